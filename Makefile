@@ -1,0 +1,73 @@
+# Everything that a person or CI runs here. `make help` prints the words behind the ##.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.8
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+export PYTHONPATH := api:operator:data:trainer:.
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## a real cluster, two fine-tunes on it, and what came out (cold 25 minutes, then 6)
+	@$(PYTHON) -m examples.demo
+
+test: setup lint test-fast test-slow test-integration test-cluster ## everything that CI runs
+
+test-fast: setup ## no cluster, under a minute
+	@$(PYTHON) -m pytest -q -m 'not integration and not cluster and not slow'
+
+test-slow: setup ## several processes each: real DeepSpeed ranks
+	@$(PYTHON) -m pytest -q -m 'slow and not integration and not cluster'
+
+test-integration: setup ## a real kube-apiserver and etcd, no root
+	@python3 -m devcluster build
+	@$(PYTHON) -m pytest -q -m integration
+
+test-cluster: setup ## real pods of the real images on a one-node Kubernetes, as root
+	@$(PYTHON) -m pytest -q -m cluster
+
+lint: setup ## ruff, mypy, import-linter, generated files
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
+	@$(PYTHON) crds/generate.py --check
+
+format: setup ## let ruff put the code in order
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+generate: setup ## write the CRDs from the models
+	@$(PYTHON) crds/generate.py
+
+constraints: setup ## resolve all versions anew
+	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
+		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
+
+up: ## start the one-node Kubernetes
+	@python3 -m devcluster up
+
+down: ## stop it and leave nothing behind
+	@python3 -m devcluster down
+
+setup: $(READY) ## the Python environment, from constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setup: the Python environment in $(VENV) (about a minute when nothing is cached)"
+	@command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates; }
+	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q 'uv==$(UV_VERSION)'
+	@$(VENV)/bin/uv pip install -q -p $(PYTHON) -r constraints.txt -c constraints.txt
+	@$(VENV)/bin/uv pip install -q -p $(PYTHON) --no-build-isolation --no-deps -e .
+	@touch $(READY)
+
+clean: ## remove the Python environment and what tests left
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate \
+	constraints up down setup clean

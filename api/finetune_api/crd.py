@@ -1,0 +1,191 @@
+"""The custom resource definitions, generated from the models: the schema has one source.
+
+An API server refuses much of what pydantic emits ($ref, anyOf with null, titles, const). What is
+not known to be right raises, so that a new keyword in a model is noticed here and not by a user.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from finetune_api import names
+from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec, FineTuneStatus
+from finetune_api.model import ModelSpec
+
+Schema = dict[str, Any]
+
+KEPT = frozenset(
+    {
+        "type",
+        "description",
+        "enum",
+        "pattern",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "maxProperties",
+        "required",
+        "default",
+    }
+)
+DROPPED = frozenset({"title", "$defs"})
+NAME_CHARACTERS = 63  # of a FineTune: it becomes a label's value
+
+
+def finetune_crd() -> Schema:
+    spec = structural(FineTuneSpec)
+    spec["x-kubernetes-validations"] = [
+        *({"rule": rule, "message": message} for rule, message in SPEC_RULES),
+        *(_immutable(field) for field in spec["properties"] if field not in MUTABLE_FIELDS),
+    ]
+    columns = [
+        ("STATE", ".status.state", "string", "pending, running, succeeded, failed or cancelled"),
+        ("MODEL", ".spec.model", "string", "what training starts from"),
+        ("PROGRESS", ".status.progress.percent", "string", "of all optimiser steps"),
+        ("LOSS", ".status.progress.loss", "number", "training loss"),
+        ("ETA", ".status.progress.eta", "string", "estimated finish"),
+        ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "what came out"),
+        ("AGE", ".metadata.creationTimestamp", "date", ""),
+    ]
+    status = structural(FineTuneStatus, keep_defaults=False)
+    status["properties"]["conditions"]["x-kubernetes-list-type"] = "map"
+    status["properties"]["conditions"]["x-kubernetes-list-map-keys"] = ["type"]
+    schema = _root("FineTune", "A fine-tune job: data and a base model in, a model out.", spec)
+    schema["properties"]["status"] = status
+    return _crd("FineTune", "finetunes", ["ft"], schema, columns, has_status=True)
+
+
+def model_crd() -> Schema:
+    spec = structural(ModelSpec)
+    spec["x-kubernetes-validations"] = [
+        _immutable(field) for field in spec["properties"] if field != "deletionPolicy"
+    ]
+    columns = [
+        ("ID", ".spec.id", "string", "the name to use"),
+        ("BASE", ".spec.base", "string", "the catalogue model it comes from"),
+        ("TOKENS", ".spec.trainedTokens", "integer", "that it was trained on"),
+        ("AGE", ".metadata.creationTimestamp", "date", ""),
+    ]
+    schema = _root("Model", "A fine-tuned model; it outlives the FineTune that made it.", spec)
+    return _crd("Model", "models", [], schema, columns, has_status=False)
+
+
+def structural(model: type[BaseModel], *, keep_defaults: bool = True) -> Schema:
+    """A structural schema as apiextensions.k8s.io/v1 wants it."""
+    raw = model.model_json_schema(by_alias=True, mode="validation")
+    return _convert(raw, raw.get("$defs", {}), keep_defaults, model.__name__)
+
+
+def _convert(raw: Schema, defs: Schema, keep_defaults: bool, where: str) -> Schema:
+    raw = _inlined(raw, defs)
+    found: Schema = {}
+    for keyword, value in raw.items():
+        if keyword in DROPPED or (keyword == "additionalProperties" and value is False):
+            continue
+        if keyword == "properties":
+            found[keyword] = {
+                name: _convert(item, defs, keep_defaults, f"{where}.{name}")
+                for name, item in value.items()
+            }
+        elif keyword in {"items", "additionalProperties"}:
+            found[keyword] = _convert(value, defs, keep_defaults, f"{where}[]")
+        elif keyword == "const":
+            found["enum"] = [value]
+        elif keyword == "default":
+            if keep_defaults and value is not None:
+                # An object's own properties bring their defaults.
+                found["default"] = {} if isinstance(value, dict) else value
+        elif keyword in KEPT:
+            found[keyword] = " ".join(value.split()) if keyword == "description" else value
+        else:
+            raise ValueError(f"{where}: no structural form is known for {keyword}: {value!r}")
+    if found.get("type") == "array":
+        found["x-kubernetes-list-type"] = "atomic"
+    return found
+
+
+def _inlined(raw: Schema, defs: Schema) -> Schema:
+    """Follow $ref, and take `X | None` as an optional X. A field's own words win."""
+    while "$ref" in raw or "anyOf" in raw:
+        rest = {key: value for key, value in raw.items() if key not in {"$ref", "anyOf"}}
+        if "$ref" in raw:
+            raw = {**defs[raw["$ref"].rsplit("/", 1)[-1]], **rest}
+            continue
+        options = [item for item in raw["anyOf"] if item != {"type": "null"}]
+        if len(options) != 1:
+            raise ValueError(f"a union has no structural form: {raw['anyOf']!r}")
+        raw = {**options[0], **rest}
+    return raw
+
+
+def _immutable(field: str) -> Schema:
+    """On the parent: a rule on the field itself lets an optional field come and go."""
+    return {
+        "rule": f"has(self.{field}) == has(oldSelf.{field}) "
+        f"&& (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        "message": f"{field} can't be changed once created: create a new object instead",
+    }
+
+
+def _root(kind: str, description: str, spec: Schema) -> Schema:
+    rules = []
+    if kind == "FineTune":
+        message = f"metadata.name may have at most {NAME_CHARACTERS} characters"
+        rule = f"size(self.metadata.name) <= {NAME_CHARACTERS}"
+        rules = [{"rule": rule, "message": message}]
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+        },
+        **({"x-kubernetes-validations": rules} if rules else {}),
+    }
+
+
+def _crd(
+    kind: str,
+    plural: str,
+    short_names: list[str],
+    schema: Schema,
+    columns: list[tuple[str, str, str, str]],
+    *,
+    has_status: bool,
+) -> Schema:
+    version = {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "additionalPrinterColumns": [
+            {"name": name, "jsonPath": path, "type": kind_of}
+            | ({"description": description} if description else {})
+            for name, path, kind_of, description in columns
+        ],
+    }
+    if has_status:
+        version["subresources"] = {"status": {}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                **({"shortNames": short_names} if short_names else {}),
+            },
+            "versions": [version],
+        },
+    }

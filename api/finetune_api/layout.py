@@ -1,0 +1,49 @@
+"""What stands where under a FineTune's output prefix in S3."""
+
+from dataclasses import dataclass
+
+from finetune_api.uris import S3Uri
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The addresses of one FineTune: `<output>/<namespace>/<name>-<uid8>/...`."""
+
+    root: S3Uri
+
+    @classmethod
+    def of(cls, output: str, namespace: str, name: str, uid: str) -> "RunLayout":
+        return cls(S3Uri.parse(output).child(namespace, f"{name}-{uid[:8]}"))
+
+    @property
+    def dataset(self) -> S3Uri:
+        """Tokenised once by the prepare Job, read by every attempt."""
+        return self.root.child("dataset")
+
+    @property
+    def checkpoints(self) -> S3Uri:
+        return self.root.child("checkpoints")
+
+    def checkpoint(self, step: int) -> S3Uri:
+        return self.checkpoints.child(f"step-{step:08d}")
+
+    @property
+    def results(self) -> S3Uri:
+        return self.root.child("results.csv")
+
+    @property
+    def data_report(self) -> S3Uri:
+        """Every finding in the data, JSON lines; status holds the first 20."""
+        return self.root.child("data-report.jsonl")
+
+    @property
+    def manifest(self) -> S3Uri:
+        """Provenance: what was trained on what, with digests and versions."""
+        return self.root.child("manifest.json")
+
+    @property
+    def model(self) -> S3Uri:
+        return self.root.child("model")
+
+
+MANIFEST = "manifest.json"  # of a prefix: written last; a prefix without it does not exist

@@ -1,0 +1,58 @@
+"""The Model: a fine-tuned model that outlives the FineTune which made it."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from finetune_api.finetune import Metadata, S3Address, Spec
+from finetune_api.wire import Stored
+
+
+class ModelSource(Spec):
+    """Which FineTune made it."""
+
+    name: str = Field(max_length=253)
+    uid: str = Field(max_length=64)
+
+
+class ModelMetrics(Spec):
+    """At the end of the training."""
+
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    validation_sequence_accuracy: float | None = None
+    validation_token_accuracy: float | None = None
+
+
+class ModelSpec(Spec):
+    """What is known of a fine-tuned model."""
+
+    id: str = Field(
+        min_length=1,
+        max_length=256,
+        description="The name to use: {base}:ft-{org}:{suffix}-{time}.",
+    )
+    uri: S3Address = Field(description="Hugging Face layout, safetensors.")
+    base: str = Field(max_length=253, description="The catalogue model at the start of the chain.")
+    parent: str | None = Field(None, max_length=256, description="What this one continued from.")
+    manifest_sha256: str | None = Field(None, max_length=64)
+    pretraining_learning_rate: float = Field(ge=0, le=1)
+    context_length: int = Field(ge=1, le=10485760)
+    training_examples: int | None = Field(None, ge=0)
+    trained_tokens: int | None = Field(None, ge=0)
+    fine_tune: ModelSource | None = None
+    metrics: ModelMetrics | None = None
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        "Retain", description="Whether deleting this Model deletes its files."
+    )
+
+
+class Model(Stored):
+    """The custom resource, as read from the API server."""
+
+    metadata: Metadata
+    spec: ModelSpec
+
+    @classmethod
+    def parse(cls, obj: dict[str, Any]) -> "Model":
+        return cls.model_validate({key: obj[key] for key in ("metadata", "spec")})

@@ -1,0 +1,139 @@
+"""What a pod leaves behind: its termination message, at most 4,000 bytes of UTF-8 JSON."""
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.names import TERMINATION_MESSAGE_BYTES
+from finetune_api.wire import Stored, Wire
+
+MESSAGE_CHARACTERS = 1000
+
+
+class Failure(Stored):
+    """Why the pod gave up."""
+
+    code: str  # names.Reason
+    message: str  # one plain sentence: what, where, what to do
+    param: str | None = None  # the spec field, "trainingFile"
+    hint: str | None = None
+    rank: int | None = None
+    exit_code: int | None = None
+    lines: list[str] | None = None  # the first 20 findings, "line 17, column 3: ..."
+    log: list[str] | None = None  # the last lines
+
+
+class Prepared(Stored):
+    """What the prepare Job found."""
+
+    training_examples: int
+    validation_examples: int = 0
+    training_tokens: int  # of one epoch: prompt, completion and end-of-sequence tokens
+    skipped_lines: int = 0
+    steps: int
+    hyperparameters: ResolvedHyperparameters
+    zero_stage: int | None = None
+    advice: list[str] | None = None  # sentences that become events, never an error
+
+
+class EpochMetrics(Stored):
+    """At the end of an epoch."""
+
+    epoch: int
+    step: int
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    validation_sequence_accuracy: float | None = None
+    validation_token_accuracy: float | None = None
+    learning_rate: float | None = None
+
+
+class Trained(Stored):
+    """What rank 0 did."""
+
+    fine_tuned_model: str
+    model_uri: str
+    model_manifest_sha256: str
+    result_files: list[str]
+    trained_tokens: int
+    steps: int
+    training_loss: float | None = None
+    epochs: list[EpochMetrics] | None = None  # the last ones that fit
+
+
+class Outcome(Stored):
+    """Exactly one of the three is set."""
+
+    kind: Literal["outcome"] = "outcome"
+    failure: Failure | None = None
+    prepared: Prepared | None = None
+    trained: Trained | None = None
+
+    def to_termination_message(self) -> str:
+        """JSON of at most 4,000 bytes of UTF-8; entries are dropped whole, never cut in two."""
+        value = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for part in value.values():
+            if isinstance(part, dict):
+                _shorten(part)
+        lists = [
+            (part, key)
+            for part in value.values()
+            if isinstance(part, dict)
+            for key in ("log", "epochs", "lines", "advice")
+            if key in part
+        ]
+        while (
+            len(text := json.dumps(value, ensure_ascii=False).encode()) > TERMINATION_MESSAGE_BYTES
+        ):
+            part, key = next(((p, k) for p, k in lists if p[k]), (None, ""))
+            if part is None:
+                break
+            # the oldest log line and epoch, the last finding
+            del part[key][0 if key in {"log", "epochs"} else -1]
+        return text.decode()
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Outcome | None":
+        """None for anything that is not an outcome: a log's tail, an empty message."""
+        try:
+            value = json.loads(text or "")
+            return cls.model_validate(value) if value.get("kind") == "outcome" else None
+        except (ValueError, AttributeError):
+            return None
+
+
+def _shorten(part: dict[str, object]) -> None:
+    for key, value in part.items():
+        if isinstance(value, str) and len(value) > MESSAGE_CHARACTERS:
+            part[key] = value[: MESSAGE_CHARACTERS - 1] + "…"
+        elif isinstance(value, list):
+            part[key] = [
+                item[:299] + "…" if isinstance(item, str) and len(item) > 300 else item
+                for item in value
+            ]
+
+
+class ProgressReport(Wire):
+    """GET /progress of rank 0. HTTP 200 once training can start, 503 while the pod gets ready."""
+
+    stage: Literal["starting", "training", "evaluating", "publishing"]
+    detail: str = ""  # "downloading the base model: 34 %"
+    attempt: int
+    step: int = 0  # optimiser steps done
+    steps: int = 0
+    epoch: float = 0  # 1.5: half of the second epoch is done
+    epochs: int = 0
+    trained_tokens: int = 0
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    validation_sequence_accuracy: float | None = None
+    validation_token_accuracy: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last finished step
+    resumed_from_step: int | None = None
+    checkpoint_step: int | None = None  # the last complete checkpoint
+    completed_epochs: list[EpochMetrics] = Field(default_factory=list)

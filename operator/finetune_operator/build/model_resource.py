@@ -1,0 +1,42 @@
+"""The Model of a finished FineTune. It has no owner: it and its files outlive the FineTune."""
+
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import FineTune, Resolved
+from finetune_api.model import ModelMetrics, ModelSource, ModelSpec
+from finetune_api.model_names import resource_name
+from finetune_api.outcome import Trained
+from finetune_operator.build.identity import labels
+
+
+def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dict[str, Any]:
+    last = trained.epochs[-1] if trained.epochs else None
+    spec = ModelSpec(
+        id=trained.fine_tuned_model,
+        uri=trained.model_uri,
+        base=resolved.base.root,
+        parent=resolved.base.name if resolved.base.name != resolved.base.root else None,
+        manifest_sha256=trained.model_manifest_sha256,
+        pretraining_learning_rate=resolved.base.pretraining_learning_rate,
+        context_length=resolved.base.context_length,
+        training_examples=resolved.training_examples,
+        trained_tokens=trained.trained_tokens,
+        fine_tune=ModelSource(name=finetune.metadata.name, uid=finetune.metadata.uid),
+        metrics=ModelMetrics(
+            training_loss=trained.training_loss,
+            validation_loss=last.validation_loss if last else None,
+            validation_sequence_accuracy=last.validation_sequence_accuracy if last else None,
+            validation_token_accuracy=last.validation_token_accuracy if last else None,
+        ),
+    )
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "Model",
+        "metadata": {
+            "name": resource_name(trained.fine_tuned_model),
+            "namespace": finetune.metadata.namespace,
+            "labels": labels(finetune, "model"),
+        },
+        "spec": spec.to_dict(),
+    }

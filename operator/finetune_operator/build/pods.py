@@ -1,0 +1,79 @@
+"""What the pods of both Jobs share: Pod Security `restricted`, a read-only root, no token."""
+
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import FineTune, Scheduling
+from finetune_operator.settings import Settings
+
+USER = 65532  # the images' user; numeric, so that the kubelet can check runAsNonRoot
+
+
+def pod_spec(
+    finetune: FineTune,
+    settings: Settings,
+    secret_name: str,
+    container: dict[str, Any],
+    volumes: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """A pod spec around one container; `container` brings image, env, resources and mounts."""
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "serviceAccountName": settings.service_account_name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": names.CONTAINER,
+                "imagePullPolicy": settings.image_pull_policy,
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                **container,
+                "envFrom": [credentials(finetune, secret_name)],
+                "volumeMounts": [
+                    {"name": "work", "mountPath": "/tmp"},  # noqa: S108
+                    *container.get("volumeMounts", []),
+                ],
+            }
+        ],
+        "volumes": [{"name": "work", "emptyDir": {}}, *volumes],
+    }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if finetune.spec.priority_class_name:
+        spec["priorityClassName"] = finetune.spec.priority_class_name
+    return spec
+
+
+def credentials(finetune: FineTune, secret_name: str) -> dict[str, Any]:
+    """S3 credentials from a Secret of the FineTune's own namespace.
+
+    Only the default one may be missing: then the `finetune` ServiceAccount's workload identity
+    is meant. A Secret that the user names must be there.
+    """
+    named = finetune.spec.storage is not None and finetune.spec.storage.secret_name is not None
+    return {"secretRef": {"name": secret_name, "optional": not named}}
+
+
+def scheduling(spec: Scheduling | None) -> dict[str, Any]:
+    """The user's node selector and tolerations."""
+    if spec is None:
+        return {}
+    found: dict[str, Any] = {}
+    if spec.node_selector:
+        found["nodeSelector"] = dict(spec.node_selector)
+    if spec.tolerations:
+        found["tolerations"] = [toleration.to_dict() for toleration in spec.tolerations]
+    return found

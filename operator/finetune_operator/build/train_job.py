@@ -1,0 +1,162 @@
+"""One attempt: a headless Service and an Indexed Job whose pods all run the same command."""
+
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import FineTune, Resolved
+from finetune_api.tasks import RunRef, TrainTask
+from finetune_operator.build.identity import attempt_name, child_metadata, labels
+from finetune_operator.build.pods import pod_spec, scheduling
+from finetune_operator.settings import Settings
+
+LOST_NODE_SECONDS = 30  # not Kubernetes' 300: a gang of GPUs waits meanwhile
+GRACE_SECONDS = 60  # for a checkpoint at SIGTERM
+
+
+def build_train_task(finetune: FineTune, resolved: Resolved, attempt: int) -> TrainTask:
+    """What every pod of the attempt is told. `resolved.hyperparameters` must be there."""
+    spec, meta = finetune.spec, finetune.metadata
+    assert resolved.hyperparameters is not None
+    name = attempt_name(finetune, attempt)
+    return TrainTask(
+        run=RunRef(namespace=meta.namespace, name=meta.name, uid=meta.uid, output=resolved.output),
+        attempt=attempt,
+        base=resolved.base,
+        organization=resolved.organization,
+        suffix=spec.suffix,
+        hyperparameters=resolved.hyperparameters,
+        training_examples=resolved.training_examples or 0,
+        validation_examples=resolved.validation_examples or 0,
+        training_file=spec.training_file,
+        validation_file=spec.validation_file,
+        nodes=spec.resources.nodes,
+        processes_per_node=max(1, spec.resources.gpus_per_node),
+        accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
+        zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
+        offload=(spec.deepspeed and spec.deepspeed.offload) or "none",
+        master_host=f"{name}-0.{name}.{meta.namespace}.svc",
+        master_port=names.PORT_RENDEZVOUS,
+        progress_port=names.PORT_PROGRESS,
+    )
+
+
+def build_train_job(
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+) -> dict[str, Any]:
+    spec = finetune.spec
+    name = attempt_name(finetune, attempt)
+    metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
+    job: dict[str, Any] = {
+        "completionMode": "Indexed",
+        "completions": spec.resources.nodes,
+        "parallelism": spec.resources.nodes,
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "template": {
+            "metadata": {"labels": labels(finetune, names.COMPONENT_TRAIN, attempt)},
+            "spec": _pod(finetune, resolved, settings, attempt),
+        },
+    }
+    if spec.queue_name:
+        # Kueue admits it by setting suspend to false, and owns the field from then on.
+        metadata["labels"][names.LABEL_KUEUE_QUEUE] = spec.queue_name
+        job["suspend"] = True
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+
+
+def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, Any]:
+    """DNS names for the pods of an attempt; the attempt's Job owns it and takes it along."""
+    name = attempt_name(finetune, attempt)
+    metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
+    metadata["ownerReferences"] = [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": name,
+            "uid": job_uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {
+                names.LABEL_UID: finetune.metadata.uid,
+                names.LABEL_ATTEMPT: str(attempt),
+            },
+            "ports": [
+                {"name": "rendezvous", "port": names.PORT_RENDEZVOUS},
+                {"name": "progress", "port": names.PORT_PROGRESS},
+            ],
+        },
+    }
+
+
+def _pod(
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+) -> dict[str, Any]:
+    runtime = settings.runtime(resolved.runtime.name)
+    container: dict[str, Any] = {
+        "image": resolved.runtime.trainer_image,
+        "env": [
+            {
+                "name": names.ENV_TASK,
+                "value": build_train_task(finetune, resolved, attempt).to_json(),
+            },
+            *(
+                {"name": key, "value": value}
+                for key, value in (runtime.env if runtime else {}).items()
+            ),
+        ],
+        "ports": [{"name": "progress", "containerPort": names.PORT_PROGRESS}],
+        "readinessProbe": {
+            "httpGet": {"path": "/progress", "port": "progress"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+            "failureThreshold": 30,
+        },
+        "resources": _resources(finetune),
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
+    }
+    shm: dict[str, Any] = {"medium": "Memory"}
+    if finetune.spec.resources.shm:
+        shm["sizeLimit"] = finetune.spec.resources.shm
+    spec = {
+        **pod_spec(
+            finetune, settings, resolved.secret_name, container, [{"name": "shm", "emptyDir": shm}]
+        ),
+        **scheduling(finetune.spec.scheduling),
+        "subdomain": attempt_name(finetune, attempt),
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+    }
+    spec["tolerations"] = [*spec.get("tolerations", []), *_lost_node_tolerations()]
+    return spec
+
+
+def _lost_node_tolerations() -> list[dict[str, Any]]:
+    return [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": LOST_NODE_SECONDS,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
+
+
+def _resources(finetune: FineTune) -> dict[str, Any]:
+    asked = finetune.spec.resources
+    amounts: dict[str, str] = {}
+    if asked.cpu:
+        amounts["cpu"] = asked.cpu
+    if asked.memory:
+        amounts["memory"] = asked.memory
+    if asked.gpus_per_node:
+        amounts[asked.gpu_resource] = str(asked.gpus_per_node)
+    return {"requests": amounts, "limits": amounts} if amounts else {}

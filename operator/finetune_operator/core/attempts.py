@@ -1,0 +1,259 @@
+"""The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
+
+from datetime import datetime
+
+from finetune_api.finetune import Attempt, ErrorInfo, Progress, Resolved
+from finetune_api.names import Reason, Stage, State
+from finetune_api.outcome import ProgressReport, Trained
+from finetune_operator.build.identity import attempt_name
+from finetune_operator.build.model_resource import build_model
+from finetune_operator.build.train_job import build_train_job
+from finetune_operator.core.draft import Draft
+from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.pending import explain
+from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
+from finetune_operator.core.progress import apply_progress, is_due, say_epochs, to_progress
+from finetune_operator.core.retry import may_retry
+from finetune_operator.core.verdict import Verdict, judge
+from finetune_operator.settings import Settings
+
+PENDING_SECONDS = 15.0
+SLOW_START_SECONDS = 60
+
+
+def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
+    """The draft's `resolved` is whole: create, watch, restart or end the current attempt."""
+    current = _current_attempt(seen, draft)
+    job = seen.attempts.get(current)
+    if job is None:
+        recorded = {attempt.number for attempt in seen.finetune.status.attempts}
+        if current in recorded:
+            return _deleted(draft, current)
+        return _start(seen, draft, settings, current)
+    if job.is_going:
+        return _deleted(draft, current)
+    draft.attempt(current)
+    actions = _leftovers(seen, current)
+    if job.name not in seen.services:
+        actions = (*actions, CreateService(current, job.name))
+    trained = _trained(job)
+    if trained is not None:
+        return _succeed(seen, draft, job, trained, actions)
+    verdict = judge(job)
+    if verdict is not None:
+        return _restart_or_fail(seen, draft, settings, job, verdict)
+    _watch(seen, draft, job, settings)
+    is_running = draft.status.state == State.RUNNING
+    wait = settings.poll_seconds if is_running else PENDING_SECONDS
+    return Plan(draft.finish(), actions, wait)
+
+
+def _current_attempt(seen: Observed, draft: Draft) -> int:
+    """The newest that is recorded or exists: a crash between the two must not make a third."""
+    return max([1, *seen.attempts, *(attempt.number for attempt in draft.status.attempts)])
+
+
+def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: str = "") -> Plan:
+    finetune, resolved = seen.finetune, _resolved(draft)
+    queue = finetune.spec.queue_name
+    draft.attempt(number)
+    if queue:
+        draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
+    nodes = finetune.spec.resources.nodes
+    message = why or f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
+    reason = Reason.RESTARTING if why else Reason.STARTING
+    draft.pending(Stage.QUEUED if queue else Stage.STARTING, reason, message)
+    actions: tuple[Action, ...] = (
+        Create(build_train_job(finetune, resolved, settings, number)),
+        CreateService(number, attempt_name(finetune, number)),
+    )
+    return Plan(draft.finish(), actions, PENDING_SECONDS)
+
+
+def _watch(seen: Observed, draft: Draft, job: Job, settings: Settings) -> None:
+    """Running means: every pod is ready. A probe that fails later makes nothing pending again."""
+    nodes = seen.finetune.spec.resources.nodes
+    was_running = seen.finetune.status.state == State.RUNNING
+    ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
+    if ready < nodes and not was_running:
+        reason, message = explain(job, nodes)
+        stage = Stage.QUEUED if job.is_suspended else Stage.STARTING
+        restarting = draft.status.reason == Reason.RESTARTING and reason == Reason.STARTING
+        if not restarting:  # why it restarts says more than that it starts
+            draft.pending(stage, reason, message[:2048])
+        _tell_slow_start(draft, job, seen.progress, settings)
+        return
+    report = seen.progress
+    draft.running(report.stage if report else Stage.TRAINING, f"{nodes} of {nodes} pods train")
+    draft.say("BaseModelLoaded", f"Base model loaded: {_resolved(draft).base.name}")
+    draft.say("Started", "Fine-tune started")
+    if report is None:
+        return
+    if job.attempt and job.attempt > 1:
+        _say_restarted(draft, job.attempt, report.resumed_from_step or 0)
+    apply_progress(draft, report, settings.progress_seconds)
+
+
+def _tell_slow_start(
+    draft: Draft, job: Job, report: ProgressReport | None, settings: Settings
+) -> None:
+    """A large model downloads for minutes: after the first one, say how far it is."""
+    started = job.started_at
+    if report is None or started is None:
+        return
+    is_slow = (draft.now - started).total_seconds() > SLOW_START_SECONDS
+    if is_slow and is_due(draft.status.progress, draft.now, settings.progress_seconds):
+        draft.set(progress=to_progress(report, draft.now))
+
+
+def _say_restarted(draft: Draft, number: int, step: int) -> None:
+    attempts = {attempt.number: attempt for attempt in draft.status.attempts}
+    former = attempts.get(number - 1)
+    why = former.message if former and former.message else "unknown"
+    draft.attempt(number, resumed_from_step=step)
+    draft.say("Restarted", f"Fine-tune restarted from step {step}: {why}")
+
+
+def _trained(job: Job) -> Trained | None:
+    """Rank 0 ended well, and the manifest is in S3: its digest came with the message."""
+    pod = job.rank0
+    if pod is None or pod.exit_code != 0 or pod.outcome is None:
+        return None
+    return pod.outcome.trained
+
+
+def _succeed(
+    seen: Observed, draft: Draft, job: Job, trained: Trained, actions: tuple[Action, ...]
+) -> Plan:
+    finetune, resolved = seen.finetune, _resolved(draft)
+    assert resolved.hyperparameters is not None
+    number = job.attempt or 1
+    if seen.progress is not None:
+        draft.set(progress=to_progress(seen.progress, draft.now))
+    draft.say("BaseModelLoaded", f"Base model loaded: {resolved.base.name}")
+    draft.say("Started", "Fine-tune started")
+    say_epochs(draft, trained.epochs or [], resolved.hyperparameters.n_epochs)
+    draft.say("ModelUploaded", f"Uploaded model: {trained.fine_tuned_model}")
+    for uri in trained.result_files[:1]:
+        draft.say("ResultsUploaded", f"Uploaded result file: {uri}")
+    draft.say("Succeeded", "Fine-tune succeeded")
+    _end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
+    _complete_progress(draft, trained)
+    draft.set(
+        fine_tuned_model=trained.fine_tuned_model,
+        model_uri=trained.model_uri,
+        result_files=trained.result_files,
+        trained_tokens=trained.trained_tokens,
+        gpu_seconds=_gpu_seconds(seen, draft, number),
+    )
+    draft.succeed(Reason.SUCCEEDED, f"the model is {trained.fine_tuned_model}")
+    create = Create(build_model(finetune, resolved, trained))
+    return Plan(draft.finish(), (*actions, create))
+
+
+def _restart_or_fail(
+    seen: Observed, draft: Draft, settings: Settings, job: Job, verdict: Verdict
+) -> Plan:
+    number = job.attempt or 1
+    former = [attempt for attempt in draft.status.attempts if attempt.number < number]
+    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts)
+    _end_attempt(seen, draft, job, verdict.error.code, verdict)
+    if retry.is_allowed:
+        why = f"attempt {number + 1} starts: {verdict.error.message}"
+        return _start(seen, draft, settings, number + 1, why[:2048])
+    error = verdict.error
+    if retry.why_not:
+        error = error.replace(message=f"{error.message}; {retry.why_not}"[:2048])
+    draft.set(gpu_seconds=_gpu_seconds(seen, draft, number))
+    return Plan(draft.fail(error).finish())
+
+
+def _deleted(draft: Draft, number: int) -> Plan:
+    """Somebody removed the Job of a running attempt; training never starts again by itself."""
+    message = f"the Job of attempt {number} was deleted"
+    hint = "create a new FineTune to train again"
+    draft.attempt(number, ended_at=stamp(draft.now), reason=Reason.JOB_DELETED, message=message)
+    error = ErrorInfo(code=Reason.JOB_DELETED, message=message, hint=hint)
+    return Plan(draft.fail(error).finish())
+
+
+def _leftovers(seen: Observed, current: int) -> tuple[Action, ...]:
+    """Jobs of former attempts go once the status tells of the new one."""
+    recorded = {attempt.number for attempt in seen.finetune.status.attempts}
+    if current not in recorded:
+        return ()
+    return tuple(
+        DeleteJob(job.name, job.uid)
+        for number, job in seen.attempts.items()
+        if number < current and not job.is_going
+    )
+
+
+def _end_attempt(
+    seen: Observed, draft: Draft, job: Job, reason: str, verdict: Verdict | None
+) -> None:
+    started = job.started_at
+    draft.attempt(
+        job.attempt or 1,
+        ended_at=stamp(draft.now),
+        reason=reason,
+        **({"started_at": stamp(started)} if started else {}),
+        **(
+            {
+                "message": verdict.error.message[:1024],
+                "counted": verdict.is_counted and not verdict.is_users,
+                "rank": verdict.error.rank,
+                "exit_code": verdict.error.exit_code,
+            }
+            if verdict
+            else {}
+        ),
+    )
+
+
+def _gpu_seconds(seen: Observed, draft: Draft, last: int) -> float | None:
+    """GPUs times the time that each attempt's pods held them."""
+    resources = seen.finetune.spec.resources
+    gpus = resources.nodes * resources.gpus_per_node
+    if not gpus:
+        return None
+    return round(
+        gpus * sum(_seconds(item) for item in draft.status.attempts if item.number <= last)
+    )
+
+
+def _seconds(attempt: Attempt) -> float:
+    if attempt.ended_at is None:
+        return 0
+    span = datetime.fromisoformat(attempt.ended_at) - datetime.fromisoformat(attempt.started_at)
+    return max(0.0, span.total_seconds())
+
+
+def _complete_progress(draft: Draft, trained: Trained) -> None:
+    last = trained.epochs[-1] if trained.epochs else None
+    known = draft.status.progress or Progress()
+    loss = trained.training_loss
+    draft.set(
+        progress=known.replace(
+            step=trained.steps,
+            steps=trained.steps,
+            epoch=last.epoch if last else known.epoch,
+            percent="100 %",
+            loss=None if loss is None else round(loss, 4),
+            validation_loss=last.validation_loss if last else known.validation_loss,
+            validation_sequence_accuracy=(
+                last.validation_sequence_accuracy if last else known.validation_sequence_accuracy
+            ),
+            validation_token_accuracy=(
+                last.validation_token_accuracy if last else known.validation_token_accuracy
+            ),
+            eta=None,
+            detail=None,
+            updated_at=stamp(draft.now),
+        )
+    )
+
+
+def _resolved(draft: Draft) -> Resolved:
+    assert draft.status.resolved is not None
+    return draft.status.resolved

@@ -1,0 +1,126 @@
+"""The decision: what was observed, the settings and the time in; one plan out.
+
+Level-triggered: it asks what is, never what happened, so it may be called at any time, any number
+of times, by any trigger, after any crash.
+"""
+
+from datetime import datetime
+
+from finetune_api import names
+from finetune_api.finetune import ErrorInfo, Resolved
+from finetune_api.names import Reason, Stage
+from finetune_api.outcome import Prepared
+from finetune_operator.build.prepare_job import build_prepare_job
+from finetune_operator.core.attempts import decide_training
+from finetune_operator.core.draft import Draft
+from finetune_operator.core.observed import Observed
+from finetune_operator.core.pending import explain
+from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
+from finetune_operator.core.resolution import adopted, resolve
+from finetune_operator.core.verdict import judge
+from finetune_operator.settings import Settings
+
+RECHECK_SECONDS = 30.0  # nothing that matters comes without a trigger; this heals a lost one
+
+
+def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
+    """The whole life of a FineTune. Terminal is terminal: never recomputed from children."""
+    finetune = seen.finetune
+    if finetune.metadata.deletion_timestamp or finetune.status.state in names.TERMINAL_STATES:
+        return Plan(finetune.status)
+    draft = Draft(finetune, now)
+    if finetune.status.started_at is None:
+        draft.set(started_at=stamp(now)).say(
+            "Created", f"Created fine-tune: {finetune.metadata.name}"
+        )
+    if finetune.spec.cancel:
+        doomed = tuple(DeleteJob(job.name, job.uid) for job in seen.jobs if not job.is_going)
+        return Plan(draft.cancel("cancelled by spec.cancel").finish(), doomed)
+    if seen.foreign:
+        return _ended(draft, _foreign(seen))
+    resolved = draft.status.resolved
+    if resolved is None:
+        found = resolve(finetune, seen.models, settings)
+        if isinstance(found, ErrorInfo):
+            return _ended(draft, found)
+        resolved = adopted(found, seen.prepare_job.task if seen.prepare_job else None)
+        draft.set(resolved=resolved)
+    if resolved.hyperparameters is None:
+        plan = _decide_prepare(seen, draft, resolved, settings)
+        if plan is not None:
+            return plan
+    if finetune.spec.dry_run:
+        return Plan(draft.succeed(Reason.DRY_RUN, _summary(draft.status.resolved)).finish())
+    return decide_training(seen, draft, settings)
+
+
+def _decide_prepare(
+    seen: Observed, draft: Draft, resolved: Resolved, settings: Settings
+) -> Plan | None:
+    """None once the data is known to be good: then the draft holds what was resolved."""
+    finetune, job = seen.finetune, seen.prepare_job
+    if job is None:
+        draft.pending(Stage.VALIDATING, Reason.VALIDATING, "checking the data")
+        action: Action = Create(build_prepare_job(finetune, resolved, settings))
+        return Plan(draft.finish(), (action,), RECHECK_SECONDS)
+    prepared = next(
+        (
+            pod.outcome.prepared
+            for pod in job.pods
+            if pod.exit_code == 0 and pod.outcome and pod.outcome.prepared
+        ),
+        None,
+    )
+    if prepared is not None:
+        _take_prepared(draft, resolved, prepared)
+        return None
+    verdict = judge(job)
+    if verdict is not None and (verdict.is_users or job.has_failed):
+        return _ended(draft, verdict.error)
+    if verdict is not None:
+        words = f"checking the data failed and is tried again: {verdict.error.message}"
+        draft.pending(Stage.VALIDATING, verdict.error.code, words[:2048])
+    else:
+        reason, message = explain(job, 1)
+        if reason == Reason.STARTING:
+            reason, message = Reason.VALIDATING, "checking the data"
+        draft.pending(Stage.VALIDATING, reason, message)
+    return Plan(draft.finish(), (), RECHECK_SECONDS)
+
+
+def _take_prepared(draft: Draft, resolved: Resolved, prepared: Prepared) -> None:
+    stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
+    draft.set(
+        resolved=resolved.replace(
+            hyperparameters=prepared.hyperparameters,
+            zero_stage=stage if stage is not None else 1,
+            training_examples=prepared.training_examples,
+            validation_examples=prepared.validation_examples,
+            training_tokens=prepared.training_tokens,
+            steps=prepared.steps,
+        )
+    )
+    # Advice is kept in the story; a Kubernetes Event each would drown the rest.
+    for sentence in (prepared.advice or [])[:8]:
+        draft.say("Advice", sentence, "warning")
+
+
+def _ended(draft: Draft, error: ErrorInfo) -> Plan:
+    return Plan(draft.fail(error).finish())
+
+
+def _foreign(seen: Observed) -> ErrorInfo:
+    listed = ", ".join(seen.foreign)
+    return ErrorInfo(
+        code=Reason.FOREIGN_OBJECT,
+        message=f"an object of somebody else has a name that this FineTune needs: {listed}",
+        hint="delete or rename that object, then create the FineTune again",
+    )
+
+
+def _summary(resolved: Resolved | None) -> str:
+    assert resolved is not None and resolved.hyperparameters is not None
+    return (
+        f"dry run: {resolved.training_examples} examples, {resolved.training_tokens} tokens an "
+        f"epoch, {resolved.steps} steps of {resolved.hyperparameters.batch_size} examples"
+    )

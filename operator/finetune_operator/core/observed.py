@@ -1,0 +1,176 @@
+"""What was seen of a FineTune and of what it owns: raw objects in, small frozen values out."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_api.model import Model
+from finetune_api.outcome import Outcome, ProgressReport
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod of a Job."""
+
+    name: str
+    index: int
+    attempt: int | None
+    phase: str
+    ip: str | None
+    node: str | None
+    is_ready: bool
+    is_going: bool  # has a deletionTimestamp
+    is_disrupted: bool  # DisruptionTarget: drained, preempted, evicted, node lost
+    exit_code: int | None
+    exit_reason: str | None  # "OOMKilled", "Error"
+    message: str | None  # the termination message, or the log's tail
+    waiting_reason: str | None
+    waiting_message: str | None
+    unscheduled_message: str | None
+    pod_message: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return Outcome.parse(self.message)
+
+    @property
+    def has_failed(self) -> bool:
+        return self.phase == "Failed" or (self.exit_code is not None and self.exit_code != 0)
+
+    @classmethod
+    def parse(cls, raw: Raw) -> Self:
+        meta, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
+        conditions = {item["type"]: item for item in status.get("conditions", [])}
+        container: Raw = next(iter(status.get("containerStatuses", [])), {})
+        state = container.get("state", {})
+        ended = state.get("terminated") or {}
+        waiting = state.get("waiting") or {}
+        scheduled = conditions.get("PodScheduled", {})
+        labels = meta.get("labels", {})
+        index = labels.get("batch.kubernetes.io/job-completion-index") or meta.get(
+            "annotations", {}
+        ).get("batch.kubernetes.io/job-completion-index", "0")
+        return cls(
+            name=meta["name"],
+            index=int(index),
+            attempt=_number(labels.get(names.LABEL_ATTEMPT)),
+            phase=status.get("phase", "Pending"),
+            ip=status.get("podIP"),
+            node=spec.get("nodeName"),
+            is_ready=conditions.get("Ready", {}).get("status") == "True",
+            is_going="deletionTimestamp" in meta,
+            is_disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            exit_code=ended.get("exitCode"),
+            exit_reason=ended.get("reason"),
+            message=ended.get("message"),
+            waiting_reason=waiting.get("reason"),
+            waiting_message=waiting.get("message"),
+            unscheduled_message=(
+                scheduled.get("message") if scheduled.get("status") == "False" else None
+            ),
+            pod_message=status.get("message"),
+            started_at=_time(status.get("startTime")),
+            ended_at=_time(ended.get("finishedAt")),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepare Job or an attempt."""
+
+    name: str
+    uid: str
+    owner_uid: str | None
+    component: str
+    attempt: int | None
+    is_going: bool
+    is_suspended: bool
+    has_failed: bool
+    failure: str | None  # the Failed condition's message
+    pods: tuple[Pod, ...]
+    task: str | None  # the JSON that its pods get
+
+    @property
+    def rank0(self) -> Pod | None:
+        """The newest pod of index 0."""
+        return next((pod for pod in reversed(self.pods) if pod.index == 0), None)
+
+    @property
+    def started_at(self) -> datetime | None:
+        return min((pod.started_at for pod in self.pods if pod.started_at), default=None)
+
+    @classmethod
+    def parse(cls, raw: Raw, pods: list[Raw]) -> Self:
+        meta, spec = raw["metadata"], raw["spec"]
+        failed = next(
+            (
+                item
+                for item in raw.get("status", {}).get("conditions", [])
+                if item["type"] == "Failed" and item["status"] == "True"
+            ),
+            None,
+        )
+        mine = [pod for pod in pods if _owner(pod) == meta["uid"]]
+        mine.sort(
+            key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
+        )
+        container = spec["template"]["spec"]["containers"][0]
+        env = {item["name"]: item.get("value") for item in container.get("env", [])}
+        labels = meta.get("labels", {})
+        return cls(
+            name=meta["name"],
+            uid=meta["uid"],
+            owner_uid=_owner(raw),
+            component=labels.get(names.LABEL_COMPONENT, ""),
+            attempt=_number(labels.get(names.LABEL_ATTEMPT)),
+            is_going="deletionTimestamp" in meta,
+            is_suspended=bool(spec.get("suspend")),
+            has_failed=failed is not None,
+            failure=failed.get("message") if failed else None,
+            pods=tuple(Pod.parse(pod) for pod in mine),
+            task=env.get(names.ENV_TASK),
+        )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One look at the world; everything that a decision may use besides settings and the time."""
+
+    finetune: FineTune
+    jobs: tuple[Job, ...] = ()
+    services: frozenset[str] = frozenset()
+    models: tuple[Model, ...] = ()  # of the namespace; only looked at before the base is resolved
+    progress: ProgressReport | None = None
+    foreign: tuple[str, ...] = field(default=())  # names of ours that somebody else's object has
+
+    @property
+    def prepare_job(self) -> Job | None:
+        found = [job for job in self.jobs if job.component == names.COMPONENT_PREPARE]
+        return found[0] if found else None
+
+    @property
+    def attempts(self) -> dict[int, Job]:
+        return {
+            job.attempt: job
+            for job in self.jobs
+            if job.component == names.COMPONENT_TRAIN and job.attempt is not None
+        }
+
+
+def _owner(raw: Raw) -> str | None:
+    owners = raw["metadata"].get("ownerReferences", [])
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

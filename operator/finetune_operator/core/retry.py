@@ -1,0 +1,30 @@
+"""Whether another attempt follows one that failed."""
+
+from dataclasses import dataclass
+
+from finetune_api.finetune import Attempt
+from finetune_operator.core.verdict import Verdict
+
+ATTEMPTS_AT_MOST = 200  # a bound on what is never counted: nodes that come and go
+
+
+@dataclass(frozen=True)
+class Retry:
+    """`why_not` is a half-sentence for the user when there is no next attempt."""
+
+    is_allowed: bool
+    why_not: str = ""
+
+
+def may_retry(verdict: Verdict, former: list[Attempt], max_restarts: int) -> Retry:
+    """`former`: attempts that ended before this one."""
+    if verdict.is_users:
+        return Retry(False)
+    if len(former) + 1 >= ATTEMPTS_AT_MOST:
+        return Retry(False, f"gave up after {len(former) + 1} attempts")
+    if not verdict.is_counted:
+        return Retry(True)
+    counted = sum(bool(attempt.counted) for attempt in former)
+    if counted >= max_restarts:
+        return Retry(False, f"gave up after {counted} restarts (maxRestarts)")
+    return Retry(True)

@@ -1,0 +1,109 @@
+"""What ended a Job: from pods and their termination messages to one reason in plain words."""
+
+from dataclasses import dataclass
+
+from finetune_api import names
+from finetune_api.finetune import ErrorInfo
+from finetune_api.names import Reason
+from finetune_operator.core.observed import Job, Pod
+
+LOG_LINES = 10
+SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why it ended. `is_counted`: against maxRestarts."""
+
+    error: ErrorInfo
+    is_users: bool
+    is_counted: bool
+
+    @classmethod
+    def of(cls, error: ErrorInfo, *, is_counted: bool = True) -> "Verdict":
+        return cls(error, error.code in names.USER_REASONS, is_counted)
+
+
+def judge(job: Job) -> Verdict | None:
+    """The verdict on a Job that failed; None while it has not.
+
+    The pod that knows most speaks: a user's error before a crash, a crash before what is only
+    its echo on the other ranks, and a lost pod where nothing else is known.
+    """
+    verdicts = [(_weight(pod), _judge_pod(pod)) for pod in job.pods if _has_ended_badly(pod)]
+    if verdicts:
+        return max(verdicts, key=lambda pair: pair[0])[1]
+    if job.has_failed:
+        message = job.failure or "the Job failed without a pod that says why"
+        return Verdict.of(ErrorInfo(code=Reason.POD_LOST, message=message))
+    return None
+
+
+def _has_ended_badly(pod: Pod) -> bool:
+    if pod.exit_code == 0 and pod.phase != "Failed":
+        return False
+    return pod.has_failed or pod.is_disrupted or pod.is_going
+
+
+def _weight(pod: Pod) -> tuple[int, float]:
+    """Of two failed pods, which one is the cause: the plainer word, then the earlier end."""
+    outcome = pod.outcome
+    failure = outcome.failure if outcome else None
+    if failure is not None and failure.code in names.USER_REASONS:
+        certainty = 5
+    elif pod.is_disrupted:
+        certainty = 4
+    elif failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
+        certainty = 3  # killed, out of memory: not an exception that a lost neighbour raises
+    elif failure is not None:
+        certainty = 2
+    else:
+        certainty = 1 if pod.exit_code is not None else 0
+    return certainty, -(pod.ended_at.timestamp() if pod.ended_at else 0)
+
+
+def _judge_pod(pod: Pod) -> Verdict:
+    outcome = pod.outcome
+    failure = outcome.failure if outcome else None
+    if pod.is_disrupted:
+        where = f" on node {pod.node}" if pod.node else ""
+        message = f"pod {pod.name}{where} was taken away: {pod.pod_message or 'disrupted'}"
+        return Verdict.of(
+            ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index), is_counted=False
+        )
+    if failure is not None:
+        return Verdict.of(ErrorInfo.model_validate(failure.model_dump()))
+    if pod.exit_reason == "OOMKilled":
+        return Verdict.of(
+            ErrorInfo(
+                code=Reason.OUT_OF_MEMORY,
+                message=f"pod {pod.name} used more memory than its limit and was killed",
+                rank=pod.index,
+                exit_code=pod.exit_code,
+                hint="raise resources.memory, or lower hyperparameters.batchSize",
+            )
+        )
+    if pod.exit_code is None:
+        message = f"pod {pod.name} was deleted while it worked"
+        return Verdict.of(ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index))
+    return Verdict.of(
+        ErrorInfo(
+            code=Reason.RANK_CRASHED,
+            message=f"rank {pod.index} {_exit_words(pod.exit_code)} (pod {pod.name})",
+            rank=pod.index,
+            exit_code=pod.exit_code,
+            log=_tail(pod.message),
+        )
+    )
+
+
+def _exit_words(code: int) -> str:
+    if code > 128:  # a shell's way of saying: by a signal
+        signal = code - 128
+        return f"was killed by signal {signal} ({SIGNALS.get(signal, 'unknown')})"
+    return f"ended with exit code {code}"
+
+
+def _tail(text: str | None) -> list[str] | None:
+    lines = [line[:512] for line in (text or "").splitlines() if line.strip()]
+    return lines[-LOG_LINES:] or None

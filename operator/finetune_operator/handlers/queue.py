@@ -1,0 +1,92 @@
+"""The operator's own work queue: deduplicating, delayed, one reconcile a key at a time."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+COMPLETION, CREATION = 0, 1  # what ends goes before what starts: it frees GPUs
+BACKOFF_FIRST, BACKOFF_LAST = 1.0, 60.0  # seconds
+
+
+class WorkQueue(Generic[K]):
+    """Keys wait here; a key that is being worked on is handed out again only afterwards."""
+
+    def __init__(self) -> None:
+        self._ready: list[tuple[int, int, K]] = []
+        self._waiting: dict[K, int] = {}  # key -> urgency; the truth about what is in the heap
+        self._busy: set[K] = set()
+        self._again: dict[K, int] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._order = itertools.count()
+        self._wakeup = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._busy)
+
+    def add(self, key: K, urgency: int = CREATION) -> None:
+        """At once; a delayed one of the same key is dropped, since this one does its work."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key in self._busy:
+            self._again[key] = min(urgency, self._again.get(key, urgency))
+            return
+        if key in self._waiting and self._waiting[key] <= urgency:
+            return
+        self._waiting[key] = urgency
+        heapq.heappush(self._ready, (urgency, next(self._order), key))
+        self._wakeup.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Later; an earlier appointment of the same key stays."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_at(due, self._due, key)
+
+    def _due(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.add(key, COMPLETION)
+
+    async def take(self) -> K:
+        """The most urgent key; the caller must hand it back with `done` or `failed`."""
+        while True:
+            while self._ready:
+                urgency, _, key = heapq.heappop(self._ready)
+                if self._waiting.get(key) == urgency:
+                    del self._waiting[key]
+                    self._busy.add(key)
+                    return key
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def done(self, key: K, requeue_after: float | None = None) -> None:
+        self._failures.pop(key, None)
+        self._release(key)
+        if requeue_after is not None and key not in self._waiting:
+            self.add_after(key, requeue_after)
+
+    def failed(self, key: K) -> float:
+        """Tried again with exponential back-off; the seconds until then."""
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        wait: float = min(BACKOFF_FIRST * 2.0 ** min(count, 10), BACKOFF_LAST)
+        self._again.pop(key, None)  # a trigger must not undo the back-off of a poisonous key
+        self._release(key)
+        self.add_after(key, wait)
+        return wait
+
+    def _release(self, key: K) -> None:
+        self._busy.discard(key)
+        urgency = self._again.pop(key, None)
+        if urgency is not None:
+            self.add(key, urgency)

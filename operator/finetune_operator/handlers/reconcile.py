@@ -1,0 +1,85 @@
+"""reconcile(key): observe -> decide -> act -> one status write -> Events."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from finetune_operator.core.decide import decide
+from finetune_operator.handlers import metrics
+from finetune_operator.handlers.queue import WorkQueue
+from finetune_operator.kube.act import ForeignObjectError, act, post_events, write_status
+from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.observe import Key, observe
+from finetune_operator.settings import Settings
+
+WORKERS = 8
+SLOW_SECONDS = 120.0  # a reconcile that takes longer hangs: liveness says so
+
+logger = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Several keys at once, one at a time each."""
+
+    def __init__(self, client: Client, settings: Settings, queue: WorkQueue[Key]) -> None:
+        self.client = client
+        self.settings = settings
+        self.queue = queue
+        self._since: dict[Key, float] = {}
+
+    @property
+    def is_stuck(self) -> bool:
+        now = time.monotonic()
+        return any(now - since > SLOW_SECONDS for since in self._since.values())
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            self._since[key] = time.monotonic()
+            try:
+                wait = await self.reconcile(key)
+            except Exception as error:
+                seconds = self.queue.failed(key)
+                metrics.RECONCILES.labels("error").inc()
+                expected = isinstance(error, ApiError | ValidationError)
+                logger.warning(
+                    "%s: %s; again in %.0f s", key, error, seconds, exc_info=not expected
+                )
+            else:
+                metrics.RECONCILES.labels("done").inc()
+                self.queue.done(key, wait)
+            finally:
+                started = self._since.pop(key)
+                metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
+        seen = await observe(self.client, key)
+        if seen is None:
+            metrics.forget(key)
+            return None
+        plan = decide(seen, self.settings, datetime.now(UTC))
+        try:
+            await act(self.client, seen, plan.actions)
+        except ForeignObjectError as error:
+            seen = await observe(self.client, key, foreign=(str(error),))
+            if seen is None:
+                return None
+            plan = decide(seen, self.settings, datetime.now(UTC))
+        before, after = seen.finetune.status, plan.status
+        if await write_status(self.client, seen.finetune, after):
+            if after.state != before.state:
+                logger.info("%s is %s: %s", key, after.state, after.message)
+                metrics.count_transition(before.state, after)
+            await post_events(self.client, seen.finetune, after)
+        metrics.remember(key, after.state)
+        return plan.requeue_after

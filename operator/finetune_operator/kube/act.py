@@ -1,0 +1,105 @@
+"""Does what a plan says: creations that may have been done already, and the one status write."""
+
+import logging
+
+from finetune_api import names
+from finetune_api.finetune import EventEntry, FineTune, FineTuneStatus
+from finetune_operator.build.kubernetes_event import build_event
+from finetune_operator.build.train_job import build_service
+from finetune_operator.core.observed import Observed
+from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
+from finetune_operator.kube import paths
+from finetune_operator.kube.client import ApiError, Client, Raw
+
+logger = logging.getLogger(__name__)
+
+# Told in status.events; a Kubernetes Event each would drown the six that matter.
+QUIET_REASONS = frozenset({"Advice"})
+
+
+class ForeignObjectError(Exception):
+    """An object with a name of ours that belongs to somebody else; it is left alone."""
+
+
+async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> None:
+    """In order. A create that was done before answers 409 and counts as done if it is ours."""
+    namespace = seen.finetune.metadata.namespace
+    uids = {job.name: job.uid for job in seen.jobs}
+    for action in actions:
+        if isinstance(action, Create):
+            made = await _create(client, namespace, seen.finetune, action.manifest)
+            uids[made["metadata"]["name"]] = made["metadata"]["uid"]
+        elif isinstance(action, CreateService):
+            owner = uids[action.job_name]
+            service = build_service(seen.finetune, action.attempt, owner)
+            await _create(client, namespace, seen.finetune, service)
+        else:
+            await _delete_job(client, namespace, action)
+
+
+async def _create(client: Client, namespace: str, finetune: FineTune, manifest: Raw) -> Raw:
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    collection = paths.of_kind(kind, namespace)
+    try:
+        return await client.create(collection, manifest)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+    there = await client.get(f"{collection}/{name}")
+    labels = there["metadata"].get("labels", {})
+    owners = [owner["uid"] for owner in there["metadata"].get("ownerReferences", [])]
+    wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
+    # A Model has no owner: its label tells whose it is.
+    is_ours = owners == wanted and labels.get(names.LABEL_UID) == finetune.metadata.uid
+    if not is_ours:
+        raise ForeignObjectError(f"{kind} {name}")
+    return there
+
+
+async def _delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
+    body = {"propagationPolicy": "Background", "preconditions": {"uid": action.uid}}
+    try:
+        await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)
+    except ApiError as error:
+        if error.status not in {404, 409}:  # gone, or a newer one of that name
+            raise
+
+
+async def write_status(client: Client, finetune: FineTune, status: FineTuneStatus) -> bool:
+    """Replace the whole status when it differs. False: nothing to write, or the FineTune is gone.
+
+    A JSON patch and not a merge patch: that one would leave what is no longer there. The UID is
+    tested, so a FineTune that was created anew under the same name is not touched.
+    """
+    new = status.to_dict()
+    if new == finetune.status.to_dict():
+        return False
+    patch: list[Raw] = [
+        {"op": "test", "path": "/metadata/uid", "value": finetune.metadata.uid},
+        {"op": "add", "path": "/status", "value": new},
+    ]
+    meta = finetune.metadata
+    try:
+        await client.json_patch(f"{paths.finetunes(meta.namespace)}/{meta.name}/status", patch)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+async def post_events(client: Client, finetune: FineTune, status: FineTuneStatus) -> None:
+    """Kubernetes Events for the lines that are new in the status; never an error."""
+    told: set[tuple[str, str]] = {(entry.at, entry.message) for entry in finetune.status.events}
+    for entry in status.events:
+        if (entry.at, entry.message) not in told and entry.reason not in QUIET_REASONS:
+            await _post(client, finetune, entry)
+
+
+async def _post(client: Client, finetune: FineTune, entry: EventEntry) -> None:
+    namespace = finetune.metadata.namespace
+    try:
+        await client.create(paths.core(namespace, "events"), build_event(finetune, entry))
+    except ApiError as error:
+        if error.status != 409:
+            logger.warning("an Event of %s was refused: %s", finetune.metadata.name, error)

@@ -1,0 +1,94 @@
+"""One look at a FineTune and at all that it owns, straight from the API server, never a cache."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import aiohttp
+from pydantic import ValidationError
+
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_api.model import Model
+from finetune_api.names import State
+from finetune_api.outcome import ProgressReport
+from finetune_operator.core.observed import Job, Observed
+from finetune_operator.kube import paths
+from finetune_operator.kube.client import ApiError, Client, Raw
+
+PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which FineTune."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+async def observe(client: Client, key: Key, foreign: tuple[str, ...] = ()) -> Observed | None:
+    """None when the FineTune is gone."""
+    try:
+        raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    finetune = FineTune.parse(raw)
+    if finetune.status.state in names.TERMINAL_STATES or finetune.metadata.deletion_timestamp:
+        return Observed(finetune)
+    selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
+    jobs, pods, services = await asyncio.gather(
+        client.list(paths.jobs(key.namespace), labelSelector=selector),
+        client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
+        client.list(paths.core(key.namespace, "services"), labelSelector=selector),
+    )
+    parsed = tuple(_owned(jobs, pods, finetune.metadata.uid))
+    return Observed(
+        finetune=finetune,
+        jobs=parsed,
+        services=frozenset(service["metadata"]["name"] for service in services),
+        models=await _models(client, key, finetune),
+        progress=await _progress(Observed(finetune, parsed)),
+        foreign=foreign,
+    )
+
+
+def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
+    """Labels can be written by anybody; the owner's UID decides."""
+    found = [Job.parse(job, pods) for job in jobs]
+    return [job for job in found if job.owner_uid == uid]
+
+
+async def _models(client: Client, key: Key, finetune: FineTune) -> tuple[Model, ...]:
+    if finetune.status.resolved is not None:
+        return ()
+    return tuple(Model.parse(raw) for raw in await client.list(paths.models(key.namespace)))
+
+
+async def _progress(seen: Observed) -> ProgressReport | None:
+    """From rank 0 of the newest attempt; a pod that can't be reached makes it stale, no more."""
+    if not seen.attempts:
+        return None
+    pod = seen.attempts[max(seen.attempts)].rank0
+    if pod is None or pod.ip is None or pod.phase != "Running":
+        return None
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    url = f"http://{host}:{names.PORT_PROGRESS}/progress"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=PROGRESS_TIMEOUT) as session,
+            session.get(url) as response,
+        ):
+            body = await response.content.read(65536)
+        return ProgressReport.model_validate_json(body)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValidationError) as error:
+        if seen.finetune.status.state == State.RUNNING:
+            logger.debug("progress of %s can't be read: %s", pod.name, error)
+        return None

@@ -1,0 +1,30 @@
+"""Where each kind is in the API."""
+
+from finetune_api import names
+
+
+def finetunes(namespace: str) -> str:
+    """All of a namespace; of the cluster where it is empty."""
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{names.API_VERSION}{where}/finetunes"
+
+
+def models(namespace: str) -> str:
+    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/models"
+
+
+def jobs(namespace: str) -> str:
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def core(namespace: str, plural: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/{plural}"
+
+
+def of_kind(kind: str, namespace: str) -> str:
+    """The collection that a manifest of this kind is posted to."""
+    if kind == "Job":
+        return jobs(namespace)
+    if kind == "Model":
+        return models(namespace)
+    return core(namespace, {"Service": "services", "Event": "events"}[kind])

@@ -1,0 +1,142 @@
+"""The operator's process: settings in, watches, workers, metrics and probes running, until told."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import kopf
+import yaml
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from finetune_operator.handlers.queue import WorkQueue
+from finetune_operator.handlers.reconcile import Reconciler
+from finetune_operator.handlers.triggers import (
+    build_kopf_settings,
+    build_registry,
+    dead_watches,
+    sweep,
+)
+from finetune_operator.kube.client import Client
+from finetune_operator.kube.observe import Key
+from finetune_operator.settings import Settings
+
+logger = logging.getLogger("finetune_operator")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="finetune-operator", description="Runs FineTunes on the cluster it is logged in to."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="watch FineTunes and run them until stopped")
+    run.add_argument(
+        "--settings",
+        type=Path,
+        default=Path("/etc/finetune-operator/settings.yaml"),
+        help="the YAML file that the chart writes (default: %(default)s)",
+    )
+    run.add_argument(
+        "--probe-port", type=int, default=8080, help="/healthz, /readyz (default: %(default)s)"
+    )
+    run.add_argument(
+        "--metrics-port", type=int, default=8081, help="/metrics (default: %(default)s)"
+    )
+    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser.parse_args(arguments)
+
+
+def load_settings(path: Path) -> Settings:
+    """Raise ValueError with one sentence that names the file and the wrong key."""
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"the settings file can't be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{path}: {where}: {first['msg']}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    logging.basicConfig(
+        level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        settings = load_settings(options.settings)
+    except ValueError as error:
+        print(f"finetune-operator: {error}", file=sys.stderr)
+        return 2
+    asyncio.run(serve(settings, options.probe_port, options.metrics_port))
+    return 0
+
+
+async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
+    """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
+    queue: WorkQueue[Key] = WorkQueue()
+    ready = asyncio.Event()
+    async with Client() as client:
+        reconciler = Reconciler(client, settings, queue)
+        servers = [
+            await _serve_http(probe_port, _probes(reconciler, ready)),
+            await _serve_http(metrics_port, _metrics()),
+        ]
+        work = asyncio.create_task(reconciler.run(), name="reconciler")
+        lookout = asyncio.create_task(sweep(client, queue, settings.namespace), name="sweep")
+        where = settings.namespace or "all namespaces"
+        logger.info("serving FineTunes of %s", where)
+        try:
+            await kopf.operator(
+                registry=build_registry(queue),
+                settings=build_kopf_settings(bool(settings.namespace)),
+                namespaces=[settings.namespace] if settings.namespace else [],
+                clusterwide=not settings.namespace,
+                standalone=True,
+                ready_flag=ready,
+            )
+        finally:
+            for task in (work, lookout):
+                task.cancel()
+            await asyncio.gather(work, lookout, return_exceptions=True)
+            for server in servers:
+                await server.cleanup()
+
+
+def _probes(reconciler: Reconciler, ready: asyncio.Event) -> web.Application:
+    async def healthz(_: web.Request) -> web.Response:
+        problems = [f"the watch of {plural} has ended" for plural in dead_watches()]
+        if reconciler.is_stuck:
+            problems.append("a reconcile hangs")
+        if ready.is_set() and problems:
+            return web.Response(status=500, text="; ".join(problems))
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        if ready.is_set() and not dead_watches():
+            return web.Response(text="ok")
+        return web.Response(status=503, text="the watches are not open yet")
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+def _metrics() -> web.Application:
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics)])
+    return app
+
+
+async def _serve_http(port: int, app: web.Application) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner

@@ -1,0 +1,73 @@
+"""The operator's settings: one YAML file that the chart writes, parsed once and then frozen."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from finetune_api.finetune import DNS_LABEL
+from finetune_api.hyperparameters import HyperparameterRules
+from finetune_api.tasks import DataLimits
+from finetune_api.uris import parse_model_uri
+from finetune_api.wire import Wire
+
+
+def _check_model_uri(text: str) -> str:
+    parse_model_uri(text)
+    return text
+
+
+class CatalogueModel(Wire):
+    """A base model that an admin offers."""
+
+    name: str = Field(min_length=1, max_length=63)
+    uri: Annotated[str, AfterValidator(_check_model_uri)]
+    # What a learning rate multiplier multiplies: open models publish it, or an admin measures it.
+    pretraining_learning_rate: float = Field(gt=0, le=1)
+    context_length: int = Field(ge=8)
+
+
+class Runtime(Wire):
+    """An image and the accelerator that it is for; the FineTune names it and nothing more."""
+
+    name: str = Field(pattern=DNS_LABEL)
+    trainer_image: str
+    accelerator: str = Field(pattern="^(nvidia|cpu)$")
+    gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class PrepareResources(Wire):
+    """Requests and limits of the prepare pod: it streams, so little is enough."""
+
+    cpu: str = "1"
+    memory: str = "2Gi"
+
+
+class Settings(Wire):
+    """Everything that an admin decides, each with the reason of its default."""
+
+    namespace: str = ""  # empty: all namespaces
+    organization: str = ""  # empty: the FineTune's namespace
+    output: str = ""  # empty: spec.output is required
+    secret_name: str = "finetune-s3"  # a name, not a secret  # noqa: S105
+    service_account_name: str = "finetune"
+    prepare_image: str
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: list[str] = Field(default_factory=list)
+    models: list[CatalogueModel]
+    runtimes: list[Runtime] = Field(min_length=1)
+    hyperparameters: HyperparameterRules = HyperparameterRules()
+    data: DataLimits = DataLimits()
+    prepare_resources: PrepareResources = PrepareResources()
+    # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
+    progress_seconds: float = 10
+    poll_seconds: float = 5
+
+    def model(self, name: str) -> CatalogueModel | None:
+        return next((model for model in self.models if model.name == name), None)
+
+    def runtime(self, name: str | None) -> Runtime | None:
+        """The named one; without a name the first of the list."""
+        if name is None:
+            return self.runtimes[0]
+        return next((runtime for runtime in self.runtimes if runtime.name == name), None)

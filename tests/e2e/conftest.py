@@ -1,0 +1,207 @@
+"""devcluster, the real images, the chart, a real S3 server: what a user has, on one machine."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from tests.support.kubectl import Kubectl, Refused, until
+from tests.support.tiny_model import CONTEXT, make_tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "finetune-operator"
+RUN = f"e2e-{int(time.time())}"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What `devcluster info` says, and the images in its registry."""
+
+    info: dict[str, Any]
+    images: dict[str, str]
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(f"{self.info['bin']}/kubectl", self.info["kubeconfig"])
+
+    @property
+    def s3(self) -> Any:
+        found = self.info["s3"]
+        return boto3.client(
+            "s3",
+            endpoint_url=found["endpoint"],
+            region_name=found["region"],
+            aws_access_key_id=found["accessKey"],
+            aws_secret_access_key=found["secretKey"],
+        )
+
+    @property
+    def bucket(self) -> str:
+        return str(self.info["s3"]["bucket"])
+
+    def helm(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [f"{self.info['bin']}/helm", "--kubeconfig", self.info["kubeconfig"], *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def _run(*arguments: str) -> str:
+    """A command of the project's own, its progress on the terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    if os.geteuid() != 0:
+        pytest.fail("the cluster tests need root: they run containers")
+    os.environ.pop("KUBECONFIG", None)
+    _run("devcluster", "up")
+    info = json.loads(_run("devcluster", "info"))
+    out = tmp_path_factory.mktemp("images") / "images.json"
+    _run("images", "build", "--push", info["registry"], "--out", str(out))
+    return Cluster(info, json.loads(out.read_text()))
+
+
+class Team:
+    """A namespace that enforces Pod Security `restricted`, its Secret, and an operator's release."""
+
+    def __init__(self, cluster: Cluster, name: str, folder: Path) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.folder = folder
+        self.kubectl = cluster.kubectl.within(name)
+        self.prefix = f"{RUN}/{name}"
+
+    def create(self) -> None:
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.kubectl.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}
+        )
+        found = self.cluster.info["s3"]
+        self.secret("finetune-s3", found["accessKey"], found["secretKey"])
+
+    def secret(self, name: str, access_key: str, secret_key: str) -> None:
+        found = self.cluster.info["s3"]
+        self.kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name},
+                "stringData": {
+                    "AWS_ACCESS_KEY_ID": access_key,
+                    "AWS_SECRET_ACCESS_KEY": secret_key,
+                    "AWS_ENDPOINT_URL": found["endpoint"],
+                    "AWS_REGION": found["region"],
+                },
+            }
+        )
+
+    def install(self, *more: str) -> None:
+        """helm upgrade --install, and wait until the operator is ready."""
+        images = self.cluster.images
+        values = {
+            "images": {name: image_value(reference) for name, reference in images.items()},
+            "output": f"s3://{self.cluster.bucket}/{self.prefix}/out",
+            "models": [
+                {
+                    "name": "tiny",
+                    "uri": f"s3://{self.cluster.bucket}/{RUN}/tiny",
+                    "pretrainingLearningRate": 0.02,
+                    "contextLength": CONTEXT,
+                },
+                {
+                    "name": "missing",
+                    "uri": f"s3://{self.cluster.bucket}/{RUN}/nothing-here",
+                    "pretrainingLearningRate": 0.02,
+                    "contextLength": CONTEXT,
+                },
+            ],
+            "runtimes": [{"name": "cpu", "accelerator": "cpu"}],
+        }
+        path = self.folder / "values.yaml"
+        path.write_text(yaml.safe_dump(values))
+        self.cluster.helm(
+            "upgrade", "--install", "finetune-operator", str(CHART), "-n", self.name,
+            "-f", str(path), "--wait", "--timeout", "120s", *more,
+        )  # fmt: skip
+
+    def put(self, name: str, text: str) -> str:
+        """An object under this team's prefix; its address."""
+        key = f"{self.prefix}/{name}"
+        self.cluster.s3.put_object(Bucket=self.cluster.bucket, Key=key, Body=text.encode())
+        return f"s3://{self.cluster.bucket}/{key}"
+
+    def read(self, uri: str) -> str:
+        bucket, key = uri.removeprefix("s3://").split("/", 1)
+        text: str = self.cluster.s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+        return text
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.cluster.s3.list_objects_v2(Bucket=self.cluster.bucket, Prefix=prefix)
+        return [str(item["Key"]) for item in found.get("Contents", [])]
+
+    def remove(self) -> None:
+        self.cluster.helm("uninstall", "finetune-operator", "-n", self.name, "--ignore-not-found")
+        self.kubectl("delete", "namespace", self.name, "--wait=false")
+
+
+def image_value(reference: str) -> str:
+    return reference
+
+
+@pytest.fixture(scope="session")
+def tiny_model(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = make_tiny_model(tmp_path_factory.mktemp("tiny"), hidden=64)
+    for path in folder.iterdir():
+        cluster.s3.upload_file(str(path), cluster.bucket, f"{RUN}/tiny/{path.name}")
+    return f"s3://{cluster.bucket}/{RUN}/tiny"
+
+
+@pytest.fixture(scope="session")
+def team(
+    cluster: Cluster, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Team]:
+    made = Team(cluster, f"{RUN}-team", tmp_path_factory.mktemp("team"))
+    made.create()
+    made.install()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a FineTune, a fresh one for each test."""
+    return f"tone-{next(_numbers)}"
+
+
+def jsonl(rows: int, seed: int = 0) -> str:
+    """Prompts whose completion follows from them: something that a tiny model can learn."""
+    lines = []
+    for number in range(seed, seed + rows):
+        letters = "abcdefgh"[number % 8] * (2 + number % 3)
+        word = "even" if number % 2 == 0 else "odd"
+        lines.append(json.dumps({"prompt": f"{letters} {number} ->", "completion": f" {word}"}))
+    return "\n".join(lines) + "\n"
+
+
+__all__ = ["Cluster", "Refused", "Team", "jsonl", "until"]

@@ -1,0 +1,321 @@
+"""FineTunes on a real cluster: real pods of the real images, under Pod Security `restricted`."""
+
+import csv
+import io
+import json
+import os
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Cluster, Team, jsonl
+from tests.support.audit import writes_by
+from tests.support.kubectl import Refused, finetune, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+TWO_NODES = {"nodes": 2, "gpusPerNode": 0}
+
+
+def rows_of(team: Team, status: dict) -> list[dict[str, str]]:  # type: ignore[type-arg]
+    """results.csv."""
+    uri = next(uri for uri in status["resultFiles"] if uri.endswith("results.csv"))
+    return list(csv.DictReader(io.StringIO(team.read(uri))))
+
+
+def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> None:
+    audit = Path(cluster.info["auditLog"])
+    start = audit.stat().st_size
+    team.kubectl.apply(
+        finetune(
+            name,
+            model="tiny",
+            suffix="My Model!",
+            trainingFile=team.put("train.jsonl", jsonl(64)),
+            validationFile=team.put("valid.jsonl", jsonl(16, seed=1000)),
+            hyperparameters={"nEpochs": 2, "batchSize": 8, "learningRate": 0.01},
+            resources=TWO_NODES,
+        )
+    )
+    status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=240)
+    assert status["state"] == "succeeded", json.dumps(status, indent=1)
+
+    rows = rows_of(team, status)
+    assert [int(row["step"]) for row in rows] == list(range(1, 17))
+    assert list(rows[0])[:9] == [
+        "step",
+        "elapsed_tokens",
+        "elapsed_examples",
+        "training_loss",
+        "training_sequence_accuracy",
+        "training_token_accuracy",
+        "validation_loss",
+        "validation_sequence_accuracy",
+        "validation_token_accuracy",
+    ]
+    assert float(rows[-1]["training_loss"]) < float(rows[0]["training_loss"])
+    assert rows[7]["validation_loss"] and rows[15]["validation_loss"]
+    assert int(rows[-1]["elapsed_examples"]) == 128
+
+    model = status["fineTunedModel"]
+    assert model.startswith(f"tiny:ft-{team.name}:my-model-20")
+    resource = team.kubectl.get("model", model.replace(":", "-"))
+    assert resource["spec"]["uri"] == status["modelUri"]
+    prefix = status["modelUri"].removeprefix(f"s3://{cluster.bucket}/")
+    files = {key.removeprefix(f"{prefix}/") for key in team.keys(prefix)}
+    assert {"config.json", "generation_config.json", "model.safetensors", "manifest.json"} <= files
+    assert {"tokenizer.json", "tokenizer_config.json"} <= files
+
+    messages = [event["message"] for event in status["events"]]
+    assert messages[0] == f"Created fine-tune: {name}"
+    assert messages[-1] == "Fine-tune succeeded"
+    assert any(message.startswith("Completed epoch 2/2 (training loss") for message in messages)
+    described = team.kubectl("describe", "finetune", name)
+    assert "Uploaded model:" in described
+
+    user = f"system:serviceaccount:{team.name}:finetune-operator"
+    writes = writes_by(audit, user, team.name, start)
+    progress_writes = 1 + (_seconds(status) // 10)
+    assert writes["create jobs"] == 2
+    assert writes["create services"] == writes["create models"] == 1
+    assert writes["create events"] <= 6 + 2
+    assert writes["patch finetunes/status"] <= 4 + progress_writes
+    assert set(writes) == {
+        "create jobs",
+        "create services",
+        "create models",
+        "create events",
+        "patch finetunes/status",
+    }
+
+
+def _seconds(status: dict) -> int:  # type: ignore[type-arg]
+    attempt = status["attempts"][-1]
+    span = datetime.fromisoformat(attempt["endedAt"]) - datetime.fromisoformat(attempt["startedAt"])
+    return int(span.total_seconds())
+
+
+def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, name: str) -> None:
+    lines = jsonl(40).splitlines()
+    lines[16] = lines[16][:-5]
+    uri = team.put("broken.jsonl", "\n".join(lines))
+    team.kubectl.apply(finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES))
+    status = team.kubectl.wait_state(name, "failed", seconds=90)
+    assert status["error"]["code"] == "InvalidData"
+    assert "line 17" in status["error"]["message"]
+    jobs = team.kubectl.list("jobs", f"finetune.dev/finetune={name}")
+    assert [job["metadata"]["name"].rsplit("-", 1)[1] for job in jobs] == ["prepare"]
+    (pod,) = team.kubectl.list("pods", f"finetune.dev/finetune={name}")
+    took = datetime.fromisoformat(status["finishedAt"]) - datetime.fromisoformat(
+        pod["status"]["startTime"]
+    )
+    assert took.total_seconds() < 60
+
+
+def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(team: Team, name: str) -> None:
+    team.kubectl.apply(
+        finetune(
+            name,
+            model="tiny",
+            trainingFile=team.put("long.jsonl", jsonl(1600)),
+            hyperparameters={"nEpochs": 4, "batchSize": 8, "learningRate": 0.003},
+            resources=TWO_NODES,
+        )
+    )
+    uid = team.kubectl.get("finetune", name)["metadata"]["uid"]
+    prefix = f"{team.prefix}/out/{team.name}/{name}-{uid[:8]}/checkpoints/"
+
+    def has_checkpoint() -> bool:
+        return any(key.endswith("manifest.json") for key in team.keys(prefix))
+
+    until(has_checkpoint, 240, lambda: json.dumps(team.kubectl.status(name), indent=1))
+    os.kill(worker_process(uid, rank=1), signal.SIGKILL)
+    killed_at = time.monotonic()
+
+    def is_second_attempt() -> bool:
+        return len(team.kubectl.status(name).get("attempts", [])) == 2
+
+    until(is_second_attempt, 60, lambda: json.dumps(team.kubectl.status(name), indent=1))
+    assert time.monotonic() - killed_at < 60
+    status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=300)
+    assert status["state"] == "succeeded", json.dumps(status, indent=1)
+    first, second = status["attempts"]
+    assert (first["reason"], first["rank"]) == ("RankCrashed", 1)
+    assert "SIGKILL" in first["message"]
+    assert second["resumedFromStep"] % 200 == 0
+    assert second["resumedFromStep"] >= 200
+    steps = [int(row["step"]) for row in rows_of(team, status)]
+    assert steps == list(range(1, 801))
+    messages = [event["message"] for event in status["events"]]
+    restarted = f"Fine-tune restarted from step {second['resumedFromStep']}: "
+    assert any(message.startswith(restarted) for message in messages)
+
+
+def worker_process(uid: str, rank: int) -> int:
+    """The host's process id of one rank of one FineTune."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            command = (folder / "cmdline").read_bytes()
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_worker = b"finetune_trainer.worker" in command and b"torchrun" not in command
+        if is_worker and f"RANK={rank}".encode() in environment:
+            if any(item.startswith(b"FINETUNE_TASK=") and uid.encode() in item for item in environment):
+                if b"torch.distributed" not in command:
+                    return int(folder.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_deletion_while_the_operator_is_away_keeps_model_and_files(
+    team: Team, cluster: Cluster, name: str
+) -> None:
+    kubectl = team.kubectl
+    kubectl.apply(
+        finetune(
+            name,
+            model="tiny",
+            trainingFile=team.put("short.jsonl", jsonl(16)),
+            hyperparameters={"nEpochs": 1, "batchSize": 8},
+            resources=TWO_NODES,
+        )
+    )
+    status = kubectl.wait_state(name, "succeeded", "failed", seconds=240)
+    assert status["state"] == "succeeded", json.dumps(status, indent=1)
+    mine = f"finetune.dev/finetune={name}"
+    assert kubectl.list("jobs", mine) and kubectl.list("services", mine)
+    kubectl("scale", "deployment/finetune-operator", "--replicas=0")
+    try:
+        until(lambda: not kubectl.list("pods", "app.kubernetes.io/component=operator"), 60)
+        kubectl("delete", "finetune", name, "--timeout=10s")
+        for kind in ("jobs", "services", "pods"):
+            until(lambda kind=kind: not kubectl.list(kind, mine), 60)
+        model = kubectl.get("model", status["fineTunedModel"].replace(":", "-"))
+        prefix = model["spec"]["uri"].removeprefix(f"s3://{cluster.bucket}/")
+        assert f"{prefix}/manifest.json" in team.keys(prefix)
+    finally:
+        kubectl("scale", "deployment/finetune-operator", "--replicas=1")
+        kubectl("rollout", "status", "deployment/finetune-operator", "--timeout=60s")
+
+
+def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> None:
+    kubectl = team.kubectl
+    models = kubectl.list("models")
+    if not models:
+        pytest.fail("no Model is there: the first test of this file makes one")
+    parent = models[0]["spec"]["id"]
+    kubectl.apply(
+        finetune(
+            name,
+            model=parent,
+            suffix="again",
+            trainingFile=team.put("again.jsonl", jsonl(16)),
+            hyperparameters={"nEpochs": 1, "batchSize": 8},
+            resources={"nodes": 1, "gpusPerNode": 0},
+        )
+    )
+    status = kubectl.wait_state(name, "succeeded", "failed", seconds=240)
+    assert status["state"] == "succeeded", json.dumps(status, indent=1)
+    made = kubectl.get("model", status["fineTunedModel"].replace(":", "-"))
+    assert (made["spec"]["base"], made["spec"]["parent"]) == ("tiny", parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
+        ({"suffix": "x" * 41}, "may not be more than 40"),
+    ],
+)
+def test_a_typo_is_answered_by_apply(team: Team, name: str, change: dict, words: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(Refused) as refused:
+        team.kubectl.apply(finetune(name, **change))
+    assert words in str(refused.value)
+
+
+def test_a_bucket_that_is_not_there_is_named(team: Team, name: str) -> None:
+    uri = "s3://no-such-bucket/train.jsonl"
+    team.kubectl.apply(finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES))
+    status = team.kubectl.wait_state(name, "failed", seconds=90)
+    assert status["error"]["code"] == "BucketNotFound"
+    assert "no-such-bucket" in status["error"]["message"]
+
+
+def test_a_file_that_is_not_there_is_named(team: Team, name: str, cluster: Cluster) -> None:
+    uri = f"s3://{cluster.bucket}/no-such-file.jsonl"
+    team.kubectl.apply(finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES))
+    status = team.kubectl.wait_state(name, "failed", seconds=90)
+    assert status["error"]["code"] == "DataNotFound"
+    assert "no-such-file.jsonl" in status["error"]["message"]
+
+
+def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str, cluster: Cluster) -> None:
+    secret_key = "wrong" * 8
+    team.secret("wrong", cluster.info["s3"]["accessKey"], secret_key)
+    uri = team.put("any.jsonl", jsonl(4))
+    team.kubectl.apply(
+        finetune(name, model="tiny", trainingFile=uri, storage={"secretName": "wrong"})
+        | {"spec": finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES)["spec"]
+           | {"storage": {"secretName": "wrong"}}}
+    )  # fmt: skip
+    status = team.kubectl.wait_state(name, "failed", seconds=90)
+    assert status["error"]["code"] == "S3AccessDenied"
+    assert secret_key not in json.dumps(status)
+
+
+def test_a_model_nobody_knows_is_answered_with_the_catalogue(team: Team, name: str) -> None:
+    team.kubectl.apply(finetune(name, model="gpt5"))
+    status = team.kubectl.wait_state(name, "failed", seconds=30)
+    assert "the catalogue has tiny, missing" in status["message"]
+
+
+def test_a_base_model_whose_files_are_missing_is_named(team: Team, name: str) -> None:
+    uri = team.put("fine.jsonl", jsonl(8))
+    team.kubectl.apply(finetune(name, model="missing", trainingFile=uri, resources=TWO_NODES))
+    status = team.kubectl.wait_state(name, "failed", seconds=90)
+    assert status["error"]["code"] == "BaseModelNotFound"
+    assert "nothing-here" in status["error"]["message"]
+
+
+def test_a_missing_secret_is_explained_and_heals(team: Team, name: str) -> None:
+    uri = team.put("late.jsonl", jsonl(8))
+    team.kubectl.apply(
+        finetune(
+            name,
+            model="tiny",
+            trainingFile=uri,
+            resources=TWO_NODES,
+            storage={"secretName": "late"},
+            dryRun=True,
+        )
+    )
+    until(lambda: 'secret "late" not found' in team.kubectl.status(name).get("message", ""), 60)
+    found = team.cluster.info["s3"]
+    team.secret("late", found["accessKey"], found["secretKey"])
+    status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=120)
+    assert status["reason"] == "DryRun"
+
+
+def test_a_second_release_lives_beside_the_first(
+    team: Team, cluster: Cluster, tmp_path: Path, name: str
+) -> None:
+    other = Team(cluster, f"{team.name}-2", tmp_path)
+    other.create()
+    try:
+        other.install("--set", "crds.install=false")
+        uri = other.put("other.jsonl", jsonl(8))
+        other.kubectl.apply(
+            finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES, dryRun=True)
+        )
+        status = other.kubectl.wait_state(name, "succeeded", "failed", seconds=120)
+        assert status["reason"] == "DryRun"
+        assert team.kubectl.list("finetunes", "") is not None
+        cluster.helm("uninstall", "finetune-operator", "-n", other.name)
+        assert other.kubectl.get("finetune", name)["status"]["state"] == "succeeded"
+    finally:
+        other.remove()

@@ -1,0 +1,253 @@
+"""A real kube-apiserver and etcd, the chart's own Role, and the operator as its own process.
+
+There is no kubelet here: a test plays it, by writing the status of pods and Jobs.
+"""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster import gotools
+from devcluster.controlplane import ControlPlane
+from tests.support.kubectl import Kubectl, until
+from tests.support.objects import a_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "finetune-operator"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """The folder of kubectl and helm."""
+    return Path(gotools.people_folder())
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: ControlPlane, tools: Path) -> Kubectl:
+    kubectl = Kubectl(str(tools / "kubectl"), str(control_plane.kubeconfig))
+    for name in ("finetunes.yaml", "models.yaml"):
+        kubectl.apply_file(ROOT / "crds" / name)
+    kubectl("wait", "--for=condition=Established", "crd/finetunes.finetune.dev", "crd/models.finetune.dev")
+    return kubectl
+
+
+@pytest.fixture
+def team(admin: Kubectl) -> Kubectl:
+    """A namespace of the test's own."""
+    name = f"team-{next(_numbers)}"
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return admin.within(name)
+
+
+class Operator:
+    """The operator's process, logged in as the chart's service account, with its Role only."""
+
+    def __init__(self, team: Kubectl, helm: Path, folder: Path) -> None:
+        self.team = team
+        self.folder = folder
+        self.user = f"system:serviceaccount:{team.namespace}:finetune-operator"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self.metrics_port = _free_port()
+        self._install_role(helm)
+        self._write_settings()
+        self._write_kubeconfig()
+
+    def _install_role(self, helm: Path) -> None:
+        rendered = subprocess.run(
+            [str(helm), "template", "finetune-operator", str(CHART), "-n", self.team.namespace]
+            + ["--set", "crds.install=false"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        wanted = {"Role", "RoleBinding", "ServiceAccount"}
+        objects = [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in wanted]
+        assert {item["kind"] for item in objects} == wanted
+        self.team.apply(*objects)
+
+    def _write_settings(self) -> None:
+        settings = a_settings(namespace=self.team.namespace, pollSeconds=0.5)
+        (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+
+    def _write_kubeconfig(self) -> None:
+        config = yaml.safe_load(Path(self.team.kubeconfig).read_text())
+        token = self.team("create", "token", "finetune-operator").strip()
+        config["users"] = [{"name": "operator", "user": {"token": token}}]
+        for context in config["contexts"]:
+            context["context"]["user"] = "operator"
+        (self.folder / "kubeconfig").write_text(yaml.safe_dump(config))
+
+    def start(self) -> None:
+        self.log = (self.folder / "operator.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "finetune_operator", "run"]
+            + ["--settings", str(self.folder / "settings.yaml")]
+            + ["--probe-port", str(self.port), "--metrics-port", str(self.metrics_port)],
+            env={**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")},
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        until(self.is_ready, 30, self.logs)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.fetch(self.port, "/readyz") == "ok"
+        except OSError:
+            return False
+
+    def fetch(self, port: int, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def metrics(self) -> str:
+        return self.fetch(self.metrics_port, "/metrics")
+
+    def logs(self) -> str:
+        return (self.folder / "operator.log").read_text()[-3000:]
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+@pytest.fixture
+def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(team, tools / "helm", tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+class Kubelet:
+    """Plays Job controller and kubelet: makes pods of a Job and says how they fare."""
+
+    def __init__(self, team: Kubectl) -> None:
+        self.team = team
+
+    def job(self, ending: str, seconds: float = 20) -> dict[str, Any]:
+        """The Job whose name ends so, once it exists."""
+        found: list[dict[str, Any]] = []
+
+        def exists() -> bool:
+            found[:] = [
+                job for job in self.team.list("jobs") if job["metadata"]["name"].endswith(ending)
+            ]
+            return bool(found)
+
+        until(exists, seconds, lambda: f"no Job {ending}: {self.team('get', 'finetunes,jobs')}")
+        return found[0]
+
+    def start_pods(self, job: dict[str, Any]) -> list[str]:
+        """The pods of a Job, as its controller would make them."""
+        template, meta = job["spec"]["template"], job["metadata"]
+        pods = []
+        for index in range(job["spec"].get("completions") or 1):
+            name = f"{meta['name']}-{index}"
+            pods.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": name,
+                        "labels": {
+                            **template["metadata"]["labels"],
+                            "batch.kubernetes.io/job-completion-index": str(index),
+                        },
+                        "ownerReferences": [
+                            {
+                                "apiVersion": "batch/v1",
+                                "kind": "Job",
+                                "name": meta["name"],
+                                "uid": meta["uid"],
+                                "controller": True,
+                            }
+                        ],
+                    },
+                    "spec": template["spec"],
+                }
+            )
+        self.team.apply(*pods)
+        return [str(pod["metadata"]["name"]) for pod in pods]  # type: ignore[index]
+
+    def ready(self, *pods: str) -> None:
+        for pod in pods:
+            self.team.patch_status(
+                "pod",
+                pod,
+                {
+                    "phase": "Running",
+                    "startTime": "2026-11-21T12:00:00Z",
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "containerStatuses": [
+                        _container({"running": {"startedAt": "2026-11-21T12:00:00Z"}})
+                    ],
+                },
+            )
+
+    def end(self, pod: str, code: int, message: str = "") -> None:
+        state = {
+            "terminated": {
+                "exitCode": code,
+                "message": message,
+                "startedAt": "2026-11-21T12:00:00Z",
+                "finishedAt": "2026-11-21T12:05:00Z",
+            }
+        }
+        phase = "Succeeded" if code == 0 else "Failed"
+        self.team.patch_status(
+            "pod", pod, {"phase": phase, "containerStatuses": [_container(state)]}
+        )
+
+
+@pytest.fixture
+def kubelet(team: Kubectl) -> Kubelet:
+    return Kubelet(team)
+
+
+def _container(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "main",
+        "image": "registry/image:1",
+        "imageID": "",
+        "ready": "running" in state,
+        "restartCount": 0,
+        "state": state,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+

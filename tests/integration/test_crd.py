@@ -1,0 +1,144 @@
+"""What a real API server says to FineTunes, right and wrong, in the words that a user reads."""
+
+import pytest
+
+from tests.support.kubectl import Kubectl, Refused, finetune
+
+pytestmark = pytest.mark.integration
+
+VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"suffix": "x" * 40},
+        {"hyperparameters": {"nEpochs": 50, "promptLossWeight": 0, "learningRate": 1e-5}},
+        {"method": {"type": "lora", "rank": 8, "targets": ["q_proj"]}},
+        {"deepspeed": {"zeroStage": 3, "offload": "parameters"}},
+        {"scheduling": {"nodeSelector": {"gpu": "h100"}, "tolerations": [{"operator": "Exists"}]}},
+        VALIDATION
+        | {
+            "hyperparameters": {
+                "computeClassificationMetrics": True,
+                "classificationPositiveClass": " yes",
+                "classificationBetas": [0.6, 2],
+            }
+        },
+    ],
+)
+def test_what_is_right_is_accepted(team: Kubectl, spec: dict) -> None:  # type: ignore[type-arg]
+    team.apply(finetune("right", **spec))
+
+
+def test_defaults_stand_in_the_object(team: Kubectl) -> None:
+    team.apply(finetune("tone"))
+    spec = team.get("finetune", "tone")["spec"]
+    assert spec["model"] == "curie"
+    assert spec["hyperparameters"]["nEpochs"] == 4
+    assert spec["hyperparameters"]["promptLossWeight"] == 0.1
+    assert spec["resources"] == {"nodes": 1, "gpusPerNode": 1, "gpuResource": "nvidia.com/gpu"}
+    assert spec["maxRestarts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
+        ({"suffix": "x" * 41}, "spec.suffix: Too long: may not be more than 40"),
+        ({"trainingFile": "train.jsonl"}, "spec.trainingFile"),
+        ({"trainingFile": None}, "spec.trainingFile: Required value"),
+        ({"hyperparameters": {"nEpochs": 0}}, "should be greater than or equal to 1"),
+        ({"hyperparameters": {"nEpochs": 51}}, "should be less than or equal to 50"),
+        ({"hyperparameters": {"promptLossWeight": 1.5}}, "less than or equal to 1"),
+        ({"hyperparameters": {"nEpochs": "four"}}, "must be of type integer"),
+        (
+            {"hyperparameters": {"computeClassificationMetrics": True}},
+            "computeClassificationMetrics needs a validationFile",
+        ),
+        (
+            VALIDATION | {"hyperparameters": {"computeClassificationMetrics": True}},
+            "needs classificationNClasses, or classificationPositiveClass",
+        ),
+        (
+            {"hyperparameters": {"classificationBetas": [1.0]}},
+            "classificationBetas needs classificationPositiveClass",
+        ),
+        (
+            {"hyperparameters": {"learningRate": 0.1, "learningRateMultiplier": 0.1}},
+            "learningRate or learningRateMultiplier, not both",
+        ),
+        ({"method": {"type": "qlora"}}, 'supported values: "full", "lora"'),
+        ({"method": {"rank": 8}}, "belong to method.type lora"),
+        (
+            {"deepspeed": {"zeroStage": 2, "offload": "parameters"}},
+            "offload parameters needs deepspeed.zeroStage 3",
+        ),
+        ({"image": "evil:latest"}, 'unknown field "spec.image"'),
+        ({"serviceAccountName": "admin"}, 'unknown field "spec.serviceAccountName"'),
+    ],
+)
+def test_what_is_wrong_is_refused_in_plain_words(team: Kubectl, spec: dict, words: str) -> None:  # type: ignore[type-arg]
+    manifest = finetune("wrong", **spec)
+    manifest["spec"] = {key: value for key, value in manifest["spec"].items() if value is not None}
+    with pytest.raises(Refused) as refused:
+        team.apply(manifest)
+    assert words in str(refused.value)
+
+
+def test_a_name_that_no_label_holds_is_refused(team: Kubectl) -> None:
+    with pytest.raises(Refused, match="at most 63 characters"):
+        team.apply(finetune("x" * 64))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ({}, {"model": "davinci"}, "model"),
+        ({}, {"suffix": "new"}, "suffix"),
+        ({"suffix": "old"}, {}, "suffix"),
+        ({}, VALIDATION, "validationFile"),
+        ({}, {"hyperparameters": {"nEpochs": 5}}, "hyperparameters"),
+        ({}, {"resources": {"nodes": 2}}, "resources"),
+        ({}, {"deepspeed": {"zeroStage": 2}}, "deepspeed"),
+    ],
+)
+def test_what_changes_the_training_is_immutable(
+    team: Kubectl,
+    before: dict,  # type: ignore[type-arg]
+    after: dict,  # type: ignore[type-arg]
+    field: str,
+) -> None:
+    team.apply(finetune("tone", **before))
+    with pytest.raises(Refused, match=f"{field} can't be changed once created"):
+        team.apply(finetune("tone", **after))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suspend": True},
+        {"cancel": True},
+        {"activeDeadlineSeconds": 60},
+        {"pendingDeadlineSeconds": 60},
+        {"stallSeconds": 60},
+        {"ttlSecondsAfterFinished": 60},
+        {"maxRestarts": 0},
+    ],
+)
+def test_what_steers_a_run_may_change(team: Kubectl, change: dict) -> None:  # type: ignore[type-arg]
+    team.apply(finetune("tone"))
+    team.apply(finetune("tone", **change))
+
+
+def test_the_columns_are_the_promised_ones(team: Kubectl) -> None:
+    team.apply(finetune("tone"))
+    team.patch_status(
+        "finetune",
+        "tone",
+        {"state": "running", "progress": {"percent": "40 %", "loss": 1.25, "eta": "soon"}},
+    )
+    header, row = team("get", "ft").splitlines()
+    assert header.split() == "NAME STATE MODEL PROGRESS LOSS ETA FINE-TUNED MODEL AGE".split()
+    assert row.split()[:7] == ["tone", "running", "curie", "40", "%", "1.25", "soon"]

@@ -1,0 +1,298 @@
+"""The decision over a FineTune's whole life, on a world that is only values."""
+
+import pytest
+
+from finetune_api import names
+from finetune_api.names import Reason
+from finetune_operator.core.plan import Create
+from tests.support.objects import (
+    World,
+    a_finetune,
+    a_settings,
+    failed,
+    prepared,
+    progress,
+    trained,
+)
+
+
+def kinds(world: World) -> list[str]:
+    return [manifest["kind"] for manifest in world.created]
+
+
+def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
+    world = World().until_running()
+    assert world.status.state == "running"
+    world.end_pod("a1", 0, 0, trained())
+    world.end_pod("a1", 1, 0, None)
+    world.settle()
+    assert world.status.state == "succeeded"
+    assert world.status_writes == 4
+    assert kinds(world) == ["Job", "Job", "Model"]
+    assert len(world.services) == 1
+    assert world.messages() == [
+        "Created fine-tune: tone",
+        "Base model loaded: ada",
+        "Fine-tune started",
+        "Completed epoch 1/2 (training loss 2.0000, learning rate 4e-05)",
+        "Completed epoch 2/2 (training loss 1.2500, learning rate 0)",
+        "Uploaded model: ada:ft-team:tone-2026-11-21-12-00-00",
+        "Uploaded result file: s3://bucket/out/team/tone-11111111/results.csv",
+        "Fine-tune succeeded",
+    ]
+    conditions = {item.type: item.status for item in world.status.conditions}
+    assert conditions["Succeeded"] == conditions["Ready"] == conditions["Validated"] == "True"
+    assert conditions["Reconciling"] == conditions["Failed"] == conditions["Stalled"] == "False"
+
+
+def test_nothing_is_written_while_nothing_happens() -> None:
+    world = World().until_running()
+    before = world.status_writes
+    for _ in range(5):
+        world.step()
+    assert world.status_writes == before
+
+
+def test_progress_is_written_at_most_every_ten_seconds_but_an_epoch_at_once() -> None:
+    world = World().until_running()
+    before = world.status_writes
+    for step in range(11, 31):  # a second each
+        world.progress = progress(step=step)
+        world.step()
+    assert world.status_writes - before == 2
+    epoch = {"epoch": 1, "step": 25, "training_loss": 2.0}
+    world.progress = progress(step=31, completed_epochs=[epoch])
+    world.step()
+    assert world.status_writes - before == 3
+    assert world.messages()[-1] == "Completed epoch 1/2 (training loss 2.0000)"
+
+
+def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
+    world = World()
+    world.settle()
+    finding = "line 17, column 3: not valid JSON"
+    outcome = failed(Reason.INVALID_DATA, f"trainingFile: {finding}", lines=[finding])
+    world.end_pod("prepare", 0, names.EXIT_USER, outcome)
+    world.settle()
+    assert world.status.state == "failed"
+    assert world.status.error.code == "InvalidData"
+    assert world.status.error.lines == [finding]
+    assert "line 17" in world.status.message
+    assert kinds(world) == ["Job"]
+    assert world.messages()[-1].startswith("Fine-tune failed. trainingFile: line 17")
+
+
+def test_a_crashed_prepare_pod_is_tried_again_by_its_job() -> None:
+    world = World()
+    world.settle()
+    world.end_pod("prepare", 0, names.EXIT_UNAVAILABLE, failed(Reason.S3_UNAVAILABLE))
+    world.settle()
+    assert world.status.state == "pending"
+    assert "tried again" in world.status.message
+    world.fail_job("prepare")
+    world.settle()
+    assert world.status.state == "failed"
+    assert world.status.error.code == "S3Unavailable"
+
+
+def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
+    world = World().until_running()
+    crash = failed(
+        Reason.RANK_CRASHED, "rank 1 was killed by signal 9 (SIGKILL)", rank=1, exit_code=137
+    )
+    world.end_pod("a1", 1, names.EXIT_CRASH, crash)
+    world.end_pod("a1", 0, names.EXIT_CRASH, failed(Reason.RANK_CRASHED, "peer lost", exit_code=1))
+    world.progress = None
+    before = world.status_writes
+    world.settle()
+    assert world.status.state == "pending"
+    assert world.status.reason == "Restarting"
+    assert world.deleted == [name for name in world.deleted if name.endswith("a1")] != []
+    first, second = world.status.attempts
+    assert (first.reason, first.rank, first.exit_code, first.counted) == (
+        "RankCrashed",
+        1,
+        137,
+        True,
+    )
+    assert second.ended_at is None
+    world.ready_pods("a2")
+    world.progress = progress(attempt=2, resumed_from_step=25)
+    world.settle()
+    assert world.status.state == "running"
+    assert world.status_writes - before == 2
+    assert world.messages()[-1] == (
+        "Fine-tune restarted from step 25: rank 1 was killed by signal 9 (SIGKILL)"
+    )
+
+
+def test_max_restarts_end_it_with_the_last_cause() -> None:
+    world = World(a_finetune(maxRestarts=1)).until_training()
+    for attempt in ("a1", "a2"):
+        world.end_pod(attempt, 0, 139, "Segmentation fault")
+        world.settle()
+    assert world.status.state == "failed"
+    assert world.status.error.code == "RankCrashed"
+    assert "SIGSEGV" in world.status.error.message
+    assert "gave up after 1 restarts" in world.status.error.message
+    assert world.status.error.log == ["Segmentation fault"]
+
+
+def test_a_lost_pod_is_not_counted() -> None:
+    world = World(a_finetune(maxRestarts=0)).until_running()
+    world.pod("a1", 1)["status"] = {
+        "phase": "Failed",
+        "message": "node drained",
+        "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    world.settle()
+    assert world.status.state == "pending"
+    assert world.status.attempts[0].reason == "PodLost"
+    assert world.status.attempts[0].counted is False
+
+
+def test_a_users_error_in_training_is_never_retried() -> None:
+    world = World().until_training()
+    world.end_pod("a1", 1, 1, failed(Reason.RANK_CRASHED, "peer lost", exit_code=137))
+    world.end_pod("a1", 0, names.EXIT_USER, failed(Reason.BASE_MODEL_INVALID, "no weights"))
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", "BaseModelInvalid")
+
+
+def test_terminal_is_terminal_even_when_every_child_is_gone() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 0, trained())
+    world.settle()
+    world.jobs.clear()
+    world.services.clear()
+    status, made = world.status, len(world.created)
+    world.settle()
+    assert world.status == status
+    assert len(world.created) == made
+
+
+def test_a_deleted_job_of_a_running_attempt_never_trains_again_by_itself() -> None:
+    world = World().until_running()
+    world.jobs.pop(world.job("a1"))
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", "JobDeleted")
+
+
+@pytest.mark.parametrize("dies_at", range(6))
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_crash_of_the_operator_between_act_and_write_changes_nothing(
+    dies_at: int, writes: bool
+) -> None:
+    """At each reconcile in turn the status write, or the actions, are lost."""
+
+    def live(dies: bool) -> World:
+        world, count = World(), 0
+
+        def step() -> None:
+            nonlocal count
+            lost = dies and count == dies_at
+            count += 1
+            world.step(acts=not lost or not writes, writes=not lost)
+
+        step(), step(), step()
+        world.end_pod("prepare", 0, 0, prepared())
+        step(), step(), step()
+        world.ready_pods("a1")
+        step(), step()
+        world.end_pod("a1", 0, 0, trained())
+        step(), step()
+        return world
+
+    calm, crashed = live(False), live(True)
+    assert crashed.status.state == "succeeded"
+    assert sorted(kinds(calm)) == ["Job", "Job", "Model"]
+    made = {manifest["metadata"]["name"] for manifest in crashed.created}
+    assert made == {manifest["metadata"]["name"] for manifest in calm.created}
+    assert len(crashed.status.attempts) == 1
+
+
+def test_what_the_chart_says_later_does_not_touch_a_running_finetune() -> None:
+    world = World().until_training()
+    world.settings = a_settings(models=[], output="s3://other/place")
+    world.end_pod("a1", 0, 1, "boom")
+    world.settle()
+    task = world.created[-1]["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
+    assert "s3://bucket/out" in task
+    assert "s3://bucket/models/ada" in task
+
+
+def test_a_prepare_job_that_was_made_before_the_status_was_written_is_believed() -> None:
+    world = World()
+    world.step(writes=False)
+    world.settings = a_settings(output="s3://other/place")
+    world.settle()
+    assert world.status.resolved.output == "s3://bucket/out"
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "words"),
+    [
+        ({"model": "gpt5"}, "UnknownModel", "the catalogue has ada"),
+        ({"runtime": "tpu"}, "UnknownRuntime", "nvidia, cpu"),
+        ({"runtime": "cpu", "resources": {"gpusPerNode": 1}}, "InvalidSpec", "gpusPerNode to 0"),
+        ({"method": {"type": "lora"}}, "InvalidSpec", "lora is not supported"),
+    ],
+)
+def test_what_can_never_work_fails_before_any_job(spec: dict, code: str, words: str) -> None:  # type: ignore[type-arg]
+    world = World(a_finetune(**spec))
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", code)
+    assert words in world.status.error.message
+    assert world.created == []
+
+
+def test_an_unschedulable_pod_is_explained() -> None:
+    world = World().until_training()
+    world.pod("a1", 0)["status"] = {
+        "phase": "Pending",
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+            }
+        ],
+    }
+    world.settle()
+    assert (world.status.state, world.status.reason) == ("pending", "Unschedulable")
+    assert world.status.message == (
+        "1 of 2 pods can't be scheduled: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    )
+
+
+def test_cancel_is_final_and_removes_the_jobs() -> None:
+    world = World().until_running()
+    world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(cancel=True))
+    world.settle()
+    assert world.status.state == "cancelled"
+    assert world.jobs == {}
+    assert world.messages()[-1] == "Fine-tune cancelled"
+
+
+def test_a_dry_run_stops_after_the_check() -> None:
+    world = World(a_finetune(dryRun=True)).until_training()
+    assert (world.status.state, world.status.reason) == ("succeeded", "DryRun")
+    assert "50 steps of 4 examples" in world.status.message
+    assert kinds(world) == ["Job"]
+
+
+def test_a_queue_starts_the_job_suspended_with_kueues_label() -> None:
+    world = World(a_finetune(queueName="gpus")).until_training()
+    plan = world.created[-1]
+    assert plan["spec"]["suspend"] is True
+    assert plan["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert world.status.stage == "queued"
+
+
+def test_actions_of_a_restart_create_before_anything_is_deleted() -> None:
+    """A crash between the two must never look like a Job that a person deleted."""
+    world = World().until_running()
+    world.end_pod("a1", 0, 1, "boom")
+    plan = world.step()
+    assert all(not hasattr(action, "uid") for action in plan.actions)
+    assert isinstance(plan.actions[0], Create)

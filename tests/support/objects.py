@@ -1,0 +1,254 @@
+"""Builders of test objects: FineTunes, Jobs and pods as the API server would give them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
+from finetune_operator.core.decide import decide
+from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.plan import Create, DeleteJob, Plan
+from finetune_operator.settings import Settings
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+UID = "11111111-2222-3333-4444-555555555555"
+Raw = dict[str, Any]
+
+
+def a_settings(**changes: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "namespace": "team",
+            "output": "s3://bucket/out",
+            "prepareImage": "registry/prepare:1",
+            "models": [
+                {
+                    "name": "ada",
+                    "uri": "s3://bucket/models/ada",
+                    "pretrainingLearningRate": 0.001,
+                    "contextLength": 256,
+                }
+            ],
+            "runtimes": [
+                {"name": "nvidia", "trainerImage": "registry/trainer:1", "accelerator": "nvidia"},
+                {"name": "cpu", "trainerImage": "registry/trainer:1", "accelerator": "cpu"},
+            ],
+        }
+        | changes
+    )
+
+
+def a_finetune(status: Raw | None = None, **spec: Any) -> FineTune:
+    """As after the API server's defaulting; two nodes on CPU."""
+    return FineTune.parse(
+        {
+            "metadata": {"name": "tone", "namespace": "team", "uid": UID, "generation": 1},
+            "spec": {
+                "model": "ada",
+                "trainingFile": "s3://bucket/train.jsonl",
+                "resources": {"nodes": 2, "gpusPerNode": 0},
+                **spec,
+            },
+            "status": status or {},
+        }
+    )
+
+
+def hyperparameters() -> ResolvedHyperparameters:
+    return ResolvedHyperparameters(
+        n_epochs=2,
+        batch_size=4,
+        learning_rate_multiplier=0.05,
+        learning_rate=5e-5,
+        prompt_loss_weight=0.1,
+        warmup_ratio=0.1,
+        weight_decay=0.01,
+        lr_schedule="cosine",
+        max_sequence_length=256,
+        seed=42,
+    )
+
+
+def prepared() -> Outcome:
+    return Outcome(
+        prepared=Prepared(
+            training_examples=100,
+            validation_examples=10,
+            training_tokens=5000,
+            steps=50,
+            hyperparameters=hyperparameters(),
+        )
+    )
+
+
+def trained() -> Outcome:
+    return Outcome(
+        trained=Trained(
+            fine_tuned_model="ada:ft-team:tone-2026-11-21-12-00-00",
+            model_uri=f"s3://bucket/out/team/tone-{UID[:8]}/model",
+            model_manifest_sha256="0" * 64,
+            result_files=[f"s3://bucket/out/team/tone-{UID[:8]}/results.csv"],
+            trained_tokens=10000,
+            steps=50,
+            training_loss=1.25,
+            epochs=[
+                EpochMetrics(epoch=1, step=25, training_loss=2.0, learning_rate=4e-5),
+                EpochMetrics(epoch=2, step=50, training_loss=1.25, learning_rate=0.0),
+            ],
+        )
+    )
+
+
+def failed(code: str, message: str = "it broke", **fields: Any) -> Outcome:
+    return Outcome(failure=Failure(code=code, message=message, **fields))
+
+
+def progress(**fields: Any) -> ProgressReport:
+    values = {"stage": "training", "attempt": 1, "step": 10, "steps": 50, "epoch": 0.4, "epochs": 2}
+    return ProgressReport.model_validate(values | {"trained_tokens": 2000} | fields)
+
+
+class World:
+    """What a control plane would hold after each plan was carried out: the decision's test bed."""
+
+    def __init__(self, finetune: FineTune | None = None, settings: Settings | None = None) -> None:
+        self.finetune = finetune or a_finetune()
+        self.settings = settings or a_settings()
+        self.jobs: dict[str, Raw] = {}
+        self.pods: dict[str, list[Raw]] = {}
+        self.services: set[str] = set()
+        self.created: list[Raw] = []
+        self.deleted: list[str] = []
+        self.status_writes = 0
+        self.progress: ProgressReport | None = None
+        self.now = NOW
+
+    def observe(self) -> Observed:
+        return Observed(
+            finetune=self.finetune,
+            jobs=tuple(Job.parse(job, self.pods.get(name, [])) for name, job in self.jobs.items()),
+            services=frozenset(self.services),
+            progress=self.progress,
+        )
+
+    def step(self, *, acts: bool = True, writes: bool = True) -> Plan:
+        """One reconcile; `acts`/`writes` False: the operator died before that part."""
+        plan = decide(self.observe(), self.settings, self.now)
+        if acts:
+            for action in plan.actions:
+                if isinstance(action, Create):
+                    self._create(action.manifest)
+                elif isinstance(action, DeleteJob):
+                    self.jobs.pop(action.name, None)
+                    self.pods.pop(action.name, None)
+                    self.services.discard(action.name)
+                    self.deleted.append(action.name)
+                else:
+                    self.services.add(action.job_name)
+        if writes and plan.status.to_dict() != self.finetune.status.to_dict():
+            self.status_writes += 1
+            self.finetune = self.finetune.replace(status=plan.status)
+        self.now += timedelta(seconds=1)
+        return plan
+
+    def settle(self) -> None:
+        """Reconcile until nothing changes."""
+        for _ in range(10):
+            before = (self.finetune, len(self.created), len(self.deleted))
+            self.step()
+            if before == (self.finetune, len(self.created), len(self.deleted)):
+                return
+        raise AssertionError("it never settles")
+
+    def _create(self, manifest: Raw) -> None:
+        name = manifest["metadata"]["name"]
+        if manifest["kind"] == "Job" and name in self.jobs:
+            return  # 409, and it is ours
+        self.created.append(manifest)
+        if manifest["kind"] == "Job":
+            meta = {**manifest["metadata"], "uid": f"uid-{name}"}
+            self.jobs[name] = {**manifest, "metadata": meta}
+            count = manifest["spec"].get("completions", 1)
+            self.pods[name] = [a_pod(meta, index) for index in range(count)]
+
+    def job(self, ending: str) -> str:
+        return next(name for name in self.jobs if name.endswith(ending))
+
+    def pod(self, ending: str, index: int = 0) -> Raw:
+        return self.pods[self.job(ending)][index]
+
+    def end_pod(self, ending: str, index: int, code: int, outcome: Outcome | str | None) -> None:
+        """A pod's container ends with a termination message."""
+        message = outcome.to_termination_message() if isinstance(outcome, Outcome) else outcome
+        pod = self.pod(ending, index)
+        pod["status"] = {
+            "phase": "Succeeded" if code == 0 else "Failed",
+            "startTime": "2026-11-21T12:00:00Z",
+            "containerStatuses": [
+                {
+                    "state": {
+                        "terminated": {
+                            "exitCode": code,
+                            "message": message or "",
+                            "finishedAt": "2026-11-21T12:05:00Z",
+                        }
+                    }
+                }
+            ],
+        }
+
+    def ready_pods(self, ending: str) -> None:
+        for pod in self.pods[self.job(ending)]:
+            pod["status"] = {
+                "phase": "Running",
+                "podIP": "10.0.0.1",
+                "startTime": "2026-11-21T12:00:00Z",
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [{"state": {"running": {}}}],
+            }
+
+    def fail_job(self, ending: str) -> None:
+        self.jobs[self.job(ending)]["status"] = {
+            "conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]
+        }
+
+    def until_training(self) -> "World":
+        self.settle()
+        self.end_pod("prepare", 0, 0, prepared())
+        self.settle()
+        return self
+
+    def until_running(self) -> "World":
+        self.until_training()
+        self.ready_pods("a1")
+        self.progress = progress()
+        self.settle()
+        return self
+
+    @property
+    def status(self) -> Any:
+        return self.finetune.status
+
+    def messages(self) -> list[str]:
+        return [event.message for event in self.status.events]
+
+
+def a_pod(job_meta: Raw, index: int) -> Raw:
+    return {
+        "metadata": {
+            "name": f"{job_meta['name']}-{index}",
+            "creationTimestamp": "2026-11-21T12:00:00Z",
+            "labels": {
+                **job_meta["labels"],
+                "batch.kubernetes.io/job-completion-index": str(index),
+            },
+            "ownerReferences": [{"uid": job_meta["uid"], "controller": True}],
+        },
+        "spec": {},
+        "status": {"phase": "Pending"},
+    }
+
+
+__all__ = ["NOW", "UID", "World", "names"]
