@@ -118,9 +118,8 @@ class Team:
 
     def install(self, *more: str) -> None:
         """helm upgrade --install, and wait until the operator is ready."""
-        images = self.cluster.images
         values = {
-            "images": {name: image_value(reference) for name, reference in images.items()},
+            "images": self.cluster.images,
             "output": f"s3://{self.cluster.bucket}/{self.prefix}/out",
             "models": [
                 {
@@ -165,10 +164,6 @@ class Team:
         self.kubectl("delete", "namespace", self.name, "--wait=false")
 
 
-def image_value(reference: str) -> str:
-    return reference
-
-
 @pytest.fixture(scope="session")
 def tiny_model(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = make_tiny_model(tmp_path_factory.mktemp("tiny"), hidden=64)
@@ -183,7 +178,8 @@ def team(
 ) -> Iterator[Team]:
     made = Team(cluster, f"{RUN}-team", tmp_path_factory.mktemp("team"))
     made.create()
-    made.install()
+    # The CRDs outlive a release; a former one's may be there.
+    made.install("--take-ownership")
     yield made
     made.remove()
 

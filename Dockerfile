@@ -1,0 +1,111 @@
+# syntax=docker/dockerfile:1
+# The project's three images, one target each: operator, prepare, trainer.
+#
+#   docker build --target trainer -t finetune-trainer .       with docker or podman, from PyPI
+#   python3 -m images build                                   with buildah, on a machine without docker
+#
+# Dependencies come first, in layers that depend on the lists `images/requirements.py` makes of
+# pyproject.toml and constraints.txt; the sources are the last layer, so a change of code
+# rebuilds, pushes and pulls only that. BASE is any Debian with Python 3.11 or later.
+# No image has an entry for its user in /etc/passwd (any uid works); LOGNAME is for programs that ask.
+#
+# A private package index is given as a secret that holds shell `export` lines
+# (`--secret id=index,src=…`): it reaches the build's environment and no layer.
+ARG BASE=docker.io/library/python:3.12-slim
+
+FROM ${BASE} AS base
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    LANG=C.UTF-8
+WORKDIR /app
+
+# uv is bound into the steps that install and is in no image.
+FROM base AS uv
+ARG UV_VERSION=0.13.8
+RUN --mount=type=secret,id=index \
+    if [ -f /run/secrets/index ]; then . /run/secrets/index; fi; \
+    export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1; \
+    python3 -m venv /uv && /uv/bin/python -m pip install --no-cache-dir --quiet uv==${UV_VERSION}
+COPY images/install.sh /uv/bin/install
+
+FROM base AS requirements
+COPY pyproject.toml constraints.txt images/requirements.py /source/
+RUN python3 /source/requirements.py /source/pyproject.toml /source/constraints.txt /requirements
+
+# --- operator -----------------------------------------------------------------------------------
+FROM base AS operator
+COPY --from=requirements /requirements/operator.txt /source/constraints.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install -r /requirements/operator.txt -c /requirements/constraints.txt
+USER 65532:65532
+ENV LOGNAME=finetune
+ENTRYPOINT ["python", "-m", "finetune_operator"]
+CMD ["run"]
+COPY api operator /app/
+
+# --- prepare ------------------------------------------------------------------------------------
+FROM base AS prepare
+COPY --from=requirements /requirements/prepare.txt /source/constraints.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install -r /requirements/prepare.txt -c /requirements/constraints.txt
+USER 65532:65532
+ENV LOGNAME=finetune
+ENTRYPOINT ["python", "-m", "finetune_data"]
+COPY api data /app/
+
+# --- trainer ------------------------------------------------------------------------------------
+# torch and its CUDA libraries: 4 GB that change with torch's version only.
+FROM base AS torch
+RUN apt-get update -qq \
+ && apt-get install -qq -y --no-install-recommends libgomp1 >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+COPY --from=requirements /requirements/torch.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install --no-deps -r /requirements/torch.txt
+
+# DeepSpeed compiles its shm_comm op when a process group starts, which neither a read-only root
+# nor an image without a compiler allows: a wheel with the op inside is built here instead.
+# (The op is built for any CPU of the architecture: it finds AVX2 and AVX-512 when it runs.)
+FROM torch AS deepspeed
+RUN apt-get update -qq \
+ && apt-get install -qq -y --no-install-recommends g++ >/dev/null \
+ && if ! ls "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" >/dev/null 2>&1; \
+    then apt-get install -qq -y --no-install-recommends python3-dev >/dev/null; fi
+COPY --from=requirements /requirements/wheel-build.txt /requirements/deepspeed.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install --no-compile-bytecode -r /requirements/wheel-build.txt pip wheel \
+ && if [ -f /run/secrets/index ]; then . /run/secrets/index; fi \
+ && export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ && DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 MAX_JOBS=2 python -m pip wheel --no-cache-dir --no-deps \
+    --no-build-isolation --wheel-dir /wheels -r /requirements/deepspeed.txt
+
+# (A stage of its own: buildah 1.28 can't bind a stage whose last step is a RUN it has cached.)
+FROM base AS wheels
+COPY --from=deepspeed /wheels /wheels
+
+FROM torch AS trainer
+COPY --from=requirements /requirements/trainer.txt /source/constraints.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install -r /requirements/trainer.txt -c /requirements/constraints.txt /wheels/*.whl \
+ && DS_ACCELERATOR=cpu python -c "\
+from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as Builder; \
+Builder.jit_load = None; \
+print('ahead-of-time:', Builder().load().__file__)"
+USER 65532:65532
+ENV LOGNAME=finetune
+ENTRYPOINT ["python", "-m", "finetune_trainer"]
+COPY api data trainer /app/

@@ -1,0 +1,120 @@
+{{- define "finetune-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "finetune-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Names of cluster-scoped objects: two releases of one name in two namespaces don't clash. */}}
+{{- define "finetune-operator.clusterName" -}}
+{{- printf "%s-%s" (include "finetune-operator.fullname" .) .Release.Namespace }}
+{{- end }}
+
+{{- define "finetune-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "finetune-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "finetune-operator.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "finetune-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: finetune-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "finetune-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "finetune-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.create is false: serviceAccount.name must say which one to use" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* (list $ "operator"): a whole reference, or registry/finetune-operator:tag. */}}
+{{- define "finetune-operator.image" -}}
+{{- $root := index . 0 }}
+{{- $image := index . 1 }}
+{{- $images := $root.Values.images }}
+{{- with index $images $image }}
+{{- . }}
+{{- else }}
+{{- $tag := default $root.Chart.AppVersion $images.tag }}
+{{- $name := printf "finetune-%s:%s" $image $tag }}
+{{- if $images.registry }}
+{{- $name = printf "%s/%s" (trimSuffix "/" $images.registry) $name }}
+{{- end }}
+{{- $name }}
+{{- end }}
+{{- end }}
+
+{{/*
+The operator's settings file, key by key: Helm holds numbers as floats, and toYaml would write
+157286400 as 1.572864e+08.
+*/}}
+{{- define "finetune-operator.settings" -}}
+{{- $root := . }}
+{{- with .Values }}
+namespace: {{ ternary "" $root.Release.Namespace .clusterWide | quote }}
+organization: {{ .organization | quote }}
+output: {{ .output | quote }}
+secretName: {{ .secretName | quote }}
+serviceAccountName: {{ .pods.serviceAccount.name | quote }}
+prepareImage: {{ include "finetune-operator.image" (list $root "prepare") | quote }}
+imagePullPolicy: {{ .images.pullPolicy }}
+imagePullSecrets:
+{{- range .imagePullSecrets }}
+  - {{ .name | quote }}
+{{- else }} []
+{{- end }}
+models:
+{{- range .models }}
+  - name: {{ .name | quote }}
+    uri: {{ .uri | quote }}
+    pretrainingLearningRate: {{ .pretrainingLearningRate | toJson }}
+    contextLength: {{ .contextLength | int64 }}
+{{- else }} []
+{{- end }}
+runtimes:
+{{- range .runtimes }}
+  - name: {{ .name | quote }}
+    accelerator: {{ .accelerator }}
+    trainerImage: {{ default (include "finetune-operator.image" (list $root "trainer")) .trainerImage | quote }}
+    {{- with .gpuMemoryGiB }}
+    gpuMemoryGiB: {{ . | toJson }}
+    {{- end }}
+    env:
+    {{- range $name, $value := .env }}
+      {{ $name }}: {{ $value | quote }}
+    {{- else }} {}
+    {{- end }}
+{{- end }}
+hyperparameters:
+  batchSizeShare: {{ .hyperparameters.batchSizeShare | toJson }}
+  batchSizeMaximum: {{ .hyperparameters.batchSizeMaximum | int64 }}
+  learningRateMultipliers:
+  {{- range .hyperparameters.learningRateMultipliers }}
+    - {batchSizeFrom: {{ .batchSizeFrom | int64 }}, value: {{ .value | toJson }}}
+  {{- end }}
+data:
+  maxFileBytes: {{ .data.maxFileBytes | int64 }}
+  maxLineBytes: {{ .data.maxLineBytes | int64 }}
+  maxNesting: {{ .data.maxNesting | int64 }}
+prepareResources:
+  cpu: {{ .prepareResources.cpu | quote }}
+  memory: {{ .prepareResources.memory | quote }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,66 @@
+"""Pushes an image, unless the registry has it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from images.progress import run, say
+
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json"
+)
+
+
+def is_loopback(registry: str) -> bool:
+    """A registry on this machine speaks plain HTTP."""
+    host = urlsplit(f"//{registry}").hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def has_image(registry: str, reference: str) -> bool:
+    """Whether a loopback registry has the tag; others are asked by buildah, which has the login."""
+    if not is_loopback(registry):
+        return False
+    host, _, path = reference.partition("/")
+    name, tag = path.rsplit(":", 1)
+    request = urllib.request.Request(
+        f"http://{host}/v2/{name}/manifests/{tag}", method="HEAD", headers={"Accept": MANIFESTS}
+    )
+    # The host's proxy settings don't hold for its own loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return False
+        raise
+
+
+def push_image(
+    image: str, local: str, registry: str, tag: str | None, environment: dict[str, str]
+) -> str:
+    """Push with zstd at its fastest level, and return the reference.
+
+    Layers that the registry has are not sent again, nor is anything where it has the tag, unless
+    `tag` is one of the user's own, which says nothing of the content.
+    """
+    reference = f"{registry}/{local.removeprefix('localhost/')}"
+    if tag:
+        reference = f"{reference.rsplit(':', 1)[0]}:{tag}"
+    elif has_image(registry, reference):
+        say(f"{image}: {reference} is in the registry")
+        return reference
+    say(f"{image}: pushing {reference}")
+    run(
+        image,
+        ["buildah", "push", "--format", "oci", "--compression-format", "zstd",
+         "--compression-level", "1", f"--tls-verify={str(not is_loopback(registry)).lower()}",
+         local, f"docker://{reference}"],
+        env=environment,
+    )  # fmt: skip
+    say(f"{image}: pushed {reference}")
+    return reference

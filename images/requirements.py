@@ -1,0 +1,100 @@
+"""What each image installs, read from pyproject.toml and constraints.txt.
+
+Runs in two places: in the Dockerfile's `requirements` stage (as a script, standard library only)
+and in `images.tags`. The image's layers depend on the lists that come out of here, not on the
+files themselves, so an edit of the linter's settings rebuilds nothing and a bumped pytest leaves
+the 4 GB of CUDA libraries where they are.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+EXTRAS = ("operator", "prepare", "trainer")
+
+# Installed without their own dependencies in a layer of their own: nine tenths of the trainer
+# image, and the same bytes for months.
+HEAVY = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)")
+
+# What compiling DeepSpeed's shm_comm op needs beside torch: what its setup.py and torch import.
+WHEEL_BUILD = (
+    "annotated-types",
+    "einops",
+    "filelock",
+    "fsspec",
+    "hjson",
+    "jinja2",
+    "markupsafe",
+    "mpmath",
+    "msgpack",
+    "networkx",
+    "ninja",
+    "numpy",
+    "packaging",
+    "psutil",
+    "py-cpuinfo",
+    "pydantic",
+    "pydantic-core",
+    "setuptools",
+    "sympy",
+    "tqdm",
+    "typing-extensions",
+    "typing-inspection",
+)
+
+_SELF = re.compile(r"finetune-operator\[([a-z,\s]+)\]")
+
+
+def pinned_lines(constraints: str) -> dict[str, str]:
+    """The `name==version` lines of constraints.txt by name."""
+    lines = (line.split("#")[0].strip() for line in constraints.splitlines())
+    return {line.split("==")[0].strip().lower(): line for line in lines if "==" in line}
+
+
+def extra_requirements(pyproject: str, extra: str) -> list[str]:
+    """The project's dependencies and those of `extra`, its references to other extras resolved."""
+    project = tomllib.loads(pyproject)["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    found = set(project["dependencies"])
+
+    def add(requirements: Iterable[str]) -> None:
+        for requirement in requirements:
+            if own := _SELF.fullmatch(requirement):
+                for name in own[1].split(","):
+                    add(extras[name.strip()])
+            else:
+                found.add(requirement)
+
+    add(extras[extra])
+    return sorted(found)
+
+
+def requirement_files(pyproject: str, constraints: str) -> dict[str, str]:
+    """Every list that a layer is built from, by file name."""
+    pins = pinned_lines(constraints)
+    heavy = [line for name, line in pins.items() if HEAVY.fullmatch(name)]
+    build = [pins[name] for name in WHEEL_BUILD if name in pins]
+    lists: dict[str, list[str]] = {
+        f"{extra}.txt": extra_requirements(pyproject, extra) for extra in EXTRAS
+    }
+    lists["torch.txt"] = heavy
+    lists["wheel-build.txt"] = build
+    lists["deepspeed.txt"] = [pins["deepspeed"]]
+    return {name: "".join(f"{line}\n" for line in sorted(lines)) for name, lines in lists.items()}
+
+
+def main() -> None:
+    """Write the lists: `python3 requirements.py PYPROJECT CONSTRAINTS FOLDER`."""
+    pyproject, constraints, folder = (Path(argument) for argument in sys.argv[1:4])
+    folder.mkdir(parents=True, exist_ok=True)
+    files = requirement_files(pyproject.read_text(), constraints.read_text())
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

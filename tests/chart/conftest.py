@@ -1,0 +1,69 @@
+"""Finds helm and kubeconform, and renders the chart."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/finetune-operator"
+
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+
+
+@cache
+def devcluster_bin() -> Path | None:
+    """The folder of the development cluster's programs, where it has been built."""
+    command = [sys.executable, "-m", "devcluster", "info"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        return Path(json.loads(done.stdout)["bin"])
+    except (ValueError, KeyError):
+        return None
+
+
+def program(name: str) -> str:
+    """Its path; without it the test is skipped, in CI it fails."""
+    folder = devcluster_bin()
+    if folder and (folder / name).exists():
+        return str(folder / name)
+    if found := shutil.which(name):
+        return found
+    reason = f"no {name}: neither on PATH nor built by `python3 -m devcluster up`"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs helm with arguments."""
+    path = program("helm")
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [path, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
+    """`render("crds.install=false", release=..., namespace=...)`: the chart's objects."""
+
+    def call(*sets: str, release: str = "ft", namespace: str = "ml") -> list[Object]:
+        arguments = [word for value in sets for word in ("--set-json", value)]
+        done = helm("template", release, CHART, "--namespace", namespace, *arguments)
+        assert done.returncode == 0, done.stderr
+        return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+
+    return call

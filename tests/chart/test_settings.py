@@ -1,0 +1,74 @@
+"""The settings file that the chart writes is one that the operator reads."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.conftest import CHART, Object, Render
+
+ENTRIES = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def settings(objects: list[Object]) -> dict[str, Any]:
+    (text,) = [
+        obj["data"]["settings.yaml"]
+        for obj in objects
+        if obj["kind"] == "ConfigMap" and "settings.yaml" in obj.get("data", {})
+    ]
+    return dict(yaml.safe_load(text))
+
+
+def test_the_keys_are_the_agreed_ones(render: Render) -> None:
+    assert set(settings(render())) == {
+        "namespace",
+        "organization",
+        "output",
+        "secretName",
+        "serviceAccountName",
+        "prepareImage",
+        "imagePullPolicy",
+        "imagePullSecrets",
+        "models",
+        "runtimes",
+        "hyperparameters",
+        "data",
+        "prepareResources",
+    }
+
+
+def test_the_operator_parses_the_defaults(render: Render) -> None:
+    operator = pytest.importorskip("finetune_operator.settings")
+    parsed = operator.Settings.model_validate(settings(render()))
+    assert parsed.namespace == "ml"
+    assert [model.name for model in parsed.models] == ["ada", "babbage", "curie", "davinci"]
+    assert parsed.runtime(None).accelerator == "nvidia"
+
+
+def test_the_defaults_are_the_api_rooms_own(render: Render) -> None:
+    from finetune_api.hyperparameters import HyperparameterRules
+    from finetune_api.tasks import DataLimits
+
+    found = settings(render())
+    assert HyperparameterRules.model_validate(found["hyperparameters"]) == HyperparameterRules()
+    assert DataLimits.model_validate(found["data"]) == DataLimits()
+
+
+def test_numbers_stay_numbers(render: Render) -> None:
+    found = settings(
+        render(
+            'runtimes=[{"name":"x","accelerator":"nvidia","gpuMemoryGiB":141.5,"env":{"A":"1"}}]',
+            "data.maxFileBytes=1099511627776",
+        )
+    )
+    assert found["data"]["maxFileBytes"] == 1099511627776
+    assert isinstance(found["data"]["maxFileBytes"], int)
+    assert found["runtimes"][0]["gpuMemoryGiB"] == 141.5
+    assert found["runtimes"][0]["env"] == {"A": "1"}
+    assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
+
+
+def test_the_catalogue_is_hugging_face_with_a_revision() -> None:
+    for model in ENTRIES["models"]:
+        assert model["uri"].startswith("hf://")
+        assert "@" in model["uri"]
