@@ -1,7 +1,7 @@
 """Writes the custom resource definitions: here, and the copy that the chart carries.
 
-    python crds/generate.py           write them
-    python crds/generate.py --check   only compare; exit code 1 where a file differs
+python crds/generate.py           write them
+python crds/generate.py --check   only compare; exit code 1 where a file differs
 """
 
 import argparse

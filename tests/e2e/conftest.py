@@ -15,7 +15,7 @@ import boto3
 import pytest
 import yaml
 
-from tests.support.kubectl import Kubectl, Refused, until
+from tests.support.kubectl import Kubectl, RefusedError, until
 from tests.support.tiny_model import CONTEXT, make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 
 class Team:
-    """A namespace that enforces Pod Security `restricted`, its Secret, and an operator's release."""
+    """A namespace under Pod Security `restricted`, its Secret, and an operator's release."""
 
     def __init__(self, cluster: Cluster, name: str, folder: Path) -> None:
         self.cluster = cluster
@@ -95,7 +95,11 @@ class Team:
     def create(self) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.kubectl.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": self.name, "labels": labels},
+            }
         )
         found = self.cluster.info["s3"]
         self.secret("finetune-s3", found["accessKey"], found["secretKey"])
@@ -200,4 +204,4 @@ def jsonl(rows: int, seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["Cluster", "Refused", "Team", "jsonl", "until"]
+__all__ = ["Cluster", "RefusedError", "Team", "jsonl", "until"]

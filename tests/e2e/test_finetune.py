@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Cluster, Team, jsonl
 from tests.support.audit import writes_by
-from tests.support.kubectl import Refused, finetune, until
+from tests.support.kubectl import RefusedError, finetune, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -156,19 +156,20 @@ def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(team: Team, name:
 
 def worker_process(uid: str, rank: int) -> int:
     """The host's process id of one rank of one FineTune."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes()
+            command = (folder / "cmdline").read_bytes().split(b"\0")
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        is_worker = b"finetune_trainer.worker" in command and b"torchrun" not in command
-        if is_worker and f"RANK={rank}".encode() in environment:
-            if any(item.startswith(b"FINETUNE_TASK=") and uid.encode() in item for item in environment):
-                if b"torch.distributed" not in command:
-                    return int(folder.name)
+        is_ours = any(
+            item.startswith(b"FINETUNE_TASK=") and uid.encode() in item for item in environment
+        )
+        is_worker = (
+            b"finetune_trainer.worker" in command and b"torch.distributed.run" not in command
+        )
+        if is_ours and is_worker and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
     raise AssertionError(f"no process of rank {rank}")
 
 
@@ -233,7 +234,7 @@ def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> N
     ],
 )
 def test_a_typo_is_answered_by_apply(team: Team, name: str, change: dict, words: str) -> None:  # type: ignore[type-arg]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         team.kubectl.apply(finetune(name, **change))
     assert words in str(refused.value)
 
@@ -258,11 +259,10 @@ def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str, cluster: 
     secret_key = "wrong" * 8
     team.secret("wrong", cluster.info["s3"]["accessKey"], secret_key)
     uri = team.put("any.jsonl", jsonl(4))
+    storage = {"secretName": "wrong"}
     team.kubectl.apply(
-        finetune(name, model="tiny", trainingFile=uri, storage={"secretName": "wrong"})
-        | {"spec": finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES)["spec"]
-           | {"storage": {"secretName": "wrong"}}}
-    )  # fmt: skip
+        finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES, storage=storage)
+    )
     status = team.kubectl.wait_state(name, "failed", seconds=90)
     assert status["error"]["code"] == "S3AccessDenied"
     assert secret_key not in json.dumps(status)

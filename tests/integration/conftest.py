@@ -43,7 +43,12 @@ def admin(control_plane: ControlPlane, tools: Path) -> Kubectl:
     kubectl = Kubectl(str(tools / "kubectl"), str(control_plane.kubeconfig))
     for name in ("finetunes.yaml", "models.yaml"):
         kubectl.apply_file(ROOT / "crds" / name)
-    kubectl("wait", "--for=condition=Established", "crd/finetunes.finetune.dev", "crd/models.finetune.dev")
+    kubectl(
+        "wait",
+        "--for=condition=Established",
+        "crd/finetunes.finetune.dev",
+        "crd/models.finetune.dev",
+    )
     return kubectl
 
 
@@ -71,8 +76,16 @@ class Operator:
 
     def _install_role(self, helm: Path) -> None:
         rendered = subprocess.run(
-            [str(helm), "template", "finetune-operator", str(CHART), "-n", self.team.namespace]
-            + ["--set", "crds.install=false"],
+            [
+                str(helm),
+                "template",
+                "finetune-operator",
+                str(CHART),
+                "-n",
+                self.team.namespace,
+                "--set",
+                "crds.install=false",
+            ],
             check=True,
             capture_output=True,
             text=True,
@@ -97,9 +110,18 @@ class Operator:
     def start(self) -> None:
         self.log = (self.folder / "operator.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "finetune_operator", "run"]
-            + ["--settings", str(self.folder / "settings.yaml")]
-            + ["--probe-port", str(self.port), "--metrics-port", str(self.metrics_port)],
+            [
+                sys.executable,
+                "-m",
+                "finetune_operator",
+                "run",
+                "--settings",
+                str(self.folder / "settings.yaml"),
+                "--probe-port",
+                str(self.port),
+                "--metrics-port",
+                str(self.metrics_port),
+            ],
             env={**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")},
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -249,5 +271,3 @@ def _free_port() -> int:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         return int(made.getsockname()[1])
-
-

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.kubectl import Kubectl, Refused, finetune
+from tests.support.kubectl import Kubectl, RefusedError, finetune
 
 pytestmark = pytest.mark.integration
 
@@ -82,13 +82,13 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
 def test_what_is_wrong_is_refused_in_plain_words(team: Kubectl, spec: dict, words: str) -> None:  # type: ignore[type-arg]
     manifest = finetune("wrong", **spec)
     manifest["spec"] = {key: value for key, value in manifest["spec"].items() if value is not None}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         team.apply(manifest)
     assert words in str(refused.value)
 
 
 def test_a_name_that_no_label_holds_is_refused(team: Kubectl) -> None:
-    with pytest.raises(Refused, match="at most 63 characters"):
+    with pytest.raises(RefusedError, match="at most 63 characters"):
         team.apply(finetune("x" * 64))
 
 
@@ -111,7 +111,7 @@ def test_what_changes_the_training_is_immutable(
     field: str,
 ) -> None:
     team.apply(finetune("tone", **before))
-    with pytest.raises(Refused, match=f"{field} can't be changed once created"):
+    with pytest.raises(RefusedError, match=f"{field} can't be changed once created"):
         team.apply(finetune("tone", **after))
 
 
@@ -140,5 +140,15 @@ def test_the_columns_are_the_promised_ones(team: Kubectl) -> None:
         {"state": "running", "progress": {"percent": "40 %", "loss": 1.25, "eta": "soon"}},
     )
     header, row = team("get", "ft").splitlines()
-    assert header.split() == "NAME STATE MODEL PROGRESS LOSS ETA FINE-TUNED MODEL AGE".split()
+    assert header.split() == [
+        "NAME",
+        "STATE",
+        "MODEL",
+        "PROGRESS",
+        "LOSS",
+        "ETA",
+        "FINE-TUNED",
+        "MODEL",
+        "AGE",
+    ]
     assert row.split()[:7] == ["tone", "running", "curie", "40", "%", "1.25", "soon"]

@@ -296,3 +296,45 @@ def test_actions_of_a_restart_create_before_anything_is_deleted() -> None:
     plan = world.step()
     assert all(not hasattr(action, "uid") for action in plan.actions)
     assert isinstance(plan.actions[0], Create)
+
+
+def test_suspend_ends_the_attempt_and_resume_goes_on_uncounted() -> None:
+    world = World().until_running()
+    for round_ in (1, 2):
+        world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(suspend=True))
+        world.settle()
+        assert (world.status.state, world.status.reason) == ("pending", "Suspended")
+        assert world.jobs.keys() == {world.job("prepare")}
+        world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(suspend=False))
+        world.progress = None
+        world.settle()
+        assert world.status.attempts[-1].number == round_ + 1
+        world.ready_pods(f"a{round_ + 1}")
+        world.settle()
+        assert world.status.state == "running"
+    assert [attempt.counted for attempt in world.status.attempts] == [None, None, None]
+    assert world.messages().count("Fine-tune suspended") == 2
+    assert world.messages().count("Fine-tune resumed") == 2
+
+
+def test_a_finetune_born_suspended_takes_no_gpu() -> None:
+    world = World(a_finetune(suspend=True)).until_training()
+    assert kinds(world) == ["Job"]
+    assert world.status.message.startswith("suspended by spec.suspend")
+
+
+def test_what_this_version_does_not_do_is_said() -> None:
+    world = World(a_finetune(ttlSecondsAfterFinished=60))
+    world.settle()
+    assert any("ttlSecondsAfterFinished is not supported" in text for text in world.messages())
+
+
+def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 1, 137, "killed")
+    world.step(writes=False)  # a2 is made, the status is not written
+    world.settle()
+    first, second = world.status.attempts
+    assert (first.reason, second.ended_at) == ("RankCrashed", None)
+    assert "SIGKILL" in first.message
+    assert world.deleted == [first_job for first_job in world.deleted if first_job.endswith("a1")]

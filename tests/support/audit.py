@@ -9,7 +9,7 @@ WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Counter[str]:
-    """"verb resource" -> count of a user's successful and refused writes in a namespace.
+    """ "verb resource" -> count of a user's successful and refused writes in a namespace.
 
     `start`: a byte offset, so that a test counts its own time only.
     """

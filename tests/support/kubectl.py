@@ -12,7 +12,7 @@ import yaml
 Raw = dict[str, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """kubectl's own words on stderr."""
 
 
@@ -34,7 +34,7 @@ class Kubectl:
             check=False,
         )
         if done.returncode != 0:
-            raise Refused(done.stderr.strip())
+            raise RefusedError(done.stderr.strip())
         return done.stdout
 
     def within(self, namespace: str) -> "Kubectl":

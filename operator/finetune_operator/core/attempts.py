@@ -25,20 +25,29 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     """The draft's `resolved` is whole: create, watch, restart or end the current attempt."""
     current = _current_attempt(seen, draft)
     job = seen.attempts.get(current)
-    if job is None:
-        recorded = {attempt.number for attempt in seen.finetune.status.attempts}
-        if current in recorded:
-            return _deleted(draft, current)
+    recorded = {attempt.number: attempt for attempt in seen.finetune.status.attempts}.get(current)
+    was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
+    if seen.finetune.spec.suspend and (job is None or was_suspended):
+        return Plan(draft.suspend().finish(), _leftovers(seen))
+    if was_suspended:
+        draft.say_turn("Resumed", "Fine-tune resumed")
+        return _start(seen, draft, settings, current + 1)
+    if job is None and recorded is None:
         return _start(seen, draft, settings, current)
-    if job.is_going:
+    if job is None or job.is_going:
         return _deleted(draft, current)
+    _close_former(seen, draft, current)
     draft.attempt(current)
-    actions = _leftovers(seen, current)
+    actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
     trained = _trained(job)
     if trained is not None:
         return _succeed(seen, draft, job, trained, actions)
+    if seen.finetune.spec.suspend:
+        # The Job goes once the status says why: a requeue at once does that.
+        _end_attempt(seen, draft, job, Reason.SUSPENDED, None)
+        return Plan(draft.suspend().finish(), actions, 0)
     verdict = judge(job)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)
@@ -177,15 +186,23 @@ def _deleted(draft: Draft, number: int) -> Plan:
     return Plan(draft.fail(error).finish())
 
 
-def _leftovers(seen: Observed, current: int) -> tuple[Action, ...]:
-    """Jobs of former attempts go once the status tells of the new one."""
-    recorded = {attempt.number for attempt in seen.finetune.status.attempts}
-    if current not in recorded:
-        return ()
+def _close_former(seen: Observed, draft: Draft, current: int) -> None:
+    """The operator died between making an attempt and writing why the former one ended."""
+    open_ones = {item.number for item in draft.status.attempts if item.ended_at is None}
+    for number, job in seen.attempts.items():
+        if number < current and number in open_ones:
+            verdict = judge(job)
+            reason = verdict.error.code if verdict else Reason.POD_LOST
+            _end_attempt(seen, draft, job, reason, verdict)
+
+
+def _leftovers(seen: Observed) -> tuple[Action, ...]:
+    """Jobs of attempts go once the written status tells of their end."""
+    told = {item.number for item in seen.finetune.status.attempts if item.ended_at is not None}
     return tuple(
         DeleteJob(job.name, job.uid)
         for number, job in seen.attempts.items()
-        if number < current and not job.is_going
+        if number in told and not job.is_going
     )
 
 

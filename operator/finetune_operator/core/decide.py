@@ -16,7 +16,7 @@ from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
-from finetune_operator.core.resolution import adopted, resolve
+from finetune_operator.core.resolution import adopted, resolve, unsupported
 from finetune_operator.core.verdict import judge
 from finetune_operator.settings import Settings
 
@@ -45,6 +45,8 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
             return _ended(draft, found)
         resolved = adopted(found, seen.prepare_job.task if seen.prepare_job else None)
         draft.set(resolved=resolved)
+        for sentence in unsupported(finetune):
+            draft.say("Unsupported", sentence, "warning")
     if resolved.hyperparameters is None:
         plan = _decide_prepare(seen, draft, resolved, settings)
         if plan is not None:

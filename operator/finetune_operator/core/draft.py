@@ -12,10 +12,11 @@ from finetune_api.finetune import (
     FineTune,
     FineTuneStatus,
 )
-from finetune_api.names import Reason, State
+from finetune_api.names import Reason, Stage, State
 from finetune_operator.core.plan import stamp
 
 EVENTS_KEPT = 64
+TURNS = frozenset({"Suspended", "Resumed"})
 
 Verdict = tuple[Literal["True", "False", "Unknown"], str]  # status of the condition, reason
 
@@ -36,14 +37,26 @@ class Draft:
         self, reason: str, message: str, level: Literal["info", "warning", "error"] = "info"
     ) -> Self:
         """A line of the story. Level-triggered: the same words twice are one event."""
-        message = message[:1024]
-        if any(event.message == message for event in self.status.events):
+        if any(event.message == message[:1024] for event in self.status.events):
             return self
-        entry = EventEntry(at=stamp(self.now), level=level, reason=reason, message=message)
+        return self._tell(reason, message, level)
+
+    def say_turn(self, reason: str, message: str) -> Self:
+        """Of a pair that may alternate: told when the other one was the last."""
+        turns = [event.reason for event in self.status.events if event.reason in TURNS]
+        return self if turns[-1:] == [reason] else self._tell(reason, message, "info")
+
+    def _tell(self, reason: str, message: str, level: Literal["info", "warning", "error"]) -> Self:
+        entry = EventEntry(at=stamp(self.now), level=level, reason=reason, message=message[:1024])
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
     def pending(self, stage: str, reason: str, message: str) -> Self:
         return self.set(state=State.PENDING, stage=stage, reason=reason, message=message)
+
+    def suspend(self) -> Self:
+        self.say_turn("Suspended", "Fine-tune suspended")
+        message = "suspended by spec.suspend; set it to false to go on from the last checkpoint"
+        return self.pending(Stage.QUEUED, Reason.SUSPENDED, message)
 
     def running(self, stage: str, message: str) -> Self:
         return self.set(state=State.RUNNING, stage=stage, reason=Reason.TRAINING, message=message)

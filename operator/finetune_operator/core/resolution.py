@@ -57,6 +57,16 @@ def resolve(
     )
 
 
+def unsupported(finetune: FineTune) -> list[str]:
+    """What the spec asks for and this version does not do, a sentence each; the run goes on."""
+    asked = {
+        "activeDeadlineSeconds": finetune.spec.active_deadline_seconds,
+        "pendingDeadlineSeconds": finetune.spec.pending_deadline_seconds,
+        "ttlSecondsAfterFinished": finetune.spec.ttl_seconds_after_finished,
+    }
+    return [f"{name} {UNSUPPORTED}" for name, value in asked.items() if value is not None]
+
+
 def resolve_base(
     finetune: FineTune, models: tuple[Model, ...], settings: Settings
 ) -> BaseModelRef | ErrorInfo:
