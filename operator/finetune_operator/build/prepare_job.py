@@ -44,7 +44,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
     container = {
         "image": resolved.runtime.prepare_image,
         "env": [{"name": names.ENV_TASK, "value": task.to_json()}],
-        "resources": {"requests": amounts, "limits": amounts},
+        "resources": {"requests": amounts, "limits": dict(amounts)},
     }
     return {
         "apiVersion": "batch/v1",

@@ -159,4 +159,4 @@ def _resources(finetune: FineTune) -> dict[str, Any]:
         amounts["memory"] = asked.memory
     if asked.gpus_per_node:
         amounts[asked.gpu_resource] = str(asked.gpus_per_node)
-    return {"requests": amounts, "limits": amounts} if amounts else {}
+    return {"requests": amounts, "limits": dict(amounts)} if amounts else {}

@@ -72,7 +72,8 @@ def _judge_pod(pod: Pod) -> Verdict:
             ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index), is_counted=False
         )
     if failure is not None:
-        return Verdict.of(ErrorInfo.model_validate(failure.model_dump()))
+        error = ErrorInfo.model_validate(failure.model_dump())
+        return Verdict.of(error, is_counted=failure.exit_code != names.EXIT_PREEMPTED)
     if pod.exit_reason == "OOMKilled":
         return Verdict.of(
             ErrorInfo(

@@ -1,0 +1,86 @@
+"""The schema that is generated from the models."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from finetune_api.crd import finetune_crd, model_crd, structural
+from finetune_api.finetune import MUTABLE_FIELDS, FineTuneSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def walk(schema: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield where, schema
+    for name, item in schema.get("properties", {}).items():
+        yield from walk(item, f"{where}.{name}")
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), dict):
+            yield from walk(schema[keyword], f"{where}[]")
+
+
+def parts(crd: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    root = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return list(walk(root["properties"]["spec"], "spec"))
+
+
+@pytest.mark.parametrize("crd", [finetune_crd(), model_crd()])
+def test_everything_that_a_user_writes_has_a_bound(crd: dict[str, Any]) -> None:
+    for where, schema in parts(crd):
+        kind = schema.get("type")
+        if kind == "string" and "enum" not in schema:
+            assert "maxLength" in schema, where
+        elif kind == "array":
+            assert "maxItems" in schema, where
+        elif kind in {"integer", "number"} and "metrics" not in where:
+            assert "minimum" in schema, where
+        elif kind == "object" and "properties" not in schema:
+            assert "maxProperties" in schema, where
+
+
+def test_only_what_steers_a_run_may_change() -> None:
+    spec = dict(parts(finetune_crd()))["spec"]
+    rules = " ".join(item["rule"] for item in spec["x-kubernetes-validations"])
+    for field in spec["properties"]:
+        assert (f"oldSelf.{field})" in rules) == (field not in MUTABLE_FIELDS), field
+
+
+def test_no_field_would_borrow_the_operators_powers() -> None:
+    names = {where.rsplit(".", 1)[-1].lower() for where, _ in parts(finetune_crd())}
+    forbidden = {"image", "command", "args", "env", "volumes", "serviceaccountname", "hostpath"}
+    forbidden |= {"hostnetwork", "privileged", "nodename", "securitycontext", "endpoint"}
+    assert not names & forbidden
+
+
+def test_all_fields_of_the_product_are_there() -> None:
+    wanted = (
+        "model suffix trainingFile validationFile hyperparameters method resources runtime "
+        "deepspeed storage output queueName priorityClassName scheduling suspend cancel "
+        "maxRestarts activeDeadlineSeconds pendingDeadlineSeconds stallSeconds "
+        "ttlSecondsAfterFinished dryRun dataTolerance"
+    )
+    assert set(structural(FineTuneSpec)["properties"]) == set(wanted.split())
+
+
+def test_a_keyword_that_is_not_known_raises() -> None:
+    class Strange(BaseModel):
+        either: int | str
+
+    with pytest.raises(ValueError, match="union"):
+        structural(Strange)
+
+
+def test_the_files_are_those_of_the_models() -> None:
+    done = subprocess.run(
+        [sys.executable, "crds/generate.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
