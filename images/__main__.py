@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "--base", metavar="IMAGE",
         help="any Debian with Python 3.11 or later (default: made here from Debian packages)",
     )  # fmt: skip
+    build.add_argument(
+        "--again", action="store_true", help="even where the tag is there: after `base --again`"
+    )
     build.add_argument("--out", metavar="FILE", type=Path, help="write the references as JSON")
 
     base = commands.add_parser("base", help="build the base image from Debian packages")
@@ -84,7 +87,7 @@ def build(options: argparse.Namespace) -> dict[str, str]:
         copy_context(context)
         for image in options.only:
             local = f"localhost/finetune-{image}:{content_tag(context, image, base)}"
-            build_image(image, context, base, local, environment)
+            build_image(image, context, base, local, environment, again=options.again)
             references[image] = local
             if options.push:
                 references[image] = push_image(image, local, options.push, options.tag, environment)

@@ -47,10 +47,16 @@ def host_mounts() -> list[str]:
 
 
 def build_image(
-    image: str, context: Path, base: str, reference: str, environment: dict[str, str]
+    image: str,
+    context: Path,
+    base: str,
+    reference: str,
+    environment: dict[str, str],
+    *,
+    again: bool = False,
 ) -> None:
     """Build target `image` as `reference`, unless that reference (a content hash) is there."""
-    if image_id(reference, environment):
+    if not again and image_id(reference, environment):
         say(f"{image}: {reference} is there")
         return
     say(f"{image}: building {reference}")

@@ -41,7 +41,13 @@ def has_image(registry: str, reference: str) -> bool:
 
 
 def push_image(
-    image: str, local: str, registry: str, tag: str | None, environment: dict[str, str]
+    image: str,
+    local: str,
+    registry: str,
+    tag: str | None,
+    environment: dict[str, str],
+    *,
+    again: bool = False,
 ) -> str:
     """Push with zstd at its fastest level, and return the reference.
 
@@ -51,7 +57,7 @@ def push_image(
     reference = f"{registry}/{local.removeprefix('localhost/')}"
     if tag:
         reference = f"{reference.rsplit(':', 1)[0]}:{tag}"
-    elif has_image(registry, reference):
+    elif not again and has_image(registry, reference):
         say(f"{image}: {reference} is in the registry")
         return reference
     say(f"{image}: pushing {reference}")
