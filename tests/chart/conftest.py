@@ -1,17 +1,16 @@
 """Finds helm and kubeconform, and renders the chart."""
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from devcluster import gotools
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/finetune-operator"
@@ -20,25 +19,14 @@ Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 
 
-@cache
-def devcluster_bin() -> Path | None:
-    """The folder of the development cluster's programs, where it has been built."""
-    command = [sys.executable, "-m", "devcluster", "info"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    try:
-        return Path(json.loads(done.stdout)["bin"])
-    except (ValueError, KeyError):
-        return None
-
-
 def program(name: str) -> str:
     """Its path; without it the test is skipped, in CI it fails."""
-    folder = devcluster_bin()
-    if folder and (folder / name).exists():
-        return str(folder / name)
+    built = Path(gotools.people_folder()) / name
+    if built.exists():
+        return str(built)
     if found := shutil.which(name):
         return found
-    reason = f"no {name}: neither on PATH nor built by `python3 -m devcluster up`"
+    reason = f"no {name}: neither on PATH nor built by `python3 -m devcluster build`"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

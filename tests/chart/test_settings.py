@@ -7,6 +7,8 @@ import yaml
 
 from tests.chart.conftest import CHART, Object, Render
 
+pytestmark = pytest.mark.integration
+
 ENTRIES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
