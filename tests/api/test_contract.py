@@ -81,7 +81,9 @@ def test_addresses_come_back_as_they_went_in() -> None:
 
 def test_a_runs_layout_is_below_its_namespace_and_uid() -> None:
     layout = RunLayout.of("s3://bkt/out", "team", "tone", "12345678-9abc")
-    assert str(layout.checkpoint(123)) == "s3://bkt/out/team/tone-12345678/checkpoints/step-00000123"
+    assert (
+        str(layout.checkpoint(123)) == "s3://bkt/out/team/tone-12345678/checkpoints/step-00000123"
+    )
     assert str(layout.results) == "s3://bkt/out/team/tone-12345678/results.csv"
 
 
