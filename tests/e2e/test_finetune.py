@@ -120,7 +120,7 @@ def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(team: Team, name:
         finetune(
             name,
             model="tiny",
-            trainingFile=team.put("long.jsonl", jsonl(1600)),
+            trainingFile=team.put("long.jsonl", jsonl(800)),
             hyperparameters={"nEpochs": 4, "batchSize": 8, "learningRate": 0.003},
             resources=TWO_NODES,
         )
@@ -145,10 +145,10 @@ def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(team: Team, name:
     first, second = status["attempts"]
     assert (first["reason"], first["rank"]) == ("RankCrashed", 1)
     assert "SIGKILL" in first["message"]
-    assert second["resumedFromStep"] % 200 == 0
-    assert second["resumedFromStep"] >= 200
+    assert second["resumedFromStep"] % 100 == 0
+    assert second["resumedFromStep"] >= 100
     steps = [int(row["step"]) for row in rows_of(team, status)]
-    assert steps == list(range(1, 801))
+    assert steps == list(range(1, 401))
     messages = [event["message"] for event in status["events"]]
     restarted = f"Fine-tune restarted from step {second['resumedFromStep']}: "
     assert any(message.startswith(restarted) for message in messages)

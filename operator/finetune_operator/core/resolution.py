@@ -14,6 +14,9 @@ def resolve(
 ) -> Resolved | ErrorInfo:
     """The base model, the runtime and the places, or the one sentence that says what is wrong."""
     spec = finetune.spec
+    base = resolve_base(finetune, models, settings)
+    if isinstance(base, ErrorInfo):
+        return base
     if spec.method.type != "full":
         return _invalid("method.type", f"method.type {spec.method.type} {UNSUPPORTED}: use full")
     if spec.hyperparameters.compute_classification_metrics:
@@ -38,9 +41,6 @@ def resolve(
             f"runtime {runtime.name!r} has no GPUs: set resources.gpusPerNode to 0, "
             "or choose another runtime",
         )
-    base = resolve_base(finetune, models, settings)
-    if isinstance(base, ErrorInfo):
-        return base
     return Resolved(
         base=base,
         runtime=RuntimeRef(
