@@ -3,8 +3,3 @@
 The rule of this room: values only. It imports pydantic and the standard library, reads no clock,
 no environment and no network, so every room may import it and its import costs nothing.
 """
-
-from finetune_api.finetune import FineTune, FineTuneSpec, FineTuneStatus
-from finetune_api.model import Model, ModelSpec
-
-__all__ = ["FineTune", "FineTuneSpec", "FineTuneStatus", "Model", "ModelSpec"]

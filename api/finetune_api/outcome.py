@@ -9,7 +9,8 @@ from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.wire import Stored, Wire
 
-MESSAGE_CHARACTERS = 1000
+TEXT_BYTES = 1000  # of a sentence
+ITEM_BYTES = 400  # of a log line or a finding
 
 
 class Failure(Stored):
@@ -106,13 +107,28 @@ class Outcome(Stored):
 
 def _shorten(part: dict[str, object]) -> None:
     for key, value in part.items():
-        if isinstance(value, str) and len(value) > MESSAGE_CHARACTERS:
-            part[key] = value[: MESSAGE_CHARACTERS - 1] + "…"
+        if isinstance(value, str):
+            part[key] = _cut(value, TEXT_BYTES)
         elif isinstance(value, list):
             part[key] = [
-                item[:299] + "…" if isinstance(item, str) and len(item) > 300 else item
-                for item in value
+                _cut(item, ITEM_BYTES) if isinstance(item, str) else item for item in value
             ]
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most so many bytes as JSON, an ellipsis where something went; no lone surrogates."""
+    text = text.encode("utf-8", "replace").decode()
+    if _size(text) <= limit:
+        return text
+    low, high = 0, min(len(text), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _size(text[:middle]) + 3 <= limit else (low, middle - 1)
+    return text[:low] + "…"
+
+
+def _size(text: str) -> int:
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 class ProgressReport(Wire):

@@ -90,13 +90,20 @@ def test_a_runs_layout_is_below_its_namespace_and_uid() -> None:
 LINES = st.lists(st.text(max_size=2000), max_size=30)
 
 
-@given(message=st.text(max_size=5000), lines=LINES, log=LINES)
+ANY = st.text(st.characters(), max_size=2000) | st.sampled_from(
+    ["语" * 3000, "\x00" * 3000, "\ud800"]
+)
+
+
+@given(message=ANY, hint=ANY, lines=LINES, log=LINES)
 def test_a_termination_message_fits_and_parses_whatever_it_holds(
-    message: str, lines: list[str], log: list[str]
+    message: str, hint: str, lines: list[str], log: list[str]
 ) -> None:
-    outcome = Outcome(failure=Failure(code="InvalidData", message=message, lines=lines, log=log))
+    outcome = Outcome(
+        failure=Failure(code="InvalidData", message=message, hint=hint, lines=lines, log=log)
+    )
     text = outcome.to_termination_message()
-    assert len(text.encode("utf-8", "surrogatepass")) <= TERMINATION_MESSAGE_BYTES
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
     found = Outcome.parse(text)
     assert found is not None and found.failure is not None
     assert found.failure.code == "InvalidData"

@@ -1,0 +1,88 @@
+"""The prepare pod's entry: `python -m finetune_data`, with the task in FINETUNE_TASK.
+
+Writes an Outcome as the termination message and exits with the code that belongs to it. A user's
+mistake is a sentence, never a traceback. The root may be read-only: all files go to TMPDIR.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH, Reason
+from finetune_api.outcome import Failure, Outcome
+from finetune_api.tasks import PrepareTask
+from finetune_data.failures import FailureError
+from finetune_data.progress import say
+from finetune_data.termination import finish
+
+LOG_LINES = 20
+
+
+def main() -> int:
+    """Returns the pod's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m finetune_data", description=__doc__)
+    parser.add_argument(
+        "--termination-log",
+        default=os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_MESSAGE_PATH),
+        help="where the outcome is written (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    # process 1 of a container has no default action for SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
+    outcome = run(os.environ.get(ENV_TASK, ""))
+    if outcome.failure is not None:
+        say(f"failed: {outcome.failure.message}")
+        for line in outcome.failure.lines or []:
+            say(f"  {line}")
+    elif outcome.prepared is not None:
+        found = outcome.prepared
+        say(
+            f"prepared: {found.training_examples:,} training examples, "
+            f"{found.validation_examples:,} validation examples, {found.training_tokens:,} tokens "
+            f"an epoch, {found.steps:,} steps"
+        )
+    return finish(outcome, arguments.termination_log)
+
+
+def run(task_json: str) -> Outcome:
+    """The outcome of a task; whatever nobody foresaw becomes one, too."""
+    try:
+        task = PrepareTask.model_validate_json(task_json)
+    except ValidationError as error:
+        return Outcome(failure=_internal(f"{ENV_TASK} is not a PrepareTask: {error}"[:500]))
+    try:
+        from finetune_data.prepare import prepare
+        from finetune_data.storage import Storage
+
+        with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
+            return prepare(task, Storage.from_environment(), Path(folder))
+    except FailureError as error:
+        return Outcome(failure=error.failure)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            return Outcome(failure=_crash(error))
+        place = tempfile.gettempdir()
+        return Outcome(failure=_internal(f"the volume under {place} is full: give it more space"))
+    except Exception as error:
+        return Outcome(failure=_crash(error))
+
+
+def _crash(error: Exception) -> Failure:
+    traceback.print_exc()
+    lines = traceback.format_exc().strip().splitlines()[-LOG_LINES:]
+    return _internal(f"the prepare Job crashed: {type(error).__name__}: {error}"[:500], lines)
+
+
+def _internal(message: str, log: list[str] | None = None) -> Failure:
+    return Failure(code=Reason.INTERNAL, message=message, log=log)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What the checks found: where, what, in words; the first few for the status, all in a report."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+FIRST = 20  # as many as the status holds
+REPORTED = 100_000  # a file of nothing but mistakes must not fill the disk
+
+# Codes, for programs that read the report.
+TOO_LONG = "too-long"  # prompt and completion exceed the context
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake. line and column count from 1, columns in characters; None: the whole file."""
+
+    code: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+    fatal: bool = False  # no tolerance skips it: the file can't be read on
+
+    @property
+    def place(self) -> str:
+        """`line 17, column 3`, or nothing."""
+        if self.line is None:
+            return ""
+        return f"line {self.line}" + (f", column {self.column}" if self.column else "")
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+def shown(text: str, limit: int = 40) -> str:
+    """A stranger's text in quotes, short, and without anything that a terminal would obey."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
+    return f'"{plain}"'
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+class Report:
+    """The file of all findings, JSON lines: param, uri, line, column, code, message."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = 0
+        self._file: TextIO | None = None
+
+    def add(self, param: str, uri: str, finding: Finding) -> None:
+        """Findings beyond the first 100,000 are only counted."""
+        if self.written >= REPORTED:
+            return
+        if self._file is None:
+            self._file = self.path.open("w", encoding="utf-8")
+        self.written += 1
+        entry = {
+            "param": param,
+            "uri": uri,
+            "line": finding.line,
+            "column": finding.column,
+            "code": finding.code,
+            "message": finding.message,
+        }
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class FileFindings:
+    """The findings of one data file."""
+
+    param: str  # the spec field
+    uri: str
+    report: Report
+    first: list[Finding] = field(default_factory=list)
+    codes: Counter[str] = field(default_factory=Counter)
+    fatal: Finding | None = None
+
+    def add(self, finding: Finding) -> None:
+        self.codes[finding.code] += 1
+        if len(self.first) < FIRST:
+            self.first.append(finding)
+        if finding.fatal:
+            self.fatal = finding
+        self.report.add(self.param, self.uri, finding)
+
+    @property
+    def count(self) -> int:
+        return self.codes.total()

@@ -1,0 +1,209 @@
+"""From a prompt and its completion to tokens and their roles, as the model will see them.
+
+Prompt and completion are encoded apart: at inference the prompt alone is what is encoded, and a
+token that spans both would never be seen there. An end-of-sequence token follows the completion
+and is learned, so that the model knows when to stop. Special tokens written out in a text, such as
+`<|im_start|>`, become those tokens, as inference servers do it.
+
+tokenizer.json is read by the `tokenizers` library alone (its import takes 0.2 s); only models
+without that file need transformers, which needs no torch for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api.names import Reason
+from finetune_data.base_models import CONFIG, read_json
+from finetune_data.failures import BaseModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Roles, one byte a token. A segment's first token is never predicted, whatever its role.
+NO_LOSS = 0  # the start token
+PROMPT = 1
+COMPLETION = 2  # the end-of-sequence token too
+
+_SENTINEL = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example: `roles` has a byte for each token."""
+
+    tokens: list[int]
+    roles: bytes
+
+
+class ExampleTokenizer:
+    """Encodes examples with a base model's own tokenizer.
+
+    start: tokens that the tokenizer puts before every text, mostly none or one
+    bos, eos: ids; bos is None where the model has none
+    vocabulary: rows of the model's embedding; None where its config does not say
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        *,
+        start: Sequence[int],
+        bos: int | None,
+        eos: int,
+        vocabulary: int | None = None,
+    ) -> None:
+        backend.no_truncation()  # tokenizer.json may hold either, from whatever it was used for
+        backend.no_padding()
+        self._backend = backend
+        self._start = list(start)
+        self._eos = eos
+        self._empty_start = self._start or [eos if bos is None else bos]
+        self.vocabulary = vocabulary
+        self._sentinel = self._find_sentinel()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides how a text is encoded."""
+        settings = f"{self._start} {self._empty_start} {self._eos} {self._sentinel}"
+        return hashlib.sha256(f"{self._backend.to_str()}{settings}".encode()).hexdigest()
+
+    def encode(self, examples: Iterable[tuple[str, str]]) -> list[Encoded]:
+        """Tokens and roles of each (prompt, completion), over the tokenizers' own threads.
+
+        An empty prompt gets one start token, so that the completion's first token is predicted.
+        """
+        pairs = list(examples)
+        prompts = self._ids([prompt for prompt, _ in pairs])
+        completions = self._ids([self._continued(*pair) for pair in pairs])
+        return [
+            self._join(prompt, self._without_sentinel(pair, completion))
+            for pair, prompt, completion in zip(pairs, prompts, completions, strict=True)
+        ]
+
+    def _join(self, prompt: list[int], completion: list[int]) -> Encoded:
+        start = self._start if prompt else self._empty_start
+        if not completion or completion[-1] != self._eos:  # some files write it out
+            completion = [*completion, self._eos]
+        roles = (
+            bytes([NO_LOSS]) * len(start)
+            + bytes([PROMPT]) * len(prompt)
+            + bytes([COMPLETION]) * len(completion)
+        )
+        return Encoded([*start, *prompt, *completion], roles)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        batch = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in batch]
+
+    def _continued(self, prompt: str, completion: str) -> str:
+        return _SENTINEL + completion if prompt and self._sentinel else completion
+
+    def _without_sentinel(self, pair: tuple[str, str], completion: list[int]) -> list[int]:
+        prompt, text = pair
+        if not prompt or not self._sentinel:
+            return completion
+        if completion[: len(self._sentinel)] == self._sentinel:
+            return completion[len(self._sentinel) :]
+        return self._ids([text])[0]  # the text's first character merged with the sentinel
+
+    def _find_sentinel(self) -> list[int]:
+        """The sentinel's tokens where this tokenizer puts a space before every text, else [].
+
+        SentencePiece models do: `yes` alone becomes ` yes`, and a model that learned this after a
+        prompt would answer with a space that nobody wrote. Behind a sentinel it stays `yes`.
+        """
+        alone, sentinel, behind = self._ids(["a", _SENTINEL, f"{_SENTINEL}a"])
+        starts_alike = behind[: len(sentinel)] == sentinel
+        return sentinel if starts_alike and behind[len(sentinel) :] != alone else []
+
+
+def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
+    """The tokenizer of the base model in `folder`. Raises BaseModelError (BaseModelInvalid)."""
+    try:
+        config = read_json(folder / CONFIG)
+        special = read_json(folder / "special_tokens_map.json")
+        settings = {**special, **read_json(folder / "tokenizer_config.json")}
+        generation = read_json(folder / "generation_config.json")
+        path = folder / "tokenizer.json"
+        backend = _read_backend(path) if path.is_file() else _convert_backend(folder)
+    except ValueError as error:
+        raise _invalid(name, str(error)) from error
+    vocabulary = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+
+    def token(kind: str) -> int | None:
+        written = settings.get(f"{kind}_token")
+        text = written.get("content") if isinstance(written, dict) else written
+        by_text = backend.token_to_id(text) if isinstance(text, str) else None
+        by_id = (_first(source.get(f"{kind}_token_id")) for source in (generation, config))
+        return next((found for found in (by_text, *by_id) if found is not None), None)
+
+    bos, eos = token("bos"), token("eos")
+    if eos is None:
+        raise _invalid(name, "its tokenizer has no end-of-sequence token")
+    return ExampleTokenizer(
+        backend,
+        start=_start_tokens(backend, settings.get("add_bos_token"), bos),
+        bos=bos,
+        eos=eos,
+        vocabulary=vocabulary if isinstance(vocabulary, int) else None,
+    )
+
+
+def model_positions(folder: Path) -> int | None:
+    """The longest sequence, in tokens, that the model's config allows; None where it says none."""
+    config = read_json(folder / CONFIG)
+    config = {**config, **(config.get("text_config") or {})}
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+def _start_tokens(backend: Tokenizer, add_bos: object, bos: int | None) -> list[int]:
+    if isinstance(add_bos, bool):  # transformers lets this setting win over tokenizer.json
+        return [bos] if add_bos and bos is not None else []
+    encoding = backend.encode("a", add_special_tokens=True)
+    count = next((i for i, mark in enumerate(encoding.special_tokens_mask) if not mark), 0)
+    return list(encoding.ids[:count])
+
+
+def _read_backend(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"tokenizer.json can't be read: {error}") from error
+
+
+def _convert_backend(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        backend: Tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        ).backend_tokenizer
+        return backend
+    except Exception as error:  # whatever a broken file makes it raise
+        detail = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"it has no tokenizer.json and its tokenizer can't be converted "
+            f"({type(error).__name__}: {detail})"
+        ) from error
+
+
+def _first(value: object) -> int | None:
+    """An id, or the first of several."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, int) else None
+
+
+def _invalid(name: str, what: str) -> BaseModelError:
+    return BaseModelError.of(
+        Reason.BASE_MODEL_INVALID, f"base model {name!r} can't be used: {what}", param="model"
+    )

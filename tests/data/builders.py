@@ -1,0 +1,119 @@
+"""Objects of the data room's tests: a tokenizer trained on the spot, tiny models, tasks."""
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.tasks import BaseModelRef, DataLimits, PrepareTask, RunRef
+from finetune_api.uris import S3Uri
+from finetune_data.findings import Finding
+from finetune_data.lines import Line
+from finetune_data.rows import Row, parse_row
+from finetune_data.storage import Storage
+
+TEXTS = ["the quick brown fox jumps over the lazy dog", "yes no maybe", " positive negative\n"] * 4
+
+
+def write_tokenizer(folder: Path, *, kind: str = "bytes", **settings: Any) -> Path:
+    """tokenizer.json and the two configs of a model; settings go into tokenizer_config.json.
+
+    kind: "bytes" (like GPT-2), "metaspace" (like Llama 2: a space before every text), or "letters".
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    special = ["<s>", "</s>", "<unk>"]
+    if kind == "metaspace":
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        alphabet = ["\n", "▁"]
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.enable_truncation(4)  # left over from some other use: must not be obeyed
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", {"eos_token": "</s>"} | settings)
+    size = tokenizer.get_vocab_size()
+    write_json(folder / "config.json", {"model_type": "llama", "vocab_size": size})
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def safetensors_bytes(numbers: int = 4) -> bytes:
+    """A whole safetensors file with one tensor of float32."""
+    size = 4 * numbers
+    tensor = {"dtype": "F32", "shape": [numbers], "data_offsets": [0, size]}
+    header = json.dumps({"weight": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+def put_folder(storage: Storage, folder: Path, uri: S3Uri) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            storage.upload_file(path, uri.child(str(path.relative_to(folder))))
+
+
+def jsonl(rows: Iterable[Any]) -> bytes:
+    """Dicts become JSON lines, text and bytes stand as they are."""
+    lines = (json.dumps(row) if isinstance(row, dict) else row for row in rows)
+    return b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+
+
+def examples(count: int, start: int = 0) -> list[dict[str, str]]:
+    return [
+        {"prompt": f"question {n} ->", "completion": f" answer {n}"}
+        for n in range(start, start + count)
+    ]
+
+
+def parse(text: str | bytes) -> Row | Finding:
+    data = text.encode() if isinstance(text, str) else text
+    return parse_row(Line(17, data), DataLimits())
+
+
+def row(text: str | bytes) -> Row:
+    parsed = parse(text)
+    assert isinstance(parsed, Row), parsed
+    return parsed
+
+
+def base_model(uri: str = "s3://models/tiny", **changes: Any) -> BaseModelRef:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "root": "tiny",
+        "uri": uri,
+        "pretraining_learning_rate": 1e-4,
+        "context_length": 64,
+    }
+    return BaseModelRef(**(values | changes))
+
+
+def prepare_task(bucket: str, **changes: Any) -> PrepareTask:
+    values: dict[str, Any] = {
+        "run": RunRef(
+            namespace="team", name="tone", uid="0123456789abcdef", output=f"s3://{bucket}/out"
+        ),
+        "base": base_model(f"s3://{bucket}/model"),
+        "training_file": f"s3://{bucket}/train.jsonl",
+    }
+    return PrepareTask(**(values | changes))
+
+
+def compress(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def texts(findings: Sequence[Any]) -> list[str]:
+    return [str(finding) for finding in findings]

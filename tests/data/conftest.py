@@ -1,0 +1,97 @@
+"""One S3 server of moto's for the whole run, a bucket for each test, a server that misbehaves."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune_data.storage import Storage
+from tests.data.builders import write_tokenizer
+from tests.data.stub_server import StubServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def set_environment(patch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """The standard AWS_* settings and nothing of this machine's own."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        patch.delenv(name, raising=False)
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+        "AWS_MAX_ATTEMPTS": "2",
+    }
+    for name, value in settings.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> pytest.MonkeyPatch:
+    """The environment of a pod, pointing at moto."""
+    set_environment(monkeypatch, s3_endpoint)
+    return monkeypatch
+
+
+# Clients are made once: each reads S3's whole description, which takes a quarter of a second.
+
+
+@pytest.fixture(scope="session")
+def storage(s3_endpoint: str) -> Storage:
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, s3_endpoint)
+        return Storage.from_environment()
+
+
+@pytest.fixture
+def bucket(storage: Storage) -> str:
+    name = f"bucket-{next(_numbers)}"
+    storage._client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def stub_server() -> Iterator[StubServer]:
+    with StubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def stub(stub_server: StubServer) -> StubServer:
+    """A server whose answers the test writes."""
+    stub_server.reset()
+    return stub_server
+
+
+@pytest.fixture(scope="session")
+def stub_storage(stub_server: StubServer) -> Storage:
+    """A client of that server."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, stub_server.url)
+        return Storage.from_environment()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model without weights, BPE over bytes."""
+    return write_tokenizer(tmp_path_factory.mktemp("model"))

@@ -1,0 +1,281 @@
+"""Base models from S3 and from a hub: whole and safe, or one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_api.names import EXIT_UNAVAILABLE, EXIT_USER, Reason
+from finetune_api.outcome import Failure
+from finetune_api.uris import S3Uri
+from finetune_data.base_models import fetch_base_model
+from finetune_data.failures import FailureError
+from finetune_data.storage import Storage
+from finetune_data.termination import exit_code
+from tests.data.builders import base_model, put_folder, safetensors_bytes
+from tests.data.stub_server import Answer, Request, StubServer
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+SHARDS = {"weight_map": {"a": FIRST, "b": SECOND}}
+
+
+@pytest.fixture
+def model(storage: Storage, bucket: str, model_folder: Path) -> S3Uri:
+    """A whole model in S3, beside things that nobody wants."""
+    uri = S3Uri(bucket, "models/tiny")
+    put_folder(storage, model_folder, uri)
+    storage.write_bytes(uri.child("model.safetensors"), safetensors_bytes())
+    for name in ("pytorch_model.bin", "modeling_tiny.py", "original/model.safetensors"):
+        storage.write_bytes(uri.child(name), b"unwanted")
+    return uri
+
+
+def fetch(uri: object, folder: Path, storage: Storage, weights: bool = True) -> Path:
+    return fetch_base_model(base_model(str(uri)), folder / "model", storage, weights=weights)
+
+
+def failure_of(uri: object, folder: Path, storage: Storage, weights: bool = True) -> Failure:
+    with pytest.raises(FailureError) as caught:
+        fetch(uri, folder, storage, weights)
+    assert str(uri) in caught.value.failure.message
+    assert caught.value.failure.param == "model"
+    return caught.value.failure
+
+
+def test_only_safetensors_and_json_come_over(
+    storage: Storage, model: S3Uri, tmp_path: Path
+) -> None:
+    folder = fetch(model, tmp_path, storage)
+    small = {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.rglob("*")} == {*small, "model.safetensors"}
+    folder = fetch(model, tmp_path / "second", storage, weights=False)
+    assert {path.name for path in folder.rglob("*")} == small
+
+
+def test_a_model_that_is_not_there_is_said_so(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    for uri in (f"s3://{bucket}/nothing", "s3://no-such-bucket/x"):
+        failure = failure_of(uri, tmp_path, storage, weights=False)
+        assert failure.code == Reason.BASE_MODEL_NOT_FOUND
+        assert exit_code(failure) == EXIT_USER
+    storage.write_bytes(S3Uri(bucket, "deeper/model/config.json"), b"{}")
+    failure = failure_of(f"s3://{bucket}/deeper", tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_NOT_FOUND
+    assert "has no config.json" in failure.message
+
+
+def test_pickled_weights_are_never_fetched(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+    key = model.child("model.safetensors")
+    storage._client.delete_object(Bucket=key.bucket, Key=key.key)
+    failure = failure_of(model, tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_INVALID
+    assert "pytorch_model.bin" in failure.message
+    assert not list(tmp_path.rglob("*.bin"))
+    fetch(model, tmp_path, storage, weights=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("config.json", b"{", "config.json is not JSON"),
+        ("config.json", b"[]", "config.json is not a JSON object"),
+        ("config.json", b"{}", "config.json names no model_type"),
+        ("config.json", b"[" * 100_000, "config.json is not JSON"),
+        ("model.safetensors", b"", "is not a safetensors file, or is cut off"),
+        ("model.safetensors", b"\xff" * 100, "is not a safetensors file, or is cut off"),
+        ("model.safetensors", b"\2" + bytes(7) + b"[]", "has a header that is not that"),
+        ("model.safetensors", safetensors_bytes()[:-1], "bytes where its header says"),
+        ("model.safetensors", safetensors_bytes() + b"x", "bytes where its header says"),
+        ("model.safetensors.index.json", b'{"x": 1}', "has no weight_map"),
+        ("model.safetensors.index.json", json.dumps(SHARDS).encode(), "00001-of-00002.safetensors"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "../../etc/passwd"}}',
+            "lists files that are not model*.safetensors",
+        ),
+    ],
+)
+def test_a_broken_model_is_a_sentence(
+    storage: Storage, model: S3Uri, tmp_path: Path, name: str, data: bytes, expected: str
+) -> None:
+    storage.write_bytes(model.child(name), data)
+    failure = failure_of(model, tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_INVALID
+    assert expected in failure.message
+
+
+def test_a_model_in_shards_is_whole(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+    storage.write_bytes(model.child("model.safetensors.index.json"), json.dumps(SHARDS).encode())
+    for shard in (FIRST, SECOND):
+        storage.write_bytes(model.child(shard), safetensors_bytes())
+    assert len(list(fetch(model, tmp_path, storage).glob("model-*.safetensors"))) == 2
+
+
+def test_a_manifest_of_ours_is_obeyed(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+    weights = safetensors_bytes()
+    entry = {
+        "path": "model.safetensors",
+        "size": len(weights),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    manifest = {"kind": "model", "files": [entry], "whatever": 1}
+    storage.write_bytes(model.child("manifest.json"), json.dumps(manifest).encode())
+    fetch(model, tmp_path / "whole", storage)
+    fetch(model, tmp_path / "small", storage, weights=False)
+    other = bytearray(weights)
+    other[-1] = 1
+    storage.write_bytes(model.child("model.safetensors"), bytes(other))
+    assert "SHA-256" in failure_of(model, tmp_path / "flipped", storage).message
+
+
+def test_another_tools_manifest_is_no_manifest(
+    storage: Storage, model: S3Uri, tmp_path: Path
+) -> None:
+    for number, data in enumerate((b"{}", b"[]", b"\xff", b'{"files": ["a"]}')):
+        storage.write_bytes(model.child("manifest.json"), data)
+        fetch(model, tmp_path / str(number), storage)
+
+
+def test_an_address_of_neither_kind_is_refused(storage: Storage, tmp_path: Path) -> None:
+    for uri in ("https://example.com/x", "hf://only-a-name", "s3://bucket/../x"):
+        assert failure_of(uri, tmp_path, storage).code == Reason.BASE_MODEL_INVALID
+
+
+# --- the hub ---
+
+COMMIT = "c" * 40
+
+
+class Hub:
+    """As much of a Hugging Face hub as a download needs."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+
+    def __call__(self, request: Request) -> Answer:
+        path = request.path.partition("?")[0]
+        if path == "/api/models/acme/tiny/revision/v1":
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+            info = {"id": "acme/tiny", "sha": COMMIT, "siblings": siblings}
+            return Answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        name = path.removeprefix(f"/acme/tiny/resolve/{COMMIT}/")
+        if name in self.files:
+            etag = hashlib.sha1(self.files[name], usedforsecurity=False).hexdigest()
+            return Answer(200, self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+        code = "RevisionNotFound" if "acme/tiny" in path else "RepoNotFound"
+        return Answer(404, b"{}", {"X-Error-Code": code})
+
+
+@pytest.fixture
+def hub(
+    stub: StubServer, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Hub:
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+    files |= {"model.safetensors": safetensors_bytes(), "x.py": b"", "onnx/model.safetensors": b""}
+    monkeypatch.setenv("HF_ENDPOINT", stub.url)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    stub.answer = Hub(files)
+    return stub.answer
+
+
+def test_a_hubs_model_comes_over(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    base = base_model("hf://acme/tiny@v1")
+    folder = fetch_base_model(
+        base, tmp_path / "m", storage, weights=True, progress=lambda *it: seen.append(it)
+    )
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    assert names == {name for name in hub.files if not name.endswith(".py") and "/" not in name}
+    assert seen[-1][0] == seen[-1][1] > 0
+    stub.requests.clear()
+    folder = fetch_base_model(base, tmp_path / "small", storage, weights=False)
+    assert not (folder / "model.safetensors").exists()
+    assert not any("safetensors" in request for request in stub.requests)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("hf://acme/other", "is not on the hub"), ("hf://acme/tiny@v2", "has no revision 'v2'")],
+)
+def test_a_model_that_the_hub_does_not_have_is_said_so(
+    hub: Hub, storage: Storage, tmp_path: Path, uri: str, expected: str
+) -> None:
+    failure = _hub_failure(uri, tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_NOT_FOUND
+    assert expected in failure.message
+
+
+def test_a_gated_model_needs_a_token(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path
+) -> None:
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/api"):
+            return hub(request)
+        return Answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
+
+    stub.answer = answer
+    failure = _hub_failure("hf://acme/tiny@v1", tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_NOT_FOUND
+    assert "HF_TOKEN" in failure.message
+
+
+def test_a_hub_without_safetensors_is_refused_before_the_download(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path
+) -> None:
+    hub.files["pytorch_model.bin"] = hub.files.pop("model.safetensors")
+    failure = _hub_failure("hf://acme/tiny@v1", tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_INVALID
+    assert len(stub.requests) == 1
+
+
+def test_a_hub_that_does_not_answer_may_answer_later(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, storage: Storage, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    failure = _hub_failure("hf://acme/tiny@v1", tmp_path, storage)
+    assert exit_code(failure) == EXIT_UNAVAILABLE
+    assert "http://127.0.0.1:9" in failure.message
+
+
+def test_offline_only_the_cache_is_asked(
+    hub: Hub,
+    stub: StubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    storage: Storage,
+    tmp_path: Path,
+    model_folder: Path,
+) -> None:
+    from huggingface_hub import constants
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    failure = _hub_failure("hf://acme/tiny@v1", tmp_path, storage)
+    assert failure.code == Reason.BASE_MODEL_NOT_FOUND
+    assert "HF_HUB_OFFLINE" in failure.message
+    snapshot = cache / "models--acme--tiny" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    refs = cache / "models--acme--tiny" / "refs"
+    refs.mkdir()
+    (refs / "v1").write_text(COMMIT)
+    for path in model_folder.iterdir():
+        (snapshot / path.name).write_bytes(path.read_bytes())
+    (snapshot / "model.safetensors").write_bytes(safetensors_bytes())
+    base = base_model("hf://acme/tiny@v1")
+    assert fetch_base_model(base, tmp_path / "m", storage, weights=True) == snapshot
+    assert stub.requests == []
+
+
+def _hub_failure(uri: str, folder: Path, storage: Storage) -> Failure:
+    with pytest.raises(FailureError) as caught:
+        fetch_base_model(base_model(uri), folder / "model", storage, weights=True)
+    assert uri in caught.value.failure.message
+    return caught.value.failure

@@ -1,0 +1,258 @@
+"""The whole prepare Job in this process, against moto."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.names import Reason
+from finetune_api.outcome import Failure, Outcome, Prepared
+from finetune_api.tasks import PrepareTask
+from finetune_api.uris import S3Uri
+from finetune_data import prepare as prepare_module
+from finetune_data.dataset import fetch_dataset
+from finetune_data.prepare import prepare
+from finetune_data.storage import Storage
+from finetune_data.tokenization import COMPLETION, load_tokenizer
+from tests.data.builders import (
+    base_model,
+    compress,
+    examples,
+    jsonl,
+    prepare_task,
+    put_folder,
+    write_tokenizer,
+)
+
+
+@pytest.fixture
+def acme(storage: Storage, bucket: str, model_folder: Path) -> str:
+    """A bucket with a base model's tokenizer."""
+    put_folder(storage, model_folder, S3Uri(bucket, "model"))
+    return bucket
+
+
+class Job:
+    """Puts files, runs the Job, reads what it left."""
+
+    def __init__(self, storage: Storage, bucket: str, folder: Path) -> None:
+        self.storage = storage
+        self.bucket = bucket
+        self.folder = folder
+        self.runs = 0
+
+    def put(self, name: str, data: bytes) -> str:
+        uri = S3Uri(self.bucket, name)
+        self.storage.write_bytes(uri, data)
+        return str(uri)
+
+    def run(self, **changes: Any) -> tuple[Outcome, PrepareTask]:
+        self.runs += 1
+        work = self.folder / str(self.runs)
+        work.mkdir()
+        task = prepare_task(self.bucket, **changes)
+        outcome = prepare(task, self.storage, work)
+        assert Outcome.parse(outcome.to_termination_message()) is not None
+        return outcome, task
+
+    def prepared(self, **changes: Any) -> Prepared:
+        outcome, _ = self.run(**changes)
+        assert outcome.failure is None, outcome.failure
+        assert outcome.prepared is not None
+        return outcome.prepared
+
+    def failure(self, **changes: Any) -> Failure:
+        outcome, task = self.run(**changes)
+        assert outcome.failure is not None, outcome
+        assert not self.storage.exists(task.run.layout.dataset.child("manifest.json"))
+        return outcome.failure
+
+
+@pytest.fixture
+def job(storage: Storage, acme: str, tmp_path: Path) -> Job:
+    return Job(storage, acme, tmp_path)
+
+
+def test_a_right_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
+    rows = [*examples(20), {"prompt": "", "completion": "über 中"}]
+    job.put("train.jsonl", jsonl(rows))
+    valid = job.put("valid.jsonl.gz", compress(jsonl(examples(5, 100))))
+    outcome, task = job.run(validation_file=valid)
+    found = outcome.prepared
+    assert found is not None
+    assert (found.training_examples, found.validation_examples) == (21, 5)
+    assert (found.skipped_lines, found.steps) == (0, 21 * 4)
+    assert found.hyperparameters.max_sequence_length == 64
+    dataset = fetch_dataset(task.run.layout.dataset, job.folder / "fetched", job.storage)
+    assert found.training_tokens == int(dataset.train.lengths.sum())
+    expected = load_tokenizer(model_folder, "tiny").encode(
+        (row["prompt"], row["completion"]) for row in rows
+    )
+    for index, example in enumerate(expected):
+        tokens, roles = dataset.train.example(index)
+        assert (tokens.tolist(), roles.tobytes()) == (example.tokens, example.roles)
+        assert roles[-1] == COMPLETION
+    assert dataset.validation is not None
+    assert len(dataset.validation) == 5
+    assert dataset.manifest.source.inputs["train"].size == len(jsonl(rows))
+    assert len(dataset.manifest.source.inputs["validation"].sha256) == 64
+
+
+def test_a_retry_uses_what_is_there_and_says_the_same(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.put("train.jsonl", jsonl([*examples(20), "broken", *examples(1)]))
+    first = job.prepared(data_tolerance=0.1)
+    assert first.skipped_lines == 1
+    assert first.advice is not None
+    assert any("skipped in trainingFile: 1 of 22" in sentence for sentence in first.advice)
+    assert any("line 22 repeats line 1" in sentence for sentence in first.advice)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "prepare_split", None)
+        assert job.prepared(data_tolerance=0.1) == first
+    job.put("train.jsonl", jsonl(examples(30)))
+    assert job.prepared(data_tolerance=0.1).training_examples == 30
+    assert job.prepared(base=base_model(f"s3://{job.bucket}/model", context_length=32))
+
+
+def test_another_tokenizer_makes_another_dataset(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.put("train.jsonl", jsonl(examples(3)))
+    before = job.prepared().training_tokens
+    other = write_tokenizer(tmp_path / "other", bos_token="<s>", add_bos_token=True)
+    put_folder(job.storage, other, S3Uri(job.bucket, "model"))
+    assert job.prepared().training_tokens == before + 3
+
+
+def test_a_broken_line_names_its_line_and_all_are_in_the_report(job: Job) -> None:
+    rows: list[Any] = [*examples(16), '{"prompt": "a" "completion": "b"}', *examples(283)]
+    rows[200:230] = ["{}"] * 30
+    job.put("train.jsonl", jsonl(rows))
+    outcome, task = job.run()
+    failure = outcome.failure
+    assert failure is not None
+    assert (failure.code, failure.param) == (Reason.INVALID_DATA, "trainingFile")
+    assert failure.message.startswith(
+        f"trainingFile s3://{job.bucket}/train.jsonl, line 17, column 16: not valid JSON: "
+        "expected ',' or the end of the object or array"
+    )
+    assert "(31 wrong lines of 300; see data-report.jsonl)" in failure.message
+    assert failure.lines is not None
+    assert len(failure.lines) == 20
+    assert failure.lines[1] == 'line 201, column 1: missing key "prompt"; the object is empty'
+    assert failure.hint == f"every finding: {task.run.layout.data_report}"
+    report = job.storage.read_bytes(task.run.layout.data_report).decode().splitlines()
+    assert [json.loads(line)["line"] for line in report] == [17, *range(201, 231)]
+
+
+def test_findings_of_both_kinds_stand_in_the_files_order(job: Job) -> None:
+    long = {"prompt": "many words " * 30, "completion": "b"}
+    job.put("train.jsonl", jsonl([*examples(3), long, "x", long, *examples(9)]))
+    failure = job.failure()
+    assert failure.lines is not None
+    assert [line.partition(":")[0].partition(",")[0] for line in failure.lines] == [
+        "line 4",
+        "line 5",
+        "line 6",
+    ]
+    assert "tokens (prompt " in failure.lines[0]
+    assert "are more than the 64 that tiny takes" in failure.lines[0]
+
+
+def test_both_files_are_checked_at_once(job: Job) -> None:
+    job.put("train.jsonl", jsonl(["x", *examples(3)]))
+    valid = job.put("valid.jsonl", jsonl([*examples(3), "y"]))
+    failure = job.failure(validation_file=valid)
+    assert failure.param == "trainingFile"
+    assert failure.lines is not None
+    assert failure.lines[1].startswith("validationFile, line 4, column 1: not valid JSON")
+    job.put("train.jsonl", jsonl(examples(3)))
+    assert job.failure(validation_file=valid).param == "validationFile"
+
+
+def test_shared_examples_are_advice(job: Job) -> None:
+    job.put("train.jsonl", jsonl([row | {"id": 1} for row in examples(5)]))
+    valid = job.put("valid.jsonl", jsonl(examples(2, 4)))
+    advice = job.prepared(validation_file=valid).advice or []
+    assert any("that trainingFile has too: 1 of 2" in sentence for sentence in advice)
+    assert any('ignored: "id", on 5 lines' in sentence for sentence in advice)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "the file is empty"),
+        (b"\n\n\n", "the file is empty"),
+        (compress(jsonl(examples(3)))[:-9], "the gzip data is broken or cut off"),
+        (b"PAR1" + bytes(100), "this is a Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_data_is_a_sentence(job: Job, data: bytes, expected: str) -> None:
+    job.put("train.jsonl", data)
+    failure = job.failure(data_tolerance=1)
+    assert failure.code == Reason.INVALID_DATA
+    assert expected in failure.message
+
+
+def test_a_file_over_the_limit_is_refused(job: Job) -> None:
+    limits = {"maxFileBytes": 5_000}
+    job.put("train.jsonl", jsonl(examples(1_000)))
+    assert "more than the 5,000 allowed" in job.failure(limits=limits).message
+    job.put("train.jsonl", compress(jsonl(examples(500))))
+    assert "more than 5,000 bytes, decompressed" in job.failure(limits=limits).message
+
+
+@pytest.mark.parametrize("missing", ["training_file", "validation_file"])
+def test_a_missing_data_file_names_its_field(job: Job, missing: str) -> None:
+    job.put("train.jsonl", jsonl(examples(3)))
+    failure = job.failure(**{missing: f"s3://{job.bucket}/nothing.jsonl"})
+    assert failure.code == Reason.DATA_NOT_FOUND
+    assert failure.param == ("trainingFile" if missing == "training_file" else "validationFile")
+    failure = job.failure(**{missing: "s3://no-such-bucket/nothing.jsonl"})
+    assert failure.code == Reason.BUCKET_NOT_FOUND
+
+
+def test_a_missing_output_bucket_names_its_field(job: Job) -> None:
+    job.put("train.jsonl", jsonl(examples(3)))
+    task = prepare_task(job.bucket)
+    outcome, _ = job.run(run=task.run.replace(output="s3://no-such-bucket/out"))
+    assert outcome.failure is not None
+    assert (outcome.failure.code, outcome.failure.param) == (Reason.BUCKET_NOT_FOUND, "output")
+
+
+def test_a_wrong_address_is_a_wrong_spec(job: Job) -> None:
+    failure = job.failure(training_file=f"s3://{job.bucket}/a/../b")
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "trainingFile")
+
+
+def test_a_missing_or_broken_base_model_is_the_models_fault(job: Job) -> None:
+    job.put("train.jsonl", jsonl(examples(3)))
+    failure = job.failure(base=base_model(f"s3://{job.bucket}/nothing"))
+    assert (failure.code, failure.param) == (Reason.BASE_MODEL_NOT_FOUND, "model")
+    assert f"s3://{job.bucket}/nothing" in failure.message
+    config = b'{"model_type": "llama", "vocab_size": 10}'
+    job.storage.write_bytes(S3Uri(job.bucket, "model/config.json"), config)
+    failure = job.failure()
+    assert (failure.code, failure.param) == (Reason.BASE_MODEL_INVALID, "model")
+    assert "a vocabulary of 10" in failure.message
+
+
+def test_many_batches_are_as_good_as_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_data.splits.BATCH_LINES", 7)
+    job.put("train.jsonl", jsonl([*examples(50), "x", *examples(50, 50)]))
+    outcome, task = job.run(data_tolerance=0.5)
+    assert outcome.prepared is not None
+    dataset = fetch_dataset(task.run.layout.dataset, job.folder / "fetched", job.storage)
+    assert len(dataset.train) == 100
+    monkeypatch.undo()
+    task = prepare_task(job.bucket, data_tolerance=0.5)
+    again = prepare_task(job.bucket, data_tolerance=0.5, run=task.run.replace(uid="ffffffff-other"))
+    work = job.folder / "again"
+    work.mkdir()
+    prepare(again, job.storage, work)
+    whole = fetch_dataset(again.run.layout.dataset, job.folder / "whole", job.storage)
+    assert [e.sha256 for e in whole.manifest.files] == [e.sha256 for e in dataset.manifest.files]
