@@ -1,0 +1,75 @@
+"""Our own cgroup, under which the kubelet makes those of the pods; both versions of the kernel's
+interface.
+
+The rule of this room: everything below `<hierarchy>/finetune-devcluster` is ours and nothing else
+is.
+"""
+
+import contextlib
+import time
+from pathlib import Path
+
+from devcluster import paths
+
+ROOT = Path("/sys/fs/cgroup")
+WANTED_CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "hugetlb")
+
+
+def is_v2(root: Path = ROOT) -> bool:
+    return (root / "cgroup.controllers").exists()
+
+
+def hierarchies(mounts: str) -> list[Path]:
+    """The mount points of all cgroup hierarchies, from the text of /proc/mounts."""
+    lines = [line.split() for line in mounts.splitlines()]
+    return [
+        Path(fields[1]) for fields in lines if len(fields) > 2 and fields[2].startswith("cgroup")
+    ]
+
+
+def own_folders() -> list[Path]:
+    mounts = Path("/proc/mounts").read_text()
+    return [folder / paths.NAME for folder in hierarchies(mounts) if (folder / paths.NAME).is_dir()]
+
+
+def create() -> None:
+    """The kubelet refuses to start when its root is missing."""
+    if is_v2():
+        for controller in WANTED_CONTROLLERS:
+            # One at a time, since one that the kernel lacks would spoil a common write.
+            with contextlib.suppress(OSError):
+                (ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
+        (ROOT / paths.NAME).mkdir(exist_ok=True)
+        return
+    for hierarchy in hierarchies(Path("/proc/mounts").read_text()):
+        folder = hierarchy / paths.NAME
+        folder.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            # A new cpuset has no CPU and no memory node, and refuses processes until it has.
+            if (folder / name).exists():
+                (folder / name).write_text((hierarchy / name).read_text())
+
+
+def processes(folder: Path) -> set[int]:
+    found: set[int] = set()
+    for listing in folder.rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            found.update(int(line) for line in listing.read_text().split())
+    return found
+
+
+def remove(folder: Path, patience: float = 5.0) -> bool:
+    """Removes a tree of empty cgroups, the deepest first; False when one is still in use."""
+    deadline = time.monotonic() + patience
+    while folder.exists():
+        children = [path for path in folder.rglob("*") if path.is_dir()]
+        for path in sorted(children, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if folder.exists() and time.monotonic() > deadline:
+            return False
+        if folder.exists():
+            time.sleep(0.05)
+    return True

@@ -1,0 +1,150 @@
+"""A throw-away control plane for integration tests: etcd and kube-apiserver, without root, without
+nodes.
+
+The rule of this room: it shares every command line and certificate with the real cluster, uses free
+loopback ports and one temporary folder, and leaves nothing behind, however the test ends.
+"""
+
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from devcluster import components, gotools, processes
+from devcluster.components import Component, ControlSettings
+from devcluster.credentials import LOOPBACK, Credentials
+from devcluster.probes import HttpProbe, wait_until
+
+START_ATTEMPTS = 2
+
+
+class ControlPlaneError(Exception):
+    """A process did not come up; the message ends with its last log lines."""
+
+
+class ControlPlane:
+    """A context manager around a control plane of its own.
+
+    >>> with ControlPlane() as plane:
+    ...     subprocess.run([plane.kubectl, "--kubeconfig", plane.kubeconfig, "get", "namespaces"])
+
+    RBAC is on, and every request is one line of `audit_log` (level Metadata, JSON). With
+    `controller_manager` the namespace, garbage collector, Job and all other controllers run;
+    without it nothing but the API answers, and a start takes about six seconds. No pod ever runs:
+    there is no node. The programs are built first when they are missing, which takes minutes once.
+    """
+
+    kubeconfig: Path
+    """Of an administrator (group system:masters)."""
+    audit_log: Path
+    url: str
+    authority: Path
+    """The certificate that verifies `url`."""
+    kubectl: Path
+
+    def __init__(self, *, controller_manager: bool = False) -> None:
+        self._has_controller_manager = controller_manager
+        self._folder: Path | None = None
+        self._processes: list[processes.Process] = []
+
+    def __enter__(self) -> "ControlPlane":
+        gotools.build(("etcd", "kubernetes"))
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                self._start()
+                return self
+            except ControlPlaneError:
+                # A free port may be somebody else's a moment later; then another one is.
+                self.close()
+                if attempt == START_ATTEMPTS:
+                    raise
+            except BaseException:
+                self.close()
+                raise
+        raise AssertionError("unreachable")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes and removes the folder. Twice is once."""
+        # Nothing of it is wanted any more, so nobody is asked to end in good order.
+        processes.kill(self._processes)
+        self._processes = []
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="finetune-control-plane-"))
+        apiserver_port, etcd_port, peer_port, manager_port, scheduler_port = free_ports(5)
+        credentials = Credentials(self._folder, f"https://{LOOPBACK}:{apiserver_port}")
+        credentials.create([])
+        settings = ControlSettings(
+            folder=self._folder,
+            credentials=credentials,
+            address=LOOPBACK,
+            apiserver_port=apiserver_port,
+            etcd_port=etcd_port,
+            etcd_peer_port=peer_port,
+            controller_manager_port=manager_port,
+            scheduler_port=scheduler_port,
+            service_network="10.214.0.0/24",
+            binary=gotools.binary,
+            has_nodes=False,
+            has_controller_manager=self._has_controller_manager,
+        )
+        components.write_control_files(settings)
+        self.kubeconfig = credentials.kubeconfig("admin")
+        self.audit_log = settings.audit_log
+        self.url = credentials.apiserver_url
+        self.authority = credentials.authority.certificate
+        self.kubectl = gotools.binary("kubectl")
+        self._start_and_wait(components.etcd(settings))
+        self._start_and_wait(components.apiserver(settings))
+        wanted = ["/api/v1/namespaces/default"]
+        if self._has_controller_manager:
+            self._start_and_wait(components.controller_manager(settings))
+            wanted.append("/api/v1/namespaces/default/serviceaccounts/default")
+        self._wait_for_objects(credentials, wanted)
+
+    def _start_and_wait(self, component: Component) -> None:
+        assert self._folder is not None
+        log = self._folder / f"{component.name}.log"
+        process = processes.start(
+            component.name, component.command, log, component.environment, ends_with_us=True
+        )
+        self._processes.append(process)
+        deadline = time.monotonic() + component.ready_seconds
+        while not component.probe.is_healthy():
+            if not process.is_running() or time.monotonic() > deadline:
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise ControlPlaneError(f"{component.name} does not come up:\n{tail}")
+            time.sleep(0.05)
+
+    def _wait_for_objects(self, credentials: Credentials, wanted: Sequence[str]) -> None:
+        """The apiserver is ready a moment before its own namespaces are there."""
+        for path in wanted:
+            probe = HttpProbe(f"{self.url}{path}", self.authority, credentials.pair("admin"))
+            if not wait_until(probe.is_healthy, 30):
+                raise ControlPlaneError(f"{path} does not appear")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses at this moment, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

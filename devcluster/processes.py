@@ -1,0 +1,158 @@
+"""Processes by identity: a pid together with the moment at which that process started.
+
+The rule of this room: nothing is ever signalled by a bare number. The kernel gives pids again, and
+a reboot starts over; a pid whose start time is another is somebody else's process.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that was started here, `started` clock ticks after the boot named by `boot`."""
+
+    name: str
+    pid: int
+    started: int
+    boot: str
+
+    def is_running(self) -> bool:
+        return self.boot == boot_id() and self.started == start_time(self.pid)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signals the process if it is still this one; a process that is gone is no error."""
+        try:
+            # The descriptor pins the process, so it can't be replaced between the look and the
+            # signal.
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        try:
+            if self.is_running():
+                signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat, or None when there is no such process or it is dead and only not
+    reaped yet.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return parse_start_time(text)
+
+
+def parse_start_time(stat: str) -> int | None:
+    # The second field is the program's name in brackets and may hold blanks and brackets of its
+    # own.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def identify(name: str, pid: int) -> Process | None:
+    started = start_time(pid)
+    return None if started is None else Process(name, pid, started, boot_id())
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    ends_with_us: bool = False,
+) -> Process:
+    """Starts a detached process that writes to `log`.
+
+    It survives its starter, unless `ends_with_us`: then the kernel kills it when the calling
+    thread's process dies, however that happens (only from the main thread, because the kernel looks
+    at the thread).
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if ends_with_us and threading.current_thread() is threading.main_thread():
+        setpriv = shutil.which("setpriv")
+        if setpriv:
+            command = [setpriv, "--pdeathsig", "KILL", "--", *command]
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd="/",
+            start_new_session=True,
+        )
+    process = identify(name, child.pid)
+    _children[child.pid] = child
+    if process is None:
+        raise OSError(f"{name} ended at once, see {log}")
+    return process
+
+
+def stop(processes: Iterable[Process], patience: float = STOP_SECONDS) -> None:
+    """Asks all of them to end, together, and kills those that don't in time."""
+    remaining = [process for process in processes if process.is_running()]
+    for process in remaining:
+        process.send(signal.SIGTERM)
+    kill(_wait(remaining, patience))
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """Ends all of them at once, and returns when they are gone."""
+    remaining = [process for process in processes if process.is_running()]
+    for process in remaining:
+        process.send(signal.SIGKILL)
+    _wait(remaining, STOP_SECONDS)
+
+
+# Only to reap: a child that ended stays a zombie until its parent asks for it.
+_children: dict[int, "subprocess.Popen[bytes]"] = {}
+
+
+def _wait(processes: list[Process], patience: float) -> list[Process]:
+    deadline = time.monotonic() + patience
+    while True:
+        for process in processes:
+            child = _children.get(process.pid)
+            if child is not None and child.poll() is not None:
+                del _children[process.pid]
+        processes = [process for process in processes if process.is_running()]
+        if not processes or time.monotonic() > deadline:
+            return processes
+        time.sleep(0.02)
+
+
+def read_record(path: Path) -> dict[str, Process]:
+    """The recorded processes by name; empty when there is no record."""
+    try:
+        entries = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {entry["name"]: Process(**entry) for entry in entries}
+
+
+def write_record(path: Path, processes: Iterable[Process]) -> None:
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps([asdict(process) for process in processes], indent=1))
+    scratch.replace(path)

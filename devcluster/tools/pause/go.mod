@@ -1,0 +1,3 @@
+module devcluster/tools/pause
+
+go 1.26

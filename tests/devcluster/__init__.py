@@ -1,0 +1,3 @@
+"""Tests of devcluster: pure ones, ones with a control plane (`integration`) and ones as root
+(`cluster`).
+"""

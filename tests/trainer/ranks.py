@@ -1,0 +1,138 @@
+"""What the ranks of a real torchrun compute for `test_ranks`: `-m tests.trainer.ranks OUT PHASE…`
+
+Every phase is run by all ranks; rank 0 writes what came out. All with DeepSpeed over gloo.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_data.storage import Storage
+from finetune_trainer import batches, stepping
+from finetune_trainer.batches import Costs
+from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer.engine import Engine, Place, Precision, connect
+from finetune_trainer.loss import sums, total_weight
+from finetune_trainer.schedule import learning_rate
+from finetune_trainer.startup import import_libraries
+from finetune_trainer.state import TrainingState
+from finetune_trainer.stepping import Stepper
+from tests.trainer import support
+
+STEPS = 20
+SAVED = 10  # the checkpoint of the curves
+PROMPT_WEIGHT = 0.1
+EXAMPLES = support.random_examples(72, seed=3, longest=40)  # 9 steps of 8: also epochs' ends
+# One completion of 500 tokens and seven of one: means of means go far astray.
+SKEWED: list[support.Example] = [
+    ([5, 6, 7], [3 + i % 60 for i in range(499)] + [2]),
+    *(([10 + i, 11, 12 + i], [20 + i]) for i in range(7)),
+]
+
+
+def engine_of(place: Place, zero_stage: int, precision: Precision) -> Engine:
+    import torch
+
+    model = support.tiny_llama()
+    if precision == "bf16":
+        model.to(torch.bfloat16)
+    model.train()
+    return Engine(
+        model, place, zero_stage=zero_stage, precision=precision, weight_decay=0.01, clip=1.0
+    )
+
+
+def curve(engine: Engine, storage: Storage, folder: Path) -> dict[str, Any]:
+    """Losses of 20 steps, and of the last ten again from checkpoints of this and other runs."""
+    kind, ranks = f"{engine.precision}{engine.zero_stage}", engine.place.ranks
+    saved = checkpoints(f"{kind}w{ranks}", storage, engine, folder)
+    found: dict[str, Any] = {"straight": run_steps(engine, saved, TrainingState())}
+    for origin in (1, 2):
+        # the engine is at step 20: what is not restored shows
+        state = checkpoints(f"{kind}w{origin}", storage, engine, folder).restore()
+        if state.step == SAVED:
+            found[f"resumed from {origin}"] = run_steps(engine, None, state)
+    return found
+
+
+def checkpoints(uid: str, storage: Storage, engine: Engine, folder: Path) -> Checkpoints:
+    task = support.train_task(uid)
+    return Checkpoints(task.run.layout, storage, engine, folder, attempt=1)
+
+
+def run_steps(
+    engine: Engine, saved: Checkpoints | None, state: TrainingState
+) -> list[tuple[float | None, float]]:
+    task = support.train_task("curve", training_examples=len(EXAMPLES))
+    stepper = Stepper(task, engine, support.split_of(EXAMPLES), Costs(slots=64, overhead=8))
+    found = []
+    while state.step < STEPS:
+        step = state.step + 1
+        totals, batch, _ = stepper.accumulate(step, stop=False)
+        rate = learning_rate(step, steps=STEPS, peak=3e-3, warmup_ratio=0.1, schedule="cosine")
+        found.append((totals.loss, engine.step(rate)))
+        state = state.after_step(totals, batch.tokens, batch.examples)
+        if saved is not None and step == SAVED:
+            saved.save(state)
+    return found
+
+
+def gradients(engine: Engine, folder: Path) -> None:
+    """The gradient of one step, for each way to cut the batch, and by a mean of means."""
+    from safetensors.torch import save_file
+
+    for name, examples in {"even": EXAMPLES[:8], "skewed": SKEWED}.items():
+        split = support.split_of(examples)
+        for rows_each in (8, 4, 1):
+            mine = cut(len(examples), engine.place, rows_each)
+            rows = [batches.assemble(split, part) for part in mine]
+            for kind in ("exact", "mean-of-means"):
+                if kind == "exact":
+                    stepping.accumulate(engine, rows, PROMPT_WEIGHT)
+                else:
+                    mean_of_means(engine, rows)
+                whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
+                engine.step(0.0)  # changes no weight, and empties the gradients
+                if engine.place.rank == 0:
+                    where = f"{engine.precision}-{engine.zero_stage}-{engine.place.ranks}"
+                    save_file(whole, folder / f"{where}-{name}-{rows_each}-{kind}.safetensors")
+    engine.start_at(0)
+
+
+def cut(examples: int, place: Place, rows_each: int) -> list[list[int]]:
+    """Micro-batches of `rows_each` over all ranks: 1x8, 2x4, 8x1; padding rows fill up."""
+    parts = [list(range(i, i + rows_each)) for i in range(0, examples, rows_each)]
+    parts += [[]] * (-len(parts) % place.ranks)
+    each = len(parts) // place.ranks
+    return parts[place.rank * each : (place.rank + 1) * each]
+
+
+def mean_of_means(engine: Engine, rows: Sequence[batches.Rows]) -> None:
+    """What most trainers did for years: each micro-batch's mean, then the mean of those."""
+    for index, part in enumerate(rows):
+        tokens, roles = stepping.to_device(part, engine)
+        objective, _ = sums(engine.logits(tokens), tokens, roles, PROMPT_WEIGHT)
+        own = total_weight(part.roles, PROMPT_WEIGHT) or 1.0
+        engine.backward(objective / own / len(rows), is_last=index == len(rows) - 1)
+
+
+def main(out: Path) -> None:
+    import_libraries()
+    place = Place.from_environment()
+    connect("cpu")
+    storage = Storage.from_environment()
+    found: dict[str, Any] = {}
+    kinds: list[tuple[Precision, int]] = [("fp32", stage) for stage in range(4)]
+    kinds += [("bf16", stage) for stage in (1, 2, 3)]
+    for precision, zero_stage in kinds:
+        engine = engine_of(place, zero_stage, precision)
+        gradients(engine, out)
+        found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+    if place.rank == 0:
+        (out / f"curves-{place.ranks}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,221 @@
+"""What the tests train: a tiny Llama and a small dataset, in an S3 server of their own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.layout import MANIFEST
+from finetune_api.outcome import Outcome
+from finetune_api.tasks import BaseModelRef, RunRef, TrainTask
+from finetune_api.uris import S3Uri
+from finetune_data.dataset import (
+    DatasetManifest,
+    DatasetSource,
+    SplitCounts,
+    TokenSplit,
+    write_dataset,
+)
+from finetune_data.manifests import file_entry
+from finetune_data.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+VOCABULARY = 64
+BUCKET = "tests"
+
+Example = tuple[list[int], list[int]]  # prompt, completion (its end-of-sequence token included)
+
+
+def split_of(examples: Sequence[Example]) -> TokenSplit:
+    """A TokenSplit in memory."""
+    tokens = [token for prompt, completion in examples for token in prompt + completion]
+    roles = [
+        role
+        for prompt, completion in examples
+        for role in [1] * len(prompt) + [2] * len(completion)
+    ]
+    lengths = [len(prompt) + len(completion) for prompt, completion in examples]
+    return TokenSplit(
+        np.array(tokens, np.int32),
+        np.array(roles, np.uint8),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
+
+
+def random_examples(count: int, seed: int, longest: int = 24) -> list[Example]:
+    """Completions that follow from their prompts, so that there is something to learn."""
+    random = np.random.default_rng(seed)
+    examples = []
+    for _ in range(count):
+        prompt = random.integers(3, VOCABULARY, random.integers(2, longest // 2 + 1)).tolist()
+        size = int(random.integers(1, longest // 2))
+        completion = [3 + (prompt[0] + i) % (VOCABULARY - 3) for i in range(size)] + [2]
+        examples.append((prompt, completion))
+    return examples
+
+
+def tiny_llama(seed: int = 0) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save_tiny_llama(folder: Path) -> None:
+    """As a base model is: weights, configuration, tokenizer."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    tiny_llama().save_pretrained(folder)
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    Tokenizer(WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "w2"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def put_base_model(storage: Storage, uri: S3Uri, folder: Path) -> None:
+    save_tiny_llama(folder)
+    for path in sorted(folder.iterdir()):
+        storage.upload_file(path, uri.child(path.name))
+
+
+def put_dataset(storage: Storage, uri: S3Uri, folder: Path, **splits: Sequence[Example]) -> None:
+    """As the prepare Job leaves it. `train` and, if there is one, `validation`."""
+    folder.mkdir(parents=True)
+    counts, files = {}, []
+    for name, examples in splits.items():
+        split = split_of(examples)
+        for part in ("tokens", "roles", "offsets"):
+            np.save(folder / f"{name}.{part}.npy", getattr(split, part))
+            files.append(file_entry(folder, f"{name}.{part}.npy"))
+        counts[name] = SplitCounts(examples=len(split), tokens=len(split.tokens))
+    source = DatasetSource(tokenizer_sha256="0" * 64, context_length=1024, inputs={})
+    write_dataset(folder, uri, storage, DatasetManifest(source=source, splits=counts, files=files))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def hyperparameters(**changes: Any) -> ResolvedHyperparameters:
+    return ResolvedHyperparameters(
+        n_epochs=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        prompt_loss_weight=0.1,
+        warmup_ratio=0.1,
+        weight_decay=0.01,
+        lr_schedule="cosine",
+        max_sequence_length=1024,
+        seed=42,
+    ).replace(**changes)
+
+
+def train_task(uid: str, **changes: Any) -> TrainTask:
+    return TrainTask(
+        run=RunRef(namespace="team", name="tiny", uid=uid, output=f"s3://{BUCKET}/out"),
+        attempt=1,
+        base=BaseModelRef(
+            name="ada",
+            root="ada",
+            uri=f"s3://{BUCKET}/models/tiny",
+            pretraining_learning_rate=1e-3,
+            context_length=1024,
+        ),
+        organization="Your Org",
+        suffix="custom model name",
+        hyperparameters=hyperparameters(),
+        training_examples=40,
+        training_file="s3://tests/train.jsonl",
+        nodes=2,
+        processes_per_node=1,
+        accelerator="cpu",
+        zero_stage=1,
+        master_host="127.0.0.1",
+        master_port=free_port(),
+        progress_port=free_port(),
+    ).replace(**changes)
+
+
+def pod_environment(**added: str) -> dict[str, str]:
+    path = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer"))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **added}
+
+
+@dataclass
+class Pod:
+    """`python -m finetune_trainer` as the container runs it."""
+
+    process: "subprocess.Popen[str]"
+    folder: Path
+    node_rank: int
+
+    @classmethod
+    def start(cls, task: TrainTask, node_rank: int, folder: Path) -> "Pod":
+        folder.mkdir(parents=True)
+        if node_rank:  # all pods share one machine here
+            task = task.replace(progress_port=free_port())
+        environment = pod_environment(
+            FINETUNE_TASK=task.to_json(), JOB_COMPLETION_INDEX=str(node_rank)
+        )
+        command = [
+            *(sys.executable, "-m", "finetune_trainer"),
+            *("--work-folder", str(folder / "work")),
+            *("--termination-log", str(folder / "termination-log")),
+        ]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
+            )
+        return cls(process, folder, node_rank)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def worker(self) -> int:
+        """The process id of its only worker; 0 before it runs."""
+        path = self.folder / "work" / "worker-0.pid"
+        return int(path.read_text()) if path.exists() else 0
+
+    def wait(self, seconds: float = 120) -> int:
+        return self.process.wait(seconds)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        path = self.folder / "termination-log"
+        return Outcome.parse(path.read_text()) if path.exists() else None
+
+
+def start_pods(task: TrainTask, folder: Path) -> list[Pod]:
+    return [Pod.start(task, rank, folder / f"pod-{rank}") for rank in range(task.nodes)]
+
+
+def checkpoint_steps(storage: Storage, task: TrainTask) -> list[int]:
+    entries = storage.list(task.run.layout.checkpoints)
+    complete = [entry.key for entry in entries if entry.key.endswith(MANIFEST)]
+    return sorted(int(key.split("/")[-2].removeprefix("step-")) for key in complete)

@@ -1,0 +1,137 @@
+"""Which examples a step trains on, and how they are spread over ranks and micro-batches. Pure.
+
+A step's examples follow from (seed, epoch, step) alone: never from the number of ranks, and
+without replaying what came before. How they are spread only decides how long the step takes: every
+rank gets the same number of micro-batches (a collective waits for all), examples of like length
+share one (padding costs as much as tokens do), and the busiest rank has as little to do as can be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_data.dataset import TokenSplit
+
+Tokens = npt.NDArray[np.int64]
+Roles = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
+MicroBatches = list[list[int]]  # of one rank: positions in the step's examples; [] is a padding row
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a micro-batch may hold, and what it costs besides its tokens."""
+
+    slots: int  # tokens and padding of one micro-batch; a single longer example is let through
+    overhead: int  # tokens that could be computed in the time one more micro-batch takes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One micro-batch: `[rows, width]`, padded on the right with token 0 and role 0."""
+
+    tokens: Tokens
+    roles: Roles
+
+
+@lru_cache(maxsize=2)
+def epoch_order(examples: int, seed: int, epoch: int) -> Indices:
+    """Every example once. From the generator's raw bits, which NumPy keeps stable over versions."""
+    keys = np.random.Philox(key=[seed, epoch]).random_raw(examples)
+    return np.argsort(keys, kind="stable")
+
+
+def step_examples(examples: int, batch_size: int, seed: int, step: int) -> Indices:
+    """The examples of step `step` (from 1); the last step of an epoch takes what is left."""
+    epoch, index = divmod(step - 1, -(-examples // batch_size))
+    return epoch_order(examples, seed, epoch)[index * batch_size : (index + 1) * batch_size]
+
+
+def validation_examples(examples: int, batch_size: int, turn: int) -> Indices:
+    """The batch of the validation file for the `turn`th look at it, going round and round."""
+    index = turn % -(-examples // batch_size)
+    return np.arange(index * batch_size, min(examples, (index + 1) * batch_size))
+
+
+def spread(lengths: Sequence[int], ranks: int, costs: Costs) -> list[MicroBatches]:
+    """Each rank's micro-batches, the longest first: runs of the examples sorted by length.
+
+    More micro-batches pad less and cost more overhead: the number with the shortest time wins.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    widths = [max(2, lengths[i]) for i in order]
+    best: list[list[range]] = []
+    best_time = -1
+    worse = 0
+    for each in range(1, len(lengths) + 1):
+        runs = _runs(widths, ranks * each, costs.slots)
+        if runs is None:
+            continue
+        shares = _shares(runs, widths, ranks, each)
+        time = max(_slots(share, widths) for share in shares) + each * costs.overhead
+        if best_time < 0 or time < best_time:
+            best, best_time, worse = shares, time, 0
+        else:
+            worse += 1
+        if worse == 4 or each * costs.overhead >= best_time or ranks * each >= len(lengths):
+            break
+    each = max(len(share) for share in best)
+    return [
+        [[order[i] for i in run] for run in share] + [[]] * (each - len(share)) for share in best
+    ]
+
+
+def _runs(widths: list[int], at_most: int, slots: int) -> list[range] | None:
+    """Cut the descending widths into runs so that the largest is as small as it can be."""
+    low, high = widths[0], min(max(slots, widths[0]), widths[0] * len(widths))
+    if (found := _cut(widths, high, at_most)) is None:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if (runs := _cut(widths, middle, at_most)) is None:
+            low = middle + 1
+        else:
+            high, found = middle, runs
+    return found
+
+
+def _cut(widths: list[int], slots: int, at_most: int) -> list[range] | None:
+    runs: list[range] = []
+    start = 0
+    while start < len(widths):
+        if len(runs) == at_most:
+            return None
+        stop = min(len(widths), start + max(1, slots // widths[start]))
+        runs.append(range(start, stop))
+        start = stop
+    return runs
+
+
+def _shares(runs: list[range], widths: list[int], ranks: int, each: int) -> list[list[range]]:
+    """The largest run first, always to the rank with the least to do that has room for one more."""
+    shares: list[list[range]] = [[] for _ in range(ranks)]
+    load = [0] * ranks
+    for run in sorted(runs, key=lambda run: (-len(run) * widths[run[0]], run[0])):
+        rank = min((r for r in range(ranks) if len(shares[r]) < each), key=lambda r: (load[r], r))
+        shares[rank].append(run)
+        load[rank] += len(run) * widths[run[0]]
+    return shares
+
+
+def _slots(share: list[range], widths: list[int]) -> int:
+    return sum(len(run) * widths[run[0]] for run in share)
+
+
+def assemble(split: TokenSplit, examples: Sequence[int]) -> Rows:
+    """The rows of a micro-batch; without examples one row that weighs nothing."""
+    rows = [split.example(int(index)) for index in examples]
+    width = max([2, *(len(tokens) for tokens, _ in rows)])
+    tokens = np.zeros((max(1, len(rows)), width), np.int64)
+    roles = np.zeros((max(1, len(rows)), width), np.uint8)
+    for row, (ids, marks) in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+        roles[row, : len(marks)] = marks
+    return Rows(tokens, roles)

@@ -1,0 +1,67 @@
+"""Getting a rank ready: libraries, data, model, and how much a micro-batch may hold."""
+
+import gc
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api.layout import MANIFEST
+from finetune_api.tasks import TrainTask
+from finetune_data.dataset import Dataset, DatasetManifest, open_dataset
+from finetune_trainer.batches import Costs
+from finetune_trainer.engine import Precision
+from finetune_trainer.work import WorkFolder
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+LOGIT_BYTES = {"cpu": 256 * 2**20, "nvidia": 2 * 2**30}  # fp32 logits of one micro-batch, about
+SLOTS_LEAST, SLOTS_MOST = 1024, 16384
+
+
+def import_libraries() -> None:
+    """What takes seconds, while the launcher downloads."""
+    gc.disable()  # nothing here is garbage, and looking for it is a quarter of the time
+    import deepspeed
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    deepspeed.logger.setLevel("WARNING")
+    # of torch about DeepSpeed's calls, once for each kind of call
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+
+def read_dataset(work: WorkFolder) -> Dataset:
+    """Fetched and checked by the launcher."""
+    manifest = DatasetManifest.model_validate_json((work.dataset / MANIFEST).read_text())
+    return open_dataset(work.dataset, manifest)
+
+
+def load_model(folder: Path, precision: Precision, *, checkpointing: bool) -> "Module":
+    """Safetensors only, and no code that came with the model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Module = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    gc.freeze()  # the libraries stay
+    gc.enable()
+    return model
+
+
+def micro_batch_costs(task: TrainTask, vocabulary: int) -> Costs:
+    """Logits are what grows: a micro-batch has as many tokens as they leave room for."""
+    slots = LOGIT_BYTES[task.accelerator] // (4 * vocabulary)
+    overhead = 2048 if task.accelerator == "nvidia" else 24
+    if task.zero_stage >= 2:
+        overhead = max(overhead, 512)  # every micro-batch moves gradients or weights
+    return Costs(slots=min(SLOTS_MOST, max(SLOTS_LEAST, slots)), overhead=overhead)

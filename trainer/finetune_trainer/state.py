@@ -1,0 +1,48 @@
+"""How far a run is: what a resumed attempt must know besides weights and moments."""
+
+from pydantic import Field
+
+from finetune_api.outcome import EpochMetrics
+from finetune_api.wire import Stored
+from finetune_trainer.loss import Totals
+
+
+class TrainingState(Stored):
+    """After `step` steps. Everything random follows from (seed, step), so it is not in here."""
+
+    step: int = 0
+    trained_tokens: int = 0  # repeats counted, padding not
+    trained_examples: int = 0
+    epoch_objective: float = 0  # Σ w·nll and Σ w of the epoch that runs
+    epoch_weight: float = 0
+    completed_epochs: list[EpochMetrics] = Field(default_factory=list)
+
+    def after_step(self, totals: Totals, tokens: int, examples: int) -> "TrainingState":
+        """One optimiser step further."""
+        return self.replace(
+            step=self.step + 1,
+            trained_tokens=self.trained_tokens + tokens,
+            trained_examples=self.trained_examples + examples,
+            epoch_objective=self.epoch_objective + totals.objective,
+            epoch_weight=self.epoch_weight + totals.weight,
+        )
+
+    def after_epoch(
+        self, epoch: int, validation: Totals | None, learning_rate: float
+    ) -> "TrainingState":
+        """The epoch's loss is Σ w·nll / Σ w over all its steps."""
+        weight = self.epoch_weight
+        metrics = EpochMetrics(
+            epoch=epoch,
+            step=self.step,
+            training_loss=self.epoch_objective / weight if weight else None,
+            validation_loss=validation.loss if validation else None,
+            validation_sequence_accuracy=validation.sequence_accuracy if validation else None,
+            validation_token_accuracy=validation.token_accuracy if validation else None,
+            learning_rate=learning_rate,
+        )
+        return self.replace(
+            epoch_objective=0.0,
+            epoch_weight=0.0,
+            completed_epochs=[*self.completed_epochs, metrics],
+        )

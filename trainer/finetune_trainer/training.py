@@ -1,0 +1,136 @@
+"""The training: the same steps whatever the number of ranks, and after any number of restarts."""
+
+import contextlib
+import gc
+import math
+from dataclasses import dataclass
+
+from finetune_api.outcome import Outcome
+from finetune_api.tasks import TrainTask
+from finetune_data.storage import Storage, StorageError
+from finetune_trainer import provenance, startup
+from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer.engine import Engine, Place, Precision, connect
+from finetune_trainer.failures import Preempted, nan_loss
+from finetune_trainer.progress import Progress
+from finetune_trainer.publish import publish
+from finetune_trainer.report import Reporter
+from finetune_trainer.schedule import learning_rate
+from finetune_trainer.state import TrainingState
+from finetune_trainer.stepping import Evaluation, Stepper
+from finetune_trainer.stop import Stop
+from finetune_trainer.work import WorkFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that stays the same while a run goes on."""
+
+    task: TrainTask
+    engine: Engine
+    stepper: Stepper
+    evaluation: Evaluation | None
+    checkpoints: Checkpoints
+    reporter: Reporter
+    stop: Stop
+
+    def rate(self, step: int) -> float:
+        parameters = self.task.hyperparameters
+        return learning_rate(
+            step,
+            steps=parameters.steps(self.task.training_examples),
+            peak=parameters.learning_rate,
+            warmup_ratio=parameters.warmup_ratio,
+            schedule=parameters.lr_schedule,
+        )
+
+
+def train(run: Run, state: TrainingState) -> TrainingState:
+    """All steps after `state`: rows, evaluations, and a checkpoint at each epoch's end."""
+    steps_per_epoch = run.task.hyperparameters.steps_per_epoch(run.task.training_examples)
+    steps = steps_per_epoch * run.task.hyperparameters.n_epochs
+    while state.step < steps:
+        step, rate = state.step + 1, run.rate(state.step + 1)
+        totals, batch, is_stopping = run.stepper.accumulate(step, stop=run.stop.is_asked)
+        norm = run.engine.step(rate)
+        if not math.isfinite(totals.objective):
+            raise nan_loss(step, "loss", rate)
+        if not math.isfinite(norm):
+            raise nan_loss(step, "gradient", rate)
+        state = state.after_step(totals, batch.tokens, batch.examples)
+        is_epoch_end = step % steps_per_epoch == 0
+        validation = None
+        if run.evaluation is not None:
+            if is_epoch_end:
+                run.reporter.evaluating()
+            validation = run.evaluation.after(step, whole=is_epoch_end)
+        if is_epoch_end:
+            state = state.after_epoch(step // steps_per_epoch, validation, rate)
+        run.reporter.stepped(state, totals, validation, rate, norm)
+        if is_epoch_end or is_stopping:
+            run.reporter.upload()  # no checkpoint without the rows up to it
+            run.checkpoints.save(state)
+            run.reporter.saved(state)
+        if is_stopping and step < steps:
+            raise Preempted(step, step)
+    return state
+
+
+def run_worker(
+    task: TrainTask, place: Place, work: WorkFolder, progress: Progress, stop: Stop
+) -> Outcome | None:
+    """One rank's life, from the imports to the published model. Rank 0 gets the outcome."""
+    precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
+    storage = Storage.from_environment()
+    progress.update(steps=task.hyperparameters.steps(task.training_examples))
+    progress.update(epochs=task.hyperparameters.n_epochs)
+    startup.import_libraries()
+    base = work.wait_for_base_model()
+    dataset = startup.read_dataset(work)
+    model = startup.load_model(base, precision, checkpointing=task.accelerator == "nvidia")
+    progress.update(detail="waiting for the other ranks")
+    connect(task.accelerator)
+    engine = Engine(
+        model,
+        place,
+        zero_stage=task.zero_stage,
+        precision=precision,
+        weight_decay=task.hyperparameters.weight_decay,
+        offload=task.offload,
+    )
+    costs = startup.micro_batch_costs(task, vocabulary=int(model.config.vocab_size))
+    checkpoints = Checkpoints(task.run.layout, storage, engine, work.checkpoint, task.attempt)
+    progress.update(detail="looking for a checkpoint")
+    state = checkpoints.restore()
+    reporter = Reporter(task, place, progress, storage, has_validation=bool(dataset.validation))
+    if place.rank == 0:
+        provenance.write(task, dataset.manifest, precision, storage)
+    reporter.start(state)
+    gc.collect()
+    gc.freeze()
+    run = Run(
+        task=task,
+        engine=engine,
+        stepper=Stepper(task, engine, dataset.train, costs),
+        evaluation=Evaluation(task, engine, dataset.validation, costs)
+        if dataset.validation
+        else None,
+        checkpoints=checkpoints,
+        reporter=reporter,
+        stop=stop,
+    )
+    try:
+        state = train(run, state)
+    except BaseException:
+        with contextlib.suppress(StorageError):
+            reporter.close()  # the rows so far; what went wrong is said by the exception
+        raise
+    reporter.close()
+    reporter.publishing("gathering the model")
+    outcome = publish(
+        task, state, engine, storage, base=base, folder=work.model, progress=reporter.publishing
+    )
+    if outcome is not None:
+        provenance.write(task, dataset.manifest, precision, storage, outcome.trained)
+    engine.barrier()  # the others stay until rank 0 has published
+    return outcome
