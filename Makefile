@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export PYTHONPATH := api:operator:data:trainer:.
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## a real cluster, two fine-tunes on it, and what came out (cold 25 minutes, then 6)
 	@$(PYTHON) -m examples.demo
