@@ -89,20 +89,18 @@ def up() -> None:
 
 
 def down(*, with_images: bool = False) -> None:
-    """Stops everything and removes its traces; with `with_images` the image store and the
-    registry's content too.
-    """
+    """Stops everything and removes its traces; `with_images` also what the next `up` would keep."""
     packages.extend_path()
     if os.geteuid() != 0 and paths.STATE.exists():
         raise ClusterError("a cluster runs here as root: take it down with sudo")
     with _lock():
         alive = instance.running()
         was_running = bool(alive)
-        keepers = [alive.pop(name) for name in KEEPERS if name in alive]
+        keepers = {name: alive.pop(name) for name in KEEPERS if name in alive}
         processes.kill(alive.values())
-        if keepers:
+        if "containerd" in keepers:
             containers.forget(instance.node_settings())
-        processes.stop(keepers)
+        processes.stop(keepers.values())
         removed = leftovers.remove()
         if with_images:
             containers.remove_images()

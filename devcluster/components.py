@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devcluster import files
 from devcluster.credentials import LOOPBACK, Credentials
 from devcluster.probes import HttpProbe, Probe
 
@@ -64,8 +65,7 @@ class ControlSettings:
 
 
 def write_control_files(settings: ControlSettings) -> None:
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    (settings.folder / "audit-policy.yaml").write_text(AUDIT_POLICY)
+    files.write_all(settings.folder, {"audit-policy.yaml": AUDIT_POLICY})
 
 
 def etcd(settings: ControlSettings) -> Component:

@@ -14,10 +14,11 @@ from devcluster.node import NodeSettings
 from devcluster.probes import wait_until
 
 PAUSE_ARCHIVE = "pause.tar"
+CTR_FLAGS = ("--namespace", "k8s.io", "--connect-timeout", "5s")
 
 
 class ContainerError(Exception):
-    """containerd refused; the message is ctr's own."""
+    """containerd can't be made ready, or its content not removed; the message says why."""
 
 
 def write_pause_image() -> None:
@@ -35,14 +36,16 @@ def prepare(settings: NodeSettings, containerd: Component) -> None:
         processes.stop([instance.running()["containerd"]])
         instance.start(containerd)
         wait_until(containerd.probe.is_healthy, containerd.ready_seconds)
-    _ctr(settings, "images", "import", str(paths.STATE / PAUSE_ARCHIVE))
+    imported = _ctr(settings, "images", "import", str(paths.STATE / PAUSE_ARCHIVE))
+    if imported.returncode != 0:
+        raise ContainerError(f"the sandbox image is refused: {imported.stderr.strip()}")
 
 
 def forget(settings: NodeSettings) -> None:
-    """Ends every container and removes it with its snapshot from containerd's records."""
-    if not gotools.binary("ctr").exists():
-        # The checkout moved to other versions while the cluster ran; the next start forgets them.
-        return
+    """Ends every container and removes it with its snapshot from containerd's records.
+
+    Whatever containerd says to it: if it can't now, the next start does it.
+    """
     names = _listed(settings)
     for folder in cgroups.own_folders():
         for pid in cgroups.processes(folder):
@@ -51,11 +54,11 @@ def forget(settings: NodeSettings) -> None:
                 process.send(signal.SIGKILL)
     wait_until(lambda: not any(map(cgroups.processes, cgroups.own_folders())), timeout=5)
     if names:
-        _ctr(settings, "containers", "delete", *names, check=False)
-    table = _ctr(settings, "sandboxes", "list").splitlines()[1:]
+        _ctr(settings, "containers", "delete", *names)
+    table = _ctr(settings, "sandboxes", "list").stdout.splitlines()[1:]
     if table:
         sandboxes = [line.split()[0] for line in table]
-        _ctr(settings, "sandboxes", "remove", "--force", *sandboxes, check=False)
+        _ctr(settings, "sandboxes", "remove", "--force", *sandboxes)
 
 
 def remove_images() -> None:
@@ -68,17 +71,13 @@ def remove_images() -> None:
 
 
 def _listed(settings: NodeSettings) -> list[str]:
-    return _ctr(settings, "containers", "list", "--quiet").split()
+    return _ctr(settings, "containers", "list", "--quiet").stdout.split()
 
 
-def _ctr(settings: NodeSettings, *arguments: str, check: bool = True) -> str:
-    command = [str(gotools.binary("ctr")), "--address", str(settings.containerd_socket)]
-    result = subprocess.run(
-        [*command, "--namespace", "k8s.io", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if check and result.returncode != 0:
-        raise ContainerError(f"ctr {' '.join(arguments[:2])}: {result.stderr.strip()}")
-    return result.stdout
+def _ctr(settings: NodeSettings, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    program = gotools.binary("ctr")
+    command = [str(program), "--address", str(settings.containerd_socket), *CTR_FLAGS, *arguments]
+    if not program.exists():
+        # The checkout moved to other versions while the cluster ran.
+        return subprocess.CompletedProcess(command, 127, "", "ctr is not built")
+    return subprocess.run(command, capture_output=True, text=True, check=False)

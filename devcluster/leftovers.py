@@ -89,9 +89,7 @@ def own_daemons() -> list[processes.Process]:
 
 
 def own_mounts(mountinfo: str, folders: list[Path]) -> list[str]:
-    """Mount points in or at one of the folders, the last mounted first, from the text of
-    /proc/self/mountinfo.
-    """
+    """Mount points in or at one of the folders, the last first, from /proc/self/mountinfo."""
     points = [_unescape(line.split()[4]) for line in mountinfo.splitlines() if line.strip()]
     ours = [
         point
@@ -110,11 +108,15 @@ def own_links(link_json: str) -> list[str]:
 
 
 def own_tables(listing: str) -> list[tuple[str, str]]:
-    """Our nft table and kube-proxy's, from `nft list tables`."""
-    ours = {("ip", network.NFT_TABLE), *KUBE_PROXY_TABLES}
+    """kube-proxy's nft tables and our own, from `nft list tables`.
+
+    kube-proxy's names are the same in every cluster. They are ours only beside our own table, which
+    is made before them and removed after them.
+    """
     lines = [line.split() for line in listing.splitlines()]
     tables = [(fields[1], fields[2]) for fields in lines if len(fields) == 3]
-    return [table for table in tables if table in ours]
+    own = ("ip", network.NFT_TABLE)
+    return [table for table in [*KUBE_PROXY_TABLES, own] if table in tables and own in tables]
 
 
 def remove() -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import paths
+from devcluster import files, paths
 from devcluster.components import Component
 from devcluster.credentials import LOOPBACK, Credentials
 from devcluster.images import PAUSE_IMAGE
@@ -40,7 +40,7 @@ class NodeSettings:
 
 
 def write_files(settings: NodeSettings) -> None:
-    files = {
+    texts = {
         "containerd.toml": containerd_config(settings),
         "cni/10-devcluster.conflist": cni_config(settings),
         f"certs.d/{LOOPBACK}:{paths.PORTS.registry}/hosts.toml": registry_hosts(),
@@ -48,10 +48,7 @@ def write_files(settings: NodeSettings) -> None:
         "kube-proxy.json": json.dumps(kube_proxy_config(settings), indent=1),
         "Corefile": corefile(settings),
     }
-    for name, text in files.items():
-        path = settings.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    files.write_all(settings.folder, texts)
 
 
 def containerd_config(settings: NodeSettings) -> str:

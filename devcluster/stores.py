@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster import paths
+from devcluster import files, paths
 from devcluster.components import Component
 from devcluster.credentials import LOOPBACK
 from devcluster.probes import HttpProbe
@@ -38,7 +38,7 @@ class StoreSettings:
 def write_files(settings: StoreSettings) -> None:
     for folder in (settings.folder / "s3", settings.folder / "s3-users", settings.registry_root):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (settings.folder / "registry.yaml").write_text(registry_config(settings))
+    files.write_all(settings.folder, {"registry.yaml": registry_config(settings)})
 
 
 def registry_config(settings: StoreSettings) -> str:

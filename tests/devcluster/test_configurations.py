@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import components, network, node, paths, stores
+from devcluster import components, files, network, node, paths, stores
 from devcluster.components import ControlSettings
 from devcluster.credentials import Credentials
 from devcluster.images import PAUSE_IMAGE
@@ -147,3 +147,12 @@ def test_pods_leave_the_machine_under_its_address() -> None:
     rules = network.nft_rules()
     assert f"table ip {paths.NAME}" in rules
     assert f'ip saddr {paths.POD_NETWORK} oifname != "{paths.BRIDGE}" masquerade' in rules
+
+
+def test_a_file_that_says_the_same_is_not_written_again(tmp_path: Path) -> None:
+    files.write_all(tmp_path, {"one/kube-proxy.json": "{}"})
+    written = (tmp_path / "one" / "kube-proxy.json").stat().st_mtime_ns
+    files.write_all(tmp_path, {"one/kube-proxy.json": "{}"})
+    assert (tmp_path / "one" / "kube-proxy.json").stat().st_mtime_ns == written
+    files.write_all(tmp_path, {"one/kube-proxy.json": "{ }"})
+    assert (tmp_path / "one" / "kube-proxy.json").read_text() == "{ }"

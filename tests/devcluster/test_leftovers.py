@@ -57,10 +57,14 @@ table ip6 kube-proxy
 table ip6 {paths.NAME}-of-another
 """
     assert leftovers.own_tables(listing) == [
-        ("ip", paths.NAME),
         ("ip", "kube-proxy"),
         ("ip6", "kube-proxy"),
+        ("ip", paths.NAME),
     ]
+
+
+def test_the_tables_of_another_cluster_are_left_alone() -> None:
+    assert leftovers.own_tables("table ip nat\ntable ip kube-proxy\ntable ip6 kube-proxy\n") == []
 
 
 @pytest.mark.parametrize(
