@@ -60,7 +60,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setup: the Python environment in $(VENV) (about a minute when nothing is cached)"
 	@command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates; }
-	@test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	@test -x $(VENV)/bin/pip || python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q 'uv==$(UV_VERSION)'
 	@$(VENV)/bin/uv pip install -q -p $(PYTHON) -r constraints.txt -c constraints.txt
 	@$(VENV)/bin/uv pip install -q -p $(PYTHON) --no-build-isolation --no-deps -e .

@@ -1,0 +1,206 @@
+"""The demo's parts, one after the other; each does what a person would do by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from examples.demo import base_model, cluster, dataset, report, samples, tokenizer
+from examples.demo.bucket import Bucket
+from examples.demo.cluster import NAMESPACE, ROOT, Cluster
+from examples.demo.follow import follow
+from examples.demo.terminal import DemoError, Terminal
+from finetune_api.finetune import FineTuneStatus
+
+HERE = Path(__file__).parent
+WORK = ROOT / ".demo"
+PARTS = 7
+PRETRAINING_RATE = 0.002  # the base FineTune's own: what a later multiplier multiplies
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A FineTune that succeeded."""
+
+    name: str
+    status: FineTuneStatus
+    results: report.Results
+
+
+def tell(terminal: Terminal) -> None:
+    """All of it. Raises DemoError when a part fails or a promise is not kept."""
+    WORK.mkdir(exist_ok=True)
+    with terminal.part(1, PARTS, "a Kubernetes cluster on this machine"):
+        place = start_cluster(terminal)
+    with terminal.part(2, PARTS, "the images: operator, prepare, trainer"):
+        images = build_images(terminal, place)
+    with terminal.part(3, PARTS, "the data and a model without any knowledge, to S3"):
+        bucket = Bucket(place.bucket, place.s3)
+        data = upload(terminal, place, bucket)
+    with terminal.part(4, PARTS, "the operator, with helm"):
+        install(terminal, place, images)
+    with terminal.part(5, PARTS, "FineTune base: reads the documentation"):
+        base = fine_tune(terminal, place, bucket, "base.yaml")
+    with terminal.part(6, PARTS, "FineTune classify: continues from it"):
+        model = base.status.fine_tuned_model
+        tuned = fine_tune(terminal, place, bucket, "classify.yaml", model)
+    with terminal.part(7, PARTS, "the published model, used"):
+        answers = use(terminal, bucket, tuned, data)
+    conclude(terminal, place, (base, tuned), measure(base, tuned, data), answers)
+
+
+def start_cluster(terminal: Terminal) -> Cluster:
+    """The development cluster, or the one that KUBECONFIG names."""
+    command = [sys.executable, "-m", "devcluster", "up"]
+    terminal.stream("the cluster's start", command, env=os.environ, cwd=ROOT)
+    return Cluster.find(os.environ)
+
+
+def build_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
+    """References by name, as the chart takes them. What is built already is not built again."""
+    out = WORK / "images.json"
+    command: list[str | Path] = [sys.executable, "-m", "images", "build"]
+    terminal.stream(
+        "building the images",
+        [*command, "--push", place.registry, "--out", out],
+        env=place.env,
+        cwd=ROOT,
+    )
+    found: dict[str, str] = json.loads(out.read_text())
+    return found
+
+
+def upload(terminal: Terminal, place: Cluster, bucket: Bucket) -> dataset.Dataset:
+    """Namespace and Secret, an empty corner of the bucket, then the files and the model in it."""
+    terminal.say("    reading the standard library's docstrings")
+    data = dataset.build_dataset()
+    terminal.say(
+        f"    {len(data.base):,} texts without a prompt; {len(data.training):,} functions to learn "
+        f"from, {len(data.validation)} to be"
+    )
+    terminal.say(f"    asked about, of {len(dataset.MODULES)} modules, none named in a prompt")
+    model = WORK / "ada-init"
+    tokenizer.write_tokenizer(dataset.seen_texts(data), model)
+    parameters = base_model.write_base_model(model)
+    terminal.say(f"    ada: {parameters / 1e6:.1f} million random numbers, its own tokenizer")
+    cluster_objects = cluster.namespace_objects(place.s3)
+    place.apply(cluster_objects[0])
+    place.apply(*cluster_objects[1:])
+    if place.crd_owner() is not None:
+        place.run("delete", "finetunes,models.finetune.dev", "--all", "--wait", "--timeout=2m")
+    if removed := bucket.empty():
+        terminal.say(f"    removed {removed} files of an earlier demo")
+    for name, rows in (
+        ("base.jsonl", data.base),
+        ("train.jsonl", data.training),
+        ("valid.jsonl", data.validation),
+    ):
+        address = bucket.put(name, dataset.jsonl(rows).encode())
+        terminal.say(f"    {address}")
+    for path in sorted(model.iterdir()):
+        bucket.put(f"ada-init/{path.name}", path.read_bytes())
+    terminal.say(f"    s3://{bucket.name}/demo/ada-init/")
+    return data
+
+
+def install(terminal: Terminal, place: Cluster, images: dict[str, str]) -> None:
+    """helm upgrade --install, and the Deployment is ready."""
+    values = cluster.chart_values(
+        images, place.bucket, rate=PRETRAINING_RATE, context=tokenizer.CONTEXT
+    )
+    path = WORK / "values.json"
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    command = place.helm_upgrade(path)
+    terminal.say(f"    {' '.join(command[:4])} ... --values={path.relative_to(ROOT)}")
+    terminal.stream("helm", [*command, "--hide-notes"], env=place.env, cwd=ROOT)
+
+
+def read_manifest(path: Path, bucket: str, model: str | None = None) -> dict[str, Any]:
+    """The FineTune as it stands in the file, for this bucket and this base model."""
+    text = path.read_text(encoding="utf-8").replace("s3://finetune/", f"s3://{bucket}/")
+    manifest: dict[str, Any] = yaml.safe_load(text)
+    manifest["metadata"]["namespace"] = NAMESPACE
+    if model is not None:
+        manifest["spec"]["model"] = model
+    return manifest
+
+
+def fine_tune(
+    terminal: Terminal, place: Cluster, bucket: Bucket, file: str, model: str | None = None
+) -> Finished:
+    """kubectl apply, what happens then, and its results.csv."""
+    manifest = read_manifest(HERE / file, place.bucket, model)
+    name = manifest["metadata"]["name"]
+    terminal.say(f"    kubectl apply -f examples/demo/{file}")
+    if model is not None:
+        terminal.say(f"    model: {model}")
+    place.apply(manifest)
+    status = follow(place, name, terminal)
+    table = next((uri for uri in status.result_files or [] if uri.endswith("results.csv")), None)
+    if not status.fine_tuned_model or not status.model_uri or table is None:
+        raise DemoError(f"FineTune {name} succeeded, but its status names no model or results.csv")
+    return Finished(name, status, report.Results.parse(bucket.read(table).decode()))
+
+
+def use(
+    terminal: Terminal, bucket: Bucket, tuned: Finished, data: dataset.Dataset
+) -> samples.Answers:
+    """Download the model and let it answer for every validation row."""
+    assert tuned.status.model_uri is not None
+    folder = WORK / "model"
+    for path in folder.glob("*"):
+        path.unlink()
+    size = bucket.download(tuned.status.model_uri, folder)
+    terminal.say(f"    downloaded {size / 1e6:.1f} MB from {tuned.status.model_uri}")
+    return samples.ask(folder, data.validation)
+
+
+def measure(base: Finished, tuned: Finished, data: dataset.Dataset) -> report.Claims:
+    """What came out, in the numbers that were promised; measured by the trainer."""
+    accuracies = tuned.results.measured("validation_sequence_accuracy")
+    return report.Claims(
+        base_loss=base.results.first_and_last("training_loss"),
+        loss=tuned.results.first_and_last("training_loss"),
+        accuracy=accuracies[-1] if accuracies else 0.0,
+        majority_share=data.majority_share,
+        rows=len(data.validation),
+    )
+
+
+def conclude(
+    terminal: Terminal,
+    place: Cluster,
+    runs: tuple[Finished, Finished],
+    claims: report.Claims,
+    answers: samples.Answers,
+) -> None:
+    """The report, and whether it holds what was promised."""
+    blocks = {
+        f"FineTune {run.name}": [
+            f"    {run.status.state}: {run.status.fine_tuned_model}",
+            *report.events_table(run.status.events),
+            *report.loss_lines(run.results),
+        ]
+        for run in runs
+    }
+    blocks |= {
+        "How good it is": report.accuracy_lines(claims, answers),
+        "Three completions of the published model": report.sample_lines(answers),
+        "Time": report.time_lines(terminal.parts),
+        "How to go on": report.next_lines(
+            place.kubeconfig, place.programs, NAMESPACE, is_own=place.is_own
+        ),
+    }
+    for title, lines in blocks.items():
+        terminal.say()
+        terminal.say(f"=== {title}")
+        for line in lines:
+            terminal.say(line)
+    if broken := report.broken_promises(claims):
+        raise DemoError("; ".join(broken))

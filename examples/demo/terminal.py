@@ -1,0 +1,122 @@
+"""What the person in front of the screen sees: parts with their time, and never a silent minute."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+WIDTH = 80
+QUIET_SECONDS = 15.0  # without output: then a line says that it is still at work
+LAST_LINES = 12
+
+
+class DemoError(Exception):
+    """One clear sentence: what did not work and, where known, what to do."""
+
+
+class Terminal:
+    """Headings, lines, one live line at the bottom where the output is a terminal."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, float]] = []
+        self._is_live = sys.stdout.isatty()
+        self._live = ""
+        self._live_at = 0.0
+
+    @contextmanager
+    def part(self, number: int, of: int, title: str) -> Iterator[None]:
+        """A heading, and how long what follows took."""
+        self.say()
+        self.say(f"{f'--- {number}/{of} {title} ':-<{WIDTH}}")
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.parts.append((title, time.monotonic() - begin))
+        self.say(f"    {clock(self.parts[-1][1])}")
+
+    def say(self, text: str = "") -> None:
+        """A line that stays."""
+        if self._live:
+            sys.stdout.write("\r\033[K")
+        sys.stdout.write(f"{text}\n{self._live}")
+        sys.stdout.flush()
+
+    def show(self, text: str, *, every: float = 10.0) -> None:
+        """The live line; where there is no terminal a line of its own once in `every` seconds."""
+        now = time.monotonic()
+        if self._is_live:
+            width = shutil.get_terminal_size((WIDTH, 24)).columns - 1
+            self._live = text[:width]
+            sys.stdout.write(f"\r\033[K{self._live}")
+            sys.stdout.flush()
+        elif now - self._live_at >= every:
+            self._live_at = now
+            self.say(text)
+
+    def end_live(self) -> None:
+        """The live line is done with."""
+        if self._live:
+            sys.stdout.write("\r\033[K")
+            sys.stdout.flush()
+        self._live = ""
+        self._live_at = 0.0
+
+    def stream(
+        self, what: str, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path
+    ) -> None:
+        """Run a command and show its lines. Raises DemoError, with its last line, when it fails."""
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            text=True,
+            errors="replace",
+        )
+        lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+        last: list[str] = []
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=QUIET_SECONDS)
+                except queue.Empty:
+                    self.say(f"    ... {what}: still at work ({clock(time.monotonic() - begin)})")
+                    continue
+                if line is None:
+                    break
+                last = [*last[1 - LAST_LINES :], line]
+                self.say(f"    {line}")
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            code = process.wait()
+        if code != 0:
+            said = next((line for line in reversed(last) if line.strip()), "it said nothing")
+            raise DemoError(f"{what} failed (exit code {code}): {said.strip()}")
+
+
+def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            lines.put(line.rstrip())
+    lines.put(None)
+
+
+def clock(seconds: float) -> str:
+    """83 -> '1 min 23 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
