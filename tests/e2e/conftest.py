@@ -15,6 +15,7 @@ import boto3
 import pytest
 import yaml
 
+from examples.demo.cluster import Cluster as Place
 from tests.support.kubectl import Kubectl, RefusedError, until
 from tests.support.tiny_model import CONTEXT, make_tiny_model
 
@@ -26,33 +27,41 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Cluster:
-    """What `devcluster info` says, and the images in its registry."""
+    """The cluster and the stores, found as the demo finds them, and the images that were pushed."""
 
-    info: dict[str, Any]
+    place: Place
     images: dict[str, str]
+    audit_log: Path | None  # devcluster's; nobody else's can be read from here
 
     @property
     def kubectl(self) -> Kubectl:
-        return Kubectl(f"{self.info['bin']}/kubectl", self.info["kubeconfig"])
+        return Kubectl(f"{self.place.programs}/kubectl", self.place.kubeconfig)
 
     @property
     def s3(self) -> Any:
-        found = self.info["s3"]
+        found = self.place.s3
         return boto3.client(
             "s3",
-            endpoint_url=found["endpoint"],
-            region_name=found["region"],
-            aws_access_key_id=found["accessKey"],
-            aws_secret_access_key=found["secretKey"],
+            endpoint_url=found.get("AWS_ENDPOINT_URL"),
+            region_name=found.get("AWS_REGION"),
+            aws_access_key_id=found["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=found["AWS_SECRET_ACCESS_KEY"],
         )
 
     @property
     def bucket(self) -> str:
-        return str(self.info["s3"]["bucket"])
+        return self.place.bucket
+
+    def of_this_machine(self) -> Path:
+        """The audit log; skips where the cluster is somebody else's."""
+        if self.audit_log is None:
+            pytest.skip("needs devcluster: reads its audit log or its processes")
+        return self.audit_log
 
     def helm(self, *arguments: str) -> str:
         done = subprocess.run(
-            [f"{self.info['bin']}/helm", "--kubeconfig", self.info["kubeconfig"], *arguments],
+            [f"{self.place.programs}/helm", *arguments],
+            env=self.place.env,
             capture_output=True,
             text=True,
             timeout=300,
@@ -72,14 +81,14 @@ def _run(*arguments: str) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and "KUBECONFIG" not in os.environ:
         pytest.fail("the cluster tests need root: they run containers")
-    os.environ.pop("KUBECONFIG", None)
     _run("devcluster", "up")
-    info = json.loads(_run("devcluster", "info"))
+    place = Place.find(os.environ)
+    log = json.loads(_run("devcluster", "info"))["auditLog"]
     out = tmp_path_factory.mktemp("images") / "images.json"
-    _run("images", "build", "--push", info["registry"], "--out", str(out))
-    return Cluster(info, json.loads(out.read_text()))
+    _run("images", "build", "--push", place.registry, "--out", str(out))
+    return Cluster(place, json.loads(out.read_text()), Path(log) if log else None)
 
 
 class Team:
@@ -101,22 +110,16 @@ class Team:
                 "metadata": {"name": self.name, "labels": labels},
             }
         )
-        found = self.cluster.info["s3"]
-        self.secret("finetune-s3", found["accessKey"], found["secretKey"])
+        self.secret("finetune-s3")
 
-    def secret(self, name: str, access_key: str, secret_key: str) -> None:
-        found = self.cluster.info["s3"]
+    def secret(self, name: str, **changes: str) -> None:
+        """The S3 credentials, some of them changed."""
         self.kubectl.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "metadata": {"name": name},
-                "stringData": {
-                    "AWS_ACCESS_KEY_ID": access_key,
-                    "AWS_SECRET_ACCESS_KEY": secret_key,
-                    "AWS_ENDPOINT_URL": found["endpoint"],
-                    "AWS_REGION": found["region"],
-                },
+                "stringData": self.cluster.place.s3 | changes,
             }
         )
 

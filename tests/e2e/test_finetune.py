@@ -27,8 +27,7 @@ def rows_of(team: Team, status: dict) -> list[dict[str, str]]:  # type: ignore[t
 
 
 def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> None:
-    audit = Path(cluster.info["auditLog"])
-    start = audit.stat().st_size
+    start = cluster.audit_log.stat().st_size if cluster.audit_log else 0
     team.kubectl.apply(
         finetune(
             name,
@@ -77,7 +76,7 @@ def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> Non
     assert "Uploaded model:" in described
 
     user = f"system:serviceaccount:{team.name}:finetune-operator"
-    writes = writes_by(audit, user, team.name, start)
+    writes = writes_by(cluster.of_this_machine(), user, team.name, start)
     progress_writes = 1 + (_seconds(status) // 10)
     assert writes["create jobs"] == 2
     assert writes["create services"] == writes["create models"] == 1
@@ -115,7 +114,10 @@ def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, nam
     assert took.total_seconds() < 60
 
 
-def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(team: Team, name: str) -> None:
+def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(
+    team: Team, cluster: Cluster, name: str
+) -> None:
+    cluster.of_this_machine()
     team.kubectl.apply(
         finetune(
             name,
@@ -255,9 +257,9 @@ def test_a_file_that_is_not_there_is_named(team: Team, name: str, cluster: Clust
     assert "no-such-file.jsonl" in status["error"]["message"]
 
 
-def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str, cluster: Cluster) -> None:
+def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str) -> None:
     secret_key = "wrong" * 8
-    team.secret("wrong", cluster.info["s3"]["accessKey"], secret_key)
+    team.secret("wrong", AWS_SECRET_ACCESS_KEY=secret_key)
     uri = team.put("any.jsonl", jsonl(4))
     storage = {"secretName": "wrong"}
     team.kubectl.apply(
@@ -295,8 +297,7 @@ def test_a_missing_secret_is_explained_and_heals(team: Team, name: str) -> None:
         )
     )
     until(lambda: 'secret "late" not found' in team.kubectl.status(name).get("message", ""), 60)
-    found = team.cluster.info["s3"]
-    team.secret("late", found["accessKey"], found["secretKey"])
+    team.secret("late")
     status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=120)
     assert status["reason"] == "DryRun"
 
