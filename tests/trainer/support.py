@@ -62,7 +62,7 @@ def random_examples(count: int, seed: int, longest: int = 24) -> list[Example]:
     return examples
 
 
-def tiny_llama(seed: int = 0) -> Any:
+def tiny_llama(seed: int = 0, *, tied: bool = False) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -78,6 +78,7 @@ def tiny_llama(seed: int = 0) -> Any:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
+        tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
 
@@ -87,7 +88,7 @@ def save_tiny_llama(folder: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
-    tiny_llama().save_pretrained(folder)
+    tiny_llama(tied=True).save_pretrained(folder)
     words = {f"w{i}": i for i in range(VOCABULARY)}
     Tokenizer(WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "w2"}

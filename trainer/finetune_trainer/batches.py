@@ -25,7 +25,7 @@ MicroBatches = list[list[int]]  # of one rank: positions in the step's examples;
 class Costs:
     """What a micro-batch may hold, and what it costs besides its tokens."""
 
-    slots: int  # tokens and padding of one micro-batch; a single longer example is let through
+    slots: int  # tokens and padding of one micro-batch, or the longest example's if that is more
     overhead: int  # tokens that could be computed in the time one more micro-batch takes
 
 
@@ -66,18 +66,20 @@ def spread(lengths: Sequence[int], ranks: int, costs: Costs) -> list[MicroBatche
     best: list[list[range]] = []
     best_time = -1
     worse = 0
-    for each in range(1, len(lengths) + 1):
+    room = ranks * max(costs.slots, widths[0])
+    each = max(1, sum(widths) // room)
+    while True:
         runs = _runs(widths, ranks * each, costs.slots)
-        if runs is None:
-            continue
-        shares = _shares(runs, widths, ranks, each)
-        time = max(_slots(share, widths) for share in shares) + each * costs.overhead
-        if best_time < 0 or time < best_time:
-            best, best_time, worse = shares, time, 0
-        else:
-            worse += 1
-        if worse == 4 or each * costs.overhead >= best_time or ranks * each >= len(lengths):
-            break
+        if runs is not None:
+            shares = _shares(runs, widths, ranks, each)
+            time = max(_slots(share, widths) for share in shares) + each * costs.overhead
+            if best_time < 0 or time < best_time:
+                best, best_time, worse = shares, time, 0
+            else:
+                worse += 1
+            if worse == 4 or each * costs.overhead >= best_time or ranks * each >= len(lengths):
+                break
+        each = max(each + 1, each * 6 // 5)
     each = max(len(share) for share in best)
     return [
         [[order[i] for i in run] for run in share] + [[]] * (each - len(share)) for share in best

@@ -7,7 +7,7 @@ Safetensors and JSON: nothing here is unpickled.
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -191,14 +191,13 @@ def shard_name(rank: int, ranks: int) -> str:
     return f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
 
 
-def share(sizes: Iterable[int], ranks: int) -> list[int]:
-    """The rank that writes each parameter: always the one with the least so far."""
+def share(sizes: Sequence[int], ranks: int) -> list[int]:
+    """The rank that writes each parameter: the largest first, to the one with the least so far."""
     load = [0] * ranks
-    owners = []
-    for size in sizes:
-        owner = min(range(ranks), key=lambda rank: (load[rank], rank))
-        load[owner] += size
-        owners.append(owner)
+    owners = [0] * len(sizes)
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        owners[index] = min(range(ranks), key=lambda rank: (load[rank], rank))
+        load[owners[index]] += sizes[index]
     return owners
 
 

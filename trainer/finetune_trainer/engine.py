@@ -287,7 +287,9 @@ class Engine:
             flat = functional.pad(whole.flatten(), (0, piece * self.place.ranks - whole.numel()))
             return flat.narrow(0, piece * self.place.rank, piece)
 
-        parameter.ds_tensor.data.copy_(mine(weights).to(parameter.ds_tensor.dtype))
+        parameter.ds_tensor.data.copy_(mine(weights))
+        if parameter.data.numel() == weights.numel():  # a small one, which every rank keeps whole
+            parameter.data.copy_(weights)
         safe_set_local_fp32_param(parameter, mine(weights))
         for key in MOMENTS:
             safe_set_local_optimizer_state(parameter, mine(moments[key]), key)

@@ -5,6 +5,7 @@ import traceback
 from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
 from finetune_data.failures import FailureError
+from finetune_trainer.autopsy import ECHO
 
 LOG_LINES = 10
 
@@ -80,7 +81,7 @@ def explain(error: BaseException, rank: int) -> Failure:
             code=Reason.RANK_CRASHED,
             message=f"rank {rank} lost the connection to another rank: "
             + _first_line(error).split(". ")[0],
-            hint="the cause is on the rank that ended first",
+            hint=ECHO,
             rank=rank,
             exit_code=1,
             log=log,

@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,8 @@ from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
 from finetune_data.termination import finish
 from finetune_trainer import torchrun
+from finetune_trainer.autopsy import Scene, find_cause
+from finetune_trainer.failures import explain
 from finetune_trainer.fetch import Fetch
 from finetune_trainer.publish import find_published
 from finetune_trainer.work import WorkFolder
@@ -88,6 +91,9 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
         return _watch(task, node_rank, work, fetch, stop)
     except FailureError as error:
         return _failed(error.failure.replace(rank=first_rank))
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(explain(error, first_rank))
 
 
 def _watch(
@@ -101,7 +107,7 @@ def _watch(
     code = None
     try:
         for _ in torchrun.ticks(POLL_SECONDS):
-            if (code := child.poll()) is not None:
+            if (code := child.poll(work.worker_ids)) is not None:
                 break
             if fetch.error is not None:
                 raise fetch.error
@@ -111,31 +117,24 @@ def _watch(
                     break
     finally:
         child.kill()
+    outcomes = work.read_outcomes()
     if code == 0:
-        return next(iter(work.read_outcomes()), None)
-    failures = [found.failure for found in work.read_outcomes() if found.failure is not None]
-    if failures:
-        return _failed(failures[0])
-    first_rank = node_rank * task.processes_per_node
-    if stop.is_asked:
-        return _failed(
-            Failure(
-                code=Reason.POD_LOST,
-                message="the pod was asked to stop (SIGTERM) before the training could start",
-                rank=first_rank,
-                exit_code=EXIT_PREEMPTED,
-            )
-        )
-    death = child.death or torchrun.Death(0, code if code is not None else 1)
-    return _failed(
-        torchrun.explain_death(
-            death,
-            first_rank + death.local_rank,
-            child.log,
-            killed_for_memory=death.exit_code == -signal.SIGKILL
-            and torchrun.memory_kills() > memory_kills,
-        )
+        return next(iter(outcomes.values()), None)
+    scene = Scene(
+        first_rank=node_rank * task.processes_per_node,
+        log=child.log,
+        was_out_of_memory=torchrun.memory_kills() > memory_kills,
+        has_killed=child.has_killed,
     )
+    said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
+    cause = find_cause(child.deaths, said, scene)
+    if cause is not None:
+        return _failed(cause)
+    if stop.is_asked:
+        message = "the pod was asked to stop (SIGTERM) before the training could start"
+        return _failed(Failure(code=Reason.POD_LOST, message=message, exit_code=EXIT_PREEMPTED))
+    message = f"torchrun ended with exit code {code} and did not say why"
+    return _failed(Failure(code=Reason.RANK_CRASHED, message=message, log=child.log))
 
 
 def _pass_on(work: WorkFolder) -> bool:

@@ -91,6 +91,7 @@ class _Gauges:
 class _Handler(BaseHTTPRequestHandler):
     progress: Progress
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds; for a connection that nobody uses
 
     def do_GET(self) -> None:
         status, kind = HTTPStatus.OK, "application/json"

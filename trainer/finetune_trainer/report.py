@@ -29,11 +29,11 @@ class Reporter:
     ) -> None:
         self._steps = task.hyperparameters.steps(task.training_examples)
         self._steps_per_epoch = task.hyperparameters.steps_per_epoch(task.training_examples)
-        self._is_first = place.rank == 0
+        self._speaks = place.local_rank == 0  # every pod's log tells how far it is
         self._progress = progress
         self._results = (
             Results(task.run.layout.results, storage, has_validation=has_validation)
-            if self._is_first
+            if place.rank == 0
             else None
         )
         self._recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS + 1)
@@ -136,6 +136,10 @@ class Reporter:
     def evaluating(self) -> None:
         self._progress.update(stage="evaluating", detail="the whole validation file")
 
+    def is_alive(self) -> None:
+        """Something has got done that takes longer than a step."""
+        self._progress.update(stepped=True)
+
     def upload(self) -> None:
         """results.csv is in S3 up to here when this returns."""
         if self._results:
@@ -155,7 +159,7 @@ class Reporter:
             self._results.close()
 
     def _say(self, text: str) -> None:
-        if self._is_first:
+        if self._speaks:
             print(text, flush=True)
 
 

@@ -101,10 +101,10 @@ class Results:
         )
 
     def start(self, resumed_step: int) -> None:
-        """After a resume the rows up to its step are taken over from S3."""
-        if resumed_step:
+        """After a resume the rows up to its step are taken over from S3, if they are there."""
+        if resumed_step and self._storage.exists(self._uri):
             text = until_step(self._storage.read_bytes(self._uri).decode(), resumed_step)
-            self._lines = text.splitlines(keepends=True)
+            self._lines[1:] = text.splitlines(keepends=True)[1:]
         self._thread.start()
 
     def add(self, cells: dict[str, float | None]) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api.layout import MANIFEST
+from finetune_api.names import Reason
 from finetune_api.tasks import TrainTask
 from finetune_data.dataset import Dataset, DatasetManifest, open_dataset
+from finetune_data.failures import FailureError
 from finetune_trainer.batches import Costs
 from finetune_trainer.engine import Precision
 from finetune_trainer.work import WorkFolder
@@ -32,10 +34,19 @@ def import_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 
-def read_dataset(work: WorkFolder) -> Dataset:
-    """Fetched and checked by the launcher."""
+def read_dataset(task: TrainTask, work: WorkFolder) -> Dataset:
+    """Fetched and checked by the launcher. Raises FailureError where it is not the task's."""
     manifest = DatasetManifest.model_validate_json((work.dataset / MANIFEST).read_text())
-    return open_dataset(work.dataset, manifest)
+    dataset = open_dataset(work.dataset, manifest)
+    found = len(dataset.train), len(dataset.validation or ())
+    if found != (task.training_examples, task.validation_examples):
+        raise FailureError.of(
+            Reason.INTERNAL,
+            f"the dataset has {found[0]} training and {found[1]} validation examples where the "
+            f"task says {task.training_examples} and {task.validation_examples}: it was prepared "
+            "again meanwhile",
+        )
+    return dataset
 
 
 def load_model(folder: Path, precision: Precision, *, checkpointing: bool) -> "Module":
@@ -56,6 +67,11 @@ def load_model(folder: Path, precision: Precision, *, checkpointing: bool) -> "M
     gc.freeze()  # the libraries stay
     gc.enable()
     return model
+
+
+def vocabulary(model: "Module") -> int:
+    """Before ZeRO 3 cuts the weights in pieces."""
+    return len(model.get_input_embeddings().weight)
 
 
 def micro_batch_costs(task: TrainTask, vocabulary: int) -> Costs:

@@ -1,6 +1,6 @@
 """One step's forward and backward, and evaluation: a rank's share of the work, everyone's sums."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,11 +78,19 @@ def accumulate(
 class Evaluation:
     """The validation file: one batch of it every few steps, all of it at an epoch's end."""
 
-    def __init__(self, task: TrainTask, engine: Engine, split: TokenSplit, costs: Costs) -> None:
+    def __init__(
+        self,
+        task: TrainTask,
+        engine: Engine,
+        split: TokenSplit,
+        costs: Costs,
+        is_alive: Callable[[], None],
+    ) -> None:
         self._parameters = task.hyperparameters
         self._engine = engine
         self._split = split
         self._costs = costs
+        self._is_alive = is_alive  # called after each micro-batch
 
     def after(self, step: int, *, whole: bool) -> Totals | None:
         """None where this step has no evaluation."""
@@ -104,6 +112,7 @@ class Evaluation:
             for part in own_rows(self._split, examples, engine, self._costs):
                 tokens, roles = to_device(part, engine)
                 found += sums(engine.logits(tokens), tokens, roles, weight)[1]
+                self._is_alive()
         engine.model.train()
         return Totals(*engine.sum(found).tolist())
 

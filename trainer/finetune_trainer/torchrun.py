@@ -1,4 +1,4 @@
-"""torchrun as a child: its command line, its output, and who of its workers died of what."""
+"""torchrun as a child: its command line, its output, and which of its workers died."""
 
 import contextlib
 import os
@@ -9,34 +9,31 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from finetune_api.names import Reason
-from finetune_api.outcome import Failure
 from finetune_api.tasks import TrainTask
+from finetune_trainer.autopsy import Death
 
 LOG_LINES = 12
 LAST_WORDS_SECONDS = 2.0  # for the other workers of the pod to write down what they saw
 
+# What torchrun says, in this order: that it ends the others, the first death, all deaths.
+_CLOSING = re.compile(r"Sending process \d+ closing signal")
 _DEATH = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
-
-
-@dataclass(frozen=True)
-class Death:
-    """The first worker of this pod that ended badly."""
-
-    local_rank: int
-    exit_code: int  # negative: the signal
+_RANK = re.compile(r"^\s*rank\s*: \d+ \(local_rank: (\d+)\)")
+_EXIT = re.compile(r"^\s*exitcode\s*: (-?\d+)")
 
 
 class Torchrun:
     """The running child, in a process group of its own."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self.death: Death | None = None
-        self._died_at = 0.0
+        self.deaths: list[Death] = []  # of this pod's workers, the first one first
+        self.has_killed = False
+        self._closing_at: float | None = None
+        self._died_at: float | None = None
+        self._summary_rank: int | None = None
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
             command,
@@ -55,25 +52,43 @@ class Torchrun:
         for line in self._process.stdout:
             sys.stdout.write(line)
             sys.stdout.flush()
-            found = _DEATH.search(line)
-            if found is not None and self.death is None:
-                self._died_at = time.monotonic()
-                self.death = Death(local_rank=int(found[2]), exit_code=int(found[1]))
-            if self.death is None and line.strip():
-                self._lines.append(line.rstrip()[:300])
+            self._note(line)
+
+    def _note(self, line: str) -> None:
+        if found := _CLOSING.search(line):
+            self._closing_at = self._closing_at or time.monotonic()
+        elif found := _DEATH.search(line):
+            self._died_at = self._died_at or time.monotonic()
+            self._add(Death(local_rank=int(found[2]), exit_code=int(found[1])))
+        elif found := _RANK.match(line):
+            self._summary_rank = int(found[1])
+        elif (found := _EXIT.match(line)) and self._summary_rank is not None:
+            self._add(Death(local_rank=self._summary_rank, exit_code=int(found[1])))
+        elif line.strip() and self._closing_at is None and not self.deaths:
+            self._lines.append(line.rstrip()[:300])
+
+    def _add(self, death: Death) -> None:
+        if death.local_rank not in {known.local_rank for known in self.deaths}:
+            self.deaths.append(death)
 
     @property
     def log(self) -> list[str]:
         """The last lines before torchrun reported a death."""
         return list(self._lines)
 
-    def poll(self) -> int | None:
+    def poll(self, workers: Callable[[], list[int]]) -> int | None:
         """The exit code once it has ended. A worker's death ends the rest, without waiting.
 
-        (torchrun itself would give the pod's other workers 30 s, which they'd spend in a
-        collective that can't end.)
+        (torchrun itself gives the pod's other workers 30 s, which they'd spend in a collective
+        that can't end, before it says who has died.) `workers`: their process ids.
         """
-        if self.death is not None and time.monotonic() - self._died_at > LAST_WORDS_SECONDS:
+        now = time.monotonic()
+        if self._closing_at and now - self._closing_at > LAST_WORDS_SECONDS and not self.deaths:
+            self.has_killed = True
+            for worker in workers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+        if self._died_at and now - self._died_at > LAST_WORDS_SECONDS:
             self.kill()
         code = self._process.poll()
         if code is not None:
@@ -135,37 +150,6 @@ def memory_kills(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
             if name == "oom_kill":
                 return int(count)
     return 0
-
-
-def explain_death(death: Death, rank: int, log: list[str], *, killed_for_memory: bool) -> Failure:
-    """A worker that could not say itself what happened."""
-    code = death.exit_code if death.exit_code >= 0 else 128 - death.exit_code
-    if killed_for_memory:
-        return Failure(
-            code=Reason.OUT_OF_MEMORY,
-            message=f"rank {rank} used more memory than the pod's limit and was killed",
-            hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
-            rank=rank,
-            exit_code=code,
-            log=log,
-        )
-    return Failure(
-        code=Reason.RANK_CRASHED,
-        message=f"rank {rank} {_how(death.exit_code)}",
-        rank=rank,
-        exit_code=code,
-        log=log,
-    )
-
-
-def _how(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = "unknown"
-    return f"was killed by signal {-exit_code} ({name})"
 
 
 def ticks(seconds: float) -> Iterator[None]:

@@ -86,8 +86,9 @@ def run_worker(
     progress.update(epochs=task.hyperparameters.n_epochs)
     startup.import_libraries()
     base = work.wait_for_base_model()
-    dataset = startup.read_dataset(work)
+    dataset = startup.read_dataset(task, work)
     model = startup.load_model(base, precision, checkpointing=task.accelerator == "nvidia")
+    costs = startup.micro_batch_costs(task, vocabulary=startup.vocabulary(model))
     progress.update(detail="waiting for the other ranks")
     connect(task.accelerator)
     engine = Engine(
@@ -98,7 +99,6 @@ def run_worker(
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
     )
-    costs = startup.micro_batch_costs(task, vocabulary=int(model.config.vocab_size))
     checkpoints = Checkpoints(task.run.layout, storage, engine, work.checkpoint, task.attempt)
     progress.update(detail="looking for a checkpoint")
     state = checkpoints.restore()
@@ -112,7 +112,7 @@ def run_worker(
         task=task,
         engine=engine,
         stepper=Stepper(task, engine, dataset.train, costs),
-        evaluation=Evaluation(task, engine, dataset.validation, costs)
+        evaluation=Evaluation(task, engine, dataset.validation, costs, reporter.is_alive)
         if dataset.validation
         else None,
         checkpoints=checkpoints,

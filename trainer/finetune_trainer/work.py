@@ -79,10 +79,13 @@ class WorkFolder:
     def leave_outcome(self, local_rank: int, outcome: Outcome) -> None:
         replace(self.outcome(local_rank), outcome.to_json())
 
-    def read_outcomes(self) -> list[Outcome]:
+    def read_outcomes(self) -> dict[int, Outcome]:
         """By local rank."""
-        found = [Outcome.parse(path.read_text()) for path in sorted(self.root.glob("outcome-*"))]
-        return [outcome for outcome in found if outcome is not None]
+        found = {
+            int(path.stem.removeprefix("outcome-")): Outcome.parse(path.read_text())
+            for path in self.root.glob("outcome-*.json")
+        }
+        return {rank: outcome for rank, outcome in sorted(found.items()) if outcome is not None}
 
     def worker_ids(self) -> list[int]:
         return [int(path.read_text()) for path in self.root.glob("worker-*.pid")]

@@ -1,0 +1,200 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune_api.names import EXIT_CRASH, Reason
+from finetune_api.outcome import Failure, Outcome, Trained
+from finetune_data.failures import FailureError
+from finetune_data.storage import Storage
+from finetune_trainer import launch, torchrun
+from finetune_trainer.autopsy import Death
+from finetune_trainer.failures import Preempted, explain
+from finetune_trainer.launch import wait_for_name
+from finetune_trainer.torchrun import Torchrun, available_cpus, command, environment
+from finetune_trainer.work import WorkFolder
+from tests.trainer import support
+
+
+@pytest.fixture(autouse=True)
+def few_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchrun, "LAST_WORDS_SECONDS", 0.2)
+
+
+class NotAsked:
+    is_asked = False
+
+
+def run(script: str) -> Torchrun:
+    child = Torchrun([sys.executable, "-c", script], dict(os.environ))
+    end = time.monotonic() + 20
+    while child.poll(lambda: []) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    return child
+
+
+def test_the_ranks_are_what_the_operator_says() -> None:
+    task = support.train_task("u", nodes=3, processes_per_node=8, master_host="ft-0.ft.team.svc")
+    found = command(task, 2, Path("/tmp/work"))
+    assert found[1:] == [
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=3",
+        "--node-rank=2",
+        "--nproc-per-node=8",
+        "--master-addr=ft-0.ft.team.svc",
+        f"--master-port={task.master_port}",
+        "--max-restarts=0",
+        "--module",
+        "finetune_trainer.worker",
+        "/tmp/work",
+    ]
+
+
+def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert available_cpus(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert available_cpus(tmp_path) == len(os.sched_getaffinity(0))
+    assert available_cpus(tmp_path / "no such cgroup") == len(os.sched_getaffinity(0))
+    many = support.train_task("u", processes_per_node=1000)
+    assert environment(many, {})["OMP_NUM_THREADS"] == "1"
+    assert environment(many, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+    assert environment(many, {})["DS_ACCELERATOR"] == "cpu"
+
+
+def test_a_death_is_read_from_torchrun_s_output_and_the_rest_is_ended_at_once() -> None:
+    begin = time.monotonic()
+    child = run(
+        "import time\n"
+        "print('step 3', flush=True)\n"
+        "print('E1121 api.py:1002] failed (exitcode: -9) local_rank: 1 (pid: 7) of binary: py')\n"
+        "import sys; sys.stdout.flush(); time.sleep(60)"
+    )
+    assert child.deaths == [Death(local_rank=1, exit_code=-9)]
+    assert child.log == ["step 3"]
+    assert time.monotonic() - begin < 10
+
+
+def test_workers_that_would_not_end_are_killed_before_torchrun_tells_who_died() -> None:
+    """torchrun waits 30 s for them; their death makes it go on."""
+    stuck = subprocess.Popen(["sleep", "60"])
+    child = Torchrun(
+        [
+            *(sys.executable, "-c"),
+            "import os, sys, time\n"
+            "print('W1121 api.py:1029] Sending process 5 closing signal SIGTERM', flush=True)\n"
+            f"while os.path.exists('/proc/{stuck.pid}/fd/0'): time.sleep(0.05)\n"
+            "print('failed (exitcode: 1) local_rank: 3 (pid: 7) of binary: py', flush=True)\n"
+            "sys.exit(1)",
+        ],
+        dict(os.environ),
+    )
+    begin = time.monotonic()
+    while child.poll(lambda: [stuck.pid]) is None and time.monotonic() - begin < 20:
+        stuck.poll()
+        time.sleep(0.02)
+    assert stuck.poll() == -9
+    assert child.has_killed
+    assert child.deaths == [Death(local_rank=3, exit_code=1)]
+
+
+def test_all_deaths_are_read_from_torchrun_s_last_words() -> None:
+    child = run(
+        "print('''failed (exitcode: 1) local_rank: 0 (pid: 7) of binary: py\n"
+        "[1]:\n  rank      : 9 (local_rank: 1)\n  exitcode  : -11 (pid: 8)\n"
+        "[0]:\n  rank      : 8 (local_rank: 0)\n  exitcode  : 1 (pid: 7)\n''')"
+    )
+    assert child.deaths == [Death(0, 1), Death(1, -11)]
+
+
+def test_what_went_wrong_in_a_worker_has_a_code() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch.cuda's."""
+
+    closed = RuntimeError("[pair.cc:553] Connection closed by peer [10.0.0.7]:49041. This is")
+    codes = {
+        explain(error, 3).code: error
+        for error in (
+            OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            FailureError.of(Reason.NAN_LOSS, "the loss became NaN"),
+            Preempted(7, 7),
+        )
+    }
+    assert set(codes) == {Reason.OUT_OF_MEMORY, Reason.NAN_LOSS, Reason.POD_LOST}
+    assert explain(MemoryError(), 0).code == Reason.OUT_OF_MEMORY
+    lost = explain(closed, 3)
+    assert lost.code == Reason.RANK_CRASHED
+    assert lost.message == (
+        "rank 3 lost the connection to another rank: [pair.cc:553] Connection closed by peer "
+        "[10.0.0.7]:49041"
+    )
+    own = explain(KeyError("x"), 3)
+    assert (own.code, own.rank, own.message) == (
+        Reason.RANK_CRASHED,
+        3,
+        "rank 3 ended with KeyError: 'x'",
+    )
+
+
+def test_a_name_that_resolves_is_not_waited_for() -> None:
+    begin = time.monotonic()
+    wait_for_name("localhost", NotAsked())
+    assert time.monotonic() - begin < 1
+
+
+def test_a_name_that_never_resolves_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FailureError) as error:
+        wait_for_name("ft-0.nowhere.invalid", NotAsked(), seconds=0.6)
+    assert error.value.failure.code == Reason.POD_LOST
+    assert "ft-0.nowhere.invalid" in error.value.failure.message
+    assert "waiting for ft-0.nowhere.invalid to resolve (0 s)" in capfd.readouterr().out
+
+
+def test_a_pod_without_a_task_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.delenv("FINETUNE_TASK", raising=False)
+    monkeypatch.setattr(sys, "argv", ["-", "--termination-log", str(tmp_path / "log")])
+    assert launch.main() == EXIT_CRASH
+    outcome = Outcome.parse((tmp_path / "log").read_text())
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.code == Reason.INTERNAL
+    assert {n: signal.getsignal(n) for n in handlers} == handlers
+
+
+def test_a_dataset_that_is_not_there_ends_the_pod_with_its_reason(
+    tmp_path: Path, storage: Storage
+) -> None:
+    """Without a single import of torch: what starts too late to matter is ended."""
+    task = support.train_task("no-dataset", nodes=1)
+    outcome = launch.run(task, 0, tmp_path, NotAsked())
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert (outcome.failure.code, outcome.failure.rank) == (Reason.DATA_NOT_FOUND, 0)
+
+
+def test_the_launcher_reads_what_the_workers_left(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    assert work.fetch_detail() == "starting"
+    assert work.fetched_base_model() is None
+    work.tell_fetch("downloading the base model: 34 %")
+    assert work.fetch_detail() == "downloading the base model: 34 %"
+    work.tell_fetch("loading the base model", tmp_path / "base")
+    assert work.wait_for_base_model() == tmp_path / "base"
+    trained = Trained(
+        fine_tuned_model="a:ft-b-c",
+        model_uri="s3://b/m",
+        model_manifest_sha256="0",
+        result_files=[],
+        trained_tokens=1,
+        steps=1,
+    )
+    work.leave_outcome(1, Outcome(failure=Failure(code="X", message="later")))
+    work.leave_outcome(0, Outcome(trained=trained))
+    found = work.read_outcomes()
+    assert {rank: o.trained is not None for rank, o in found.items()} == {0: True, 1: False}

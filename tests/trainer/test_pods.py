@@ -1,0 +1,361 @@
+"""The pods' entry as it is run: two processes for two nodes, real torchrun, DeepSpeed and S3."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, Reason
+from finetune_api.outcome import ProgressReport
+from finetune_api.tasks import TrainTask
+from finetune_data.manifests import find_damage
+from finetune_data.storage import Storage
+from finetune_trainer import provenance
+from finetune_trainer.publish import ModelManifest
+from tests.trainer import support
+from tests.trainer.support import Pod, checkpoint_steps, start_pods
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("base_model")]
+
+TRAINING = support.random_examples(100, seed=1)
+VALIDATION = support.random_examples(20, seed=2)
+STEPS_PER_EPOCH, EPOCHS = 13, 4
+STEPS = STEPS_PER_EPOCH * EPOCHS
+
+
+def prepared(uid: str, storage: Storage, folder: Path) -> TrainTask:
+    """A FineTune whose prepare Job has ended."""
+    task = support.train_task(
+        uid,
+        training_examples=len(TRAINING),
+        validation_examples=len(VALIDATION),
+        hyperparameters=support.hyperparameters(n_epochs=EPOCHS),
+    )
+    support.put_dataset(
+        storage, task.run.layout.dataset, folder / "data", train=TRAINING, validation=VALIDATION
+    )
+    return task
+
+
+def next_attempt(task: TrainTask, **changes: object) -> TrainTask:
+    return task.replace(
+        attempt=task.attempt + 1,
+        master_port=support.free_port(),
+        progress_port=support.free_port(),
+        **changes,
+    )
+
+
+def wait_for(what: Callable[[], bool], pods: list[Pod], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "\n".join(pod.log for pod in pods)
+        assert all(pod.process.poll() is None for pod in pods), "\n".join(p.log for p in pods)
+        time.sleep(0.02)
+
+
+@dataclass
+class Finished:
+    """A run to its end, and what its first pod said meanwhile."""
+
+    task: TrainTask
+    pods: list[Pod]
+    answers: list[tuple[int, ProgressReport]] = field(default_factory=list)
+    metrics: str = ""
+    slowest_answer: float = 0
+
+    def ask(self) -> None:
+        url = f"http://127.0.0.1:{self.task.progress_port}"
+        begin = time.monotonic()
+        try:
+            with urllib.request.urlopen(f"{url}/progress", timeout=10) as answer:
+                status, body = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read()
+        except OSError:
+            return
+        self.slowest_answer = max(self.slowest_answer, time.monotonic() - begin)
+        self.answers.append((status, ProgressReport.model_validate_json(body)))
+        if status == 200:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer,
+            ):
+                self.metrics = answer.read().decode()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    storage: Storage, base_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    task = prepared("undisturbed", storage, folder)
+    run = Finished(task, start_pods(task, folder))
+    end = time.monotonic() + 180
+    while any(pod.process.poll() is None for pod in run.pods) and time.monotonic() < end:
+        run.ask()
+        time.sleep(0.02)
+    assert [pod.wait() for pod in run.pods] == [EXIT_OK, EXIT_OK], run.pods[0].log
+    return run
+
+
+def results(storage: Storage, task: TrainTask) -> list[dict[str, str]]:
+    header, *rows = storage.read_bytes(task.run.layout.results).decode().splitlines()
+    names = header.split(",")
+    return [dict(zip(names, row.split(","), strict=True)) for row in rows]
+
+
+def manifest_of(storage: Storage, task: TrainTask) -> tuple[ModelManifest, bytes]:
+    data = storage.read_bytes(task.run.layout.model.child("manifest.json"))
+    return ModelManifest.model_validate_json(data), data
+
+
+def test_the_first_pod_reports_the_model_and_the_second_nothing(
+    finished: Finished, storage: Storage
+) -> None:
+    outcome = finished.pods[0].outcome
+    assert outcome is not None
+    assert outcome.trained is not None
+    trained = outcome.trained
+    manifest, data = manifest_of(storage, finished.task)
+    assert trained.fine_tuned_model.startswith("ada:ft-your-org:custom-model-name-20")
+    assert trained.model_uri == str(finished.task.run.layout.model)
+    assert trained.model_manifest_sha256 == sha256(data).hexdigest()
+    assert trained.result_files == [str(finished.task.run.layout.results)]
+    assert trained.steps == STEPS
+    assert trained.trained_tokens == EPOCHS * sum(len(p) + len(c) for p, c in TRAINING)
+    assert trained.epochs is not None
+    assert [epoch.epoch for epoch in trained.epochs] == [1, 2, 3, 4]
+    assert trained.training_loss == trained.epochs[-1].training_loss
+    assert manifest.fine_tune_uid == finished.task.run.uid
+    assert finished.pods[1].outcome is None
+
+
+def test_results_have_a_row_for_each_step(finished: Finished, storage: Storage) -> None:
+    rows = results(storage, finished.task)
+    assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
+    assert int(rows[-1]["elapsed_examples"]) == EPOCHS * len(TRAINING)
+    losses = [float(row["training_loss"]) for row in rows]
+    assert losses[-1] < losses[0] - 1
+    evaluated = [int(row["step"]) for row in rows if row["validation_loss"]]
+    assert evaluated == sorted({*range(1, STEPS + 1, 8), 13, 26, 39, 52})
+    trained = finished.pods[0].outcome
+    assert trained is not None
+    assert trained.trained is not None
+    assert trained.trained.epochs is not None
+    last = trained.trained.epochs[-1].validation_loss
+    assert float(rows[-1]["validation_loss"]) == pytest.approx(last)
+
+
+def test_it_said_how_far_it_was_all_the_time(finished: Finished) -> None:
+    statuses = [status for status, _ in finished.answers]
+    assert statuses == sorted(statuses, reverse=True)  # 503 until training, then 200
+    assert {503, 200} == set(statuses)
+    steps = [report.step for _, report in finished.answers]
+    assert steps == sorted(steps)
+    ready = [report for status, report in finished.answers if status == 200]
+    assert {"training", "publishing"} <= {report.stage for report in ready}
+    assert ready[-1].steps == STEPS
+    assert ready[-1].checkpoint_step == STEPS
+    assert "finetune_training_loss " in finished.metrics
+    assert "finetune_tokens_per_second " in finished.metrics
+    print(f"slowest answer of /progress: {finished.slowest_answer:.3f} s")
+    assert finished.slowest_answer < 2
+
+
+def test_the_log_can_be_read(finished: Finished) -> None:
+    lines = finished.pods[0].log.splitlines()
+    assert any(line.startswith(f"step {STEPS}/{STEPS}  epoch 4.00  loss ") for line in lines)
+    assert "checkpoint saved at step 52" in lines
+    assert len(lines) < 40
+
+
+def test_the_last_two_checkpoints_are_kept(finished: Finished, storage: Storage) -> None:
+    assert checkpoint_steps(storage, finished.task) == [39, 52]
+    entries = storage.list(finished.task.run.layout.checkpoints)
+    assert len(entries) == 2 * 3
+
+
+def test_the_published_model_is_the_trained_one(
+    finished: Finished, storage: Storage, base_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune_trainer.batches import assemble
+    from finetune_trainer.loss import Totals, sums
+
+    layout = finished.task.run.layout
+    names = storage.download_prefix(layout.model, tmp_path)
+    assert {"config.json", "generation_config.json", "tokenizer.json"} < set(names)
+    assert [name for name in names if not name.endswith((".json", ".safetensors"))] == []
+    manifest, _ = manifest_of(storage, finished.task)
+    assert find_damage(tmp_path, manifest.files) is None
+    assert (tmp_path / "tokenizer.json").read_bytes() == (
+        base_model / "tokenizer.json"
+    ).read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.dtype == torch.float32
+    split = support.split_of(VALIDATION)
+    rows = assemble(split, range(len(split)))
+    tokens, roles = torch.from_numpy(rows.tokens), torch.from_numpy(rows.roles)
+    with torch.no_grad():
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    found = Totals(*sums(logits, tokens, roles, 0.1)[1].tolist())
+    # what the training measured after its last step
+    last = results(storage, finished.task)[-1]
+    assert found.loss == pytest.approx(float(last["validation_loss"]), rel=1e-5)
+    assert found.token_accuracy == pytest.approx(float(last["validation_token_accuracy"]))
+
+
+def test_the_run_says_what_it_was_made_of(finished: Finished, storage: Storage) -> None:
+    data = storage.read_bytes(finished.task.run.layout.manifest)
+    found = provenance.RunManifest.model_validate_json(data)
+    assert found.hyperparameters == finished.task.hyperparameters
+    assert found.versions["torch"].startswith("2.")
+    assert found.trained is not None
+    assert found.splits["train"]["examples"] == len(TRAINING)
+    assert "sha256" in json.dumps(found.dataset).lower()
+
+
+def test_a_second_attempt_finds_the_model_and_replaces_nothing(
+    finished: Finished, storage: Storage, tmp_path: Path
+) -> None:
+    before = {entry.key: entry.etag for entry in storage.list(finished.task.run.layout.root)}
+    begin = time.monotonic()
+    pods = start_pods(next_attempt(finished.task), tmp_path)
+    assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK]
+    assert pods[0].outcome == finished.pods[0].outcome
+    assert pods[1].outcome is None
+    assert time.monotonic() - begin < 20  # nothing was trained
+    after = {entry.key: entry.etag for entry in storage.list(finished.task.run.layout.root)}
+    assert after == before
+
+
+@dataclass
+class Killed:
+    """A run whose second rank was killed after its first checkpoint."""
+
+    task: TrainTask
+    pods: list[Pod]
+    seconds: float  # until both pods had ended
+
+
+@pytest.fixture(scope="module")
+def killed(storage: Storage, base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    task = prepared("killed", storage, folder)
+    pods = start_pods(task, folder)
+    wait_for(lambda: bool(checkpoint_steps(storage, task)), pods)
+    os.kill(pods[1].worker, signal.SIGKILL)
+    begin = time.monotonic()
+    for pod in pods:
+        pod.wait(60)
+    return Killed(task, pods, time.monotonic() - begin)
+
+
+def test_a_killed_rank_is_reported_by_its_pod_within_seconds(killed: Killed) -> None:
+    print(f"both pods had ended {killed.seconds:.1f} s after the kill")
+    assert killed.seconds < 15
+    assert [pod.process.returncode for pod in killed.pods] == [EXIT_CRASH, EXIT_CRASH]
+    cause, echo = killed.pods[1].outcome, killed.pods[0].outcome
+    assert cause is not None
+    assert cause.failure is not None
+    assert cause.failure.code == Reason.RANK_CRASHED
+    assert cause.failure.message == "rank 1 was killed by signal 9 (SIGKILL)"
+    assert (cause.failure.rank, cause.failure.exit_code) == (1, 137)
+    assert cause.failure.log
+    assert echo is not None
+    assert echo.failure is not None
+    assert echo.failure.message.startswith("rank 0 lost the connection to another rank")
+    assert echo.failure.exit_code == 1
+
+
+def test_in_a_pod_of_two_ranks_the_one_that_was_killed_is_named(
+    storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("two ranks a pod", storage, tmp_path)
+    (pod,) = start_pods(task.replace(nodes=1, processes_per_node=2), tmp_path / "pods")
+    workers = [pod.folder / "work" / f"worker-{rank}.pid" for rank in (0, 1)]
+    wait_for(lambda: all(path.exists() for path in workers), [pod])
+    os.kill(int(workers[1].read_text()), signal.SIGKILL)
+    begin = time.monotonic()
+    assert pod.wait(60) == EXIT_CRASH
+    assert time.monotonic() - begin < 15
+    assert pod.outcome is not None
+    assert pod.outcome.failure is not None
+    assert pod.outcome.failure.message == "rank 1 was killed by signal 9 (SIGKILL)"
+
+
+def test_a_resumed_run_ends_as_if_nothing_had_happened(
+    killed: Killed, finished: Finished, storage: Storage, tmp_path: Path
+) -> None:
+    task = next_attempt(killed.task)
+    # a checkpoint that another crash has left half-written
+    half = task.run.layout.checkpoint(STEPS - 1)
+    storage.write_bytes(half.child("rank-00000-of-00002.safetensors"), b"half")
+    pods = start_pods(task, tmp_path)
+    assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK], pods[0].log
+    assert "resumed from the checkpoint of step " in pods[0].log
+    undisturbed = storage.read_bytes(finished.task.run.layout.results)
+    assert storage.read_bytes(task.run.layout.results) == undisturbed
+    ours, theirs = manifest_of(storage, task)[0], manifest_of(storage, finished.task)[0]
+    weights = [f for f in ours.files if f.path.endswith(".safetensors")]
+    assert weights == [f for f in theirs.files if f.path.endswith(".safetensors")]
+    assert ours.epochs == theirs.epochs
+
+
+def test_a_pod_that_is_asked_to_stop_leaves_a_checkpoint_and_one_pod_can_go_on(
+    finished: Finished, storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("stopped", storage, tmp_path)
+    pods = start_pods(task, tmp_path / "first")
+
+    def has_begun() -> bool:
+        return "step 13/52" in pods[0].log
+
+    wait_for(has_begun, pods)
+    pods[1].process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    assert [pod.wait(30) for pod in pods] == [EXIT_PREEMPTED, EXIT_PREEMPTED], pods[1].log
+    print(f"both pods had ended {time.monotonic() - begin:.1f} s after SIGTERM")
+    steps = checkpoint_steps(storage, task)
+    for pod in pods:
+        assert pod.outcome is not None
+        assert pod.outcome.failure is not None
+        assert f"the checkpoint of step {steps[-1]} is kept" in pod.outcome.failure.message
+    alone = next_attempt(task, nodes=1)
+    (pod,) = start_pods(alone, tmp_path / "second")
+    assert pod.wait() == EXIT_OK, pod.log
+    assert f"resumed from the checkpoint of step {steps[-1]}" in pod.log
+    ours, theirs = results(storage, task), results(storage, finished.task)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for row, other in zip(ours, theirs, strict=True):
+        assert float(row["training_loss"]) == pytest.approx(float(other["training_loss"]), abs=1e-5)
+
+
+def test_a_learning_rate_that_is_too_high_is_the_user_s_to_mend(
+    storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("nan", storage, tmp_path)
+    task = task.replace(
+        nodes=1,
+        hyperparameters=support.hyperparameters(learning_rate=1e30, weight_decay=1.0),
+    )
+    (pod,) = start_pods(task, tmp_path)
+    assert pod.wait() == EXIT_USER, pod.log
+    assert pod.outcome is not None
+    assert pod.outcome.failure is not None
+    assert pod.outcome.failure.code == Reason.NAN_LOSS
+    assert pod.outcome.failure.param == "hyperparameters.learningRateMultiplier"
+    rows = results(storage, task)
+    assert rows  # what was measured before is kept

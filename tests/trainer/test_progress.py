@@ -1,0 +1,72 @@
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from finetune_api.outcome import EpochMetrics, ProgressReport
+from finetune_trainer.progress import Progress, serve
+
+Server = tuple[Progress, str]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    progress = Progress(attempt=2, starting_detail=lambda: "downloading the base model: 34 %")
+    running = serve(progress, port=0)
+    yield progress, f"http://127.0.0.1:{running.server_address[1]}"
+    running.shutdown()
+    running.server_close()
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_before_training_the_pod_is_not_ready_and_says_what_it_does(server: Server) -> None:
+    progress, url = server
+    status, body = get(f"{url}/progress")
+    report = ProgressReport.model_validate_json(body)
+    assert status == 503
+    assert (report.stage, report.detail) == ("starting", "downloading the base model: 34 %")
+    progress.update(detail="looking for a checkpoint")
+    assert json.loads(get(f"{url}/progress")[1])["detail"] == "looking for a checkpoint"
+
+
+def test_from_training_on_the_pod_is_ready_to_the_end(server: Server) -> None:
+    progress, url = server
+    progress.training_starts()
+    epoch = EpochMetrics(epoch=1, step=10, training_loss=1.5)
+    progress.update(stepped=True, step=10, steps=20, training_loss=1.25, completed_epochs=[epoch])
+    for stage in ("training", "evaluating", "publishing"):
+        progress.update(stage=stage)
+        status, body = get(f"{url}/progress")
+        report = ProgressReport.model_validate_json(body)
+        assert (status, report.stage, report.step, report.attempt) == (200, stage, 10, 2)
+        assert report.completed_epochs == [epoch]
+        assert report.last_step_age < 5
+
+
+def test_prometheus_reads_gauges_and_only_what_was_measured(server: Server) -> None:
+    progress, url = server
+    progress.training_starts()
+    progress.update(step=3, training_loss=1.25, tokens_per_second=1234.5)
+    progress.gradient_norm = 0.5
+    status, body = get(f"{url}/metrics")
+    lines = body.splitlines()
+    assert status == 200
+    assert "finetune_step 3.0" in lines
+    assert "finetune_training_loss 1.25" in lines
+    assert "finetune_tokens_per_second 1234.5" in lines
+    assert "finetune_gradient_norm 0.5" in lines
+    assert "# TYPE finetune_training_loss gauge" in lines
+    assert "finetune_validation_loss" not in body
+
+
+def test_other_paths_are_not_there(server: Server) -> None:
+    assert get(f"{server[1]}/")[0] == 404
