@@ -122,8 +122,8 @@ def accuracy_lines(claims: Claims, answers: Answers) -> list[str]:
         f"{bar(claims.majority_share)}",
         f"    {times:.1f} times as good, on {claims.rows} rows that it has never seen; none names",
         "    its module",
-        f"    the published model, loaded from S3 by transformers, generates {answers.right} of "
-        f"{answers.rows} right",
+        "    the published model, loaded by transformers, writes "
+        f"{answers.right} of {answers.rows} right",
     ]
 
 

@@ -1,0 +1,130 @@
+"""The report: what is promised, and that it fits a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from examples.demo import report
+from examples.demo.report import Claims, Results
+from examples.demo.samples import Answers, Sample
+from examples.demo.terminal import WIDTH, clock
+from finetune_api.finetune import EventEntry
+
+CLAIMS = Claims(base_loss=(7.6, 5.4), loss=(6.2, 1.4), accuracy=0.73, majority_share=0.11, rows=326)
+ANSWERS = Answers(
+    rows=326,
+    right=238,
+    samples=[
+        Sample("Return True if the request for closing can be honoured. " * 3, "xml", "xml"),
+        Sample("Stop the loop.", "asyncio", "multiprocessing"),
+        Sample("x", "multiprocessing", "multiprocessing…"),
+    ],
+)
+EVENTS = [
+    EventEntry(at="2026-11-21T00:00:01Z", reason="Created", message="Created fine-tune"),
+    EventEntry(
+        at="2026-11-21T00:01:01Z",
+        reason="EpochCompleted",
+        message="Completed epoch 1/4 (training loss 2.8530, validation loss 2.9134, validation "
+        "sequence accuracy 0.3780, learning rate 0.00185)",
+    ),
+    EventEntry(
+        at="2026-11-21T00:02:01Z",
+        level="warning",
+        reason="Restarting",
+        message="Uploaded model: ada:ft-demo:" + "a" * 90,
+    ),
+]
+
+
+def csv(steps: int) -> str:
+    lines = ["step,training_loss,validation_loss,validation_sequence_accuracy"]
+    for step in range(1, steps + 1):
+        measured = (
+            f"{4 / step + 1:.4f},{step / steps:.4f}" if step % 8 == 1 or step == steps else ","
+        )
+        lines.append(f"{step},{6 / step + 1:.4f},{measured}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 40, 292])
+def test_every_line_fits_80_columns(steps: int) -> None:
+    results = Results.parse(csv(steps))
+    lines = [
+        *report.loss_lines(results),
+        *report.accuracy_lines(CLAIMS, ANSWERS),
+        *report.sample_lines(ANSWERS),
+        *report.time_lines([("FineTune classify: continues from it", 83.4), ("data", 3.2)]),
+        *report.next_lines("/var/lib/finetune-devcluster/kubeconfig", "", "ns", is_own=True),
+        *report.events_table(EVENTS[:2]),
+    ]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+def test_events_keep_their_words_over_several_lines() -> None:
+    lines = report.events_table(EVENTS)
+    told = " ".join(line[14:] for line in lines)
+    assert "Completed epoch 1/4 (training loss 2.8530, validation loss 2.9134, validation" in told
+    assert "learning rate 0.00185)" in told
+    assert "warning: Uploaded model:" in told
+    assert all(line[4:12].count(":") == 2 for line in lines if line[4] != " ")
+
+
+def test_first_and_last_loss_are_means_over_a_twentieth_of_the_steps() -> None:
+    results = Results({"training_loss": [float(value) for value in range(100, 0, -1)]})
+    assert results.first_and_last("training_loss") == (98.0, 3.0)
+    assert results.first_and_last("nothing") == (0.0, 0.0)
+
+
+def test_empty_cells_are_no_zeros() -> None:
+    results = Results.parse("step,training_loss,validation_loss\n1,2.5,\n2,1.5,3.5\n")
+    assert results.columns["validation_loss"] == [None, 3.5]
+    assert results.measured("validation_loss") == [3.5]
+    assert Results.parse("").measured("training_loss") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ""),
+        ([5.0], "▁"),
+        ([1.0, 1.0, 1.0], "▁▁▁"),
+        ([8.0, 1.0], "█▁"),
+        ([8, 7, 6, 5, 4, 3, 2, 1], "█▇▆▅▄▃▂▁"),
+    ],
+)
+def test_a_sparkline_goes_from_the_lowest_to_the_highest(
+    values: list[float], expected: str
+) -> None:
+    assert report.sparkline(values) == expected
+
+
+def test_a_sparkline_of_many_values_has_a_column_for_their_mean() -> None:
+    assert report.sparkline([float(i) for i in range(1000)], 8) == "▁▂▃▄▅▆▇█"
+
+
+def test_a_demo_that_keeps_its_promises_breaks_none() -> None:
+    assert report.broken_promises(CLAIMS) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"base_loss": (5.4, 5.4)}, "the base's training loss did not fall: 5.400 to 5.400"),
+        ({"loss": (1.0, 2.0)}, "the classifier's training loss did not fall: 1.000 to 2.000"),
+        ({"loss": (0.0, 0.0)}, "the classifier's training loss did not fall"),
+        ({"loss": (1.0, float("nan"))}, "the classifier's training loss did not fall"),
+        ({"rows": 299}, "only 299 validation rows, 300 are promised"),
+        ({"accuracy": 0.219}, "0.219 is under 2 times the majority class's share, 0.110"),
+    ],
+)
+def test_each_broken_promise_is_a_clear_sentence(changes: dict[str, object], words: str) -> None:
+    broken = report.broken_promises(dataclasses.replace(CLAIMS, **changes))  # type: ignore[arg-type]
+    assert len(broken) == 1
+    assert words in broken[0]
+
+
+def test_seconds_are_told_as_people_tell_them() -> None:
+    assert [clock(s) for s in (0.2, 59.4, 60, 1505)] == ["0 s", "59 s", "1 min 00 s", "25 min 05 s"]
