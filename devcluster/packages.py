@@ -24,6 +24,8 @@ CNI_FOLDERS = tuple(
     for name in ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni-plugins")
 )
 CNI_PROGRAMS = ("bridge", "host-local")
+# One at a time: the images' build may install its own packages at this moment.
+APT_GET = ("flock", "/run/lock/finetune-apt", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -62,7 +64,7 @@ def install(packages: Sequence[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         result = subprocess.run(
-            ["apt-get", "-qq", *arguments],
+            [*APT_GET, *arguments],
             env=environment,
             capture_output=True,
             text=True,

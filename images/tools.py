@@ -12,6 +12,9 @@ PACKAGES = {
     "mmdebstrap": ("mmdebstrap",),
 }
 
+# One at a time: devcluster may install its own packages at this moment.
+APT_GET = ("flock", "/run/lock/finetune-apt", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
+
 
 def require(*programs: str) -> None:
     """Install what is missing with apt-get, or say how to."""
@@ -27,8 +30,8 @@ def require(*programs: str) -> None:
         )
     say(f"installing {' '.join(packages)}")
     apt = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get update", ["apt-get", "update", "-qq"], env=apt)
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    run("apt-get update", [*APT_GET, "update"], env=apt)
+    install = [*APT_GET, "install", "-y", "--no-install-recommends", *packages]
     run("apt-get install", install, env=apt)
 
 

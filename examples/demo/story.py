@@ -15,13 +15,13 @@ from examples.demo import base_model, cluster, dataset, report, samples, tokeniz
 from examples.demo.bucket import Bucket
 from examples.demo.cluster import NAMESPACE, ROOT, Cluster
 from examples.demo.follow import follow
-from examples.demo.terminal import DemoError, Terminal
+from examples.demo.terminal import DemoError, Running, Terminal
 from finetune_api.finetune import FineTuneStatus
 
 HERE = Path(__file__).parent
 WORK = ROOT / ".demo"
 PARTS = 7
-PRETRAINING_RATE = 0.002  # the base FineTune's own: what a later multiplier multiplies
+PRETRAINING_RATE = 0.001  # the base FineTune's own: what a later multiplier multiplies
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,14 @@ class Finished:
 def tell(terminal: Terminal) -> None:
     """All of it. Raises DemoError when a part fails or a promise is not kept."""
     WORK.mkdir(exist_ok=True)
-    with terminal.part(1, PARTS, "a Kubernetes cluster on this machine"):
-        place = start_cluster(terminal)
-    with terminal.part(2, PARTS, "the images: operator, prepare, trainer"):
-        images = build_images(terminal, place)
+    # Both fetch and compile for minutes the first time: one works while the other waits.
+    build = [sys.executable, "-m", "images", "build"]
+    with Running("building the images", build, env=os.environ, cwd=ROOT) as building:
+        with terminal.part(1, PARTS, "a Kubernetes cluster on this machine"):
+            place = start_cluster(terminal)
+        with terminal.part(2, PARTS, "the images: operator, prepare, trainer"):
+            terminal.watch(building)
+            images = push_images(terminal, place)
     with terminal.part(3, PARTS, "the data and a model without any knowledge, to S3"):
         bucket = Bucket(place.bucket, place.s3)
         data = upload(terminal, place, bucket)
@@ -62,12 +66,12 @@ def start_cluster(terminal: Terminal) -> Cluster:
     return Cluster.find(os.environ)
 
 
-def build_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
-    """References by name, as the chart takes them. What is built already is not built again."""
+def push_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
+    """References by name, as the chart takes them. What is there already is not pushed again."""
     out = WORK / "images.json"
     command: list[str | Path] = [sys.executable, "-m", "images", "build"]
     terminal.stream(
-        "building the images",
+        "pushing the images",
         [*command, "--push", place.registry, "--out", out],
         env=place.env,
         cwd=ROOT,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -73,8 +75,37 @@ class Terminal:
         self, what: str, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path
     ) -> None:
         """Run a command and show its lines. Raises DemoError, with its last line, when it fails."""
-        begin = time.monotonic()
-        process = subprocess.Popen(
+        with Running(what, command, env=env, cwd=cwd) as running:
+            self.watch(running)
+
+    def watch(self, running: Running) -> None:
+        """The lines of a command, those that came before first, until it ends."""
+        last: list[str] = []
+        while True:
+            try:
+                line = running.lines.get(timeout=QUIET_SECONDS)
+            except queue.Empty:
+                self.say(f"    ... {running.what}: still at work ({clock(running.age)})")
+                continue
+            if line is None:
+                break
+            last = [*last[1 - LAST_LINES :], line]
+            self.say(f"    {line}")
+        if code := running.process.wait():
+            said = next((line for line in reversed(last) if line.strip()), "it said nothing")
+            raise DemoError(f"{running.what} failed (exit code {code}): {said.strip()}")
+
+
+class Running:
+    """A command at work, in the background until somebody watches it; ended with its block."""
+
+    def __init__(
+        self, what: str, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path
+    ) -> None:
+        self.what = what
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self._begin = time.monotonic()
+        self.process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -83,29 +114,21 @@ class Terminal:
             cwd=cwd,
             text=True,
             errors="replace",
+            start_new_session=True,  # so that it ends with all that it started
         )
-        lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_read, args=(process, lines), daemon=True).start()
-        last: list[str] = []
-        try:
-            while True:
-                try:
-                    line = lines.get(timeout=QUIET_SECONDS)
-                except queue.Empty:
-                    self.say(f"    ... {what}: still at work ({clock(time.monotonic() - begin)})")
-                    continue
-                if line is None:
-                    break
-                last = [*last[1 - LAST_LINES :], line]
-                self.say(f"    {line}")
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            code = process.wait()
-        if code != 0:
-            said = next((line for line in reversed(last) if line.strip()), "it said nothing")
-            raise DemoError(f"{what} failed (exit code {code}): {said.strip()}")
+        threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._begin
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
