@@ -16,7 +16,7 @@ SEED = 20_260_106
 HIDDEN = 256
 LAYERS = 2
 FEED_FORWARD = 768
-HEADS = 4
+HEADS = 8
 
 
 def write_base_model(folder: Path, seed: int = SEED) -> int:
