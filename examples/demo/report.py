@@ -87,7 +87,7 @@ def events_table(events: Iterable[EventEntry]) -> list[str]:
 
 
 def loss_lines(results: Results) -> list[str]:
-    """The training loss, and the validation's accuracy where there is one, as small charts."""
+    """The training loss, and the validation where there is one, as small charts."""
     lines = [_chart_line("training loss", results, "training_loss")]
     if results.measured("validation_sequence_accuracy"):
         lines.append(_chart_line("validation loss", results, "validation_loss"))
@@ -96,9 +96,11 @@ def loss_lines(results: Results) -> list[str]:
 
 
 def _chart_line(title: str, results: Results, column: str) -> str:
-    first, last = results.first_and_last(column)
-    chart = sparkline(results.measured(column), WIDTH - 42)
-    return f"    {title:<18} {first:6.3f} {chart} {last:6.3f}"
+    """The last validation is of the whole file, those on the way of one batch: no mean of them."""
+    values = results.measured(column)
+    is_training = column.startswith("training")
+    first, last = results.first_and_last(column) if is_training else (values[0], values[-1])
+    return f"    {title:<18} {first:6.3f} {sparkline(values, WIDTH - 42)} {last:6.3f}"
 
 
 def sparkline(values: Sequence[float], columns: int = CHART_COLUMNS) -> str:

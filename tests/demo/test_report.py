@@ -78,6 +78,11 @@ def test_first_and_last_loss_are_means_over_a_twentieth_of_the_steps() -> None:
     assert results.first_and_last("nothing") == (0.0, 0.0)
 
 
+def test_a_chart_of_the_validation_ends_with_the_whole_file() -> None:
+    lines = report.loss_lines(Results.parse(csv(40)))
+    assert [line.split()[-1] for line in lines] == ["1.152", "1.100", "1.000"]
+
+
 def test_empty_cells_are_no_zeros() -> None:
     results = Results.parse("step,training_loss,validation_loss\n1,2.5,\n2,1.5,3.5\n")
     assert results.columns["validation_loss"] == [None, 3.5]
