@@ -12,7 +12,7 @@ export PYTHONPATH := api:operator:data:trainer:.
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## a real cluster, two fine-tunes on it, and what came out (20 to 30 minutes, then 2)
+demo: setup ## a real cluster, two fine-tunes on it, and what came out (about 20 minutes, then 2)
 	@$(PYTHON) -m examples.demo
 
 test: setup lint test-fast test-slow test-integration test-cluster ## everything that CI runs

@@ -1,5 +1,7 @@
 """The decision over a FineTune's whole life, on a world that is only values."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from finetune_api import names
@@ -124,6 +126,31 @@ def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
     assert world.messages()[-1] == (
         "Fine-tune restarted from step 25: rank 1 was killed by signal 9 (SIGKILL)"
     )
+
+
+def test_an_echo_waits_for_the_pod_that_knows_the_cause() -> None:
+    world = World().until_running()
+    world.now = datetime(2026, 11, 21, 12, 5, 1, tzinfo=UTC)
+    echo = failed(Reason.RANK_CRASHED, "rank 0 lost the connection", rank=0, exit_code=1)
+    world.end_pod("a1", 0, names.EXIT_CRASH, echo)
+    assert world.step().requeue_after == 2
+    assert world.status.state == "running"
+    crash = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137)
+    world.end_pod("a1", 1, names.EXIT_CRASH, crash)
+    world.settle()
+    assert (world.status.attempts[0].rank, len(world.status.attempts)) == (1, 2)
+
+
+def test_an_echo_counts_when_nobody_says_more_for_ten_seconds() -> None:
+    world = World().until_running()
+    world.now = datetime(2026, 11, 21, 12, 5, 1, tzinfo=UTC)
+    echo = failed(Reason.RANK_CRASHED, "rank 0 lost the connection", rank=0, exit_code=1)
+    world.end_pod("a1", 0, names.EXIT_CRASH, echo)
+    world.step()
+    assert len(world.status.attempts) == 1
+    world.now = datetime(2026, 11, 21, 12, 5, 10, tzinfo=UTC)
+    world.settle()
+    assert (world.status.attempts[0].rank, len(world.status.attempts)) == (0, 2)
 
 
 def test_max_restarts_end_it_with_the_last_cause() -> None:

@@ -12,7 +12,7 @@ from finetune_api.outcome import Failure, Outcome, Trained
 from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
 from finetune_trainer import launch, torchrun
-from finetune_trainer.autopsy import Death
+from finetune_trainer.autopsy import ECHO, Death
 from finetune_trainer.failures import Preempted, explain
 from finetune_trainer.launch import wait_for_name
 from finetune_trainer.torchrun import Torchrun, available_cpus, command, environment
@@ -198,3 +198,26 @@ def test_the_launcher_reads_what_the_workers_left(tmp_path: Path) -> None:
     work.leave_outcome(0, Outcome(trained=trained))
     found = work.read_outcomes()
     assert {rank: o.trained is not None for rank, o in found.items()} == {0: True, 1: False}
+
+
+def test_an_echo_s_pod_that_is_asked_to_end_waits_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "ECHO_SECONDS", 3600)
+    asked = launch._Stop()
+    asked.note(signal.SIGTERM, None)
+    launch._give_way(asked)
+
+
+def test_an_error_inside_a_collective_is_an_echo_whatever_its_words() -> None:
+    import torch.distributed as dist
+
+    store = dist.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(Exception) as caught:
+            dist.all_reduce("not a tensor")  # type: ignore[arg-type]
+    finally:
+        dist.destroy_process_group()
+    found = explain(RuntimeError("gloo is unhappy").with_traceback(caught.value.__traceback__), 2)
+    assert found.hint == ECHO

@@ -20,6 +20,7 @@ _PEER_GONE = (
     "socket timeout",
     "failed to recv, got 0 bytes",
 )
+_COLLECTIVES = "/torch/distributed/"
 _HOST_MEMORY = ("can't allocate memory", "cannot allocate memory")
 
 
@@ -76,7 +77,7 @@ def explain(error: BaseException, rank: int) -> Failure:
             rank=rank,
             log=log,
         )
-    if type(error).__name__.startswith("Dist") or any(words in text for words in _PEER_GONE):
+    if _is_echo(error, text):
         return Failure(
             code=Reason.RANK_CRASHED,
             message=f"rank {rank} lost the connection to another rank: "
@@ -92,6 +93,17 @@ def explain(error: BaseException, rank: int) -> Failure:
         rank=rank,
         exit_code=1,
         log=log,
+    )
+
+
+def _is_echo(error: BaseException, text: str) -> bool:
+    """The process at the other end is gone: said in words, or raised inside a collective."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_in_collective = bool(frames) and _COLLECTIVES in frames[-1].filename
+    return (
+        type(error).__name__.startswith("Dist")
+        or any(words in text for words in _PEER_GONE)
+        or (isinstance(error, RuntimeError) and is_in_collective)
     )
 
 

@@ -26,7 +26,7 @@ from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
 from finetune_data.termination import finish
 from finetune_trainer import torchrun
-from finetune_trainer.autopsy import Scene, find_cause
+from finetune_trainer.autopsy import ECHO, Scene, find_cause
 from finetune_trainer.failures import explain
 from finetune_trainer.fetch import Fetch
 from finetune_trainer.publish import find_published
@@ -34,6 +34,7 @@ from finetune_trainer.work import WorkFolder
 
 RESOLVE_SECONDS = 300  # the Service may appear after the pod
 POLL_SECONDS = 0.1
+ECHO_SECONDS = 5.0  # what another pod may need to say why it ended (2 s for its workers' words)
 
 
 def main() -> int:
@@ -129,12 +130,21 @@ def _watch(
     said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
     cause = find_cause(child.deaths, said, scene)
     if cause is not None:
+        if cause.hint == ECHO and task.nodes > 1:
+            _give_way(stop)
         return _failed(cause)
     if stop.is_asked:
         message = "the pod was asked to stop (SIGTERM) before the training could start"
         return _failed(Failure(code=Reason.POD_LOST, message=message, exit_code=EXIT_PREEMPTED))
     message = f"torchrun ended with exit code {code} and did not say why"
     return _failed(Failure(code=Reason.RANK_CRASHED, message=message, log=child.log))
+
+
+def _give_way(stop: _Stop) -> None:
+    """The pod with the cause ends first: the Job fails, and removes the pods that still go on."""
+    until = time.monotonic() + ECHO_SECONDS
+    while time.monotonic() < until and not stop.is_asked:
+        time.sleep(POLL_SECONDS)
 
 
 def _pass_on(work: WorkFolder) -> bool:

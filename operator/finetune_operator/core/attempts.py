@@ -14,11 +14,12 @@ from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, say_epochs, to_progress
 from finetune_operator.core.retry import may_retry
-from finetune_operator.core.verdict import Verdict, judge
+from finetune_operator.core.verdict import Verdict, judge, may_say_more
 from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
+LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
 def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
@@ -48,6 +49,8 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         # The Job goes once the status says why: a requeue at once does that.
         _end_attempt(seen, draft, job, Reason.SUSPENDED, None)
         return Plan(draft.suspend().finish(), actions, 0)
+    if may_say_more(job, draft.now):
+        return Plan(draft.finish(), actions, LISTEN_SECONDS)
     verdict = judge(job)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)

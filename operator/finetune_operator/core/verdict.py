@@ -1,6 +1,7 @@
 """What ended a Job: from pods and their termination messages to one reason in plain words."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_api import names
 from finetune_api.finetune import ErrorInfo
@@ -8,6 +9,9 @@ from finetune_api.names import Reason
 from finetune_operator.core.observed import Job, Pod
 
 LOG_LINES = 10
+LAST_WORDS_SECONDS = 10.0  # for the pod that knows the cause, once an echo of it was heard
+PLAIN = 3  # of `_certainty`: this pod's word is the cause, whatever the others say
+ASKED_TO_END = 143  # SIGTERM
 SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
@@ -39,6 +43,19 @@ def judge(job: Job) -> Verdict | None:
     return None
 
 
+def may_say_more(job: Job, now: datetime) -> bool:
+    """A pod ended with what may be an echo, and another that could know the cause still goes on.
+
+    A node's clock that runs ahead of ours, or that is far behind it, ends the wait at once.
+    """
+    ended = [pod for pod in job.pods if _has_ended_badly(pod)]
+    silent = [pod for pod in job.pods if pod.exit_code is None and not pod.is_disrupted]
+    if not ended or not silent or max(map(_certainty, ended)) >= PLAIN:
+        return False
+    first = min((pod.ended_at for pod in ended if pod.ended_at), default=None)
+    return first is not None and 0 <= (now - first).total_seconds() < LAST_WORDS_SECONDS
+
+
 def _has_ended_badly(pod: Pod) -> bool:
     if pod.exit_code == 0 and pod.phase != "Failed":
         return False
@@ -47,19 +64,23 @@ def _has_ended_badly(pod: Pod) -> bool:
 
 def _weight(pod: Pod) -> tuple[int, float]:
     """Of two failed pods, which one is the cause: the plainer word, then the earlier end."""
-    outcome = pod.outcome
-    failure = outcome.failure if outcome else None
+    return _certainty(pod), -(pod.ended_at.timestamp() if pod.ended_at else 0)
+
+
+def _certainty(pod: Pod) -> int:
+    failure = pod.outcome.failure if pod.outcome else None
     if failure is not None and failure.code in names.USER_REASONS:
-        certainty = 5
-    elif pod.is_disrupted:
-        certainty = 4
-    elif failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
-        certainty = 3  # killed, out of memory: not an exception that a lost neighbour raises
-    elif failure is not None:
-        certainty = 2
-    else:
-        certainty = 1 if pod.exit_code is not None else 0
-    return certainty, -(pod.ended_at.timestamp() if pod.ended_at else 0)
+        return 5
+    if pod.is_disrupted:
+        return 4
+    if failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
+        return PLAIN  # killed, out of memory: not an exception that a lost neighbour raises
+    if failure is not None:
+        return 2
+    code = pod.exit_code
+    if code is not None and code > 128 and code != ASKED_TO_END and not pod.is_going:
+        return PLAIN  # by a signal that nobody here sent
+    return 1 if code is not None else 0
 
 
 def _judge_pod(pod: Pod) -> Verdict:
