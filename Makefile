@@ -7,7 +7,7 @@ UV_VERSION := 0.13.8
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-export PYTHONPATH := api:operator:data:trainer:.
+export PYTHONPATH := api:operator:data:trainer:cli:.
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

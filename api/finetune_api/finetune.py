@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from finetune_api.hyperparameters import LrSchedule, ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, RuntimeRef
+from finetune_api.tasks import BaseModelRef, Offload, RuntimeRef
 from finetune_api.uris import S3_PATTERN
 from finetune_api.wire import Stored
 
@@ -100,7 +100,7 @@ class DeepSpeed(Spec):
     """Overrides of what is chosen from size and GPUs."""
 
     zero_stage: int | None = Field(None, ge=0, le=3, description="ZeRO stage.")
-    offload: Literal["none", "optimizer", "parameters"] | None = Field(
+    offload: Offload | None = Field(
         None, description="To CPU memory: the optimiser's states, or parameters as well (stage 3)."
     )
 
@@ -306,7 +306,10 @@ class Resolved(Stored):
     output: str = Field(max_length=1400)
     secret_name: str = Field(max_length=253)
     hyperparameters: ResolvedHyperparameters | None = None
+    dataset: str | None = Field(None, max_length=1400)
     zero_stage: int | None = None
+    offload: Offload | None = None
+    memory_per_rank_gib: float | None = None
     training_examples: int | None = None
     validation_examples: int | None = None
     training_tokens: int | None = None

@@ -16,11 +16,6 @@ class RunLayout:
         return cls(S3Uri.parse(output).child(namespace, f"{name}-{uid[:8]}"))
 
     @property
-    def dataset(self) -> S3Uri:
-        """Tokenised once by the prepare Job, read by every attempt."""
-        return self.root.child("dataset")
-
-    @property
     def checkpoints(self) -> S3Uri:
         return self.root.child("checkpoints")
 
@@ -44,6 +39,11 @@ class RunLayout:
     @property
     def model(self) -> S3Uri:
         return self.root.child("model")
+
+
+def dataset_uri(output: str, namespace: str, key: str) -> S3Uri:
+    """A tokenised dataset: `<output>/<namespace>/datasets/<key>`, shared by equal inputs."""
+    return S3Uri.parse(output).child(namespace, "datasets", key)
 
 
 MANIFEST = "manifest.json"  # of a prefix: written last; a prefix without it does not exist

@@ -87,6 +87,8 @@ class Reason:
     NAN_LOSS = "NaNLoss"
     RANK_CRASHED = "RankCrashed"
     POD_LOST = "PodLost"
+    STALLED = "Stalled"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
     MAX_RESTARTS = "MaxRestartsSpent"
     JOB_DELETED = "JobDeleted"
     FOREIGN_OBJECT = "ForeignObject"

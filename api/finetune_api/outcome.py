@@ -7,6 +7,7 @@ from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
+from finetune_api.tasks import Offload
 from finetune_api.wire import Stored, Wire
 
 TEXT_BYTES = 1000  # of a sentence
@@ -35,7 +36,10 @@ class Prepared(Stored):
     skipped_lines: int = 0
     steps: int
     hyperparameters: ResolvedHyperparameters
+    dataset: str  # s3://..., content-addressed: equal inputs share it
     zero_stage: int | None = None
+    offload: Offload | None = None
+    memory_per_rank_gib: float | None = None  # estimated peak of one GPU, or of one CPU rank
     advice: list[str] | None = None  # sentences that become events, never an error
 
 

@@ -1,11 +1,12 @@
 """What the operator tells a pod: one JSON value in the environment variable FINETUNE_TASK."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from finetune_api.hyperparameters import HyperparameterRules, LrSchedule, ResolvedHyperparameters
 from finetune_api.layout import RunLayout
+from finetune_api.limits import DataLimits
 from finetune_api.wire import Stored
 
 
@@ -58,12 +59,40 @@ class RequestedHyperparameters(Stored):
     seed: int | None = None
 
 
-class DataLimits(Stored):
-    """What a file may be before it is refused."""
+class MethodRef(Stored):
+    """All weights, or a LoRA adapter on the named modules (None: all linear layers)."""
 
-    max_file_bytes: int = 157_286_400  # 150 MiB, after decompression too
-    max_line_bytes: int = 1_048_576
-    max_nesting: int = 64
+    type: Literal["full", "lora"] = "full"
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0
+    targets: list[str] | None = None
+
+
+class Classification(Stored):
+    """Which classification metrics are wanted; `positive_class` for two classes."""
+
+    n_classes: int | None = None
+    positive_class: str | None = None
+    betas: list[float] = Field(default_factory=list)
+
+
+Offload = Literal["none", "optimizer", "parameters"]
+
+
+class Workers(Stored):
+    """The ranks that will train, and what each may use."""
+
+    nodes: Annotated[int, Field(ge=1)] = 1
+    processes_per_node: Annotated[int, Field(ge=1)] = 1  # one a GPU; 1 on CPU
+    accelerator: Literal["nvidia", "cpu"] = "cpu"
+    gpu_memory_gib: float | None = None  # None: unknown, nothing is estimated against it
+    zero_stage: int | None = None  # None: to be chosen
+    offload: Offload | None = None  # None: to be chosen
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.processes_per_node
 
 
 class PrepareTask(Stored):
@@ -77,6 +106,9 @@ class PrepareTask(Stored):
     rules: HyperparameterRules = HyperparameterRules()
     limits: DataLimits = DataLimits()
     data_tolerance: float = 0
+    method: MethodRef = MethodRef()
+    classification: Classification | None = None
+    workers: Workers = Workers()
 
 
 class TrainTask(Stored):
@@ -85,6 +117,7 @@ class TrainTask(Stored):
     run: RunRef
     attempt: int
     base: BaseModelRef
+    dataset: str  # s3://..., made by the prepare Job
     organization: str
     suffix: str | None = None
     hyperparameters: ResolvedHyperparameters
@@ -92,11 +125,13 @@ class TrainTask(Stored):
     validation_examples: int = 0
     training_file: str
     validation_file: str | None = None
+    method: MethodRef = MethodRef()
+    classification: Classification | None = None
     nodes: int
     processes_per_node: int  # one a GPU; 1 on CPU
     accelerator: Literal["nvidia", "cpu"]
     zero_stage: int = 1
-    offload: Literal["none", "optimizer", "parameters"] = "none"
+    offload: Offload = "none"
     master_host: str  # pod 0's DNS name
     master_port: int
     progress_port: int

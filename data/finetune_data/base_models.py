@@ -78,6 +78,20 @@ def fetch_base_model(
     return folder
 
 
+def weigh(base: BaseModelRef, storage: Storage) -> int | None:
+    """Bytes of the weight files, without fetching them; None where only the hub knows."""
+    uri = parse_model_uri(base.uri)
+    if isinstance(uri, HubUri):
+        return None
+    start = len(uri.key) + 1 if uri.key else 0
+    sizes = [
+        entry.size
+        for entry in storage.list(uri)
+        if matches(entry.key[start:], ("model*.safetensors",))
+    ]
+    return sum(sizes) or None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; {} where there is no such file. Raises ValueError, naming the file."""
     try:

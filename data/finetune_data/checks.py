@@ -1,128 +1,20 @@
-"""What is said about whole files: copies, overlap, too little of something, and the verdict.
-
-Pure: hashes and counts in, sentences out. A row costs 20 bytes here, whatever its length.
-"""
+"""What the prepare Job says about whole files: refuse, or advise. Pure."""
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
-from hashlib import blake2b
 from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
+from finetune_api.tasks import Classification
 from finetune_data.findings import TOO_LONG, FileFindings, counted, shown
-from finetune_data.rows import Row
+from finetune_data.lint import content
+from finetune_data.lint.content import Labels
+from finetune_data.lint.facts import LABELS, Facts, tell_kind
+from finetune_data.lint.fingerprints import Fingerprints
+from finetune_data.lint.remarks import Remark
 
-FEW_IN_A_CLASS = 100
-FEW_FOR_GENERATION = 500
-EXTRA_KEYS = 20  # names that are remembered
-
-Hashes = npt.NDArray[np.uint64]
-
-
-def _hash(text: str) -> int:
-    """64 bits: two different rows of a million look alike once in 37 million files."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-class Fingerprints:
-    """The rows of one file, as hashes."""
-
-    def __init__(self) -> None:
-        self._rows = array("Q")
-        self._completions = array("Q")
-        self._lines = array("I")
-        self._extra_keys: Counter[str] = Counter()
-        self._lines_with_extra = 0
-        self._prompts = 0  # rows whose prompt is not empty
-
-    def add(self, row: Row) -> None:
-        """Rows hold no NUL, so it separates the two texts."""
-        self._rows.append(_hash(f"{row.prompt}\0{row.completion}"))
-        self._completions.append(_hash(row.completion))
-        self._lines.append(min(row.line, 2**32 - 1))
-        self._prompts += bool(row.prompt)
-        if row.extra:
-            self._lines_with_extra += 1
-            for key in row.extra:
-                if key in self._extra_keys or len(self._extra_keys) < EXTRA_KEYS:
-                    self._extra_keys[key] += 1
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def rows(self) -> Hashes:
-        return np.frombuffer(self._rows, dtype=np.uint64)
-
-    def line(self, index: int) -> int:
-        """Where row `index` stands in the file."""
-        return self._lines[index]
-
-    def extra_keys_advice(self, param: str) -> list[str]:
-        """Keys beside prompt and completion."""
-        if not self._extra_keys:
-            return []
-        names = ", ".join(shown(key) for key, _ in self._extra_keys.most_common(5))
-        more = ", …" if len(self._extra_keys) > 5 else ""
-        return [
-            f"Keys other than prompt and completion are ignored: {names}{more}, on "
-            f"{counted(self._lines_with_extra, 'line')} of {param}."
-        ]
-
-    def copies_advice(self, param: str) -> list[str]:
-        """Examples that stand in the file more than once."""
-        unique, first = np.unique(self.rows, return_index=True)
-        copies = len(self) - len(unique)
-        if not copies:
-            return []
-        is_copy = np.ones(len(self), dtype=bool)
-        is_copy[first] = False
-        index = int(np.argmax(is_copy))
-        original = int(first[np.searchsorted(unique, self.rows[index])])
-        return [
-            f"Copies of earlier examples in {param}: {copies:,} (line {self.line(index)} repeats "
-            f"line {self.line(original)})."
-        ]
-
-    def size_advice(self) -> list[str]:
-        """Few examples for what the file seems to teach."""
-        completions = np.frombuffer(self._completions, dtype=np.uint64)
-        classes, first, counts = np.unique(completions, return_index=True, return_counts=True)
-        if self._prompts and 1 < len(classes) < len(self) / 3:  # as the old tool told them apart
-            smallest = int(np.argmin(counts))
-            if counts[smallest] >= FEW_IN_A_CLASS:
-                return []
-            few = counted(int(counts[smallest]), "example")
-            line = self.line(int(first[smallest]))
-            return [
-                f"The smallest of {len(classes)} classes has {few} (see line {line}); at least "
-                f"{FEW_IN_A_CLASS} a class are advised."
-            ]
-        if len(self) >= FEW_FOR_GENERATION:
-            return []
-        return [
-            f"The training file has {counted(len(self), 'example')}; at least {FEW_FOR_GENERATION} "
-            "are advised for generation."
-        ]
-
-
-def overlap_advice(training: Fingerprints, validation: Fingerprints) -> list[str]:
-    """Examples that stand in both files: validation then measures memory."""
-    shared = np.isin(validation.rows, training.rows)
-    count = int(shared.sum())
-    if not count:
-        return []
-    line = validation.line(int(np.argmax(shared)))
-    return [
-        f"Examples of validationFile that trainingFile has too: {count:,} of {len(validation):,} "
-        f"(line {line} is one); validation will look better than it is."
-    ]
+CLASSES_SHOWN = 10
 
 
 class CheckedFile(NamedTuple):
@@ -137,6 +29,15 @@ class CheckedFile(NamedTuple):
     def lines(self) -> int:
         """Lines with something on them."""
         return self.rows + self.findings.count
+
+
+class Seen(NamedTuple):
+    """What is remembered of a file's rows."""
+
+    rows: Fingerprints
+    labels: Labels
+    prompts: int  # rows whose prompt is not empty
+    is_chat: bool
 
 
 def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
@@ -154,7 +55,7 @@ def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
         place = f", {found.fatal.place}" if found.fatal.place else ""
         return invalid(f"{where}{place}: {found.fatal.message}")
     if not file.lines:
-        return invalid(f"{where}: the file is empty; expected one JSON object a line")
+        return invalid(f"{where}: the file is empty; expected an example a line")
     if file.rows and found.count / file.lines <= tolerance + 1e-9:
         return None
     too_long = found.codes[TOO_LONG]
@@ -182,3 +83,66 @@ def skipped_advice(file: CheckedFile, tolerance: float) -> list[str]:
         f"Wrong lines skipped in {found.param}: {found.count:,} of {file.lines:,}, as "
         f"dataTolerance {tolerance:g} allows (the first: {found.first[0]}); see data-report.jsonl."
     ]
+
+
+def advise(training: Seen, validation: Seen | None) -> list[str]:
+    """Sentences about copies, contradictions, overlap and amounts; the gravest first."""
+    rows = training.rows
+    kind = tell_kind(rows, training.prompts, rows.distinct_completions(), is_chat=training.is_chat)
+    labels = training.labels.counts if kind == "classification" else {}
+    facts = Facts(kind=kind, examples=len(rows), rows=rows, labels=labels, has_style=False)
+    remarks = [
+        *(content.overlap(facts, validation.rows) if validation is not None else ()),
+        *content.duplicates(facts),
+        *content.conflicts(facts),
+        *content.class_balance(facts),
+        *content.amount(facts),
+    ]
+    return [_sentence(remark) for remark in remarks]
+
+
+def _sentence(remark: Remark) -> str:
+    place = f" ({remark.places[0]})" if remark.places else ""
+    return f"{remark.message[:1].upper()}{remark.message[1:]}{place}."
+
+
+def check_classes(asked: Classification, training: Seen, validation: Seen | None) -> Failure | None:
+    """Whether the classes are what the spec says: found now, and not after the first epoch."""
+    prefix = "hyperparameters.classification"
+    if validation is None:
+        return _wrong("validationFile", "classification metrics need a validationFile")
+    if training.is_chat or validation.is_chat:
+        param = "hyperparameters.computeClassificationMetrics"
+        return _wrong(param, "classification metrics need prompts and completions, not chats")
+    known = {**validation.labels.counts, **training.labels.counts}
+    count = len(known)
+    if not training.labels.counts or not validation.labels.counts:
+        param = "hyperparameters.computeClassificationMetrics"
+        message = f"the completions are no classes: over {LABELS} different or long ones"
+        return _wrong(param, message)
+    listed = ", ".join(shown(label) for label in list(known)[:CLASSES_SHOWN])
+    more = ", …" if count > CLASSES_SHOWN else ""
+    if asked.n_classes is not None and asked.n_classes != count:
+        return _wrong(
+            f"{prefix}NClasses",
+            f"classificationNClasses is {asked.n_classes}, and the files have {count} classes: "
+            f"{listed}{more}",
+        )
+    if asked.positive_class is None:
+        return None
+    if count != 2:
+        return _wrong(
+            f"{prefix}PositiveClass",
+            f"a positive class needs two classes, and the files have {count}: {listed}{more}",
+        )
+    if asked.positive_class not in validation.labels.counts:
+        return _wrong(
+            f"{prefix}PositiveClass",
+            f"the positive class {shown(asked.positive_class)} is not among the completions of "
+            f"validationFile: {', '.join(map(shown, validation.labels.counts))}",
+        )
+    return None
+
+
+def _wrong(param: str, message: str) -> Failure:
+    return Failure(code=Reason.INVALID_DATA, message=message, param=param)

@@ -1,4 +1,6 @@
-"""The tokenised dataset in S3: tokenised once by the prepare Job, read by every attempt.
+"""The tokenised dataset in S3: tokenised once by a prepare Job, read by every attempt.
+
+Its address follows from what it is made of, so a second FineTune on the same files starts at once.
 
 For each split (`train`, `validation`) three arrays and, last of all, one manifest:
 
@@ -12,6 +14,7 @@ The arrays are memory-mapped: a dataset may be larger than the memory.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,10 +25,12 @@ from pydantic import Field, ValidationError
 
 from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
+from finetune_api.tasks import Classification
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 from finetune_data.failures import DataError, StorageError
 from finetune_data.manifests import FileEntry, find_damage, to_bytes
+from finetune_data.sources import InputFile
 from finetune_data.storage import Progress, Storage
 
 FORMAT = 1  # of the arrays; another number is tokenised anew
@@ -40,15 +45,6 @@ Number = TypeVar("Number", bound=np.generic)
 EMPTY_NPY_BYTES = 128  # a header and nothing else
 
 
-class InputFile(Stored):
-    """A data file as it was when it was read."""
-
-    uri: str
-    etag: str
-    size: int  # bytes, as stored
-    sha256: str
-
-
 class SplitCounts(Stored):
     """What a split holds."""
 
@@ -57,6 +53,7 @@ class SplitCounts(Stored):
     skipped_lines: int = 0
     lines: int = 0  # with an example or a mistake on them
     longest_example: int = 0  # tokens
+    prompt_tokens: int = 0  # of the tokens, those that are given and not learned in full
 
 
 class DatasetSource(Stored):
@@ -66,7 +63,18 @@ class DatasetSource(Stored):
     tokenizer_sha256: str
     context_length: int  # tokens; longer examples are not in it
     data_tolerance: float = 0
+    classification: Classification | None = None  # which the files were checked against
     inputs: dict[str, InputFile]  # by split
+
+    def key(self, run: str) -> str:
+        """Equal inputs, equal key: the name of the dataset in S3.
+
+        run: whose dataset it is where the store gives no ETags, and nothing tells files apart.
+        """
+        inputs = {name: known.replace(sha256="") for name, known in self.inputs.items()}
+        whose = run if any(not known.etag for known in inputs.values()) else ""
+        text = f"{self.replace(inputs=inputs).to_json()}{whose}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class DatasetManifest(Stored):

@@ -23,13 +23,14 @@ class Finding:
     line: int | None = None
     column: int | None = None
     fatal: bool = False  # no tolerance skips it: the file can't be read on
+    unit: str = "line"  # "row" of a workbook or of Parquet
 
     @property
     def place(self) -> str:
         """`line 17, column 3`, or nothing."""
         if self.line is None:
             return ""
-        return f"line {self.line}" + (f", column {self.column}" if self.column else "")
+        return f"{self.unit} {self.line}" + (f", column {self.column}" if self.column else "")
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message

@@ -10,27 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from finetune_api.layout import dataset_uri
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.base_models import fetch_base_model
-from finetune_data.checks import overlap_advice, skipped_advice, verdict
+from finetune_data.base_models import CONFIG, fetch_base_model, read_json, weigh
+from finetune_data.checks import advise, check_classes, skipped_advice, verdict
 from finetune_data.dataset import (
     TRAIN,
     VALIDATION,
     DatasetManifest,
     DatasetSource,
-    InputFile,
     read_manifest,
     write_dataset,
 )
 from finetune_data.failures import DataError, FailureError
-from finetune_data.findings import FileFindings, Report, counted
-from finetune_data.inputs import open_input
+from finetune_data.findings import FileFindings, Report, counted, shown
+from finetune_data.fitting import fit
 from finetune_data.manifests import file_entry
+from finetune_data.memory import ModelShape
 from finetune_data.progress import Ticker, say
-from finetune_data.resolution import Context, resolve, resolve_context
+from finetune_data.reading import Reader, ReadOptions
+from finetune_data.resolution import Context, resolve, resolve_context, run_advice
+from finetune_data.sources import S3Source
 from finetune_data.splits import PreparedSplit, SplitRules, prepare_split
 from finetune_data.storage import Storage, StorageError
 from finetune_data.tokenization import ExampleTokenizer, load_tokenizer, model_positions
@@ -48,48 +51,62 @@ def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
 
 def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     addresses = _addresses(task)
-    present = {split: _head(split, uri, storage) for split, uri in addresses.items()}
+    present = {}
+    for split, uri in addresses.items():
+        with _about(PARAMS[split]):
+            present[split] = S3Source(uri, storage, folder / "inputs")
     say(f"fetching the tokenizer of {task.base.name} from {task.base.uri}")
     model = fetch_base_model(task.base, folder / "model", storage, weights=False)
     tokenizer = load_tokenizer(model, task.base.name)
     context = resolve_context(
         task.hyperparameters.max_sequence_length, task.base, model_positions(model)
     )
+    shape = ModelShape.of(read_json(model / CONFIG), weigh(task.base, storage))
     source = DatasetSource(
         tokenizer_sha256=tokenizer.digest,
         context_length=context.length,
         data_tolerance=task.data_tolerance,
-        inputs=present,
+        classification=task.classification,
+        inputs={name: known.identity for name, known in present.items()},
     )
+    uri = dataset_uri(task.run.output, task.run.namespace, source.key(task.run.uid))
     with _about("output"):
-        manifest = read_manifest(task.run.layout.dataset, storage)
+        manifest = read_manifest(uri, storage)
     if manifest is not None and _is_of(manifest, source):
-        say(f"the dataset of an earlier try at {task.run.layout.dataset} is complete and is used")
+        say(f"the dataset at {uri} is of these files and is used")
     else:
-        manifest = _build(task, storage, folder, tokenizer, source)
-    return _prepared(task, manifest, context)
+        manifest = _build(task, storage, folder, tokenizer, source, present, uri)
+    return _prepared(task, manifest, context, shape, uri)
 
 
-def _build(
+def _build(  # noqa: PLR0917 - what was found out before, in its order
     task: PrepareTask,
     storage: Storage,
     folder: Path,
     tokenizer: ExampleTokenizer,
     source: DatasetSource,
+    present: dict[str, S3Source],
+    uri: S3Uri,
 ) -> DatasetManifest:
     """Read every line, and write the dataset unless one of the files is refused."""
     files = folder / "dataset"
     files.mkdir()
     rules = SplitRules(task.base.name, source.context_length, task.limits)
     splits: dict[str, PreparedSplit] = {}
+    extra: dict[str, str] = {}
     with Report(folder / "data-report.jsonl") as report:
-        for split, known in source.inputs.items():
-            findings = FileFindings(PARAMS[split], known.uri, report)
-            say(f"checking and tokenising {PARAMS[split]} {known.uri}: {known.size:,} bytes")
-            with _about(PARAMS[split]), open_input(known.uri, storage) as stream:
+        for split, known in present.items():
+            findings = FileFindings(PARAMS[split], known.name, report)
+            say(f"checking and tokenising {PARAMS[split]} {known.name}: {known.size:,} bytes")
+            reader = Reader(known, ReadOptions(limits=task.limits))
+            with _about(PARAMS[split]):
                 splits[split] = prepare_split(
-                    split, stream, files, tokenizer=tokenizer, rules=rules, findings=findings
+                    split, reader, files, tokenizer=tokenizer, rules=rules, findings=findings
                 )
+            ignored = reader.description.ignored
+            if ignored:
+                names = ", ".join(shown(name) for name in ignored[:5])
+                extra[split] = f"Columns of {PARAMS[split]} that are not read: {names}."
     _upload_report(report, task, storage)
     failure = _verdict(splits, task)
     if failure is not None:
@@ -97,17 +114,23 @@ def _build(
     manifest = DatasetManifest(
         source=source.replace(inputs={name: split.source for name, split in splits.items()}),
         splits={name: split.counts for name, split in splits.items()},
-        advice=_advice(splits, task.data_tolerance),
+        advice=[*_advice(splits, task.data_tolerance), *extra.values()],
         files=[file_entry(files, path) for split in splits.values() for path in split.paths],
     )
-    say(f"writing the dataset to {task.run.layout.dataset}")
+    say(f"writing the dataset to {uri}")
     with _about("output"):
         ticker = Ticker("writing the dataset")
-        write_dataset(files, task.run.layout.dataset, storage, manifest, ticker)
+        write_dataset(files, uri, storage, manifest, ticker)
     return manifest
 
 
-def _prepared(task: PrepareTask, manifest: DatasetManifest, context: Context) -> Prepared:
+def _prepared(
+    task: PrepareTask,
+    manifest: DatasetManifest,
+    context: Context,
+    shape: ModelShape | None,
+    uri: S3Uri,
+) -> Prepared:
     """The outcome from a dataset's manifest alone: a retry that finds one says the same."""
     train = manifest.splits[TRAIN]
     validation = manifest.splits.get(VALIDATION)
@@ -117,8 +140,15 @@ def _prepared(task: PrepareTask, manifest: DatasetManifest, context: Context) ->
         task.base,
         examples=train.examples,
         context=context.length,
+        method=task.method.type,
     )
-    advice = [*manifest.advice, *context.advice, *resolution.advice]
+    fitting = fit(shape, task, train.longest_example)
+    advice = [
+        *manifest.advice,
+        *context.advice,
+        *resolution.advice,
+        *run_advice(train, resolution.hyperparameters, task.workers),
+    ]
     for sentence in advice:
         say(f"advice: {sentence}")
     return Prepared(
@@ -128,6 +158,10 @@ def _prepared(task: PrepareTask, manifest: DatasetManifest, context: Context) ->
         skipped_lines=sum(split.skipped_lines for split in manifest.splits.values()),
         steps=resolution.hyperparameters.steps(train.examples),
         hyperparameters=resolution.hyperparameters,
+        dataset=str(uri),
+        zero_stage=fitting.zero_stage if fitting else None,
+        offload=fitting.offload if fitting else None,
+        memory_per_rank_gib=fitting.gib if fitting else None,
         advice=advice or None,
     )
 
@@ -137,7 +171,10 @@ def _verdict(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | N
     failures = [verdict(split.checked, task.data_tolerance) for split in splits.values()]
     refused = [failure for failure in failures if failure is not None]
     if not refused:
-        return None
+        validation = splits.get(VALIDATION)
+        seen = validation.seen if validation else None
+        asked = task.classification
+        return check_classes(asked, splits[TRAIN].seen, seen) if asked else None
     first, *others = refused
     lines = [
         *(first.lines or []),
@@ -150,16 +187,11 @@ def _verdict(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | N
 
 def _advice(splits: dict[str, PreparedSplit], tolerance: float) -> list[str]:
     """The most important first: a termination message that is full drops the last."""
-    train, validation = splits[TRAIN], splits.get(VALIDATION)
+    validation = splits.get(VALIDATION)
     advice: list[str] = []
     for split in splits.values():
         advice += skipped_advice(split.checked, tolerance)
-    if validation is not None:
-        advice += overlap_advice(train.fingerprints, validation.fingerprints)
-    for name, split in splits.items():
-        advice += split.fingerprints.copies_advice(PARAMS[name])
-        advice += split.fingerprints.extra_keys_advice(PARAMS[name])
-    return advice + train.fingerprints.size_advice()
+    return advice + advise(splits[TRAIN].seen, validation.seen if validation else None)
 
 
 def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
@@ -174,13 +206,6 @@ def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
                     Reason.INVALID_SPEC, f"{PARAMS[split]}: {error}", param=PARAMS[split]
                 ) from error
     return addresses
-
-
-def _head(split: str, uri: S3Uri, storage: Storage) -> InputFile:
-    """What the file is before it is read; its digest is known only afterwards."""
-    with _about(PARAMS[split]):
-        entry = storage.head(uri)
-    return InputFile(uri=str(uri), etag=entry.etag, size=entry.size, sha256="")
 
 
 def _is_of(manifest: DatasetManifest, source: DatasetSource) -> bool:

@@ -10,16 +10,21 @@ Defaults of what the old service did not have, and why:
 - seed 42: the same FineTune twice is the same order twice.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from finetune_api.hyperparameters import HyperparameterRules, ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, RequestedHyperparameters
+from finetune_api.tasks import BaseModelRef, RequestedHyperparameters, Workers
+from finetune_data.dataset import SplitCounts
 
 WARMUP_RATIO = 0.1
 WEIGHT_DECAY = 0.01
 SEED = 42
 TRIED_MULTIPLIERS = (0.02, 0.2)
 LARGEST_BATCH_SHARE = 0.04  # of the examples
+
+LORA_FACTOR = 10  # an adapter's best rate is about ten times that of all weights
+EPOCHS_ADVISED = 4
+LONG_PROMPTS = 10  # times the completion
 
 # Continuing from a fine-tuned model with far less data than it saw.
 SMALL_CONTINUATION = 0.1  # of the examples that the model was fine-tuned on
@@ -68,6 +73,7 @@ def resolve(
     *,
     examples: int,
     context: int,
+    method: Literal["full", "lora"] = "full",
 ) -> Resolution:
     """Resolve what was left open, for a training file of `examples` examples."""
     advice: list[str] = []
@@ -93,6 +99,8 @@ def resolve(
                 f"learningRateMultiplier {multiplier:g} is outside the tried range, 0.02 to 0.2."
             )
         learning_rate = multiplier * base.pretraining_learning_rate
+        if method == "lora":
+            learning_rate *= LORA_FACTOR
     resolved = ResolvedHyperparameters(
         n_epochs=requested.n_epochs,
         batch_size=batch_size,
@@ -106,6 +114,31 @@ def resolve(
         seed=SEED if requested.seed is None else requested.seed,
     )
     return Resolution(resolved, advice)
+
+
+def run_advice(train: SplitCounts, chosen: ResolvedHyperparameters, workers: Workers) -> list[str]:
+    """Sentences about how the run will go; never an error."""
+    advice = []
+    idle = workers.ranks - chosen.batch_size
+    if idle > 0:
+        unit = "GPUs" if workers.accelerator == "nvidia" else "ranks"
+        advice.append(
+            f"A batch of {chosen.batch_size} keeps {idle} of {workers.ranks} {unit} idle: ask for "
+            "fewer, or set a larger batchSize."
+        )
+    if chosen.n_epochs > EPOCHS_ADVISED:
+        advice.append(
+            f"nEpochs {chosen.n_epochs} is more than the 2 to 4 that are advised (1 to 2 for "
+            "generation): watch the validation loss."
+        )
+    learned = train.tokens - train.prompt_tokens
+    if train.prompt_tokens > LONG_PROMPTS * learned and chosen.prompt_loss_weight > 0.01:
+        advice.append(
+            f"Prompts are {train.prompt_tokens / max(1, learned):.0f} times as long as "
+            f"completions: a promptLossWeight below {chosen.prompt_loss_weight:g} may serve them "
+            "better."
+        )
+    return advice
 
 
 def _default_multiplier(

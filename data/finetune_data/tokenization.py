@@ -1,9 +1,10 @@
 """From a prompt and its completion to tokens and their roles, as the model will see them.
 
 Prompt and completion are encoded apart: at inference the prompt alone is what is encoded, and a
-token that spans both would never be seen there. An end-of-sequence token follows the completion
-and is learned, so that the model knows when to stop. Special tokens written out in a text, such as
-`<|im_start|>`, become those tokens, as inference servers do it.
+token that spans both would never be seen there. The same holds for the pieces of a chat, which the
+model's own template makes. An end-of-sequence token follows the completion and is learned, so that
+the model knows when to stop; in a chat it is the template's end-of-turn token. Special tokens
+written out in a text, such as `<|im_start|>`, become those tokens, as inference servers do it.
 
 tokenizer.json is read by the `tokenizers` library alone (its import takes 0.2 s); only models
 without that file need transformers, which needs no torch for it.
@@ -12,14 +13,17 @@ without that file need transformers, which needs no torch for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_api.names import Reason
 from finetune_data.base_models import CONFIG, read_json
-from finetune_data.failures import BaseModelError
+from finetune_data.chat_templates import ChatTemplate, Piece, find_template
+from finetune_data.examples import Example, Row
+from finetune_data.failures import BaseModelError, DataError
+from finetune_data.findings import Finding
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +50,7 @@ class ExampleTokenizer:
     start: tokens that the tokenizer puts before every text, mostly none or one
     bos, eos: ids; bos is None where the model has none
     vocabulary: rows of the model's embedding; None where its config does not say
+    template: of chats; None where the model has none
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class ExampleTokenizer:
         bos: int | None,
         eos: int,
         vocabulary: int | None = None,
+        template: ChatTemplate | None = None,
+        name: str = "",
     ) -> None:
         backend.no_truncation()  # tokenizer.json may hold either, from whatever it was used for
         backend.no_padding()
@@ -64,51 +71,83 @@ class ExampleTokenizer:
         self._eos = eos
         self._empty_start = self._start or [eos if bos is None else bos]
         self.vocabulary = vocabulary
+        self._template = template
+        self._name = name
         self._sentinel = self._find_sentinel()
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides how a text is encoded."""
-        settings = f"{self._start} {self._empty_start} {self._eos} {self._sentinel}"
+        template = self._template.source if self._template else ""
+        settings = f"{self._start} {self._empty_start} {self._eos} {self._sentinel} {template}"
         return hashlib.sha256(f"{self._backend.to_str()}{settings}".encode()).hexdigest()
 
-    def encode(self, examples: Iterable[tuple[str, str]]) -> list[Encoded]:
-        """Tokens and roles of each (prompt, completion), over the tokenizers' own threads.
+    def encode(self, examples: Sequence[Example]) -> list[Encoded | Finding]:
+        """Tokens and roles of each example, over the tokenizers' own threads.
 
-        An empty prompt gets one start token, so that the completion's first token is predicted.
+        A Finding for a chat that the template refuses. Raises DataError for chats where the base
+        model has no chat template.
         """
-        pairs = list(examples)
-        prompts = self._ids([prompt for prompt, _ in pairs])
-        completions = self._ids([self._continued(*pair) for pair in pairs])
+        cut = [self._pieces(example) for example in examples]
+        texts = [
+            self._continued(index, piece.text)
+            for pieces in cut
+            if not isinstance(pieces, Finding)
+            for index, piece in enumerate(pieces)
+        ]
+        ids = iter(self._ids(texts))
         return [
-            self._join(prompt, self._without_sentinel(pair, completion))
-            for pair, prompt, completion in zip(pairs, prompts, completions, strict=True)
+            pieces
+            if isinstance(pieces, Finding)
+            else self._join(pieces, [next(ids) for _ in pieces], isinstance(example, Row))
+            for example, pieces in zip(examples, cut, strict=True)
         ]
 
-    def _join(self, prompt: list[int], completion: list[int]) -> Encoded:
-        start = self._start if prompt else self._empty_start
-        if not completion or completion[-1] != self._eos:  # some files write it out
-            completion = [*completion, self._eos]
-        roles = (
-            bytes([NO_LOSS]) * len(start)
-            + bytes([PROMPT]) * len(prompt)
-            + bytes([COMPLETION]) * len(completion)
-        )
-        return Encoded([*start, *prompt, *completion], roles)
+    def lengths(self, examples: Sequence[Example]) -> list[int]:
+        """Tokens of each example; 0 for a chat that the template refuses."""
+        encoded = self.encode(examples)
+        return [0 if isinstance(found, Finding) else len(found.tokens) for found in encoded]
+
+    def _pieces(self, example: Example) -> list[Piece] | Finding:
+        if isinstance(example, Row):
+            prompt = [Piece(example.prompt, False)] if example.prompt else []
+            return [*prompt, Piece(example.completion, True)]
+        if self._template is None:
+            raise DataError.of(
+                Reason.INVALID_DATA,
+                f"the data are chats, and base model {self._name!r} has no chat template: give "
+                "prompts and completions, or take a model that was made for chats",
+                param="model",
+            )
+        return self._template.pieces(example)
+
+    def _join(self, pieces: Sequence[Piece], ids: Sequence[list[int]], is_row: bool) -> Encoded:
+        """With the start tokens that a row needs; a chat's template has written its own."""
+        has_prompt = not pieces[0].is_learned
+        tokens = list(self._start if has_prompt else self._empty_start) if is_row else []
+        roles = bytearray([NO_LOSS]) * len(tokens)
+        for index, (piece, found) in enumerate(zip(pieces, ids, strict=True)):
+            found = self._without_sentinel(index, piece.text, found)  # noqa: PLW2901
+            tokens += found
+            roles += bytes([COMPLETION if piece.is_learned else PROMPT]) * len(found)
+        if pieces[-1].is_learned and is_row and tokens[-1] != self._eos:  # some files write it out
+            tokens.append(self._eos)
+            roles.append(COMPLETION)
+        return Encoded(tokens, bytes(roles))
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         batch = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
-    def _continued(self, prompt: str, completion: str) -> str:
-        return _SENTINEL + completion if prompt and self._sentinel else completion
+    def _continued(self, index: int, text: str) -> str:
+        """A piece that follows another gets the sentinel in front."""
+        return _SENTINEL + text if index and self._sentinel else text
 
-    def _without_sentinel(self, pair: tuple[str, str], completion: list[int]) -> list[int]:
-        prompt, text = pair
-        if not prompt or not self._sentinel:
-            return completion
-        if completion[: len(self._sentinel)] == self._sentinel:
-            return completion[len(self._sentinel) :]
+    def _without_sentinel(self, index: int, text: str, ids: list[int]) -> list[int]:
+        if not index or not self._sentinel:
+            return ids
+        if ids[: len(self._sentinel)] == self._sentinel:
+            return ids[len(self._sentinel) :]
         return self._ids([text])[0]  # the text's first character merged with the sentinel
 
     def _find_sentinel(self) -> list[int]:
@@ -145,13 +184,27 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
     bos, eos = token("bos"), token("eos")
     if eos is None:
         raise _invalid(name, "its tokenizer has no end-of-sequence token")
+    source = find_template(folder, settings)
     return ExampleTokenizer(
         backend,
         start=_start_tokens(backend, settings.get("add_bos_token"), bos),
         bos=bos,
         eos=eos,
         vocabulary=vocabulary if isinstance(vocabulary, int) else None,
+        template=_chat_template(source, settings, backend) if source else None,
+        name=name,
     )
+
+
+def _chat_template(source: str, settings: dict[str, Any], backend: Tokenizer) -> ChatTemplate:
+    tokens = {}
+    for kind in ("bos", "eos", "unk", "pad"):
+        written = settings.get(f"{kind}_token")
+        text = written.get("content") if isinstance(written, dict) else written
+        if isinstance(text, str):
+            tokens[f"{kind}_token"] = text
+    added = backend.get_added_tokens_decoder().values()
+    return ChatTemplate(source, tokens, [token.content for token in added if token.special])
 
 
 def model_positions(folder: Path) -> int | None:

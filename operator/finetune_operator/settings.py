@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from finetune_api.finetune import DNS_LABEL
 from finetune_api.hyperparameters import HyperparameterRules
-from finetune_api.tasks import DataLimits
+from finetune_api.limits import DataLimits
 from finetune_api.uris import parse_model_uri
 from finetune_api.wire import Wire
 

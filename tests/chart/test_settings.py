@@ -49,7 +49,7 @@ def test_the_operator_parses_the_defaults(render: Render) -> None:
 
 def test_the_defaults_are_the_api_rooms_own(render: Render) -> None:
     from finetune_api.hyperparameters import HyperparameterRules
-    from finetune_api.tasks import DataLimits
+    from finetune_api.limits import DataLimits
 
     found = settings(render())
     assert HyperparameterRules.model_validate(found["hyperparameters"]) == HyperparameterRules()

@@ -2,15 +2,19 @@
 
 import gzip
 import json
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
-from finetune_api.tasks import BaseModelRef, DataLimits, PrepareTask, RunRef
+from finetune_api.tasks import BaseModelRef, PrepareTask, RunRef
 from finetune_api.uris import S3Uri
+from finetune_data.examples import Batch, Example, Row
 from finetune_data.findings import Finding
-from finetune_data.lines import Line
-from finetune_data.rows import Row, parse_row
+from finetune_data.reading import Reader, ReadOptions
+from finetune_data.sources import LocalSource
 from finetune_data.storage import Storage
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "yes no maybe", " positive negative\n"] * 4
@@ -78,9 +82,34 @@ def examples(count: int, start: int = 0) -> list[dict[str, str]]:
     ]
 
 
-def parse(text: str | bytes) -> Row | Finding:
+def reader(data: bytes, name: str = "train.jsonl", **options: Any) -> Reader:
+    """Of a file in a folder that is gone soon; what was read stays."""
+    folder = Path(mkdtemp(prefix="finetune-test-"))
+    weakref.finalize(made := _reader(folder / name, data, options), rmtree, folder)
+    return made
+
+
+def _reader(path: Path, data: bytes, options: dict[str, Any]) -> Reader:
+    path.write_bytes(data)
+    return Reader(LocalSource(path), ReadOptions(**options))
+
+
+def read(data: bytes, name: str = "train.jsonl", **options: Any) -> list[Example | Finding]:
+    """Every example and finding, in line order."""
+    found: list[Example | Finding] = []
+    for batch in reader(data, name, **options).batches():
+        assert isinstance(batch, Batch)
+        found += [*batch.examples, *batch.findings]
+    return sorted(
+        found, key=lambda item: (isinstance(item, Finding) and item.fatal, item.line or 0)
+    )
+
+
+def parse(text: str | bytes) -> Example | Finding:
+    """Line 17 of a file of prompts and completions."""
     data = text.encode() if isinstance(text, str) else text
-    return parse_row(Line(17, data), DataLimits())
+    *_, last = read(b'{"prompt": "a", "completion": "b"}\n' * 16 + data)
+    return last
 
 
 def row(text: str | bytes) -> Row:

@@ -7,24 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from finetune_data.checks import (
-    CheckedFile,
-    Fingerprints,
-    overlap_advice,
-    skipped_advice,
-    verdict,
-)
+from finetune_data.checks import CheckedFile, Seen, advise, skipped_advice, verdict
+from finetune_data.examples import Row
 from finetune_data.findings import FileFindings, Finding, Report
-from finetune_data.rows import Row
+from finetune_data.lint.columns import Columns
+from finetune_data.lint.content import Labels
+from finetune_data.lint.fingerprints import Fingerprints
 
 URI = "s3://acme/train.jsonl"
-
-
-def fingerprints(*pairs: tuple[str, str], first_line: int = 1) -> Fingerprints:
-    made = Fingerprints()
-    for line, (prompt, completion) in enumerate(pairs, first_line):
-        made.add(Row(line, prompt, completion))
-    return made
 
 
 def checked(folder: Path, rows: int, *findings: Finding) -> CheckedFile:
@@ -39,51 +29,23 @@ BROKEN = Finding("not-json", "not valid JSON", 17, 12)
 LONG = Finding("too-long", "100 tokens", 18)
 
 
-def test_copies_name_the_copy_and_the_original() -> None:
-    pairs = [("a", "b"), ("c", "d"), ("ab", ""), ("c", "d"), ("a", "b")]
-    assert fingerprints(*pairs, first_line=10).copies_advice("trainingFile") == [
-        "Copies of earlier examples in trainingFile: 2 (line 13 repeats line 11)."
-    ]
-    assert fingerprints(("a", "b"), ("ab", ""), ("", "ab")).copies_advice("trainingFile") == []
+def seen(*pairs: tuple[str, str]) -> Seen:
+    columns = Columns([Row(line, *pair) for line, pair in enumerate(pairs, 1)], 0, 0)
+    rows, labels = Fingerprints(), Labels()
+    rows.begin("trainingFile")
+    rows.look(columns)
+    labels.look(columns)
+    return Seen(rows, labels, sum(bool(prompt) for prompt, _ in pairs), is_chat=False)
 
 
-def test_examples_of_both_files_are_counted() -> None:
-    training = fingerprints(("a", "b"), ("c", "d"))
-    validation = fingerprints(("e", "f"), ("c", "d"), ("c", "d"))
-    [sentence] = overlap_advice(training, validation)
-    assert "2 of 3 (line 2 is one)" in sentence
-    assert overlap_advice(training, fingerprints(("a", "d"))) == []
-
-
-def test_keys_that_nobody_reads_are_named_briefly() -> None:
-    made = Fingerprints()
-    for line in range(1, 200):
-        made.add(Row(line, "a", "b", (f"key{line}", "id\x1b")))
-    [sentence] = made.extra_keys_advice("trainingFile")
-    assert sentence.startswith('Keys other than prompt and completion are ignored: "id\\x1b", ')
-    assert sentence.endswith("…, on 199 lines of trainingFile.")
-    assert len(sentence) < 200
-
-
-def test_few_examples_are_advice_by_task() -> None:
-    few = fingerprints(*((f"p{n}", f"c{n}") for n in range(30)))
-    assert few.size_advice() == [
-        "The training file has 30 examples; at least 500 are advised for generation."
-    ]
-    classes = fingerprints(*((f"p{n}", "yes" if n % 10 else "no") for n in range(2000)))
-    assert classes.size_advice() == []
-    rare = fingerprints(*((f"p{n}", "yes" if n % 40 else "no") for n in range(2000)))
-    assert rare.size_advice() == [
-        "The smallest of 2 classes has 50 examples (see line 1); at least 100 a class are advised."
-    ]
-    enough = fingerprints(*(("", f"c{n}") for n in range(500)))
-    assert enough.size_advice() == []
-
-
-def test_a_row_costs_few_bytes() -> None:
-    made = fingerprints(("a" * 1000, "b" * 1000))
-    arrays = [value for value in vars(made).values() if hasattr(value, "itemsize")]
-    assert sum(array.itemsize for array in arrays) <= 32
+def test_advice_is_sentences_with_their_places() -> None:
+    training = seen(("a", "b"), ("c", "d"), ("c", "d"), ("a", "e"))
+    validation = seen(("e", "f"), ("c", "d"), ("c", "d"))
+    advice = advise(training, validation)
+    assert advice[0].startswith("2 rows of the validation data stand in the training data as well")
+    assert "1 row is a copy of an earlier one (line 3 repeats line 2)." in advice
+    assert any("1 prompt has more than one completion" in text for text in advice)
+    assert any(text.startswith("4 examples: at least 500") for text in advice)
 
 
 def test_a_right_file_passes(tmp_path: Path) -> None:

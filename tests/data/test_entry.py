@@ -81,7 +81,7 @@ def test_a_right_task_leaves_a_dataset_and_a_prepared(
     assert code == EXIT_OK, pod.output
     assert outcome.prepared is not None
     assert outcome.prepared.training_examples == 300
-    dataset = fetch_dataset(task.run.layout.dataset, tmp_path / "fetched", storage)
+    dataset = fetch_dataset(S3Uri.parse(outcome.prepared.dataset), tmp_path / "fetched", storage)
     assert len(dataset.train) == 300
     assert "300 examples" in pod.output
     assert "very-secret" not in pod.output

@@ -14,9 +14,10 @@ from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data import prepare as prepare_module
 from finetune_data.dataset import fetch_dataset
+from finetune_data.examples import Row
 from finetune_data.prepare import prepare
 from finetune_data.storage import Storage
-from finetune_data.tokenization import COMPLETION, load_tokenizer
+from finetune_data.tokenization import COMPLETION, Encoded, load_tokenizer
 from tests.data.builders import (
     base_model,
     compress,
@@ -64,10 +65,15 @@ class Job:
         assert outcome.prepared is not None
         return outcome.prepared
 
+    def datasets(self) -> list[str]:
+        """The manifests of all datasets."""
+        entries = self.storage.list(S3Uri(self.bucket, "out/team/datasets"))
+        return [entry.key for entry in entries if entry.key.endswith("manifest.json")]
+
     def failure(self, **changes: Any) -> Failure:
-        outcome, task = self.run(**changes)
+        outcome, _ = self.run(**changes)
         assert outcome.failure is not None, outcome
-        assert not self.storage.exists(task.run.layout.dataset.child("manifest.json"))
+        assert not self.datasets()
         return outcome.failure
 
 
@@ -80,18 +86,18 @@ def test_a_right_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
     rows = [*examples(20), {"prompt": "", "completion": "über 中"}]
     job.put("train.jsonl", jsonl(rows))
     valid = job.put("valid.jsonl.gz", compress(jsonl(examples(5, 100))))
-    outcome, task = job.run(validation_file=valid)
+    outcome, _ = job.run(validation_file=valid)
     found = outcome.prepared
     assert found is not None
     assert (found.training_examples, found.validation_examples) == (21, 5)
     assert (found.skipped_lines, found.steps) == (0, 21 * 4)
     assert found.hyperparameters.max_sequence_length == 64
-    dataset = fetch_dataset(task.run.layout.dataset, job.folder / "fetched", job.storage)
+    dataset = fetch_dataset(S3Uri.parse(found.dataset), job.folder / "fetched", job.storage)
     assert found.training_tokens == int(dataset.train.lengths.sum())
-    expected = load_tokenizer(model_folder, "tiny").encode(
-        (row["prompt"], row["completion"]) for row in rows
-    )
-    for index, example in enumerate(expected):
+    tokenizer = load_tokenizer(model_folder, "tiny")
+    read = [Row(line, row["prompt"], row["completion"]) for line, row in enumerate(rows, 1)]
+    for index, example in enumerate(tokenizer.encode(read)):
+        assert isinstance(example, Encoded)
         tokens, roles = dataset.train.example(index)
         assert (tokens.tolist(), roles.tobytes()) == (example.tokens, example.roles)
         assert roles[-1] == COMPLETION
@@ -178,8 +184,8 @@ def test_shared_examples_are_advice(job: Job) -> None:
     job.put("train.jsonl", jsonl([row | {"id": 1} for row in examples(5)]))
     valid = job.put("valid.jsonl", jsonl(examples(2, 4)))
     advice = job.prepared(validation_file=valid).advice or []
-    assert any("that trainingFile has too: 1 of 2" in sentence for sentence in advice)
-    assert any('ignored: "id", on 5 lines' in sentence for sentence in advice)
+    assert any("1 row of the validation data stands in the training" in text for text in advice)
+    assert any('Columns of trainingFile that are not read: "id".' in text for text in advice)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +194,8 @@ def test_shared_examples_are_advice(job: Job) -> None:
         (b"", "the file is empty"),
         (b"\n\n\n", "the file is empty"),
         (compress(jsonl(examples(3)))[:-9], "the gzip data is broken or cut off"),
-        (b"PAR1" + bytes(100), "this is a Parquet file"),
+        (b"PAR1" + bytes(100), "the Parquet file can't be read"),
+        (b"\xff\xd8\xff\xe0", "this is a JPEG picture"),
     ],
 )
 def test_a_file_that_is_no_data_is_a_sentence(job: Job, data: bytes, expected: str) -> None:
@@ -242,17 +249,137 @@ def test_a_missing_or_broken_base_model_is_the_models_fault(job: Job) -> None:
 
 
 def test_many_batches_are_as_good_as_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_data.splits.BATCH_LINES", 7)
+    monkeypatch.setattr("finetune_data.reading.BATCH_EXAMPLES", 7)
     job.put("train.jsonl", jsonl([*examples(50), "x", *examples(50, 50)]))
-    outcome, task = job.run(data_tolerance=0.5)
-    assert outcome.prepared is not None
-    dataset = fetch_dataset(task.run.layout.dataset, job.folder / "fetched", job.storage)
+    pieces = job.prepared(data_tolerance=0.5)
+    dataset = fetch_dataset(S3Uri.parse(pieces.dataset), job.folder / "fetched", job.storage)
     assert len(dataset.train) == 100
     monkeypatch.undo()
-    task = prepare_task(job.bucket, data_tolerance=0.5)
-    again = prepare_task(job.bucket, data_tolerance=0.5, run=task.run.replace(uid="ffffffff-other"))
-    work = job.folder / "again"
-    work.mkdir()
-    prepare(again, job.storage, work)
-    whole = fetch_dataset(again.run.layout.dataset, job.folder / "whole", job.storage)
+    task = prepare_task(job.bucket)
+    elsewhere = task.run.replace(namespace="other")
+    again = job.prepared(data_tolerance=0.5, run=elsewhere)
+    assert again.dataset != pieces.dataset
+    whole = fetch_dataset(S3Uri.parse(again.dataset), job.folder / "whole", job.storage)
     assert [e.sha256 for e in whole.manifest.files] == [e.sha256 for e in dataset.manifest.files]
+
+
+def test_a_second_finetune_on_the_same_files_starts_at_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.put("train.jsonl", jsonl(examples(20)))
+    first = job.prepared()
+    monkeypatch.setattr(prepare_module, "prepare_split", None)
+    run = prepare_task(job.bucket).run.replace(name="another", uid="fedcba98")
+    second = job.prepared(run=run, hyperparameters={"nEpochs": 2, "promptLossWeight": 0.5})
+    assert second.dataset == first.dataset
+    assert second.steps == first.steps // 2
+    assert len(job.datasets()) == 1
+
+
+def test_chats_become_a_dataset_whose_mask_is_the_assistants_words(
+    job: Job, model_folder: Path
+) -> None:
+    template = (
+        "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    job.storage.write_bytes(S3Uri(job.bucket, "model/chat_template.jinja"), template.encode())
+    chat = [
+        {"role": "user", "content": "what"},
+        {"role": "assistant", "content": "no", "weight": 0},
+        {"role": "user", "content": "really"},
+        {"role": "assistant", "content": "yes"},
+    ]
+    job.put("train.jsonl", jsonl([{"messages": chat}] * 3))
+    found = job.prepared()
+    dataset = fetch_dataset(S3Uri.parse(found.dataset), job.folder / "fetched", job.storage)
+    tokens, roles = dataset.train.example(0)
+    backend = load_tokenizer(model_folder, "tiny")._backend
+    learned = [int(t) for t, role in zip(tokens, roles, strict=True) if role == COMPLETION]
+    assert backend.decode(learned, skip_special_tokens=False) == "yes</s>"
+    whole = backend.decode([int(token) for token in tokens], skip_special_tokens=False)
+    assert whole.startswith("<s>user\nwhat</s>\n<s>assistant\nno</s>\n")
+
+
+def test_chats_need_a_chat_template(job: Job) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    job.put("train.jsonl", jsonl([{"messages": messages}]))
+    failure = job.failure()
+    assert (failure.code, failure.param) == (Reason.INVALID_DATA, "model")
+    assert "has no chat template" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("train.csv", b"prompt,completion\nNA, None\n007,x\n"),
+        (
+            "train.json",
+            b'[{"prompt": "NA", "completion": " None"},\n{"prompt":"007","completion":"x"}]',
+        ),
+        ("train.tsv.gz", compress(b"prompt\tcompletion\nNA\t None\n007\tx\n")),
+    ],
+)
+def test_every_format_makes_the_same_dataset(job: Job, name: str, data: bytes) -> None:
+    rows = [{"prompt": "NA", "completion": " None"}, {"prompt": "007", "completion": "x"}]
+    job.put("train.jsonl", jsonl(rows))
+    expected = job.prepared()
+    found = job.prepared(training_file=job.put(name, data))
+    one, other = (
+        fetch_dataset(S3Uri.parse(each.dataset), job.folder / str(n), job.storage)
+        for n, each in enumerate((expected, found))
+    )
+    assert [e.sha256 for e in one.manifest.files] == [e.sha256 for e in other.manifest.files]
+
+
+def classes(*labels: str) -> bytes:
+    rows = [{"prompt": f"{label} {n}", "completion": label} for n in range(5) for label in labels]
+    return jsonl(rows)
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels", "param", "words"),
+    [
+        ({"positiveClass": " yes"}, (" yes", " no"), None, ""),
+        ({"nClasses": 3}, ("a", "b", "c"), None, ""),
+        ({"positiveClass": "yes"}, (" yes", " no"), "PositiveClass", '" yes", " no"'),
+        ({"positiveClass": "a"}, ("a", "b", "c"), "PositiveClass", "the files have 3"),
+        ({"nClasses": 4}, ("a", "b", "c"), "NClasses", "the files have 3 classes"),
+    ],
+)
+def test_classes_are_checked_before_any_gpu(
+    job: Job, asked: dict[str, Any], labels: tuple[str, ...], param: str | None, words: str
+) -> None:
+    job.put("train.jsonl", classes(*labels))
+    valid = job.put("valid.jsonl", classes(*labels))
+    if param is None:
+        job.prepared(validation_file=valid, classification=asked)
+        return
+    failure = job.failure(validation_file=valid, classification=asked)
+    assert failure.param == f"hyperparameters.classification{param}"
+    assert words in failure.message
+
+
+def test_a_model_that_cannot_fit_is_said_with_what_would(job: Job) -> None:
+    job.put("train.jsonl", jsonl(examples(20)))
+    config = {
+        "model_type": "llama",
+        "vocab_size": 400,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 14336,
+    }
+    job.storage.write_bytes(S3Uri(job.bucket, "model/config.json"), json.dumps(config).encode())
+    workers = {"nodes": 1, "processesPerNode": 2, "accelerator": "nvidia", "gpuMemoryGib": 80}
+    found = job.prepared(workers=workers)
+    assert found.memory_per_rank_gib is not None
+    assert 8 < found.memory_per_rank_gib < 72
+    run = prepare_task(job.bucket).run.replace(namespace="small")
+    small = workers | {"gpuMemoryGib": 16, "offload": "none"}
+    outcome, _ = job.run(workers=small, run=run)
+    failure = outcome.failure
+    assert failure is not None
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "deepspeed")
+    assert "does not fit: about" in failure.message
+    assert "zeroStage 3 with offload optimizer needs" in (failure.hint or "")

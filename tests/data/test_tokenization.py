@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.names import Reason
+from finetune_data.examples import Row
 from finetune_data.failures import BaseModelError
 from finetune_data.tokenization import (
     COMPLETION,
@@ -50,7 +51,7 @@ def test_the_roles_cover_exactly_prompt_and_completion(
     plain: ExampleTokenizer, prompt: str, completion: str
 ) -> None:
     tokenizer = plain
-    [example] = tokenizer.encode([(prompt, completion)])
+    [example] = tokenizer.encode([Row(1, prompt, completion)])
     end = special(tokenizer, "</s>")
     seen, learned = ids(tokenizer, prompt), ids(tokenizer, completion)
     if learned[-1] != end:
@@ -64,23 +65,25 @@ def test_the_roles_cover_exactly_prompt_and_completion(
 def test_prompt_and_completion_never_share_a_token(plain: ExampleTokenizer) -> None:
     """`qui` + `ck` stays two texts, though `quick` is one token."""
     assert len(ids(plain, "quick")) < len(ids(plain, "qui")) + len(ids(plain, "ck"))
-    [example] = plain.encode([("qui", "ck")])
+    [example] = plain.encode([Row(1, "qui", "ck")])
     assert example.tokens == [*ids(plain, "qui"), *ids(plain, "ck"), special(plain, "</s>")]
 
 
 def test_the_end_that_a_completion_writes_out_is_not_doubled(plain: ExampleTokenizer) -> None:
-    written, added = plain.encode([("a", " yes</s>"), ("a", " yes")])
+    written, added = plain.encode([Row(1, "a", " yes</s>"), Row(2, "a", " yes")])
     assert written == added
 
 
 def test_special_tokens_in_a_text_are_those_tokens(plain: ExampleTokenizer) -> None:
-    [example] = plain.encode([("<s>a", "b")])
+    [example] = plain.encode([Row(1, "<s>a", "b")])
     assert example.tokens[0] == special(plain, "<s>")
     assert example.roles[0] == PROMPT
 
 
 def test_truncation_and_padding_of_tokenizer_json_are_not_obeyed(plain: ExampleTokenizer) -> None:
-    short, long = plain.encode([("a", "b"), ("a b c d e f g h", "the lazy dog jumps over")])
+    short, long = plain.encode(
+        [Row(1, "a", "b"), Row(2, "a b c d e f g h", "the lazy dog jumps over")]
+    )
     assert len(short.tokens) == 3
     assert "jumps over" in decode(plain, long.tokens)
 
@@ -99,7 +102,7 @@ def test_the_start_token_is_the_tokenizers_own(
 ) -> None:
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, **settings), "tiny")
     for prompt, start in (("", empty), ("yes", full)):
-        [example] = tokenizer.encode([(prompt, " no")])
+        [example] = tokenizer.encode([Row(1, prompt, " no")])
         expected = [special(tokenizer, text) for text in start]
         assert example.tokens[: len(expected)] == expected
         assert example.roles[: len(expected)] == bytes(len(expected))
@@ -116,7 +119,7 @@ def test_a_post_processor_that_adds_a_start_token_is_obeyed(tmp_path: Path) -> N
     )
     backend.save(str(folder / "tokenizer.json"))
     tokenizer = load_tokenizer(folder, "tiny")
-    [example] = tokenizer.encode([("yes", " no")])
+    [example] = tokenizer.encode([Row(1, "yes", " no")])
     assert example.tokens == [0, *ids(tokenizer, "yes"), *ids(tokenizer, " no"), 1]
     assert example.roles[0] == NO_LOSS
 
@@ -135,7 +138,7 @@ def test_a_completion_does_not_get_a_space_that_nobody_wrote(tmp_path: Path) -> 
         ("yes", "\nno", "\nno"),
         ("", "no", "▁no"),
     ):
-        [example] = tokenizer.encode([(prompt, completion)])
+        [example] = tokenizer.encode([Row(1, prompt, completion)])
         tokens = [
             tokenizer._backend.id_to_token(token)
             for token, role in zip(example.tokens, example.roles, strict=True)
@@ -205,7 +208,8 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path:
         "import json, sys, pathlib; sys.modules['torch'] = None\n"
         "from finetune_data.tokenization import load_tokenizer\n"
         f"tokenizer = load_tokenizer(pathlib.Path({str(folder)!r}), 'tiny')\n"
-        "print(json.dumps(tokenizer.encode([('quick', ' yes')])[0].tokens))\n"
+        "from finetune_data.examples import Row\n"
+        "print(json.dumps(tokenizer.encode([Row(1, 'quick', ' yes')])[0].tokens))\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

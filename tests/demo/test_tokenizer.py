@@ -36,11 +36,14 @@ def test_the_same_texts_give_the_same_bytes(folder: Path, data: Dataset, tmp_pat
 
 
 def test_prepare_gives_every_row_a_start_an_end_and_room(folder: Path, data: Dataset) -> None:
-    from finetune_data.tokenization import load_tokenizer
+    from finetune_data.examples import Row
+    from finetune_data.tokenization import Encoded, load_tokenizer
 
     tokenizer = load_tokenizer(folder, "ada")
-    rows = [*data.base, *data.training, *data.validation]
-    for encoded in tokenizer.encode([(row.prompt, row.completion) for row in rows]):
+    texts = [*data.base, *data.training, *data.validation]
+    rows = [Row(line, text.prompt, text.completion) for line, text in enumerate(texts, 1)]
+    for encoded in tokenizer.encode(rows):
+        assert isinstance(encoded, Encoded)
         assert encoded.tokens[0] == SPECIAL.index(BOS)
         assert encoded.tokens[-1] == SPECIAL.index(EOS)
         assert encoded.tokens.count(SPECIAL.index(EOS)) == 1

@@ -262,7 +262,6 @@ def test_a_prepare_job_that_was_made_before_the_status_was_written_is_believed()
         ({"model": "gpt5"}, "UnknownModel", "the catalogue has ada"),
         ({"runtime": "tpu"}, "UnknownRuntime", "nvidia, cpu"),
         ({"runtime": "cpu", "resources": {"gpusPerNode": 1}}, "InvalidSpec", "gpusPerNode to 0"),
-        ({"method": {"type": "lora"}}, "InvalidSpec", "lora is not supported"),
     ],
 )
 def test_what_can_never_work_fails_before_any_job(spec: dict, code: str, words: str) -> None:  # type: ignore[type-arg]
@@ -348,12 +347,6 @@ def test_a_finetune_born_suspended_takes_no_gpu() -> None:
     world = World(a_finetune(suspend=True)).until_training()
     assert kinds(world) == ["Job"]
     assert world.status.message.startswith("suspended by spec.suspend")
-
-
-def test_what_this_version_does_not_do_is_said() -> None:
-    world = World(a_finetune(ttlSecondsAfterFinished=60))
-    world.settle()
-    assert any("ttlSecondsAfterFinished is not supported" in text for text in world.messages())
 
 
 def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:

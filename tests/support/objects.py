@@ -79,6 +79,7 @@ def prepared() -> Outcome:
             training_tokens=5000,
             steps=50,
             hyperparameters=hyperparameters(),
+            dataset="s3://bucket/out/team/datasets/0123456789abcdef",
         )
     )
 

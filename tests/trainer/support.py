@@ -146,6 +146,7 @@ def train_task(uid: str, **changes: Any) -> TrainTask:
             pretraining_learning_rate=1e-3,
             context_length=1024,
         ),
+        dataset=f"s3://{BUCKET}/out/team/datasets/{uid[:8]}",
         organization="Your Org",
         suffix="custom model name",
         hyperparameters=hyperparameters(),

@@ -17,6 +17,7 @@ import pytest
 from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, Reason
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
+from finetune_api.uris import S3Uri
 from finetune_data.manifests import find_damage
 from finetune_data.storage import Storage
 from finetune_trainer import provenance
@@ -40,9 +41,8 @@ def prepared(uid: str, storage: Storage, folder: Path) -> TrainTask:
         validation_examples=len(VALIDATION),
         hyperparameters=support.hyperparameters(n_epochs=EPOCHS),
     )
-    support.put_dataset(
-        storage, task.run.layout.dataset, folder / "data", train=TRAINING, validation=VALIDATION
-    )
+    uri = S3Uri.parse(task.dataset)
+    support.put_dataset(storage, uri, folder / "data", train=TRAINING, validation=VALIDATION)
     return task
 
 

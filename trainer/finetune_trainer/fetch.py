@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from finetune_api.layout import MANIFEST
 from finetune_api.tasks import TrainTask
+from finetune_api.uris import S3Uri
 from finetune_data.base_models import fetch_base_model
 from finetune_data.dataset import fetch_dataset
 from finetune_data.storage import Storage
@@ -28,7 +29,7 @@ class Fetch:
         try:
             self._work.tell_fetch("downloading the dataset")
             dataset = fetch_dataset(
-                self._task.run.layout.dataset,
+                S3Uri.parse(self._task.dataset),
                 self._work.dataset,
                 self._storage,
                 progress=self._percent("downloading the dataset"),

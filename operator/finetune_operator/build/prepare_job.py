@@ -4,8 +4,9 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune import FineTune, Resolved
-from finetune_api.tasks import PrepareTask, RequestedHyperparameters, RunRef
+from finetune_api.tasks import PrepareTask, RequestedHyperparameters, RunRef, Workers
 from finetune_operator.build.identity import child_metadata, child_name, labels
+from finetune_operator.build.method import build_classification, build_method
 from finetune_operator.build.pods import pod_spec, scheduling
 from finetune_operator.settings import Settings
 
@@ -35,6 +36,16 @@ def build_prepare_task(finetune: FineTune, resolved: Resolved, settings: Setting
         rules=settings.hyperparameters,
         limits=settings.data,
         data_tolerance=spec.data_tolerance,
+        method=build_method(spec),
+        classification=build_classification(spec),
+        workers=Workers(
+            nodes=spec.resources.nodes,
+            processes_per_node=max(1, spec.resources.gpus_per_node),
+            accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
+            gpu_memory_gib=resolved.runtime.gpu_memory_gib,
+            zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
+            offload=spec.deepspeed.offload if spec.deepspeed else None,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from finetune_api.outcome import ProgressReport, Trained
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.train_job import build_train_job
+from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
@@ -51,13 +52,18 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         return Plan(draft.suspend().finish(), actions, 0)
     if may_say_more(job, draft.now):
         return Plan(draft.finish(), actions, LISTEN_SECONDS)
-    verdict = judge(job)
+    verdict = judge(job) or find_stall(seen.finetune, seen.progress)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)
     _watch(seen, draft, job, settings)
     is_running = draft.status.state == State.RUNNING
     wait = settings.poll_seconds if is_running else PENDING_SECONDS
     return Plan(draft.finish(), actions, wait)
+
+
+def has_succeeded(seen: Observed) -> bool:
+    """The model is published already, whatever deadline passes before the status says so."""
+    return any(_trained(job) is not None for job in seen.attempts.values())
 
 
 def _current_attempt(seen: Observed, draft: Draft) -> int:

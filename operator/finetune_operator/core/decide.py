@@ -4,6 +4,7 @@ Level-triggered: it asks what is, never what happened, so it may be called at an
 of times, by any trigger, after any crash.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_api import names
@@ -11,12 +12,13 @@ from finetune_api.finetune import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage
 from finetune_api.outcome import Prepared
 from finetune_operator.build.prepare_job import build_prepare_job
-from finetune_operator.core.attempts import decide_training
+from finetune_operator.core.attempts import decide_training, has_succeeded
+from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
-from finetune_operator.core.resolution import adopted, resolve, unsupported
+from finetune_operator.core.resolution import adopted, resolve
 from finetune_operator.core.verdict import judge
 from finetune_operator.settings import Settings
 
@@ -26,16 +28,29 @@ RECHECK_SECONDS = 30.0  # nothing that matters comes without a trigger; this hea
 def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     """The whole life of a FineTune. Terminal is terminal: never recomputed from children."""
     finetune = seen.finetune
-    if finetune.metadata.deletion_timestamp or finetune.status.state in names.TERMINAL_STATES:
+    if finetune.metadata.deletion_timestamp:
         return Plan(finetune.status)
+    if finetune.status.state in names.TERMINAL_STATES:
+        return _decide_removal(seen, now)
+    plan = _decide_life(seen, settings, now)
+    left = seconds_to_next(finetune.replace(status=plan.status), now)
+    if left is None or plan.status.state in names.TERMINAL_STATES:
+        return plan
+    return replace(plan, requeue_after=min(plan.requeue_after or left, max(left, 0) + 1))
+
+
+def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
+    finetune = seen.finetune
     draft = Draft(finetune, now)
     if finetune.status.started_at is None:
         draft.set(started_at=stamp(now)).say(
             "Created", f"Created fine-tune: {finetune.metadata.name}"
         )
     if finetune.spec.cancel:
-        doomed = tuple(DeleteJob(job.name, job.uid) for job in seen.jobs if not job.is_going)
-        return Plan(draft.cancel("cancelled by spec.cancel").finish(), doomed)
+        return Plan(draft.cancel("cancelled by spec.cancel").finish(), _all_jobs(seen))
+    overdue = find_overdue(finetune, now)
+    if overdue is not None and not has_succeeded(seen):
+        return Plan(draft.fail(overdue).finish(), _all_jobs(seen))
     if seen.foreign:
         return _ended(draft, _foreign(seen))
     resolved = draft.status.resolved
@@ -45,8 +60,6 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
             return _ended(draft, found)
         resolved = adopted(found, seen.prepare_job.task if seen.prepare_job else None)
         draft.set(resolved=resolved)
-        for sentence in unsupported(finetune):
-            draft.say("Unsupported", sentence, "warning")
     if resolved.hyperparameters is None:
         plan = _decide_prepare(seen, draft, resolved, settings)
         if plan is not None:
@@ -54,6 +67,20 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     if finetune.spec.dry_run:
         return Plan(draft.succeed(Reason.DRY_RUN, _summary(draft.status.resolved)).finish())
     return decide_training(seen, draft, settings)
+
+
+def _decide_removal(seen: Observed, now: datetime) -> Plan:
+    """Its TTL takes the Jobs and pods of an ended FineTune; status, Model and S3 stay."""
+    left = seconds_to_removal(seen.finetune, now)
+    if left is None:
+        return Plan(seen.finetune.status)
+    if left > 0:
+        return Plan(seen.finetune.status, (), left + 1)
+    return Plan(seen.finetune.status, _all_jobs(seen))
+
+
+def _all_jobs(seen: Observed) -> tuple[Action, ...]:
+    return tuple(DeleteJob(job.name, job.uid) for job in seen.jobs if not job.is_going)
 
 
 def _decide_prepare(
@@ -95,7 +122,10 @@ def _take_prepared(draft: Draft, resolved: Resolved, prepared: Prepared) -> None
     draft.set(
         resolved=resolved.replace(
             hyperparameters=prepared.hyperparameters,
+            dataset=prepared.dataset,
             zero_stage=stage if stage is not None else 1,
+            offload=resolved.offload or prepared.offload,
+            memory_per_rank_gib=prepared.memory_per_rank_gib,
             training_examples=prepared.training_examples,
             validation_examples=prepared.validation_examples,
             training_tokens=prepared.training_tokens,

@@ -6,8 +6,6 @@ from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef
 from finetune_operator.settings import Settings
 
-UNSUPPORTED = "is not supported by this version of the operator"
-
 
 def resolve(
     finetune: FineTune, models: tuple[Model, ...], settings: Settings
@@ -17,11 +15,6 @@ def resolve(
     base = resolve_base(finetune, models, settings)
     if isinstance(base, ErrorInfo):
         return base
-    if spec.method.type != "full":
-        return _invalid("method.type", f"method.type {spec.method.type} {UNSUPPORTED}: use full")
-    if spec.hyperparameters.compute_classification_metrics:
-        param = "hyperparameters.computeClassificationMetrics"
-        return _invalid(param, f"{param} {UNSUPPORTED}: leave it out")
     if not (spec.output or settings.output):
         return _invalid("output", "spec.output is needed: the chart has no default output prefix")
     runtime = settings.runtime(spec.runtime)
@@ -54,17 +47,8 @@ def resolve(
         output=(spec.output or settings.output).rstrip("/"),
         secret_name=(spec.storage and spec.storage.secret_name) or settings.secret_name,
         zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
+        offload=spec.deepspeed.offload if spec.deepspeed else None,
     )
-
-
-def unsupported(finetune: FineTune) -> list[str]:
-    """What the spec asks for and this version does not do, a sentence each; the run goes on."""
-    asked = {
-        "activeDeadlineSeconds": finetune.spec.active_deadline_seconds,
-        "pendingDeadlineSeconds": finetune.spec.pending_deadline_seconds,
-        "ttlSecondsAfterFinished": finetune.spec.ttl_seconds_after_finished,
-    }
-    return [f"{name} {UNSUPPORTED}" for name, value in asked.items() if value is not None]
 
 
 def resolve_base(

@@ -41,7 +41,9 @@ async def observe(client: Client, key: Key, foreign: tuple[str, ...] = ()) -> Ob
             return None
         raise
     finetune = FineTune.parse(raw)
-    if finetune.status.state in names.TERMINAL_STATES or finetune.metadata.deletion_timestamp:
+    has_ended = finetune.status.state in names.TERMINAL_STATES
+    is_kept = finetune.spec.ttl_seconds_after_finished is None
+    if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)
     selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
     jobs, pods, services = await asyncio.gather(

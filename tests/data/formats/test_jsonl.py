@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.tasks import DataLimits
+from finetune_api.limits import DataLimits
+from finetune_data.examples import Example, Row
 from finetune_data.findings import Finding
-from finetune_data.rows import Row, read_rows
 from tests.data.builders import compress, parse, row, texts
+from tests.data.builders import read as read_file
 
 LIMITS = DataLimits(max_file_bytes=10_000, max_line_bytes=200)
 
@@ -80,8 +80,8 @@ def test_extra_keys_are_remembered_and_not_wrong() -> None:
     assert row('{"id": 1, "prompt": "", "completion": "b", "x": [{}, {}]}').extra == ("id", "x")
 
 
-def read(data: bytes, limits: DataLimits = LIMITS) -> list[Row | Finding]:
-    return list(read_rows(io.BytesIO(data), limits))
+def read(data: bytes, limits: DataLimits = LIMITS) -> list[Example | Finding]:
+    return read_file(data, limits=limits)
 
 
 RIGHT = b'{"prompt": "a", "completion": "b"}'
@@ -112,12 +112,14 @@ def test_ends_marks_and_compression_do_not_matter(data: bytes) -> None:
         (RIGHT + b"\n" + b"x" * 5000 + b"\n" + RIGHT, ["line 2: longer than 200 bytes"]),
         (RIGHT + b"\n\n" + b"x" * 5000, ["line 2: empty line", "line 3: longer than 200 bytes"]),
         (b"x" * 201, ["line 1: longer than 200 bytes"]),
-        ((RIGHT + b"\n") * 400, ["the file has more than 10,000 bytes"]),
+        ((RIGHT + b"\n") * 400, ["the file has 14,000 bytes, more than the 10,000 allowed"]),
         (compress(RIGHT + b"\n")[:-6], ["the gzip data is broken or cut off"]),
         (compress(RIGHT) + b"rubbish", ["the gzip data is broken"]),
         (compress(compress(RIGHT)), ["this is a gzip file inside a gzip file"]),
         (b"PK\x03\x04....", ["this is an XLSX or ZIP file"]),
-        (b"PAR1....", ["this is a Parquet file; expected JSONL in UTF-8, plain or .gz"]),
+        (b"PAR1....", ["the Parquet file can't be read"]),
+        (b"\xff\xd8\xff\xe0JFIF", ["this is a JPEG picture"]),
+        (b"%PDF-1.7", ["this is a PDF document"]),
         (RIGHT.decode().encode("utf-16"), ["this is UTF-16 text"]),
     ],
 )
@@ -144,7 +146,8 @@ def test_a_bomb_costs_what_the_limit_allows() -> None:
 def test_lines_longer_than_a_block_of_reading_are_whole() -> None:
     long = {"prompt": "a" * 700_000, "completion": "b"}
     data = (json.dumps(long).encode() + b"\n") * 3
-    assert [len(item.prompt) for item in read(data, DataLimits())] == [700_000] * 3
+    prompts = [item.prompt for item in read(data, DataLimits()) if isinstance(item, Row)]
+    assert [len(prompt) for prompt in prompts] == [700_000] * 3
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)

@@ -1,0 +1,8 @@
+"""What a person types: `finetune ...`, which `kubectl finetune ...` is too.
+
+The rules of this room: a command parses, calls a library of another room and shows what came
+back; it decides nothing itself. A terminal gets colours, tables, progress and questions with a
+default; a pipe gets plain lines and no questions. What a program may want to read goes to stdout,
+progress and complaints to stderr. Commands are imported when they are called, so `--help` is
+there at once. Exit codes: 0 done, 2 a wrong command line, 65 wrong data, 1 anything else.
+"""

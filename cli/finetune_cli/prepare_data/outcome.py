@@ -1,0 +1,164 @@
+"""What becomes of the proposals: asked, accepted, written, and what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from finetune_api.hyperparameters import HyperparameterRules
+from finetune_cli.prepare_data.screen import Screen
+from finetune_data.findings import shown
+from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong
+from finetune_data.lint.inspection import Inspection
+from finetune_data.reading import Reader
+from finetune_data.rewriting import Written, kept_by, rewrite
+from finetune_data.splitting import plan_split
+
+EPOCHS = 4
+LEAST_TO_SPLIT = 10  # examples
+CHARACTERS_A_TOKEN = 4  # of English text, where no tokenizer counted
+TOKENS_A_SECOND = 10_000  # a 7B model in bf16 on one H200 (KempnerForge's published figure)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the prepared files go."""
+
+    folder: Path
+    stem: str
+    seed: int
+
+
+def choose(
+    screen: Screen,
+    inspection: Inspection,
+    *,
+    yes: bool,
+    wanted: Sequence[str],
+    unwanted: Sequence[str],
+) -> list[Fix]:
+    """The accepted changes. --yes takes what loses nothing; a person is asked about all."""
+    fixes = inspection.fixes
+    known = {fix.name for fix in fixes}
+    for name in wanted:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise click.BadParameter(
+                f"{name} is not proposed; there is {listed}", param_hint="--fix"
+            )
+    accepted: list[Fix] = []
+    for fix in fixes:
+        if fix.name in unwanted:
+            continue
+        loses = " (something is lost)" if fix.loses else ""
+        if fix.name in wanted or (yes and fix.is_recommended and not fix.loses):
+            accepted.append(fix)
+            screen.say(f"accepted: {fix.proposal}{loses}")
+        elif yes or not screen.can_ask:
+            screen.say(f"left: {fix.proposal}{loses}; --fix {fix.name} accepts it")
+        elif screen.ask(f"{fix.proposal}?{loses}", fix.is_recommended):
+            accepted.append(fix)
+    return accepted
+
+
+def ask_for_split(screen: Screen, inspection: Inspection) -> bool:
+    """Whether to keep some for validation, where nobody has said so."""
+    if inspection.validation_examples or inspection.examples < LEAST_TO_SPLIT:
+        return False
+    if not screen.can_ask:
+        return False
+    return screen.ask("Keep a part for validation?", inspection.kind == "classification")
+
+
+def write(
+    screen: Screen,
+    training: Sequence[Reader],
+    held_out: Sequence[Reader],
+    *,
+    accepted: Sequence[Fix],
+    inspection: Inspection,
+    target: Target,
+    share: float | None,
+) -> list[Written]:
+    """The prepared files. share: to split off for validation.
+
+    Of validation files only the style is changed: no row of theirs is left out.
+    """
+    split = None
+    if share is not None:
+        split = plan_split(
+            inspection.rows,
+            kept_by(accepted, inspection.examples),
+            share=share,
+            seed=target.seed,
+            is_classification=inspection.kind == "classification",
+        )
+        if split.lonely_classes:
+            screen.complain(
+                f"{split.lonely_classes} classes have one prompt only: they stay in training and "
+                "are not measured"
+            )
+    with screen.progress("writing") as progress:
+        ending = "_train" if held_out else ""
+        written = rewrite(
+            training,
+            accepted,
+            target.folder,
+            target.stem,
+            ending=ending,
+            split=split,
+            progress=progress,
+        )
+    if held_out:
+        style = [fix for fix in accepted if not isinstance(fix, LeaveOut | LeaveOutWrong)]
+        written += rewrite(held_out, style, target.folder, target.stem, ending="_valid")
+    return written
+
+
+def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
+    """A FineTune for the files, with what it would do in comments."""
+    examples = written[0].examples
+    rules = HyperparameterRules()
+    batch = rules.batch_size(examples)
+    steps = -(-examples // batch) * EPOCHS
+    tokens = inspection.tokens or inspection.characters // CHARACTERS_A_TOKEN
+    tokens = tokens * examples // max(1, inspection.examples)
+    minutes = tokens * EPOCHS / TOKENS_A_SECOND / 60
+    lines = [
+        "apiVersion: finetune.dev/v1alpha1",
+        "kind: FineTune",
+        f"metadata: {{name: {_name(written[0].path.stem)}}}",
+        "spec:",
+        f"  trainingFile: s3://BUCKET/{written[0].path.name}",
+    ]
+    if len(written) > 1:
+        lines.append(f"  validationFile: s3://BUCKET/{written[1].path.name}")
+    if inspection.kind == "classification" and len(written) > 1 and inspection.classes:
+        lines += ["  hyperparameters:", "    computeClassificationMetrics: true"]
+        if len(inspection.classes) == 2:
+            label = _quoted(inspection.classes[0][0])
+            lines.append(f"    classificationPositiveClass: {label}")
+        else:
+            lines.append(f"    classificationNClasses: {len(inspection.classes)}")
+    lines += [
+        f"# {EPOCHS} epochs in batches of {batch}: {steps:,} steps, {tokens * EPOCHS:,} tokens",
+        f"# {max(1, round(minutes)):,} min for a 7B model on one H200; smaller ones are faster",
+    ]
+    if inspection.stop:
+        lines.append(f"# at inference: stop={shown(inspection.stop)}")
+    if inspection.separator:
+        lines.append(f"# end every prompt with {shown(inspection.separator)}")
+    return "\n".join(lines)
+
+
+def _name(stem: str) -> str:
+    plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in stem.lower())
+    return plain.strip("-")[:50].strip("-") or "my-finetune"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # JSON is YAML, too

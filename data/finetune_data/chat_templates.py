@@ -1,0 +1,192 @@
+"""A base model's chat template: from a conversation to pieces of text, with what is learned marked.
+
+The template is rendered by transformers, sandboxed, as inference servers do it. Learned are the
+assistant's words of messages that weigh something, and the end-of-turn token right behind them;
+the generation prompt before them is what the model will be given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune_data.examples import Conversation, Message
+from finetune_data.findings import Finding
+
+OPEN, CLOSE = "\ue000\ue001", "\ue001\ue000"  # private use; around the words that are learned
+RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken, or means harm
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+Span = tuple[int, int]
+
+
+class Piece(NamedTuple):
+    """A run of the rendered text."""
+
+    text: str
+    is_learned: bool
+
+
+class ChatTemplate:
+    """The template and the special tokens that it may name.
+
+    ends: texts of special tokens, one of which ends a turn
+    """
+
+    def __init__(self, source: str, tokens: dict[str, str], ends: Sequence[str]) -> None:
+        self.source = source
+        self._tokens = tokens
+        self._marks_answers = bool(_GENERATION.search(source))
+        longest_first = sorted(filter(None, ends), key=len, reverse=True)
+        self._ends = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def pieces(self, chat: Conversation) -> list[Piece] | Finding:
+        """The conversation as text; a Finding where the template refuses it or changes words."""
+        try:
+            text, spans = self._spans(chat)
+        except Exception as error:  # whatever a template raises
+            detail = str(error).partition("\n")[0][:200] or type(error).__name__
+            message = f"the base model's chat template refuses this conversation: {detail}"
+            return Finding("chat-template", message, chat.line)
+        if spans is None:
+            message = (
+                "the base model's chat template changes the assistant's words in a way that hides "
+                "where they stand"
+            )
+            return Finding("chat-template", message, chat.line)
+        if len(text) > RENDERED_CHARACTERS:
+            return Finding("chat-template", "the rendered conversation is too long", chat.line)
+        return _cut(text, [self._with_end(text, span) for span in spans])
+
+    def _spans(self, chat: Conversation) -> tuple[str, list[Span] | None]:
+        learned = [
+            index
+            for index, message in enumerate(chat.messages)
+            if message["role"] == "assistant" and message.get("weight", 1)
+        ]
+        answers = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        if self._marks_answers:
+            text, found = self._render(chat.messages, chat, marks=True)
+            if len(found) == len(answers):
+                chosen = [span for i, span in zip(answers, found, strict=True) if i in learned]
+                return text, chosen
+        text, _ = self._render(chat.messages, chat)
+        spans = self._marked_spans(chat, learned, text)
+        return text, spans if spans is not None else self._prefix_spans(chat, learned, text)
+
+    def _marked_spans(
+        self, chat: Conversation, learned: Sequence[int], text: str
+    ) -> list[Span] | None:
+        """One more rendering, with marks around the words; None where they don't come through."""
+        if any(chat.messages[index].get("tool_calls") for index in learned):
+            return None
+        messages = [
+            {**message, "content": f"{OPEN}{message['content']}{CLOSE}"}
+            if index in learned
+            else message
+            for index, message in enumerate(chat.messages)
+        ]
+        marked, _ = self._render(messages, chat)
+        parts = re.split(f"({OPEN}|{CLOSE})", marked)
+        if parts[1::2] != [OPEN, CLOSE] * len(learned) or "".join(parts[::2]) != text:
+            return None
+        spans, at = [], 0
+        for index, part in enumerate(parts[::2]):
+            if index % 2:
+                spans.append((at, at + len(part)))
+            at += len(part)
+        return spans
+
+    def _prefix_spans(
+        self, chat: Conversation, learned: Sequence[int], text: str
+    ) -> list[Span] | None:
+        """What the model is given before each answer, and what stands there with it."""
+        spans = []
+        for index in learned:
+            before, _ = self._render(chat.messages[:index], chat, is_prompt=True)
+            after, _ = self._render(chat.messages[: index + 1], chat)
+            if not (
+                text.startswith(before) and text.startswith(after) and len(before) < len(after)
+            ):
+                return None
+            end = len(after)
+            marks = list(self._ends.finditer(text, len(before), end))
+            if marks and not text[marks[-1].end() : end].strip():
+                end = marks[-1].start()
+            spans.append((len(before), end))
+        return spans
+
+    def _with_end(self, text: str, span: Span) -> Span:
+        """With the special token that follows at once, unless the span ends with one already."""
+        start, end = span
+        inside = list(self._ends.finditer(text, start, end))
+        if inside and inside[-1].end() == len(text[:end].rstrip()) and inside[-1].start() > start:
+            return start, inside[-1].end()
+        follows = self._ends.match(text, end)
+        return (start, follows.end()) if follows else span
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        chat: Conversation,
+        *,
+        is_prompt: bool = False,
+        marks: bool = False,
+    ) -> tuple[str, list[Span]]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        rendered, spans = render_jinja_template(
+            [[_for_template(message) for message in messages]],
+            tools=chat.tools,
+            chat_template=self.source,
+            return_assistant_tokens_mask=marks,
+            add_generation_prompt=is_prompt,
+            **self._tokens,
+        )
+        return rendered[0], [tuple(span) for span in spans[0]] if marks and spans else []
+
+
+def _for_template(message: Message) -> Message:
+    """As templates expect it: the arguments of calls as objects, no weight."""
+    value = {key: item for key, item in message.items() if key != "weight"}
+    if "tool_calls" in value:
+        value["tool_calls"] = [
+            {
+                **call,
+                "function": {
+                    "name": call["function"]["name"],
+                    "arguments": json.loads(call["function"]["arguments"]),
+                },
+            }
+            for call in value["tool_calls"]
+        ]
+    return value
+
+
+def _cut(text: str, spans: Sequence[Span]) -> list[Piece]:
+    pieces, at = [], 0
+    for start, end in spans:
+        pieces += [Piece(text[at:start], False), Piece(text[start:end], True)]
+        at = end
+    pieces.append(Piece(text[at:], False))
+    return [piece for piece in pieces if piece.text]
+
+
+def find_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The model's own: a file beside the tokenizer, or tokenizer_config.json's; None for none.
+
+    settings: tokenizer_config.json. Of several named ones the one called default.
+    """
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    found = settings.get("chat_template")
+    if found is None and (path := folder / "chat_template.json").is_file():
+        found = json.loads(path.read_bytes()).get("chat_template")
+    if isinstance(found, list):
+        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
+        found = named.get("default") or next(iter(named.values()), None)
+    return found if isinstance(found, str) and found else None

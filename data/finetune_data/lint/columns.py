@@ -1,0 +1,72 @@
+"""A batch column by column, so that what is counted is counted once a batch and not once a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+
+from finetune_data.examples import Conversation, Example, Row
+
+NUL = "\0"  # in no text: readers refuse it
+
+
+class Columns:
+    """Examples of one file. For a chat the prompt is all before the last answer."""
+
+    def __init__(self, examples: Sequence[Example], first: int, file: int) -> None:
+        self.examples = examples
+        self.first = first  # ordinal of the first example
+        self.file = file  # index of the file
+        self.is_chat = bool(examples) and isinstance(examples[0], Conversation)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return [e.prompt if isinstance(e, Row) else _before(e) for e in self.examples]
+
+    @cached_property
+    def completions(self) -> list[str]:
+        return [e.completion if isinstance(e, Row) else _answer(e) for e in self.examples]
+
+    @cached_property
+    def joined_prompts(self) -> str:
+        """Every prompt, each with a NUL behind it, and one in front of all."""
+        return f"{NUL}{NUL.join(self.prompts)}{NUL}"
+
+    @cached_property
+    def joined_completions(self) -> str:
+        return f"{NUL}{NUL.join(self.completions)}{NUL}"
+
+    def texts(self, field: str) -> list[str]:
+        return self.prompts if field == "prompt" else self.completions
+
+    def joined(self, field: str) -> str:
+        return self.joined_prompts if field == "prompt" else self.joined_completions
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Characters of each example."""
+        return [len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)]
+
+
+def _last_answer(conversation: Conversation) -> int:
+    return max(i for i, message in enumerate(conversation.messages) if is_answer(message))
+
+
+def is_answer(message: dict[str, object]) -> bool:
+    """Whether anything is learned from it."""
+    return message["role"] == "assistant" and bool(message.get("weight", 1))
+
+
+def _before(conversation: Conversation) -> str:
+    index = _last_answer(conversation)
+    return json.dumps([conversation.messages[:index], conversation.tools], ensure_ascii=False)
+
+
+def _answer(conversation: Conversation) -> str:
+    message = conversation.messages[_last_answer(conversation)]
+    calls = message.get("tool_calls")
+    return f"{message['content']}{json.dumps(calls, ensure_ascii=False) if calls else ''}"

@@ -1,0 +1,140 @@
+"""Changes that may be made while the data is written anew. Pure: an example in, one or none out.
+
+Each has a name, a proposal for people, whether anything is lost by it, whether it is recommended,
+and an order: fixes are applied by that, whatever the order of acceptance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_data.examples import Example, Row
+
+Field = Literal["prompt", "completion"]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LeaveOutWrong:
+    """Lines that are no example can't be written anyway: accepting this says that they may go."""
+
+    name: str
+    proposal: str
+    loses: bool = True
+    is_recommended: bool = False
+    order: int = 0
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        return example
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOut:
+    """Rows by their ordinals; `mask` has a value for each example that was read."""
+
+    name: str
+    proposal: str
+    mask: Mask = field(repr=False)
+    loses: bool = True
+    is_recommended: bool = False
+    order: int = 1
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        return None if self.mask[ordinal] else example
+
+
+@dataclass(frozen=True)
+class StripPrefix:
+    """Take a text off the beginning of every row that has it; `keep` stays there."""
+
+    name: str
+    proposal: str
+    field: Field
+    text: str
+    keep: str = ""
+    loses: bool = True
+    is_recommended: bool = False
+    order: int = 2
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        if not isinstance(example, Row):
+            return example
+        text = getattr(example, self.field)
+        rest = self.keep + text.removeprefix(self.text)
+        if not text.startswith(self.text) or (self.field == "completion" and not rest):
+            return example
+        return _with(example, self.field, rest)
+
+
+@dataclass(frozen=True)
+class LowerCase:
+    """A column in lower case."""
+
+    name: str
+    proposal: str
+    field: Field
+    loses: bool = True
+    is_recommended: bool = False
+    order: int = 3
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        if not isinstance(example, Row):
+            return example
+        return _with(example, self.field, getattr(example, self.field).lower())
+
+
+@dataclass(frozen=True)
+class AddPrefix:
+    """Put a text before every row that does not begin with it."""
+
+    name: str
+    proposal: str
+    field: Field
+    text: str
+    loses: bool = False
+    is_recommended: bool = True
+    order: int = 4
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        if not isinstance(example, Row) or getattr(example, self.field).startswith(self.text):
+            return example
+        return _with(example, self.field, self.text + getattr(example, self.field))
+
+
+@dataclass(frozen=True)
+class AddSuffix:
+    """Put a text behind every row that does not end with it."""
+
+    name: str
+    proposal: str
+    field: Field
+    text: str
+    loses: bool = False
+    is_recommended: bool = True
+    order: int = 5
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        if not isinstance(example, Row) or getattr(example, self.field).endswith(self.text):
+            return example
+        return _with(example, self.field, getattr(example, self.field) + self.text)
+
+
+Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | AddPrefix | AddSuffix
+
+
+def _with(row: Row, name: Field, text: str) -> Row:
+    return row._replace(prompt=text) if name == "prompt" else row._replace(completion=text)
+
+
+def apply_all(fixes: list[Fix], ordinal: int, example: Example) -> Example | None:
+    """The example after all fixes, which must be sorted by `order`."""
+    changed: Example | None = example
+    for fix in fixes:
+        if changed is None:
+            return None
+        changed = fix.apply(ordinal, changed)
+    return changed

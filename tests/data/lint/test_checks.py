@@ -1,0 +1,199 @@
+"""Each rule of the checks, on files where it speaks and on files where it is silent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_data.examples import Row
+from finetune_data.lint.fixes import apply_all
+from finetune_data.lint.inspection import Inspection, inspect
+from tests.data.builders import reader
+from tests.data.lint.support import Pair, checks, fixed, jsonl, look, recommended, remark
+
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+
+
+def prompts(ending: str = "", count: int = 40) -> list[str]:
+    return [
+        f"{WORDS[n % 10]} {n * 7919 % 1000} {WORDS[n // 10 % 10]}{ending}" for n in range(count)
+    ]
+
+
+def pairs(ending: str = "", stop: str = "", space: str = " ") -> list[Pair]:
+    texts = prompts(ending)
+    return [(text, f"{space}{WORDS[n % 7]} {n}{stop}") for n, text in enumerate(texts)]
+
+
+RULES: list[tuple[str, list[Pair], str, str]] = [
+    ("completion", pairs(), "prompt-ending-missing", "Add the separator"),
+    ("completion", pairs(" ->"), "completion-ending-missing", "Add the stop sequence"),
+    ("completion", pairs(" ->", "\n", ""), "completion-space", "Put a space before"),
+    ("auto", [*pairs(" ->")[:30], *pairs()[30:]], "prompt-ending-mixed", 'Add " ->" where'),
+    ("auto", [*pairs(" ->", " END")[:30], *pairs(" ->")[30:]], "completion-ending-mixed", '" END"'),
+    ("auto", [*pairs()[:30], *pairs(space="")[30:]], "completion-space", "Put a space before"),
+    ("auto", [(p.upper(), c) for p, c in pairs()], "prompt-upper-case", "in lower case"),
+    ("auto", [(p, c.upper()) for p, c in pairs()], "completion-upper-case", "in lower case"),
+    ("auto", [*pairs(), *pairs()[:3]], "duplicates", "Leave out the 3 copies"),
+    ("auto", [(f"Tell me about: {p}", c) for p, c in pairs()], "prompt-prefix", "Take"),
+    ("auto", [(p, f" Answer:{c}") for p, c in pairs()], "completion-prefix", "Take"),
+]
+
+
+@pytest.mark.parametrize(("profile", "data", "check", "proposal"), RULES)
+def test_a_rule_speaks_and_its_fix_heals(
+    profile: Any, data: list[Pair], check: str, proposal: str, tmp_path: Path
+) -> None:
+    inspection, training = look(data, profile=profile)
+    found = remark(inspection, check)
+    assert found.fix is not None
+    assert proposal in found.fix.proposal
+    healed = [
+        (r.prompt, r.completion)
+        for r in fixed(training, [found.fix], tmp_path)
+        if isinstance(r, Row)
+    ]
+    assert check not in checks(look(healed, profile=profile)[0])
+
+
+def test_clean_data_is_left_in_peace() -> None:
+    assert checks(look(pairs())[0]) <= {"few-examples"}
+    many = [(f"{text} {n}", f"{answer}{n}") for n in range(15) for text, answer in pairs()]
+    assert checks(look(many)[0]) == set()
+
+
+def test_an_ending_that_stands_inside_is_told_whenever_it_becomes_known() -> None:
+    early = [("a -> b ->", "x1"), *pairs(" ->")]
+    late = [("start", "x"), *pairs(" ->")]
+    assert remark(look(early)[0], "prompt-ending-inside").count == 1
+    assert "prompt-ending-inside" not in checks(look(late)[0])
+    # only the last row of several batches shows that " END ->" is not shared, and " ->" is
+    long = [(f"x -> {n} END ->", f"c{n}") for n in range(2500)] + [("y ->", "d")]
+    assert remark(look(long)[0], "prompt-ending-inside").count == 2500
+
+
+def test_the_separator_that_is_proposed_stands_nowhere() -> None:
+    taken = [(f"{text}\n\n###\n\nmore\n\n===\n\n", c) for text, c in pairs()]
+    mixed = [(text + "!?"[: n % 3], c) for n, (text, c) in enumerate(taken)]
+    fix = remark(look(mixed, profile="completion")[0], "prompt-ending-missing").fix
+    assert fix is not None
+    assert "---" in fix.proposal
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ([("", f"text {n}") for n in range(9)], "open-ended generation"),
+        ([(f"p{n}", "ab"[n % 2]) for n in range(9)], "classification"),
+        ([(f"p{n}", f"c{n}") for n in range(9)], "conditional generation"),
+    ],
+)
+def test_the_kind_is_told_as_the_old_tool_told_it(data: list[Pair], kind: str) -> None:
+    assert look(data)[0].kind == kind
+
+
+@pytest.mark.parametrize("side", ["prompt", "completion"])
+def test_what_is_always_the_same_is_an_error(side: str) -> None:
+    data = [("same", f"c{n}") if side == "prompt" else (f"p{n}", "same") for n in range(9)]
+    assert remark(look(data)[0], f"{side}-identical").level == "error"
+
+
+def test_classes_are_counted_and_their_troubles_told() -> None:
+    labels = [*["yes"] * 500, *["no"] * 20, *["Yes "] * 30]
+    inspection, _ = look([(f"p{n}", label) for n, label in enumerate(labels)])
+    assert inspection.classes == [("yes", 500), ("Yes ", 30), ("no", 20)]
+    assert "2 of 3 classes have under 100" in remark(inspection, "few-in-class").message
+    assert remark(inspection, "imbalance").level == "advice"
+    assert '"yes", "Yes "' in remark(inspection, "classes-alike").message
+    assert "smallest base model" in remark(inspection, "base-model").message
+
+
+def chat(*roles: str, **extra: Any) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": f"{role}!"} for role in roles], **extra}
+
+
+def see(*chats: dict[str, Any]) -> Inspection:
+    return inspect([reader("\n".join(map(json.dumps, chats)).encode())], profile="chat")
+
+
+@pytest.mark.parametrize(
+    ("roles", "check"),
+    [
+        (("user", "user", "assistant"), "same-role"),
+        (("user", "assistant", "user"), "no-answer"),
+        (("assistant", "user", "assistant"), "no-question"),
+    ],
+)
+def test_odd_turns_are_told(roles: tuple[str, ...], check: str) -> None:
+    inspection = see(chat("user", "assistant"), chat(*roles))
+    assert remark(inspection, check).places == ("line 2",)
+    assert check not in checks(see(chat("user", "assistant")))
+
+
+def test_chats_have_duplicates_and_conflicts_too() -> None:
+    other = chat("user", "assistant")
+    other["messages"][1]["content"] = "else"
+    inspection = see(chat("user", "assistant"), chat("user", "assistant"), other)
+    assert remark(inspection, "duplicates").count == 1
+    assert remark(inspection, "conflicts").count == 1
+    mixed = see(chat("system", "user", "assistant"), chat("user", "assistant"))
+    assert "1 of 2 chats have no system message" in remark(mixed, "system-mixed").message
+
+
+def test_wrong_lines_are_one_remark_whose_fix_loses_them() -> None:
+    inspection = inspect([reader(jsonl([("a", "b")]) + b"{}\n" + jsonl([("c", "d")]))])
+    found = remark(inspection, "wrong-lines")
+    assert (found.level, inspection.wrong, len(inspection.findings)) == ("error", 1, 1)
+    assert found.fix is not None
+    assert found.fix.loses
+    assert found.fix not in recommended(inspection)
+
+
+def test_several_files_are_one_set_and_places_name_their_file() -> None:
+    first, second = (
+        reader(jsonl([("a", "b")]), "one.jsonl"),
+        reader(jsonl([("a", "b")]), "two.jsonl"),
+    )
+    inspection = inspect([first, second])
+    places = remark(inspection, "duplicates").places
+    assert places == ("two.jsonl, line 1 repeats one.jsonl, line 1",)
+    chats = reader(json.dumps(chat("user", "assistant")).encode(), "three.jsonl")
+    assert "prepare them apart" in remark(inspect([first, chats]), "wrong-lines").message
+
+
+text = st.text("abAB \n>-中", max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(text, text.filter(bool)), min_size=1, max_size=12), st.randoms())
+def test_a_fix_changes_no_row_that_it_does_not_name(rows: list[Pair], random: Any) -> None:
+    """And the order in which fixes are accepted does not matter."""
+    inspection, _ = look(rows, profile="completion")
+    examples = [Row(line, *pair) for line, pair in enumerate(rows, 1)]
+    for fix in inspection.fixes:
+        mask = getattr(fix, "mask", None)
+        field = getattr(fix, "field", None)
+        for ordinal, row in enumerate(examples):
+            changed = fix.apply(ordinal, row)
+            if mask is not None:
+                assert changed == (None if mask[ordinal] else row)
+            elif field == "prompt":
+                assert isinstance(changed, Row)
+                assert changed.completion == row.completion
+            elif field == "completion":
+                assert isinstance(changed, Row)
+                assert changed.prompt == row.prompt
+                assert changed.completion
+            else:
+                assert changed == row
+    ordered = inspection.fixes
+    shuffled = list(ordered)
+    random.shuffle(shuffled)
+    shuffled.sort(key=lambda fix: fix.order)
+    for ordinal, row in enumerate(examples):
+        assert apply_all(ordered, ordinal, row) == apply_all(shuffled, ordinal, row)

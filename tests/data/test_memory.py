@@ -1,0 +1,89 @@
+"""The memory of a rank: by the book, and what is chosen from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_api.tasks import MethodRef, Workers
+from finetune_data.memory import GIB, ModelShape, choose, estimate, smallest
+
+LLAMA_8B = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "torch_dtype": "bfloat16",
+}
+FULL, LORA = MethodRef(), MethodRef(type="lora")
+
+
+def shape(weight_bytes: int | None = None) -> ModelShape:
+    found = ModelShape.of(LLAMA_8B, weight_bytes)
+    assert found is not None
+    return found
+
+
+def workers(ranks: int, memory: float | None = 80, **changes: object) -> Workers:
+    values = {"processesPerNode": ranks, "accelerator": "nvidia", "gpuMemoryGib": memory}
+    return Workers.model_validate(values | changes)
+
+
+def test_parameters_are_counted_from_the_files_or_from_the_config() -> None:
+    assert shape(16_060_522_496).parameters == 8_030_261_248
+    assert abs(shape().parameters / 8_030_261_248 - 1) < 0.001
+    assert ModelShape.of({"model_type": "odd"}, None) is None
+
+
+def test_zero_divides_what_the_stage_shares() -> None:
+    eight = [
+        estimate(shape(), workers(8), FULL, tokens=1, zero_stage=stage).peak for stage in range(4)
+    ]
+    parameters = shape().parameters
+    assert eight[0] - eight[1] == pytest.approx(12 * parameters * 7 / 8)
+    assert eight[1] - eight[2] == pytest.approx(4 * parameters * 7 / 8)
+    layer = 2 * parameters / 32
+    assert eight[2] - eight[3] == pytest.approx(2 * parameters * 7 / 8 - 2 * layer)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "memory", "method", "stage", "offload"),
+    [
+        (8, 80, FULL, 1, "none"),
+        (8, 40, FULL, 2, "none"),
+        (8, 25, FULL, 3, "none"),
+        (1, 141, FULL, 1, "optimizer"),
+        (1, 80, LORA, 0, "none"),
+        (1, 16, FULL, 3, "parameters"),
+        (2, 400, FULL, 0, "none"),
+    ],
+)
+def test_the_first_way_that_fits_is_taken(
+    ranks: int, memory: float, method: MethodRef, stage: int, offload: str
+) -> None:
+    plan = choose(shape(), workers(ranks, memory), method, 2048)
+    assert plan is not None
+    assert (plan.zero_stage, plan.offload) == (stage, offload)
+    assert plan.peak <= 0.9 * memory * GIB
+
+
+def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
+    assert choose(shape(), workers(8, 80, zeroStage=0), FULL, 2048) is None
+    assert smallest(shape(), workers(8, 80, zeroStage=0), FULL, 2048).zero_stage == 0
+    kept = choose(shape(), workers(8, 80, zeroStage=2), FULL, 2048)
+    assert kept is not None
+    assert kept.zero_stage == 2
+
+
+def test_unknown_memory_and_cpu_refuse_nothing() -> None:
+    for free in (workers(1, None), Workers(accelerator="cpu")):
+        assert choose(shape(), free, FULL, 2048) is not None
+
+
+def test_longer_examples_need_more() -> None:
+    short, long = (
+        estimate(shape(), workers(8), FULL, tokens=tokens, zero_stage=3).peak
+        for tokens in (512, 8192)
+    )
+    assert long > short

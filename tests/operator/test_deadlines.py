@@ -1,0 +1,115 @@
+"""Deadlines, stalls and TTL, on a world that is only values."""
+
+from datetime import timedelta
+
+import pytest
+
+from finetune_operator.core.decide import decide
+from tests.support.objects import NOW, World, a_finetune, progress, trained
+
+
+def at(world: World, seconds: float) -> World:
+    world.now = NOW + timedelta(seconds=seconds)
+    return world
+
+
+def test_pending_for_too_long_fails_with_what_it_waited_for() -> None:
+    world = World(a_finetune(pendingDeadlineSeconds=60)).until_training()
+    pod = world.pod("a1", 0)
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/3 nodes have nvidia.com/gpu free"}
+    ]
+    world.settle()
+    assert world.status.state == "pending"
+    at(world, 200).settle()
+    assert (world.status.state, world.status.error.code) == ("failed", "DeadlineExceeded")
+    assert world.status.error.param == "pendingDeadlineSeconds"
+    assert "0/3 nodes have nvidia.com/gpu free" in world.status.error.message
+    assert world.jobs == {}
+
+
+def test_it_looks_again_when_the_deadline_passes() -> None:
+    world = World(a_finetune(pendingDeadlineSeconds=5))
+    plan = world.step()
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 6
+
+
+def test_training_for_too_long_fails_and_frees_the_gpus() -> None:
+    world = World(a_finetune(activeDeadlineSeconds=100)).until_running()
+    at(world, 90).settle()
+    assert world.status.state == "running"
+    at(world, 200).settle()
+    assert (world.status.state, world.status.error.param) == ("failed", "activeDeadlineSeconds")
+    assert world.jobs == {}
+
+
+def test_a_model_that_is_published_when_the_deadline_passes_counts() -> None:
+    world = World(a_finetune(activeDeadlineSeconds=100)).until_running()
+    world.end_pod("a1", 0, 0, trained())
+    at(world, 200).settle()
+    assert world.status.state == "succeeded"
+
+
+def test_suspension_stops_both_clocks() -> None:
+    world = World(a_finetune(activeDeadlineSeconds=100, pendingDeadlineSeconds=50)).until_running()
+    spec = world.finetune.spec
+    world.finetune = world.finetune.replace(spec=spec.replace(suspend=True))
+    world.settle()
+    at(world, 10_000).settle()
+    assert (world.status.state, world.status.reason) == ("pending", "Suspended")
+    world.finetune = world.finetune.replace(spec=spec)
+    world.settle()
+    world.ready_pods("a2")
+    world.settle()
+    at(world, 10_050).settle()
+    assert world.status.state == "running"
+    at(world, 10_200).settle()
+    assert world.status.error.code == "DeadlineExceeded"
+
+
+def test_a_stall_restarts_the_gang_and_counts() -> None:
+    world = World(a_finetune(stallSeconds=30, maxRestarts=1)).until_running()
+    world.progress = progress(last_step_age=29.0)
+    world.settle()
+    assert len(world.status.attempts) == 1
+    world.progress = progress(last_step_age=31.0)
+    world.step()
+    first, second = world.status.attempts
+    assert (first.reason, first.counted, second.ended_at) == ("Stalled", True, None)
+    assert "no step was finished for 31 s after step 10" in first.message
+    world.progress = None
+    world.settle()
+    world.ready_pods("a2")
+    world.progress = progress(attempt=2, last_step_age=31.0)
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", "Stalled")
+
+
+@pytest.mark.parametrize("stage", ["starting", "evaluating", "publishing"])
+def test_what_takes_as_long_as_it_takes_is_no_stall(stage: str) -> None:
+    world = World(a_finetune(stallSeconds=30)).until_running()
+    world.progress = progress(stage=stage, last_step_age=5000.0)
+    world.settle()
+    assert len(world.status.attempts) == 1
+
+
+def test_a_ttl_takes_the_jobs_and_leaves_the_rest() -> None:
+    world = World(a_finetune(ttlSecondsAfterFinished=60)).until_running()
+    world.end_pod("a1", 0, 0, trained())
+    world.settle()
+    assert world.status.state == "succeeded"
+    status, made = world.status, len(world.created)
+    assert world.jobs
+    assert decide(world.observe(), world.settings, world.now).requeue_after is not None
+    at(world, 3600).settle()
+    assert world.jobs == {}
+    assert (world.status, len(world.created)) == (status, made)
+
+
+def test_without_a_ttl_the_jobs_stay() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 0, trained())
+    world.settle()
+    at(world, 10**7).settle()
+    assert world.jobs
