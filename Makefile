@@ -30,6 +30,12 @@ test-integration: setup ## a real kube-apiserver and etcd, no root
 test-cluster: setup ## real pods of the real images on a one-node Kubernetes, as root
 	@$(PYTHON) -m pytest -q -m cluster
 
+fuzz: setup ## ten minutes of hostile bytes through the readers (coverage-guided)
+	@$(PYTHON) -m fuzz.readers --seconds 600
+
+bench-data: setup ## the data room beside pandas and the raw tokenizers, on a quiet machine
+	@$(PYTHON) -m bench.data
+
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -69,5 +75,5 @@ $(READY): pyproject.toml constraints.txt
 clean: ## remove the Python environment and what tests left
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate \
+.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-data \
 	constraints up down setup clean

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -11,6 +11,8 @@ from typing import BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
+
+from finetune_data.examples import PROMPT
 
 
 class ArrayFile:
@@ -72,12 +74,21 @@ class SplitFiles:
         self.examples = 0
         self.tokens = 0
         self.longest = 0
+        self.highest = 0  # token
+        self.prompt_tokens = 0
 
     def append(self, examples: Sequence[tuple[list[int], bytes]]) -> None:
         """Some examples: the tokens of each, and as many bytes of roles."""
         lengths = np.fromiter((len(tokens) for tokens, _ in examples), np.int64, len(examples))
-        self._tokens.append(list(chain.from_iterable(tokens for tokens, _ in examples)))
-        self._roles.append(np.frombuffer(b"".join(roles for _, roles in examples), np.uint8))
+        flat = array("i")  # takes a list of numbers at once, which NumPy does in three times that
+        for tokens, _ in examples:
+            flat.fromlist(tokens)
+        values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)
+        roles = np.frombuffer(b"".join(marks for _, marks in examples), np.uint8)
+        self._tokens.append(values)
+        self._roles.append(roles)
+        self.highest = max(self.highest, int(values.max(initial=0)))
+        self.prompt_tokens += int(np.count_nonzero(roles == PROMPT))
         self._offsets.append(self.tokens + np.cumsum(lengths))
         self.examples += len(examples)
         self.tokens += int(lengths.sum())
@@ -92,5 +103,5 @@ class SplitFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for array in (self._tokens, self._roles, self._offsets):
-            array.__exit__(kind, error, trace)
+        for file in (self._tokens, self._roles, self._offsets):
+            file.__exit__(kind, error, trace)

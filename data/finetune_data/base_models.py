@@ -112,8 +112,9 @@ def find_problem(folder: Path, *, weights: bool) -> str | None:
             return f"{CONFIG} names no model_type"
         manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
         if manifest is not None:
-            # a fetch without the weights has only some of the files
-            here = [entry for entry in manifest.files if weights or (folder / entry.path).exists()]
+            # a fetch without the weights has only some of the files, and none has an adapter's
+            top = [entry for entry in manifest.files if "/" not in entry.path]
+            here = [entry for entry in top if weights or (folder / entry.path).exists()]
             if damage := find_damage(folder, here):
                 return damage
         if not weights:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_data.examples import Conversation, Message
-from finetune_data.findings import Finding
+from finetune_data.findings import Finding, detail
 
 OPEN, CLOSE = "\ue000\ue001", "\ue001\ue000"  # private use; around the words that are learned
 RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken, or means harm
@@ -48,8 +48,7 @@ class ChatTemplate:
         try:
             text, spans = self._spans(chat)
         except Exception as error:  # whatever a template raises
-            detail = str(error).partition("\n")[0][:200] or type(error).__name__
-            message = f"the base model's chat template refuses this conversation: {detail}"
+            message = f"the base model's chat template refuses this conversation: {detail(error)}"
             return Finding("chat-template", message, chat.line)
         if spans is None:
             message = (

@@ -104,7 +104,7 @@ def _message(item: Any, place: str) -> Message:
     if not isinstance(item, dict):
         raise _WrongError("wrong-type", f"{place} is {name_kind(item)}, expected an object")
     role = item.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(sorted(ROLES))
         found = shown(role) if isinstance(role, str) else name_kind(role)
         raise _WrongError("role", f"{place}.role is {found}, expected one of {known}")
@@ -153,7 +153,7 @@ def _content(value: Any, place: str) -> str:
     texts = []
     for index, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in {"text", "input_text", "output_text"}:
+        if kind not in ("text", "input_text", "output_text"):  # it may be anything
             found = shown(str(kind)) if kind else name_kind(part)
             raise _WrongError("content-part", f"{place}[{index}] is {found}; only text is trained")
         texts.append(_text(part.get("text"), f"{place}[{index}].text"))

@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 
 from finetune_data.findings import Finding
 
+# Roles, one byte a token. An example's first token is never predicted, whatever its role.
+NO_LOSS = 0  # the start token
+PROMPT = 1
+COMPLETION = 2  # the end-of-sequence token too
+
 Message = dict[str, Any]  # role, content, tool_calls, weight, ...: as OpenAI's chat format has it
 
 

@@ -39,8 +39,17 @@ class Finding:
 def shown(text: str, limit: int = 40) -> str:
     """A stranger's text in quotes, short, and without anything that a terminal would obey."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
-    return f'"{plain}"'
+    return f'"{_printable(cut)}"'
+
+
+def detail(error: BaseException) -> str:
+    """The first line of a library's error, short and printable: it may quote the file."""
+    first = str(error).strip().partition("\n")[0][:200]
+    return _printable(first) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def counted(number: int, noun: str) -> str:

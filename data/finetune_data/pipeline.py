@@ -1,6 +1,7 @@
-"""Reading and tokenising at once: a thread encodes one batch while the next one is read.
+"""Reading and tokenising at once: two threads encode batches while the next ones are read.
 
-The tokenizers use all cores and hold no lock of Python's, so what Python does meanwhile is free.
+The tokenizers use all cores and hold no lock of Python's. While one batch's tokens become Python's
+objects, the other's text keeps the cores busy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from finetune_data.examples import Batch
 from finetune_data.findings import Finding
 from finetune_data.tokenization import Encoded, ExampleTokenizer
 
-AHEAD = 2  # batches that wait for the tokenizer, so that it never waits
+WORKERS = 2
+AHEAD = 4  # batches that wait for the tokenizer, so that it never waits
 
 
 def encode_batches(
@@ -20,7 +22,7 @@ def encode_batches(
 ) -> Iterator[tuple[Batch, list[Encoded | Finding]]]:
     """Each batch with its encoded examples, in order. Errors come where the batch would."""
     waiting: list[tuple[Batch, Future[list[Encoded | Finding]]]] = []
-    with ThreadPoolExecutor(1, "tokenizer") as pool:
+    with ThreadPoolExecutor(WORKERS, "tokenizer") as pool:
         try:
             for batch in batches:
                 waiting.append((batch, pool.submit(tokenizer.encode, batch.examples)))

@@ -10,7 +10,7 @@ from finetune_api.names import Reason
 from finetune_data.array_files import SplitFiles
 from finetune_data.checks import CheckedFile, Seen
 from finetune_data.dataset import SplitCounts
-from finetune_data.examples import Batch, Example
+from finetune_data.examples import COMPLETION, PROMPT, Batch, Example
 from finetune_data.failures import BaseModelError
 from finetune_data.findings import TOO_LONG, FileFindings, Finding, counted
 from finetune_data.lint.columns import Columns
@@ -20,7 +20,7 @@ from finetune_data.pipeline import encode_batches
 from finetune_data.progress import Ticker, say
 from finetune_data.reading import Reader
 from finetune_data.sources import InputFile
-from finetune_data.tokenization import COMPLETION, PROMPT, Encoded, ExampleTokenizer
+from finetune_data.tokenization import Encoded, ExampleTokenizer
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,12 @@ def prepare_split(
     rows, labels, empty = Fingerprints(), Labels(), EmptyPrompts()
     rows.begin(findings.param)
     is_chat = False
-    prompt_tokens = 0
     ticker = Ticker(f"checking and tokenising {findings.param}")
     with SplitFiles(folder, split) as files:
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
             right, examples = _sort(batch, encoded, rules, findings)
-            _check_vocabulary(right, tokenizer, rules)
             files.append([(example.tokens, example.roles) for example in right])
-            prompt_tokens += sum(example.roles.count(PROMPT) for example in right)
+            _check_vocabulary(files.highest, tokenizer, rules)
             columns = Columns(examples, len(rows), 0)
             is_chat = is_chat or columns.is_chat
             for check in (rows, labels, empty):
@@ -88,7 +86,7 @@ def prepare_split(
         skipped_lines=findings.count,
         lines=checked.lines,
         longest_example=files.longest,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=files.prompt_tokens,
     )
     seen = Seen(rows, labels, files.examples - empty.count, is_chat)
     return PreparedSplit(reader.source.identity, checked, seen, counts, files.paths)
@@ -128,10 +126,7 @@ def _too_long(example: Example, found: Encoded, rules: SplitRules) -> Finding | 
     )
 
 
-def _check_vocabulary(
-    examples: list[Encoded], tokenizer: ExampleTokenizer, rules: SplitRules
-) -> None:
-    highest = max((max(example.tokens) for example in examples), default=0)
+def _check_vocabulary(highest: int, tokenizer: ExampleTokenizer, rules: SplitRules) -> None:
     if tokenizer.vocabulary is not None and highest >= tokenizer.vocabulary:
         raise BaseModelError.of(
             Reason.BASE_MODEL_INVALID,

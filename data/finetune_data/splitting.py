@@ -33,7 +33,7 @@ def plan_split(
     """
     table = rows.rows
     prompts = table["prompt"].copy()
-    empty = int.from_bytes(digest("")[:8], "little")
+    empty = int.from_bytes(digest(""), "little")
     prompts = np.where(prompts == empty, table["completion"], prompts)
     keys, group = np.unique(prompts, return_inverse=True)
     sizes = np.bincount(group[kept], minlength=len(keys))

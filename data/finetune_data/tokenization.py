@@ -13,31 +13,25 @@ without that file need transformers, which needs no torch for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune_api.names import Reason
 from finetune_data.base_models import CONFIG, read_json
 from finetune_data.chat_templates import ChatTemplate, Piece, find_template
-from finetune_data.examples import Example, Row
+from finetune_data.examples import COMPLETION, NO_LOSS, PROMPT, Conversation, Example, Row
 from finetune_data.failures import BaseModelError, DataError
 from finetune_data.findings import Finding
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Roles, one byte a token. A segment's first token is never predicted, whatever its role.
-NO_LOSS = 0  # the start token
-PROMPT = 1
-COMPLETION = 2  # the end-of-sequence token too
-
+_NO_LOSS, _PROMPT, _COMPLETION = bytes([NO_LOSS]), bytes([PROMPT]), bytes([COMPLETION])
 _SENTINEL = "\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One example: `roles` has a byte for each token."""
 
     tokens: list[int]
@@ -88,30 +82,33 @@ class ExampleTokenizer:
         A Finding for a chat that the template refuses. Raises DataError for chats where the base
         model has no chat template.
         """
-        cut = [self._pieces(example) for example in examples]
-        texts = [
-            self._continued(index, piece.text)
-            for pieces in cut
-            if not isinstance(pieces, Finding)
-            for index, piece in enumerate(pieces)
-        ]
-        ids = iter(self._ids(texts))
-        return [
-            pieces
-            if isinstance(pieces, Finding)
-            else self._join(pieces, [next(ids) for _ in pieces], isinstance(example, Row))
-            for example, pieces in zip(examples, cut, strict=True)
-        ]
+        if examples and isinstance(examples[0], Conversation):
+            chats = [example for example in examples if isinstance(example, Conversation)]
+            return self._encode_chats(chats)
+        rows = [example for example in examples if isinstance(example, Row)]
+        return [*self._encode_rows(rows)]
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Tokens of each example; 0 for a chat that the template refuses."""
         encoded = self.encode(examples)
         return [0 if isinstance(found, Finding) else len(found.tokens) for found in encoded]
 
-    def _pieces(self, example: Example) -> list[Piece] | Finding:
-        if isinstance(example, Row):
-            prompt = [Piece(example.prompt, False)] if example.prompt else []
-            return [*prompt, Piece(example.completion, True)]
+    def _encode_rows(self, rows: Sequence[Row]) -> Iterator[Encoded]:
+        texts: list[str] = []
+        for row in rows:
+            texts += (row.prompt, self._continued(row.completion) if row.prompt else row.completion)
+        ids = self._ids(texts)
+        for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
+            completion = self._without_sentinel(row.completion, found) if row.prompt else found
+            start = self._start if row.prompt else self._empty_start
+            tokens = [*start, *prompt, *completion]
+            if tokens[-1] != self._eos:  # some files write it out
+                tokens.append(self._eos)
+            seen = len(start) + len(prompt)
+            given = _NO_LOSS * len(start) + _PROMPT * len(prompt)
+            yield Encoded(tokens, given + _COMPLETION * (len(tokens) - seen))
+
+    def _encode_chats(self, chats: Sequence[Conversation]) -> list[Encoded | Finding]:
         if self._template is None:
             raise DataError.of(
                 Reason.INVALID_DATA,
@@ -119,32 +116,39 @@ class ExampleTokenizer:
                 "prompts and completions, or take a model that was made for chats",
                 param="model",
             )
-        return self._template.pieces(example)
+        cut = [self._template.pieces(chat) for chat in chats]
+        texts = [
+            self._continued(piece.text) if index else piece.text
+            for pieces in cut
+            if not isinstance(pieces, Finding)
+            for index, piece in enumerate(pieces)
+        ]
+        ids = iter(self._ids(texts))
+        return [
+            pieces if isinstance(pieces, Finding) else self._join(pieces, ids) for pieces in cut
+        ]
 
-    def _join(self, pieces: Sequence[Piece], ids: Sequence[list[int]], is_row: bool) -> Encoded:
-        """With the start tokens that a row needs; a chat's template has written its own."""
-        has_prompt = not pieces[0].is_learned
-        tokens = list(self._start if has_prompt else self._empty_start) if is_row else []
-        roles = bytearray([NO_LOSS]) * len(tokens)
-        for index, (piece, found) in enumerate(zip(pieces, ids, strict=True)):
-            found = self._without_sentinel(index, piece.text, found)  # noqa: PLW2901
-            tokens += found
-            roles += bytes([COMPLETION if piece.is_learned else PROMPT]) * len(found)
-        if pieces[-1].is_learned and is_row and tokens[-1] != self._eos:  # some files write it out
-            tokens.append(self._eos)
-            roles.append(COMPLETION)
+    def _join(self, pieces: Sequence[Piece], ids: Iterator[list[int]]) -> Encoded:
+        """The template has written start and end tokens itself."""
+        tokens: list[int] = []
+        roles = bytearray()
+        for index, piece in enumerate(pieces):
+            found = next(ids)
+            tokens += self._without_sentinel(piece.text, found) if index else found
+            mark = _COMPLETION if piece.is_learned else _PROMPT
+            roles += mark * (len(tokens) - len(roles))
         return Encoded(tokens, bytes(roles))
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         batch = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
-    def _continued(self, index: int, text: str) -> str:
-        """A piece that follows another gets the sentinel in front."""
-        return _SENTINEL + text if index and self._sentinel else text
+    def _continued(self, text: str) -> str:
+        """A text that follows another gets the sentinel in front."""
+        return _SENTINEL + text if self._sentinel else text
 
-    def _without_sentinel(self, index: int, text: str, ids: list[int]) -> list[int]:
-        if not index or not self._sentinel:
+    def _without_sentinel(self, text: str, ids: list[int]) -> list[int]:
+        if not self._sentinel:
             return ids
         if ids[: len(self._sentinel)] == self._sentinel:
             return ids[len(self._sentinel) :]

@@ -122,7 +122,8 @@ def test_a_manifest_of_ours_is_obeyed(storage: Storage, model: S3Uri, tmp_path: 
         "size": len(weights),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    manifest = {"kind": "model", "files": [entry], "whatever": 1}
+    beside = {**entry, "path": "adapter/adapter_model.safetensors"}  # is never fetched
+    manifest = {"kind": "model", "files": [entry, beside], "whatever": 1}
     storage.write_bytes(model.child("manifest.json"), json.dumps(manifest).encode())
     fetch(model, tmp_path / "whole", storage)
     fetch(model, tmp_path / "small", storage, weights=False)

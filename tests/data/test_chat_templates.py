@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_data.chat_templates import CLOSE, OPEN, ChatTemplate, Piece
-from finetune_data.examples import Conversation
+from finetune_data.examples import COMPLETION, Conversation
 from finetune_data.findings import Finding
-from finetune_data.tokenization import COMPLETION, Encoded, load_tokenizer
+from finetune_data.tokenization import Encoded, load_tokenizer
 from tests.data.builders import write_tokenizer
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<s>")

@@ -14,10 +14,10 @@ from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data import prepare as prepare_module
 from finetune_data.dataset import fetch_dataset
-from finetune_data.examples import Row
+from finetune_data.examples import COMPLETION, Row
 from finetune_data.prepare import prepare
 from finetune_data.storage import Storage
-from finetune_data.tokenization import COMPLETION, Encoded, load_tokenizer
+from finetune_data.tokenization import Encoded, load_tokenizer
 from tests.data.builders import (
     base_model,
     compress,

@@ -11,12 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.names import Reason
-from finetune_data.examples import Row
+from finetune_data.examples import COMPLETION, NO_LOSS, PROMPT, Row
 from finetune_data.failures import BaseModelError
 from finetune_data.tokenization import (
-    COMPLETION,
-    NO_LOSS,
-    PROMPT,
     ExampleTokenizer,
     load_tokenizer,
     model_positions,

@@ -4,6 +4,10 @@ from pathlib import Path
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz 0123456789.,:->\n"
 CONTEXT = 64
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role[:1] }}:{{ message.content }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+)
 
 
 def make_tiny_model(folder: Path, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
@@ -20,6 +24,7 @@ def make_tiny_model(folder: Path, hidden: int = 32, layers: int = 2, seed: int =
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+    fast.chat_template = TEMPLATE
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune_api.tasks import MethodRef
 from finetune_data.storage import Storage
 from finetune_trainer import batches, stepping
+from finetune_trainer.adapter import add_adapter, is_adapted
 from finetune_trainer.batches import Costs
 from finetune_trainer.checkpoint import Checkpoints
 from finetune_trainer.engine import Engine, Place, Precision, connect
 from finetune_trainer.loss import sums, total_weight
+from finetune_trainer.publish import write_model
 from finetune_trainer.schedule import learning_rate
 from finetune_trainer.startup import import_libraries
 from finetune_trainer.state import TrainingState
@@ -44,9 +47,20 @@ def engine_of(place: Place, zero_stage: int, precision: Precision) -> Engine:
     )
 
 
+LORA = MethodRef(type="lora", rank=4, alpha=16)
+
+
+def adapted_engine(place: Place, zero_stage: int) -> Engine:
+    """As `engine_of`, with everything frozen but an adapter."""
+    model = add_adapter(support.tiny_llama(), LORA, seed=42)
+    model.train()
+    return Engine(model, place, zero_stage=zero_stage, precision="fp32", weight_decay=0.01)
+
+
 def curve(engine: Engine, storage: Storage, folder: Path) -> dict[str, Any]:
     """Losses of 20 steps, and of the last ten again from checkpoints of this and other runs."""
-    kind, ranks = f"{engine.precision}{engine.zero_stage}", engine.place.ranks
+    adapted = "lora" if is_adapted(engine.model) else ""
+    kind, ranks = f"{adapted}{engine.precision}{engine.zero_stage}", engine.place.ranks
     saved = checkpoints(f"{kind}w{ranks}", storage, engine, folder)
     found: dict[str, Any] = {"straight": run_steps(engine, saved, TrainingState())}
     for origin in (1, 2):
@@ -119,6 +133,18 @@ def mean_of_means(engine: Engine, rows: Sequence[batches.Rows]) -> None:
         engine.backward(objective / own / len(rows), is_last=index == len(rows) - 1)
 
 
+def save_logits(engine: Engine, path: Path) -> None:
+    """Of the model with its adapter, as it was trained."""
+    import torch
+    from safetensors.torch import save_file
+
+    engine.model.eval()
+    tokens = torch.tensor([EXAMPLES[0][0] + EXAMPLES[0][1]])
+    with torch.no_grad():
+        save_file({"tokens": tokens, "logits": engine.logits(tokens)}, path)
+    engine.model.train()
+
+
 def main(out: Path) -> None:
     import_libraries()
     place = Place.from_environment()
@@ -131,6 +157,14 @@ def main(out: Path) -> None:
         engine = engine_of(place, zero_stage, precision)
         gradients(engine, out)
         found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+    if place.rank == 0:
+        support.tiny_llama().save_pretrained(out / "base")
+    for zero_stage in (0, 2, 3):
+        engine = adapted_engine(place, zero_stage)
+        found[f"lora {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+        write_model(engine, out / f"lora-{zero_stage}-{place.ranks}", out / "base")
+        if place.rank == 0 and zero_stage == 0:
+            save_logits(engine, out / f"lora-logits-{place.ranks}.safetensors")
     if place.rank == 0:
         (out / f"curves-{place.ranks}.json").write_text(json.dumps(found))
 

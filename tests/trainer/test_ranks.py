@@ -147,7 +147,7 @@ def test_two_ranks_have_the_losses_of_one_in_twenty_steps(computed: Path) -> Non
 def test_the_loss_falls(computed: Path) -> None:
     for kind, found in curves(computed, 1).items():
         first, last = found["straight"][0][0], found["straight"][-1][0]
-        assert last < first - 0.5, kind
+        assert last < first - (0.05 if kind.startswith("lora") else 0.5), kind
 
 
 def test_a_resumed_run_repeats_every_loss_and_gradient_norm_exactly(computed: Path) -> None:
@@ -158,5 +158,40 @@ def test_a_resumed_run_repeats_every_loss_and_gradient_norm_exactly(computed: Pa
 
 def test_one_rank_goes_on_from_the_checkpoint_of_two(computed: Path) -> None:
     for kind, found in curves(computed, 1).items():
-        tolerance = TOLERANCE if kind.startswith("fp32") else 5e-3
+        tolerance = 5e-3 if kind.startswith("bf16") else TOLERANCE
         assert difference(found["resumed from 2"], found["straight"][10:]) < tolerance, kind
+
+
+def test_an_adapter_trains_alike_on_any_ranks_and_stage(computed: Path) -> None:
+    one, two = curves(computed, 1), curves(computed, 2)
+    for stage in (0, 2, 3):
+        for found in (one, two):
+            straight = found[f"lora {stage}"]["straight"]
+            assert difference(one["lora 0"]["straight"], straight) < TOLERANCE
+
+
+def test_the_merged_model_answers_as_base_and_adapter_do(computed: Path) -> None:
+    """And it is the same model whoever trained it; peft can load the adapter beside it."""
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    wanted = load_file(computed / "lora-logits-1.safetensors")
+    inputs = wanted["tokens"][:, :-1]
+    for stage in (0, 2, 3):
+        for ranks in RANKS:
+            folder = computed / f"lora-{stage}-{ranks}"
+            merged = AutoModelForCausalLM.from_pretrained(folder)
+            assert not hasattr(merged, "peft_config")
+            base = AutoModelForCausalLM.from_pretrained(computed / "base")
+            both = PeftModel.from_pretrained(base, str(folder / "adapter"))
+            with torch.no_grad():
+                for model in (merged, both):
+                    found = model(input_ids=inputs, use_cache=False).logits
+                    assert (found - wanted["logits"]).abs().max() < 1e-4, (stage, ranks)
+            untouched = load_file(computed / "base" / "model.safetensors")
+            changed = load_file(folder / "model.safetensors")
+            assert torch.equal(untouched["lm_head.weight"], changed["lm_head.weight"])
+            layer = "model.layers.0.mlp.down_proj.weight"
+            assert not torch.equal(untouched[layer], changed[layer])

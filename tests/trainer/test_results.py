@@ -81,7 +81,7 @@ def test_s3_has_whole_lines_only_and_everything_at_the_end(
 ) -> None:
     monkeypatch.setattr(results, "UPLOAD_SECONDS", 0.01)
     uri = S3Uri.parse(f"s3://{support.BUCKET}/results-test/results.csv")
-    file = Results(uri, storage, has_validation=False)
+    file = Results(uri, storage, columns(has_validation=False))
     file.start(resumed_step=0)
     seen = set()
     for step in range(1, 60):
@@ -93,7 +93,7 @@ def test_s3_has_whole_lines_only_and_everything_at_the_end(
     final = storage.read_bytes(uri).decode()
     assert final.count("\n") == 60
     assert all(final.startswith(text) and text.endswith("\n") for text in seen)
-    again = Results(uri, storage, has_validation=False)
+    again = Results(uri, storage, columns(has_validation=False))
     again.start(resumed_step=40)
     again.add(cells(41))
     again.close()

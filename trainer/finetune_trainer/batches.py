@@ -129,7 +129,11 @@ def _slots(share: list[range], widths: list[int]) -> int:
 
 def assemble(split: TokenSplit, examples: Sequence[int]) -> Rows:
     """The rows of a micro-batch; without examples one row that weighs nothing."""
-    rows = [split.example(int(index)) for index in examples]
+    return pad([split.example(int(index)) for index in examples])
+
+
+def pad(rows: Sequence[tuple[npt.NDArray[np.integer], Roles]]) -> Rows:
+    """Tokens and roles of rows, padded on the right; without any, one row that weighs nothing."""
     width = max([2, *(len(tokens) for tokens, _ in rows)])
     tokens = np.zeros((max(1, len(rows)), width), np.int64)
     roles = np.zeros((max(1, len(rows)), width), np.uint8)

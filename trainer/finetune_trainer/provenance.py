@@ -6,13 +6,21 @@ from typing import Any, Literal
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.outcome import Trained
-from finetune_api.tasks import BaseModelRef, RunRef, TrainTask
+from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
 from finetune_api.wire import Stored
 from finetune_data.dataset import DatasetManifest
 from finetune_data.manifests import to_bytes
 from finetune_data.storage import Storage
 
-PACKAGES = ("finetune-operator", "torch", "deepspeed", "transformers", "safetensors", "numpy")
+PACKAGES = (
+    "finetune-operator",
+    "torch",
+    "deepspeed",
+    "transformers",
+    "peft",
+    "safetensors",
+    "numpy",
+)
 
 
 class RunManifest(Stored):
@@ -23,6 +31,7 @@ class RunManifest(Stored):
     attempt: int
     base: BaseModelRef
     hyperparameters: ResolvedHyperparameters  # the seed among them
+    method: MethodRef = MethodRef()
     dataset: dict[str, Any]  # its manifest's source: data files with ETags and digests
     splits: dict[str, Any]
     nodes: int
@@ -58,6 +67,7 @@ def write(
         attempt=task.attempt,
         base=task.base,
         hyperparameters=task.hyperparameters,
+        method=task.method,
         dataset=dataset.source.to_dict(),
         splits={name: counts.to_dict() for name, counts in dataset.splits.items()},
         nodes=task.nodes,

@@ -18,7 +18,9 @@ from finetune_data.base_models import CONFIG, SMALL_FILES
 from finetune_data.failures import AlreadyExists, FailureError
 from finetune_data.manifests import FileEntry, file_entry, to_bytes
 from finetune_data.storage import Storage, StorageError
+from finetune_trainer import adapter
 from finetune_trainer.engine import Engine
+from finetune_trainer.startup import load_model
 from finetune_trainer.state import TrainingState
 
 # From the base model as they are; the rest is written anew.
@@ -38,6 +40,7 @@ class ModelManifest(Stored):
     attempt: int
     base: str
     base_uri: str
+    method: Literal["full", "lora"] = "full"  # lora: adapter/ holds what was trained
     published: str  # ISO 8601, UTC
     dtype: str
     steps: int
@@ -80,13 +83,14 @@ def publish(
     progress: Callable[[str], None],
 ) -> Outcome | None:
     """Called by all ranks; rank 0 gets the outcome. `base`: with the tokenizer's files."""
-    write_model(engine, folder)
+    write_model(engine, folder, base)
     if engine.place.rank != 0:
         return None
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
-    paths = sorted(path.name for path in folder.iterdir())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(str(path.relative_to(folder)) for path in files)
     uri = task.run.layout.model
     for path in paths:
         progress(f"uploading {path}")
@@ -100,6 +104,7 @@ def publish(
         attempt=task.attempt,
         base=task.base.name,
         base_uri=task.base.uri,
+        method=task.method.type,
         published=now.isoformat(timespec="seconds"),
         dtype={"fp32": "float32", "bf16": "bfloat16"}[engine.precision],
         steps=state.step,
@@ -116,21 +121,32 @@ def publish(
     return _outcome(task, manifest, data)
 
 
-def write_model(engine: Engine, folder: Path) -> None:
-    """Whole weights in the training's precision, gathered one by one; rank 0 writes them."""
+def write_model(engine: Engine, folder: Path, base: Path) -> None:
+    """Whole weights in the training's precision, gathered one by one; rank 0 writes them.
+
+    Of a LoRA run the adapter alone is gathered; the merged model is the base from its files, with
+    the adapter added.
+    """
     import torch
 
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    is_adapter = adapter.is_adapted(engine.model)
     weights = {}
     for name, parameter in engine.parameters():
         whole = engine.read_weights(parameter)
         if engine.place.rank == 0:
-            weights[name] = whole.to(dtype).cpu().contiguous()
+            weights[name] = whole.to(torch.float32 if is_adapter else dtype).cpu().contiguous()
     if engine.place.rank != 0:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_adapter:
+        adapter.write_adapter(engine.model, weights, folder / adapter.FOLDER)
+        model = load_model(base, "fp32", checkpointing=False)  # the sum is exact in fp32
+        merged = adapter.merge(model, folder / adapter.FOLDER).to(dtype)
+        merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         return
     buffers = dict(engine.model.named_buffers())
     weights |= {name: buffers[name].cpu() for name in engine.model.state_dict() if name in buffers}
-    folder.mkdir(parents=True, exist_ok=True)
     engine.model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
 
 

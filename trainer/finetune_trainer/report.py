@@ -5,10 +5,11 @@ from collections import deque
 
 from finetune_api.tasks import TrainTask
 from finetune_data.storage import Storage
+from finetune_trainer import classification
 from finetune_trainer.engine import Place
 from finetune_trainer.loss import Totals
 from finetune_trainer.progress import Progress
-from finetune_trainer.results import Results, row
+from finetune_trainer.results import Results, columns, row
 from finetune_trainer.state import TrainingState
 
 LINE_SECONDS = 2.0  # between two lines of the log
@@ -32,7 +33,7 @@ class Reporter:
         self._speaks = place.local_rank == 0  # every pod's log tells how far it is
         self._progress = progress
         self._results = (
-            Results(task.run.layout.results, storage, has_validation=has_validation)
+            Results(task.run.layout.results, storage, _columns(task, has_validation))
             if place.rank == 0
             else None
         )
@@ -57,8 +58,10 @@ class Reporter:
         validation: Totals | None,
         rate: float,
         norm: float,
+        *,
+        classes: dict[str, float | None] | None = None,
     ) -> None:
-        """A step has ended."""
+        """A step has ended. classes: the classification metrics, at an epoch's end."""
         if self._results:
             self._results.add(
                 row(
@@ -69,6 +72,7 @@ class Reporter:
                     validation=validation,
                     learning_rate=rate,
                     gradient_norm=norm,
+                    classes=classes,
                 )
             )
         now = time.monotonic()
@@ -95,6 +99,9 @@ class Reporter:
         if now - self._printed_at >= LINE_SECONDS or is_epoch_end:
             self._printed_at = now
             self._say(self._line(state, totals, validation, rate))
+        if classes:
+            shown = [f"{name.rpartition('/')[2]} {_number(classes[name])}" for name in classes]
+            self._say(f"classification: {', '.join(shown)}")
 
     def _show(self, state: TrainingState) -> None:
         self._progress.update(
@@ -136,6 +143,10 @@ class Reporter:
     def evaluating(self) -> None:
         self._progress.update(stage="evaluating", detail="the whole validation file")
 
+    def warn(self, text: str) -> None:
+        """A line of the log that stands out."""
+        self._say(f"warning: {text}")
+
     def is_alive(self) -> None:
         """Something has got done that takes longer than a step."""
         self._progress.update(stepped=True)
@@ -161,6 +172,11 @@ class Reporter:
     def _say(self, text: str) -> None:
         if self._speaks:
             print(text, flush=True)
+
+
+def _columns(task: TrainTask, has_validation: bool) -> list[str]:
+    asked = task.classification
+    return columns(has_validation, classification.columns(asked) if asked else ())
 
 
 def _number(value: float | None) -> str:

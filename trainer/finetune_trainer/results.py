@@ -1,6 +1,7 @@
 """results.csv: a row for each optimiser step, in S3 while the run goes on."""
 
 import threading
+from collections.abc import Sequence
 
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
@@ -27,11 +28,12 @@ OWN_VALIDATION_COLUMNS = ["validation_completion_loss"]
 UPLOAD_SECONDS = 5.0
 
 
-def columns(has_validation: bool) -> list[str]:
+def columns(has_validation: bool, classification: Sequence[str] = ()) -> list[str]:
     """The old service's columns in its order, then our own."""
     if not has_validation:
         return [*COLUMNS, *OWN_COLUMNS]
-    return [*COLUMNS, *VALIDATION_COLUMNS, *OWN_COLUMNS, *OWN_VALIDATION_COLUMNS]
+    measured = [*VALIDATION_COLUMNS, *classification]
+    return [*COLUMNS, *measured, *OWN_COLUMNS, *OWN_VALIDATION_COLUMNS]
 
 
 def row(
@@ -43,6 +45,7 @@ def row(
     validation: Totals | None,
     learning_rate: float,
     gradient_norm: float,
+    classes: dict[str, float | None] | None = None,
 ) -> dict[str, float | None]:
     """The cells of one step by column; None is an empty cell."""
     cells: dict[str, float | None] = {
@@ -63,6 +66,7 @@ def row(
             "validation_token_accuracy": validation.token_accuracy,
             "validation_completion_loss": validation.completion_loss,
         }
+    cells |= classes or {}
     return cells
 
 
@@ -88,10 +92,10 @@ def until_step(text: str, step: int) -> str:
 class Results:
     """The file of a run, written by rank 0. A thread uploads what is new every few seconds."""
 
-    def __init__(self, uri: S3Uri, storage: Storage, *, has_validation: bool) -> None:
+    def __init__(self, uri: S3Uri, storage: Storage, names: Sequence[str]) -> None:
         self._uri = uri
         self._storage = storage
-        self._columns = columns(has_validation)
+        self._columns = list(names)
         self._lines = [",".join(self._columns) + "\n"]
         self._uploaded_lines = 0
         self._lock = threading.Lock()  # one upload at a time, so that none overtakes another

@@ -4,12 +4,17 @@ import contextlib
 import gc
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
+from finetune_data.dataset import Dataset
 from finetune_data.storage import Storage, StorageError
 from finetune_trainer import provenance, startup
+from finetune_trainer.adapter import add_adapter
+from finetune_trainer.batches import Costs
 from finetune_trainer.checkpoint import Checkpoints
+from finetune_trainer.classifier import Classifier, positive_tokens
 from finetune_trainer.engine import Engine, Place, Precision, connect
 from finetune_trainer.failures import Preempted, nan_loss
 from finetune_trainer.progress import Progress
@@ -30,6 +35,7 @@ class Run:
     engine: Engine
     stepper: Stepper
     evaluation: Evaluation | None
+    classifier: Classifier | None
     checkpoints: Checkpoints
     reporter: Reporter
     stop: Stop
@@ -59,14 +65,16 @@ def train(run: Run, state: TrainingState) -> TrainingState:
             raise nan_loss(step, "gradient", rate)
         state = state.after_step(totals, batch.tokens, batch.examples)
         is_epoch_end = step % steps_per_epoch == 0
-        validation = None
+        validation, classes = None, None
         if run.evaluation is not None:
             if is_epoch_end:
                 run.reporter.evaluating()
             validation = run.evaluation.after(step, whole=is_epoch_end)
+        if run.classifier is not None and is_epoch_end:
+            classes = run.classifier.measure(run.engine)
         if is_epoch_end:
             state = state.after_epoch(step // steps_per_epoch, validation, rate)
-        run.reporter.stepped(state, totals, validation, rate, norm)
+        run.reporter.stepped(state, totals, validation, rate, norm, classes=classes)
         if is_epoch_end or is_stopping:
             run.reporter.upload()  # no checkpoint without the rows up to it
             run.checkpoints.save(state)
@@ -74,6 +82,26 @@ def train(run: Run, state: TrainingState) -> TrainingState:
         if is_stopping and step < steps:
             raise Preempted(step, step)
     return state
+
+
+def make_classifier(
+    task: TrainTask, dataset: Dataset, costs: Costs, base: Path, reporter: Reporter
+) -> Classifier | None:
+    """Where the task asks for classification metrics; `base` has the tokenizer."""
+    asked = task.classification
+    if asked is None or dataset.validation is None:
+        return None
+    classifier = Classifier(
+        asked,
+        dataset.train,
+        dataset.validation,
+        positive=positive_tokens(base, asked),
+        costs=costs,
+        is_alive=reporter.is_alive,
+    )
+    if classifier.has_one_class:
+        reporter.warn("the validation file has one class only: AUROC can't be measured")
+    return classifier
 
 
 def run_worker(
@@ -89,6 +117,8 @@ def run_worker(
     dataset = startup.read_dataset(task, work)
     model = startup.load_model(base, precision, checkpointing=task.accelerator == "nvidia")
     costs = startup.micro_batch_costs(task, vocabulary=startup.vocabulary(model))
+    if task.method.type == "lora":
+        model = add_adapter(model, task.method, task.hyperparameters.seed)
     progress.update(detail="waiting for the other ranks")
     connect(task.accelerator)
     engine = Engine(
@@ -115,6 +145,7 @@ def run_worker(
         evaluation=Evaluation(task, engine, dataset.validation, costs, reporter.is_alive)
         if dataset.validation
         else None,
+        classifier=make_classifier(task, dataset, costs, base, reporter),
         checkpoints=checkpoints,
         reporter=reporter,
         stop=stop,

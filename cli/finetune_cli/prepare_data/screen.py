@@ -99,8 +99,7 @@ class Screen:
         if not inspection.remarks:
             self.say("Nothing to complain about.", "green")
             return
-        order = list(COLOURS)
-        remarks = sorted(inspection.remarks, key=lambda remark: order.index(remark.level))
+        remarks = inspection.remarks
         if self.is_pretty:
             self._out.print(_table(remarks))
             return

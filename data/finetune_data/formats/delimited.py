@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from finetune_api.limits import DataLimits
-from finetune_data.findings import Finding, counted, shown
+from finetune_data.findings import Finding, counted, detail, shown
 from finetune_data.formats.json_text import Object
 from finetune_data.formats.lines import split_lines
 
@@ -75,7 +75,7 @@ def _header_problem(header: list[str]) -> str | None:
 
 
 def _plain(error: csv.Error) -> str:
-    text = str(error)
+    text = detail(error)
     if "field larger" in text:
         return "a cell is larger than a line may be: is a quote missing?"
     if "unexpected end of data" in text:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_api.limits import DataLimits
-from finetune_data.findings import Finding
+from finetune_data.findings import Finding, detail
 from finetune_data.formats.cells import cell_text
 from finetune_data.formats.json_text import Object
 
@@ -38,8 +38,8 @@ def read_parquet(path: Path, limits: DataLimits) -> Iterator[Record]:
                     number += 1
                     yield number, {str(key): _value(value) for key, value in row.items()}
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-        detail = str(error).partition("\n")[0][:200]
-        yield number + 1, Finding("format", f"the Parquet file can't be read: {detail}", fatal=True)
+        message = f"the Parquet file can't be read: {detail(error)}"
+        yield number + 1, Finding("format", message, fatal=True)
 
 
 def _value(value: object) -> object:

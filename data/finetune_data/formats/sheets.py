@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.limits import DataLimits
-from finetune_data.findings import Finding, shown
+from finetune_data.findings import Finding, detail, shown
 from finetune_data.formats.cells import cell_text
 from finetune_data.formats.json_text import Object
 
@@ -109,5 +109,5 @@ def _is_cut(value: Any) -> bool:
 
 
 def _broken(error: Exception) -> Finding:
-    detail = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-    return Finding("format", f"the workbook can't be read ({detail})", fatal=True)
+    message = f"the workbook can't be read ({type(error).__name__}: {detail(error)})"
+    return Finding("format", message, fatal=True)

@@ -16,7 +16,7 @@ from finetune_data.lint.facts import Facts, Kind, Profile, tell_kind
 from finetune_data.lint.fingerprints import Fingerprints
 from finetune_data.lint.fixes import Fix, LeaveOutWrong
 from finetune_data.lint.lengths import Lengths
-from finetune_data.lint.remarks import Remark
+from finetune_data.lint.remarks import LEVELS, Remark
 from finetune_data.lint.style import Beginning, Case, Ending, LeadingSpace
 from finetune_data.reading import Reader
 
@@ -36,7 +36,7 @@ class Inspection:
     validation_examples: int
     wrong: int  # lines that are no example
     findings: list[Finding]  # the first of them
-    remarks: list[Remark]
+    remarks: list[Remark]  # the gravest first
     classes: list[tuple[str, int]] | None  # the most frequent first
     lengths: list[tuple[str, int]]
     length_unit: str  # "tokens" or "characters"
@@ -59,12 +59,12 @@ class _Wrong:
 
     count: int = 0
     first: list[Finding] = field(default_factory=list)
-    is_fatal: bool = False
+    fatal: Finding | None = None
 
     def add(self, found: Sequence[Finding]) -> None:
         self.count += len(found)
         self.first += found[: FINDINGS_KEPT - len(self.first)]
-        self.is_fatal = self.is_fatal or any(finding.fatal for finding in found)
+        self.fatal = next((finding for finding in found if finding.fatal), self.fatal)
 
 
 def inspect(
@@ -144,7 +144,7 @@ def inspect(
         validation_examples=len(held_out),
         wrong=wrong.count,
         findings=wrong.first,
-        remarks=remarks,
+        remarks=sorted(remarks, key=lambda remark: LEVELS.index(remark.level)),
         classes=sorted(facts.labels.items(), key=lambda pair: -pair[1]) or None,
         lengths=(in_tokens if has_tokens else in_characters).histogram,
         length_unit="tokens" if has_tokens else "characters",
@@ -202,23 +202,7 @@ def _of_files(
 ) -> list[Remark]:
     remarks = []
     if wrong.count:
-        first = wrong.first[0]
-        is_fatal = wrong.is_fatal
-        remarks.append(
-            Remark(
-                "wrong-lines",
-                "error",
-                f"the file can't be read: {next(f for f in wrong.first if f.fatal)}"
-                if is_fatal and any(f.fatal for f in wrong.first)
-                else f"{counted(wrong.count, 'line')} can't be used, the first: {first}",
-                wrong.count,
-                fix=None
-                if is_fatal
-                else LeaveOutWrong(
-                    "wrong-lines", f"Leave out the {counted(wrong.count, 'wrong line')}"
-                ),
-            )
-        )
+        remarks.append(_of_wrong_lines(wrong))
     for reader in readers:
         ignored = reader.description.ignored
         if ignored:
@@ -230,3 +214,21 @@ def _of_files(
         message = "these are prompts and completions, not chats: --profile chat changes nothing"
         remarks.append(Remark("profile", "warning", message))
     return remarks
+
+
+def _of_wrong_lines(wrong: _Wrong) -> Remark:
+    if wrong.fatal is not None:
+        message = f"the file can't be read: {wrong.fatal}"
+        return Remark("wrong-lines", "error", message, wrong.count)
+    return Remark(
+        "wrong-lines",
+        "error",
+        f"{counted(wrong.count, 'line')} can't be used, the first: {wrong.first[0]}",
+        wrong.count,
+        fix=LeaveOutWrong(
+            "wrong-lines",
+            "Leave out the wrong line"
+            if wrong.count == 1
+            else f"Leave out the {wrong.count:,} wrong lines",
+        ),
+    )

@@ -10,6 +10,7 @@ from finetune_data.findings import shown
 from finetune_data.lint.fixes import Fix
 
 Level = Literal["error", "warning", "advice", "info"]
+LEVELS = ("error", "warning", "advice", "info")  # the gravest first
 PLACES = 5
 SAMPLES = 3
 SAMPLE_CHARACTERS = 70

@@ -1,0 +1,1 @@
+"""Measurements against a peer or a floor, in one run on one machine."""

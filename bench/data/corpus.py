@@ -1,0 +1,51 @@
+"""500,000 rows, about 214 MB: made once, the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+from pathlib import Path
+
+ROWS = 500_000
+WORDS = 20_000
+
+
+def folder() -> Path:
+    path = Path(tempfile.gettempdir()) / "finetune-bench"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def words(seed: int = 1) -> list[str]:
+    """Made-up words, the frequent ones short."""
+    source = random.Random(seed)
+    return [
+        "".join(source.choices("etaoinshrdlucmfwypvbgkjqxz", k=2 + min(9, rank // 60)))
+        for rank in range(WORDS)
+    ]
+
+
+def corpus(rows: int = ROWS) -> Path:
+    """JSONL of prompts with a separator and completions with a stop sequence."""
+    path = folder() / f"rows-{rows}.jsonl"
+    if path.exists():
+        return path
+    source = random.Random(7)
+    known = words()
+    weights = [1 / (rank + 3) for rank in range(WORDS)]
+    pool = source.choices(known, weights, k=2_000_000)
+    partial = path.with_suffix(f".{os.getpid()}")
+    with partial.open("w") as file:
+        for row in range(rows):
+            at = source.randrange(len(pool) - 200)
+            prompt = " ".join(pool[at : at + source.randint(12, 46)])
+            completion = " ".join(pool[at + 90 : at + 90 + source.randint(3, 42)])
+            value = {
+                "prompt": f"Question {row}: {prompt}\n\n###\n\n",
+                "completion": f" {completion} END",
+            }
+            file.write(json.dumps(value) + "\n")
+    partial.rename(path)
+    return path

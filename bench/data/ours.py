@@ -1,0 +1,23 @@
+"""Measured in a fresh process: all checks but token counts, as `prepare-data` runs them."""
+
+import sys
+import time
+from pathlib import Path
+
+from bench.machine import report
+from finetune_api.limits import DataLimits
+from finetune_data.lint.inspection import inspect
+from finetune_data.reading import Reader, ReadOptions
+from finetune_data.sources import LocalSource
+
+
+def main(path: str) -> None:
+    begin = time.perf_counter()
+    options = ReadOptions(limits=DataLimits(max_file_bytes=10**10))
+    inspection = inspect([Reader(LocalSource(Path(path)), options)], profile="completion")
+    seconds = time.perf_counter() - begin
+    report(seconds=seconds, rows=inspection.examples, remarks=len(inspection.remarks))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,226 @@
+"""`finetune prepare-data` as people meet it: piped, in a terminal, with good files and bad ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from finetune_api.names import EXIT_USER
+from finetune_cli.main import finetune
+from finetune_data.examples import Row
+from tests.data.builders import read, write_tokenizer
+
+CSV = "prompt,completion,id\n" + "".join(
+    f"text {n},{'positive' if n % 3 else 'negative'},{n}\n" for n in range(30)
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(finetune, ["prepare-data", *arguments])
+
+
+def rows(path: Path) -> list[Row]:
+    return [one for one in read(path.read_bytes()) if isinstance(one, Row)]
+
+
+def test_a_table_becomes_jsonl_and_a_manifest_to_copy(here: Path) -> None:
+    (here / "labels.csv").write_text(CSV + "text 1,positive,99\n")
+    result = run("labels.csv", "--yes", "--split")
+    assert result.exit_code == 0, result.output
+    assert "classification: 31 examples" in result.output
+    assert "1 row is a copy of an earlier one (line 32 repeats line 3)" in result.output
+    assert 'columns that are not read: "id"' in result.output
+    assert "\x1b" not in result.output
+    train, valid = (
+        rows(here / "labels_prepared_train.jsonl"),
+        rows(here / "labels_prepared_valid.jsonl"),
+    )
+    assert len(train) + len(valid) == 30
+    assert {row.completion for row in valid} == {"positive", "negative"}
+    assert "validationFile: s3://BUCKET/labels_prepared_valid.jsonl" in result.output
+    assert 'classificationPositiveClass: "positive"' in result.output
+    assert run("labels.csv", "--yes", "--split").exit_code == 0
+    assert (here / "labels_prepared_train-1.jsonl").exists()
+
+
+def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
+    lines = [
+        json.dumps({"prompt": f"SAY THIS LOUD: {n}", "completion": f" c{n}"}) for n in range(9)
+    ]
+    (here / "a.jsonl").write_text("\n".join(lines))
+    result = run("a.jsonl", "-y")
+    assert "left: Write every prompt in lower case (something is lost)" in result.output
+    assert "--fix prompt-lower-case accepts it" in result.output
+    assert rows(here / "a_prepared.jsonl")[0].prompt == "SAY THIS LOUD: 0"
+    run("a.jsonl", "-y", "--fix", "prompt-prefix", "--fix", "prompt-lower-case")
+    assert rows(here / "a_prepared-1.jsonl")[0].prompt == "0"
+    wrong = run("a.jsonl", "--fix", "nonsense")
+    assert wrong.exit_code == 2
+    assert "nonsense is not proposed; there is" in wrong.output
+
+
+def test_wrong_lines_write_nothing_until_they_may_go(here: Path) -> None:
+    (here / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n')
+    result = run("a.jsonl", "-y")
+    assert result.exit_code == EXIT_USER
+    assert 'line 2, column 1: missing key "completion"' in result.output
+    assert "nothing was written" in result.output
+    assert [path.name for path in here.iterdir()] == ["a.jsonl"]
+    assert run("a.jsonl", "-y", "--fix", "wrong-lines").exit_code == 0
+    assert len(rows(here / "a_prepared.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("empty.csv", b"", "there is no example to train on"),
+        ("photo.jsonl", b"\xff\xd8\xff\xe0\x00\x10JFIF", "this is a JPEG picture"),
+        ("qa.csv", b"question,answer\na,b\n", "--prompt-column question"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00broken", "the gzip data is broken or cut off"),
+    ],
+)
+def test_what_is_no_data_is_a_sentence(here: Path, name: str, data: bytes, words: str) -> None:
+    (here / name).write_bytes(data)
+    result = run(name, "--yes")
+    assert result.exit_code == EXIT_USER
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert [path.name for path in here.iterdir()] == [name]
+
+
+def test_a_file_that_is_not_there_is_an_error_of_one_line(here: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "finetune_cli", "prepare-data", "nothing.csv"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "error: nothing.csv is not there\n"
+
+
+def test_a_dry_run_writes_only_the_report(here: Path) -> None:
+    (here / "labels.csv").write_text(CSV)
+    for name in ("report.json", "report.html"):
+        assert run("labels.csv", "--dry-run", "--report", name).exit_code == 0
+    assert sorted(path.name for path in here.iterdir()) == [
+        "labels.csv",
+        "report.html",
+        "report.json",
+    ]
+    value = json.loads((here / "report.json").read_text())
+    assert (value["kind"], value["examples"]) == ("classification", 30)
+    assert value["classes"] == [
+        {"label": "positive", "examples": 20},
+        {"label": "negative", "examples": 10},
+    ]
+    assert run("labels.csv", "--report", "report.pdf").exit_code == 2
+
+
+def test_the_page_escapes_what_strangers_wrote(here: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    (here / "a.csv").write_text(f"prompt,completion\n{evil},{evil}\n" + "x,y\n" * 9)
+    assert run("a.csv", "--dry-run", "--report", "r.html").exit_code == 0
+    page = (here / "r.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_lengths_are_tokens_when_the_model_is_known(here: Path) -> None:
+    write_tokenizer(here / "model")
+    (here / "labels.csv").write_text(CSV + f"{'long ' * 50},positive,1\n")
+    result = run("labels.csv", "--model", "model", "--context", "64", "--yes")
+    assert result.exit_code == EXIT_USER
+    assert "1 example has more than the 64 tokens" in result.output
+    assert "lengths in tokens" in result.output
+    assert (
+        run("labels.csv", "-m", "model", "--context", "64", "-y", "--fix", "too-long").exit_code
+        == 0
+    )
+    assert len(rows(here / "labels_prepared.jsonl")) == 30
+
+
+def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> None:
+    (here / "t.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"p{n}", "completion": f"c{n}"}) + "\n" for n in range(9))
+    )
+    (here / "v.jsonl").write_text(json.dumps({"prompt": "p1", "completion": "c1"}) + "\n")
+    result = run("t.jsonl", "-v", "v.jsonl", "--profile", "completion", "-y")
+    assert result.exit_code == 0, result.output
+    assert "stands in the training data as well" in result.output
+    [held_out] = rows(here / "t_prepared_valid.jsonl")
+    assert (held_out.prompt, held_out.completion) == ("p1\n\n###\n\n", " c1\n")
+
+
+def test_a_terminal_is_asked_and_coloured(here: Path) -> None:
+    (here / "labels.csv").write_text(CSV + "text 1,positive,99\n")
+    main, other = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "finetune_cli", "prepare-data", "labels.csv"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color"},
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        close_fds=True,
+    )
+    os.close(other)
+    seen, answers = b"", [b"\n", b"n\n"]
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if not select.select([main], [], [], 1)[0]:
+            continue
+        try:
+            block = os.read(main, 4096)
+        except OSError:
+            break
+        if not block:
+            break
+        seen += block
+        if answers and seen.rstrip().endswith((b"[Y/n]:", b"[y/N]:")):
+            os.write(main, answers.pop(0))
+            seen += b" "
+    assert child.wait(timeout=30) == 0, seen.decode()
+    os.close(main)
+    text = seen.decode()
+    assert "\x1b[" in text
+    assert "Leave out the copy?" in text
+    assert "Keep a part for validation?" in text
+    assert len(rows(here / "labels_prepared.jsonl")) == 30
+
+
+def test_help_is_there_at_once_and_says_what_happens() -> None:
+    program = (
+        "import sys\n"
+        "from finetune_cli.main import finetune\n"
+        "try:\n    finetune(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'boto3', 'transformers', 'numpy', 'rich', 'pyarrow'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "prepare-data" in ran.stdout
+    assert "heavy: []" in ran.stdout
+    text = " ".join(run("--help").output.split())
+    assert "No file is ever changed or overwritten" in text
+    assert "Examples:" in text

@@ -1,0 +1,42 @@
+"""The adapter before any DeepSpeed: which layers, how it begins, and a wrong name's error."""
+
+import pytest
+
+from finetune_api.names import Reason
+from finetune_api.tasks import MethodRef
+from finetune_data.failures import FailureError
+from finetune_trainer.adapter import add_adapter, linear_layers
+from tests.trainer import support
+
+LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_all_linear_layers_but_the_head_are_adapted_and_nothing_else_is_trained() -> None:
+    model = support.tiny_llama()
+    assert linear_layers(model) == LLAMA_LAYERS | {"lm_head"}
+    adapted = add_adapter(model, MethodRef(type="lora", rank=2, alpha=4), seed=1)
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained} == LLAMA_LAYERS
+    assert all(".lora_A." in name or ".lora_B." in name for name in trained)
+
+
+def test_a_fresh_adapter_changes_nothing_and_is_the_same_every_time() -> None:
+    import torch
+
+    tokens = torch.tensor([[5, 6, 7]])
+    plain = support.tiny_llama()(input_ids=tokens, use_cache=False).logits
+    method = MethodRef(type="lora", rank=2, alpha=4, targets=["q_proj"])
+    one, other = (add_adapter(support.tiny_llama(), method, seed=1) for _ in range(2))
+    assert torch.equal(one(input_ids=tokens, use_cache=False).logits, plain)
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_layer_that_is_not_there_is_the_users_error() -> None:
+    method = MethodRef(type="lora", targets=["q_proj", "query"])
+    with pytest.raises(FailureError) as caught:
+        add_adapter(support.tiny_llama(), method, seed=1)
+    failure = caught.value.failure
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.targets")
+    assert "names query, and" in failure.message
+    assert "q_proj" in (failure.hint or "")

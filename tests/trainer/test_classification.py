@@ -1,0 +1,154 @@
+"""Classification metrics beside scikit-learn's, and scores beside a model run by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_api.names import Reason
+from finetune_api.tasks import Classification
+from finetune_data.failures import FailureError
+from finetune_trainer.batches import Costs
+from finetune_trainer.classification import (
+    auroc,
+    average_precision,
+    columns,
+    measure,
+    softmax,
+    weighted_f1,
+)
+from finetune_trainer.classifier import Classifier
+from tests.trainer import support
+
+BINARY = Classification(positive_class=" yes", betas=[0.5, 1.0, 2])
+
+
+def test_the_columns_are_the_old_services_in_its_order() -> None:
+    assert columns(Classification(n_classes=3)) == [
+        "classification/accuracy",
+        "classification/weighted_f1_score",
+    ]
+    assert columns(BINARY) == [
+        f"classification/{name}"
+        for name in ("accuracy", "precision", "recall", "auroc", "auprc", "f1.0", "f0.5", "f2.0")
+    ]
+
+
+two_classes = st.lists(
+    st.tuples(st.integers(0, 8).map(lambda n: n / 8), st.booleans()), min_size=2, max_size=40
+).filter(lambda rows: len({positive for _, positive in rows}) == 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(two_classes)
+def test_two_classes_measure_as_scikit_learn_does(rows: list[tuple[float, bool]]) -> None:
+    from sklearn import metrics
+
+    score = np.array([one for one, _ in rows])
+    truth = np.array([int(positive) for _, positive in rows])
+    found = measure(np.stack([1 - score, score], 1), truth, BINARY, 1)
+    said = score > 0.5
+    wanted = {
+        "accuracy": metrics.accuracy_score(truth, said),
+        "precision": metrics.precision_score(truth, said, zero_division=0),
+        "recall": metrics.recall_score(truth, said, zero_division=0),
+        "auroc": metrics.roc_auc_score(truth, score),
+        "auprc": metrics.average_precision_score(truth, score),
+        "f1.0": metrics.f1_score(truth, said, zero_division=0),
+        "f0.5": metrics.fbeta_score(truth, said, beta=0.5, zero_division=0),
+        "f2.0": metrics.fbeta_score(truth, said, beta=2, zero_division=0),
+    }
+    for name, value in wanted.items():
+        assert found[f"classification/{name}"] == pytest.approx(value, abs=1e-12), name
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_many_classes_measure_as_scikit_learn_does(rows: list[tuple[int, int]]) -> None:
+    from sklearn import metrics
+
+    predicted, truth = (np.array(column) for column in zip(*rows, strict=True))
+    wanted = metrics.f1_score(truth, predicted, average="weighted", zero_division=0)
+    assert weighted_f1(predicted, truth, 4) == pytest.approx(wanted, abs=1e-12)
+    scores = np.eye(4)[predicted]
+    found = measure(scores, truth, Classification(n_classes=4), None)
+    assert found["classification/accuracy"] == metrics.accuracy_score(truth, predicted)
+
+
+def test_one_class_alone_leaves_the_curves_empty() -> None:
+    score = np.array([0.2, 0.9])
+    assert auroc(score, np.array([True, True])) is None
+    assert auroc(score, np.array([False, False])) is None
+    assert average_precision(score, np.array([False, False])) is None
+
+
+def test_half_is_not_positive() -> None:
+    even = np.array([[0.5, 0.5]])
+    assert measure(even, np.array([1]), BINARY, 1)["classification/recall"] == 0
+
+
+YES, NO, MAYBE = [9, 10, 2], [9, 11, 2], [12, 2]  # labels of several tokens, with their end
+
+
+def rows(*labels: list[int]) -> list[support.Example]:
+    return [([5 + n, 6, 7 + n % 3], label) for n, label in enumerate(labels)]
+
+
+def classifier(asked: Classification, positive: tuple[int, ...] | None = None) -> Classifier:
+    return Classifier(
+        asked,
+        support.split_of(rows(YES, NO, YES)),
+        support.split_of(rows(NO, MAYBE, YES, YES)),
+        positive=positive,
+        costs=Costs(slots=24, overhead=8),
+        is_alive=lambda: None,
+    )
+
+
+class OneRank:
+    """What a Classifier needs of an engine, without DeepSpeed."""
+
+    def __init__(self) -> None:
+        import torch
+
+        from finetune_trainer.engine import Place
+
+        self.model = support.tiny_llama()
+        self.place = Place(0, 0, 1)
+        self.device = torch.device("cpu")
+
+    def logits(self, tokens: object) -> object:
+        return self.model(input_ids=tokens[:, :-1], use_cache=False).logits  # type: ignore[index]
+
+    def sum(self, values: object) -> object:
+        return values
+
+
+def test_a_score_is_the_log_probability_of_the_whole_label() -> None:
+    import torch
+
+    found = classifier(Classification(n_classes=3))
+    assert found.labels == [tuple(YES), tuple(NO), tuple(MAYBE)]
+    engine = OneRank()
+    scores = found.scores(engine)  # type: ignore[arg-type]
+    assert scores.shape == (4, 3)
+    for row, (prompt, _) in enumerate(rows(NO, MAYBE, YES, YES)):
+        for column, label in enumerate(found.labels):
+            tokens = torch.tensor([[*prompt, *label]])
+            with torch.no_grad():
+                logs = engine.model(input_ids=tokens).logits.log_softmax(-1)[0]
+            wanted = sum(float(logs[len(prompt) - 1 + i, token]) for i, token in enumerate(label))
+            assert scores[row, column] == pytest.approx(wanted, abs=1e-5)
+    assert np.allclose(softmax(scores).sum(1), 1)
+    measured = found.measure(engine)  # type: ignore[arg-type]
+    assert set(measured) == set(columns(Classification(n_classes=3)))
+
+
+def test_a_positive_class_that_no_file_has_is_the_users_error() -> None:
+    with pytest.raises(FailureError) as caught:
+        classifier(BINARY, positive=(40, 2))
+    assert caught.value.failure.code == Reason.INVALID_DATA
+    assert caught.value.failure.param == "hyperparameters.classificationPositiveClass"
+    assert classifier(BINARY, positive=tuple(YES)).has_one_class is False
