@@ -221,6 +221,9 @@ class Reader:
                 yield record
                 continue
             found = self._convert(line, Cells(record) if is_table else record)
+            if isinstance(found, Problem) and is_table and self._shape is None:
+                yield Finding(found.code, found.message, fatal=True)  # of the header: of all rows
+                return
             if isinstance(found, Problem):
                 yield Finding(found.code, found.message, line, unit=unit)
             else:

@@ -131,6 +131,7 @@ def test_a_dry_run_writes_only_the_report(here: Path) -> None:
         {"label": "negative", "examples": 10},
     ]
     assert run("labels.csv", "--report", "report.pdf").exit_code == 2
+    assert "report-1.json" in run("labels.csv", "--dry-run", "--report", "report.json").output
 
 
 def test_the_page_escapes_what_strangers_wrote(here: Path) -> None:

@@ -35,7 +35,14 @@ def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> Non
             suffix="My Model!",
             trainingFile=team.put("train.jsonl", jsonl(64)),
             validationFile=team.put("valid.jsonl", jsonl(16, seed=1000)),
-            hyperparameters={"nEpochs": 2, "batchSize": 8, "learningRate": 0.01},
+            hyperparameters={
+                "nEpochs": 2,
+                "batchSize": 8,
+                "learningRate": 0.01,
+                "computeClassificationMetrics": True,
+                "classificationPositiveClass": " even",
+                "classificationBetas": [2],
+            },
             resources=TWO_NODES,
         )
     )
@@ -55,6 +62,9 @@ def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> Non
         "validation_sequence_accuracy",
         "validation_token_accuracy",
     ]
+    measured = [f"classification/{name}" for name in ("accuracy", "auroc", "f1.0", "f2.0")]
+    assert all(rows[15][name] for name in measured)
+    assert not any(rows[0][name] for name in measured)
     assert float(rows[-1]["training_loss"]) < float(rows[0]["training_loss"])
     assert rows[7]["validation_loss"] and rows[15]["validation_loss"]
     assert int(rows[-1]["elapsed_examples"]) == 128

@@ -304,6 +304,7 @@ def test_a_dry_run_stops_after_the_check() -> None:
     world = World(a_finetune(dryRun=True)).until_training()
     assert (world.status.state, world.status.reason) == ("succeeded", "DryRun")
     assert "50 steps of 4 examples" in world.status.message
+    assert "about 0.5 GiB a rank (ZeRO 1, offload none)" in world.status.message
     assert kinds(world) == ["Job"]
 
 

@@ -80,6 +80,7 @@ def prepared() -> Outcome:
             steps=50,
             hyperparameters=hyperparameters(),
             dataset="s3://bucket/out/team/datasets/0123456789abcdef",
+            memory_per_rank_gib=0.5,
         )
     )
 

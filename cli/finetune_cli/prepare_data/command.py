@@ -164,14 +164,12 @@ def command(
         if not dry_run:
             accepted = choose(screen, inspection, yes=yes, wanted=wanted, unwanted=unwanted)
         if report is not None:
-            write_report(report, descriptions, inspection, accepted)
-            screen.say(f"report: {report}")
+            screen.say(f"report: {write_report(report, descriptions, inspection, accepted)}")
         unsolved = [
             it for it in inspection.remarks if it.level == "error" and it.fix not in accepted
         ]
         if unsolved:
-            screen.complain(f"not ready to train on: {unsolved[0].message}")
-            screen.complain("nothing was written")
+            screen.complain("nothing was written: what is called an error stands in the way")
             raise SystemExit(EXIT_USER)
         if dry_run:
             return

@@ -126,7 +126,7 @@ def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
     batch = rules.batch_size(examples)
     steps = -(-examples // batch) * EPOCHS
     tokens = inspection.tokens or inspection.characters // CHARACTERS_A_TOKEN
-    tokens = tokens * examples // max(1, inspection.examples)
+    tokens = max(1, tokens * examples // max(1, inspection.examples))
     minutes = tokens * EPOCHS / TOKENS_A_SECOND / 60
     lines = [
         "apiVersion: finetune.dev/v1alpha1",

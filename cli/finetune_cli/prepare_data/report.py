@@ -29,17 +29,23 @@ def check_suffix(path: Path | None) -> None:
 
 def write_report(
     path: Path, files: Sequence[Description], inspection: Inspection, accepted: Sequence[Fix]
-) -> None:
-    """Replaces an older report of that name, whole or not at all."""
+) -> Path:
+    """Where it was written: a name that is taken gets a number, since it may be anybody's file."""
     value = report_value(files, inspection, accepted)
     if path.suffix.lower() == ".json":
         text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     else:
         text = render(value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    number = 0
+    while True:
+        name = f"{path.stem}-{number}{path.suffix}" if number else path.name
+        try:
+            with path.with_name(name).open("x", encoding="utf-8") as file:
+                file.write(text)
+            return path.with_name(name)
+        except FileExistsError:
+            number += 1
 
 
 def report_value(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finetune_data.findings import shown
+from finetune_data.findings import counted, shown
 
 if TYPE_CHECKING:
     from finetune_data.lint.inspection import Inspection
@@ -47,7 +47,7 @@ class Screen:
 
     def complain(self, text: str) -> None:
         """A line on stderr."""
-        self._err.print(escape(text), style="red")
+        click.secho(text, fg="red", err=True)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Progress]:
@@ -74,11 +74,15 @@ class Screen:
 
     def file(self, description: Description) -> None:
         """One line a file, then what is worth knowing about how it was read."""
+        if not description.format:
+            self.say(f"{Path(description.name).name}", "bold")
+            return  # empty, or no data file: the findings say which
         packed = f", {description.compression}" if description.compression else ""
         columns = ", ".join(shown(name) for name in description.columns[:8])
         more = ", …" if len(description.columns) > 8 else ""
         self.say(f"{Path(description.name).name}", "bold")
-        self.say(f"  {description.format}{packed}; {description.shape}; columns {columns}{more}")
+        shape = f"; {description.shape}" if description.shape else ""
+        self.say(f"  {description.format}{packed}{shape}; columns {columns}{more}")
         if len(description.sheets) > 1:
             others = ", ".join(shown(name) for name in description.sheets)
             self.say(
@@ -93,7 +97,8 @@ class Screen:
     def findings(self, inspection: Inspection) -> None:
         """Wrong lines first, then the remarks, the gravest first."""
         for finding in inspection.findings[:TOLD_WRONG]:
-            self.say(f"  {finding}", "red")
+            if not finding.fatal:  # the remark about it says it all
+                self.say(f"  {finding}", "red")
         if inspection.wrong > TOLD_WRONG:
             self.say(f"  … and {inspection.wrong - TOLD_WRONG:,} more", "red")
         if not inspection.remarks:
@@ -116,9 +121,11 @@ class Screen:
             else ""
         )
         tokens = f", {inspection.tokens:,} tokens" if inspection.tokens is not None else ""
-        counted = f"{inspection.examples:,} examples{validation}{tokens}"
+        if not inspection.examples:
+            return
         self.say()
-        self.say(f"{inspection.kind}: {counted}", "bold")
+        amount = f"{counted(inspection.examples, 'example')}{validation}{tokens}"
+        self.say(f"{inspection.kind}: {amount}", "bold")
         if inspection.classes:
             listed = [(shown(label), count) for label, count in inspection.classes[:CLASSES]]
             more = len(inspection.classes) - CLASSES
@@ -141,7 +148,7 @@ class Screen:
 
     def written(self, written: Sequence[Written]) -> None:
         for file in written:
-            self.say(f"wrote {file.path}: {file.examples:,} examples", "green")
+            self.say(f"wrote {file.path}: {counted(file.examples, 'example')}", "green")
 
     def code(self, title: str, text: str) -> None:
         """Something to copy."""

@@ -124,7 +124,7 @@ def inspect(
     )
     remarks = [
         *_of_files(training, wrong, profile, is_chat),
-        *content.amount(facts),
+        *(() if wrong.count and not len(rows) else content.amount(facts)),
         *in_tokens.remarks(facts),
         *content.duplicates(facts),
         *content.conflicts(facts),

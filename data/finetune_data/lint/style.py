@@ -62,8 +62,9 @@ class Ending:
 
     @property
     def common(self) -> str:
-        """The shared ending, never a piece of a word."""
-        return _from_word_start(self._common or "")
+        """The shared ending, never a piece of a word, nor what sentences end with anyway."""
+        ending = _from_word_start(self._common or "")
+        return "" if set(ending) <= set(".?!… ") else ending
 
     def look(self, columns: Columns, *, again: bool = False) -> None:
         texts, joined = columns.texts(self.field), columns.joined(self.field)

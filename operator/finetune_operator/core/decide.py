@@ -152,7 +152,14 @@ def _foreign(seen: Observed) -> ErrorInfo:
 
 def _summary(resolved: Resolved | None) -> str:
     assert resolved is not None and resolved.hyperparameters is not None
+    batch = resolved.hyperparameters.batch_size
+    memory = (
+        f", about {resolved.memory_per_rank_gib:g} GiB a rank (ZeRO {resolved.zero_stage}, "
+        f"offload {resolved.offload or 'none'})"
+        if resolved.memory_per_rank_gib
+        else ""
+    )
     return (
         f"dry run: {resolved.training_examples} examples, {resolved.training_tokens} tokens an "
-        f"epoch, {resolved.steps} steps of {resolved.hyperparameters.batch_size} examples"
+        f"epoch, {resolved.steps} steps of {batch} examples{memory}"
     )
