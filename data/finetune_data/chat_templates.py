@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,9 @@ class ChatTemplate:
     def __init__(self, source: str, tokens: dict[str, str], ends: Sequence[str]) -> None:
         self.source = source
         self._tokens = tokens
+        # transformers keeps the place of generation blocks in the compiled template, and two
+        # threads encode
+        self._lock = threading.Lock()
         self._marks_answers = bool(_GENERATION.search(source))
         longest_first = sorted(filter(None, ends), key=len, reverse=True)
         self._ends = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -137,14 +141,15 @@ class ChatTemplate:
     ) -> tuple[str, list[Span]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        rendered, spans = render_jinja_template(
-            [[_for_template(message) for message in messages]],
-            tools=chat.tools,
-            chat_template=self.source,
-            return_assistant_tokens_mask=marks,
-            add_generation_prompt=is_prompt,
-            **self._tokens,
-        )
+        with self._lock:
+            rendered, spans = render_jinja_template(
+                [[_for_template(message) for message in messages]],
+                tools=chat.tools,
+                chat_template=self.source,
+                return_assistant_tokens_mask=marks,
+                add_generation_prompt=is_prompt,
+                **self._tokens,
+            )
         return rendered[0], [tuple(span) for span in spans[0]] if marks and spans else []
 
 

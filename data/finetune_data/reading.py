@@ -97,6 +97,7 @@ class Reader:
         self.options = options or ReadOptions()
         self.description = Description(source.name)
         self._shape: Shape | None = None
+        self._is_copied = False
 
     def batches(self) -> Iterator[Batch]:
         """From the beginning, each time. A fatal finding is the last that comes.
@@ -132,7 +133,8 @@ class Reader:
                 ):
                     yield Batch(examples, findings, min(_position(stream), size), size)
                     examples, findings, characters = [], [], 0
-            while stream.read(1024 * 1024):  # what a format left unread belongs to the digest
+            # what a format left unread belongs to the digest; a copy was read whole when made
+            while not self._is_copied and stream.read(1024 * 1024):
                 pass
         yield Batch(examples, findings, size, size)
 
@@ -198,6 +200,7 @@ class Reader:
 
     def _seekable(self, kind: str) -> Iterator[Item]:
         path, limits = self.source.local_path(), self.options.limits
+        self._is_copied = True
         if kind == "parquet":
             yield from self._records(read_parquet(path, limits), is_table=True, unit="row")
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from finetune_api.uris import S3Uri
 from finetune_data import prepare as prepare_module
 from finetune_data.dataset import fetch_dataset
 from finetune_data.examples import COMPLETION, Row
+from finetune_data.object_stream import ObjectStream
 from finetune_data.prepare import prepare
 from finetune_data.storage import Storage
 from finetune_data.tokenization import Encoded, load_tokenizer
@@ -383,3 +386,31 @@ def test_a_model_that_cannot_fit_is_said_with_what_would(job: Job) -> None:
     assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "deepspeed")
     assert "does not fit: about" in failure.message
     assert "zeroStage 3 with offload optimizer needs" in (failure.hint or "")
+
+
+def test_a_workbook_in_s3_is_fetched_once_and_its_digest_is_known(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openpyxl import Workbook
+
+    book, file = Workbook(), io.BytesIO()
+    assert book.active is not None
+    for row in (("prompt", "completion"), ("a", "b"), ("c", "d")):
+        book.active.append(row)
+    book.save(file)
+    address = job.put("train.xlsx", file.getvalue())
+    reads: list[int] = []
+    whole = ObjectStream.read
+
+    def count(stream: ObjectStream, size: int = -1) -> bytes:
+        block = whole(stream, size)
+        reads.append(len(block))
+        return block
+
+    monkeypatch.setattr(ObjectStream, "read", count)
+    found = job.prepared(training_file=address)
+    assert found.training_examples == 2
+    assert sum(reads) < 1.5 * len(file.getvalue())
+    dataset = fetch_dataset(S3Uri.parse(found.dataset), job.folder / "fetched", job.storage)
+    known = dataset.manifest.source.inputs["train"].sha256
+    assert known == hashlib.sha256(file.getvalue()).hexdigest()

@@ -19,6 +19,7 @@ from finetune_data.rewriting import Written, kept_by, rewrite
 from finetune_data.splitting import plan_split
 
 EPOCHS = 4
+GENERATION_EPOCHS = 2  # more of them repeat the training data's very words
 LEAST_TO_SPLIT = 10  # examples
 CHARACTERS_A_TOKEN = 4  # of English text, where no tokenizer counted
 TOKENS_A_SECOND = 10_000  # a 7B model in bf16 on one H200 (KempnerForge's published figure)
@@ -122,12 +123,14 @@ def write(
 def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
     """A FineTune for the files, with what it would do in comments."""
     examples = written[0].examples
+    is_classification = inspection.kind == "classification"
+    epochs = EPOCHS if is_classification else GENERATION_EPOCHS
     rules = HyperparameterRules()
     batch = rules.batch_size(examples)
-    steps = -(-examples // batch) * EPOCHS
+    steps = -(-examples // batch) * epochs
     tokens = inspection.tokens or inspection.characters // CHARACTERS_A_TOKEN
-    tokens = max(1, tokens * examples // max(1, inspection.examples))
-    minutes = tokens * EPOCHS / TOKENS_A_SECOND / 60
+    tokens = max(1, tokens * examples // max(1, inspection.examples)) * epochs
+    minutes = max(1, round(tokens / TOKENS_A_SECOND / 60))
     lines = [
         "apiVersion: finetune.dev/v1alpha1",
         "kind: FineTune",
@@ -137,16 +140,18 @@ def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
     ]
     if len(written) > 1:
         lines.append(f"  validationFile: s3://BUCKET/{written[1].path.name}")
-    if inspection.kind == "classification" and len(written) > 1 and inspection.classes:
-        lines += ["  hyperparameters:", "    computeClassificationMetrics: true"]
+    lines += ["  hyperparameters:", f"    nEpochs: {epochs}"]
+    if is_classification and len(written) > 1 and inspection.classes:
+        lines.append("    computeClassificationMetrics: true")
         if len(inspection.classes) == 2:
             label = _quoted(inspection.classes[0][0])
             lines.append(f"    classificationPositiveClass: {label}")
         else:
             lines.append(f"    classificationNClasses: {len(inspection.classes)}")
     lines += [
-        f"# {EPOCHS} epochs in batches of {batch}: {steps:,} steps, {tokens * EPOCHS:,} tokens",
-        f"# {max(1, round(minutes)):,} min for a 7B model on one H200; smaller ones are faster",
+        f"# by default batches of {batch} and a learningRateMultiplier of "
+        f"{rules.multiplier(batch):g}: {steps:,} steps, {tokens:,} tokens",
+        f"# {minutes:,} min for a 7B model on one H200; smaller ones are faster",
     ]
     if inspection.stop:
         lines.append(f"# at inference: stop={shown(inspection.stop)}")
