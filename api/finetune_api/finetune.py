@@ -149,8 +149,13 @@ class FineTuneSpec(Spec):
     suffix: str | None = Field(
         None, min_length=1, max_length=40, description="Becomes part of the model's name."
     )
-    training_file: S3Address = Field(description="JSONL of prompt and completion, s3://...")
-    validation_file: S3Address | None = Field(None, description="JSONL apart from training.")
+    training_file: S3Address = Field(
+        description="Prompts and completions, or chats: JSONL, JSON, CSV, TSV, XLSX, TXT or "
+        "Parquet, s3://..."
+    )
+    validation_file: S3Address | None = Field(
+        None, description="Of the same kind; no example should stand in both."
+    )
     hyperparameters: Hyperparameters = Hyperparameters()
     method: Method = Method()
     resources: Resources = Resources()

@@ -47,8 +47,24 @@ class LeaveOut:
         return None if self.mask[ordinal] else example
 
 
+class _TextFix:
+    """A change of one column's texts; chats stay as they are."""
+
+    field: Field
+
+    def change(self, text: str) -> str:
+        raise NotImplementedError
+
+    def apply(self, ordinal: int, example: Example) -> Example | None:
+        if not isinstance(example, Row):
+            return example
+        if self.field == "prompt":
+            return example._replace(prompt=self.change(example.prompt))
+        return example._replace(completion=self.change(example.completion))
+
+
 @dataclass(frozen=True)
-class StripPrefix:
+class StripPrefix(_TextFix):
     """Take a text off the beginning of every row that has it; `keep` stays there."""
 
     name: str
@@ -60,18 +76,14 @@ class StripPrefix:
     is_recommended: bool = False
     order: int = 2
 
-    def apply(self, ordinal: int, example: Example) -> Example | None:
-        if not isinstance(example, Row):
-            return example
-        text = getattr(example, self.field)
+    def change(self, text: str) -> str:
         rest = self.keep + text.removeprefix(self.text)
-        if not text.startswith(self.text) or (self.field == "completion" and not rest):
-            return example
-        return _with(example, self.field, rest)
+        has_it = text.startswith(self.text) and (rest or self.field == "prompt")
+        return rest if has_it else text
 
 
 @dataclass(frozen=True)
-class LowerCase:
+class LowerCase(_TextFix):
     """A column in lower case."""
 
     name: str
@@ -81,14 +93,12 @@ class LowerCase:
     is_recommended: bool = False
     order: int = 3
 
-    def apply(self, ordinal: int, example: Example) -> Example | None:
-        if not isinstance(example, Row):
-            return example
-        return _with(example, self.field, getattr(example, self.field).lower())
+    def change(self, text: str) -> str:
+        return text.lower()
 
 
 @dataclass(frozen=True)
-class AddPrefix:
+class AddPrefix(_TextFix):
     """Put a text before every row that does not begin with it."""
 
     name: str
@@ -99,14 +109,12 @@ class AddPrefix:
     is_recommended: bool = True
     order: int = 4
 
-    def apply(self, ordinal: int, example: Example) -> Example | None:
-        if not isinstance(example, Row) or getattr(example, self.field).startswith(self.text):
-            return example
-        return _with(example, self.field, self.text + getattr(example, self.field))
+    def change(self, text: str) -> str:
+        return text if text.startswith(self.text) else self.text + text
 
 
 @dataclass(frozen=True)
-class AddSuffix:
+class AddSuffix(_TextFix):
     """Put a text behind every row that does not end with it."""
 
     name: str
@@ -117,17 +125,11 @@ class AddSuffix:
     is_recommended: bool = True
     order: int = 5
 
-    def apply(self, ordinal: int, example: Example) -> Example | None:
-        if not isinstance(example, Row) or getattr(example, self.field).endswith(self.text):
-            return example
-        return _with(example, self.field, getattr(example, self.field) + self.text)
+    def change(self, text: str) -> str:
+        return text if text.endswith(self.text) else text + self.text
 
 
 Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | AddPrefix | AddSuffix
-
-
-def _with(row: Row, name: Field, text: str) -> Row:
-    return row._replace(prompt=text) if name == "prompt" else row._replace(completion=text)
 
 
 def apply_all(fixes: list[Fix], ordinal: int, example: Example) -> Example | None:
