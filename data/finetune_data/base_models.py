@@ -7,7 +7,7 @@ anybody computes with it, so that a broken copy is one plain sentence and not a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value
+
+
+def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with what it says of the text part of a larger model on top."""
+    part = config.get("text_config")
+    return {**config, **part} if isinstance(part, dict) else dict(config)
 
 
 def find_problem(folder: Path, *, weights: bool) -> str | None:

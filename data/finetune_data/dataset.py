@@ -33,7 +33,7 @@ from finetune_data.manifests import FileEntry, find_damage, to_bytes
 from finetune_data.sources import InputFile
 from finetune_data.storage import Progress, Storage
 
-FORMAT = 1  # of the arrays; another number is tokenised anew
+FORMAT = 2  # of the arrays; another number is tokenised anew
 TRAIN = "train"
 VALIDATION = "validation"
 

@@ -35,11 +35,10 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], weight_bytes: int | None) -> ModelShape | None:
-        """From config.json and the size of the weight files; None where the config says too little.
+        """From the config's text settings and the weight files' size; None: it says too little.
 
         Without the size the parameters are counted as a Llama's are.
         """
-        config = {**config, **(config.get("text_config") or {})}
 
         def number(*names: str, default: int = 0) -> int:
             found = (config.get(name) for name in names)
@@ -126,13 +125,14 @@ def _activations(shape: ModelShape, tokens: int, width: int) -> float:
 def choose(shape: ModelShape, workers: Workers, method: MethodRef, tokens: int) -> Plan | None:
     """The first way that fits, from the fastest on; what the user fixed stays. None: none fits.
 
-    Where the memory isn't known, or on CPU, nothing is refused.
+    Where the memory isn't known, or on CPU, nothing is refused, and nothing is offloaded unasked.
     """
     plans = list(_plans(shape, workers, method, tokens))
     limit = workers.gpu_memory_gib
     if workers.accelerator != "nvidia" or limit is None:
         wanted = DEFAULT_STAGE if workers.zero_stage is None else workers.zero_stage
-        return next((plan for plan in plans if plan.zero_stage == wanted), plans[0])
+        here = [plan for plan in plans if plan.offload == "none"] or plans
+        return next((plan for plan in here if plan.zero_stage == wanted), here[0])
     return next((plan for plan in plans if plan.peak <= USABLE * limit * GIB), None)
 
 

@@ -15,7 +15,7 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.base_models import CONFIG, fetch_base_model, read_json, weigh
+from finetune_data.base_models import CONFIG, fetch_base_model, read_json, text_settings, weigh
 from finetune_data.checks import advise, check_classes, skipped_advice, verdict
 from finetune_data.dataset import (
     TRAIN,
@@ -61,7 +61,7 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     context = resolve_context(
         task.hyperparameters.max_sequence_length, task.base, model_positions(model)
     )
-    shape = ModelShape.of(read_json(model / CONFIG), weigh(task.base, storage))
+    shape = ModelShape.of(text_settings(read_json(model / CONFIG)), weigh(task.base, storage))
     source = DatasetSource(
         tokenizer_sha256=tokenizer.digest,
         context_length=context.length,

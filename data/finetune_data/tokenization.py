@@ -3,8 +3,10 @@
 Prompt and completion are encoded apart: at inference the prompt alone is what is encoded, and a
 token that spans both would never be seen there. The same holds for the pieces of a chat, which the
 model's own template makes. An end-of-sequence token follows the completion and is learned, so that
-the model knows when to stop; in a chat it is the template's end-of-turn token. Special tokens
-written out in a text, such as `<|im_start|>`, become those tokens, as inference servers do it.
+the model knows when to stop; in a chat it is the template's end-of-turn token. Special tokens that
+a prompt or a completion writes out, such as `<|im_start|>`, become those tokens: rows may hold a
+chat format that was written by hand. In a chat the template alone writes them, and in the words of
+messages they are plain text: nobody's words end a turn.
 
 tokenizer.json is read by the `tokenizers` library alone (its import takes 0.2 s); only models
 without that file need transformers, which needs no torch for it.
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune_api.names import Reason
-from finetune_data.base_models import CONFIG, read_json
-from finetune_data.chat_templates import ChatTemplate, Piece, find_template
+from finetune_data.base_models import CONFIG, read_json, text_settings
+from finetune_data.chat_templates import ChatTemplate, Piece, TemplateSource, find_template
 from finetune_data.examples import COMPLETION, NO_LOSS, PROMPT, Conversation, Example, Row
 from finetune_data.failures import BaseModelError, DataError
 from finetune_data.findings import Finding
@@ -72,7 +75,7 @@ class ExampleTokenizer:
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides how a text is encoded."""
-        template = self._template.source if self._template else ""
+        template = "".join(self._template.source) if self._template else ""
         settings = f"{self._start} {self._empty_start} {self._eos} {self._sentinel} {template}"
         return hashlib.sha256(f"{self._backend.to_str()}{settings}".encode()).hexdigest()
 
@@ -100,9 +103,9 @@ class ExampleTokenizer:
         ids = self._ids(texts)
         for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
             completion = self._without_sentinel(row.completion, found) if row.prompt else found
-            start = self._start if row.prompt else self._empty_start
+            start = self._start if prompt else self._empty_start  # some normalise it all away
             tokens = [*start, *prompt, *completion]
-            if tokens[-1] != self._eos:  # some files write it out
+            if not completion or completion[-1] != self._eos:  # some files write it out
                 tokens.append(self._eos)
             seen = len(start) + len(prompt)
             given = _NO_LOSS * len(start) + _PROMPT * len(prompt)
@@ -117,13 +120,21 @@ class ExampleTokenizer:
                 param="model",
             )
         cut = [self._template.pieces(chat) for chat in chats]
-        texts = [
-            self._continued(piece.text) if index else piece.text
-            for pieces in cut
-            if not isinstance(pieces, Finding)
-            for index, piece in enumerate(pieces)
-        ]
-        ids = iter(self._ids(texts))
+        texts: list[str] = []
+        quoted: list[int] = []  # which of them
+        for pieces in cut:
+            if not isinstance(pieces, Finding):
+                quoted += [len(texts) + i for i, piece in enumerate(pieces) if piece.is_quoted]
+                texts += (
+                    self._continued(piece.text) if index else piece.text
+                    for index, piece in enumerate(pieces)
+                )
+        found = self._ids(texts)
+        if quoted:
+            plain = self._ids([texts[index] for index in quoted], is_quoted=True)
+            for index, tokens in zip(quoted, plain, strict=True):
+                found[index] = tokens
+        ids = iter(found)
         return [
             pieces if isinstance(pieces, Finding) else self._join(pieces, ids) for pieces in cut
         ]
@@ -134,25 +145,36 @@ class ExampleTokenizer:
         roles = bytearray()
         for index, piece in enumerate(pieces):
             found = next(ids)
-            tokens += self._without_sentinel(piece.text, found) if index else found
+            if index:
+                found = self._without_sentinel(piece.text, found, is_quoted=piece.is_quoted)
+            tokens += found
             mark = _COMPLETION if piece.is_learned else _PROMPT
             roles += mark * (len(tokens) - len(roles))
         return Encoded(tokens, bytes(roles))
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        batch = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+    def _ids(self, texts: list[str], *, is_quoted: bool = False) -> list[list[int]]:
+        backend = self._quoting if is_quoted else self._backend
+        batch = backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in batch]
+
+    @cached_property
+    def _quoting(self) -> Tokenizer:
+        """The same tokenizer, to which the special tokens are words like any other."""
+        backend = type(self._backend).from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
 
     def _continued(self, text: str) -> str:
         """A text that follows another gets the sentinel in front."""
         return _SENTINEL + text if self._sentinel else text
 
-    def _without_sentinel(self, text: str, ids: list[int]) -> list[int]:
+    def _without_sentinel(self, text: str, ids: list[int], *, is_quoted: bool = False) -> list[int]:
         if not self._sentinel:
             return ids
         if ids[: len(self._sentinel)] == self._sentinel:
             return ids[len(self._sentinel) :]
-        return self._ids([text])[0]  # the text's first character merged with the sentinel
+        # the text's first character merged with the sentinel
+        return self._ids([text], is_quoted=is_quoted)[0]
 
     def _find_sentinel(self) -> list[int]:
         """The sentinel's tokens where this tokenizer puts a space before every text, else [].
@@ -174,9 +196,10 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         generation = read_json(folder / "generation_config.json")
         path = folder / "tokenizer.json"
         backend = _read_backend(path) if path.is_file() else _convert_backend(folder)
+        source = find_template(folder, settings)
     except ValueError as error:
         raise _invalid(name, str(error)) from error
-    vocabulary = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    vocabulary = config.get("vocab_size") or text_settings(config).get("vocab_size")
 
     def token(kind: str) -> int | None:
         written = settings.get(f"{kind}_token")
@@ -188,7 +211,6 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
     bos, eos = token("bos"), token("eos")
     if eos is None:
         raise _invalid(name, "its tokenizer has no end-of-sequence token")
-    source = find_template(folder, settings)
     return ExampleTokenizer(
         backend,
         start=_start_tokens(backend, settings.get("add_bos_token"), bos),
@@ -200,7 +222,9 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
     )
 
 
-def _chat_template(source: str, settings: dict[str, Any], backend: Tokenizer) -> ChatTemplate:
+def _chat_template(
+    source: TemplateSource, settings: dict[str, Any], backend: Tokenizer
+) -> ChatTemplate:
     tokens = {}
     for kind in ("bos", "eos", "unk", "pad"):
         written = settings.get(f"{kind}_token")
@@ -213,8 +237,7 @@ def _chat_template(source: str, settings: dict[str, Any], backend: Tokenizer) ->
 
 def model_positions(folder: Path) -> int | None:
     """The longest sequence, in tokens, that the model's config allows; None where it says none."""
-    config = read_json(folder / CONFIG)
-    config = {**config, **(config.get("text_config") or {})}
+    config = text_settings(read_json(folder / CONFIG))
     names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
     found = (config.get(name) for name in names)
     return next((value for value in found if isinstance(value, int) and value > 0), None)

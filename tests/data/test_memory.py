@@ -76,9 +76,25 @@ def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
     assert kept.zero_stage == 2
 
 
-def test_unknown_memory_and_cpu_refuse_nothing() -> None:
-    for free in (workers(1, None), Workers(accelerator="cpu")):
-        assert choose(shape(), free, FULL, 2048) is not None
+@pytest.mark.parametrize(
+    ("free", "stage"),
+    [
+        (workers(1, None), 0),
+        (workers(8, None), 1),
+        (workers(1, None, zeroStage=2), 2),
+        (Workers(accelerator="cpu"), 0),
+        (Workers(accelerator="cpu", processes_per_node=2), 1),
+    ],
+)
+def test_unknown_memory_and_cpu_refuse_nothing_and_offload_nothing(
+    free: Workers, stage: int
+) -> None:
+    plan = choose(shape(), free, FULL, 2048)
+    assert plan is not None
+    assert (plan.zero_stage, plan.offload) == (stage, "none")
+    asked = choose(shape(), free.replace(offload="optimizer"), FULL, 2048)
+    assert asked is not None
+    assert asked.offload == "optimizer"
 
 
 def test_longer_examples_need_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from finetune_api.names import Reason
 from finetune_data.examples import COMPLETION, NO_LOSS, PROMPT, Row
 from finetune_data.failures import BaseModelError
 from finetune_data.tokenization import (
+    Encoded,
     ExampleTokenizer,
     load_tokenizer,
     model_positions,
@@ -69,6 +71,17 @@ def test_prompt_and_completion_never_share_a_token(plain: ExampleTokenizer) -> N
 def test_the_end_that_a_completion_writes_out_is_not_doubled(plain: ExampleTokenizer) -> None:
     written, added = plain.encode([Row(1, "a", " yes</s>"), Row(2, "a", " yes")])
     assert written == added
+
+
+def test_a_row_that_the_tokenizer_makes_nothing_of_still_ends(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path, bos_token="<s>")
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    write_json(folder / "tokenizer.json", written)
+    found = load_tokenizer(folder, "tiny").encode([Row(1, " ", "\t"), Row(2, "", " ")])
+    assert [(one.tokens, one.roles) for one in found if isinstance(one, Encoded)] == [
+        ([0, 1], bytes([NO_LOSS, COMPLETION]))
+    ] * 2
 
 
 def test_special_tokens_in_a_text_are_those_tokens(plain: ExampleTokenizer) -> None:
@@ -182,6 +195,7 @@ def test_the_longest_sequence_is_read_from_the_config(tmp_path: Path) -> None:
         ({"max_position_embeddings": 4096, "n_positions": 1}, 4096),
         ({"text_config": {"max_position_embeddings": 8}}, 8),
         ({"max_position_embeddings": None}, None),
+        ({"text_config": [1], "n_positions": 8}, 8),
     ):
         write_json(tmp_path / "config.json", config)
         assert model_positions(tmp_path) == expected
@@ -190,8 +204,6 @@ def test_the_longest_sequence_is_read_from_the_config(tmp_path: Path) -> None:
 @pytest.mark.slow  # transformers takes four seconds to import
 def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path: Path) -> None:
     """GPT-2's old layout, in a process that has no torch."""
-    import json
-
     from tokenizers import Tokenizer
 
     folder = write_tokenizer(tmp_path)
