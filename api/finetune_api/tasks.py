@@ -132,6 +132,8 @@ class TrainTask(Stored):
     accelerator: Literal["nvidia", "cpu"]
     zero_stage: int = 1
     offload: Offload = "none"
+    packing: bool = True  # examples behind each other in a row, where the model allows it
+    checkpoint_seconds: float = 600  # between two checkpoints within an epoch
     master_host: str  # pod 0's DNS name
     master_port: int
     progress_port: int

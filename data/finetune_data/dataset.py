@@ -138,6 +138,12 @@ class Dataset:
     validation: TokenSplit | None
     manifest: DatasetManifest
 
+    @property
+    def longest(self) -> int:
+        """Of all examples, in tokens."""
+        splits = [self.train, *([self.validation] if self.validation else [])]
+        return int(max(split.lengths.max() for split in splits))
+
 
 def read_manifest(uri: S3Uri, storage: Storage) -> DatasetManifest | None:
     """The manifest of the dataset at `uri`; None where there is no complete dataset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,13 +44,18 @@ def pack(lengths: Lengths, capacity: int) -> list[Bin]:
 def pack_step(lengths: Lengths, capacity: int, ranks: int) -> list[list[Bin]]:
     """The bins of each rank, as many for each; [] is a row that weighs nothing.
 
-    Fullest bins first, each to the rank with the least to do. A step's examples follow from
-    (seed, epoch, step) alone, so what is packed with what does, too.
+    No more bins than best fit needs, made as even as they can be: all ranks wait for the one with
+    the most. A step's examples follow from (seed, epoch, step) alone, so what is packed with what
+    does, too.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
-    bins = pack(sizes, capacity)
+    tight = pack(sizes, capacity)
+    each = -(-max(1, len(tight)) // ranks)
+    bins = _even(sizes, ranks * each)
     loads = [int(sizes[members].sum()) for members in bins]
-    each = -(-len(bins) // ranks)
+    if max(loads) > max([capacity, *sizes.tolist()]):  # too little room for evenness
+        bins = tight
+        loads = [int(sizes[members].sum()) for members in bins]
     shares: list[list[Bin]] = [[] for _ in range(ranks)]
     done = [0] * ranks
     for index in sorted(range(len(bins)), key=lambda i: (-loads[i], i)):
@@ -57,3 +63,14 @@ def pack_step(lengths: Lengths, capacity: int, ranks: int) -> list[list[Bin]]:
         shares[rank].append(bins[index])
         done[rank] += loads[index]
     return [share + [[] for _ in range(each - len(share))] for share in shares]
+
+
+def _even(sizes: npt.NDArray[np.int64], count: int) -> list[Bin]:
+    """The longest first, always into the bin with the least (Graham's LPT rule)."""
+    bins: list[Bin] = [[] for _ in range(count)]
+    heap = [(0, index) for index in range(count)]
+    for place in np.lexsort((np.arange(len(sizes)), -sizes)).tolist():
+        load, index = heap[0]
+        bins[index].append(place)
+        heapq.heapreplace(heap, (load + int(sizes[place]), index))
+    return bins

@@ -1,6 +1,6 @@
-"""What the ranks of a real torchrun compute for `test_ranks`: `-m tests.trainer.ranks OUT PHASE…`
+"""What the ranks of a real torchrun compute for `test_ranks`: `OUT curves|gradients`
 
-Every phase is run by all ranks; rank 0 writes what came out. All with DeepSpeed over gloo.
+All ranks run everything; rank 0 writes what came out. All with DeepSpeed over gloo.
 """
 
 import json
@@ -11,17 +11,18 @@ from typing import Any
 
 from finetune_api.tasks import MethodRef
 from finetune_data.storage import Storage
-from finetune_trainer import batches, stepping
+from finetune_trainer import attention, stepping
 from finetune_trainer.adapter import add_adapter, is_adapted
 from finetune_trainer.batches import Costs
 from finetune_trainer.checkpoint import Checkpoints
 from finetune_trainer.engine import Engine, Place, Precision, connect
-from finetune_trainer.loss import sums, total_weight
+from finetune_trainer.microbatch import MicroBatch, assemble, total_weight
+from finetune_trainer.objective import Way
 from finetune_trainer.publish import write_model
 from finetune_trainer.schedule import learning_rate
 from finetune_trainer.startup import import_libraries
 from finetune_trainer.state import TrainingState
-from finetune_trainer.stepping import Stepper
+from finetune_trainer.stepping import Stepper, target_counts
 from tests.trainer import support
 
 STEPS = 20
@@ -84,30 +85,46 @@ def run_steps(
     found = []
     while state.step < STEPS:
         step = state.step + 1
-        totals, batch, _ = stepper.accumulate(step, stop=False)
+        totals, batch, _ = stepper.accumulate(step)
         rate = learning_rate(step, steps=STEPS, peak=3e-3, warmup_ratio=0.1, schedule="cosine")
         found.append((totals.loss, engine.step(rate)))
         state = state.after_step(totals, batch.tokens, batch.examples)
         if saved is not None and step == SAVED:
-            saved.save(state)
+            saved.begin(state)
+    if saved is not None:
+        assert saved.finish() is not None  # uploaded while ten more steps were made
     return found
 
 
+WAYS = {
+    "whole-padded": Way(),
+    "chunked-padded": Way(is_chunked=True),
+    "chunked-packed": Way(is_chunked=True, is_packed=True),
+}
+
+
 def gradients(engine: Engine, folder: Path) -> None:
-    """The gradient of one step, for each way to cut the batch, and by a mean of means."""
+    """The gradient of one step, for each way to compute and to cut it, and by a mean of means."""
     from safetensors.torch import save_file
 
-    exact = [("exact", rows) for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))]
+    exact = [
+        (way, rows) for way in WAYS for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))
+    ]
     wrong = [("mean-of-means", rows) for rows in (4, 1) if engine.precision == "fp32"]
     for name, examples in {"even": EXAMPLES[:8], "skewed": SKEWED}.items():
         split = support.split_of(examples)
+        prompts, completions = target_counts(split).sum(0)
+        weight = total_weight(prompts, completions, PROMPT_WEIGHT)
         for kind, rows_each in [*exact, *wrong]:
-            mine = cut(len(examples), engine.place, rows_each)
-            rows = [batches.assemble(split, part) for part in mine]
-            if kind == "exact":
-                stepping.accumulate(engine, rows, PROMPT_WEIGHT)
+            engine.objective.choose(WAYS.get(kind, Way()))
+            mine = [
+                assemble(split, part, packed=engine.way.is_packed, prompts=True)
+                for part in cut(len(examples), engine.place, rows_each)
+            ]
+            if kind == "mean-of-means":
+                mean_of_means(engine, mine)
             else:
-                mean_of_means(engine, rows)
+                stepping.accumulate(engine, mine, PROMPT_WEIGHT, weight)
             whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
             engine.step(0.0)  # changes no weight, and empties the gradients
             if engine.place.rank == 0:
@@ -124,13 +141,12 @@ def cut(examples: int, place: Place, rows_each: int) -> list[list[int]]:
     return parts[place.rank * each : (place.rank + 1) * each]
 
 
-def mean_of_means(engine: Engine, rows: Sequence[batches.Rows]) -> None:
+def mean_of_means(engine: Engine, own: Sequence[MicroBatch]) -> None:
     """What most trainers did for years: each micro-batch's mean, then the mean of those."""
-    for index, part in enumerate(rows):
-        tokens, roles = stepping.to_device(part, engine)
-        objective, _ = sums(engine.logits(tokens), tokens, roles, PROMPT_WEIGHT)
-        own = total_weight(part.roles, PROMPT_WEIGHT) or 1.0
-        engine.backward(objective / own / len(rows), is_last=index == len(rows) - 1)
+    for index, batch in enumerate(own):
+        objective = engine.predict(batch, PROMPT_WEIGHT)[0]
+        weight = batch.weight(PROMPT_WEIGHT) or 1.0
+        engine.backward(objective / weight / len(own), is_last=index == len(own) - 1)
 
 
 def save_logits(engine: Engine, path: Path) -> None:
@@ -140,13 +156,16 @@ def save_logits(engine: Engine, path: Path) -> None:
 
     engine.model.eval()
     tokens = torch.tensor([EXAMPLES[0][0] + EXAMPLES[0][1]])
+    engine.objective.choose(Way())
     with torch.no_grad():
-        save_file({"tokens": tokens, "logits": engine.logits(tokens)}, path)
+        logits = engine.model(input_ids=tokens[:, :-1], use_cache=False).logits
+        save_file({"tokens": tokens, "logits": logits}, path)
     engine.model.train()
 
 
-def main(out: Path) -> None:
+def main(out: Path, *, has_curves: bool) -> None:
     import_libraries()
+    attention.register()
     place = Place.from_environment()
     connect("cpu")
     storage = Storage.from_environment()
@@ -156,11 +175,16 @@ def main(out: Path) -> None:
     for precision, zero_stage in kinds:
         engine = engine_of(place, zero_stage, precision)
         gradients(engine, out)
-        found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+        if has_curves:
+            engine.objective.choose(Way(is_chunked=True, is_packed=True))
+            found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+    if not has_curves:
+        return
     if place.rank == 0:
         support.tiny_llama().save_pretrained(out / "base")
     for zero_stage in (0, 2, 3):
         engine = adapted_engine(place, zero_stage)
+        engine.objective.choose(Way(is_chunked=True, is_packed=zero_stage != 2))
         found[f"lora {zero_stage}"] = curve(engine, storage, out / "checkpoints")
         write_model(engine, out / f"lora-{zero_stage}-{place.ranks}", out / "base")
         if place.rank == 0 and zero_stage == 0:
@@ -170,4 +194,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), has_curves=sys.argv[2] == "curves")

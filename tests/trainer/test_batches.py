@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from finetune_trainer.batches import (
     Costs,
-    assemble,
     epoch_order,
     spread,
     step_examples,
     validation_examples,
 )
-from tests.trainer.support import split_of
 
 COSTS = Costs(slots=64, overhead=4)
 
@@ -93,15 +91,6 @@ def test_the_ranks_have_about_as_much_to_do() -> None:
 def test_a_rank_without_an_example_gets_a_row_that_weighs_nothing() -> None:
     shares = spread([5], 3, COSTS)
     assert sorted(shares) == [[[]], [[]], [[0]]]
-    rows = assemble(split_of([([1], [2])]), [])
-    assert rows.tokens.shape == (1, 2)
-    assert not rows.roles.any()
-
-
-def test_a_micro_batch_is_padded_on_the_right() -> None:
-    rows = assemble(split_of([([5], [6, 2]), ([7, 8, 9], [2])]), [1, 0])
-    assert rows.tokens.tolist() == [[7, 8, 9, 2], [5, 6, 2, 0]]
-    assert rows.roles.tolist() == [[1, 1, 1, 2], [1, 2, 2, 0]]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 7])

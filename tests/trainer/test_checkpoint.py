@@ -1,4 +1,5 @@
-from finetune_trainer.checkpoint import shard_name, share
+from finetune_trainer.checkpoint import shard_name
+from finetune_trainer.fragments import share
 
 
 def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much() -> None:
@@ -11,4 +12,4 @@ def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much
 
 
 def test_a_shard_s_name_says_whose_it_is() -> None:
-    assert shard_name(3, 16) == "rank-00003-of-00016.safetensors"
+    assert shard_name(3, 16, 2) == "rank-00003-of-00016-attempt-2.safetensors"

@@ -20,6 +20,7 @@ from finetune_trainer.classification import (
     weighted_f1,
 )
 from finetune_trainer.classifier import Classifier
+from finetune_trainer.microbatch import MicroBatch
 from tests.trainer import support
 
 BINARY = Classification(positive_class=" yes", betas=[0.5, 1.0, 2])
@@ -114,13 +115,18 @@ class OneRank:
         import torch
 
         from finetune_trainer.engine import Place
+        from finetune_trainer.objective import Objective, Way
 
         self.model = support.tiny_llama()
+        self.objective = Objective(self.model)
+        self.way = Way()
         self.place = Place(0, 0, 1)
         self.device = torch.device("cpu")
 
-    def logits(self, tokens: object) -> object:
-        return self.model(input_ids=tokens[:, :-1], use_cache=False).logits  # type: ignore[index]
+    def predict(self, batch: MicroBatch, prompt_weight: float) -> object:
+        from finetune_trainer.objective import arguments
+
+        return self.objective(*arguments(batch, prompt_weight, self.device))
 
     def sum(self, values: object) -> object:
         return values

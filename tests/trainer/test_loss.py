@@ -5,34 +5,49 @@ import numpy as np
 import pytest
 import torch
 
-from finetune_trainer.batches import assemble
-from finetune_trainer.loss import Totals, scale, sums, total_weight
+from finetune_trainer.loss import Totals, scale, sums
+from finetune_trainer.microbatch import MicroBatch, assemble
+from finetune_trainer.objective import of_logits
 from tests.trainer.support import VOCABULARY, Example, random_examples, split_of
 
 EXAMPLES = random_examples(6, seed=5)
 
 
+def batch_of(examples: list[Example], *, packed: bool = False) -> MicroBatch:
+    return assemble(split_of(examples), list(range(len(examples))), packed=packed, prompts=True)
+
+
 def totals_of(
-    examples: list[Example], prompt_weight: float = 0.1, logits: torch.Tensor | None = None
+    examples: list[Example],
+    prompt_weight: float = 0.1,
+    logits: torch.Tensor | None = None,
+    *,
+    packed: bool = False,
 ) -> Totals:
-    rows = assemble(split_of(examples), list(range(len(examples))))
-    tokens, roles = torch.from_numpy(rows.tokens), torch.from_numpy(rows.roles)
+    return totals(batch_of(examples, packed=packed), prompt_weight, logits)
+
+
+def totals(batch: MicroBatch, prompt_weight: float, logits: torch.Tensor | None = None) -> Totals:
+    """logits [rows, width, vocabulary]."""
     if logits is None:
-        logits = logits_for(tokens)
-    return Totals(*sums(logits, tokens, roles, prompt_weight)[1].tolist())
+        logits = logits_for(batch)
+    weights = torch.from_numpy(np.where(batch.roles == 2, 1.0, prompt_weight))
+    predicted = of_logits(
+        logits.flatten(0, 1)[batch.places], torch.from_numpy(batch.targets), weights
+    )
+    return Totals(*sums(batch, predicted, prompt_weight).tolist())
 
 
-def logits_for(tokens: torch.Tensor) -> torch.Tensor:
+def logits_for(batch: MicroBatch) -> torch.Tensor:
     """Logits that depend on each token and its position alone, as causal ones may."""
     table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(1))
-    places = torch.arange(tokens.shape[1] - 1).view(1, -1, 1)
-    return table[tokens[:, :-1]] + 0.01 * places
+    return table[batch.inputs] + 0.01 * torch.from_numpy(batch.positions).unsqueeze(-1)
 
 
 def saying(examples: list[Example], predictions: list[list[int]]) -> torch.Tensor:
     """Logits whose argmax over each completion is `predictions`."""
-    rows = assemble(split_of(examples), list(range(len(examples))))
-    logits = torch.zeros(len(examples), rows.tokens.shape[1] - 1, VOCABULARY)
+    inputs = batch_of(examples).inputs
+    logits = torch.zeros(*inputs.shape, VOCABULARY)
     for row, ((prompt, _), tokens) in enumerate(zip(examples, predictions, strict=True)):
         for place, token in enumerate(tokens):
             logits[row, len(prompt) - 1 + place, token] = 5.0
@@ -55,11 +70,20 @@ def test_weight_zero_is_masking_the_prompt() -> None:
 
 def test_weight_one_is_a_plain_language_model() -> None:
     found = totals_of(EXAMPLES, prompt_weight=1)
-    rows = assemble(split_of(EXAMPLES), list(range(6)))
-    tokens = torch.from_numpy(rows.tokens)
-    targets = torch.where(torch.from_numpy(rows.roles)[:, 1:] > 0, tokens[:, 1:], -100)
-    plain = torch.nn.functional.cross_entropy(logits_for(tokens).flatten(0, 1), targets.flatten())
-    assert found.loss == pytest.approx(float(plain), rel=1e-6)
+    batch = batch_of(EXAMPLES)
+    logits = logits_for(batch)
+    plain = []
+    for row, (prompt, completion) in enumerate(EXAMPLES):
+        tokens = torch.tensor(prompt + completion)
+        kept = logits[row, : len(tokens) - 1]
+        plain.append(torch.nn.functional.cross_entropy(kept, tokens[1:], reduction="none"))
+    assert found.loss == pytest.approx(float(torch.cat(plain).mean()), rel=1e-6)
+
+
+def test_packed_and_padded_examples_have_the_same_sums() -> None:
+    for weight in (0.0, 0.1, 1.0):
+        padded, packed = totals_of(EXAMPLES, weight), totals_of(EXAMPLES, weight, packed=True)
+        assert dataclasses.astuple(packed) == pytest.approx(dataclasses.astuple(padded), rel=1e-9)
 
 
 def test_the_first_token_weighs_nothing_even_without_a_prompt() -> None:
@@ -68,25 +92,16 @@ def test_the_first_token_weighs_nothing_even_without_a_prompt() -> None:
     assert found.completions == 1
 
 
-def test_rows_that_only_fill_up_change_nothing() -> None:
-    rows = assemble(split_of(EXAMPLES), list(range(6)))
-    tokens = np.pad(rows.tokens, ((0, 3), (0, 7)))
-    roles = np.pad(rows.roles, ((0, 3), (0, 7)))
-    padded = torch.from_numpy(tokens)
-    found = sums(logits_for(padded), padded, torch.from_numpy(roles), 0.1)[1].tolist()
-    assert found == pytest.approx(dataclasses.astuple(totals_of(EXAMPLES)), rel=1e-12)
-
-
 def test_the_order_of_rows_changes_nothing() -> None:
     forward, backward = totals_of(EXAMPLES), totals_of(EXAMPLES[::-1])
     assert dataclasses.astuple(forward) == pytest.approx(dataclasses.astuple(backward), rel=1e-12)
 
 
 def test_the_weight_is_counted_as_the_sum_has_it() -> None:
-    rows = assemble(split_of(EXAMPLES), list(range(6)))
+    batch = batch_of(EXAMPLES)
     for weight in (0, 0.1, 1):
-        found = totals_of(EXAMPLES, weight).weight
-        assert total_weight(rows.roles, weight) == pytest.approx(found, rel=1e-12)
+        found = float(np.where(batch.roles == 2, 1.0, weight).sum())
+        assert batch.weight(weight) == pytest.approx(found, rel=1e-12)
 
 
 def test_twice_the_examples_have_the_same_loss_and_twice_the_sums() -> None:
@@ -96,20 +111,18 @@ def test_twice_the_examples_have_the_same_loss_and_twice_the_sums() -> None:
 
 
 def test_nothing_to_learn_has_no_loss_and_no_gradient() -> None:
-    rows = assemble(split_of(EXAMPLES), [])
-    tokens = torch.from_numpy(rows.tokens)
-    logits = logits_for(tokens).requires_grad_()
-    objective, values = sums(logits, tokens, torch.from_numpy(rows.roles), 0.1)
-    (objective * scale(0.0, ranks=2)).backward()  # type: ignore[no-untyped-call]
+    batch = assemble(split_of(EXAMPLES), [], packed=False, prompts=True)
+    logits = logits_for(batch).requires_grad_()
+    none = torch.zeros(0, dtype=torch.float64)
+    predicted = of_logits(logits.flatten(0, 1)[batch.places], none.long(), none)
+    (predicted[0] * scale(0.0, ranks=2)).backward()  # type: ignore[no-untyped-call]
     found: Any = logits.grad
     assert not found.any()
-    totals = Totals(*values.tolist())
+    totals = Totals(*sums(batch, predicted, 0.1).tolist())
     assert (totals.loss, totals.token_accuracy, totals.sequence_accuracy) == (None, None, None)
 
 
 def test_in_half_precision_the_loss_is_still_computed_in_single() -> None:
-    rows = assemble(split_of(EXAMPLES), list(range(6)))
-    tokens = torch.from_numpy(rows.tokens)
-    half = logits_for(tokens).to(torch.bfloat16)
+    half = logits_for(batch_of(EXAMPLES)).to(torch.bfloat16)
     found = totals_of(EXAMPLES, logits=half)
     assert found.loss == pytest.approx(totals_of(EXAMPLES, logits=half.float()).loss, rel=1e-12)

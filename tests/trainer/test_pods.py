@@ -191,8 +191,7 @@ def test_the_published_model_is_the_trained_one(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from finetune_trainer.batches import assemble
-    from finetune_trainer.loss import Totals, sums
+    from tests.trainer.test_loss import batch_of, totals
 
     layout = finished.task.run.layout
     names = storage.download_prefix(layout.model, tmp_path)
@@ -205,12 +204,10 @@ def test_the_published_model_is_the_trained_one(
     ).read_bytes()
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert model.dtype == torch.float32
-    split = support.split_of(VALIDATION)
-    rows = assemble(split, range(len(split)))
-    tokens, roles = torch.from_numpy(rows.tokens), torch.from_numpy(rows.roles)
+    batch = batch_of(VALIDATION)
     with torch.no_grad():
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-    found = Totals(*sums(logits, tokens, roles, 0.1)[1].tolist())
+        logits = model(input_ids=torch.from_numpy(batch.inputs), use_cache=False).logits
+    found = totals(batch, 0.1, logits)
     # what the training measured after its last step
     last = results(storage, finished.task)[-1]
     assert found.loss == pytest.approx(float(last["validation_loss"]), rel=1e-5)

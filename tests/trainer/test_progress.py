@@ -56,7 +56,7 @@ def test_prometheus_reads_gauges_and_only_what_was_measured(server: Server) -> N
     progress, url = server
     progress.training_starts()
     progress.update(step=3, training_loss=1.25, tokens_per_second=1234.5)
-    progress.gradient_norm = 0.5
+    progress.gauge(gradient_norm=0.5)
     status, body = get(f"{url}/metrics")
     lines = body.splitlines()
     assert status == 200

@@ -13,10 +13,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from finetune_data.dataset import TokenSplit
-
-Tokens = npt.NDArray[np.int64]
-Roles = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 MicroBatches = list[list[int]]  # of one rank: positions in the step's examples; [] is a padding row
 
@@ -27,14 +23,6 @@ class Costs:
 
     slots: int  # tokens and padding of one micro-batch, or the longest example's if that is more
     overhead: int  # tokens that could be computed in the time one more micro-batch takes
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One micro-batch: `[rows, width]`, padded on the right with token 0 and role 0."""
-
-    tokens: Tokens
-    roles: Roles
 
 
 @lru_cache(maxsize=2)
@@ -125,19 +113,3 @@ def _shares(runs: list[range], widths: list[int], ranks: int, each: int) -> list
 
 def _slots(share: list[range], widths: list[int]) -> int:
     return sum(len(run) * widths[run[0]] for run in share)
-
-
-def assemble(split: TokenSplit, examples: Sequence[int]) -> Rows:
-    """The rows of a micro-batch; without examples one row that weighs nothing."""
-    return pad([split.example(int(index)) for index in examples])
-
-
-def pad(rows: Sequence[tuple[npt.NDArray[np.integer], Roles]]) -> Rows:
-    """Tokens and roles of rows, padded on the right; without any, one row that weighs nothing."""
-    width = max([2, *(len(tokens) for tokens, _ in rows)])
-    tokens = np.zeros((max(1, len(rows)), width), np.int64)
-    roles = np.zeros((max(1, len(rows)), width), np.uint8)
-    for row, (ids, marks) in enumerate(rows):
-        tokens[row, : len(ids)] = ids
-        roles[row, : len(marks)] = marks
-    return Rows(tokens, roles)

@@ -1,32 +1,52 @@
-"""Checkpoints: every rank's own shard of fp32 weights and Adam moments, the manifest last.
+"""Checkpoints: every rank's fragments of fp32 weights and Adam moments, the manifest last.
 
-Whole tensors, each in exactly one shard, so any number of ranks can read what any other wrote.
-A prefix without a manifest does not exist, and one whose bytes are not what it says is passed over.
-Safetensors and JSON: nothing here is unpickled.
+Any number of ranks can read what any other wrote. A prefix without a manifest does not exist, and
+one whose bytes are not what it says is passed over. Safetensors and JSON: nothing here is
+unpickled. Saving is asynchronous: `begin` copies, `proceed` takes what has ended one step further,
+`finish` waits.
 """
 
 import re
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from finetune_api.layout import MANIFEST, RunLayout
+from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
-from finetune_data.manifests import FileEntry, file_entry, find_damage, to_bytes
-from finetune_data.storage import Storage
-from finetune_trainer.engine import MOMENTS, Engine
+from finetune_data.failures import FailureError
+from finetune_data.manifests import FileEntry, find_damage, to_bytes
+from finetune_data.storage import Storage, StorageError
+from finetune_trainer import fragments
+from finetune_trainer.engine import Engine
+from finetune_trainer.snapshot import Work, host_copy, upload
 from finetune_trainer.state import TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEEP = 2
+KEEP = 2  # the last ones; the best is kept besides
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint on its way: first the shards, then the manifest."""
+
+    state: TrainingState
+    work: Work
+    begin: float
+    is_uploaded: bool = False
+
 
 _STEP = re.compile(r"step-(\d+)/(.+)")
+_FRAGMENT = re.compile(r"(.+)@(\d+)#(\w+)")
 
 
 class CheckpointManifest(Stored):
@@ -43,51 +63,92 @@ class Checkpoints:
     """Those of one run. Every method is called by all ranks together."""
 
     def __init__(
-        self, layout: RunLayout, storage: Storage, engine: Engine, folder: Path, attempt: int
+        self,
+        layout: RunLayout,
+        storage: Storage,
+        engine: Engine,
+        folder: Path,
+        attempt: int,
+        *,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
+        """before: what rank 0 does before it writes a manifest."""
         self._layout = layout
         self._storage = storage
         self._engine = engine
         self._folder = folder
         self._attempt = attempt
+        self._before = before
+        self._pending: _Pending | None = None
+        self.copy_seconds = 0.0  # that the training last waited for a copy
+        self.upload_seconds = 0.0  # from the copy until the last checkpoint was complete
 
     # --- saving ----------------------------------------------------------------------------------
 
-    def save(self, state: TrainingState) -> None:
-        """It exists, durably, when this returns; older ones but one are gone."""
-        from safetensors.torch import save_file
-
+    def begin(self, state: TrainingState) -> None:
+        """Copies what this rank holds; the upload goes on beside the training."""
+        self.finish()
+        begin = time.monotonic()
+        tensors = host_copy(self._engine)
+        self.copy_seconds = time.monotonic() - begin
         place = self._engine.place
-        uri = self._layout.checkpoint(state.step)
+        name = shard_name(place.rank, place.ranks, self._attempt)
+        uri = self._layout.checkpoint(state.step).child(name)
         folder = self._folder / f"save-{place.local_rank}"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = shard_name(place.rank, place.ranks)
-        save_file(self._read_share(), folder / name)
-        entry = file_entry(folder, name)
-        self._storage.upload_file(folder / name, uri.child(name))
-        shutil.rmtree(folder)
-        entries = self._gather(entry)  # all shards are in S3 from here on
-        if place.rank == 0:
-            manifest = CheckpointManifest(
-                attempt=self._attempt, ranks=place.ranks, state=state, files=entries
-            )
-            self._storage.write_bytes(uri.child(MANIFEST), to_bytes(manifest))
-            self._prune()
+        self._pending = _Pending(state, Work(upload(tensors, folder, uri, self._storage)), begin)
 
-    def _read_share(self) -> dict[str, "Tensor"]:
-        """This rank's parameters; all ranks take part in reading each."""
-        parameters = list(self._engine.parameters())
-        sizes = [_numel(self._engine.shape(parameter)) for _, parameter in parameters]
-        owners = share(sizes, self._engine.place.ranks)
-        found: dict[str, Tensor] = {}
-        for (name, parameter), owner in zip(parameters, owners, strict=True):
-            weights = self._engine.read_weights(parameter)
-            moments = self._engine.read_moments(parameter)
-            if owner == self._engine.place.rank:
-                found[name] = weights.cpu().contiguous()
-                for key in MOMENTS:
-                    found[f"{name}#{key}"] = moments[key].cpu().contiguous()
-        return found
+    @property
+    def is_saving(self) -> bool:
+        """Whether one is on its way."""
+        return self._pending is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this rank's part of what is on its way has ended, well or not."""
+        return self._pending is not None and self._pending.work.has_ended
+
+    def proceed(self) -> TrainingState | None:
+        """Once `has_ended` on all ranks. The state of a checkpoint that is complete now.
+
+        Where S3 could not be reached it is given up with a word, since the next one has a chance
+        of its own. Raises FailureError for what will not go away by itself.
+        """
+        pending = self._pending
+        assert pending is not None
+        pending.work.join()
+        error = pending.work.error
+        if self._engine.any(error is not None):
+            self._pending = None
+            if error is not None:
+                _forgive(error, pending.state.step)
+            return None
+        if pending.is_uploaded:
+            self._pending = None
+            self.upload_seconds = time.monotonic() - pending.begin
+            return pending.state
+        assert pending.work.result is not None
+        entries = self._gather(pending.work.result)  # all shards are in S3 from here on
+        is_first = self._engine.place.rank == 0
+        work = Work(lambda: self._complete(pending.state, entries) if is_first else None)
+        self._pending = _Pending(pending.state, work, pending.begin, is_uploaded=True)
+        return None
+
+    def finish(self) -> TrainingState | None:
+        """Waits for the one on its way. Its state: it exists, durably; None: there is none."""
+        done = None
+        while self._pending is not None:
+            done = self.proceed()
+        return done
+
+    def _complete(self, state: TrainingState, entries: list[FileEntry]) -> None:
+        self._before()
+        ranks = self._engine.place.ranks
+        manifest = CheckpointManifest(
+            attempt=self._attempt, ranks=ranks, state=state, files=entries
+        )
+        uri = self._layout.checkpoint(state.step).child(MANIFEST)
+        self._storage.write_bytes(uri, to_bytes(manifest))
+        self._prune(state)
 
     def _gather(self, entry: FileEntry) -> list[FileEntry]:
         import torch
@@ -98,18 +159,21 @@ class Checkpoints:
         rows = [bytes(row.tolist()) for row in self._engine.gather(mine)]
         return [
             FileEntry(
-                path=shard_name(rank, ranks),
+                path=shard_name(rank, ranks, self._attempt),
                 size=int.from_bytes(row[32:], "little"),
                 sha256=row[:32].hex(),
             )
             for rank, row in enumerate(rows)
         ]
 
-    def _prune(self) -> None:
-        """Keep the last ones; what a crash left without a manifest goes as well."""
-        complete = self._complete_steps()
-        for step in complete[KEEP:]:
-            remove(self._storage, self._layout.checkpoint(step))
+    def _prune(self, state: TrainingState) -> None:
+        """Keep the last ones and the best; what a crash left without a manifest goes as well."""
+        steps = self._steps()
+        complete = [step for step, is_complete in steps.items() if is_complete]
+        kept = {*complete[:KEEP], state.best_step}
+        for step in steps:
+            if step < state.step and step not in kept:
+                remove(self._storage, self._layout.checkpoint(step))
 
     # --- restoring -------------------------------------------------------------------------------
 
@@ -135,21 +199,22 @@ class Checkpoints:
 
         newest = 0
         if self._engine.place.rank == 0:
-            newest = next((s for s in self._complete_steps() if s not in refused), 0)
+            complete = (step for step, is_complete in self._steps().items() if is_complete)
+            newest = next((step for step in complete if step not in refused), 0)
         value = torch.tensor([newest], dtype=torch.float64, device=self._engine.device)
         return int(self._engine.sum(value).item())
 
-    def _complete_steps(self) -> list[int]:
-        """Steps with a manifest, the newest first."""
+    def _steps(self) -> dict[int, bool]:
+        """Steps of which there is anything, the newest first, and whether it has a manifest."""
         start = len(self._layout.checkpoints.key) + 1
         names = [entry.key[start:] for entry in self._storage.list(self._layout.checkpoints)]
         found = [match for name in names if (match := _STEP.fullmatch(name))]
-        return sorted({int(match[1]) for match in found if match[2] == MANIFEST}, reverse=True)
+        complete = {int(match[1]) for match in found if match[2] == MANIFEST}
+        steps = sorted({int(match[1]) for match in found}, reverse=True)
+        return {step: step in complete for step in steps}
 
     def _fetch(self, uri: S3Uri, folder: Path) -> CheckpointManifest | None:
         """One download a pod; None, on all ranks, where any pod found damage."""
-        import torch
-
         damage = None
         if self._engine.place.local_rank == 0:
             manifest = self._read_manifest(uri)
@@ -158,8 +223,7 @@ class Checkpoints:
                 paths = [entry.path for entry in manifest.files]
                 self._storage.download_prefix(uri, folder, paths)
                 damage = find_damage(folder, manifest.files)
-        bad = torch.tensor([float(damage is not None)], dtype=torch.float64)
-        if self._engine.sum(bad.to(self._engine.device)).item():
+        if self._engine.any(damage is not None):
             if damage is not None:
                 print(f"the checkpoint at {uri} is passed over: {damage}", flush=True)
             return None
@@ -178,27 +242,48 @@ class Checkpoints:
 
         self._engine.start_at(manifest.state.step)
         shards: list[Any] = [safe_open(folder / entry.path, "pt") for entry in manifest.files]
-        where = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118
+        where = {key: shard for shard in shards for key in shard.keys()}  # noqa: SIM118
+        runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for key in where:
+            if match := _FRAGMENT.fullmatch(key):
+                runs.setdefault((match[1], match[3]), []).append((int(match[2]), key))
         for name, parameter in self._engine.parameters():
-            tensors = {
-                key: where[full].get_tensor(full).to(self._engine.device)
-                for key, full in {"": name, **{k: f"{name}#{k}" for k in MOMENTS}}.items()
+            size = prod(self._engine.shape(parameter))
+            whole = {
+                kind: _joined([where[key].get_tensor(key) for _, key in sorted(found)], size)
+                for kind in fragments.KINDS
+                if (found := runs.get((name, kind)))
             }
-            self._engine.write_state(parameter, tensors.pop(""), tensors)
+            if whole.keys() != set(fragments.KINDS):
+                raise _foreign(name)
+            fragments.write(self._engine, parameter, whole)
 
 
-def shard_name(rank: int, ranks: int) -> str:
-    return f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
+def _joined(parts: list["Tensor"], size: int) -> "Tensor":
+    import torch
+
+    whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if whole.numel() != size:
+        raise _foreign(f"{whole.numel()} numbers instead of {size}")
+    return whole
 
 
-def share(sizes: Sequence[int], ranks: int) -> list[int]:
-    """The rank that writes each parameter: the largest first, to the one with the least so far."""
-    load = [0] * ranks
-    owners = [0] * len(sizes)
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        owners[index] = min(range(ranks), key=lambda rank: (load[rank], rank))
-        load[owners[index]] += sizes[index]
-    return owners
+def _foreign(what: str) -> FailureError:
+    return FailureError.of(
+        Reason.INTERNAL, f"the checkpoint is of another model or method: {what} does not fit"
+    )
+
+
+def _forgive(error: Exception, step: int) -> None:
+    """An S3 that can't be reached for a while; raises everything else."""
+    if not (isinstance(error, StorageError) and error.failure.code == Reason.S3_UNAVAILABLE):
+        raise error
+    print(f"warning: no checkpoint of step {step}: {error}", flush=True)
+
+
+def shard_name(rank: int, ranks: int, attempt: int) -> str:
+    """An attempt that was given up can't replace what a later one wrote."""
+    return f"rank-{rank:05d}-of-{ranks:05d}-attempt-{attempt}.safetensors"
 
 
 def remove(storage: Storage, uri: S3Uri) -> None:
@@ -206,10 +291,3 @@ def remove(storage: Storage, uri: S3Uri) -> None:
     keys = [uri.child(MANIFEST).key, *(entry.key for entry in storage.list(uri))]
     for key in keys:
         storage.delete(S3Uri(uri.bucket, key))
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

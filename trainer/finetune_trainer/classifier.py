@@ -9,13 +9,13 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_api.tasks import Classification
 from finetune_data.dataset import TokenSplit
+from finetune_data.examples import COMPLETION
 from finetune_data.failures import FailureError
-from finetune_trainer import batches, classification
+from finetune_trainer import classification, stepping
 from finetune_trainer.batches import Costs
 from finetune_trainer.classification import Scores
 from finetune_trainer.engine import Engine
-from finetune_trainer.loss import COMPLETION
-from finetune_trainer.stepping import to_device
+from finetune_trainer.microbatch import Example, arrange
 
 Tokens = tuple[int, ...]
 
@@ -70,24 +70,22 @@ class Classifier:
 
         classes = len(self.labels)
         lengths = [len(p) + len(label) for p in self._prompts for label in self.labels]
-        shares = batches.spread(lengths, engine.place.ranks, self._costs)
+        shares = stepping.shares(lengths, engine, self._costs)
         found = torch.zeros(len(lengths), dtype=torch.float64, device=engine.device)
         engine.model.eval()
         with torch.no_grad():
             for part in shares[engine.place.rank]:
-                rows = batches.pad([self._row(index, classes) for index in part])
-                tokens, roles = to_device(rows, engine)
-                logs = engine.logits(tokens).float().log_softmax(-1)
-                chosen = logs.gather(-1, tokens[:, 1:].unsqueeze(-1)).squeeze(-1)
-                sums = (chosen * (roles[:, 1:] == COMPLETION)).sum(1, dtype=torch.float64)
-                if part:
-                    found[torch.tensor(part, device=engine.device)] = sums
+                rows = [self._row(index, classes) for index in part]
+                batch = arrange(rows, packed=engine.way.is_packed, prompts=False)
+                nll = engine.predict(batch, 0.0)[1].double()
+                owners = torch.tensor([part[owner] for owner in batch.owners], dtype=torch.int64)
+                found.index_add_(0, owners.to(engine.device), -nll)
                 self._is_alive()
         engine.model.train()
         whole: Scores = engine.sum(found).cpu().numpy()  # each is on one rank, 0 on the others
         return whole.reshape(-1, classes)
 
-    def _row(self, index: int, classes: int) -> tuple[batches.Tokens, batches.Roles]:
+    def _row(self, index: int, classes: int) -> Example:
         prompt, label = self._prompts[index // classes], self.labels[index % classes]
         tokens = np.array([*prompt, *label], np.int64)
         roles = np.zeros(len(tokens), np.uint8)

@@ -2,7 +2,7 @@
 
 Gradients: DeepSpeed averages over the ranks and here never divides by the number of micro-batches
 (accumulation is steered by hand, so that it may differ from step to step); `loss.scale` undoes the
-average. State: `read_*` and `write_state` see whole fp32 tensors, however many ranks share them.
+average. What a rank holds of weights and moments: `fragments`.
 """
 
 import os
@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from finetune_trainer.microbatch import MicroBatch
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
+
+    from finetune_trainer.head import Predicted
+    from finetune_trainer.objective import Way
 
 CLIP = 1.0
 BETAS = (0.9, 0.999)
@@ -102,11 +107,15 @@ class Engine:
         import deepspeed
         import torch
 
+        from finetune_trainer.objective import Objective
+
         # DeepSpeed's bf16 without ZeRO keeps no state that can be read; ZeRO 1 is the same sums.
         self.zero_stage = max(1, zero_stage) if precision == "bf16" else zero_stage
         self.place = place
         self.precision = precision
         self._clip = clip
+        self.model = model
+        self.objective = Objective(model)
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         adam = torch.optim.AdamW(
@@ -120,7 +129,7 @@ class Engine:
             fused=offload == "none",
         )
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model,
+            model=self.objective,
             optimizer=adam,
             config=configuration(
                 zero_stage=self.zero_stage,
@@ -133,26 +142,22 @@ class Engine:
         # DeepSpeed's wrappers hold flat partitions; without one these are the parameters.
         self._adam = adam if self.zero_stage == 0 else self._optimizer.optimizer
         self.device = torch.device(self._engine.device)
-        self.model = model
         self.start_at(0)
 
     # --- one step --------------------------------------------------------------------------------
 
-    def logits(self, tokens: "Tensor") -> "Tensor":
-        """[rows, width - 1, vocabulary]: what predicts each token from the second on.
+    def predict(self, batch: MicroBatch, prompt_weight: float) -> "Predicted":
+        """Σ w·nll to run backward from, the nll of each target [n], and whether argmax is right."""
+        from finetune_trainer.objective import arguments
 
-        Padding stands on the right, where causal attention never looks: no mask is needed, and
-        without one attention is at its fastest. Explicit positions and `use_cache=False` keep
-        transformers from guessing.
-        """
-        import torch
+        module = self._engine if self.model.training else self.objective
+        found: Predicted = module(*arguments(batch, prompt_weight, self.device))
+        return found
 
-        inputs = tokens[:, :-1]
-        positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
-        module = self._engine if self.model.training else self.model
-        output = module(input_ids=inputs, position_ids=positions, use_cache=False)
-        logits: Tensor = output.logits
-        return logits
+    @property
+    def way(self) -> "Way":
+        """How `predict` wants its micro-batches."""
+        return self.objective.way
 
     def backward(self, loss: "Tensor", *, is_last: bool) -> None:
         """Add the gradient of one micro-batch; all ranks reduce with the last of the step."""
@@ -194,6 +199,20 @@ class Engine:
             torch.distributed.all_reduce(values)
         return values
 
+    def any(self, own: bool) -> bool:
+        """Whether it is so on any rank."""
+        import torch
+
+        value = torch.tensor([float(own)], dtype=torch.float64, device=self.device)
+        return bool(self.sum(value).item())
+
+    def least(self, own: float) -> float:
+        """The smallest of all ranks'."""
+        import torch
+
+        value = torch.tensor([own], dtype=torch.float64, device=self.device)
+        return float(self.gather(value).min())
+
     def gather(self, values: "Tensor") -> "Tensor":
         """[ranks, ...]: the same shape from every rank."""
         import torch
@@ -226,13 +245,10 @@ class Engine:
         )
         return found.detach()
 
-    def read_moments(self, parameter: "Parameter") -> dict[str, "Tensor"]:
-        """Adam's two moments, whole. A collective."""
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        if self.zero_stage == 0:
-            return {key: self._adam.state[parameter][key] for key in MOMENTS}
-        return {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
+    def adam_state(self, parameter: "Parameter") -> dict[str, "Tensor"]:
+        """The optimiser's own, where no partition stands between them (ZeRO 0)."""
+        found: dict[str, Tensor] = self._adam.state[parameter]
+        return found
 
     def start_at(self, step: int) -> None:
         """Adam's state as after `step` steps, its moments zero until they are written.
@@ -254,42 +270,3 @@ class Engine:
         if self.zero_stage in {1, 2}:
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
-
-    def write_state(
-        self, parameter: "Parameter", weights: "Tensor", moments: dict[str, "Tensor"]
-    ) -> None:
-        """Every rank takes its share of whole tensors. `start_at` comes first."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-        if self.zero_stage == 3:
-            return self._write_pieces(parameter, weights, moments)
-        parameter.data.copy_(weights)
-        if self.zero_stage == 0:
-            for key in MOMENTS:
-                self._adam.state[parameter][key].copy_(moments[key])
-            return None
-        safe_set_full_fp32_param(parameter, weights)
-        for key in MOMENTS:
-            safe_set_full_optimizer_state(parameter, moments[key], key)
-        return None
-
-    def _write_pieces(
-        self, parameter: Any, weights: "Tensor", moments: dict[str, "Tensor"]
-    ) -> None:
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
-
-        piece = parameter.ds_tensor.numel()
-
-        def mine(whole: "Tensor") -> "Tensor":
-            # safe_set_full_* fails where the ranks do not divide the parameter
-            from torch.nn import functional
-
-            flat = functional.pad(whole.flatten(), (0, piece * self.place.ranks - whole.numel()))
-            return flat.narrow(0, piece * self.place.rank, piece)
-
-        parameter.ds_tensor.data.copy_(mine(weights))
-        if parameter.data.numel() == weights.numel():  # a small one, which every rank keeps whole
-            parameter.data.copy_(weights)
-        safe_set_local_fp32_param(parameter, mine(weights))
-        for key in MOMENTS:
-            safe_set_local_optimizer_state(parameter, mine(moments[key]), key)

@@ -9,21 +9,13 @@ is wrong as soon as two ranks or micro-batches differ in their tokens.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from finetune_trainer.batches import Roles
+from finetune_data.examples import COMPLETION
+from finetune_trainer.microbatch import MicroBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROMPT, COMPLETION = 1, 2
-
-
-def total_weight(roles: Roles, prompt_weight: float) -> float:
-    """Σ w of a micro-batch, exact: counted, not summed."""
-    predicted = roles[:, 1:]
-    prompts = int(np.count_nonzero(predicted == PROMPT))
-    return prompt_weight * prompts + int(np.count_nonzero(predicted == COMPLETION))
+    from finetune_trainer.head import Predicted
 
 
 @dataclass(frozen=True)
@@ -55,36 +47,27 @@ class Totals:
         return self.right_completions / self.completions if self.completions else None
 
 
-def sums(
-    logits: "Tensor", tokens: "Tensor", roles: "Tensor", prompt_weight: float
-) -> tuple["Tensor", "Tensor"]:
-    """Σ w·nll of a micro-batch, to run backward from, and the seven sums of `Totals` (float64).
-
-    `logits` [rows, width - 1, vocabulary] predict `tokens` [rows, width] from the second on.
-    """
+def sums(batch: MicroBatch, predicted: "Predicted", prompt_weight: float) -> "Tensor":
+    """The seven sums of `Totals` (float64) of a micro-batch, on the device."""
     import torch
-    from torch.nn import functional
 
-    targets, marks = tokens[:, 1:], roles[:, 1:]
-    completion = marks == COMPLETION
-    nll = functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), reduction="none"
-    ).view_as(targets)
-    weights = completion + (marks == PROMPT).to(torch.float64) * prompt_weight
-    objective = (weights * nll).sum()
-    with torch.no_grad():
-        wrong = (logits.argmax(-1) != targets) & completion
-        has_completion = completion.any(1)
-        values = [
-            objective,
-            weights.sum(),
-            (completion * nll).sum(dtype=torch.float64),
-            completion.sum(),
-            (completion & ~wrong).sum(),
-            has_completion.sum(),
-            (has_completion & ~wrong.any(1)).sum(),
-        ]
-        return objective, torch.stack([value.detach().to(torch.float64) for value in values])
+    objective, nll, right = (part.detach() for part in predicted)
+    device = nll.device
+    is_completion = torch.from_numpy(batch.roles == COMPLETION).to(device)
+    owners = torch.from_numpy(batch.owners).to(device)
+    is_right = is_completion & right
+    missed = torch.zeros(batch.examples, dtype=torch.float64, device=device)
+    missed.index_add_(0, owners, (is_completion & ~right).to(torch.float64))
+    right_completions = batch.completions - (missed > 0).sum()
+    found = torch.zeros(7, dtype=torch.float64, device=device)
+    found[0] = objective
+    found[1] = batch.weight(prompt_weight)
+    found[2] = (is_completion * nll).sum(dtype=torch.float64)
+    found[3] = batch.completion_tokens
+    found[4] = is_right.sum()
+    found[5] = batch.completions
+    found[6] = right_completions
+    return found
 
 
 def scale(weight: float, ranks: int) -> float:

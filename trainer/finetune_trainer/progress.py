@@ -26,6 +26,14 @@ METRICS = {  # ProgressReport's fields as gauges
     "last_step_age": "Seconds since the last finished step",
     "checkpoint_step": "The last complete checkpoint",
 }
+GAUGES = {  # what only Prometheus is told
+    "gradient_norm": "Before clipping, of the last step",
+    "data_wait_seconds": "Of the last step, until its arrays were there",
+    "checkpoint_copy_seconds": "That the training waited for the last checkpoint's copy",
+    "checkpoint_seconds": "From the copy until the last checkpoint was complete",
+    "gpu_memory_peak_bytes": "The most that rank 0's GPU held",
+    "model_flops_utilisation": "Matrix products that the model needs / what the GPUs can (0 to 1)",
+}
 
 
 class Progress:
@@ -36,13 +44,21 @@ class Progress:
         self._starting_detail = starting_detail
         self._is_ready = False
         self._stepped_at = time.monotonic()
-        self.gradient_norm: float | None = None
+        self._gauges: dict[str, float] = {}
 
     def update(self, *, stepped: bool = False, **changes: Any) -> None:
         """`stepped`: an optimiser step (or an evaluation's or upload's piece) has just ended."""
         if stepped:
             self._stepped_at = time.monotonic()
         self._report = self._report.replace(**changes)
+
+    def gauge(self, **values: float) -> None:
+        """The newest of GAUGES."""
+        self._gauges = {**self._gauges, **values}
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        return self._gauges
 
     def training_starts(self) -> None:
         """From now on the pod is ready."""
@@ -80,11 +96,10 @@ class _Gauges:
         from prometheus_client.core import GaugeMetricFamily
 
         report = self._progress.report
-        values = {name: getattr(report, name) for name in METRICS}
-        values["gradient_norm"] = self._progress.gradient_norm
+        values = {name: getattr(report, name) for name in METRICS} | self._progress.gauges
         for name, value in values.items():
             if value is not None:
-                text = METRICS.get(name, "Before clipping, of the last step")
+                text = METRICS.get(name) or GAUGES[name]
                 yield GaugeMetricFamily(f"finetune_{name}", text, value=float(value))
 
 

@@ -141,7 +141,7 @@ def write_model(engine: Engine, folder: Path, base: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if is_adapter:
         adapter.write_adapter(engine.model, weights, folder / adapter.FOLDER)
-        model = load_model(base, "fp32", checkpointing=False)  # the sum is exact in fp32
+        model = load_model(base, "fp32")  # the sum is exact in fp32
         merged = adapter.merge(model, folder / adapter.FOLDER).to(dtype)
         merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         return

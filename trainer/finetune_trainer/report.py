@@ -7,6 +7,7 @@ from finetune_api.tasks import TrainTask
 from finetune_data.storage import Storage
 from finetune_trainer import classification
 from finetune_trainer.engine import Place
+from finetune_trainer.gpu import Gpu
 from finetune_trainer.loss import Totals
 from finetune_trainer.progress import Progress
 from finetune_trainer.results import Results, columns, row
@@ -27,7 +28,9 @@ class Reporter:
         storage: Storage,
         *,
         has_validation: bool,
+        gpu: Gpu | None = None,
     ) -> None:
+        self._gpu = gpu
         self._steps = task.hyperparameters.steps(task.training_examples)
         self._steps_per_epoch = task.hyperparameters.steps_per_epoch(task.training_examples)
         self._speaks = place.local_rank == 0  # every pod's log tells how far it is
@@ -59,9 +62,10 @@ class Reporter:
         rate: float,
         norm: float,
         *,
+        wait: float = 0,
         classes: dict[str, float | None] | None = None,
     ) -> None:
-        """A step has ended. classes: the classification metrics, at an epoch's end."""
+        """A step has ended. wait: seconds for its arrays. classes: metrics at an epoch's end."""
         if self._results:
             self._results.add(
                 row(
@@ -78,7 +82,7 @@ class Reporter:
         now = time.monotonic()
         self._recent.append((now, state.trained_tokens))
         speed, seconds_left = self._speed(state.step)
-        self._progress.gradient_norm = norm
+        self._progress.gauge(gradient_norm=norm, data_wait_seconds=wait, **self._device(speed))
         if validation is not None:
             self._progress.update(
                 validation_loss=validation.loss,
@@ -110,6 +114,15 @@ class Reporter:
             trained_tokens=state.trained_tokens,
             completed_epochs=state.completed_epochs,
         )
+
+    def _device(self, speed: float | None) -> dict[str, float]:
+        """Of this rank's GPU: the most memory it held, and the share of its peak that is used."""
+        found: dict[str, float] = {}
+        if self._gpu is not None:
+            found["gpu_memory_peak_bytes"] = self._gpu.peak_bytes()
+            if speed is not None and (share := self._gpu.utilisation(speed)) is not None:
+                found["model_flops_utilisation"] = share
+        return found
 
     def _speed(self, step: int) -> tuple[float | None, float | None]:
         """Tokens a second and seconds left, from the last steps."""
@@ -156,7 +169,14 @@ class Reporter:
         if self._results:
             self._results.upload()
 
-    def saved(self, state: TrainingState) -> None:
+    def copied(self, seconds: float) -> None:
+        """The training has waited so long for a checkpoint's copy."""
+        self._progress.gauge(checkpoint_copy_seconds=seconds)
+        self._progress.update(stepped=True)
+
+    def saved(self, state: TrainingState, seconds: float) -> None:
+        """seconds: from the copy until the checkpoint was complete."""
+        self._progress.gauge(checkpoint_seconds=seconds)
         self._progress.update(stepped=True, checkpoint_step=state.step)
         self._say(f"checkpoint saved at step {state.step}")
 

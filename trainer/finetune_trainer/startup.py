@@ -1,4 +1,4 @@
-"""Getting a rank ready: libraries, data, model, and how much a micro-batch may hold."""
+"""Getting a rank ready: libraries, data, model."""
 
 import gc
 import warnings
@@ -10,15 +10,11 @@ from finetune_api.names import Reason
 from finetune_api.tasks import TrainTask
 from finetune_data.dataset import Dataset, DatasetManifest, open_dataset
 from finetune_data.failures import FailureError
-from finetune_trainer.batches import Costs
 from finetune_trainer.engine import Precision
 from finetune_trainer.work import WorkFolder
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-LOGIT_BYTES = {"cpu": 256 * 2**20, "nvidia": 2 * 2**30}  # fp32 logits of one micro-batch, about
-SLOTS_LEAST, SLOTS_MOST = 1024, 16384
 
 
 def import_libraries() -> None:
@@ -49,7 +45,7 @@ def read_dataset(task: TrainTask, work: WorkFolder) -> Dataset:
     return dataset
 
 
-def load_model(folder: Path, precision: Precision, *, checkpointing: bool) -> "Module":
+def load_model(folder: Path, precision: Precision) -> "Module":
     """Safetensors only, and no code that came with the model."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -61,23 +57,7 @@ def load_model(folder: Path, precision: Precision, *, checkpointing: bool) -> "M
         use_safetensors=True,
         trust_remote_code=False,
     )
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     gc.freeze()  # the libraries stay
     gc.enable()
     return model
-
-
-def vocabulary(model: "Module") -> int:
-    """Before ZeRO 3 cuts the weights in pieces."""
-    return len(model.get_input_embeddings().weight)
-
-
-def micro_batch_costs(task: TrainTask, vocabulary: int) -> Costs:
-    """Logits are what grows: a micro-batch has as many tokens as they leave room for."""
-    slots = LOGIT_BYTES[task.accelerator] // (4 * vocabulary)
-    overhead = 2048 if task.accelerator == "nvidia" else 24
-    if task.zero_stage >= 2:
-        overhead = max(overhead, 512)  # every micro-batch moves gradients or weights
-    return Costs(slots=min(SLOTS_MOST, max(SLOTS_LEAST, slots)), overhead=overhead)

@@ -17,6 +17,16 @@ class TrainingState(Stored):
     epoch_weight: float = 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)
 
+    @property
+    def best_step(self) -> int | None:
+        """The end of the epoch with the lowest validation loss."""
+        measured = [
+            (metrics.validation_loss, metrics.step)
+            for metrics in self.completed_epochs
+            if metrics.validation_loss is not None
+        ]
+        return min(measured)[1] if measured else None
+
     def after_step(self, totals: Totals, tokens: int, examples: int) -> "TrainingState":
         """One optimiser step further."""
         return self.replace(

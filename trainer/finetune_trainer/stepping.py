@@ -1,20 +1,20 @@
 """One step's forward and backward, and evaluation: a rank's share of the work, everyone's sums."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune_api.tasks import TrainTask
 from finetune_data.dataset import TokenSplit
-from finetune_trainer import batches
-from finetune_trainer.batches import Costs, Indices, Rows
+from finetune_data.examples import COMPLETION, PROMPT
+from finetune_data.packing import pack_step
+from finetune_trainer import batches, microbatch
+from finetune_trainer.batches import Costs, Indices
 from finetune_trainer.engine import Engine
-from finetune_trainer.loss import Totals, scale, sums, total_weight
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from finetune_trainer.loss import Totals, scale, sums
+from finetune_trainer.microbatch import MicroBatch
 
 EVALUATION_STEPS = 8  # one batch of the validation file at steps 1, 9, 17, ...
 
@@ -25,6 +25,7 @@ class Batch:
 
     examples: int
     tokens: int
+    wait: float  # seconds that this rank's GPU waited for its arrays
 
 
 class Stepper:
@@ -35,44 +36,56 @@ class Stepper:
         self._engine = engine
         self._split = split
         self._lengths = split.lengths
+        self._counts = target_counts(split)
         self._costs = costs
 
-    def accumulate(self, step: int, *, stop: bool) -> tuple[Totals, Batch, bool]:
+    def accumulate(
+        self, step: int, flags: Sequence[float] = ()
+    ) -> tuple[Totals, Batch, list[float]]:
         """Leaves the gradient of Σ w·nll / Σ w in the engine.
 
-        `stop`: this rank was asked to; returns whether any was, so that all stop together.
+        flags: numbers of this rank's; their sums over all ranks are returned, the same everywhere.
         """
         engine, parameters = self._engine, self._parameters
+        begin = time.perf_counter()
         examples = batches.step_examples(
             len(self._split), parameters.batch_size, parameters.seed, step
         )
         seed_step(parameters.seed, step, engine.place.rank)
-        rows = own_rows(self._split, examples, engine, self._costs)
-        totals, is_stopping = accumulate(
-            engine, rows, parameters.prompt_loss_weight, flag=float(stop)
+        own = own_batches(self._split, examples, engine, self._costs, parameters.prompt_loss_weight)
+        prompts, completions = self._counts[examples].sum(0)
+        weight = microbatch.total_weight(
+            int(prompts), int(completions), parameters.prompt_loss_weight
         )
+        wait = time.perf_counter() - begin
+        totals, summed = accumulate(engine, own, parameters.prompt_loss_weight, weight, flags)
         tokens = int(self._lengths[examples].sum())
-        return totals, Batch(len(examples), tokens), is_stopping > 0
+        return totals, Batch(len(examples), tokens, wait), summed
 
 
 def accumulate(
-    engine: Engine, rows: Sequence[Rows], prompt_weight: float, flag: float = 0
-) -> tuple[Totals, float]:
-    """Forward and backward over this rank's micro-batches; sums over all ranks, `flag`'s too."""
+    engine: Engine,
+    own: Sequence[MicroBatch],
+    prompt_weight: float,
+    weight: float,
+    flags: Sequence[float] = (),
+) -> tuple[Totals, list[float]]:
+    """Forward and backward over this rank's micro-batches; sums over all ranks, the flags' too.
+
+    weight: Σ w of all ranks' micro-batches.
+    """
     import torch
 
-    own = sum(total_weight(part.roles, prompt_weight) for part in rows)
-    weight = torch.tensor([own], dtype=torch.float64, device=engine.device)
-    factor = scale(float(engine.sum(weight).item()), engine.place.ranks)
-    found = torch.zeros(8, dtype=torch.float64, device=engine.device)
-    found[7] = flag
-    for index, part in enumerate(rows):
-        tokens, roles = to_device(part, engine)
-        objective, values = sums(engine.logits(tokens), tokens, roles, prompt_weight)
-        engine.backward(objective * factor, is_last=index == len(rows) - 1)
-        found[:7] += values
-    *values, flags = engine.sum(found).tolist()
-    return Totals(*values), flags
+    factor = scale(weight, engine.place.ranks)
+    found = torch.zeros(7 + len(flags), dtype=torch.float64, device=engine.device)
+    for index, batch in enumerate(own):
+        predicted = engine.predict(batch, prompt_weight)
+        engine.backward(predicted[0] * factor, is_last=index == len(own) - 1)
+        found[:7] += sums(batch, predicted, prompt_weight)
+    if flags:
+        found[7:] = torch.tensor(flags, dtype=torch.float64)
+    values = engine.sum(found).tolist()
+    return Totals(*values[:7]), values[7:]
 
 
 class Evaluation:
@@ -109,31 +122,41 @@ class Evaluation:
         found = torch.zeros(7, dtype=torch.float64, device=engine.device)
         engine.model.eval()
         with torch.no_grad():
-            for part in own_rows(self._split, examples, engine, self._costs):
-                tokens, roles = to_device(part, engine)
-                found += sums(engine.logits(tokens), tokens, roles, weight)[1]
+            for batch in own_batches(self._split, examples, engine, self._costs, weight):
+                found += sums(batch, engine.predict(batch, weight), weight)
                 self._is_alive()
         engine.model.train()
         return Totals(*engine.sum(found).tolist())
 
 
-def own_rows(
-    split: TokenSplit,
-    examples: Indices,
-    engine: Engine,
-    costs: Costs,
-) -> list[Rows]:
+def own_batches(
+    split: TokenSplit, examples: Indices, engine: Engine, costs: Costs, prompt_weight: float
+) -> list[MicroBatch]:
     """This rank's micro-batches of the examples."""
-    lengths = (split.offsets[examples + 1] - split.offsets[examples]).tolist()
-    mine = batches.spread(lengths, engine.place.ranks, costs)[engine.place.rank]
-    return [batches.assemble(split, [int(examples[i]) for i in part]) for part in mine]
+    lengths = split.offsets[examples + 1] - split.offsets[examples]
+    return [
+        microbatch.assemble(
+            split, examples[part].tolist(), packed=engine.way.is_packed, prompts=prompt_weight > 0
+        )
+        for part in shares(lengths.tolist(), engine, costs)[engine.place.rank]
+    ]
 
 
-def to_device(rows: Rows, engine: Engine) -> tuple["Tensor", "Tensor"]:
-    import torch
+def shares(lengths: Sequence[int], engine: Engine, costs: Costs) -> list[batches.MicroBatches]:
+    """Each rank's micro-batches of examples with these lengths, as positions among them."""
+    if engine.way.is_packed:
+        return pack_step(lengths, costs.slots, engine.place.ranks)
+    return batches.spread(lengths, engine.place.ranks, costs)
 
-    tokens = torch.from_numpy(rows.tokens).to(engine.device, non_blocking=True)
-    return tokens, torch.from_numpy(rows.roles).to(engine.device, non_blocking=True)
+
+def target_counts(split: TokenSplit) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+    """[examples, 2]: predicted prompt and completion tokens of each."""
+    begins = split.offsets[:-1]
+    counts = np.zeros((len(begins), 2), np.int64)
+    for column, role in enumerate((PROMPT, COMPLETION)):
+        whole = np.add.reduceat(split.roles == role, begins, dtype=np.int64)
+        counts[:, column] = whole - (split.roles[begins] == role)
+    return counts
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -13,17 +13,21 @@ from finetune_data.storage import Storage, StorageError
 from finetune_trainer import provenance, startup
 from finetune_trainer.adapter import add_adapter
 from finetune_trainer.batches import Costs
+from finetune_trainer.capacity import micro_batch_costs
 from finetune_trainer.checkpoint import Checkpoints
 from finetune_trainer.classifier import Classifier, positive_tokens
 from finetune_trainer.engine import Engine, Place, Precision, connect
-from finetune_trainer.failures import Preempted, nan_loss
+from finetune_trainer.failures import nan_loss
+from finetune_trainer.gpu import Gpu
 from finetune_trainer.progress import Progress
 from finetune_trainer.publish import publish
 from finetune_trainer.report import Reporter
+from finetune_trainer.saving import Saving
 from finetune_trainer.schedule import learning_rate
 from finetune_trainer.state import TrainingState
 from finetune_trainer.stepping import Evaluation, Stepper
 from finetune_trainer.stop import Stop
+from finetune_trainer.ways import choose_way
 from finetune_trainer.work import WorkFolder
 
 
@@ -36,7 +40,7 @@ class Run:
     stepper: Stepper
     evaluation: Evaluation | None
     classifier: Classifier | None
-    checkpoints: Checkpoints
+    saving: Saving
     reporter: Reporter
     stop: Stop
 
@@ -52,12 +56,13 @@ class Run:
 
 
 def train(run: Run, state: TrainingState) -> TrainingState:
-    """All steps after `state`: rows, evaluations, and a checkpoint at each epoch's end."""
+    """All steps after `state`: rows, evaluations and checkpoints."""
     steps_per_epoch = run.task.hyperparameters.steps_per_epoch(run.task.training_examples)
     steps = steps_per_epoch * run.task.hyperparameters.n_epochs
     while state.step < steps:
         step, rate = state.step + 1, run.rate(state.step + 1)
-        totals, batch, is_stopping = run.stepper.accumulate(step, stop=run.stop.is_asked)
+        flags = run.saving.flags(is_asked_to_stop=run.stop.is_asked)
+        totals, batch, flags = run.stepper.accumulate(step, flags)
         norm = run.engine.step(rate)
         if not math.isfinite(totals.objective):
             raise nan_loss(step, "loss", rate)
@@ -74,13 +79,11 @@ def train(run: Run, state: TrainingState) -> TrainingState:
             classes = run.classifier.measure(run.engine)
         if is_epoch_end:
             state = state.after_epoch(step // steps_per_epoch, validation, rate)
-        run.reporter.stepped(state, totals, validation, rate, norm, classes=classes)
-        if is_epoch_end or is_stopping:
-            run.reporter.upload()  # no checkpoint without the rows up to it
-            run.checkpoints.save(state)
-            run.reporter.saved(state)
-        if is_stopping and step < steps:
-            raise Preempted(step, step)
+        run.reporter.stepped(
+            state, totals, validation, rate, norm, wait=batch.wait, classes=classes
+        )
+        run.saving.after_step(state, flags, is_epoch_end=is_epoch_end, is_last=step == steps)
+    run.saving.finish()
     return state
 
 
@@ -115,8 +118,7 @@ def run_worker(
     startup.import_libraries()
     base = work.wait_for_base_model()
     dataset = startup.read_dataset(task, work)
-    model = startup.load_model(base, precision, checkpointing=task.accelerator == "nvidia")
-    costs = startup.micro_batch_costs(task, vocabulary=startup.vocabulary(model))
+    model = startup.load_model(base, precision)
     if task.method.type == "lora":
         model = add_adapter(model, task.method, task.hyperparameters.seed)
     progress.update(detail="waiting for the other ranks")
@@ -129,10 +131,18 @@ def run_worker(
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
     )
-    checkpoints = Checkpoints(task.run.layout, storage, engine, work.checkpoint, task.attempt)
+    reporter = Reporter(
+        *(task, place, progress, storage),
+        has_validation=bool(dataset.validation),
+        gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,
+    )
+    choose_way(engine, longest=dataset.longest, warn=reporter.warn, packing=task.packing)
+    costs = micro_batch_costs(task, engine, dataset.longest)
+    checkpoints = Checkpoints(
+        *(task.run.layout, storage, engine, work.checkpoint, task.attempt), before=reporter.upload
+    )
     progress.update(detail="looking for a checkpoint")
     state = checkpoints.restore()
-    reporter = Reporter(task, place, progress, storage, has_validation=bool(dataset.validation))
     if place.rank == 0:
         provenance.write(task, dataset.manifest, precision, storage)
     reporter.start(state)
@@ -146,7 +156,14 @@ def run_worker(
         if dataset.validation
         else None,
         classifier=make_classifier(task, dataset, costs, base, reporter),
-        checkpoints=checkpoints,
+        saving=Saving(
+            checkpoints,
+            reporter,
+            ranks=place.ranks,
+            is_first=place.rank == 0,
+            seconds=task.checkpoint_seconds,
+            saved_step=state.step,
+        ),
         reporter=reporter,
         stop=stop,
     )

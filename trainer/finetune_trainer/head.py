@@ -1,0 +1,130 @@
+"""The head and its cross-entropy in one, a chunk of tokens at a time: never the whole logits.
+
+The gradient is formed where the logits are, in the forward pass: three products of matrices as
+with whole logits, nothing computed twice. What stays until the backward pass is the gradient of
+the hidden states and of the head's weights.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+# fp32 logits of one chunk
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
+CHUNK_LEAST, CHUNK_MOST = 32, 4096  # tokens
+
+Predicted = tuple[Tensor, Tensor, Tensor]  # Σ w·nll; each target's nll; whether argmax is right
+
+
+class Head(nn.Module):  # type: ignore[misc]
+    """A language model's last layer, as a loss. Its weight is the model's own parameter.
+
+    (A module of its own with the parameter in it, so that ZeRO 3 gathers it around `forward`.)
+    """
+
+    def __init__(self, linear: nn.Linear, *, softcap: float | None, scale: float) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self._softcap = softcap
+        self._scale = scale
+
+    def forward(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Predicted:
+        """hidden [n, width], targets [n], weights [n] float64: Σ w·nll, nll [n], right [n]."""
+        found: Predicted = LinearCrossEntropy.apply(
+            hidden, self.weight, targets, weights, self._softcap, self._scale
+        )
+        return found
+
+
+class LinearCrossEntropy(Function):  # type: ignore[misc]
+    """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)`."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - `apply` takes no names
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        softcap: float | None,
+        scale: float,
+    ) -> Predicted:
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        n = len(hidden)
+        nll = torch.empty(n, dtype=torch.float32, device=hidden.device)
+        right = torch.empty(n, dtype=torch.bool, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        step = chunk(weight.shape[0], hidden.device.type)
+        for start in range(0, n, step):
+            part = slice(start, start + step)
+            inputs = hidden[part]
+            values = (inputs @ weight.T).float()
+            if scale != 1:
+                values *= scale
+            slope = None
+            if softcap is not None:
+                values = values.div_(softcap).tanh_()
+                if needs_hidden or needs_weight:
+                    slope = 1 - values.square()
+                values *= softcap
+            place = targets[part].unsqueeze(1)
+            largest, best = values.max(1, keepdim=True)
+            right[part] = (best == place).squeeze(1)
+            values -= largest
+            picked = values.gather(1, place)
+            sums = values.exp_().sum(1, keepdim=True)
+            nll[part] = (sums.log() - picked).squeeze(1)
+            if not (needs_hidden or needs_weight):
+                continue
+            wanted = weights[part].to(torch.float32).unsqueeze(1)
+            values *= wanted / sums
+            values.scatter_add_(1, place, -wanted)
+            if slope is not None:
+                values *= slope
+            if scale != 1:
+                values *= scale
+            values = values.to(weight.dtype)
+            if grad_hidden is not None:
+                torch.mm(values, weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                if weight.dtype == torch.float32:
+                    grad_weight.addmm_(values.T, inputs)
+                else:  # rounded once for each chunk, added up in fp32
+                    grad_weight += values.T @ inputs
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        ctx.gradients = grad_hidden, grad_weight
+        ctx.mark_non_differentiable(nll, right)
+        return (weights * nll).sum(), nll, right
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.gradients
+        ctx.gradients = None
+        for gradient in (hidden, weight):
+            if gradient is not None:
+                gradient.mul_(grads[0])
+        return hidden, weight, None, None, None, None
+
+
+def chunk(vocabulary: int, device: str) -> int:
+    """Tokens whose logits are held at a time."""
+    return min(CHUNK_MOST, max(CHUNK_LEAST, CHUNK_BYTES[device] // (4 * vocabulary)))
+
+
+def find_head(causal: Any) -> Head | None:
+    """The model's last layer as a `Head`; None where it is anything but a plain linear layer."""
+    linear = causal.get_output_embeddings()
+    if type(linear) is not nn.Linear or linear.bias is not None:
+        return None
+    config = causal.config.get_text_config()
+    scale = 1.0
+    if getattr(config, "logit_scale", None):
+        scale = float(config.logit_scale)  # Cohere
+    elif getattr(config, "logits_scaling", None):
+        scale = 1 / float(config.logits_scaling)  # Granite
+    softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
+    return Head(linear, softcap=float(softcap) if softcap else None, scale=scale)
