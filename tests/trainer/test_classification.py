@@ -20,7 +20,6 @@ from finetune_trainer.classification import (
     weighted_f1,
 )
 from finetune_trainer.classifier import Classifier
-from finetune_trainer.microbatch import MicroBatch
 from tests.trainer import support
 
 BINARY = Classification(positive_class=" yes", betas=[0.5, 1.0, 2])
@@ -108,36 +107,14 @@ def classifier(asked: Classification, positive: tuple[int, ...] | None = None) -
     )
 
 
-class OneRank:
-    """What a Classifier needs of an engine, without DeepSpeed."""
-
-    def __init__(self) -> None:
-        import torch
-
-        from finetune_trainer.engine import Place
-        from finetune_trainer.objective import Objective, Way
-
-        self.model = support.tiny_llama()
-        self.objective = Objective(self.model)
-        self.way = Way()
-        self.place = Place(0, 0, 1)
-        self.device = torch.device("cpu")
-
-    def predict(self, batch: MicroBatch, prompt_weight: float) -> object:
-        from finetune_trainer.objective import arguments
-
-        return self.objective(*arguments(batch, prompt_weight, self.device))
-
-    def sum(self, values: object) -> object:
-        return values
-
-
 def test_a_score_is_the_log_probability_of_the_whole_label() -> None:
     import torch
 
+    from tests.trainer.one_rank import OneRank
+
     found = classifier(Classification(n_classes=3))
     assert found.labels == [tuple(YES), tuple(NO), tuple(MAYBE)]
-    engine = OneRank()
+    engine = OneRank(support.tiny_llama())
     scores = found.scores(engine)  # type: ignore[arg-type]
     assert scores.shape == (4, 3)
     for row, (prompt, _) in enumerate(rows(NO, MAYBE, YES, YES)):

@@ -14,7 +14,7 @@ KINDS = [(None, 1.0), (None, 0.25), (3.0, 1.0), (5.0, 0.5)]
 
 def linear(dtype: torch.dtype = torch.float32) -> torch.nn.Linear:
     torch.manual_seed(3)
-    return torch.nn.Linear(WIDTH, VOCABULARY, bias=False, dtype=dtype)
+    return torch.nn.Linear(WIDTH, VOCABULARY, bias=False).to(dtype)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -311,7 +311,7 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     assert ours.epochs == theirs.epochs
 
 
-def test_a_pod_that_is_asked_to_stop_leaves_a_checkpoint_and_one_pod_can_go_on(
+def test_two_pods_that_have_to_go_then_one_then_two_again_make_one_curve(
     finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
     task = prepared("stopped", storage, tmp_path)
@@ -332,8 +332,13 @@ def test_a_pod_that_is_asked_to_stop_leaves_a_checkpoint_and_one_pod_can_go_on(
         assert f"the checkpoint of step {steps[-1]} is kept" in pod.outcome.failure.message
     alone = next_attempt(task, nodes=1)
     (pod,) = start_pods(alone, tmp_path / "second")
-    assert pod.wait() == EXIT_OK, pod.log
+    wait_for(lambda: "step 26/52" in pod.log, [pod])
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.wait(30) == EXIT_PREEMPTED, pod.log
     assert f"resumed from the checkpoint of step {steps[-1]}" in pod.log
+    assert checkpoint_steps(storage, task)[-1] > steps[-1]
+    pods = start_pods(next_attempt(alone, nodes=2), tmp_path / "third")
+    assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK], pods[0].log
     ours, theirs = results(storage, task), results(storage, finished.task)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for row, other in zip(ours, theirs, strict=True):

@@ -44,9 +44,10 @@ def choose_way(
     else:
         way = Way()
     if not way.is_packed and packing:
-        warn("examples are padded, not packed: " + (doubts.get("packed") or "of its attention"))
+        why = doubts.get("packed", "a layer of it looks at less than all earlier tokens")
+        warn(f"the examples of this model are padded, not packed, which is slower: {why}")
     if not way.is_chunked:
-        warn("the logits are held whole, which takes memory: " + doubts["chunked"])
+        warn(f"the logits of this model are held whole, which takes memory: {doubts['chunked']}")
     return way
 
 

@@ -1,0 +1,75 @@
+"""A rank's process, started many times in little time: a server that has imported all forks it.
+
+`run_until(task, folder, is_enough)` starts `finetune_trainer.worker` as torchrun would and kills it
+with SIGKILL as soon as `is_enough(step)`; the process, its S3 and its end are real.
+"""
+
+import multiprocessing
+import os
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune_api.names import ENV_TASK
+from finetune_api.outcome import ProgressReport
+from finetune_api.tasks import TrainTask
+from finetune_trainer.fetch import Fetch
+from finetune_trainer.work import WorkFolder
+from tests.trainer import support
+
+PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.training"]
+
+
+def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerProcess":
+    """One rank; its work folder has what the launcher fetches."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_live, args=(task.to_json(), str(folder)))
+    process.start()
+    return process
+
+
+def _live(task: str, folder: str) -> None:
+    from finetune_data.storage import Storage
+    from finetune_trainer import worker
+
+    log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    work = WorkFolder(Path(folder))
+    work.root.mkdir(parents=True)
+    fetch = Fetch(TrainTask.model_validate_json(task), work, Storage.from_environment())
+    fetch._run()
+    os.environ |= {
+        **{ENV_TASK: task, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(support.free_port())},
+        **{"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+    }
+    import torch
+
+    torch.set_num_threads(1)
+    os._exit(worker.main(work.root))
+
+
+def kill_when(
+    process: "multiprocessing.context.ForkServerProcess", is_time: Callable[[], bool]
+) -> bool:
+    """Whether it was still alive then."""
+    end = time.monotonic() + 60
+    while process.is_alive() and not is_time():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    was_alive = process.is_alive()
+    process.kill()
+    process.join()
+    return was_alive
+
+
+def step_of(task: TrainTask) -> int:
+    """That /progress tells; 0 before there is one."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{task.progress_port}/progress") as answer:
+            return ProgressReport.model_validate_json(answer.read()).step
+    except OSError:
+        return 0
