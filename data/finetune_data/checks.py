@@ -111,14 +111,13 @@ def check_classes(asked: Classification, training: Seen, validation: Seen | None
     prefix = "hyperparameters.classification"
     if validation is None:
         return _wrong("validationFile", "classification metrics need a validationFile")
-    if training.is_chat or validation.is_chat:
-        param = "hyperparameters.computeClassificationMetrics"
-        return _wrong(param, "classification metrics need prompts and completions, not chats")
     known = {**validation.labels.counts, **training.labels.counts}
     count = len(known)
     if not training.labels.counts or not validation.labels.counts:
         param = "hyperparameters.computeClassificationMetrics"
         message = f"the completions are no classes: over {LABELS} different or long ones"
+        if training.is_chat or validation.is_chat:
+            message += ", or chats in which more is learned than the last message"
         return _wrong(param, message)
     listed = ", ".join(shown(label) for label in list(known)[:CLASSES_SHOWN])
     more = ", …" if count > CLASSES_SHOWN else ""

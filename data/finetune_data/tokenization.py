@@ -91,6 +91,11 @@ class ExampleTokenizer:
         rows = [example for example in examples if isinstance(example, Row)]
         return [*self._encode_rows(rows)]
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without the special ones."""
+        text: str = self._backend.decode([int(token) for token in tokens])
+        return text
+
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Tokens of each example; 0 for a chat that the template refuses."""
         encoded = self.encode(examples)

@@ -363,6 +363,30 @@ def test_classes_are_checked_before_any_gpu(
     assert words in failure.message
 
 
+def labelled_chats(*labels: str, answers: int = 1) -> bytes:
+    turns = [
+        [{"role": "user", "content": f"{label} {n}"}, {"role": "assistant", "content": label}]
+        for n in range(5)
+        for label in labels
+    ]
+    return jsonl([{"messages": turn * answers} for turn in turns])
+
+
+def test_the_last_message_of_a_chat_can_be_its_class(job: Job) -> None:
+    template = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    job.storage.write_bytes(S3Uri(job.bucket, "model/chat_template.jinja"), template.encode())
+    job.put("train.jsonl", labelled_chats("yes", "no"))
+    valid = job.put("valid.jsonl", labelled_chats("yes", "no"))
+    failure = job.failure(validation_file=valid, classification={"nClasses": 3})
+    assert "the files have 2 classes" in failure.message
+    job.put("train.jsonl", labelled_chats("yes", "no", answers=2))
+    failure = job.failure(validation_file=valid, classification={"nClasses": 2})
+    assert failure.param == "hyperparameters.computeClassificationMetrics"
+    assert "more is learned than the last message" in failure.message
+    job.put("train.jsonl", labelled_chats("yes", "no"))
+    job.prepared(validation_file=valid, classification={"positiveClass": "yes"})
+
+
 def test_a_model_that_cannot_fit_is_said_with_what_would(job: Job) -> None:
     job.put("train.jsonl", jsonl(examples(20)))
     config = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 
 from finetune_api.names import Reason
 from finetune_api.tasks import Classification
+from finetune_data.dataset import TokenSplit
 from finetune_data.failures import FailureError
+from finetune_data.tokenization import load_tokenizer
 from finetune_trainer.batches import Costs
 from finetune_trainer.classification import (
     auroc,
@@ -19,7 +23,8 @@ from finetune_trainer.classification import (
     softmax,
     weighted_f1,
 )
-from finetune_trainer.classifier import Classifier
+from finetune_trainer.classifier import Classifier, find_positive
+from tests.data.builders import write_tokenizer
 from tests.trainer import support
 
 BINARY = Classification(positive_class=" yes", betas=[0.5, 1.0, 2])
@@ -96,12 +101,12 @@ def rows(*labels: list[int]) -> list[support.Example]:
     return [([5 + n, 6, 7 + n % 3], label) for n, label in enumerate(labels)]
 
 
-def classifier(asked: Classification, positive: tuple[int, ...] | None = None) -> Classifier:
+def classifier(asked: Classification) -> Classifier:
     return Classifier(
         asked,
         support.split_of(rows(YES, NO, YES)),
         support.split_of(rows(NO, MAYBE, YES, YES)),
-        positive=positive,
+        positive=lambda _: None,
         costs=Costs(slots=24, overhead=8),
         is_alive=lambda: None,
     )
@@ -129,9 +134,37 @@ def test_a_score_is_the_log_probability_of_the_whole_label() -> None:
     assert set(measured) == set(columns(Classification(n_classes=3)))
 
 
-def test_a_positive_class_that_no_file_has_is_the_users_error() -> None:
+def test_a_label_ends_where_the_chat_goes_on() -> None:
+    split = TokenSplit(
+        np.array([1, 7, 9, 2, 40, 1, 8, 9, 2, 40], np.int32),
+        np.array([0, 1, 2, 2, 1, 0, 1, 2, 2, 1], np.uint8),
+        np.array([0, 5, 10], np.int64),
+    )
+    asked = Classification(n_classes=2)
+    costs = Costs(slots=24, overhead=8)
+    found = Classifier(
+        *(asked, split, split), positive=lambda _: None, costs=costs, is_alive=lambda: None
+    )
+    assert found.labels == [(9, 2)]
+    assert found.has_one_class
+
+
+def test_the_positive_class_is_the_label_of_its_tokens_or_the_only_one_of_its_text(
+    tmp_path: Path,
+) -> None:
+    folder = write_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(folder, "tiny")
+
+    def tokens(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer._ids([text])[0])
+
+    end = tokens("</s>")
+    rows = [tokens(" no") + end, tokens(" yes") + end]
+    assert find_positive(folder, BINARY)(rows) == 1
+    chats = [tokens("yes</s>\n"), tokens("no</s>\n")]
+    assert find_positive(folder, Classification(positive_class="yes"))(chats) == 0
+    assert find_positive(folder, Classification(n_classes=2))(chats) is None
     with pytest.raises(FailureError) as caught:
-        classifier(BINARY, positive=(40, 2))
+        find_positive(folder, Classification(positive_class="maybe"))(chats)
     assert caught.value.failure.code == Reason.INVALID_DATA
     assert caught.value.failure.param == "hyperparameters.classificationPositiveClass"
-    assert classifier(BINARY, positive=tuple(YES)).has_one_class is False

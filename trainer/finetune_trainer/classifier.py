@@ -1,6 +1,6 @@
 """Scores every class for every validation example: the log-probability of its whole label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,11 @@ class Classifier:
         training: TokenSplit,
         validation: TokenSplit,
         *,
-        positive: Tokens | None,
+        positive: Callable[[Sequence[Tokens]], int | None],
         costs: Costs,
         is_alive: Callable[[], None],
     ) -> None:
-        """positive: the tokens of the positive class, its end-of-sequence token too."""
+        """positive: tells which label is the positive class; see `find_positive`."""
         self._asked = asked
         self._costs = costs
         self._is_alive = is_alive  # called after each micro-batch
@@ -43,16 +43,7 @@ class Classifier:
         self._prompts = [prompt for prompt, _ in cut]
         numbers = {label: number for number, label in enumerate(self.labels)}
         self._truth = np.array([numbers[label] for _, label in cut], np.int64)
-        self._positive = None if positive is None else numbers.get(positive)
-        if positive is not None and self._positive is None:
-            raise FailureError(
-                Failure(
-                    code=Reason.INVALID_DATA,
-                    message="the positive class is no completion of the training or validation "
-                    "file: write it as the files do, with its leading space",
-                    param="hyperparameters.classificationPositiveClass",
-                )
-            )
+        self._positive = positive(self.labels)
 
     @property
     def has_one_class(self) -> bool:
@@ -94,21 +85,44 @@ class Classifier:
 
 
 def _cut(split: TokenSplit, index: int) -> tuple[Tokens, Tokens]:
-    """Prompt and completion; a start token belongs to the prompt."""
+    """Prompt and completion. A start token belongs to the prompt, what ends a chat to neither."""
     tokens, roles = split.example(index)
-    start = int(np.argmax(roles == COMPLETION))
-    return tuple(tokens[:start].tolist()), tuple(tokens[start:].tolist())
+    learned = np.flatnonzero(roles == COMPLETION)
+    start, end = int(learned[0]), int(learned[-1]) + 1
+    return tuple(tokens[:start].tolist()), tuple(tokens[start:end].tolist())
 
 
-def positive_tokens(folder: Path, asked: Classification) -> Tokens | None:
-    """The positive class as the base model's tokenizer in `folder` makes it of a completion."""
-    from finetune_data.examples import Row
-    from finetune_data.findings import Finding
-    from finetune_data.tokenization import load_tokenizer
+def find_positive(folder: Path, asked: Classification) -> Callable[[Sequence[Tokens]], int | None]:
+    """Which of the labels the positive class is, by the base model's tokenizer in `folder`.
 
-    if asked.positive_class is None:
-        return None
-    [found] = load_tokenizer(folder, "the base model").encode([Row(1, "?", asked.positive_class)])
-    assert not isinstance(found, Finding)  # only chats become findings
-    start = found.roles.index(COMPLETION)
-    return tuple(found.tokens[start:])
+    The label of exactly its tokens, else the only one of its text: in a chat the template has
+    written around it. Raises FailureError (InvalidData) where there is none.
+    """
+
+    def find(labels: Sequence[Tokens]) -> int | None:
+        from finetune_data.examples import Row
+        from finetune_data.findings import Finding
+        from finetune_data.tokenization import load_tokenizer
+
+        text = asked.positive_class
+        if text is None:
+            return None
+        tokenizer = load_tokenizer(folder, "the base model")
+        [encoded] = tokenizer.encode([Row(1, "?", text)])
+        assert not isinstance(encoded, Finding)  # only chats become findings
+        exact = tuple(encoded.tokens[encoded.roles.index(COMPLETION) :])
+        if exact in labels:
+            return labels.index(exact)
+        texts = [tokenizer.decode(label).strip() for label in labels]
+        if texts.count(text.strip()) == 1:
+            return texts.index(text.strip())
+        raise FailureError(
+            Failure(
+                code=Reason.INVALID_DATA,
+                message=f"the positive class {text!r} is no completion of the training or "
+                "validation file: write it as the files do, with its leading space",
+                param="hyperparameters.classificationPositiveClass",
+            )
+        )
+
+    return find

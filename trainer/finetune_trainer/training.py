@@ -15,7 +15,7 @@ from finetune_trainer.adapter import add_adapter
 from finetune_trainer.batches import Costs
 from finetune_trainer.capacity import micro_batch_costs
 from finetune_trainer.checkpoint import Checkpoints
-from finetune_trainer.classifier import Classifier, positive_tokens
+from finetune_trainer.classifier import Classifier, find_positive
 from finetune_trainer.engine import Engine, Place, Precision, connect
 from finetune_trainer.failures import nan_loss
 from finetune_trainer.gpu import Gpu
@@ -98,7 +98,7 @@ def make_classifier(
         asked,
         dataset.train,
         dataset.validation,
-        positive=positive_tokens(base, asked),
+        positive=find_positive(base, asked),
         costs=costs,
         is_alive=reporter.is_alive,
     )

@@ -51,6 +51,19 @@ class Columns:
         """Characters of each example."""
         return [len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)]
 
+    @cached_property
+    def has_one_answer_each(self) -> bool:
+        """Whether nothing but the last message of each chat is learned; rows are so anyway."""
+        return not self.is_chat or all(_has_one_answer(e) for e in self.examples)
+
+
+def _has_one_answer(example: Example) -> bool:
+    if isinstance(example, Row):
+        return True
+    return [is_answer(message) for message in example.messages].index(True) == (
+        len(example.messages) - 1
+    )
+
 
 def _last_answer(conversation: Conversation) -> int:
     return max(i for i, message in enumerate(conversation.messages) if is_answer(message))

@@ -18,24 +18,33 @@ CLASSES_AT_MOST = 500
 
 
 class Labels:
-    """The distinct completions by their text, as long as they may be classes."""
+    """The distinct completions by their text, as long as they may be classes.
+
+    Of a chat the last message, where it is all that is learned.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._are_too_many = False
 
     def look(self, columns: Columns) -> None:
-        if self._are_too_many or columns.is_chat:
+        if self._are_too_many:
+            return
+        if not columns.has_one_answer_each:
+            self._give_up()
             return
         for text in columns.completions:
             if text in self.counts:
                 self.counts[text] += 1
             elif len(text) > LABEL_CHARACTERS or len(self.counts) >= LABELS:
-                self._are_too_many = True
-                self.counts.clear()
+                self._give_up()
                 return
             else:
                 self.counts[text] = 1
+
+    def _give_up(self) -> None:
+        self._are_too_many = True
+        self.counts.clear()
 
 
 class EmptyPrompts:
