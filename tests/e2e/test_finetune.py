@@ -238,38 +238,48 @@ def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> N
     assert (made["spec"]["base"], made["spec"]["parent"]) == ("tiny", parent)
 
 
+def chats(count: int) -> str:
+    """As `jsonl`, in the last of four messages."""
+    rows = [json.loads(line) for line in jsonl(count).splitlines()]
+    turns = [
+        [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": "no", "weight": 0},
+            {"role": "user", "content": "again"},
+            {"role": "assistant", "content": row["completion"]},
+        ]
+        for row in rows
+    ]
+    return json.dumps([{"messages": messages} for messages in turns], indent=1)
+
+
 def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
     team: Team, cluster: Cluster, name: str
 ) -> None:
-    rows = [json.loads(line) for line in jsonl(48).splitlines()]
-    chats = [
-        {
-            "messages": [
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": "no", "weight": 0},
-                {"role": "user", "content": "again"},
-                {"role": "assistant", "content": row["completion"]},
-            ]
-        }
-        for row in rows
-    ]
+    way = {
+        "method": {"type": "lora", "rank": 4, "alpha": 8},
+        "deepspeed": {"zeroStage": 3},
+        "resources": TWO_NODES,
+    }
+    learning = {"batchSize": 8, "learningRate": 0.05}
+    metrics = {"computeClassificationMetrics": True, "classificationPositiveClass": " even"}
     team.kubectl.apply(
         finetune(
             name,
             model="tiny",
             suffix="chats",
-            trainingFile=team.put("chats.json", json.dumps(chats, indent=1)),
-            hyperparameters={"nEpochs": 2, "batchSize": 8, "learningRate": 0.05},
-            method={"type": "lora", "rank": 4, "alpha": 8},
-            deepspeed={"zeroStage": 3},
-            resources=TWO_NODES,
+            trainingFile=team.put("chats.json", chats(48)),
+            validationFile=team.put("valid.json", chats(12)),
+            hyperparameters={"nEpochs": 2, **learning, **metrics},
+            **way,
         )
     )
     status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=240)
     assert status["state"] == "succeeded", json.dumps(status, indent=1)
     assert status["resolved"]["trainingExamples"] == 48
-    rows_seen = rows_of(team, status)
-    assert float(rows_seen[-1]["training_loss"]) < float(rows_seen[0]["training_loss"])
+    rows = rows_of(team, status)
+    assert float(rows[-1]["training_loss"]) < float(rows[0]["training_loss"])
+    assert all(rows[step]["classification/auroc"] for step in (5, 11))
     prefix = status["modelUri"].removeprefix(f"s3://{cluster.bucket}/")
     files = {key.removeprefix(f"{prefix}/") for key in team.keys(prefix)}
     assert {"model.safetensors", "adapter/adapter_config.json"} <= files
@@ -279,13 +289,14 @@ def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
         finetune(
             again,
             model=status["fineTunedModel"],
-            trainingFile=team.put("again.csv", "prompt,completion\na ->, even\nb ->, odd\n"),
-            hyperparameters={"nEpochs": 1, "batchSize": 2},
-            resources={"nodes": 1, "gpusPerNode": 0},
+            trainingFile=team.put("again.json", chats(24)),
+            hyperparameters={"nEpochs": 1, **learning},
+            **way,
         )
     )
     status = team.kubectl.wait_state(again, "succeeded", "failed", seconds=240)
     assert status["state"] == "succeeded", json.dumps(status, indent=1)
+    assert "classification/auroc" not in rows_of(team, status)[0]
 
 
 @pytest.mark.parametrize(
