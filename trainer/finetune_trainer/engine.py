@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the gang this process is; torchrun says so."""
+    """Which of the gang this process is; the launcher says so."""
 
     rank: int
     local_rank: int
