@@ -92,9 +92,7 @@ def draw(lines: list[Line]) -> str:
     for axis, part in zip(axes[:, 0], parts, strict=True):
         shown = [line for line in lines if line.part == part][::-1]
         middles = [sorted(line.values)[len(line.values) // 2] for line in shown]
-        colours = [
-            "#4078c8" if "ours" in line.name or line.target is None else "#b0b0b0" for line in shown
-        ]
+        colours = ["#4078c8" if line.is_ours else "#b0b0b0" for line in shown]
         bars = axis.barh([line.name for line in shown], middles, color=colours)
         for height, line in enumerate(shown):
             axis.plot(line.values, [height] * len(line.values), "k.", markersize=4)

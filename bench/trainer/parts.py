@@ -30,7 +30,7 @@ class Line:
 
     @property
     def is_ours(self) -> bool:
-        return self.name.startswith("ours")
+        return not self.name.startswith(("TRL", "Trainer"))
 
     @property
     def is_met(self) -> bool | None:
