@@ -174,7 +174,7 @@ def test_a_lost_pod_is_not_counted() -> None:
     }
     world.settle()
     assert world.status.state == "pending"
-    assert world.status.attempts[0].reason == "PodLost"
+    assert world.status.attempts[0].reason == "PodLost"  # a condition without a reason
     assert world.status.attempts[0].counted is False
 
 

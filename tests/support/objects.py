@@ -229,6 +229,12 @@ class World:
         self.settle()
         return self
 
+    def task(self) -> str:
+        """What the pods of the newest Job are told, as JSON."""
+        job = [made for made in self.created if made["kind"] == "Job"][-1]
+        env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        return str(env[0]["value"])
+
     @property
     def status(self) -> Any:
         return self.finetune.status

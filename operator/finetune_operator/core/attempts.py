@@ -5,11 +5,14 @@ from datetime import datetime
 from finetune_api.finetune import Attempt, ErrorInfo, Progress, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport, Trained
+from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.train_job import build_train_job
 from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.draft import Draft
+from finetune_operator.core.memory import next_share
+from finetune_operator.core.memory import recorded as recorded_share
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
@@ -20,6 +23,7 @@ from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
+LOGS_KEPT = 8
 LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
@@ -39,7 +43,8 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     if job is None or job.is_going:
         return _deleted(draft, current)
     _close_former(seen, draft, current)
-    draft.attempt(current)
+    if recorded is None:
+        draft.attempt(current, micro_batch_share=_told_share(job))
     actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
@@ -61,6 +66,18 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     return Plan(draft.finish(), actions, wait)
 
 
+def end_open_attempt(seen: Observed, draft: Draft, reason: str, message: str) -> None:
+    """A deadline or a person ends it: the record says so, and what it cost."""
+    still_open = [item for item in draft.status.attempts if item.ended_at is None]
+    for item in still_open:
+        if item.number in seen.attempts:
+            _end_attempt(seen, draft, seen.attempts[item.number], reason, None)
+        draft.attempt(item.number, ended_at=stamp(draft.now), reason=reason, message=message[:1024])
+    if draft.status.attempts:
+        last = max(item.number for item in draft.status.attempts)
+        draft.set(gpu_seconds=_gpu_seconds(seen, draft, last))
+
+
 def has_succeeded(seen: Observed) -> bool:
     """The model is published already, whatever deadline passes before the status says so."""
     return any(_trained(job) is not None for job in seen.attempts.values())
@@ -74,7 +91,8 @@ def _current_attempt(seen: Observed, draft: Draft) -> int:
 def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: str = "") -> Plan:
     finetune, resolved = seen.finetune, _resolved(draft)
     queue = finetune.spec.queue_name
-    draft.attempt(number)
+    share = next_share(draft.status.attempts, number)
+    draft.attempt(number, micro_batch_share=recorded_share(share))
     if queue:
         draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
     nodes = finetune.spec.resources.nodes
@@ -82,7 +100,7 @@ def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: s
     reason = Reason.RESTARTING if why else Reason.STARTING
     draft.pending(Stage.QUEUED if queue else Stage.STARTING, reason, message)
     actions: tuple[Action, ...] = (
-        Create(build_train_job(finetune, resolved, settings, number)),
+        Create(build_train_job(finetune, resolved, settings, number, share)),
         CreateService(number, attempt_name(finetune, number)),
     )
     return Plan(draft.finish(), actions, PENDING_SECONDS)
@@ -125,11 +143,16 @@ def _tell_slow_start(
 
 
 def _say_restarted(draft: Draft, number: int, step: int) -> None:
+    draft.attempt(number, resumed_from_step=step)
+    _say_cause(draft, number, f"Fine-tune restarted from step {step}")
+
+
+def _say_cause(draft: Draft, number: int, words: str) -> None:
+    """Each restart is one Event: when its attempt works, or when it ends without having worked."""
     attempts = {attempt.number: attempt for attempt in draft.status.attempts}
     former = attempts.get(number - 1)
     why = former.message if former and former.message else "unknown"
-    draft.attempt(number, resumed_from_step=step)
-    draft.say("Restarted", f"Fine-tune restarted from step {step}: {why}")
+    draft.say("Restarted", f"{words}: {why}")
 
 
 def _trained(job: Job) -> Trained | None:
@@ -174,14 +197,20 @@ def _restart_or_fail(
 ) -> Plan:
     number = job.attempt or 1
     former = [attempt for attempt in draft.status.attempts if attempt.number < number]
-    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts)
+    now = next(item for item in draft.status.attempts if item.number == number)
+    share = now.micro_batch_share or 1
+    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
     _end_attempt(seen, draft, job, verdict.error.code, verdict)
+    if number > 1 and now.resumed_from_step is None:
+        _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
     if retry.is_allowed:
-        why = f"attempt {number + 1} starts: {verdict.error.message}"
+        halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
+        why = f"attempt {number + 1} starts{halved}: {verdict.error.message}"
         return _start(seen, draft, settings, number + 1, why[:2048])
     error = verdict.error
     if retry.why_not:
-        error = error.replace(message=f"{error.message}; {retry.why_not}"[:2048])
+        message = f"{error.message}; {retry.why_not}"[:2048]
+        error = error.replace(message=message, hint=retry.hint or error.hint)
     draft.set(gpu_seconds=_gpu_seconds(seen, draft, number))
     return Plan(draft.fail(error).finish())
 
@@ -228,13 +257,31 @@ def _end_attempt(
             {
                 "message": verdict.error.message[:1024],
                 "counted": verdict.is_counted and not verdict.is_users,
+                "hint": verdict.error.hint,
                 "rank": verdict.error.rank,
+                "node": verdict.error.node,
                 "exit_code": verdict.error.exit_code,
+                "log": verdict.error.log,
             }
             if verdict
             else {}
         ),
     )
+    draft.set(attempts=_without_old_logs(draft.status.attempts))
+
+
+def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:
+    """The newest keep their last lines: those of 200 attempts would not fit into an object."""
+    newest = max(item.number for item in attempts)
+    return [
+        item if newest - item.number < LOGS_KEPT else item.replace(log=None) for item in attempts
+    ]
+
+
+def _told_share(job: Job) -> float | None:
+    """What the pods of an attempt were told, when the operator died before it wrote the status."""
+    task = TrainTask.model_validate_json(job.task) if job.task else None
+    return recorded_share(task.micro_batch_share) if task else None
 
 
 def _gpu_seconds(seen: Observed, draft: Draft, last: int) -> float | None:

@@ -25,12 +25,15 @@ class Pod:
     is_ready: bool
     is_going: bool  # has a deletionTimestamp
     is_disrupted: bool  # DisruptionTarget: drained, preempted, evicted, node lost
+    disruption: str | None  # that condition's reason: PreemptionByScheduler, ...
+    disruption_message: str | None
     exit_code: int | None
     exit_reason: str | None  # "OOMKilled", "Error"
     message: str | None  # the termination message, or the log's tail
     waiting_reason: str | None
     waiting_message: str | None
     unscheduled_message: str | None
+    pod_reason: str | None  # "Evicted", "UnexpectedAdmissionError": the kubelet's own
     pod_message: str | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -52,6 +55,7 @@ class Pod:
         ended = state.get("terminated") or {}
         waiting = state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
+        disrupted = conditions.get("DisruptionTarget", {})
         labels = meta.get("labels", {})
         index = labels.get("batch.kubernetes.io/job-completion-index") or meta.get(
             "annotations", {}
@@ -65,7 +69,9 @@ class Pod:
             node=spec.get("nodeName"),
             is_ready=conditions.get("Ready", {}).get("status") == "True",
             is_going="deletionTimestamp" in meta,
-            is_disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            is_disrupted=disrupted.get("status") == "True",
+            disruption=disrupted.get("reason"),
+            disruption_message=disrupted.get("message"),
             exit_code=ended.get("exitCode"),
             exit_reason=ended.get("reason"),
             message=ended.get("message"),
@@ -74,6 +80,7 @@ class Pod:
             unscheduled_message=(
                 scheduled.get("message") if scheduled.get("status") == "False" else None
             ),
+            pod_reason=status.get("reason"),
             pod_message=status.get("message"),
             started_at=_time(status.get("startTime")),
             ended_at=_time(ended.get("finishedAt")),
