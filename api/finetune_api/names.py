@@ -15,6 +15,7 @@ MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The pods' contract.
 ENV_TASK = "FINETUNE_TASK"  # JSON of PrepareTask or TrainTask

@@ -1,5 +1,6 @@
 """What ended an attempt: each end is one of a closed set, with place, cause and what to do."""
 
+import json
 from typing import Any
 
 import pytest
@@ -149,11 +150,11 @@ def test_whatever_a_pod_says_the_verdict_fits_the_status(
     failure = Failure(
         code=code, message=message, param=param, hint=hint, rank=rank, lines=lines, log=lines
     )
-    text = failure.model_dump_json(by_alias=True)
-    verdict = judge(a_job(ended(1, message=f'{{"kind": "outcome", "failure": {text}}}')))
+    text = json.dumps({"kind": "outcome", "failure": failure.model_dump(by_alias=True)})
+    verdict = judge(a_job(ended(1, message=text)))
     assert verdict is not None
     assert verdict.error.code in names.END_REASONS
-    assert ErrorInfo.model_validate(verdict.error.model_dump()) == verdict.error
+    assert ErrorInfo.model_validate_json(verdict.error.to_json()) == verdict.error
 
 
 def test_memory_that_runs_out_halves_the_micro_batch_down_to_a_sixteenth() -> None:

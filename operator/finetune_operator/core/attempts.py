@@ -17,6 +17,7 @@ from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, say_epochs, to_progress
+from finetune_operator.core.queue import find_withdrawal, say_position
 from finetune_operator.core.retry import may_retry
 from finetune_operator.core.verdict import Verdict, judge, may_say_more
 from finetune_operator.settings import Settings
@@ -55,9 +56,13 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         # The Job goes once the status says why: a requeue at once does that.
         _end_attempt(seen, draft, job, Reason.SUSPENDED, None)
         return Plan(draft.suspend().finish(), actions, 0)
-    if may_say_more(job, draft.now):
+    was_running = seen.finetune.status.state == State.RUNNING
+    withdrawal = find_withdrawal(job, seen.finetune.spec.queue_name, was_running=was_running)
+    if withdrawal is None and may_say_more(job, draft.now):
         return Plan(draft.finish(), actions, LISTEN_SECONDS)
-    verdict = judge(job) or find_stall(seen.finetune, seen.progress)
+    verdict = judge(job)
+    if verdict is None or not verdict.is_users:
+        verdict = withdrawal or verdict or find_stall(seen.finetune, seen.progress)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)
     _watch(seen, draft, job, settings)
@@ -93,7 +98,7 @@ def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: s
     queue = finetune.spec.queue_name
     share = next_share(draft.status.attempts, number)
     draft.attempt(number, micro_batch_share=recorded_share(share))
-    if queue:
+    if queue and not settings.kueue_version:
         draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
     nodes = finetune.spec.resources.nodes
     message = why or f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
@@ -112,7 +117,8 @@ def _watch(seen: Observed, draft: Draft, job: Job, settings: Settings) -> None:
     was_running = seen.finetune.status.state == State.RUNNING
     ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
     if ready < nodes and not was_running:
-        reason, message = explain(job, nodes)
+        reason, message = explain(job, nodes, seen.finetune.spec.queue_name)
+        say_position(draft, job)
         stage = Stage.QUEUED if job.is_suspended else Stage.STARTING
         restarting = draft.status.reason == Reason.RESTARTING and reason == Reason.STARTING
         if not restarting:  # why it restarts says more than that it starts

@@ -88,6 +88,26 @@ class Pod:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """Kueue's view of a Job."""
+
+    waiting: str | None  # why no quota is reserved for it
+    evicted: str | None  # why its pods were taken away
+    position: int | None = None  # in the local queue, from 1
+
+    @classmethod
+    def parse(cls, raw: Raw, position: int | None = None) -> Self:
+        conditions = {item["type"]: item for item in raw.get("status", {}).get("conditions", [])}
+        reserved = conditions.get("QuotaReserved", {})
+        evicted = conditions.get("Evicted", {})
+        return cls(
+            waiting=reserved.get("message") if reserved.get("status") == "False" else None,
+            evicted=evicted.get("message") if evicted.get("status") == "True" else None,
+            position=position,
+        )
+
+
+@dataclass(frozen=True)
 class Job:
     """A prepare Job or an attempt."""
 
@@ -102,6 +122,16 @@ class Job:
     failure: str | None  # the Failed condition's message
     pods: tuple[Pod, ...]
     task: str | None  # the JSON that its pods get
+    wanted: int  # pods
+    created_at: datetime | None
+    refused: str | None = None  # why its pods can't be created
+    workload: Workload | None = None  # where a queue has it
+
+    @property
+    def lacks_pods(self) -> bool:
+        """Its controller should have made more pods by now."""
+        has_ended = self.is_going or self.has_failed or self.is_suspended
+        return not has_ended and len(self.pods) < self.wanted
 
     @property
     def rank0(self) -> Pod | None:
@@ -142,6 +172,8 @@ class Job:
             failure=failed.get("message") if failed else None,
             pods=tuple(Pod.parse(pod) for pod in mine),
             task=env.get(names.ENV_TASK),
+            wanted=spec.get("completions") or 1,
+            created_at=_time(meta.get("creationTimestamp")),
         )
 
 

@@ -119,17 +119,23 @@ def _judge_pod(pod: Pod) -> Verdict:
 def _told(failure: Failure, pod: Pod) -> ErrorInfo:
     """A pod's own word, held to the bounds of the status: it may come from any program."""
     is_known = failure.code in names.END_REASONS
+    message = failure.message if is_known else f"{failure.code}: {failure.message}"
     return ErrorInfo(
         code=failure.code if is_known else Reason.INTERNAL,
-        message=(failure.message if is_known else f"{failure.code}: {failure.message}")[:2048],
-        param=failure.param[:256] if failure.param else None,
-        hint=failure.hint[:1024] if failure.hint else None,
+        message=_clean(message, 2048),
+        param=_clean(failure.param, 256) if failure.param else None,
+        hint=_clean(failure.hint, 1024) if failure.hint else None,
         rank=pod.index if failure.rank is None else failure.rank,
         node=pod.node,
         exit_code=pod.exit_code if failure.exit_code is None else failure.exit_code,
         lines=_cut(failure.lines or [])[:20] or None,
         log=_cut(failure.log or [])[-20:] or None,
     )
+
+
+def _clean(text: str, limit: int) -> str:
+    """Half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()[:limit]
 
 
 def _out_of_memory(pod: Pod) -> ErrorInfo:
@@ -157,4 +163,4 @@ def _tail(text: str | None) -> list[str] | None:
 
 
 def _cut(lines: list[str]) -> list[str]:
-    return [line[:512] for line in lines if line.strip()]
+    return [_clean(line, 512) for line in lines if line.strip()]
