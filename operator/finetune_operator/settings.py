@@ -59,6 +59,7 @@ class Settings(Wire):
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
+    metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
     progress_seconds: float = 10
     poll_seconds: float = 5
