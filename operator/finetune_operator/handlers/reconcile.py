@@ -79,7 +79,7 @@ class Reconciler:
         if await write_status(self.client, seen.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
-                metrics.count_transition(before.state, after)
+            metrics.count_write(seen.finetune, after, seen.progress)
             await post_events(self.client, seen.finetune, after)
-        metrics.remember(key, after.state)
+        metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after
