@@ -95,15 +95,15 @@ def test_a_failure_for_good_wastes_its_whole_attempt() -> None:
 
 def test_a_cancelled_attempt_that_ran_holds_its_gpus_until_then() -> None:
     world = World(a_finetune(**GPUS)).until_running()
-    turned = next(item for item in world.status.conditions if item.type == "Running")
-    world.now = datetime.fromisoformat(turned.last_transition_time) + timedelta(seconds=50)
+    started = datetime.fromisoformat(world.status.attempts[0].started_at)
+    world.now = started + timedelta(seconds=50)
     world.progress = progress(step=10, checkpoint_step=5)
     spec = world.finetune.spec.model_copy(update={"cancel": True})
     world.finetune = world.finetune.replace(spec=spec)
     (figures,) = [found for found in life(world) if found.result]
     assert (figures.result, figures.reason) == ("cancelled", "Cancelled")
-    assert figures.gpu_seconds == 8 * 50
-    assert figures.wasted == (("Cancelled", 8 * 25),)
+    assert figures.gpu_seconds == world.status.gpu_seconds == 8 * 52  # since its Job began
+    assert figures.wasted == (("Cancelled", 8 * 26),)
 
 
 def test_a_suspension_wastes_nothing_and_its_end_counts_as_a_restart_of_that_reason() -> None:
