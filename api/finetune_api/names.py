@@ -19,6 +19,8 @@ LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The pods' contract.
 ENV_TASK = "FINETUNE_TASK"  # JSON of PrepareTask or TrainTask
+ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # a folder that is LOCAL_BUCKET, where there is no cluster
+LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
 PORT_PROGRESS = 9464  # rank 0's /progress and /metrics
 PORT_RENDEZVOUS = 29500

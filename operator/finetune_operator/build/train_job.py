@@ -3,10 +3,10 @@
 from typing import Any
 
 from finetune_api import names
+from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune, Resolved
-from finetune_api.tasks import RunRef, TrainTask
+from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
-from finetune_operator.build.method import build_classification, build_method
 from finetune_operator.build.pods import pod_spec, scheduling
 from finetune_operator.settings import Settings
 
@@ -17,32 +17,12 @@ GRACE_SECONDS = 60  # for a checkpoint at SIGTERM
 def build_train_task(
     finetune: FineTune, resolved: Resolved, attempt: int, micro_batch_share: float = 1
 ) -> TrainTask:
-    """What every pod of the attempt is told. `resolved.hyperparameters` must be there."""
-    spec, meta = finetune.spec, finetune.metadata
-    assert resolved.hyperparameters is not None
-    assert resolved.dataset is not None
+    """What every pod of the attempt is told. resolved: with what the prepare Job found."""
     name = attempt_name(finetune, attempt)
-    return TrainTask(
-        run=RunRef(namespace=meta.namespace, name=meta.name, uid=meta.uid, output=resolved.output),
-        attempt=attempt,
-        base=resolved.base,
-        dataset=resolved.dataset,
-        organization=resolved.organization,
-        suffix=spec.suffix,
-        hyperparameters=resolved.hyperparameters,
-        training_examples=resolved.training_examples or 0,
-        validation_examples=resolved.validation_examples or 0,
-        training_file=spec.training_file,
-        validation_file=spec.validation_file,
-        method=build_method(spec),
-        classification=build_classification(spec),
-        nodes=spec.resources.nodes,
-        processes_per_node=max(1, spec.resources.gpus_per_node),
-        accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
-        zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
-        offload=resolved.offload or "none",
+    return train_task(
+        *(finetune, resolved, attempt),
         micro_batch_share=micro_batch_share,
-        master_host=f"{name}-0.{name}.{meta.namespace}.svc",
+        master_host=f"{name}-0.{name}.{finetune.metadata.namespace}.svc",
         master_port=names.PORT_RENDEZVOUS,
         progress_port=names.PORT_PROGRESS,
     )

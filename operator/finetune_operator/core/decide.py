@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api import names
+from finetune_api.assignments import with_prepared
 from finetune_api.finetune import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage
 from finetune_api.outcome import Prepared
@@ -123,20 +124,7 @@ def _decide_prepare(
 
 
 def _take_prepared(draft: Draft, resolved: Resolved, prepared: Prepared) -> None:
-    stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
-    draft.set(
-        resolved=resolved.replace(
-            hyperparameters=prepared.hyperparameters,
-            dataset=prepared.dataset,
-            zero_stage=stage if stage is not None else 1,
-            offload=resolved.offload or prepared.offload,
-            memory_per_rank_gib=prepared.memory_per_rank_gib,
-            training_examples=prepared.training_examples,
-            validation_examples=prepared.validation_examples,
-            training_tokens=prepared.training_tokens,
-            steps=prepared.steps,
-        )
-    )
+    draft.set(resolved=with_prepared(resolved, prepared))
     # Advice is kept in the story; a Kubernetes Event each would drown the rest.
     for sentence in (prepared.advice or [])[:8]:
         draft.say("Advice", sentence, "warning")
