@@ -6,6 +6,7 @@ import argparse
 import os
 import tempfile
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from bench.machine import RESULTS, refuse_when_loaded, save, spread
@@ -21,6 +22,8 @@ PARTS = {
     "gpu": gpu.shapes,
 }
 
+THREADS = 2
+
 
 def main() -> None:
     """Beside TRL 1.16.0 on the same token ids and weights, in interleaved fresh processes."""
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps, one round: does it run?")
     parser.add_argument("--force", action="store_true", help="on a loaded machine, too")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of every process that is measured
     peers.python()
     refuse_when_loaded(is_forced=options.force)
     load = os.getloadavg()[0]
@@ -46,9 +50,18 @@ def main() -> None:
     if not options.quick:
         values = {
             "load": load,
+            "threads": THREADS,
+            "processors": os.cpu_count(),
+            "versions": versions(),
             "lines": [{**asdict(line), "is_met": line.is_met} for line in lines],
         }
         print(f"written: {save('trainer', values)}, {draw(lines)}")
+
+
+def versions() -> dict[str, str]:
+    """Of what is measured; torch and transformers are the same on both sides."""
+    ours = {name: version(name) for name in ("torch", "transformers", "deepspeed")}
+    return {**ours, "trl": peers.TRL}
 
 
 def row(line: Line) -> str:

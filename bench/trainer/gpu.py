@@ -1,8 +1,9 @@
 """Where there is a GPU: tokens a second and MFU of a 1B and an 8B shape with random weights.
 
 The 8B shape trains an adapter, since its optimiser would not fit beside it on one GPU. MFU is
-(6N + 12·L·d·s)·tokens a second / the GPU's dense bf16 peak, 4N for an adapter, with N the
-parameters that multiply and s the tokens attended to on average (see `finetune_trainer.gpu`).
+(6N, for an adapter 4N, + 12·L·d·s)·tokens a second / the GPU's dense bf16 peak, with N the
+parameters that multiply and s the tokens attended to on average (see `finetune_trainer.gpu`); real
+tokens only.
 """
 
 from __future__ import annotations

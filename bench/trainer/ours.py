@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from bench.machine import report
+from bench.trainer.store import BUCKET
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
 from finetune_data.dataset import TokenSplit
 
 
 def main() -> None:
-    """Steps as `training.train` makes them; with `--bucket` checkpoints go there."""
+    """Steps as `training.train` makes them, with results.csv and checkpoints in S3."""
     measure(parser().parse_args())
 
 
@@ -32,7 +33,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--zero-stage", type=int, default=0)
     parser.add_argument("--padded", action="store_true", help="no packing")
-    parser.add_argument("--bucket", help="save checkpoints into it")
     parser.add_argument("--checkpoint-seconds", type=float, default=1e9)
     parser.add_argument("--nvidia", action="store_true", help="on a GPU, in bf16")
     parser.add_argument("--lora", action="store_true", help="an adapter of rank 16")
@@ -54,10 +54,7 @@ def split_of(folder: Path) -> TokenSplit:
 def task_of(options: argparse.Namespace, examples: int) -> TrainTask:
     return TrainTask(
         run=RunRef(
-            namespace="bench",
-            name="bench",
-            uid=f"{os.getpid():08d}",
-            output=f"s3://{options.bucket or 'none'}/out",
+            namespace="bench", name="bench", uid=f"{os.getpid():08d}", output=f"s3://{BUCKET}/out"
         ),
         attempt=1,
         base=BaseModelRef(
@@ -132,11 +129,23 @@ def measure(options: argparse.Namespace) -> None:
     choose_way(engine, longest=1024, warn=print, packing=task.packing)
     storage: Any = Storage.from_environment()
     progress = Progress(1, starting_detail=str)
-    reporter = Reporter(task, place, progress, storage, has_validation=False)
-    if not options.bucket:
+
+    class Told(Reporter):
+        """Counts the checkpoints that are complete."""
+
+        checkpoints = 0
+
+        def saved(self, state: TrainingState, seconds: float) -> None:
+            self.checkpoints += 1
+            super().saved(state, seconds)
+
+    reporter = Told(task, place, progress, storage, has_validation=False)
+    if options.nvidia:  # no S3 server beside a GPU; its steps take far longer than a row
         reporter._results = None
-    folder = Path(tempfile.mkdtemp())
-    checkpoints = Checkpoints(task.run.layout, storage, engine, folder, 1)
+    checkpoints = Checkpoints(
+        *(task.run.layout, storage, engine, options.folder / "checkpoints", 1),
+        before=reporter.upload,
+    )
     ends: list[float] = []
     tokens: list[int] = []
 
@@ -168,8 +177,13 @@ def measure(options: argparse.Namespace) -> None:
         reporter=reporter,
         stop=Stop(is_training=lambda: True),
     )
+    reporter.start(TrainingState())
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(StopIteration):
         train(run, TrainingState())
+    saving.finish()
+    reporter.close()
     seconds = np.diff(ends).tolist()
     share = Gpu(task, engine, split).utilisation(1.0) if options.nvidia else None
     report(
@@ -177,6 +191,7 @@ def measure(options: argparse.Namespace) -> None:
         tokens=tokens[1:],
         copy_seconds=checkpoints.copy_seconds,
         upload_seconds=checkpoints.upload_seconds,
+        checkpoints=reporter.checkpoints,
         utilisation_of_a_token=share,
     )
 

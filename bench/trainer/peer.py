@@ -1,33 +1,42 @@
 """TRL's SFTTrainer on the workload. Run by the peer's own Python: nothing of ours is imported.
 
-`python peer.py FOLDER MODE STEPS`: one JSON line last, with each step's seconds and real tokens.
+`python peer.py FOLDER MODE HEAD STEPS BATCH`: one JSON line last, with each step's seconds and real
+tokens. TRL 1.16's `nll` and `chunked_nll` are one thing, its fused head (HEAD `fused`). `whole` is
+transformers' own Trainer on TRL's very batches: the logits are held whole, as TRL once did.
 """
 
 import json
 import os
 import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 
-BEGIN = time.time()
 MODES = {
     "padded": {},
     "group_by_length": {"train_sampling_strategy": "group_by_length"},
     "padding_free": {"padding_free": True, "max_length": None},
     "packing": {"packing": True, "packing_strategy": "bfd"},
-    "whole_logits": {},
 }
+OF_TRL = ("padding_free", "packing", "packing_strategy", "max_length")
 
 
-def main(folder: Path, mode: str, steps: int, batch: int) -> None:
+def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
+    """Drops nothing: the caller leaves out the first steps."""
     import numpy as np
     import torch
     import transformers
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
     from trl import SFTConfig, SFTTrainer
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -39,11 +48,11 @@ def main(folder: Path, mode: str, steps: int, batch: int) -> None:
         rows["labels"].append(np.where(marks == 2, ids, -100).tolist())
     model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="sdpa")
     settings = {
-        "output_dir": tempfile.mkdtemp(),
+        "output_dir": str(folder / "trl"),
         "use_cpu": True,
         "bf16": False,
         "max_steps": steps,
-        "per_device_train_batch_size": 1 if mode == "packing" else batch,
+        "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": 1,
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
@@ -60,7 +69,6 @@ def main(folder: Path, mode: str, steps: int, batch: int) -> None:
         "seed": 1,
         **MODES[mode],
     }
-    trainer_class, config_class = SFTTrainer, SFTConfig
     collated: list[int] = []
     ends: list[float] = []
 
@@ -68,17 +76,24 @@ def main(folder: Path, mode: str, steps: int, batch: int) -> None:
         def on_step_end(self, *args: object, **named: object) -> None:
             ends.append(time.time())
 
+    dataset = Dataset.from_dict(rows)
+    trainer_class, config_class = SFTTrainer, SFTConfig
     named = {"processing_class": AutoTokenizer.from_pretrained(folder / "model")}
-    if mode == "whole_logits":  # what a Trainer does without TRL's fused head
-        from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
-
+    if head == "whole":
         trainer_class, config_class = Trainer, TrainingArguments
-        settings.pop("max_length")
-        named["data_collator"] = DataCollatorForSeq2Seq(named["processing_class"])
+        for name in OF_TRL:
+            settings.pop(name, None)
+        settings["remove_unused_columns"] = False  # the lengths of packed examples are needed
+        model.config.use_cache = False
+        if mode == "packing":
+            dataset = pack_dataset(dataset.shuffle(seed=1), 1024, "bfd")
+        named["data_collator"] = DataCollatorForLanguageModeling(
+            pad_token_id=0, padding_free=mode in {"packing", "padding_free"}
+        )
     trainer = trainer_class(
         model=model,
         args=config_class(**settings),
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=dataset,
         callbacks=[Ends()],
         **named,
     )
@@ -95,9 +110,10 @@ def main(folder: Path, mode: str, steps: int, batch: int) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
     seconds = [end - begin for begin, end in pairwise(ends)]
-    first = {"begin": BEGIN, "first": ends[0]}
-    print(json.dumps({"seconds": seconds, "tokens": collated[1:steps], "peak_mb": peak, **first}))
+    values = {"seconds": seconds, "tokens": collated[1:steps], "peak_mb": peak, "first": ends[0]}
+    print(json.dumps(values))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    place, chosen, kind, *numbers = sys.argv[1:]
+    main(Path(place), chosen, kind, *map(int, numbers))

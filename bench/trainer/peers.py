@@ -18,13 +18,19 @@ def python() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "finetune-bench" / f"trl-{TRL}"
     interpreter = folder / "bin" / "python"
-    if not interpreter.exists():
+    made = folder / "made"
+    if not made.exists():
         print(f"making {folder}: TRL {TRL} and what it needs", flush=True)
         uv = str(Path(sys.executable).with_name("uv"))
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        subprocess.run([uv, "venv", "-q", "--python", version, str(folder)], check=True)
-        pins = (ROOT / "constraints.txt").read_text().splitlines()
-        shared = [line for line in pins if line.partition("==")[0] in SHARED]
-        install = [uv, "pip", "install", "-q", "-p", str(interpreter), f"trl=={TRL}", *shared]
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", version, str(folder)], check=True)
+        install = [uv, "pip", "install", "-q", "-p", str(interpreter), f"trl=={TRL}", *pins()]
         subprocess.run(install, check=True)
+        made.touch()  # an earlier one may have been cut off in the middle
     return interpreter
+
+
+def pins() -> list[str]:
+    """`name==version` of what both sides share."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if line.partition("==")[0] in SHARED]

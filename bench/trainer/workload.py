@@ -28,13 +28,15 @@ def lengths(count: int, seed: int = 7) -> npt.NDArray[np.int64]:
     return np.clip(random.lognormal(math.log(MEDIAN), sigma, count), 8, LONGEST).astype(np.int64)
 
 
-def write(folder: Path, *, examples: int, vocabulary: int, shape: dict[str, int]) -> Path:
-    """`tokens.npy`, `roles.npy`, `offsets.npy` and `model/`."""
+def write(
+    folder: Path, *, examples: int, vocabulary: int, shape: dict[str, int], even: bool = False
+) -> Path:
+    """`tokens.npy`, `roles.npy`, `offsets.npy` and `model/`. even: all examples are MEAN long."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True)
-    sizes = lengths(examples)
+    sizes = np.full(examples, MEAN) if even else lengths(examples)
     random = np.random.default_rng(8)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     tokens = random.integers(3, vocabulary, offsets[-1]).astype(np.int32)
