@@ -10,7 +10,7 @@ import click
 from finetune_cli.cluster.connection import connect
 from finetune_cli.options import Place, cluster_flags, output_flag
 from finetune_cli.screen import Screen, as_list, show_objects
-from finetune_cli.wording import moment, number, short_age, time_left
+from finetune_cli.wording import loss_text, moment, short_age, time_left
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 HEADINGS = ("NAME", "STATE", "MODEL", "PROGRESS", "LOSS", "LEFT", "AGE", "FINE-TUNED MODEL")
@@ -65,7 +65,7 @@ def row(item: dict[str, Any], now: datetime) -> tuple[str, ...]:
         _state(item),
         str(item.get("spec", {}).get("model", "")),
         str(progress.get("percent") or ""),
-        number(loss) if isinstance(loss, int | float) else "",
+        loss_text(loss) if isinstance(loss, int | float) else "",
         "" if is_over else time_left(progress.get("eta"), now).removesuffix(" left"),
         short_age((now - created).total_seconds()) if created else "",
         str(status.get("fineTunedModel") or ""),

@@ -79,6 +79,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def loss_text(value: float) -> str:
+    """`1.2044`: always as wide, so that a live line does not jump."""
+    return f"{value:.4f}"
+
+
 def printable(text: str) -> str:
     """A stranger's text without anything that a terminal would obey; line ends stay."""
     return "".join(

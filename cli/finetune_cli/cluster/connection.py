@@ -27,6 +27,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class Cluster:
@@ -58,10 +59,12 @@ class Cluster:
         query: Query | None = None,
         body: Raw | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
         """The answer's JSON. body: sent as JSON under `content_type`."""
+        headers = {"Accept": accept, "Content-Type": content_type}
         with self._answer(
-            method, path, self._patience, query=query, body=body, content_type=content_type
+            method, path, self._patience, query=query, body=body, headers=headers
         ) as answer:
             data = answer.data
         try:
@@ -87,7 +90,7 @@ class Cluster:
         *,
         query: Query | None = None,
         body: Raw | None = None,
-        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         import urllib3
         from kubernetes.client.exceptions import ApiException
@@ -100,7 +103,7 @@ class Cluster:
                 method,
                 path,
                 query_params=pairs,
-                header_params={"Accept": "*/*", "Content-Type": content_type},
+                header_params=dict(headers or {"Accept": "*/*"}),
                 body=body,
                 auth_settings=["BearerToken"],
             )

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from finetune_api.finetune import EventEntry, FineTune, FineTuneStatus
 from finetune_api.names import Reason, State
-from finetune_cli.wording import number, time_left
+from finetune_cli.wording import loss_text, time_left
 
 BAR_MINIMUM, BAR_MAXIMUM = 8, 40  # characters
 
@@ -48,13 +48,13 @@ def standing(status: FineTuneStatus, now: datetime) -> Standing:
         return Standing(state, stage, None, (status.message or status.reason or "",))
     words = [f"step {progress.step:,}/{progress.steps:,}"]
     if progress.loss is not None:
-        words.append(f"loss {number(progress.loss)}")
+        words.append(f"loss {loss_text(progress.loss)}")
     if left := time_left(progress.eta, now):
         words.append(left)
     if progress.tokens_per_second:
         words.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.validation_loss is not None:
-        words.append(f"validation {number(progress.validation_loss)}")
+        words.append(f"validation {loss_text(progress.validation_loss)}")
     return Standing(state, stage, progress.step / progress.steps, tuple(words))
 
 
