@@ -81,6 +81,23 @@ def conform(schemas: str, path: Path) -> subprocess.CompletedProcess[str]:
             'operator.priorityClassName="p"',
             'imagePullSecrets=[{"name":"regcred"}]',
         ),
+        (
+            "metrics.podMonitor.enabled=true",
+            "metrics.serviceMonitor.enabled=true",
+            "metrics.trainingPodMonitor.enabled=true",
+            "metrics.alerts.enabled=true",
+            "metrics.dashboard.enabled=true",
+            "metrics.networkPolicy.enabled=true",
+            'metrics.networkPolicy.from=[{"podSelector":{"matchLabels":{"app":"prometheus"}}}]',
+            "kueue.enabled=true",
+        ),
+        (
+            "clusterWide=true",
+            "metrics.tokenReview=true",
+            "metrics.serviceMonitor.enabled=true",
+            "metrics.trainingPodMonitor.enabled=true",
+            "rbac.userRoles.aggregate=true",
+        ),
     ],
 )
 def test_every_object_is_valid_kubernetes(

@@ -116,5 +116,6 @@ data:
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
+metricsTokenReview: {{ .metrics.tokenReview }}
 {{- end }}
 {{- end }}

@@ -15,6 +15,20 @@ from finetune_api.outcome import ProgressReport
 REASONS = frozenset(
     value for key, value in vars(Reason).items() if key.isupper() and isinstance(value, str)
 )
+UNDERWAY = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.VALIDATING,
+        Reason.STARTING,
+        Reason.TRAINING,
+        Reason.RESTARTING,
+        Reason.SUCCEEDED,
+        Reason.DRY_RUN,
+        Reason.CANCELLED,
+        Reason.SUSPENDED,
+    }
+)
+FAILURES = REASONS - UNDERWAY  # what may stand beside the result `failed`
 OTHER = "Other"  # a reason that is not one of ours: labels are a closed set
 SUSPENDED_PHASE = "suspended"
 KEPT = frozenset({Reason.SUCCEEDED, Reason.SUSPENDED})  # ends that lose no work
