@@ -132,6 +132,8 @@ class TrainTask(Stored):
     accelerator: Literal["nvidia", "cpu"]
     zero_stage: int = 1
     offload: Offload = "none"
+    # Of the tokens that a micro-batch may hold: 1, 0.5, 0.25, ...; halved when memory ran out.
+    micro_batch_share: Annotated[float, Field(gt=0, le=1)] = 1
     master_host: str  # pod 0's DNS name
     master_port: int
     progress_port: int

@@ -147,7 +147,7 @@ def test_the_operators_rights_are_these_and_no_more(render: Render) -> None:
         "batch/jobs": reads | {"create", "delete"},
         "core/services": {"get", "list", "create"},
         "core/pods": {"list", "watch"},
-        "core/events": {"create"},
+        "core/events": {"list", "create"},
     }
 
 

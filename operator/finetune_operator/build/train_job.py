@@ -14,7 +14,9 @@ LOST_NODE_SECONDS = 30  # not Kubernetes' 300: a gang of GPUs waits meanwhile
 GRACE_SECONDS = 60  # for a checkpoint at SIGTERM
 
 
-def build_train_task(finetune: FineTune, resolved: Resolved, attempt: int) -> TrainTask:
+def build_train_task(
+    finetune: FineTune, resolved: Resolved, attempt: int, micro_batch_share: float = 1
+) -> TrainTask:
     """What every pod of the attempt is told. `resolved.hyperparameters` must be there."""
     spec, meta = finetune.spec, finetune.metadata
     assert resolved.hyperparameters is not None
@@ -39,6 +41,7 @@ def build_train_task(finetune: FineTune, resolved: Resolved, attempt: int) -> Tr
         accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
         zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
         offload=resolved.offload or "none",
+        micro_batch_share=micro_batch_share,
         master_host=f"{name}-0.{name}.{meta.namespace}.svc",
         master_port=names.PORT_RENDEZVOUS,
         progress_port=names.PORT_PROGRESS,
@@ -46,8 +49,16 @@ def build_train_task(finetune: FineTune, resolved: Resolved, attempt: int) -> Tr
 
 
 def build_train_job(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+    finetune: FineTune,
+    resolved: Resolved,
+    settings: Settings,
+    attempt: int,
+    micro_batch_share: float = 1,
 ) -> dict[str, Any]:
+    """`micro_batch_share`: of the tokens that a micro-batch may hold, smaller after memory ran out.
+
+    With a queue it starts suspended; what admits it owns `suspend` from then on.
+    """
     spec = finetune.spec
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
@@ -59,7 +70,7 @@ def build_train_job(
         "podReplacementPolicy": "Failed",
         "template": {
             "metadata": {"labels": labels(finetune, names.COMPONENT_TRAIN, attempt)},
-            "spec": _pod(finetune, resolved, settings, attempt),
+            "spec": _pod(finetune, resolved, settings, attempt, micro_batch_share),
         },
     }
     if spec.queue_name:
@@ -103,7 +114,7 @@ def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, A
 
 
 def _pod(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int, share: float
 ) -> dict[str, Any]:
     runtime = settings.runtime(resolved.runtime.name)
     container: dict[str, Any] = {
@@ -111,7 +122,7 @@ def _pod(
         "env": [
             {
                 "name": names.ENV_TASK,
-                "value": build_train_task(finetune, resolved, attempt).to_json(),
+                "value": build_train_task(finetune, resolved, attempt, share).to_json(),
             },
             *(
                 {"name": key, "value": value}

@@ -12,7 +12,7 @@ from finetune_api.finetune import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage
 from finetune_api.outcome import Prepared
 from finetune_operator.build.prepare_job import build_prepare_job
-from finetune_operator.core.attempts import decide_training, has_succeeded
+from finetune_operator.core.attempts import decide_training, end_open_attempt, has_succeeded
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Observed
@@ -47,9 +47,14 @@ def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
             "Created", f"Created fine-tune: {finetune.metadata.name}"
         )
     if finetune.spec.cancel:
+        end_open_attempt(seen, draft, Reason.CANCELLED, "cancelled by spec.cancel")
         return Plan(draft.cancel("cancelled by spec.cancel").finish(), _all_jobs(seen))
     overdue = find_overdue(finetune, now)
     if overdue is not None and not has_succeeded(seen):
+        waits_for = finetune.status.reason or ""
+        is_told = waits_for in names.PENDING_REASONS
+        reason = waits_for if is_told else Reason.DEADLINE_EXCEEDED
+        end_open_attempt(seen, draft, reason, overdue.message)
         return Plan(draft.fail(overdue).finish(), _all_jobs(seen))
     if seen.foreign:
         return _ended(draft, _foreign(seen))

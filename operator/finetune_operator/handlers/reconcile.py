@@ -63,7 +63,7 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
-        seen = await observe(self.client, key)
+        seen = await observe(self.client, key, kueue_version=self.settings.kueue_version)
         if seen is None:
             metrics.forget(key)
             return None
