@@ -58,7 +58,7 @@ def measure(
     """`finetune` holds the status before; `report` is the last that rank 0 gave, if any."""
     before = finetune.status
     ends = after.state in names.TERMINAL_STATES and before.state not in names.TERMINAL_STATES
-    spans = _spans(finetune, after, now, ends)
+    spans = _spans(before, after)
     gpus = finetune.spec.resources.nodes * finetune.spec.resources.gpus_per_node
     losses = [(known_reason(_cause(item, after)), _loss(item, after, report)) for item, _ in spans]
     return Figures(
@@ -123,24 +123,14 @@ def _restarts(before: FineTuneStatus, after: FineTuneStatus) -> tuple[str, ...]:
     return tuple(known_reason(causes.get(number - 1)) for number in new)
 
 
-def _spans(
-    finetune: FineTune, after: FineTuneStatus, now: datetime, ends: bool
-) -> list[tuple[Attempt, float]]:
+def _spans(before: FineTuneStatus, after: FineTuneStatus) -> list[tuple[Attempt, float]]:
     """Attempts that this write closes, with the seconds that their pods held their GPUs."""
-    before = finetune.status
     told = {item.number for item in before.attempts if item.ended_at is not None}
-    found = []
-    for item in after.attempts:
-        if item.number in told:
-            continue
-        if item.ended_at is not None:
-            span = _since(item.started_at, datetime.fromisoformat(item.ended_at)) or 0.0
-            found.append((item, span))
-        elif ends and before.state == State.RUNNING:
-            turned = next((c for c in before.conditions if c.type == "Running"), None)
-            span = (_since(turned.last_transition_time, now) or 0.0) if turned else 0.0
-            found.append((item, span))
-    return found
+    return [
+        (item, _since(item.started_at, datetime.fromisoformat(item.ended_at)) or 0.0)
+        for item in after.attempts
+        if item.ended_at is not None and item.number not in told
+    ]
 
 
 def _cause(attempt: Attempt, after: FineTuneStatus) -> str | None:
