@@ -15,6 +15,20 @@ from finetune_api.outcome import ProgressReport
 REASONS = frozenset(
     value for key, value in vars(Reason).items() if key.isupper() and isinstance(value, str)
 )
+UNDERWAY = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.VALIDATING,
+        Reason.STARTING,
+        Reason.TRAINING,
+        Reason.RESTARTING,
+        Reason.SUCCEEDED,
+        Reason.DRY_RUN,
+        Reason.CANCELLED,
+        Reason.SUSPENDED,
+    }
+)
+FAILURES = REASONS - UNDERWAY  # what may stand beside the result `failed`
 OTHER = "Other"  # a reason that is not one of ours: labels are a closed set
 SUSPENDED_PHASE = "suspended"
 KEPT = frozenset({Reason.SUCCEEDED, Reason.SUSPENDED})  # ends that lose no work
@@ -112,12 +126,11 @@ def _restarts(before: FineTuneStatus, after: FineTuneStatus) -> tuple[str, ...]:
 def _spans(before: FineTuneStatus, after: FineTuneStatus) -> list[tuple[Attempt, float]]:
     """Attempts that this write closes, with the seconds that their pods held their GPUs."""
     told = {item.number for item in before.attempts if item.ended_at is not None}
-    found = []
-    for item in after.attempts:
-        if item.number not in told and item.ended_at is not None:
-            span = _since(item.started_at, datetime.fromisoformat(item.ended_at)) or 0.0
-            found.append((item, span))
-    return found
+    return [
+        (item, _since(item.started_at, datetime.fromisoformat(item.ended_at)) or 0.0)
+        for item in after.attempts
+        if item.ended_at is not None and item.number not in told
+    ]
 
 
 def _cause(attempt: Attempt, after: FineTuneStatus) -> str | None:

@@ -12,9 +12,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from finetune_api.finetune import FineTune, FineTuneStatus
+from finetune_api.names import Reason, State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.deadlines import pending_since
-from finetune_operator.core.metrics import measure, phase
+from finetune_operator.core.metrics import FAILURES, measure, phase
 from finetune_operator.handlers.metrics_states import Known, States
 from finetune_operator.kube.metrics import REGISTRY
 from finetune_operator.kube.observe import Key
@@ -75,8 +76,15 @@ TOKENS = Counter(
 
 _states = States()
 REGISTRY.register(_states)
+# 0 from the start: a rate can't see the first increment of a series that was not there.
 for _result in ("done", "error"):
-    RECONCILES.labels(_result)  # 0 from the start: an alert's rate needs it
+    RECONCILES.labels(_result)
+for _reason in FAILURES:
+    JOBS.labels(State.FAILED, _reason)
+    RESTARTS.labels(_reason)
+for _reason in (Reason.SUCCEEDED, Reason.DRY_RUN):
+    JOBS.labels(State.SUCCEEDED, _reason)
+JOBS.labels(State.CANCELLED, Reason.CANCELLED)
 
 
 class Health(Collector):
