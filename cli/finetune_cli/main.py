@@ -20,6 +20,7 @@ COMMANDS = {
     "results": ("finetune_cli.results.command:command", "results.csv, as text or as a plot."),
     "report": ("finetune_cli.reports:command", "Fetch report.html."),
     "logs": ("finetune_cli.logs:command", "What the pods print."),
+    "run": ("finetune_cli.running.command:command", "Train on this machine, with no cluster."),
     "models": (
         "finetune_cli.models.command:command",
         "Fine-tuned models: list, get, pull.",
