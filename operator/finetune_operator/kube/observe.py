@@ -43,7 +43,8 @@ async def observe(
             return None
         raise
     finetune = FineTune.parse(raw)
-    has_ended = finetune.status.state in names.TERMINAL_STATES
+    # A failed one may have left pods that still work.
+    has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
     is_kept = finetune.spec.ttl_seconds_after_finished is None
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)
