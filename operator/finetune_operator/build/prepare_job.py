@@ -7,7 +7,7 @@ from finetune_api.finetune import FineTune, Resolved
 from finetune_api.tasks import PrepareTask, RequestedHyperparameters, RunRef, Workers
 from finetune_operator.build.identity import child_metadata, child_name, labels
 from finetune_operator.build.method import build_classification, build_method
-from finetune_operator.build.pods import pod_spec, scheduling
+from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 RETRIES = 3  # of a crash or a store that does not answer; a user's error is never retried
@@ -51,6 +51,7 @@ def build_prepare_task(finetune: FineTune, resolved: Resolved, settings: Setting
 
 def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:
     task = build_prepare_task(finetune, resolved, settings)
+    source = credentials(finetune, resolved.secret_name)
     amounts = settings.prepare_resources.to_dict()
     container = {
         "image": resolved.runtime.prepare_image,
@@ -76,8 +77,8 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             "template": {
                 "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
                 "spec": {
-                    **pod_spec(finetune, settings, resolved.secret_name, container, []),
-                    **scheduling(finetune.spec.scheduling),
+                    **pod_spec(settings, source, container, []),
+                    **scheduling(finetune),
                 },
             },
         },

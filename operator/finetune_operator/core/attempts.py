@@ -1,6 +1,5 @@
 """The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
 
-
 from finetune_api.finetune import ErrorInfo, Progress, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport, Trained

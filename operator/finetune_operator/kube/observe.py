@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """Which FineTune."""
+    """Which FineTune, or which Model."""
 
     namespace: str
     name: str
+    kind: str = "FineTune"
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
