@@ -359,6 +359,7 @@ class Metadata(Stored):
     resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
+    finalizers: list[str] = Field(default_factory=list)
 
 
 class FineTune(Stored):

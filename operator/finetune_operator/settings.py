@@ -46,6 +46,8 @@ class Settings(Wire):
     # Empty: they are not read, which needs no rights; spec.queueName works all the same.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
     metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
+    # Whether Models are watched, so that deletionPolicy Delete works: needs further rights.
+    deletes_models: bool = False
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
     progress_seconds: float = 10
     poll_seconds: float = 5
