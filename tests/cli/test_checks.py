@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api import names
 from finetune_cli.doctor import cluster_checks as checks
-from finetune_cli.logs import INDEX, choose
+from finetune_cli.logs import INDEX, Wanted, choose
 
 Raw = dict[str, Any]
 
@@ -22,8 +22,8 @@ def a_node(amount: str | None, **spec: Any) -> Raw:
     ("nodes", "level", "words"),
     [
         (None, "unknown", "may not list nodes"),
-        ([], "warning", "none on the 0 nodes"),
-        ([a_node(None), a_node("0")], "warning", "none on the 2 nodes"),
+        ([], "warning", "(0 nodes)"),
+        ([a_node(None), a_node("0")], "warning", "(2 nodes)"),
         (
             [a_node("8"), a_node("8"), a_node("4", unschedulable=True)],
             "ok",
@@ -122,5 +122,5 @@ PODS = [
 def test_the_newest_pod_that_is_meant_is_chosen(
     pods: list[Raw], chosen: Raw, wanted: str | None
 ) -> None:
-    found = choose(pods, **{"node": 0, "attempt": None, "prepare": False, **chosen})
+    found = choose(pods, Wanted(**chosen))
     assert (found and found["metadata"]["name"]) == wanted
