@@ -98,6 +98,21 @@ def test_a_defect_says_so_and_hides_its_traceback(
     assert explain(FileNotFoundError(2, "No such file", "x.csv")).message == "x.csv: No such file"
 
 
+def test_a_refusal_of_s3_names_the_environment_of_this_machine(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, aws: pytest.MonkeyPatch
+) -> None:
+    """The storage room speaks to pods, which have a Secret."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (home / "a.jsonl").write_text("{}\n")
+    (home / "dead").write_text(DEAD)
+    ran = run("--kubeconfig", "dead", "create", "-t", "a.jsonl", "--upload-to", "s3://acme/data")
+    assert ran.returncode == 1
+    assert "no S3 credentials for s3://acme/data" in ran.stderr
+    assert "into the environment, or set AWS_PROFILE" in ran.stderr
+    assert "Secret" not in ran.stderr
+
+
 def test_the_plugin_of_kubectl_calls_itself_so(home: Path) -> None:
     program = (
         "import sys; sys.argv[0] = '/usr/bin/kubectl-finetune'\n"

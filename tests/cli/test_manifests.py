@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.finetune import FineTuneSpec
 from finetune_cli.complaints import CommandError
 from finetune_cli.create import manifest
 from finetune_cli.create.checking import check
@@ -91,6 +92,23 @@ json_values = st.recursive(
 @given(json_values)
 def test_yaml_reads_back_as_the_same_value(value: Any) -> None:
     assert yaml.safe_load(to_yaml(value)) == value
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*FineTuneSpec.model_json_schema()["properties"], "x"]),
+        json_values,
+        max_size=4,
+    )
+)
+def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
+    """What a stranger may have written is right, or is refused in one line."""
+    try:
+        made = manifest.clean({**GOOD, "spec": spec}, "f.yaml")
+        check(manifest.with_values(made, [("hyperparameters.seed", 7)])["spec"])
+    except CommandError as error:
+        assert "\n" not in error.message
+        assert error.message.isprintable()
 
 
 @pytest.mark.parametrize(
