@@ -38,8 +38,6 @@ def explain(error: Exception) -> Complaint:
         return Complaint(error.message, error.hint, error.code)
     if isinstance(error, FailureError):
         return Complaint(_for_this_machine(error.failure.message), error.failure.hint or "", 1)
-    if isinstance(error, BrokenPipeError):
-        return Complaint("", "", 1)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Complaint(f"{where}{error.strerror or error}", "", 1)
@@ -64,10 +62,6 @@ def complain(error: Exception) -> int:
 
         traceback.print_exception(error)
     complaint = explain(error)
-    if isinstance(error, BrokenPipeError):
-        # whoever read our output has gone; Python must not complain about it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return complaint.code
     click.secho(f"error: {complaint.message}", fg="red", err=True)
     if complaint.hint:
         click.echo(f"hint: {complaint.hint}", err=True)

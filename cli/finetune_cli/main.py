@@ -59,9 +59,12 @@ def main() -> None:
         code = finetune.main(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(err=True)
-        code = EXIT_INTERRUPTED
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt | EOFError):
+            code = EXIT_INTERRUPTED
+        else:
+            click.echo("Nothing was done.", err=True)
+            code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code

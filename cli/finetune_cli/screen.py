@@ -70,7 +70,7 @@ class Screen:
             self.console.print(table)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns as kubectl aligns them; a terminal that is too narrow cuts the cells."""
+        """Columns as kubectl aligns them; long lines stay whole, for copying."""
         widths = [
             max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))
         ]
@@ -78,16 +78,7 @@ class Screen:
             line = "   ".join(
                 f"{printable(cell):<{width}}" for cell, width in zip(row, widths, strict=True)
             )
-            self.line(line.rstrip())
-
-    def line(self, text: str) -> None:
-        """One line, cut at a terminal's edge and whole in a pipe."""
-        if self.is_pretty:
-            from rich.text import Text
-
-            self.console.print(Text(text, overflow="ellipsis", no_wrap=True))
-        else:
-            click.echo(text)
+            click.echo(line.rstrip())
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[Progress]:
@@ -121,6 +112,12 @@ def to_yaml(value: Any) -> str:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+    def text(dumper: Dumper, value: str) -> Any:
+        # in single quotes these would be read back as blanks
+        style = '"' if any(char in "\x85\u2028\u2029" for char in value) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -16,7 +16,7 @@ from finetune_cli.create.checking import check
 from finetune_cli.create.flags import field_flags, field_values, join_betas
 from finetune_cli.create.uploads import Upload, is_local
 from finetune_cli.options import Place, cluster_flags, output_flag
-from finetune_cli.programs import EXIT_USAGE, program
+from finetune_cli.programs import EXIT_INTERRUPTED, EXIT_USAGE, program
 from finetune_cli.screen import Screen, file_line, show_objects, to_yaml
 
 if TYPE_CHECKING:
@@ -122,7 +122,12 @@ def command(
     if dry_run:
         _show_dry_run(screen, ready, tried, sending, output)
         return
-    _send(sending, screen)
+    try:
+        _send(sending, screen)
+    except KeyboardInterrupt as interrupt:
+        raise CommandError(
+            "interrupted: no fine-tune was made", code=EXIT_INTERRUPTED
+        ) from interrupt
     made = cluster.finetunes.create(ready)
     made_name = made["metadata"]["name"]
     if output:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from finetune_api.names import GROUP, VERSION
 from finetune_cli.cluster.errors import ApiError
 from finetune_cli.doctor.findings import Finding
+from finetune_data.findings import counted
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
@@ -167,11 +168,11 @@ def gpus(nodes: Sequence[Raw] | None) -> Finding:
         return Finding(
             "warning",
             "GPUs",
-            f"none on the {len(nodes)} nodes of this cluster",
+            f"none on this cluster ({counted(len(nodes), 'node')})",
             "train on CPU (--gpus-per-node 0), or have the GPUs' device plugin installed",
         )
     words = [
-        f"{sum(found)} {name} on {len(found)} node{'s'[: len(found) > 1]}"
+        f"{sum(found)} {name} on {counted(len(found), 'node')}"
         for name, found in sorted(offers.items())
     ]
     return Finding("ok", "GPUs", ", ".join(words))
