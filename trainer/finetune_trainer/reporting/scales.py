@@ -48,6 +48,8 @@ def size(count: int) -> str:
         if value < 1000 or unit == "GB":
             break
         value /= 1000
+    if count == 1:
+        return "1 byte"
     return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
 
 
