@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.reporting.card import card
+from finetune_trainer.reporting.card import card, read_license
 from finetune_trainer.reporting.confusion import Confusion
 from finetune_trainer.reporting.data import ReportData, Sample
 from finetune_trainer.reporting.markdown import block, code, plain, scalar
@@ -76,10 +76,10 @@ def test_without_validation_no_metric_is_claimed() -> None:
 def test_it_says_the_same_as_the_report() -> None:
     text = card(full())
     for known in (
-        "# ada:ft-your-org:custom-model-name-2026-02-15-04-21-04".replace(":", r"\:"),
+        "# ada:ft-your-org:custom-model-name-2026-02-15-04-21-04",
         "| Validation loss | 0.94 (whole file) |",
         "| 4 | 1,000 | 0.7 | 0.94 | 80.0 % |",
-        "| ` yes` |".replace("` yes`", "`yes`"),
+        "| `yes` | 100 | 80.0 % | 88.9 % |",
         "`s3://acme/train.jsonl`",
         "1" * 64,
         "2 rows are copies.",
@@ -144,6 +144,28 @@ def test_a_block_ends_only_at_its_end(text: str) -> None:
     first, *inside, last = block(text).split("\n")
     assert first == f"{last}text"
     assert not [line for line in inside if line.startswith(last)]
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [a]\n---\n# Model", "apache-2.0"),
+        ("---\r\nlanguage: en\r\nlicense: 'mit'\r\n---\r\n", "mit"),
+        ("---\ntags: [a]\n---\nlicense: mit\n", None),
+        ("---\nlicense:\n- mit\n---\n", None),
+        ("---\nlicense: [x](http://evil.example)\n---\n", None),
+        ("license: mit\n", None),
+        ("", None),
+    ],
+)
+def test_the_license_of_a_base_model_is_what_its_card_names(text: str, known: str | None) -> None:
+    assert read_license(text) == known
+
+
+def test_bare_addresses_are_no_links() -> None:
+    assert plain("http://a.example www.b.example ada:ft-x") == (
+        r"http\://a.example www\.b.example ada:ft-x"
+    )
 
 
 def test_one_step_has_a_card() -> None:
