@@ -274,10 +274,14 @@ class Attempt(Stored):
     ended_at: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=128)
     message: str | None = Field(None, max_length=1024)
+    hint: str | None = Field(None, max_length=1024)
     counted: bool | None = None
     rank: int | None = None
+    node: str | None = Field(None, max_length=253)
     exit_code: int | None = None
+    log: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)
     resumed_from_step: int | None = None
+    micro_batch_share: float | None = None  # left out: 1, all that a micro-batch may hold
 
 
 class ErrorInfo(Stored):
@@ -288,6 +292,7 @@ class ErrorInfo(Stored):
     param: str | None = Field(None, max_length=256)
     hint: str | None = Field(None, max_length=1024)
     rank: int | None = None
+    node: str | None = Field(None, max_length=253)
     exit_code: int | None = None
     lines: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)
     log: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)

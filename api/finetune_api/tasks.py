@@ -134,6 +134,8 @@ class TrainTask(Stored):
     offload: Offload = "none"
     packing: bool = True  # examples behind each other in a row, where the model allows it
     checkpoint_seconds: float = 600  # between two checkpoints within an epoch
+    # Of the tokens that a micro-batch may hold: 1, 0.5, 0.25, ...; halved when memory ran out.
+    micro_batch_share: Annotated[float, Field(gt=0, le=1)] = 1
     master_host: str  # pod 0's DNS name
     master_port: int
     progress_port: int

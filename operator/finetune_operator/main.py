@@ -12,15 +12,19 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.handlers.reconcile import Reconciler
 from finetune_operator.handlers.triggers import (
+    WATCHED,
     build_kopf_settings,
     build_registry,
     dead_watches,
     sweep,
 )
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.metrics import REGISTRY
+from finetune_operator.kube.metrics_access import MetricsAccess
 from finetune_operator.kube.observe import Key
 from finetune_operator.settings import Settings
 
@@ -80,11 +84,12 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
     queue: WorkQueue[Key] = WorkQueue()
     ready = asyncio.Event()
+    metrics.HEALTH.follow(queue.__len__, dead_watches, WATCHED)
     async with Client() as client:
         reconciler = Reconciler(client, settings, queue)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready)),
-            await _serve_http(metrics_port, _metrics()),
+            await _serve_http(metrics_port, _metrics(client, settings)),
         ]
         work = asyncio.create_task(reconciler.run(), name="reconciler")
         lookout = asyncio.create_task(sweep(client, queue, settings.namespace), name="sweep")
@@ -126,12 +131,20 @@ def _probes(reconciler: Reconciler, ready: asyncio.Event) -> web.Application:
     return app
 
 
-def _metrics() -> web.Application:
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+def _metrics(client: Client, settings: Settings) -> web.Application:
+    access = MetricsAccess(client)
+
+    async def show(request: web.Request) -> web.Response:
+        if settings.metrics_token_review:
+            status = await access.check(request.headers.get("Authorization", ""))
+            if status != 200:
+                return web.Response(status=status)
+        return web.Response(
+            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
     app = web.Application()
-    app.add_routes([web.get("/metrics", metrics)])
+    app.add_routes([web.get("/metrics", show)])
     return app
 
 

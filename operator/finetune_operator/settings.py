@@ -59,6 +59,10 @@ class Settings(Wire):
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
+    # Version of kueue.x-k8s.io, such as v1beta1, whose Workloads say why a queue does not admit.
+    # Empty: they are not read, which needs no rights; spec.queueName works all the same.
+    kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
+    metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
     progress_seconds: float = 10
     poll_seconds: float = 5

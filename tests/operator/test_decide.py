@@ -174,7 +174,7 @@ def test_a_lost_pod_is_not_counted() -> None:
     }
     world.settle()
     assert world.status.state == "pending"
-    assert world.status.attempts[0].reason == "PodLost"
+    assert world.status.attempts[0].reason == "PodLost"  # a condition without a reason
     assert world.status.attempts[0].counted is False
 
 
@@ -287,7 +287,7 @@ def test_an_unschedulable_pod_is_explained() -> None:
     world.settle()
     assert (world.status.state, world.status.reason) == ("pending", "Unschedulable")
     assert world.status.message == (
-        "1 of 2 pods can't be scheduled: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+        "1 of 2 pods can't be scheduled: 0/3 nodes have nvidia.com/gpu free"
     )
 
 

@@ -1,7 +1,6 @@
 """A rank's process, started many times in little time: a server that has imported all forks it.
 
-`run_until(task, folder, is_enough)` starts `finetune_trainer.worker` as torchrun would and kills it
-with SIGKILL as soon as `is_enough(step)`; the process, its S3 and its end are real.
+The process is `finetune_trainer.worker` as the launcher starts it; its S3 and its end are real.
 """
 
 import multiprocessing

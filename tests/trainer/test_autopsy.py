@@ -4,7 +4,7 @@ from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
 from finetune_trainer.autopsy import ECHO, Death, Scene, explain_death, find_cause
 
-SCENE = Scene(first_rank=4, log=["step 3"], was_out_of_memory=False, has_killed=False)
+SCENE = Scene(first_rank=4, logs={1: ["step 3"]}, was_out_of_memory=False, has_killed=False)
 MEMORY = Failure(code=Reason.OUT_OF_MEMORY, message="rank 5 ran out of GPU memory", rank=5)
 LOST = Failure(code=Reason.RANK_CRASHED, message="rank 4 lost", rank=4, exit_code=1, hint=ECHO)
 STOPPED = Failure(code=Reason.POD_LOST, message="stopped", rank=4, exit_code=EXIT_PREEMPTED)
@@ -47,7 +47,7 @@ def test_workers_that_the_launcher_killed_are_no_cause() -> None:
     assert find_cause([Death(1, 1), Death(0, -9)], {1: MEMORY}, scene) == MEMORY
 
 
-def test_workers_that_torchrun_asked_to_end_are_no_cause() -> None:
+def test_workers_that_were_asked_to_end_are_no_cause() -> None:
     found = find_cause([Death(1, -9), Death(0, 143)], {0: STOPPED}, SCENE)
     assert found is not None
     assert found.message == "rank 5 was killed by signal 9 (SIGKILL)"

@@ -1,6 +1,5 @@
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,48 +10,53 @@ from finetune_api.names import EXIT_CRASH, Reason
 from finetune_api.outcome import Failure, Outcome, Trained
 from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
-from finetune_trainer import launch, torchrun
+from finetune_trainer import launch, workers
 from finetune_trainer.autopsy import ECHO, Death
+from finetune_trainer.container import available_cpus
 from finetune_trainer.failures import Preempted, explain
 from finetune_trainer.launch import wait_for_name
-from finetune_trainer.torchrun import Torchrun, available_cpus, command, environment
 from finetune_trainer.work import WorkFolder
+from finetune_trainer.workers import Worker, Workers, environment
 from tests.trainer import support
 
 
 @pytest.fixture(autouse=True)
 def few_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchrun, "LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 0.2)
 
 
 class NotAsked:
     is_asked = False
 
 
-def run(script: str) -> Torchrun:
-    child = Torchrun([sys.executable, "-c", script], dict(os.environ))
+def watch(*scripts: str) -> Workers:
+    """A pod whose ranks run these programs, until all have ended."""
+    ranks = Workers(
+        [
+            Worker([sys.executable, "-c", script], dict(os.environ), rank)
+            for rank, script in enumerate(scripts)
+        ]
+    )
     end = time.monotonic() + 20
-    while child.poll(lambda: []) is None and time.monotonic() < end:
+    while not ranks.has_ended() and time.monotonic() < end:
         time.sleep(0.02)
-    return child
+    ranks.close()
+    return ranks
 
 
 def test_the_ranks_are_what_the_operator_says() -> None:
     task = support.train_task("u", nodes=3, processes_per_node=8, master_host="ft-0.ft.team.svc")
-    found = command(task, 2, Path("/tmp/work"))
-    assert found[1:] == [
-        "-m",
-        "torch.distributed.run",
-        "--nnodes=3",
-        "--node-rank=2",
-        "--nproc-per-node=8",
-        "--master-addr=ft-0.ft.team.svc",
-        f"--master-port={task.master_port}",
-        "--max-restarts=0",
-        "--module",
-        "finetune_trainer.worker",
-        "/tmp/work",
-    ]
+    found = environment(task, 2, 5, {"RANK": "7", "HOME": "/home/nobody"})
+    wanted = {
+        "RANK": "21",
+        "LOCAL_RANK": "5",
+        "WORLD_SIZE": "24",
+        "LOCAL_WORLD_SIZE": "8",
+        "MASTER_ADDR": "ft-0.ft.team.svc",
+        "MASTER_PORT": str(task.master_port),
+        "HOME": "/home/nobody",
+    }
+    assert wanted.items() <= found.items()
 
 
 def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:
@@ -62,54 +66,67 @@ def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:
     assert available_cpus(tmp_path) == len(os.sched_getaffinity(0))
     assert available_cpus(tmp_path / "no such cgroup") == len(os.sched_getaffinity(0))
     many = support.train_task("u", processes_per_node=1000)
-    assert environment(many, {})["OMP_NUM_THREADS"] == "1"
-    assert environment(many, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
-    assert environment(many, {})["DS_ACCELERATOR"] == "cpu"
+    assert environment(many, 0, 0, {})["OMP_NUM_THREADS"] == "1"
+    assert environment(many, 0, 0, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+    assert environment(many, 0, 0, {})["DS_ACCELERATOR"] == "cpu"
 
 
-def test_a_death_is_read_from_torchrun_s_output_and_the_rest_is_ended_at_once() -> None:
-    begin = time.monotonic()
-    child = run(
-        "import time\n"
-        "print('step 3', flush=True)\n"
-        "print('E1121 api.py:1002] failed (exitcode: -9) local_rank: 1 (pid: 7) of binary: py')\n"
-        "import sys; sys.stdout.flush(); time.sleep(60)"
+STUCK = "import time; print('waiting', flush=True); time.sleep(60)"
+
+
+def test_ranks_that_end_well_are_no_death() -> None:
+    ranks = watch("print('one')", "print('two')")
+    assert (ranks.deaths, ranks.has_killed) == ([], False)
+
+
+def test_the_first_death_ends_the_others_and_its_last_lines_are_kept() -> None:
+    ranks = watch(
+        STUCK,
+        "import os, signal; print('step 3', flush=True); os.kill(os.getpid(), signal.SIGSEGV)",
     )
-    assert child.deaths == [Death(local_rank=1, exit_code=-9)]
-    assert child.log == ["step 3"]
-    assert time.monotonic() - begin < 10
+    assert ranks.deaths == [Death(1, -11), Death(0, -9)]
+    assert ranks.has_killed
+    assert ranks.logs == {0: ["waiting"], 1: ["step 3"]}
 
 
-def test_workers_that_would_not_end_are_killed_before_torchrun_tells_who_died() -> None:
-    """torchrun waits 30 s for them; their death makes it go on."""
-    stuck = subprocess.Popen(["sleep", "60"])
-    child = Torchrun(
-        [
-            *(sys.executable, "-c"),
-            "import os, sys, time\n"
-            "print('W1121 api.py:1029] Sending process 5 closing signal SIGTERM', flush=True)\n"
-            f"while os.path.exists('/proc/{stuck.pid}/fd/0'): time.sleep(0.05)\n"
-            "print('failed (exitcode: 1) local_rank: 3 (pid: 7) of binary: py', flush=True)\n"
-            "sys.exit(1)",
-        ],
-        dict(os.environ),
+def test_the_others_have_a_moment_to_say_what_they_saw() -> None:
+    ranks = watch(
+        "import time, sys; time.sleep(0.1); sys.exit(3)",
+        "import sys; print('gone', file=sys.stderr); sys.exit(7)",
     )
-    begin = time.monotonic()
-    while child.poll(lambda: [stuck.pid]) is None and time.monotonic() - begin < 20:
-        stuck.poll()
+    assert ranks.deaths == [Death(1, 7), Death(0, 3)]
+    assert not ranks.has_killed
+    assert ranks.logs[1] == ["gone"]
+
+
+def test_what_a_rank_has_started_ends_with_it() -> None:
+    script = (
+        "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); "
+        "print(child.pid, flush=True); sys.exit(1)"
+    )
+    ranks = watch(script)
+    stat = Path(f"/proc/{ranks.logs[0][0]}/stat")
+    end = time.monotonic() + 5
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < end:
         time.sleep(0.02)
-    assert stuck.poll() == -9
-    assert child.has_killed
-    assert child.deaths == [Death(local_rank=3, exit_code=1)]
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
-def test_all_deaths_are_read_from_torchrun_s_last_words() -> None:
-    child = run(
-        "print('''failed (exitcode: 1) local_rank: 0 (pid: 7) of binary: py\n"
-        "[1]:\n  rank      : 9 (local_rank: 1)\n  exitcode  : -11 (pid: 8)\n"
-        "[0]:\n  rank      : 8 (local_rank: 0)\n  exitcode  : 1 (pid: 7)\n''')"
+def test_a_rank_that_is_asked_to_stop_can_end_well() -> None:
+    script = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
+        "print('listening', flush=True); time.sleep(60)"
     )
-    assert child.deaths == [Death(0, 1), Death(1, -11)]
+    worker = Worker([sys.executable, "-c", script], dict(os.environ), 0)
+    ranks = Workers([worker])
+    while not worker.lines:
+        assert not ranks.has_ended()
+        time.sleep(0.02)
+    ranks.ask_to_stop()
+    while not ranks.has_ended():
+        time.sleep(0.02)
+    ranks.close()
+    assert ranks.deaths == []
 
 
 def test_what_went_wrong_in_a_worker_has_a_code() -> None:

@@ -1,4 +1,4 @@
-"""The pods' entry as it is run: two processes for two nodes, real torchrun, DeepSpeed and S3."""
+"""The pods' entry as it is run: two processes for two nodes, real ranks, DeepSpeed and S3."""
 
 import contextlib
 import json

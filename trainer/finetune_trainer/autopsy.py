@@ -23,7 +23,7 @@ class Scene:
     """What the launcher found around its workers' ends."""
 
     first_rank: int  # of this pod
-    log: list[str]
+    logs: Mapping[int, list[str]]  # the last lines of each worker, by local rank
     was_out_of_memory: bool  # the kernel killed a process of this pod for memory
     has_killed: bool  # the launcher itself killed workers that would not end
 
@@ -34,7 +34,7 @@ def find_cause(
     """`deaths`: the first one first; `said`: by local rank, what workers left. None: neither.
 
     The first death counts, unless it is the echo of another: a lost connection, or SIGTERM. Those
-    that torchrun or the launcher has ended say nothing.
+    that the launcher has ended say nothing.
     """
     candidates = []
     for place, death in enumerate(deaths):
@@ -68,14 +68,14 @@ def explain_death(death: Death, scene: Scene) -> Failure:
             hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
             rank=rank,
             exit_code=code,
-            log=scene.log,
+            log=scene.logs.get(death.local_rank, []),
         )
     return Failure(
         code=Reason.RANK_CRASHED,
         message=f"rank {rank} {_how(death.exit_code)}",
         rank=rank,
         exit_code=code,
-        log=scene.log,
+        log=scene.logs.get(death.local_rank, []),
     )
 
 

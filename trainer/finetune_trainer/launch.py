@@ -25,8 +25,9 @@ from finetune_api.tasks import TrainTask
 from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
 from finetune_data.termination import finish
-from finetune_trainer import torchrun
+from finetune_trainer import workers
 from finetune_trainer.autopsy import ECHO, Scene, find_cause
+from finetune_trainer.container import memory_kills
 from finetune_trainer.failures import explain
 from finetune_trainer.fetch import Fetch
 from finetune_trainer.publish import find_published
@@ -100,44 +101,39 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
 def _watch(
     task: TrainTask, node_rank: int, work: WorkFolder, fetch: Fetch, stop: _Stop
 ) -> Outcome | None:
-    memory_kills = torchrun.memory_kills()
-    child = torchrun.Torchrun(
-        torchrun.command(task, node_rank, work.root), torchrun.environment(task, dict(os.environ))
-    )
+    kills_before = memory_kills()
+    ranks = workers.start(task, node_rank, work.root)
     was_told = False
-    code = None
     try:
-        for _ in torchrun.ticks(POLL_SECONDS):
-            if (code := child.poll(work.worker_ids)) is not None:
-                break
+        while not ranks.has_ended():
             if fetch.error is not None:
                 raise fetch.error
             if stop.is_asked and not was_told:
                 was_told = True
-                if not _pass_on(work):
-                    break
+                if not work.are_listening(task.processes_per_node):
+                    break  # nothing is lost yet
+                ranks.ask_to_stop()
+            time.sleep(POLL_SECONDS)
     finally:
-        child.kill()
+        ranks.close()
     outcomes = work.read_outcomes()
-    if code == 0:
+    said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
+    if stop.is_asked and not ranks.deaths and not outcomes:
+        message = "the pod was asked to stop (SIGTERM) before the training could start"
+        return _failed(Failure(code=Reason.POD_LOST, message=message, exit_code=EXIT_PREEMPTED))
+    if not ranks.deaths:
         return next(iter(outcomes.values()), None)
     scene = Scene(
         first_rank=node_rank * task.processes_per_node,
-        log=child.log,
-        was_out_of_memory=torchrun.memory_kills() > memory_kills,
-        has_killed=child.has_killed,
+        logs=ranks.logs,
+        was_out_of_memory=memory_kills() > kills_before,
+        has_killed=ranks.has_killed,
     )
-    said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
-    cause = find_cause(child.deaths, said, scene)
-    if cause is not None:
-        if cause.hint == ECHO and task.nodes > 1:
-            _give_way(stop)
-        return _failed(cause)
-    if stop.is_asked:
-        message = "the pod was asked to stop (SIGTERM) before the training could start"
-        return _failed(Failure(code=Reason.POD_LOST, message=message, exit_code=EXIT_PREEMPTED))
-    message = f"torchrun ended with exit code {code} and did not say why"
-    return _failed(Failure(code=Reason.RANK_CRASHED, message=message, log=child.log))
+    cause = find_cause(ranks.deaths, said, scene)
+    assert cause is not None
+    if cause.hint == ECHO and task.nodes > 1:
+        _give_way(stop)
+    return _failed(cause)
 
 
 def _give_way(stop: _Stop) -> None:
@@ -145,17 +141,6 @@ def _give_way(stop: _Stop) -> None:
     until = time.monotonic() + ECHO_SECONDS
     while time.monotonic() < until and not stop.is_asked:
         time.sleep(POLL_SECONDS)
-
-
-def _pass_on(work: WorkFolder) -> bool:
-    """SIGTERM for the workers alone: torchrun would answer it by killing them within 30 s."""
-    workers = work.worker_ids()
-    for worker in workers:
-        try:
-            os.kill(worker, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-    return bool(workers)
 
 
 def wait_for_name(host: str, stop: _Stop, seconds: float = RESOLVE_SECONDS) -> None:

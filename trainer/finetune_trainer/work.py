@@ -42,8 +42,8 @@ class WorkFolder:
     def outcome(self, local_rank: int) -> Path:
         return self.root / f"outcome-{local_rank}.json"
 
-    def worker(self, local_rank: int) -> Path:
-        """Holds the worker's process id: torchrun does not tell."""
+    def listening(self, local_rank: int) -> Path:
+        """Holds the process id of a worker that answers SIGTERM."""
         return self.root / f"worker-{local_rank}.pid"
 
     # --- the launcher's downloads, as the workers see them ---------------------------------------
@@ -87,8 +87,9 @@ class WorkFolder:
         }
         return {rank: outcome for rank, outcome in sorted(found.items()) if outcome is not None}
 
-    def worker_ids(self) -> list[int]:
-        return [int(path.read_text()) for path in self.root.glob("worker-*.pid")]
+    def are_listening(self, workers: int) -> bool:
+        """Whether all of so many workers answer SIGTERM."""
+        return all(self.listening(rank).exists() for rank in range(workers))
 
 
 def replace(path: Path, text: str) -> None:

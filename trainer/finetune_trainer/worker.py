@@ -1,4 +1,4 @@
-"""One rank, started by torchrun: `python -m finetune_trainer.worker <work folder>`."""
+"""One rank: `python -m finetune_trainer.worker <work folder>`."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def main(folder: Path) -> int:
     progress = Progress(task.attempt, starting_detail=work.fetch_detail)
     stop = Stop(is_training=lambda: progress.is_ready)
     stop.listen()
-    replace(work.worker(place.local_rank), str(os.getpid()))
+    replace(work.listening(place.local_rank), str(os.getpid()))
     try:
         if place.local_rank == 0:
             serve(progress, task.progress_port)

@@ -5,21 +5,26 @@ from datetime import datetime
 from finetune_api.finetune import Attempt, ErrorInfo, Progress, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport, Trained
+from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.train_job import build_train_job
 from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.draft import Draft
+from finetune_operator.core.memory import next_share
+from finetune_operator.core.memory import recorded as recorded_share
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, say_epochs, to_progress
+from finetune_operator.core.queue import find_withdrawal, say_position
 from finetune_operator.core.retry import may_retry
 from finetune_operator.core.verdict import Verdict, judge, may_say_more
 from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
+LOGS_KEPT = 8
 LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
@@ -39,7 +44,8 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     if job is None or job.is_going:
         return _deleted(draft, current)
     _close_former(seen, draft, current)
-    draft.attempt(current)
+    if recorded is None:
+        draft.attempt(current, micro_batch_share=_told_share(job))
     actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
@@ -50,15 +56,31 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         # The Job goes once the status says why: a requeue at once does that.
         _end_attempt(seen, draft, job, Reason.SUSPENDED, None)
         return Plan(draft.suspend().finish(), actions, 0)
-    if may_say_more(job, draft.now):
+    was_running = seen.finetune.status.state == State.RUNNING
+    withdrawal = find_withdrawal(job, seen.finetune.spec.queue_name, was_running=was_running)
+    if withdrawal is None and may_say_more(job, draft.now):
         return Plan(draft.finish(), actions, LISTEN_SECONDS)
-    verdict = judge(job) or find_stall(seen.finetune, seen.progress)
+    verdict = judge(job)
+    if verdict is None or not verdict.is_users:
+        verdict = withdrawal or verdict or find_stall(seen.finetune, seen.progress)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)
     _watch(seen, draft, job, settings)
     is_running = draft.status.state == State.RUNNING
     wait = settings.poll_seconds if is_running else PENDING_SECONDS
     return Plan(draft.finish(), actions, wait)
+
+
+def end_open_attempt(seen: Observed, draft: Draft, reason: str, message: str) -> None:
+    """A deadline or a person ends it: the record says so, and what it cost."""
+    still_open = [item for item in draft.status.attempts if item.ended_at is None]
+    for item in still_open:
+        if item.number in seen.attempts:
+            _end_attempt(seen, draft, seen.attempts[item.number], reason, None)
+        draft.attempt(item.number, ended_at=stamp(draft.now), reason=reason, message=message[:1024])
+    if draft.status.attempts:
+        last = max(item.number for item in draft.status.attempts)
+        draft.set(gpu_seconds=_gpu_seconds(seen, draft, last))
 
 
 def has_succeeded(seen: Observed) -> bool:
@@ -74,15 +96,16 @@ def _current_attempt(seen: Observed, draft: Draft) -> int:
 def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: str = "") -> Plan:
     finetune, resolved = seen.finetune, _resolved(draft)
     queue = finetune.spec.queue_name
-    draft.attempt(number)
-    if queue:
+    share = next_share(draft.status.attempts, number)
+    draft.attempt(number, micro_batch_share=recorded_share(share))
+    if queue and not settings.kueue_version:
         draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
     nodes = finetune.spec.resources.nodes
     message = why or f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
     reason = Reason.RESTARTING if why else Reason.STARTING
     draft.pending(Stage.QUEUED if queue else Stage.STARTING, reason, message)
     actions: tuple[Action, ...] = (
-        Create(build_train_job(finetune, resolved, settings, number)),
+        Create(build_train_job(finetune, resolved, settings, number, share)),
         CreateService(number, attempt_name(finetune, number)),
     )
     return Plan(draft.finish(), actions, PENDING_SECONDS)
@@ -94,7 +117,8 @@ def _watch(seen: Observed, draft: Draft, job: Job, settings: Settings) -> None:
     was_running = seen.finetune.status.state == State.RUNNING
     ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
     if ready < nodes and not was_running:
-        reason, message = explain(job, nodes)
+        reason, message = explain(job, nodes, seen.finetune.spec.queue_name)
+        say_position(draft, job)
         stage = Stage.QUEUED if job.is_suspended else Stage.STARTING
         restarting = draft.status.reason == Reason.RESTARTING and reason == Reason.STARTING
         if not restarting:  # why it restarts says more than that it starts
@@ -125,11 +149,16 @@ def _tell_slow_start(
 
 
 def _say_restarted(draft: Draft, number: int, step: int) -> None:
+    draft.attempt(number, resumed_from_step=step)
+    _say_cause(draft, number, f"Fine-tune restarted from step {step}")
+
+
+def _say_cause(draft: Draft, number: int, words: str) -> None:
+    """Each restart is one Event: when its attempt works, or when it ends without having worked."""
     attempts = {attempt.number: attempt for attempt in draft.status.attempts}
     former = attempts.get(number - 1)
     why = former.message if former and former.message else "unknown"
-    draft.attempt(number, resumed_from_step=step)
-    draft.say("Restarted", f"Fine-tune restarted from step {step}: {why}")
+    draft.say("Restarted", f"{words}: {why}")
 
 
 def _trained(job: Job) -> Trained | None:
@@ -174,14 +203,20 @@ def _restart_or_fail(
 ) -> Plan:
     number = job.attempt or 1
     former = [attempt for attempt in draft.status.attempts if attempt.number < number]
-    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts)
+    now = next(item for item in draft.status.attempts if item.number == number)
+    share = now.micro_batch_share or 1
+    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
     _end_attempt(seen, draft, job, verdict.error.code, verdict)
+    if number > 1 and now.resumed_from_step is None:
+        _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
     if retry.is_allowed:
-        why = f"attempt {number + 1} starts: {verdict.error.message}"
+        halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
+        why = f"attempt {number + 1} starts{halved}: {verdict.error.message}"
         return _start(seen, draft, settings, number + 1, why[:2048])
     error = verdict.error
     if retry.why_not:
-        error = error.replace(message=f"{error.message}; {retry.why_not}"[:2048])
+        message = f"{error.message}; {retry.why_not}"[:2048]
+        error = error.replace(message=message, hint=retry.hint or error.hint)
     draft.set(gpu_seconds=_gpu_seconds(seen, draft, number))
     return Plan(draft.fail(error).finish())
 
@@ -228,13 +263,31 @@ def _end_attempt(
             {
                 "message": verdict.error.message[:1024],
                 "counted": verdict.is_counted and not verdict.is_users,
+                "hint": verdict.error.hint,
                 "rank": verdict.error.rank,
+                "node": verdict.error.node,
                 "exit_code": verdict.error.exit_code,
+                "log": verdict.error.log,
             }
             if verdict
             else {}
         ),
     )
+    draft.set(attempts=_without_old_logs(draft.status.attempts))
+
+
+def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:
+    """The newest keep their last lines: those of 200 attempts would not fit into an object."""
+    newest = max(item.number for item in attempts)
+    return [
+        item if newest - item.number < LOGS_KEPT else item.replace(log=None) for item in attempts
+    ]
+
+
+def _told_share(job: Job) -> float | None:
+    """What the pods of an attempt were told, when the operator died before it wrote the status."""
+    task = TrainTask.model_validate_json(job.task) if job.task else None
+    return recorded_share(task.micro_batch_share) if task else None
 
 
 def _gpu_seconds(seen: Observed, draft: Draft, last: int) -> float | None:

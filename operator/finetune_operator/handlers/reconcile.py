@@ -63,7 +63,7 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
-        seen = await observe(self.client, key)
+        seen = await observe(self.client, key, kueue_version=self.settings.kueue_version)
         if seen is None:
             metrics.forget(key)
             return None
@@ -79,7 +79,7 @@ class Reconciler:
         if await write_status(self.client, seen.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
-                metrics.count_transition(before.state, after)
+            metrics.count_write(seen.finetune, after, seen.progress)
             await post_events(self.client, seen.finetune, after)
-        metrics.remember(key, after.state)
+        metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after

@@ -30,6 +30,7 @@ def build_registry(queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
     async def finetune_changed(
         namespace: str | None, name: str, status: Any, type: str | None, **_: Any
     ) -> None:
+        metrics.HEALTH.saw_event("finetunes")
         key = Key(namespace or "", name)
         state = status.get("state")
         if type == "DELETED":
@@ -39,7 +40,10 @@ def build_registry(queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
         else:
             queue.add(key, CREATION)
 
-    async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
+    async def child_changed(
+        namespace: str | None, labels: Any, resource: kopf.Resource, **_: Any
+    ) -> None:
+        metrics.HEALTH.saw_event(resource.plural)
         name = labels.get(names.LABEL_FINETUNE)
         if name:
             queue.add(Key(namespace or "", name), COMPLETION)

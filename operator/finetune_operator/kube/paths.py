@@ -21,6 +21,17 @@ def core(namespace: str, plural: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{plural}"
 
 
+def workloads(namespace: str, version: str) -> str:
+    """Kueue's."""
+    return f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
+
+
+def pending_workloads(namespace: str, queue: str, version: str) -> str:
+    """Kueue's list of who waits in a local queue, in order."""
+    group = f"/apis/visibility.kueue.x-k8s.io/{version}"
+    return f"{group}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
+
+
 def of_kind(kind: str, namespace: str) -> str:
     """The collection that a manifest of this kind is posted to."""
     if kind == "Job":

@@ -1,0 +1,1 @@
+"""The trainer beside TRL, bare DeepSpeed and itself without checkpoints."""

@@ -1,0 +1,111 @@
+"""`python -m bench.trainer`: tokens a second, memory, the first step, overhead, checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.machine import RESULTS, refuse_when_loaded, save, spread
+from bench.trainer import gpu, peers, starting
+from bench.trainer.parts import Line, Settings, memory, overhead, throughput
+
+PARTS = {
+    "throughput": throughput,
+    "memory": memory,
+    "first-step": starting.first_step,
+    "overhead": overhead,
+    "checkpoints": starting.checkpoints,
+    "gpu": gpu.shapes,
+}
+
+THREADS = 2
+
+
+def main() -> None:
+    """Beside TRL 1.16.0 on the same token ids and weights, in interleaved fresh processes."""
+    parser = argparse.ArgumentParser(description=f"{__doc__} {main.__doc__}")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part (repeatable)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="few steps, one round: does it run?")
+    parser.add_argument("--force", action="store_true", help="on a loaded machine, too")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of every process that is measured
+    peers.python()
+    refuse_when_loaded(is_forced=options.force)
+    load = os.getloadavg()[0]
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="bench-trainer-") as folder:
+        settings = Settings(
+            Path(folder), rounds=1 if options.quick else options.rounds, is_quick=options.quick
+        )
+        for name in options.only or PARTS:
+            lines += PARTS[name](settings)
+    print(f"\nload {load:.2f} before; medians, in brackets the spread; x: ours / theirs")
+    for line in lines:
+        print(row(line))
+    if not options.quick:
+        values = {
+            "load": load,
+            "threads": THREADS,
+            "processors": os.cpu_count(),
+            "versions": versions(),
+            "lines": [{**asdict(line), "is_met": line.is_met} for line in lines],
+        }
+        print(f"written: {save('trainer', values)}, {draw(lines)}")
+
+
+def versions() -> dict[str, str]:
+    """Of what is measured; torch and transformers are the same on both sides."""
+    ours = {name: version(name) for name in ("torch", "transformers", "deepspeed")}
+    return {**ours, "trl": peers.TRL}
+
+
+def row(line: Line) -> str:
+    """Verdict, part, name, median and spread, ratio and target."""
+    verdict = {True: "ok  ", False: "MISS", None: "    "}[line.is_met]
+    shown = f"{spread(line.values)} {line.unit}"
+    ratio = "" if line.ratio is None else f"{line.ratio:.2f}"
+    return f"  {verdict} {line.part:<13} {line.name:<43} {shown:<34} {ratio:>5} {line.target or ''}"
+
+
+def draw(lines: list[Line]) -> str:
+    """A panel a part: medians as bars, the rounds as dots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parts = list(dict.fromkeys(line.part for line in lines))
+    figure, axes = pyplot.subplots(
+        len(parts),
+        1,
+        figsize=(9, 0.6 * len(parts) + 0.42 * len(lines)),
+        squeeze=False,
+        height_ratios=[1 + sum(line.part == part for line in lines) for part in parts],
+    )
+    for axis, part in zip(axes[:, 0], parts, strict=True):
+        shown = [line for line in lines if line.part == part][::-1]
+        middles = [sorted(line.values)[len(line.values) // 2] for line in shown]
+        colours = [
+            "#4078c8" if "ours" in line.name or line.target is None else "#b0b0b0" for line in shown
+        ]
+        bars = axis.barh([line.name for line in shown], middles, color=colours)
+        for height, line in enumerate(shown):
+            axis.plot(line.values, [height] * len(line.values), "k.", markersize=4)
+        axis.bar_label(bars, [f"  {value:,.4g} {shown[0].unit}" for value in middles], fontsize=8)
+        axis.set_title(part, fontsize=10, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.2)
+    figure.tight_layout()
+    path = RESULTS / "trainer.png"
+    figure.savefig(path, dpi=120)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

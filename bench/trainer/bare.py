@@ -1,0 +1,60 @@
+"""A loop of DeepSpeed and nothing else over the same micro-batches: what our loop adds to it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.machine import report
+from bench.trainer.ours import connect_alone, split_of
+
+
+def main() -> None:
+    """Forward, backward and step; the micro-batches are made before."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--zero-stage", type=int, default=0)
+    options = parser.parse_args()
+    import deepspeed
+    import torch
+
+    from finetune_trainer import attention, batches, microbatch, startup
+    from finetune_trainer.engine import configuration
+    from finetune_trainer.objective import Objective, Way, arguments
+
+    startup.import_libraries()
+    attention.register()
+    split = split_of(options.folder)
+    model = startup.load_model(options.folder / "model", "fp32")
+    connect_alone()
+    objective = Objective(model)
+    objective.choose(Way(is_chunked=True, is_packed=True))
+    made: list[Any] = []
+    for step in range(1, options.steps + 2):
+        examples = batches.step_examples(len(split), options.batch, 1, step)
+        batch = microbatch.assemble(split, examples.tolist(), packed=True, prompts=False)
+        made.append((arguments(batch, 0.0, torch.device("cpu")), batch.weight(0.0)))
+    adam = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+    engine, *_ = deepspeed.initialize(
+        model=objective,
+        optimizer=adam,
+        config=configuration(
+            zero_stage=options.zero_stage, precision="fp32", offload="none", ranks=1
+        ),
+    )
+    ends = []
+    for values, weight in made:
+        ends.append(time.perf_counter())
+        engine.backward(engine(*values)[0] / weight)
+        engine.step()
+    report(seconds=np.diff(ends).tolist()[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Where there is a GPU: tokens a second and MFU of a 1B and an 8B shape with random weights.
+
+The 8B shape trains an adapter, since its optimiser would not fit beside it on one GPU. MFU is
+(6N, for an adapter 4N, + 12·L·d·s)·tokens a second / the GPU's dense bf16 peak, with N the
+parameters that multiply and s the tokens attended to on average (see `finetune_trainer.gpu`); real
+tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.trainer import workload
+from bench.trainer.parts import WARM_UP, Line, Settings, measured
+
+SHAPES = {
+    "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "heads": 32},
+    "8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "heads": 32},
+}
+VOCABULARY = 128_256
+WANTED = ">= 0.5"
+
+
+def shapes(settings: Settings) -> Iterator[Line]:
+    """Nothing where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        settings.say("no GPU here: its part is left out")
+        return
+    for name, shape in SHAPES.items():
+        folder = workload.write(
+            settings.folder / name, examples=4096, vocabulary=VOCABULARY, shape=shape
+        )
+        speeds, shares = [], []
+        for number in range(settings.rounds):
+            settings.say(f"{name} on {torch.cuda.get_device_name()}, round {number + 1}")
+            found = measured(
+                *(Path(folder), "--steps", settings.steps(15), "--batch", 128, "--nvidia"),
+                *(["--lora"] if name == "8B" else []),
+            )
+            seconds, tokens = found["seconds"][WARM_UP:], found["tokens"][WARM_UP:]
+            speeds.append(sum(tokens) / sum(seconds))
+            shares.append(speeds[-1] * (found["utilisation_of_a_token"] or 0))
+        yield Line("gpu", f"ours, {name}, real tokens", speeds, "tokens/s")
+        middle = sorted(shares)[len(shares) // 2]
+        yield Line("gpu", f"ours, {name}, MFU", shares, "of the peak", middle, WANTED)

@@ -1,0 +1,119 @@
+"""TRL's SFTTrainer on the workload. Run by the peer's own Python: nothing of ours is imported.
+
+`python peer.py FOLDER MODE HEAD STEPS BATCH`: one JSON line last, with each step's seconds and real
+tokens. TRL 1.16's `nll` and `chunked_nll` are one thing, its fused head (HEAD `fused`). `whole` is
+transformers' own Trainer on TRL's very batches: the logits are held whole, as TRL once did.
+"""
+
+import json
+import os
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+MODES = {
+    "padded": {},
+    "group_by_length": {"train_sampling_strategy": "group_by_length"},
+    "padding_free": {"padding_free": True, "max_length": None},
+    "packing": {"packing": True, "packing_strategy": "bfd"},
+}
+OF_TRL = ("padding_free", "packing", "packing_strategy", "max_length")
+
+
+def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
+    """Drops nothing: the caller leaves out the first steps."""
+    import numpy as np
+    import torch
+    import transformers
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+    from trl import SFTConfig, SFTTrainer
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    tokens, roles, offsets = (np.load(folder / f"{n}.npy") for n in ("tokens", "roles", "offsets"))
+    rows = {"input_ids": [], "labels": []}
+    for begin, end in pairwise(offsets):
+        ids, marks = tokens[begin:end], roles[begin:end]
+        rows["input_ids"].append(ids.tolist())
+        rows["labels"].append(np.where(marks == 2, ids, -100).tolist())
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="sdpa")
+    settings = {
+        "output_dir": str(folder / "trl"),
+        "use_cpu": True,
+        "bf16": False,
+        "max_steps": steps,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "gradient_checkpointing": False,
+        "max_length": 1024,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 10_000,
+        "dataloader_num_workers": 0,
+        "seed": 1,
+        **MODES[mode],
+    }
+    collated: list[int] = []
+    ends: list[float] = []
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, *args: object, **named: object) -> None:
+            ends.append(time.time())
+
+    dataset = Dataset.from_dict(rows)
+    trainer_class, config_class = SFTTrainer, SFTConfig
+    named = {"processing_class": AutoTokenizer.from_pretrained(folder / "model")}
+    if head == "whole":
+        trainer_class, config_class = Trainer, TrainingArguments
+        for name in OF_TRL:
+            settings.pop(name, None)
+        settings["remove_unused_columns"] = False  # the lengths of packed examples are needed
+        model.config.use_cache = False
+        if mode == "packing":
+            dataset = pack_dataset(dataset.shuffle(seed=1), 1024, "bfd")
+        named["data_collator"] = DataCollatorForLanguageModeling(
+            pad_token_id=0, padding_free=mode in {"packing", "padding_free"}
+        )
+    trainer = trainer_class(
+        model=model,
+        args=config_class(**settings),
+        train_dataset=dataset,
+        callbacks=[Ends()],
+        **named,
+    )
+    collate = trainer.data_collator
+
+    def counting(examples: list[dict[str, object]]) -> object:
+        found = collate(examples)
+        mask = found.get("attention_mask")
+        collated.append(int(found["input_ids"].numel() if mask is None else mask.sum()))
+        return found
+
+    trainer.data_collator = counting
+    trainer.train()
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    seconds = [end - begin for begin, end in pairwise(ends)]
+    values = {"seconds": seconds, "tokens": collated[1:steps], "peak_mb": peak, "first": ends[0]}
+    print(json.dumps(values))
+
+
+if __name__ == "__main__":
+    place, chosen, kind, *numbers = sys.argv[1:]
+    main(Path(place), chosen, kind, *map(int, numbers))

@@ -1,0 +1,83 @@
+"""An S3 server of the benchmark's own, with what a training pod reads."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BUCKET = "bench"
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[None]:
+    """The AWS_* environment points at it meanwhile. Objects are files below `folder`."""
+    from devcluster import gotools
+
+    gotools.build(["versitygw"])
+    (folder / "objects" / BUCKET).mkdir(parents=True)
+    key = secrets.token_hex(16)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [str(gotools.binary("versitygw")), "--port", f"127.0.0.1:{port}", "--quiet"]
+    environment = {**os.environ, "ROOT_ACCESS_KEY": "bench", "ROOT_SECRET_KEY": key}
+    with (folder / "s3.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "posix", str(folder / "objects")], env=environment, stdout=log, stderr=log
+        )
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "bench",
+        "AWS_SECRET_ACCESS_KEY": key,
+        "AWS_REGION": "us-east-1",
+    }
+    try:
+        _wait(port)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait(port: int) -> None:
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("versitygw does not answer")
+
+
+def put(workload: Path, folder: Path) -> tuple[str, str, int]:
+    """The workload as a base model and a dataset: their addresses, and how many examples."""
+    import shutil
+
+    from bench.trainer.ours import split_of
+    from finetune_api.uris import S3Uri
+    from finetune_data.dataset import DatasetManifest, DatasetSource, SplitCounts, write_dataset
+    from finetune_data.manifests import file_entry
+    from finetune_data.storage import Storage
+
+    storage = Storage.from_environment()
+    model, data = S3Uri(BUCKET, "model"), S3Uri(BUCKET, "dataset")
+    for path in sorted((workload / "model").iterdir()):
+        storage.upload_file(path, model.child(path.name))
+    folder.mkdir(parents=True)
+    for part in ("tokens", "roles", "offsets"):
+        shutil.copyfile(workload / f"{part}.npy", folder / f"train.{part}.npy")
+    split = split_of(workload)
+    manifest = DatasetManifest(
+        source=DatasetSource(tokenizer_sha256="0" * 64, context_length=1024, inputs={}),
+        splits={"train": SplitCounts(examples=len(split), tokens=len(split.tokens))},
+        files=[file_entry(folder, f"train.{part}.npy") for part in ("tokens", "roles", "offsets")],
+    )
+    write_dataset(folder, data, storage, manifest)
+    return str(model), str(data), len(split)
