@@ -16,7 +16,7 @@ from finetune_trainer.reporting.markdown import block, code, plain, scalar, tabl
 from finetune_trainer.reporting.page import cut
 from finetune_trainer.reporting.scales import number, percent
 
-REPORT = "report.html"
+CARD, REPORT = "README.md", "report.html"
 SAMPLES_SHOWN = 3
 CLASSES_SHOWN = 10
 FRONT_MATTER_CHARACTERS = 100_000
