@@ -4,6 +4,7 @@ The front matter names a base model only where it is one of the hub's: an `s3://
 there, and a catalogue's name could be a stranger's. A license stands in it only when it is known.
 """
 
+import re
 from collections.abc import Iterator
 
 from finetune_api.uris import HubUri, parse_model_uri
@@ -15,9 +16,10 @@ from finetune_trainer.reporting.markdown import block, code, plain, scalar, tabl
 from finetune_trainer.reporting.page import cut
 from finetune_trainer.reporting.scales import number, percent
 
-REPORT = "report.html"
+CARD, REPORT = "README.md", "report.html"
 SAMPLES_SHOWN = 3
 CLASSES_SHOWN = 10
+FRONT_MATTER_CHARACTERS = 100_000
 # Columns of results.csv by the hub's names of metrics.
 HUB_METRICS = {
     "validation_token_accuracy": "accuracy",
@@ -53,6 +55,15 @@ def card(data: ReportData) -> str:
         _fact_table([*facts.machine_facts(data), *_time(data)]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def read_license(text: str) -> str | None:
+    """What the front matter of a base model's card names; None where it names nothing clear."""
+    found = re.match(r"---\r?\n(.*?)\n---", text[:FRONT_MATTER_CHARACTERS], re.DOTALL)
+    named = found and re.search(
+        r"""^license:[ \t]*(["']?)([\w.+-]+)\1[ \t\r]*$""", found[1], re.MULTILINE
+    )
+    return named[2] if named else None
 
 
 def _front_matter(data: ReportData, curves: Curves) -> Iterator[str]:
@@ -131,7 +142,7 @@ def _usage(data: ReportData) -> Iterator[str]:
     yield "## Use it"
     yield (
         "Copy the folder to a machine and load it from there. A prompt must end as those of the "
-        "training file do."
+        "training file do; a chat goes through `tokenizer.apply_chat_template`."
     )
     yield (
         "```python\n"

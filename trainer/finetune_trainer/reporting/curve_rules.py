@@ -102,7 +102,7 @@ def too_few_epochs(evidence: Evidence) -> Advice | None:
     if training is None or evidence.steps == 0:
         return None
     fall = _last_fall(evidence)
-    is_low = training < LOW_ACCURACY[evidence.is_classification]
+    is_low = _is_low(evidence)
     is_falling = fall is not None and fall[1] < FALL * fall[0]
     if not is_low and not (is_falling and epochs < ADVISED_EPOCHS[evidence.is_classification]):
         return None
@@ -113,6 +113,13 @@ def too_few_epochs(evidence: Evidence) -> Advice | None:
         why += f", and the last epoch lowered the {fall[2]} loss from {number(fall[0])} to "
         why += number(fall[1])
     return Advice("Train more epochs", f"{why}.", f"hyperparameters.nEpochs: {min(50, 2 * epochs)}")
+
+
+def _is_low(evidence: Evidence) -> bool:
+    """Of what was trained on; a validation file that is answered well is a better witness."""
+    limit = LOW_ACCURACY[evidence.is_classification]
+    known = (evidence.training_accuracy, evidence.validation_accuracy)
+    return max((value for value in known if value is not None), default=1.0) < limit
 
 
 def _last_fall(evidence: Evidence) -> tuple[float, float, str] | None:
@@ -132,7 +139,7 @@ def slow_learning(evidence: Evidence) -> Advice | None:
     training, multiplier = evidence.training_accuracy, evidence.multiplier
     if training is None or multiplier is None or evidence.spikes or evidence.lost_steps:
         return None
-    if training >= LOW_ACCURACY[evidence.is_classification] or multiplier >= TRIED_MULTIPLIERS[1]:
+    if not _is_low(evidence) or multiplier >= TRIED_MULTIPLIERS[1]:
         return None
     larger = min(TRIED_MULTIPLIERS[1], 2 * multiplier)
     batch = evidence.parameters.batch_size

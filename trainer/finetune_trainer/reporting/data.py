@@ -5,6 +5,7 @@ from pydantic import Field
 from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.wire import Stored
 from finetune_data.dataset import TRAIN, VALIDATION, DatasetManifest, SplitCounts
+from finetune_trainer.classification import PREFIX as CLASSIFICATION
 from finetune_trainer.provenance import RunManifest
 from finetune_trainer.reporting.confusion import Confusion
 
@@ -64,8 +65,9 @@ class ReportData(Stored):
 
     @property
     def has_classes(self) -> bool:
-        """Whether completions are classes, as far as the FineTune said so."""
-        return self.confusion is not None or self.dataset.source.classification is not None
+        """Whether completions are classes: as the FineTune said, and as was measured."""
+        header = self.results.partition("\n")[0]
+        return self.dataset.source.classification is not None or CLASSIFICATION in header
 
     @property
     def processes(self) -> int:

@@ -29,7 +29,8 @@ def block(text: str) -> str:
 def plain(text: str) -> str:
     """Words in a paragraph or a cell; every character that could be markup is escaped."""
     text = " ".join(printable(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>()#|!~&$:@])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]<>()#|!~&$@])", r"\\\1", text)
+    return re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", text)  # else GitHub makes links of them
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from finetune_trainer.classification import PREFIX as CLASSIFICATION
 from finetune_trainer.reporting.charts import Chart, Line, Mark
 from finetune_trainer.reporting.curves import STEP, Curves, Point
 from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.scales import Unit, number
 
-CLASSIFICATION = "classification/"
 COUNTERS = (STEP, "elapsed_tokens", "elapsed_examples")
 LINES = 8  # of one chart: as many colours as can be told apart
 SPEED = "tokens_per_second"

@@ -7,6 +7,7 @@ from typing import Literal
 
 Unit = Literal["plain", "percent", "count"]
 LOGARITHMIC_FROM = 30  # highest / lowest
+LARGEST_DECADES = 12
 
 
 def number(value: float | None) -> str:
@@ -47,6 +48,8 @@ def size(count: int) -> str:
         if value < 1000 or unit == "GB":
             break
         value /= 1000
+    if count == 1:
+        return "1 byte"
     return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
 
 
@@ -99,6 +102,7 @@ def value_scale(
 
 
 def _logarithmic(low: float, high: float) -> Scale:
+    low = max(low, high / 10**LARGEST_DECADES)
     bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = math.ceil((top - bottom) / 8)
     factors = (1, 2, 5) if top - bottom <= 2 else (1,)
