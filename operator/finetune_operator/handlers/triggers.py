@@ -14,7 +14,7 @@ from finetune_api import names
 from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client, login
+from finetune_operator.kube.client import ApiError, Client, Raw, login
 from finetune_operator.kube.observe import Key
 
 SWEEP_SECONDS = 300.0
@@ -91,15 +91,21 @@ async def sweep(
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
-            for raw in await client.list(paths.finetunes(namespace)):
+            found = {_key(raw): raw for raw in await client.list(paths.finetunes(namespace))}
+            metrics.keep_only(set(found))
+            for key, raw in found.items():
                 if raw.get("status", {}).get("state") not in names.TERMINAL_STATES:
-                    queue.add(Key(raw["metadata"]["namespace"], raw["metadata"]["name"]))
+                    queue.add(key)
             for raw in await client.list(paths.models(namespace)) if watches_models else ():
                 meta = raw["metadata"]
                 if "deletionTimestamp" in meta:
                     queue.add(Key(meta["namespace"], meta["name"], "Model"))
         except ApiError as error:
             logger.warning("the sweep could not list all: %s", error)
+
+
+def _key(raw: Raw) -> Key:
+    return Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
 def dead_watches(watched: tuple[str, ...] = WATCHED) -> list[str]:
