@@ -234,6 +234,10 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
         "|| self.deepspeed.zeroStage == 3",
         "deepspeed.offload parameters needs deepspeed.zeroStage 3",
     ),
+    (
+        "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
+        "priorityClassName can't be one of Kubernetes' own (system-...)",
+    ),
 )
 
 
@@ -274,10 +278,14 @@ class Attempt(Stored):
     ended_at: str | None = Field(None, max_length=64)
     reason: str | None = Field(None, max_length=128)
     message: str | None = Field(None, max_length=1024)
+    hint: str | None = Field(None, max_length=1024)
     counted: bool | None = None
     rank: int | None = None
+    node: str | None = Field(None, max_length=253)
     exit_code: int | None = None
+    log: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)
     resumed_from_step: int | None = None
+    micro_batch_share: float | None = None  # left out: 1, all that a micro-batch may hold
 
 
 class ErrorInfo(Stored):
@@ -288,6 +296,7 @@ class ErrorInfo(Stored):
     param: str | None = Field(None, max_length=256)
     hint: str | None = Field(None, max_length=1024)
     rank: int | None = None
+    node: str | None = Field(None, max_length=253)
     exit_code: int | None = None
     lines: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)
     log: list[Annotated[str, Field(max_length=512)]] | None = Field(None, max_length=20)
@@ -354,6 +363,7 @@ class Metadata(Stored):
     resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
+    finalizers: list[str] = Field(default_factory=list)
 
 
 class FineTune(Stored):

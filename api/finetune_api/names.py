@@ -14,10 +14,16 @@ LABEL_INSTANCE = f"{GROUP}/operator"
 MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
+COMPONENT_DELETION = "deletion"
+ANNOTATION_MODEL = f"{GROUP}/model"  # a Model's name is too long for a label
+FINALIZER_MODEL = f"{GROUP}/model-files"  # only where deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The pods' contract.
 ENV_TASK = "FINETUNE_TASK"  # JSON of PrepareTask or TrainTask
+ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # a folder that is LOCAL_BUCKET, where there is no cluster
+LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
 PORT_PROGRESS = 9464  # rank 0's /progress and /metrics
 PORT_RENDEZVOUS = 29500
@@ -62,6 +68,9 @@ class Reason:
     ACCEPTED = "Accepted"
     VALIDATING = "Validating"
     STARTING = "Starting"
+    QUEUED = "Queued"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    PODS_REFUSED = "PodsRefused"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL = "ImagePull"
     CONTAINER_CONFIG = "ContainerConfig"
@@ -87,6 +96,9 @@ class Reason:
     NAN_LOSS = "NaNLoss"
     RANK_CRASHED = "RankCrashed"
     POD_LOST = "PodLost"
+    NODE_LOST = "NodeLost"
+    PREEMPTED = "Preempted"
+    EVICTED = "Evicted"
     STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     MAX_RESTARTS = "MaxRestartsSpent"
@@ -108,5 +120,40 @@ USER_REASONS = frozenset(
         Reason.S3_ACCESS_DENIED,
         Reason.BUCKET_NOT_FOUND,
         Reason.NAN_LOSS,
+    }
+)
+
+# Why pods that were asked for do not work yet; a deadline that passes meanwhile ends them so.
+PENDING_REASONS = frozenset(
+    {
+        Reason.QUEUED,
+        Reason.QUOTA_EXCEEDED,
+        Reason.PODS_REFUSED,
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_PULL,
+        Reason.CONTAINER_CONFIG,
+    }
+)
+
+# All that an attempt's `reason` can be: a pod that says anything else is told as INTERNAL.
+END_REASONS = (
+    USER_REASONS
+    | PENDING_REASONS
+    | {
+        Reason.SUCCEEDED,
+        Reason.SUSPENDED,
+        Reason.CANCELLED,
+        Reason.S3_UNAVAILABLE,
+        Reason.OUT_OF_MEMORY,
+        Reason.RANK_CRASHED,
+        Reason.POD_LOST,
+        Reason.NODE_LOST,
+        Reason.PREEMPTED,
+        Reason.EVICTED,
+        Reason.STALLED,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.JOB_DELETED,
+        Reason.FOREIGN_OBJECT,
+        Reason.INTERNAL,
     }
 )

@@ -111,6 +111,17 @@ class PrepareTask(Stored):
     workers: Workers = Workers()
 
 
+class DeletionTask(Stored):
+    """Delete the files of a Model, as its manifest lists them."""
+
+    namespace: str  # of the Model: its files are below it
+    model: str  # the id, for messages
+    uri: str
+    manifest_sha256: str | None = None
+    fine_tune: str | None = None  # the name of what made it
+    fine_tune_uid: str | None = None
+
+
 class TrainTask(Stored):
     """One attempt: every pod of the gang gets the same value."""
 
@@ -134,6 +145,8 @@ class TrainTask(Stored):
     offload: Offload = "none"
     packing: bool = True  # examples behind each other in a row, where the model allows it
     checkpoint_seconds: float = 600  # between two checkpoints within an epoch
+    # Of the tokens that a micro-batch may hold: 1, 0.5, 0.25, ...; halved when memory ran out.
+    micro_batch_share: Annotated[float, Field(gt=0, le=1)] = 1
     master_host: str  # pod 0's DNS name
     master_port: int
     progress_port: int

@@ -1,47 +1,75 @@
 """The program: its commands by name, each imported only when it is called."""
 
-import importlib
+import sys
+from pathlib import PurePath
 
 import click
 
-from finetune_api.names import EXIT_CRASH
-from finetune_data.failures import FailureError
+from finetune_cli.lazy_group import LazyGroup
+from finetune_cli.options import Place, cluster_flags
+from finetune_cli.programs import EXIT_INTERRUPTED, program
 
 COMMANDS = {
+    "create": ("finetune_cli.create.command:command", "Start a fine-tune, and follow it."),
+    "list": ("finetune_cli.listing:command", "The fine-tunes of a namespace."),
+    "get": ("finetune_cli.details:command", "Everything that is known of one."),
+    "follow": ("finetune_cli.following.command:command", "Watch one until it ends."),
+    "cancel": ("finetune_cli.steering:cancel", "End one for good; keeps what it has."),
+    "suspend": ("finetune_cli.steering:suspend", "Free its GPUs after a checkpoint."),
+    "resume": ("finetune_cli.steering:resume", "Go on from the checkpoint."),
+    "results": ("finetune_cli.results.command:command", "results.csv, as text or as a plot."),
+    "report": ("finetune_cli.reports:command", "Fetch report.html."),
+    "logs": ("finetune_cli.logs:command", "What the pods print."),
+    "run": ("finetune_cli.running.command:command", "Train on this machine, with no cluster."),
+    "models": (
+        "finetune_cli.models.command:command",
+        "Fine-tuned models: list, get, pull.",
+    ),
     "prepare-data": ("finetune_cli.prepare_data.command:command", "Check and convert data files."),
+    "tokenize": ("finetune_cli.tokens:command", "How a text becomes tokens."),
+    "doctor": ("finetune_cli.doctor.command:command", "What is missing, and how to mend it."),
+    "completion": ("finetune_cli.completion:command", "Completion for bash, zsh and fish."),
 }
 
 
-class Commands(click.Group):
-    """Knows every command's one line without importing any."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name = COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        # the old tool's --n_epochs
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+    epilog="Exit codes: 0 done, 1 error, 2 wrong command line, 3 the fine-tune failed, 65 wrong "
+    "data, 130 Ctrl-C.",
+)
+@cluster_flags
 @click.version_option(package_name="finetune-operator", prog_name="finetune")
-def finetune() -> None:
+@click.pass_context
+def finetune(ctx: click.Context, place: Place) -> None:
     """Fine-tune models on your own Kubernetes."""
+    ctx.obj = place
 
 
 def main() -> None:
-    """Entry of `finetune` and `kubectl-finetune`: a foreseen error is a sentence."""
+    """Entry of `finetune` and `kubectl-finetune`: an error is a sentence, never a traceback."""
+    name = program(PurePath(sys.argv[0]).name)
     try:
-        finetune.main(prog_name="finetune")
-    except FailureError as error:
-        click.secho(f"error: {error.failure.message}", fg="red", err=True)
-        if error.failure.hint:
-            click.echo(f"hint: {error.failure.hint}", err=True)
-        raise SystemExit(EXIT_CRASH) from error
+        code = finetune.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt | EOFError):
+            code = EXIT_INTERRUPTED
+        else:
+            click.echo("Nothing was done.", err=True)
+            code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except Exception as error:
+        from finetune_cli.complaints import complain
+
+        code = complain(error)
+    raise SystemExit(code if isinstance(code, int) else 0)

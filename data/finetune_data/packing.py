@@ -21,7 +21,7 @@ def pack(lengths: Lengths, capacity: int) -> list[Bin]:
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.lexsort((np.arange(len(sizes)), -sizes))
     bins: list[Bin] = []
-    open_bins: list[list[int]] = [[] for _ in range(capacity + 1)]  # by their free length
+    open_bins: dict[int, list[int]] = {}  # by their free length
     free = 0  # bit n: a bin with n free
     for index, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         fitting = free >> size
@@ -36,7 +36,7 @@ def pack(lengths: Lengths, capacity: int) -> list[Bin]:
             bins[chosen].append(index)
             left = room - size
         if left > 0:
-            open_bins[left].append(chosen)
+            open_bins.setdefault(left, []).append(chosen)
             free |= 1 << left
     return bins
 

@@ -17,7 +17,6 @@ from finetune_data.failures import DataError
 if TYPE_CHECKING:  # boto3 costs 20 MB, which a local file does not need
     from _typeshed import WriteableBuffer
 
-    from finetune_data.object_stream import ObjectStream
     from finetune_data.storage import Storage
 
 ENDINGS = (".csv", ".tsv", ".tab", ".xlsx", ".json", ".jsonl", ".ndjson", ".txt", ".parquet")
@@ -115,7 +114,7 @@ class S3Source:
 class _Hashed(io.RawIOBase):
     """Passes bytes on; tells their SHA-256 when they were read to the end."""
 
-    def __init__(self, stream: BinaryIO | ObjectStream, tell: Callable[[str], None]) -> None:
+    def __init__(self, stream: BinaryIO | io.RawIOBase, tell: Callable[[str], None]) -> None:
         super().__init__()
         self._stream = stream
         self._tell = tell

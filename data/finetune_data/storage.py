@@ -1,4 +1,4 @@
-"""The one S3 client of the pods, for AWS and every S3-compatible store.
+"""The one way to objects: S3 on AWS or any compatible store; `local_storage` beside it.
 
 Settings come from the standard AWS_* environment only. Nothing hangs: 5 s to connect, 60 s for
 an answer, five attempts. boto3's exceptions end here, as `StorageError`.
@@ -7,6 +7,7 @@ an answer, five attempts. boto3's exceptions end here, as `StorageError`.
 from __future__ import annotations
 
 import builtins
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_api.names import Reason
+from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.uris import S3Uri
 from finetune_data import transfers
 from finetune_data.failures import AlreadyExists, StorageError
@@ -61,49 +62,24 @@ class Storage:
 
     @classmethod
     def from_environment(cls) -> Storage:
-        """The client for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or AWS, with the AWS_* credentials.
+        """S3 as the AWS_* variables say; with FINETUNE_LOCAL_ROOT a folder of this machine, too.
 
-        Raises StorageError (InvalidSpec) where a setting is wrong, such as an endpoint without
-        `https://`.
+        Raises StorageError (InvalidSpec) where a setting is wrong.
         """
-        import boto3
-        from botocore.config import Config
+        if root := os.environ.get(ENV_LOCAL_ROOT):
+            from finetune_data.local_storage import LocalStorage
 
-        environment = os.environ
-        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-        try:
-            attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
-            config = Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=transfers.CONNECTIONS,
-                # the default checksums of new SDKs are refused by many S3-compatible stores
-                request_checksum_calculation="when_required" if endpoint else None,
-                response_checksum_validation="when_required" if endpoint else None,
-                s3={"addressing_style": "path" if endpoint else "auto"},
-            )
-            # a session of its own: the default one remembers credentials
-            client = boto3.session.Session().client(
-                "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
-            )
-        except (ValueError, *CLIENT_ERRORS) as error:
-            raise StorageError.of(
-                Reason.INVALID_SPEC,
-                f"the AWS_* settings can't be used ({type(error).__name__}): AWS_ENDPOINT_URL "
-                f"must be like https://host:port, and is {shown_endpoint(endpoint)}",
-            ) from error
-        return cls(client)
+            return LocalStorage(Path(root))
+        return cls(s3_client())
 
     # --- reading ---------------------------------------------------------------------------------
 
     def read_bytes(self, uri: S3Uri) -> bytes:
         """The whole object, in memory."""
         with self.open_stream(uri) as stream:
-            return stream.read()
+            return stream.read() or b""
 
-    def open_stream(self, uri: S3Uri) -> ObjectStream:
+    def open_stream(self, uri: S3Uri) -> io.RawIOBase:
         """The object's bytes as they arrive; a broken connection is taken up where it broke."""
 
         def fetch(start: int, etag: str | None) -> GetObjectOutputTypeDef:
@@ -251,3 +227,40 @@ def _was_repeated(error: Exception) -> bool:
 
 def _already_exists(uri: S3Uri) -> AlreadyExists:
     return AlreadyExists.of(Reason.INTERNAL, f"{uri} exists already and is not replaced")
+
+
+def s3_client() -> S3Client:
+    """For AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or AWS, with the AWS_* credentials.
+
+    Raises StorageError (InvalidSpec) where a setting is wrong, such as an endpoint without
+    `https://`.
+    """
+    import boto3
+    from botocore.config import Config
+
+    environment = os.environ
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    try:
+        attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=transfers.CONNECTIONS,
+            # the default checksums of new SDKs are refused by many S3-compatible stores
+            request_checksum_calculation="when_required" if endpoint else None,
+            response_checksum_validation="when_required" if endpoint else None,
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        )
+        # a session of its own: the default one remembers credentials
+        client = boto3.session.Session().client(
+            "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
+        )
+    except (ValueError, *CLIENT_ERRORS) as error:
+        raise StorageError.of(
+            Reason.INVALID_SPEC,
+            f"the AWS_* settings can't be used ({type(error).__name__}): AWS_ENDPOINT_URL "
+            f"must be like https://host:port, and is {shown_endpoint(endpoint)}",
+        ) from error
+    return client

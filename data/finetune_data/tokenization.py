@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _NO_LOSS, _PROMPT, _COMPLETION = bytes([NO_LOSS]), bytes([PROMPT]), bytes([COMPLETION])
 _SENTINEL = "\n"
+_SPACE_MARK = "▁"
 
 
 class Encoded(NamedTuple):
@@ -100,6 +101,17 @@ class ExampleTokenizer:
         """Tokens of each example; 0 for a chat that the template refuses."""
         encoded = self.encode(examples)
         return [0 if isinstance(found, Finding) else len(found.tokens) for found in encoded]
+
+    def texts(self, tokens: Sequence[int]) -> list[str]:
+        """Each token's own text; of a part of a character its name in the vocabulary."""
+        return [self._text(token) for token in tokens]
+
+    def _text(self, token: int) -> str:
+        name = self._backend.id_to_token(token) or ""
+        if _SPACE_MARK in name:  # decoded alone, SentencePiece would drop the space
+            return name.replace(_SPACE_MARK, " ")
+        text = self._backend.decode([token], skip_special_tokens=False)
+        return name if not text or "\N{REPLACEMENT CHARACTER}" in text else text
 
     def _encode_rows(self, rows: Sequence[Row]) -> Iterator[Encoded]:
         texts: list[str] = []

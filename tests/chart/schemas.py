@@ -37,6 +37,7 @@ def write_schemas(swagger: Path, folder: Path) -> str:
         elif "properties" in schema:
             schema["additionalProperties"] = False
     (folder / "definitions.json").write_text(json.dumps({"definitions": definitions}))
+    _write_monitoring(folder)
     for name, schema in definitions.items():
         for kind in schema.get("x-kubernetes-group-version-kind", []):
             group = kind["group"].split(".")[0]
@@ -44,3 +45,50 @@ def write_schemas(swagger: Path, folder: Path) -> str:
             reference = {"$ref": f"definitions.json{REFERENCE}{name}"}
             (folder / f"{stem}.json").write_text(json.dumps(reference))
     return f"{folder}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
+
+
+def _write_monitoring(folder: Path) -> None:
+    """The Prometheus operator's kinds, strict: of their fields those that the chart may set."""
+    text, flag = {"type": "string"}, {"type": "boolean"}
+    texts = {"type": "object", "additionalProperties": text}
+    selector = _object(matchLabels=texts)
+    endpoint = _object(
+        port=text,
+        portNumber={"type": "integer"},
+        path=text,
+        interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+        honorLabels=flag,
+        bearerTokenFile=text,
+    )
+    pod_endpoint = _object(
+        **{key: value for key, value in endpoint["properties"].items() if key != "bearerTokenFile"}
+    )
+    everywhere = _object(any=flag, matchNames={"type": "array", "items": text})
+    rule = _object(alert=text, expr=text, labels=texts, annotations=texts, **{"for": text})
+    rule["required"] = ["expr"]
+    specs = {
+        "ServiceMonitor": _object(
+            selector=selector,
+            endpoints={"type": "array", "items": endpoint},
+            namespaceSelector=everywhere,
+        ),
+        "PodMonitor": _object(
+            selector=selector,
+            podMetricsEndpoints={"type": "array", "items": pod_endpoint},
+            podTargetLabels={"type": "array", "items": text},
+            namespaceSelector=everywhere,
+        ),
+        "PrometheusRule": _object(
+            groups={
+                "type": "array",
+                "items": _object(name=text, rules={"type": "array", "items": rule}),
+            }
+        ),
+    }
+    for kind, spec in specs.items():
+        schema = _object(apiVersion=text, kind=text, metadata={"type": "object"}, spec=spec)
+        (folder / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema))
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}

@@ -81,6 +81,23 @@ def conform(schemas: str, path: Path) -> subprocess.CompletedProcess[str]:
             'operator.priorityClassName="p"',
             'imagePullSecrets=[{"name":"regcred"}]',
         ),
+        (
+            "metrics.podMonitor.enabled=true",
+            "metrics.serviceMonitor.enabled=true",
+            "metrics.trainingPodMonitor.enabled=true",
+            "metrics.alerts.enabled=true",
+            "metrics.dashboard.enabled=true",
+            "metrics.networkPolicy.enabled=true",
+            'metrics.networkPolicy.from=[{"podSelector":{"matchLabels":{"app":"prometheus"}}}]',
+            "kueue.enabled=true",
+        ),
+        (
+            "clusterWide=true",
+            "metrics.tokenReview=true",
+            "metrics.serviceMonitor.enabled=true",
+            "metrics.trainingPodMonitor.enabled=true",
+            "rbac.userRoles.aggregate=true",
+        ),
     ],
 )
 def test_every_object_is_valid_kubernetes(
@@ -130,7 +147,7 @@ def test_the_operators_rights_are_these_and_no_more(render: Render) -> None:
         "batch/jobs": reads | {"create", "delete"},
         "core/services": {"get", "list", "create"},
         "core/pods": {"list", "watch"},
-        "core/events": {"create"},
+        "core/events": {"list", "create"},
     }
 
 

@@ -36,6 +36,8 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "hyperparameters",
         "data",
         "prepareResources",
+        "kueueVersion",
+        "metricsTokenReview",
     }
 
 

@@ -21,9 +21,15 @@ from devcluster.controlplane import ControlPlane
 from tests.support.kubectl import Kubectl, until
 from tests.support.objects import a_settings
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 CHART = ROOT / "charts" / "finetune-operator"
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rights used are counted when all else of this folder has run."""
+    items.sort(key=lambda item: item.path.parent == HERE and item.path.stem == "test_rbac")
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def test_a_lost_pod_is_not_counted() -> None:
     }
     world.settle()
     assert world.status.state == "pending"
-    assert world.status.attempts[0].reason == "PodLost"
+    assert world.status.attempts[0].reason == "PodLost"  # a condition without a reason
     assert world.status.attempts[0].counted is False
 
 
@@ -287,7 +287,7 @@ def test_an_unschedulable_pod_is_explained() -> None:
     world.settle()
     assert (world.status.state, world.status.reason) == ("pending", "Unschedulable")
     assert world.status.message == (
-        "1 of 2 pods can't be scheduled: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+        "1 of 2 pods can't be scheduled: 0/3 nodes have nvidia.com/gpu free"
     )
 
 
@@ -359,3 +359,24 @@ def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
     assert (first.reason, second.ended_at) == ("RankCrashed", None)
     assert "SIGKILL" in first.message
     assert world.deleted == [first_job for first_job in world.deleted if first_job.endswith("a1")]
+
+
+def test_a_model_that_is_published_while_the_next_attempt_begins_counts() -> None:
+    world = World().until_running()
+    world.pod("a1", 1)["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
+    world.step()
+    assert world.status.attempts[-1].number == 2
+    world.end_pod("a1", 0, 0, trained())
+    world.settle()
+    assert world.status.state == "succeeded"
+    first, second = world.status.attempts
+    assert (first.reason, second.reason) == ("Succeeded", "Cancelled")
+    assert [name for name in world.jobs if "-a" in name[-3:]] == [world.job("a1")]
+
+
+def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 1, 137, "")
+    world.step(writes=False)  # a2 is made; the status still says that a1 runs
+    world.step()
+    assert (world.status.state, len(world.status.attempts)) == ("pending", 2)

@@ -41,6 +41,7 @@ def test_the_manifests_are_the_golden_ones(case: str, request: pytest.FixtureReq
     world = World(a_finetune(**CASES[case]))
     prepare = decide(Observed(world.finetune), world.settings, NOW)
     world.until_training()
+    world.admit("a1")
     world.ready_pods("a1")
     world.end_pod("a1", 0, 0, trained())
     world.settle()

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,33 @@ def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Cou
     `start`: a byte offset, so that a test counts its own time only.
     """
     found: Counter[str] = Counter()
+    for event in _events(audit_log, start):
+        if event.get("stage") != "ResponseComplete" or event["verb"] not in WRITES:
+            continue
+        what = event.get("objectRef", {})
+        if event["user"]["username"] == user and what.get("namespace") == namespace:
+            found[f"{event['verb']} {_resource(what)}"] += 1
+    return found
+
+
+def rights_used(audit_log: Path, user: str) -> set[str]:
+    """ "verb group/resource" of all that a user asked for, refused or not; `*` in the name fits."""
+    return {
+        f"{event['verb']} {event['objectRef'].get('apiGroup', '')}/{_resource(event['objectRef'])}"
+        for event in _events(audit_log, 0)
+        if "resource" in event.get("objectRef", {}) and fnmatchcase(event["user"]["username"], user)
+    }
+
+
+def _events(audit_log: Path, start: int) -> Iterator[dict[str, Any]]:
     with audit_log.open("rb") as lines:
         lines.seek(start)
         for line in lines:
             try:
-                event: dict[str, Any] = json.loads(line)
+                yield json.loads(line)
             except ValueError:
                 continue  # the last line may be half written
-            if event.get("stage") != "ResponseComplete" or event["verb"] not in WRITES:
-                continue
-            what = event.get("objectRef", {})
-            if event["user"]["username"] == user and what.get("namespace") == namespace:
-                parts = [what.get("resource", ""), what.get("subresource", "")]
-                found[f"{event['verb']} {'/'.join(filter(None, parts))}"] += 1
-    return found
+
+
+def _resource(what: dict[str, Any]) -> str:
+    return "/".join(filter(None, [what.get("resource", ""), what.get("subresource", "")]))

@@ -1,5 +1,7 @@
 """Builders of test objects: FineTunes, Jobs and pods as the API server would give them."""
 
+from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +10,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
 from finetune_operator.core.decide import decide
-from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.observed import Job, Observed, Workload
 from finetune_operator.core.plan import Create, DeleteJob, Plan
 from finetune_operator.settings import Settings
 
@@ -125,21 +127,28 @@ class World:
         self.deleted: list[str] = []
         self.status_writes = 0
         self.progress: ProgressReport | None = None
+        self.workload: Workload | None = None  # of every Job that a queue holds
         self.now = NOW
 
     def observe(self) -> Observed:
+        jobs = [Job.parse(job, self.pods.get(name, [])) for name, job in self.jobs.items()]
         return Observed(
             finetune=self.finetune,
-            jobs=tuple(Job.parse(job, self.pods.get(name, [])) for name, job in self.jobs.items()),
+            jobs=tuple(replace(job, workload=self.workload) for job in jobs),
             services=frozenset(self.services),
             progress=self.progress,
         )
 
-    def step(self, *, acts: bool = True, writes: bool = True) -> Plan:
-        """One reconcile; `acts`/`writes` False: the operator died before that part."""
+    def step(
+        self, *, acts: bool = True, writes: bool = True, actions_at_most: int | None = None
+    ) -> Plan:
+        """One reconcile; `acts`/`writes` False: the operator died before that part.
+
+        With `actions_at_most` it died after so many of its actions.
+        """
         plan = decide(self.observe(), self.settings, self.now)
         if acts:
-            for action in plan.actions:
+            for action in plan.actions[:actions_at_most]:
                 if isinstance(action, Create):
                     self._create(action.manifest)
                 elif isinstance(action, DeleteJob):
@@ -171,9 +180,15 @@ class World:
         self.created.append(manifest)
         if manifest["kind"] == "Job":
             meta = {**manifest["metadata"], "uid": f"uid-{name}"}
-            self.jobs[name] = {**manifest, "metadata": meta}
-            count = manifest["spec"].get("completions", 1)
-            self.pods[name] = [a_pod(meta, index) for index in range(count)]
+            self.jobs[name] = {**deepcopy(manifest), "metadata": meta}
+            is_suspended = manifest["spec"].get("suspend", False)
+            self.pods[name] = [] if is_suspended else _pods_of(self.jobs[name])
+
+    def admit(self, ending: str) -> None:
+        """A queue lets a Job start; its controller makes the pods."""
+        name = self.job(ending)
+        self.jobs[name]["spec"]["suspend"] = False
+        self.pods[name] = _pods_of(self.jobs[name])
 
     def job(self, ending: str) -> str:
         return next(name for name in self.jobs if name.endswith(ending))
@@ -229,12 +244,23 @@ class World:
         self.settle()
         return self
 
+    def task(self) -> str:
+        """What the pods of the newest Job are told, as JSON."""
+        job = [made for made in self.created if made["kind"] == "Job"][-1]
+        env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        return str(env[0]["value"])
+
     @property
     def status(self) -> Any:
         return self.finetune.status
 
     def messages(self) -> list[str]:
         return [event.message for event in self.status.events]
+
+
+def _pods_of(job: Raw) -> list[Raw]:
+    count = job["spec"].get("completions", 1)
+    return [a_pod(job["metadata"], index) for index in range(count)]
 
 
 def a_pod(job_meta: Raw, index: int) -> Raw:

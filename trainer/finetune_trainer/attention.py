@@ -56,14 +56,13 @@ def packed_attention(  # noqa: PLR0917 - as transformers calls it
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+    sizes = [end - begin for begin, end in pairwise(bounds)]
+    # split's backward is one concatenation; that of slices would fill the whole row for each
     parts = [
         torch.nn.functional.scaled_dot_product_attention(
-            *(part[:, :, begin:end] for part in (query, key, value)),
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
+            *one, dropout_p=dropout, is_causal=True, scale=scaling
         )
-        for begin, end in pairwise(bounds)
+        for one in zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     ]
     return torch.cat([part.transpose(1, 2) for part in parts], 1), None
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api.tasks import TrainTask
 from finetune_data.memory import ModelShape
+from finetune_trainer.adapter import is_adapted
 from finetune_trainer.batches import Costs
 from finetune_trainer.engine import Engine
 
@@ -31,6 +32,9 @@ def micro_batch_costs(task: TrainTask, engine: Engine, longest: int) -> Costs:
     slots = CPU_SLOTS
     if task.accelerator == "nvidia":
         slots = _gpu_slots(engine, longest)
+    if task.micro_batch_share < 1:  # an attempt before this one ran out of memory
+        enable_checkpointing(engine.model)
+        slots = int(slots * task.micro_batch_share)
     return Costs(slots=max(longest, slots), overhead=overhead)
 
 
@@ -61,5 +65,6 @@ def tokens_in(room: float, shape: ModelShape, *, is_checkpointed: bool) -> int:
 
 
 def enable_checkpointing(model: "Module | Any") -> None:
-    """Of activations: a layer's are computed again in the backward pass."""
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    """Of activations: a layer's are computed again in the backward pass, where the model can."""
+    if getattr(model, "supports_gradient_checkpointing", False) or is_adapted(model):
+        model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -128,6 +128,7 @@ class Engine:
             eps=EPSILON,
             fused=offload == "none",
         )
+        self._parameters = [*decayed, *others]
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=self.objective,
             optimizer=adam,
@@ -136,9 +137,11 @@ class Engine:
                 precision=precision,
                 offload=offload,
                 ranks=place.ranks,
-                clip=clip,
+                clip=clip if self.zero_stage else 0.0,  # see `step`
             ),
         )
+        if self.zero_stage == 0 and place.ranks == 1:
+            self._engine.enable_backward_allreduce = False  # it would copy all gradients, twice
         # DeepSpeed's wrappers hold flat partitions; without one these are the parameters.
         self._adam = adam if self.zero_stage == 0 else self._optimizer.optimizer
         self.device = torch.device(self._engine.device)
@@ -168,19 +171,15 @@ class Engine:
         """Clip and update. Returns the gradient's norm before clipping."""
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
-        if self.zero_stage == 0:
-            norm = self._norm_of_whole_gradients()
+        if self.zero_stage == 0:  # DeepSpeed clips here without telling the norm
+            import torch
+
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip, foreach=True)
             self._engine.step()
         else:
             self._engine.step()
             norm = self._engine.get_global_grad_norm()
         return float(norm)
-
-    def _norm_of_whole_gradients(self) -> float:
-        import torch
-
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
 
     def gradient(self, parameter: "Parameter") -> "Tensor":
         """The whole reduced gradient, between the last `backward` and `step`. A collective."""

@@ -164,4 +164,6 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     import torch
 
     state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]))
+    torch.default_generator.manual_seed(int(state[0]))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(int(state[0]))

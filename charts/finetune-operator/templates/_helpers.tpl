@@ -116,5 +116,7 @@ data:
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
+kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
+metricsTokenReview: {{ .metrics.tokenReview }}
 {{- end }}
 {{- end }}

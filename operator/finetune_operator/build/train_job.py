@@ -3,51 +3,42 @@
 from typing import Any
 
 from finetune_api import names
+from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune, Resolved
-from finetune_api.tasks import RunRef, TrainTask
+from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
-from finetune_operator.build.method import build_classification, build_method
-from finetune_operator.build.pods import pod_spec, scheduling
+from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 LOST_NODE_SECONDS = 30  # not Kubernetes' 300: a gang of GPUs waits meanwhile
 GRACE_SECONDS = 60  # for a checkpoint at SIGTERM
 
 
-def build_train_task(finetune: FineTune, resolved: Resolved, attempt: int) -> TrainTask:
-    """What every pod of the attempt is told. `resolved.hyperparameters` must be there."""
-    spec, meta = finetune.spec, finetune.metadata
-    assert resolved.hyperparameters is not None
-    assert resolved.dataset is not None
+def build_train_task(
+    finetune: FineTune, resolved: Resolved, attempt: int, micro_batch_share: float = 1
+) -> TrainTask:
+    """What every pod of the attempt is told. resolved: with what the prepare Job found."""
     name = attempt_name(finetune, attempt)
-    return TrainTask(
-        run=RunRef(namespace=meta.namespace, name=meta.name, uid=meta.uid, output=resolved.output),
-        attempt=attempt,
-        base=resolved.base,
-        dataset=resolved.dataset,
-        organization=resolved.organization,
-        suffix=spec.suffix,
-        hyperparameters=resolved.hyperparameters,
-        training_examples=resolved.training_examples or 0,
-        validation_examples=resolved.validation_examples or 0,
-        training_file=spec.training_file,
-        validation_file=spec.validation_file,
-        method=build_method(spec),
-        classification=build_classification(spec),
-        nodes=spec.resources.nodes,
-        processes_per_node=max(1, spec.resources.gpus_per_node),
-        accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
-        zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
-        offload=resolved.offload or "none",
-        master_host=f"{name}-0.{name}.{meta.namespace}.svc",
+    return train_task(
+        *(finetune, resolved, attempt),
+        micro_batch_share=micro_batch_share,
+        master_host=f"{name}-0.{name}.{finetune.metadata.namespace}.svc",
         master_port=names.PORT_RENDEZVOUS,
         progress_port=names.PORT_PROGRESS,
     )
 
 
 def build_train_job(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+    finetune: FineTune,
+    resolved: Resolved,
+    settings: Settings,
+    attempt: int,
+    micro_batch_share: float = 1,
 ) -> dict[str, Any]:
+    """`micro_batch_share`: of the tokens that a micro-batch may hold, smaller after memory ran out.
+
+    With a queue it starts suspended; what admits it owns `suspend` from then on.
+    """
     spec = finetune.spec
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
@@ -59,7 +50,7 @@ def build_train_job(
         "podReplacementPolicy": "Failed",
         "template": {
             "metadata": {"labels": labels(finetune, names.COMPONENT_TRAIN, attempt)},
-            "spec": _pod(finetune, resolved, settings, attempt),
+            "spec": _pod(finetune, resolved, settings, attempt, micro_batch_share),
         },
     }
     if spec.queue_name:
@@ -103,7 +94,7 @@ def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, A
 
 
 def _pod(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int, share: float
 ) -> dict[str, Any]:
     runtime = settings.runtime(resolved.runtime.name)
     container: dict[str, Any] = {
@@ -111,7 +102,7 @@ def _pod(
         "env": [
             {
                 "name": names.ENV_TASK,
-                "value": build_train_task(finetune, resolved, attempt).to_json(),
+                "value": build_train_task(finetune, resolved, attempt, share).to_json(),
             },
             *(
                 {"name": key, "value": value}
@@ -128,14 +119,13 @@ def _pod(
         "resources": _resources(finetune),
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
     }
+    source = credentials(finetune, resolved.secret_name)
     shm: dict[str, Any] = {"medium": "Memory"}
     if finetune.spec.resources.shm:
         shm["sizeLimit"] = finetune.spec.resources.shm
     spec = {
-        **pod_spec(
-            finetune, settings, resolved.secret_name, container, [{"name": "shm", "emptyDir": shm}]
-        ),
-        **scheduling(finetune.spec.scheduling),
+        **pod_spec(settings, source, container, [{"name": "shm", "emptyDir": shm}]),
+        **scheduling(finetune),
         "subdomain": attempt_name(finetune, attempt),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
     }

@@ -8,13 +8,19 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api import names
+from finetune_api.assignments import with_prepared
 from finetune_api.finetune import ErrorInfo, Resolved
-from finetune_api.names import Reason, Stage
+from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import Prepared
 from finetune_operator.build.prepare_job import build_prepare_job
-from finetune_operator.core.attempts import decide_training, has_succeeded
+from finetune_operator.core.attempts import (
+    decide_training,
+    find_abandoned,
+    has_succeeded,
+)
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
+from finetune_operator.core.endings import end_open_attempt
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
@@ -47,9 +53,14 @@ def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
             "Created", f"Created fine-tune: {finetune.metadata.name}"
         )
     if finetune.spec.cancel:
+        end_open_attempt(seen, draft, Reason.CANCELLED, "cancelled by spec.cancel")
         return Plan(draft.cancel("cancelled by spec.cancel").finish(), _all_jobs(seen))
     overdue = find_overdue(finetune, now)
     if overdue is not None and not has_succeeded(seen):
+        waits_for = finetune.status.reason or ""
+        is_told = waits_for in names.PENDING_REASONS
+        reason = waits_for if is_told else Reason.DEADLINE_EXCEEDED
+        end_open_attempt(seen, draft, reason, overdue.message)
         return Plan(draft.fail(overdue).finish(), _all_jobs(seen))
     if seen.foreign:
         return _ended(draft, _foreign(seen))
@@ -70,12 +81,17 @@ def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
 
 
 def _decide_removal(seen: Observed, now: datetime) -> Plan:
-    """Its TTL takes the Jobs and pods of an ended FineTune; status, Model and S3 stay."""
+    """Its TTL takes the Jobs and pods of an ended FineTune; status, Model and S3 stay.
+
+    Of one that failed, what still works goes at once.
+    """
+    status = seen.finetune.status
+    abandoned = find_abandoned(seen) if status.state == State.FAILED else ()
     left = seconds_to_removal(seen.finetune, now)
     if left is None:
-        return Plan(seen.finetune.status)
+        return Plan(status, abandoned)
     if left > 0:
-        return Plan(seen.finetune.status, (), left + 1)
+        return Plan(status, abandoned, left + 1)
     return Plan(seen.finetune.status, _all_jobs(seen))
 
 
@@ -118,20 +134,7 @@ def _decide_prepare(
 
 
 def _take_prepared(draft: Draft, resolved: Resolved, prepared: Prepared) -> None:
-    stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
-    draft.set(
-        resolved=resolved.replace(
-            hyperparameters=prepared.hyperparameters,
-            dataset=prepared.dataset,
-            zero_stage=stage if stage is not None else 1,
-            offload=resolved.offload or prepared.offload,
-            memory_per_rank_gib=prepared.memory_per_rank_gib,
-            training_examples=prepared.training_examples,
-            validation_examples=prepared.validation_examples,
-            training_tokens=prepared.training_tokens,
-            steps=prepared.steps,
-        )
-    )
+    draft.set(resolved=with_prepared(resolved, prepared))
     # Advice is kept in the story; a Kubernetes Event each would drown the rest.
     for sentence in (prepared.advice or [])[:8]:
         draft.say("Advice", sentence, "warning")

@@ -41,6 +41,10 @@ class Draft:
             return self
         return self._tell(reason, message, level)
 
+    def say_again(self, reason: str, message: str) -> Self:
+        """A line that may be told more than once: the caller knows when it is news."""
+        return self._tell(reason, message, "info")
+
     def say_turn(self, reason: str, message: str) -> Self:
         """Of a pair that may alternate: told when the other one was the last."""
         turns = [event.reason for event in self.status.events if event.reason in TURNS]

@@ -25,12 +25,15 @@ class Pod:
     is_ready: bool
     is_going: bool  # has a deletionTimestamp
     is_disrupted: bool  # DisruptionTarget: drained, preempted, evicted, node lost
+    disruption: str | None  # that condition's reason: PreemptionByScheduler, ...
+    disruption_message: str | None
     exit_code: int | None
     exit_reason: str | None  # "OOMKilled", "Error"
     message: str | None  # the termination message, or the log's tail
     waiting_reason: str | None
     waiting_message: str | None
     unscheduled_message: str | None
+    pod_reason: str | None  # "Evicted", "UnexpectedAdmissionError": the kubelet's own
     pod_message: str | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -52,6 +55,7 @@ class Pod:
         ended = state.get("terminated") or {}
         waiting = state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
+        disrupted = conditions.get("DisruptionTarget", {})
         labels = meta.get("labels", {})
         index = labels.get("batch.kubernetes.io/job-completion-index") or meta.get(
             "annotations", {}
@@ -65,7 +69,9 @@ class Pod:
             node=spec.get("nodeName"),
             is_ready=conditions.get("Ready", {}).get("status") == "True",
             is_going="deletionTimestamp" in meta,
-            is_disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            is_disrupted=disrupted.get("status") == "True",
+            disruption=disrupted.get("reason"),
+            disruption_message=disrupted.get("message"),
             exit_code=ended.get("exitCode"),
             exit_reason=ended.get("reason"),
             message=ended.get("message"),
@@ -74,9 +80,30 @@ class Pod:
             unscheduled_message=(
                 scheduled.get("message") if scheduled.get("status") == "False" else None
             ),
+            pod_reason=status.get("reason"),
             pod_message=status.get("message"),
             started_at=_time(status.get("startTime")),
             ended_at=_time(ended.get("finishedAt")),
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Kueue's view of a Job."""
+
+    waiting: str | None  # why no quota is reserved for it
+    evicted: str | None  # why its pods were taken away
+    position: int | None = None  # in the local queue, from 1
+
+    @classmethod
+    def parse(cls, raw: Raw, position: int | None = None) -> Self:
+        conditions = {item["type"]: item for item in raw.get("status", {}).get("conditions", [])}
+        reserved = conditions.get("QuotaReserved", {})
+        evicted = conditions.get("Evicted", {})
+        return cls(
+            waiting=reserved.get("message") if reserved.get("status") == "False" else None,
+            evicted=evicted.get("message") if evicted.get("status") == "True" else None,
+            position=position,
         )
 
 
@@ -93,8 +120,20 @@ class Job:
     is_suspended: bool
     has_failed: bool
     failure: str | None  # the Failed condition's message
+    failed_at: datetime | None
+    has_completed: bool
     pods: tuple[Pod, ...]
     task: str | None  # the JSON that its pods get
+    wanted: int  # pods
+    created_at: datetime | None
+    refused: str | None = None  # why its pods can't be created
+    workload: Workload | None = None  # where a queue has it
+
+    @property
+    def lacks_pods(self) -> bool:
+        """Its controller should have made more pods by now."""
+        has_ended = self.is_going or self.has_failed or self.is_suspended
+        return not has_ended and len(self.pods) < self.wanted
 
     @property
     def rank0(self) -> Pod | None:
@@ -133,8 +172,15 @@ class Job:
             is_suspended=bool(spec.get("suspend")),
             has_failed=failed is not None,
             failure=failed.get("message") if failed else None,
+            failed_at=_time(failed.get("lastTransitionTime")) if failed else None,
+            has_completed=any(
+                item["type"] == "Complete" and item["status"] == "True"
+                for item in raw.get("status", {}).get("conditions", [])
+            ),
             pods=tuple(Pod.parse(pod) for pod in mine),
             task=env.get(names.ENV_TASK),
+            wanted=spec.get("completions") or 1,
+            created_at=_time(meta.get("creationTimestamp")),
         )
 
 

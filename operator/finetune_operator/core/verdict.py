@@ -6,6 +6,8 @@ from datetime import datetime
 from finetune_api import names
 from finetune_api.finetune import ErrorInfo
 from finetune_api.names import Reason
+from finetune_api.outcome import Failure
+from finetune_operator.core.disruption import describe_disruption, is_own_fault
 from finetune_operator.core.observed import Job, Pod
 
 LOG_LINES = 10
@@ -73,8 +75,10 @@ def _certainty(pod: Pod) -> int:
         return 5
     if pod.is_disrupted:
         return 4
+    if failure is not None and failure.code == Reason.OUT_OF_MEMORY:
+        return PLAIN
     if failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
-        return PLAIN  # killed, out of memory: not an exception that a lost neighbour raises
+        return PLAIN  # killed: not an exception that a lost neighbour raises
     if failure is not None:
         return 2
     code = pod.exit_code
@@ -84,38 +88,66 @@ def _certainty(pod: Pod) -> int:
 
 
 def _judge_pod(pod: Pod) -> Verdict:
-    outcome = pod.outcome
-    failure = outcome.failure if outcome else None
-    if pod.is_disrupted:
-        where = f" on node {pod.node}" if pod.node else ""
-        message = f"pod {pod.name}{where} was taken away: {pod.pod_message or 'disrupted'}"
-        return Verdict.of(
-            ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index), is_counted=False
-        )
+    failure = pod.outcome.failure if pod.outcome else None
+    disruption = describe_disruption(pod)
+    if disruption is not None and not (failure and failure.code in names.USER_REASONS):
+        return Verdict.of(disruption, is_counted=is_own_fault(pod))
     if failure is not None:
-        error = ErrorInfo.model_validate(failure.model_dump())
-        return Verdict.of(error, is_counted=failure.exit_code != names.EXIT_PREEMPTED)
+        is_crash = failure.code != Reason.OUT_OF_MEMORY
+        is_preempted = failure.exit_code == names.EXIT_PREEMPTED
+        return Verdict.of(_told(failure, pod), is_counted=is_crash and not is_preempted)
     if pod.exit_reason == "OOMKilled":
-        return Verdict.of(
-            ErrorInfo(
-                code=Reason.OUT_OF_MEMORY,
-                message=f"pod {pod.name} used more memory than its limit and was killed",
-                rank=pod.index,
-                exit_code=pod.exit_code,
-                hint="raise resources.memory, or lower hyperparameters.batchSize",
-            )
-        )
+        return Verdict.of(_out_of_memory(pod), is_counted=False)
     if pod.exit_code is None:
         message = f"pod {pod.name} was deleted while it worked"
-        return Verdict.of(ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index))
+        return Verdict.of(
+            ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index, node=pod.node)
+        )
     return Verdict.of(
         ErrorInfo(
             code=Reason.RANK_CRASHED,
             message=f"rank {pod.index} {_exit_words(pod.exit_code)} (pod {pod.name})",
             rank=pod.index,
+            node=pod.node,
             exit_code=pod.exit_code,
             log=_tail(pod.message),
+            hint="the last lines of its log say more; a crash goes on from the last checkpoint",
         )
+    )
+
+
+def _told(failure: Failure, pod: Pod) -> ErrorInfo:
+    """A pod's own word, held to the bounds of the status: it may come from any program."""
+    is_known = failure.code in names.END_REASONS
+    message = failure.message if is_known else f"{failure.code}: {failure.message}"
+    return ErrorInfo(
+        code=failure.code if is_known else Reason.INTERNAL,
+        message=_clean(message, 2048),
+        param=_clean(failure.param, 256) if failure.param else None,
+        hint=_clean(failure.hint, 1024) if failure.hint else None,
+        rank=pod.index if failure.rank is None else failure.rank,
+        node=pod.node,
+        exit_code=pod.exit_code if failure.exit_code is None else failure.exit_code,
+        lines=_cut(failure.lines or [])[:20] or None,
+        log=_cut(failure.log or [])[-20:] or None,
+    )
+
+
+def _clean(text: str, limit: int) -> str:
+    """Half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()[:limit]
+
+
+def _out_of_memory(pod: Pod) -> ErrorInfo:
+    what = "resources.memory" if pod.attempt is not None else "the chart's prepareResources.memory"
+    return ErrorInfo(
+        code=Reason.OUT_OF_MEMORY,
+        message=f"pod {pod.name} used more memory than its limit and was killed",
+        rank=pod.index,
+        node=pod.node,
+        exit_code=pod.exit_code,
+        log=_tail(pod.message),
+        hint=f"raise {what}",
     )
 
 
@@ -127,5 +159,8 @@ def _exit_words(code: int) -> str:
 
 
 def _tail(text: str | None) -> list[str] | None:
-    lines = [line[:512] for line in (text or "").splitlines() if line.strip()]
-    return lines[-LOG_LINES:] or None
+    return _cut((text or "").splitlines())[-LOG_LINES:] or None
+
+
+def _cut(lines: list[str]) -> list[str]:
+    return [_clean(line, 512) for line in lines if line.strip()]

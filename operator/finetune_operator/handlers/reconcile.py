@@ -12,6 +12,7 @@ from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.kube.act import ForeignObjectError, act, post_events, write_status
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.models import reconcile_model
 from finetune_operator.kube.observe import Key, observe
 from finetune_operator.settings import Settings
 
@@ -63,7 +64,9 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
-        seen = await observe(self.client, key)
+        if key.kind == "Model":
+            return await reconcile_model(self.client, self.settings, key.namespace, key.name)
+        seen = await observe(self.client, key, kueue_version=self.settings.kueue_version)
         if seen is None:
             metrics.forget(key)
             return None
@@ -79,7 +82,7 @@ class Reconciler:
         if await write_status(self.client, seen.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
-                metrics.count_transition(before.state, after)
+            metrics.count_write(seen.finetune, after, seen.progress)
             await post_events(self.client, seen.finetune, after)
-        metrics.remember(key, after.state)
+        metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after

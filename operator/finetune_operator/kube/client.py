@@ -10,11 +10,9 @@ from typing import Any, TypeAlias
 
 import aiohttp
 import kopf
-from prometheus_client import Counter
 
-WRITES = Counter(
-    "finetune_operator_api_writes", "Requests that change something.", ["verb", "resource"]
-)
+from finetune_operator.kube import metrics
+
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
 Raw: TypeAlias = dict[str, Any]
@@ -102,7 +100,7 @@ class Client:
     ) -> Raw:
         assert self._session is not None
         if method != "GET":
-            WRITES.labels(method.lower(), _resource(method, path)).inc()
+            metrics.count_write(method, path)
         data = None if body is None else json.dumps(body)
         headers = {} if body is None else {"Content-Type": kind}
         try:
@@ -111,19 +109,13 @@ class Client:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
+                    metrics.count_error(response.status)
                     raise ApiError(response.status, _message(text))
                 found: Raw = json.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            metrics.count_error(0)
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
-
-
-def _resource(method: str, path: str) -> str:
-    """The plural, and the subresource where there is one: bounded words, never a name."""
-    parts = path.split("/namespaces/", 1)[-1].split("/")[1:]  # after the namespace
-    if method == "POST":
-        return parts[0]
-    return "/".join([parts[0], *parts[2:]])
 
 
 def _message(text: str) -> str:

@@ -13,7 +13,7 @@ from finetune_api.model import Model
 from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.observed import Job, Observed
-from finetune_operator.kube import paths
+from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client, Raw
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
@@ -23,16 +23,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """Which FineTune."""
+    """Which FineTune, or which Model."""
 
     namespace: str
     name: str
+    kind: str = "FineTune"
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
-async def observe(client: Client, key: Key, foreign: tuple[str, ...] = ()) -> Observed | None:
+async def observe(
+    client: Client, key: Key, foreign: tuple[str, ...] = (), kueue_version: str = ""
+) -> Observed | None:
     """None when the FineTune is gone."""
     try:
         raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
@@ -41,7 +44,8 @@ async def observe(client: Client, key: Key, foreign: tuple[str, ...] = ()) -> Ob
             return None
         raise
     finetune = FineTune.parse(raw)
-    has_ended = finetune.status.state in names.TERMINAL_STATES
+    # A failed one may have left pods that still work.
+    has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
     is_kept = finetune.spec.ttl_seconds_after_finished is None
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)
@@ -51,7 +55,9 @@ async def observe(client: Client, key: Key, foreign: tuple[str, ...] = ()) -> Ob
         client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
         client.list(paths.core(key.namespace, "services"), labelSelector=selector),
     )
-    parsed = tuple(_owned(jobs, pods, finetune.metadata.uid))
+    parsed = await waiting.explain_newest(
+        client, finetune, tuple(_owned(jobs, pods, finetune.metadata.uid)), kueue_version
+    )
     return Observed(
         finetune=finetune,
         jobs=parsed,

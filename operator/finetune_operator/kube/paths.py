@@ -10,7 +10,9 @@ def finetunes(namespace: str) -> str:
 
 
 def models(namespace: str) -> str:
-    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/models"
+    """All of a namespace; of the cluster where it is empty."""
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{names.API_VERSION}{where}/models"
 
 
 def jobs(namespace: str) -> str:
@@ -19,6 +21,17 @@ def jobs(namespace: str) -> str:
 
 def core(namespace: str, plural: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{plural}"
+
+
+def workloads(namespace: str, version: str) -> str:
+    """Kueue's."""
+    return f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
+
+
+def pending_workloads(namespace: str, queue: str, version: str) -> str:
+    """Kueue's list of who waits in a local queue, in order."""
+    group = f"/apis/visibility.kueue.x-k8s.io/{version}"
+    return f"{group}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
 
 
 def of_kind(kind: str, namespace: str) -> str:

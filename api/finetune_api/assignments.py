@@ -1,0 +1,127 @@
+"""From a FineTune to what its pods are told: the operator's way, and that of a single machine."""
+
+from finetune_api.finetune import FineTune, FineTuneSpec, Resolved
+from finetune_api.hyperparameters import HyperparameterRules
+from finetune_api.limits import DataLimits
+from finetune_api.outcome import Prepared
+from finetune_api.tasks import (
+    Classification,
+    MethodRef,
+    PrepareTask,
+    RequestedHyperparameters,
+    RunRef,
+    TrainTask,
+    Workers,
+)
+
+
+def prepare_task(
+    finetune: FineTune, resolved: Resolved, rules: HyperparameterRules, limits: DataLimits
+) -> PrepareTask:
+    """What the prepare Job is told."""
+    spec = finetune.spec
+    requested = spec.hyperparameters.model_dump(
+        include=set(RequestedHyperparameters.model_fields), exclude_none=True
+    )
+    return PrepareTask(
+        run=run_of(finetune, resolved),
+        base=resolved.base,
+        training_file=spec.training_file,
+        validation_file=spec.validation_file,
+        hyperparameters=RequestedHyperparameters(**requested),
+        rules=rules,
+        limits=limits,
+        data_tolerance=spec.data_tolerance,
+        method=method_of(spec),
+        classification=classification_of(spec),
+        workers=Workers(
+            nodes=spec.resources.nodes,
+            processes_per_node=max(1, spec.resources.gpus_per_node),
+            accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
+            gpu_memory_gib=resolved.runtime.gpu_memory_gib,
+            zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
+            offload=spec.deepspeed.offload if spec.deepspeed else None,
+        ),
+    )
+
+
+def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
+    """What the prepare Job found; what the spec has fixed stays."""
+    stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
+    return resolved.replace(
+        hyperparameters=prepared.hyperparameters,
+        dataset=prepared.dataset,
+        zero_stage=stage if stage is not None else 1,
+        offload=resolved.offload or prepared.offload,
+        memory_per_rank_gib=prepared.memory_per_rank_gib,
+        training_examples=prepared.training_examples,
+        validation_examples=prepared.validation_examples,
+        training_tokens=prepared.training_tokens,
+        steps=prepared.steps,
+    )
+
+
+def train_task(
+    finetune: FineTune,
+    resolved: Resolved,
+    attempt: int,
+    *,
+    micro_batch_share: float,
+    master_host: str,
+    master_port: int,
+    progress_port: int,
+) -> TrainTask:
+    """What every pod of the attempt is told. resolved: with what the prepare Job found."""
+    spec = finetune.spec
+    assert resolved.hyperparameters is not None
+    assert resolved.dataset is not None
+    return TrainTask(
+        run=run_of(finetune, resolved),
+        attempt=attempt,
+        base=resolved.base,
+        dataset=resolved.dataset,
+        organization=resolved.organization,
+        suffix=spec.suffix,
+        hyperparameters=resolved.hyperparameters,
+        training_examples=resolved.training_examples or 0,
+        validation_examples=resolved.validation_examples or 0,
+        training_file=spec.training_file,
+        validation_file=spec.validation_file,
+        method=method_of(spec),
+        classification=classification_of(spec),
+        nodes=spec.resources.nodes,
+        processes_per_node=max(1, spec.resources.gpus_per_node),
+        accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
+        zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
+        offload=resolved.offload or "none",
+        micro_batch_share=micro_batch_share,
+        master_host=master_host,
+        master_port=master_port,
+        progress_port=progress_port,
+    )
+
+
+def run_of(finetune: FineTune, resolved: Resolved) -> RunRef:
+    """Whose work it is, and where it goes."""
+    meta = finetune.metadata
+    return RunRef(namespace=meta.namespace, name=meta.name, uid=meta.uid, output=resolved.output)
+
+
+def method_of(spec: FineTuneSpec) -> MethodRef:
+    """What the spec leaves open keeps MethodRef's default; alpha is twice the rank."""
+    given = spec.method.model_dump(exclude_none=True)
+    if spec.method.rank is not None and spec.method.alpha is None:
+        given["alpha"] = 2.0 * spec.method.rank
+    return MethodRef(**given)
+
+
+def classification_of(spec: FineTuneSpec) -> Classification | None:
+    """Which classification metrics are asked for."""
+    asked = spec.hyperparameters
+    if not asked.compute_classification_metrics:
+        return None
+    return Classification(
+        n_classes=asked.classification_n_classes,
+        positive_class=asked.classification_positive_class,
+        betas=asked.classification_betas or [],
+    )

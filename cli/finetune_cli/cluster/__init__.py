@@ -1,0 +1,1 @@
+"""The API server, as plain dicts: requests, errors that are sentences, watches that heal."""

@@ -1,0 +1,208 @@
+"""One API server and one namespace: requests with plain dicts through the official client.
+
+Its login does all that kubeconfigs know (certificates, tokens, exec plugins) and a pod's service
+account. Its exceptions end here, as ApiError and UnreachableError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from finetune_cli.cluster.errors import ApiError, UnreachableError
+from finetune_cli.complaints import CommandError
+from finetune_cli.options import Place
+
+if TYPE_CHECKING:
+    import urllib3
+
+    from finetune_cli.cluster.resources import Resource
+
+Raw = dict[str, Any]
+Query = Mapping[str, str | int | bool]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+class Cluster:
+    """Requests to one API server. Every method raises ApiError or UnreachableError."""
+
+    def __init__(self, client: Any, namespace: str, *, patience: float = READ_SECONDS) -> None:
+        self._client = client
+        self._patience = patience
+        self.namespace = namespace
+        self.host = str(client.configuration.host)
+
+    @property
+    def finetunes(self) -> Resource:
+        from finetune_cli.cluster.resources import Resource
+
+        return Resource(self, "finetunes", "FineTune")
+
+    @property
+    def models(self) -> Resource:
+        from finetune_cli.cluster.resources import Resource
+
+        return Resource(self, "models", "Model")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Raw | None = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> Any:
+        """The answer's JSON. body: sent as JSON under `content_type`."""
+        headers = {"Accept": accept, "Content-Type": content_type}
+        with self._answer(
+            method, path, self._patience, query=query, body=body, headers=headers
+        ) as answer:
+            data = answer.data
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise CommandError(
+                f"{self.host} answered {path} with something that is not JSON",
+                "the kubeconfig's server may be a proxy or a login page; try `kubectl version`",
+            ) from error
+
+    @contextmanager
+    def lines(self, path: str, query: Query, seconds: float) -> Iterator[Iterator[bytes]]:
+        """The answer's lines as they arrive; UnreachableError after `seconds` without a byte."""
+        with self._answer("GET", path, seconds, query=query) as answer:
+            yield _lines(answer)
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        *,
+        query: Query | None = None,
+        body: Raw | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        import urllib3
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.config.config_exception import ConfigException
+
+        pairs = [(key, _text(value)) for key, value in (query or {}).items()]
+        response = None
+        try:
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=pairs,
+                header_params=dict(headers or {"Accept": "*/*"}),
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, seconds))
+            answer: urllib3.BaseHTTPResponse = response.response
+            if not 200 <= answer.status < 300:
+                raise ApiError.of(answer.status, answer.data, self.host, self.namespace)
+            yield answer
+        except ApiException as error:
+            # the client's own word for TLS that failed
+            raise UnreachableError.of(self.host, str(error.reason or error)) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise UnreachableError.of(self.host, error) from error
+        except ConfigException as error:
+            raise _login_failed(error) from error
+        finally:
+            if response is not None:
+                response.response.close()  # of a watch more may come: it can't be used again
+
+
+def connect(place: Place, *, patience: float = READ_SECONDS) -> Cluster:
+    """Log in as kubectl would; inside a pod without a kubeconfig, as its service account.
+
+    patience: seconds that an answer may take.
+    """
+    import urllib3
+    import yaml
+    from kubernetes.client.api_client import ApiClient
+    from kubernetes.client.configuration import Configuration
+    from kubernetes.config.config_exception import ConfigException
+
+    configuration = type.__call__(Configuration)
+    try:
+        namespace = _load(configuration, place)
+    except ConfigException as error:
+        raise _login_failed(error, place) from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise CommandError(
+            f"the kubeconfig can't be read ({type(error).__name__})",
+            "check it with `kubectl config view`",
+        ) from error
+    configuration.retries = False
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig asked
+    return Cluster(ApiClient(configuration), place.namespace or namespace, patience=patience)
+
+
+def _load(configuration: Any, place: Place) -> str:
+    """Fill the configuration; returns the namespace that it names."""
+    import os
+    from pathlib import Path
+
+    from kubernetes.config import incluster_config, kube_config
+
+    default = os.environ.get("KUBECONFIG") or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    file = place.kubeconfig or default
+    exists = any(Path(part).expanduser().exists() for part in file.split(os.pathsep) if part)
+    if not exists and not place.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ:
+        incluster_config.load_incluster_config(client_configuration=configuration)
+        found = Path(incluster_config.SERVICE_TOKEN_FILENAME).with_name("namespace")
+        return found.read_text().strip() if found.exists() else "default"
+    if not exists:
+        raise CommandError(
+            f"there is no kubeconfig at {file}",
+            "name one with --kubeconfig or KUBECONFIG; your cluster's administrator has it",
+        )
+    kube_config.load_kube_config(
+        config_file=file,
+        context=place.context,
+        client_configuration=configuration,
+        persist_config=False,
+    )
+    contexts, active = kube_config.list_kube_config_contexts(file)
+    chosen = place.context or active["name"]
+    context: Raw = next((item["context"] for item in contexts if item["name"] == chosen), {})
+    return str(context.get("namespace") or "default")
+
+
+def _login_failed(error: Exception, place: Place | None = None) -> CommandError:
+    what = " ".join(str(error).split())[:300].removeprefix("Invalid kube-config file. ")
+    if place is not None and place.context and f"name {place.context} " in what:
+        return CommandError(
+            f"the kubeconfig has no context {place.context!r}",
+            "`kubectl config get-contexts` lists them",
+        )
+    return CommandError(
+        f"the kubeconfig can't be used: {what}", "check it with `kubectl config view`"
+    )
+
+
+def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for block in answer.stream(65536):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _text(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

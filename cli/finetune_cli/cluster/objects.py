@@ -1,0 +1,44 @@
+"""From the API server's dicts to the models of the api room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune_cli.complaints import CommandError
+
+if TYPE_CHECKING:
+    from finetune_api.finetune import FineTune
+    from finetune_api.model import Model
+
+
+def read_finetune(raw: dict[str, Any]) -> FineTune:
+    """Raises CommandError for an object that this version does not understand."""
+    from pydantic import ValidationError
+
+    from finetune_api.finetune import FineTune
+
+    try:
+        return FineTune.parse(raw)
+    except ValidationError as error:
+        raise _foreign("fine-tune", raw, error) from error
+
+
+def read_model(raw: dict[str, Any]) -> Model:
+    """Raises CommandError for an object that this version does not understand."""
+    from pydantic import ValidationError
+
+    from finetune_api.model import Model
+
+    try:
+        return Model.parse(raw)
+    except ValidationError as error:
+        raise _foreign("model", raw, error) from error
+
+
+def _foreign(what: str, raw: dict[str, Any], error: Any) -> CommandError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return CommandError(
+        f"the {what} {raw['metadata']['name']!r} can't be read: {field}: {first['msg']}",
+        "the cluster runs another version of the operator; -o yaml shows it as it is",
+    )

@@ -1,0 +1,1 @@
+"""From a file or flags to a FineTune in the cluster: read, check, upload, create."""

@@ -1,0 +1,157 @@
+"""`finetune get`: everything that the cluster knows of one fine-tune, on one page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from finetune_api.finetune import Attempt, FineTune
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.objects import read_finetune
+from finetune_cli.following.story import plain_line
+from finetune_cli.options import Place, cluster_flags, name_argument, output_flag
+from finetune_cli.screen import Screen, show_objects
+from finetune_cli.wording import STATE_COLOURS, duration, local, moment, number
+
+EVENTS = 12  # of the newest; the rest is counted
+
+
+@click.command()
+@name_argument
+@output_flag
+@cluster_flags
+def command(*, name: str, output: str | None, place: Place) -> None:
+    """Everything that is known of one fine-tune: state, progress, settings, error, story.
+
+    -o yaml prints the object as it is; `create -f` reads it back.
+    """
+    raw = connect(place).finetunes.get(name)
+    if output:
+        show_objects(raw, output)
+        return
+    show(Screen(), read_finetune(raw), datetime.now(UTC))
+
+
+def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
+    status = finetune.status
+    state = status.state or "pending"
+    screen.say(finetune.metadata.name, "bold")
+    screen.say(f"  {plain_line(status, now)}", STATE_COLOURS.get(state))
+    if status.message and status.message not in plain_line(status, now):
+        screen.say(f"  {status.message}")
+    screen.pairs([*_data(finetune), *_results(finetune), *_times(finetune, now)], indent=2)
+    _section(screen, "Settings as used", _settings(finetune))
+    _error(screen, finetune)
+    if len(status.attempts) > 1:
+        screen.say("Attempts", "bold")
+        screen.pairs([_attempt(attempt) for attempt in status.attempts], indent=2)
+    if status.events:
+        hidden = max(0, len(status.events) - EVENTS)
+        screen.say(f"Events ({hidden} earlier ones: -o yaml)" if hidden else "Events", "bold")
+        for event in status.events[-EVENTS:]:
+            screen.say(f"  [{local(event.at)}] {event.message}")
+
+
+def _data(finetune: FineTune) -> list[tuple[str, str]]:
+    spec, resolved = finetune.spec, finetune.status.resolved
+    examples = resolved.training_examples if resolved else None
+    held_out = resolved.validation_examples if resolved else None
+    return [
+        ("model", spec.model),
+        ("training file", spec.training_file + (f" ({examples:,} examples)" if examples else "")),
+        (
+            "validation file",
+            (spec.validation_file or "") + (f" ({held_out:,} examples)" if held_out else ""),
+        ),
+        ("wanted", _wanted(finetune)),
+    ]
+
+
+def _wanted(finetune: FineTune) -> str:
+    asked = [
+        ("cancel", finetune.spec.cancel),
+        ("suspend", finetune.spec.suspend),
+        ("dry run", finetune.spec.dry_run),
+    ]
+    return ", ".join(name for name, is_set in asked if is_set)
+
+
+def _results(finetune: FineTune) -> list[tuple[str, str]]:
+    status = finetune.status
+    return [
+        ("fine-tuned model", status.fine_tuned_model or ""),
+        ("model files", status.model_uri or ""),
+        ("results", ", ".join(status.result_files or [])),
+    ]
+
+
+def _times(finetune: FineTune, now: datetime) -> list[tuple[str, str]]:
+    status = finetune.status
+    begin, end = moment(status.started_at), moment(status.finished_at)
+    lasted = f" ({duration(((end or now) - begin).total_seconds())})" if begin else ""
+    gpu = status.gpu_seconds
+    return [
+        ("created", local(finetune.metadata.creation_timestamp)),
+        ("started", f"{local(status.started_at)}{lasted}" if status.started_at else ""),
+        ("finished", local(status.finished_at) if status.finished_at else ""),
+        ("tokens trained", f"{status.trained_tokens:,}" if status.trained_tokens else ""),
+        ("GPU time", duration(gpu) if gpu else ""),
+    ]
+
+
+def _settings(finetune: FineTune) -> list[tuple[str, str]]:
+    resolved = finetune.status.resolved
+    used = resolved.hyperparameters if resolved else None
+    if resolved is None or used is None:
+        return []
+    multiplier = used.learning_rate_multiplier
+    times = f" ({number(multiplier)} times the base model's)" if multiplier else ""
+    spec = finetune.spec
+    gang = f"{spec.resources.nodes} × {spec.resources.gpus_per_node} GPUs"
+    stage = f"ZeRO {resolved.zero_stage}" if resolved.zero_stage is not None else ""
+    offload = f"offload {resolved.offload}" if resolved.offload not in {None, "none"} else ""
+    return [
+        ("base model", resolved.base.uri),
+        ("method", spec.method.type),
+        ("epochs", f"{used.n_epochs} ({resolved.steps:,} steps)" if resolved.steps else ""),
+        ("batch size", f"{used.batch_size} examples"),
+        ("learning rate", f"{number(used.learning_rate)}{times}, {used.lr_schedule}"),
+        ("prompt loss weight", number(used.prompt_loss_weight)),
+        ("longest example", f"{used.max_sequence_length:,} tokens"),
+        ("hardware", ", ".join(filter(None, (gang, resolved.runtime.name, stage, offload)))),
+    ]
+
+
+def _section(screen: Screen, title: str, rows: list[tuple[str, str]]) -> None:
+    if rows:
+        screen.say(title, "bold")
+        screen.pairs(rows, indent=2)
+
+
+def _error(screen: Screen, finetune: FineTune) -> None:
+    error = finetune.status.error
+    if error is None:
+        return
+    screen.say(f"Error {error.code}", "bold red")
+    screen.say(f"  {error.message}")
+    screen.pairs(
+        [
+            ("field", f"spec.{error.param.removeprefix('spec.')}" if error.param else ""),
+            ("rank", "" if error.rank is None else str(error.rank)),
+            ("exit code", "" if error.exit_code is None else str(error.exit_code)),
+            ("hint", error.hint or ""),
+        ],
+        indent=2,
+    )
+    for line in [*(error.lines or []), *(error.log or [])]:
+        screen.say(f"  | {line}")
+
+
+def _attempt(attempt: Attempt) -> tuple[str, str]:
+    """`1` and `RankCrashed: ... (counted)`."""
+    resumed = f"from step {attempt.resumed_from_step}, " if attempt.resumed_from_step else ""
+    ended = ": ".join(filter(None, (attempt.reason, attempt.message))) or "under way"
+    rank = f", rank {attempt.rank}" if attempt.rank is not None else ""
+    counted = ", not counted" if attempt.counted is False else ""
+    return str(attempt.number), f"{resumed}{ended}{rank}{counted}"

@@ -1,0 +1,55 @@
+"""`finetune doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from finetune_cli.cluster.connection import connect
+from finetune_cli.complaints import CommandError
+from finetune_cli.doctor.findings import Finding
+from finetune_cli.options import Place, cluster_flags, output_flag
+from finetune_cli.screen import Screen, show_objects
+
+PATIENCE_SECONDS = 10
+COLOURS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
+
+
+@click.command()
+@click.option("--upload-to", metavar="S3", help="[default: what `create` has kept]")
+@output_flag
+@cluster_flags
+def command(*, upload_to: str | None, output: str | None, place: Place) -> None:
+    """Look at everything that a fine-tune needs; say what is missing and how to mend it.
+
+    Cluster, CRDs, your permissions, the operator, the pods' credentials, GPUs, and S3 from this
+    machine. It changes nothing but for one small object that it writes to S3 and deletes.
+    Exit code 1 where something that is needed is missing.
+    """
+    found: list[Finding] = []
+    screen = Screen()
+    for finding in _findings(place, upload_to):
+        found.append(finding)
+        if not output:
+            screen.say(f"{finding.level:<8} {finding.what}: {finding.detail}", _colour(finding))
+            if finding.remedy:
+                screen.say(f"{'':<8} {finding.remedy}")
+    if output:
+        show_objects([finding.record() for finding in found], output)
+    raise SystemExit(1 if any(finding.level == "error" for finding in found) else 0)
+
+
+def _findings(place: Place, upload_to: str | None) -> Iterator[Finding]:
+    from finetune_cli.doctor.cluster_checks import cluster_findings
+    from finetune_cli.doctor.storage_checks import storage_finding
+
+    try:
+        yield from cluster_findings(connect(place, patience=PATIENCE_SECONDS))
+    except CommandError as error:
+        yield Finding("error", "cluster", error.message, error.hint)
+    yield storage_finding(upload_to)
+
+
+def _colour(finding: Finding) -> str:
+    return COLOURS[finding.level]

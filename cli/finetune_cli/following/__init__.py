@@ -1,0 +1,1 @@
+"""Following a FineTune: its story line by line, where it stands in one live line, its end."""

@@ -1,0 +1,179 @@
+"""`finetune logs`: what a pod of a FineTune prints, found by the FineTune's name."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_cli.cluster.connection import Cluster, connect
+from finetune_cli.cluster.errors import ApiError, UnreachableError
+from finetune_cli.cluster.objects import read_finetune
+from finetune_cli.complaints import CommandError
+from finetune_cli.options import Place, cluster_flags, name_argument
+from finetune_cli.programs import program
+from finetune_cli.screen import Screen
+from finetune_cli.wording import printable
+
+Raw = dict[str, Any]
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+POLL_SECONDS = 2.0  # while a pod is awaited
+SILENCE_SECONDS = 3600.0  # a training may print nothing for long
+
+
+@click.command()
+@name_argument
+@click.option(
+    "--node", type=click.IntRange(min=0), default=0, show_default=True, help="Pod of the gang."
+)
+@click.option("--attempt", type=click.IntRange(min=1), help="[default: the last]")
+@click.option("--prepare", is_flag=True, help="Of the Job that checks the data instead.")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for it, go on as it grows.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last ones.")
+@cluster_flags
+def command(
+    *,
+    name: str,
+    node: int,
+    attempt: int | None,
+    prepare: bool,
+    follows: bool,
+    tail: int | None,
+    place: Place,
+) -> None:
+    """What the pods print; the last lines in the status where the pods are gone.
+
+    Pod 0 tells the losses; the others tell of themselves.
+    """
+    cluster = connect(place)
+    wanted = Wanted(node=node, attempt=attempt, prepare=prepare)
+    pod = _find(cluster, name, wanted, place, waits=follows)
+    if pod is None:
+        return
+    query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
+    if tail is not None:
+        query["tailLines"] = tail
+    meta = pod["metadata"]
+    path = f"/api/v1/namespaces/{quote(meta['namespace'])}/pods/{quote(meta['name'])}/log"
+    Screen().note(f"pod {meta['name']}")
+    try:
+        with cluster.lines(path, query, SILENCE_SECONDS) as lines:
+            for text in _text(lines):
+                click.echo(text)
+    except ApiError as error:
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        raise CommandError(
+            f"pod {meta['name']} has printed nothing yet: {error.message}",
+            f"`{program()} logs -f {name}{place.flags}` waits for it",
+        ) from error
+    except UnreachableError as error:
+        raise CommandError(
+            f"the log broke off: {error.why}", "the same command with --tail goes on"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which pod is meant; attempt None: the last."""
+
+    node: int = 0
+    attempt: int | None = None
+    prepare: bool = False
+
+
+def _find(cluster: Cluster, name: str, wanted: Wanted, place: Place, *, waits: bool) -> Raw | None:
+    """The pod; None after its last words were shown. waits: until it is there and has begun."""
+    is_told = False
+    while True:
+        finetune = read_finetune(cluster.finetunes.get(name))
+        pod = choose(_pods(cluster, finetune), wanted)
+        has_begun = pod is not None and (pod.get("status") or {}).get("phase") != "Pending"
+        if has_begun or (pod is not None and not waits):
+            return pod
+        if not waits or finetune.status.state in names.TERMINAL_STATES:
+            _show_last_words(finetune, place)
+            return None
+        if not is_told:
+            Screen().note(f"waiting for the pod: {finetune.status.message or 'there is none yet'}")
+            is_told = True
+        time.sleep(POLL_SECONDS)
+
+
+def choose(pods: Sequence[Raw], wanted: Wanted) -> Raw | None:
+    """The newest pod that is meant: of the last attempt, or of the prepare Job.
+
+    Before the first attempt the prepare pod speaks for the gang.
+    """
+    kinds = {
+        kind: [pod for pod in pods if _label(pod, names.LABEL_COMPONENT) == kind]
+        for kind in (names.COMPONENT_PREPARE, names.COMPONENT_TRAIN)
+    }
+    gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == wanted.node]
+    if wanted.attempt is not None:
+        gang = [pod for pod in gang if _attempt(pod) == wanted.attempt]
+    is_early = not kinds[names.COMPONENT_TRAIN] and wanted == Wanted()
+    found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or is_early else gang
+    return max(found, key=lambda pod: (_attempt(pod), _created(pod)), default=None)
+
+
+def _pods(cluster: Cluster, finetune: FineTune) -> list[Raw]:
+    meta = finetune.metadata
+    answer = cluster.request(
+        "GET",
+        f"/api/v1/namespaces/{quote(meta.namespace)}/pods",
+        query={"labelSelector": f"{names.LABEL_UID}={meta.uid}"},
+    )
+    items: list[Raw] = answer["items"]
+    return items
+
+
+def _show_last_words(finetune: FineTune, place: Place) -> None:
+    """The pods are gone, or not there yet: what the status kept of them."""
+    status, name = finetune.status, finetune.metadata.name
+    kept = (status.error.log if status.error else None) or []
+    if not kept:
+        raise CommandError(
+            f"fine-tune {name} ({status.state or 'pending'}) has no such pod",
+            f"`{program()} get {name}{place.flags}` tells its story",
+        )
+    Screen().note("the pods are gone; the last lines that the status kept:")
+    for line in kept:
+        click.echo(printable(line))
+
+
+def _text(lines: Iterator[bytes]) -> Iterator[str]:
+    """A pod may print anything: a terminal gets no control characters, a pipe what was printed."""
+    is_terminal = sys.stdout.isatty()
+    for line in lines:
+        text = line.decode("utf-8", "replace")
+        yield printable(text.rpartition("\r")[2]) if is_terminal else text
+
+
+def _label(pod: Raw, key: str) -> str:
+    return str(pod["metadata"].get("labels", {}).get(key, ""))
+
+
+def _index(pod: Raw) -> int:
+    return _whole(_label(pod, INDEX))
+
+
+def _attempt(pod: Raw) -> int:
+    return _whole(_label(pod, names.LABEL_ATTEMPT))
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def _created(pod: Raw) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))

@@ -1,0 +1,1 @@
+"""Fine-tuned models: the cluster's Models, and their files in S3."""

@@ -1,0 +1,21 @@
+"""`finetune models`: its own commands."""
+
+import click
+
+from finetune_cli.lazy_group import LazyGroup
+
+COMMANDS = {
+    "list": ("finetune_cli.models.listing:list_models", "The fine-tuned models of a namespace."),
+    "get": ("finetune_cli.models.listing:get_model", "What is known of one."),
+    "pull": ("finetune_cli.models.files:pull", "Fetch its files into a folder."),
+    "delete": ("finetune_cli.models.listing:delete_model", "Delete it."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def command() -> None:
+    """Fine-tuned models: list, get, pull, delete.
+
+    MODEL is a model's whole name, such as curie:ft-acme:tone-2026-11-21-12-00-00, or the name of
+    its resource. The name goes into `finetune create -m` to train on.
+    """

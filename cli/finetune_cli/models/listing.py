@@ -1,0 +1,110 @@
+"""`finetune models list`, `get` and `delete`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.objects import read_model
+from finetune_cli.complaints import CommandError
+from finetune_cli.models.lookup import find_model
+from finetune_cli.options import Place, cluster_flags, output_flag
+from finetune_cli.programs import program
+from finetune_cli.screen import Screen, as_list, show_objects
+from finetune_cli.wording import local, loss_text, moment, number, short_age
+
+HEADINGS = ("MODEL", "BASE", "LOSS", "TOKENS", "AGE")
+
+
+@click.command("list")
+@output_flag
+@cluster_flags
+def list_models(*, output: str | None, place: Place) -> None:
+    """The fine-tuned models of a namespace, the oldest first."""
+    cluster = connect(place)
+    items = cluster.models.list()
+    if output:
+        show_objects(as_list(items), output)
+        return
+    screen = Screen()
+    if not items:
+        screen.note(f"There are no fine-tuned models in namespace {cluster.namespace!r}.")
+        return
+    now = datetime.now(UTC)
+    rows = []
+    for item in items:
+        spec = item.get("spec", {})
+        loss = (spec.get("metrics") or {}).get("trainingLoss")
+        tokens = spec.get("trainedTokens")
+        created = moment(item["metadata"].get("creationTimestamp"))
+        rows.append(
+            (
+                str(spec.get("id", item["metadata"]["name"])),
+                str(spec.get("base", "")),
+                loss_text(loss) if isinstance(loss, int | float) else "",
+                f"{tokens:,}" if isinstance(tokens, int) else "",
+                short_age((now - created).total_seconds()) if created else "",
+            )
+        )
+    screen.table(HEADINGS, rows)
+
+
+@click.command("get")
+@click.argument("model")
+@output_flag
+@cluster_flags
+def get_model(*, model: str, output: str | None, place: Place) -> None:
+    """What is known of one model."""
+    raw = find_model(connect(place), model)
+    if output:
+        show_objects(raw, output)
+        return
+    found, screen = read_model(raw), Screen()
+    spec, metrics = found.spec, found.spec.metrics
+    measured = [] if metrics is None else [*metrics.to_dict().items()]
+    screen.say(spec.id, "bold")
+    screen.pairs(
+        [
+            ("files", spec.uri),
+            ("base model", spec.base),
+            ("continued from", spec.parent or ""),
+            ("fine-tune", spec.fine_tune.name if spec.fine_tune else ""),
+            ("examples", f"{spec.training_examples:,}" if spec.training_examples else ""),
+            ("tokens trained", f"{spec.trained_tokens:,}" if spec.trained_tokens else ""),
+            *((_spaced(name), number(value)) for name, value in measured),
+            ("context", f"{spec.context_length:,} tokens"),
+            ("created", local(found.metadata.creation_timestamp)),
+            ("when deleted", _fate(spec.deletion_policy)),
+        ],
+        indent=2,
+    )
+    screen.say(f"Go on from it: {program()} create -m {spec.id} -t FILE{place.flags}", "dim")
+
+
+@click.command("delete")
+@click.argument("model")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@cluster_flags
+def delete_model(*, model: str, yes: bool, place: Place) -> None:
+    """Delete a model; its files too where its deletionPolicy is Delete."""
+    cluster = connect(place)
+    found = read_model(find_model(cluster, model))
+    fate = _fate(found.spec.deletion_policy)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise CommandError(f"deleting {found.spec.id} must be confirmed", "add --yes")
+        click.confirm(f"Delete {found.spec.id}? When deleted: {fate}.", abort=True)
+    cluster.models.delete(found.metadata.name, found.metadata.uid)
+    Screen().say(f"Deleted {found.spec.id}: {fate}.")
+
+
+def _fate(policy: str) -> str:
+    return "its files go too" if policy == "Delete" else "its files stay in S3"
+
+
+def _spaced(name: str) -> str:
+    """`validation token accuracy` of `validationTokenAccuracy`."""
+    return "".join(f" {char.lower()}" if char.isupper() else char for char in name)

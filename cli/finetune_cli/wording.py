@@ -1,0 +1,91 @@
+"""Times, amounts and a FineTune's state as people read them. Pure; times are aware."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+STATE_COLOURS = {
+    "pending": "yellow",
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+def moment(stamp: str | None) -> datetime | None:
+    """The time of a stamp in a status; None for none, or for what is not one."""
+    try:
+        found = datetime.fromisoformat(stamp or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def short_age(seconds: float) -> str:
+    """As kubectl's AGE: `45s`, `12m`, `3h`, `5d`."""
+    seconds = max(0, int(seconds))
+    if seconds < 2 * MINUTE:
+        return f"{seconds}s"
+    if seconds < 2 * HOUR:
+        return f"{seconds // MINUTE}m"
+    if seconds < 2 * DAY:
+        return f"{seconds // HOUR}h"
+    return f"{seconds // DAY}d"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `8 min`, `3 h 20 min`, `2 d 5 h`."""
+    seconds = max(0, round(seconds))
+    if seconds < 100:
+        return f"{seconds} s"
+    minutes = round(seconds / MINUTE)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def time_left(eta: str | None, now: datetime) -> str:
+    """`8 min left`; empty where nothing is known."""
+    end = moment(eta)
+    return f"{duration((end - now).total_seconds())} left" if end else ""
+
+
+def local(stamp: str) -> str:
+    """A stamp in the clock of this machine, as the old tool wrote it."""
+    found = moment(stamp)
+    return f"{found.astimezone():%Y-%m-%d %H:%M:%S}" if found else stamp
+
+
+def size(count: int) -> str:
+    """`512 B`, `1.5 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def number(value: float) -> str:
+    """Up to four digits that say something: `1.204`, `0.0002`, `3e-07`."""
+    return f"{value:.4g}"
+
+
+def loss_text(value: float) -> str:
+    """`1.2044`: always as wide, so that a live line does not jump."""
+    return f"{value:.4f}"
+
+
+def printable(text: str) -> str:
+    """A stranger's text without anything that a terminal would obey; line ends stay."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
+    )

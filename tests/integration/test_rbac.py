@@ -1,0 +1,103 @@
+"""The rights that the chart grants are those that the operator uses: both ways, by the audit log.
+
+This file runs last of the folder (conftest.py), so that the whole suite's requests are counted.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from tests.integration.conftest import Kubelet, Operator
+from tests.integration.test_operator import TWO_NODES, prepare
+from tests.support.audit import rights_used
+from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.objects import prepared, trained
+
+pytestmark = pytest.mark.integration
+
+# Asked for with metrics.tokenReview, which takes a ClusterRole of its own.
+REVIEWS = {
+    "create authentication.k8s.io/tokenreviews",
+    "create authorization.k8s.io/subjectaccessreviews",
+}
+
+
+def granted(team: Kubectl) -> set[str]:
+    """ "verb group/resource" of the Role in the operator's namespace, as the API server has it."""
+    role = team.get("role", "finetune-operator")
+    return {
+        f"{verb} {group}/{resource}"
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def foreign(team: Kubectl, kind: str, version: str, name: str, spec: dict) -> None:  # type: ignore[type-arg]
+    """Somebody else's object with a name that the operator will want."""
+    team.apply({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+
+def live(team: Kubectl, kubelet: Kubelet) -> None:
+    """A life with a restart, and one of each thing that needs a rare verb."""
+    team.apply(finetune("whole", **TWO_NODES))
+    prepare(kubelet)
+    kubelet.end(kubelet.start_pods(kubelet.job("-a1"))[1], 137)
+    first, second = kubelet.start_pods(kubelet.job("-a2"))
+    kubelet.ready(first, second)
+    team.wait_state("whole", "running")
+    kubelet.end(first, 0, trained().to_termination_message())
+    kubelet.end(second, 0)
+    team.wait_state("whole", "succeeded")
+
+
+def live_among_foreign_objects(team: Kubectl, operator: Operator, kubelet: Kubelet) -> None:
+    """A create that finds its name taken looks whose it is: `get` on Jobs, Services and Models."""
+    operator.stop()
+    team.apply(finetune("strange", **TWO_NODES))
+    uid = team.get("finetune", "strange")["metadata"]["uid"][:8]
+    foreign(team, "Service", "v1", f"ft-strange-{uid}-a1", {"ports": [{"port": 80}]})
+    operator.start()
+    (pod,) = kubelet.start_pods(kubelet.job(f"{uid}-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    assert team.wait_state("strange", "failed")["error"]["code"] == "ForeignObject"
+
+    operator.stop()
+    team.apply(finetune("taken", **TWO_NODES))
+    uid = team.get("finetune", "taken")["metadata"]["uid"][:8]
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}
+    foreign(team, "Job", "batch/v1", f"ft-taken-{uid}-prepare", {"template": template})
+    operator.start()
+    assert team.wait_state("taken", "failed")["error"]["code"] == "ForeignObject"
+
+    # The same outcome again asks for the Model that `whole` has published.
+    team.apply(finetune("again", **TWO_NODES))
+    uid = team.get("finetune", "again")["metadata"]["uid"][:8]
+    (pod,) = kubelet.start_pods(kubelet.job(f"{uid}-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    first, second = kubelet.start_pods(kubelet.job(f"{uid}-a1"))
+    kubelet.end(first, 0, trained().to_termination_message())
+    kubelet.end(second, 0)
+    assert team.wait_state("again", "failed")["error"]["code"] == "ForeignObject"
+
+
+def test_the_rights_granted_are_the_rights_used(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
+) -> None:
+    live(team, kubelet)
+    live_among_foreign_objects(team, operator, kubelet)
+    team.apply(finetune("waits", **TWO_NODES))  # no controller makes its pods: why, ask Events
+    log = Path(control_plane.audit_log)
+    role = granted(team)
+
+    def unused() -> set[str]:
+        return role - rights_used(log, operator.user)
+
+    until(lambda: not unused(), 60, lambda: f"granted and never used: {sorted(unused())}")
+    assert rights_used(log, operator.user) == role
+
+    # And so it was with every operator that this API server has seen, in the whole suite.
+    everybody = "system:serviceaccount:*:finetune-operator"
+    assert rights_used(log, everybody) - role <= REVIEWS

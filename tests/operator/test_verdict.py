@@ -1,0 +1,287 @@
+"""What ended an attempt: each end is one of a closed set, with place, cause and what to do."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api import names
+from finetune_api.finetune import Attempt, ErrorInfo
+from finetune_api.names import Reason
+from finetune_api.outcome import Failure, Outcome
+from finetune_operator.core.memory import next_share
+from finetune_operator.core.observed import Job
+from finetune_operator.core.retry import ATTEMPTS_AT_MOST, may_retry
+from finetune_operator.core.verdict import Verdict, judge
+from tests.support.objects import World, a_finetune, failed, progress
+
+Raw = dict[str, Any]
+
+
+def disrupted(cause: str, **status: Any) -> Raw:
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": cause,
+        "message": "as the control plane says",
+    }
+    return {"phase": "Failed", "conditions": [condition], **status}
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> Raw:
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return {"phase": "Failed", "containerStatuses": [{"state": state}]}
+
+
+def said(outcome: Outcome, code: int) -> Raw:
+    return ended(code, message=outcome.to_termination_message())
+
+
+def a_job(*pods: Raw, deleted: bool = False) -> Job:
+    """Of an attempt, with pods of these statuses on nodes of their own."""
+    labels = {"finetune.dev/component": "train", "finetune.dev/attempt": "1"}
+    meta = {"name": "ft-a1", "uid": "j", "labels": labels}
+    raw = [
+        {
+            "metadata": {
+                "name": f"ft-a1-{index}",
+                "labels": {**labels, "batch.kubernetes.io/job-completion-index": str(index)},
+                "ownerReferences": [{"uid": "j", "controller": True}],
+                **({"deletionTimestamp": "2026-11-21T12:00:00Z"} if deleted else {}),
+            },
+            "spec": {"nodeName": f"node-{index}"},
+            "status": status,
+        }
+        for index, status in enumerate(pods)
+    ]
+    spec = {"template": {"spec": {"containers": [{"name": "main"}]}}}
+    return Job.parse({"metadata": meta, "spec": spec}, raw)
+
+
+TABLE = {
+    "preempted by the scheduler": (disrupted("PreemptionByScheduler"), Reason.PREEMPTED, False),
+    "node tainted": (disrupted("DeletionByTaintManager"), Reason.NODE_LOST, False),
+    "node gone": (disrupted("DeletionByPodGC"), Reason.NODE_LOST, False),
+    "drained": (disrupted("EvictionByEvictionAPI"), Reason.EVICTED, False),
+    "node under pressure": (
+        disrupted("TerminationByKubelet", reason="Evicted", message="low on memory"),
+        Reason.EVICTED,
+        False,
+    ),
+    "node shuts down": (
+        disrupted("TerminationByKubelet", reason="Terminated"),
+        Reason.NODE_LOST,
+        False,
+    ),
+    "a critical pod came": (
+        disrupted("TerminationByKubelet", reason="Preempting"),
+        Reason.PREEMPTED,
+        False,
+    ),
+    "a reason of tomorrow": (disrupted("MovedToMars"), Reason.POD_LOST, False),
+    "filled its own volume": (
+        {"phase": "Failed", "reason": "Evicted", "message": "Usage of EmptyDir exceeds the limit"},
+        Reason.EVICTED,
+        True,
+    ),
+    "device gone": (
+        {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no device"},
+        Reason.POD_LOST,
+        True,
+    ),
+    "killed for memory": (ended(137, "OOMKilled"), Reason.OUT_OF_MEMORY, False),
+    "out of GPU memory": (
+        said(failed(Reason.OUT_OF_MEMORY, "rank 0 ran out of GPU memory"), 1),
+        Reason.OUT_OF_MEMORY,
+        False,
+    ),
+    "killed": (ended(137), Reason.RANK_CRASHED, True),
+    "crashed": (ended(1, message="Traceback\nValueError: x"), Reason.RANK_CRASHED, True),
+    "stopped with a checkpoint": (
+        said(failed(Reason.POD_LOST, "stopped after step 3", exit_code=143), 143),
+        Reason.POD_LOST,
+        False,
+    ),
+    "storage away": (said(failed(Reason.S3_UNAVAILABLE), 69), Reason.S3_UNAVAILABLE, True),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_each_end_has_its_reason_and_place_and_counts_as_the_table_says(case: str) -> None:
+    status, code, is_counted = TABLE[case]
+    verdict = judge(a_job({"phase": "Running"}, status))
+    assert verdict is not None
+    assert (verdict.error.code, verdict.is_counted, verdict.is_users) == (code, is_counted, False)
+    assert (verdict.error.rank, verdict.error.node) == (1, "node-1")
+    assert verdict.error.code in names.END_REASONS
+
+
+@pytest.mark.parametrize("code", sorted(names.USER_REASONS))
+def test_a_users_error_wins_over_everything_and_is_never_retried(code: str) -> None:
+    for status, _, _ in TABLE.values():
+        verdict = judge(a_job(status, said(failed(code), names.EXIT_USER)))
+        assert verdict is not None
+        assert (verdict.error.code, verdict.error.node) == (code, "node-1")
+        assert not may_retry(verdict, [], 100).is_allowed
+
+
+def test_a_deleted_pod_is_lost_and_counts() -> None:
+    verdict = judge(a_job({"phase": "Running"}, deleted=True))
+    assert verdict is not None
+    assert (verdict.error.code, verdict.is_counted) == (Reason.POD_LOST, True)
+
+
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=3000)  # JSON has no lone ones
+
+
+@given(
+    code=ANY | st.sampled_from(sorted(names.END_REASONS)),
+    message=ANY,
+    param=ANY,
+    hint=ANY,
+    rank=st.none() | st.integers(-(2**31), 2**31),
+    lines=st.lists(ANY, max_size=40),
+)
+def test_whatever_a_pod_says_the_verdict_fits_the_status(
+    code: str, message: str, param: str, hint: str, rank: int | None, lines: list[str]
+) -> None:
+    failure = Failure(
+        code=code, message=message, param=param, hint=hint, rank=rank, lines=lines, log=lines
+    )
+    text = json.dumps({"kind": "outcome", "failure": failure.model_dump(by_alias=True)})
+    verdict = judge(a_job(ended(1, message=text)))
+    assert verdict is not None
+    assert verdict.error.code in names.END_REASONS
+    assert ErrorInfo.model_validate_json(verdict.error.to_json()) == verdict.error
+
+
+def test_memory_that_runs_out_halves_the_micro_batch_down_to_a_sixteenth() -> None:
+    world = World(a_finetune(maxRestarts=0)).until_running()
+    for number, share in enumerate([0.5, 0.25, 0.125, 0.0625], 2):
+        outcome = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory", rank=1)
+        world.end_pod(f"a{number - 1}", 1, 1, outcome)
+        world.progress = None
+        world.settle()
+        attempt = world.status.attempts[-1]
+        assert (attempt.number, attempt.micro_batch_share) == (number, share)
+        assert world.status.attempts[-2].counted is False
+        assert f'"microBatchShare":{share}' in world.task()
+        assert "half the micro-batch" in world.status.message
+    world.end_pod("a5", 1, 1, failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory"))
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
+    assert "0.0625 of the micro-batch" in world.status.error.message
+    assert "zeroStage" in world.status.error.hint
+
+
+def test_what_memory_taught_is_kept_after_another_failure() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 137, failed(Reason.OUT_OF_MEMORY))
+    world.settle()
+    world.end_pod("a2", 0, 1, "boom")
+    world.settle()
+    assert [item.micro_batch_share for item in world.status.attempts] == [None, 0.5, 0.5]
+
+
+def test_a_halved_share_survives_a_crash_of_the_operator() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 1, failed(Reason.OUT_OF_MEMORY))
+    world.step(writes=False)
+    world.settle()
+    assert [item.micro_batch_share for item in world.status.attempts] == [None, 0.5]
+
+
+@given(st.lists(st.sampled_from(["OutOfMemory", "RankCrashed", "NodeLost"]), max_size=30))
+def test_shares_are_powers_of_a_half_that_never_grow(reasons: list[str]) -> None:
+    attempts: list[Attempt] = []
+    for number, reason in enumerate(reasons, 1):
+        share = next_share(attempts, number)
+        assert share == 0.5 ** sum(item.reason == "OutOfMemory" for item in attempts)
+        attempts.append(
+            Attempt(number=number, started_at="", reason=reason, micro_batch_share=share)
+        )
+
+
+@given(st.integers(0, 5), st.lists(st.booleans(), max_size=8))
+def test_only_what_counts_spends_restarts(limit: int, counted: list[bool]) -> None:
+    former = [Attempt(number=1, started_at="", counted=item) for item in counted]
+    former_one = Attempt(number=1, started_at="")
+    crash = Verdict.of(ErrorInfo(code=Reason.RANK_CRASHED, message=""))
+    lost = Verdict.of(ErrorInfo(code=Reason.NODE_LOST, message=""), is_counted=False)
+    assert may_retry(crash, former, limit).is_allowed == (sum(counted) < limit)
+    assert may_retry(lost, former, limit).is_allowed
+    assert not may_retry(lost, [former_one] * ATTEMPTS_AT_MOST, limit).is_allowed
+
+
+def test_node_cause_and_last_lines_stay_when_the_pods_are_gone() -> None:
+    world = World().until_running()
+    world.pod("a1", 1)["spec"]["nodeName"] = "node-7"
+    world.end_pod("a1", 1, 139, "line 1\nSegmentation fault")
+    world.settle()
+    first = world.status.attempts[0]
+    assert (first.reason, first.rank, first.node, first.exit_code) == (
+        "RankCrashed",
+        1,
+        "node-7",
+        139,
+    )
+    assert first.log == ["line 1", "Segmentation fault"]
+    assert first.hint
+
+
+def test_only_the_newest_attempts_keep_their_last_lines() -> None:
+    world = World(a_finetune(maxRestarts=50)).until_running()
+    for number in range(1, 21):
+        world.end_pod(f"a{number}", 0, 1, "boom")
+        world.settle()
+    assert sum(item.log is not None for item in world.status.attempts) <= 8
+
+
+def test_each_restart_is_one_event_whether_its_attempt_worked_or_not() -> None:
+    world = World(a_finetune(maxRestarts=50)).until_running()
+    for number in (1, 2):
+        world.end_pod(f"a{number}", 0, 1, f"boom {number}")
+        world.progress = None
+        world.settle()
+    world.ready_pods("a3")
+    world.progress = progress(attempt=3, resumed_from_step=25)
+    world.settle()
+    told = [event.message for event in world.status.events if event.reason == "Restarted"]
+    assert len(told) == 2
+    assert told[0].startswith("Fine-tune restarted, attempt 2: rank 0 ended")
+    assert told[1].startswith("Fine-tune restarted from step 25: rank 0 ended")
+
+
+@pytest.mark.parametrize(
+    ("spec", "state", "reason"),
+    [({"cancel": True}, "cancelled", "Cancelled"), ({}, "failed", "DeadlineExceeded")],
+)
+def test_an_end_from_outside_closes_the_attempt(
+    spec: dict[str, Any], state: str, reason: str
+) -> None:
+    resources = {"nodes": 2, "gpusPerNode": 4}
+    world = World(a_finetune(activeDeadlineSeconds=3600, resources=resources)).until_running()
+    changed = {"active_deadline_seconds": 1, **spec}
+    world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(**changed))
+    world.settle()
+    (attempt,) = world.status.attempts
+    assert (world.status.state, attempt.reason) == (state, reason)
+    assert attempt.ended_at is not None
+    assert world.status.gpu_seconds > 0
+
+
+def test_an_attempt_that_waited_in_vain_says_for_what() -> None:
+    world = World(a_finetune(pendingDeadlineSeconds=60)).until_training()
+    world.pod("a1", 0)["status"]["containerStatuses"] = [
+        {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    ]
+    world.settle()
+    world.finetune = world.finetune.replace(
+        spec=world.finetune.spec.replace(pending_deadline_seconds=1)
+    )
+    world.settle()
+    assert world.status.error.code == "DeadlineExceeded"
+    assert world.status.attempts[0].reason == "ImagePull"
+    assert "no such image" in world.status.attempts[0].message

@@ -1,0 +1,305 @@
+"""The advice: what the old service's guide says, on runs that call for it, and on none else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.outcome import EpochMetrics
+from finetune_api.tasks import Classification
+from finetune_data.dataset import SplitCounts
+from finetune_trainer.reporting.advice import advise
+from finetune_trainer.reporting.confusion import Confusion
+from finetune_trainer.reporting.curves import Curves, Point
+from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.evidence import Advice, find_spikes, gather
+from tests.trainer.reporting import support
+
+CLASSES = Classification(n_classes=2, positive_class=" yes")
+
+
+def advice_on(data: ReportData) -> list[Advice]:
+    return advise(gather(data, Curves.parse(data.results)))
+
+
+def used(**changes: Any) -> ReportData:
+    """A good run but for these hyperparameters."""
+    run = support.run()
+    return support.report(run=run.replace(hyperparameters=run.hyperparameters.replace(**changes)))
+
+
+def counted(name: str = "train", **changes: Any) -> ReportData:
+    """A good run but for what is in a split."""
+    whole = support.dataset()
+    splits = {**whole.splits, name: whole.splits[name].replace(**changes)}
+    return support.report(dataset=whole.replace(splits=splits))
+
+
+def classified(data: ReportData, asked: Classification = CLASSES) -> ReportData:
+    source = data.dataset.source.replace(classification=asked)
+    return data.replace(dataset=data.dataset.replace(source=source))
+
+
+def flat(accuracy: float) -> str:
+    """results.csv whose training accuracies stay where they are."""
+    same = {"training_token_accuracy": accuracy, "training_sequence_accuracy": accuracy}
+    return support.results(1000, changes=dict.fromkeys(range(1, 1001), same))
+
+
+def ended(*losses: tuple[float, float], accuracy: float) -> list[EpochMetrics]:
+    """Epochs with training and validation loss, and the accuracy of the validation file."""
+    epochs = support.epoch_metrics(1000, *zip(*losses, strict=True))
+    return [epoch.replace(validation_token_accuracy=accuracy) for epoch in epochs]
+
+
+def losses(*validation: float) -> ReportData:
+    epochs = support.epoch_metrics(1000, [1.0] * len(validation), validation)
+    return support.report(epochs=epochs)
+
+
+def no_validation(data: ReportData) -> ReportData:
+    epochs = [epoch.replace(validation_loss=None) for epoch in data.epochs]
+    epochs = [epoch.replace(validation_token_accuracy=None) for epoch in epochs]
+    return data.replace(dataset=support.without_validation(), epochs=epochs)
+
+
+def confused(counts: list[list[int]], accuracy: float, root: str = "ada") -> ReportData:
+    changes = {1000: {"classification/accuracy": accuracy}}
+    text = support.results(1000, asked=CLASSES, changes=changes)
+    run = support.run()
+    return classified(
+        support.report(
+            run=run.replace(base=run.base.replace(root=root)),
+            results=text,
+            confusion=Confusion(labels=[" no", " yes"], counts=counts),
+        )
+    )
+
+
+SPIKE = {600: {"training_loss": 9.0}}
+
+# what the run was like, the advice, the numbers it names, the field it would change
+CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | None]] = {
+    "NaN": (
+        lambda: support.report(
+            results=support.results(1000, changes={40: {"gradient_norm": float("nan")}})
+        ),
+        "Lower the learning rate",
+        ("step 40",),
+        "hyperparameters.learningRateMultiplier: 0.025",
+    ),
+    "a loss that grows": (
+        lambda: support.report(
+            results=support.results(
+                1000, changes={n: {"training_loss": 2 + n / 500} for n in range(1, 1001)}
+            )
+        ),
+        "Lower the learning rate",
+        ("grew", "2.101", "3.901"),
+        "hyperparameters.learningRateMultiplier: 0.025",
+    ),
+    "a spike": (
+        lambda: support.report(results=support.results(1000, changes=SPIKE)),
+        "Lower the learning rate",
+        ("at step 600: 9",),
+        "hyperparameters.learningRateMultiplier: 0.05",
+    ),
+    "a spike at an absolute rate": (
+        lambda: used(learning_rate=1e-4, learning_rate_multiplier=None).replace(
+            results=support.results(1000, changes=SPIKE)
+        ),
+        "Lower the learning rate",
+        ("at step 600",),
+        "hyperparameters.learningRate: 5e-5",
+    ),
+    "a validation loss that rose": (
+        lambda: losses(1.1, 0.95, 1.0, 1.2),
+        "Train fewer epochs",
+        ("after epoch 2, 0.95", "1.2 after epoch 4"),
+        "hyperparameters.nEpochs: 2",
+    ),
+    "high training accuracy with low validation accuracy": (
+        lambda: support.report(results=flat(0.99)),
+        "Train fewer epochs",
+        ("token accuracy is 99.0 %", "80.0 % on the validation"),
+        "hyperparameters.nEpochs: 2",
+    ),
+    "the same after one epoch": (
+        lambda: used(n_epochs=1).replace(
+            results=flat(0.99), epochs=support.epoch_metrics(1000, [1.0], [1.0])
+        ),
+        "Give it more examples",
+        ("99.0 %", "80.0 %"),
+        None,
+    ),
+    "low training accuracy while the loss falls": (
+        lambda: support.report(
+            results=flat(0.3), epochs=ended((2.0, 1.8), (1.5, 1.4), accuracy=0.28)
+        ),
+        "Train more epochs",
+        ("30.0 %", "validation loss from 1.8 to 1.4"),
+        "hyperparameters.nEpochs: 8",
+    ),
+    "one epoch with low accuracy": (
+        lambda: used(n_epochs=1).replace(
+            results=flat(0.3), epochs=ended((2.0, 1.8), accuracy=0.28)
+        ),
+        "Train more epochs",
+        ("30.0 %",),
+        "hyperparameters.nEpochs: 2",
+    ),
+    "low training accuracy at a loss that stands still": (
+        lambda: used(learning_rate_multiplier=0.05).replace(
+            results=flat(0.3), epochs=ended((2.0, 1.8), (2.0, 1.8), accuracy=0.28)
+        ),
+        "Raise the learning rate",
+        ("30.0 %", "0.05 at batches of 8"),
+        "hyperparameters.learningRateMultiplier: 0.1",
+    ),
+    "a multiplier above the tried range": (
+        lambda: used(learning_rate_multiplier=1.5),
+        "Try a multiplier in the tried range",
+        ("1.5", "0.02 to 0.2"),
+        "hyperparameters.learningRateMultiplier: 0.2",
+    ),
+    "a multiplier below it": (
+        lambda: used(learning_rate_multiplier=0.001),
+        "Try a multiplier in the tried range",
+        ("0.001",),
+        "hyperparameters.learningRateMultiplier: 0.02",
+    ),
+    "many epochs without a validation file": (
+        lambda: no_validation(used(n_epochs=12)),
+        "Train fewer epochs",
+        ("12 epochs",),
+        "hyperparameters.nEpochs: 2",
+    ),
+    "a large batch": (
+        lambda: used(batch_size=256),
+        "Use a smaller batch",
+        ("12.8 % of the 2,000",),
+        "hyperparameters.batchSize: 80",
+    ),
+    "a small batch": (
+        lambda: counted(examples=500_000),
+        "Use a larger batch",
+        ("0.0016 % of the 500,000",),
+        "hyperparameters.batchSize: 256",
+    ),
+    "few steps": (
+        lambda: used(batch_size=80, n_epochs=1),
+        "Use a smaller batch",
+        ("25 optimiser steps of 80",),
+        "hyperparameters.batchSize: 33",
+    ),
+    "long prompts with short completions": (
+        lambda: counted(tokens=203_000, prompt_tokens=200_000),
+        "Lower the prompt loss weight",
+        ("67 times", "87% of the loss"),
+        "hyperparameters.promptLossWeight: 0.01",
+    ),
+    "few examples": (
+        lambda: counted(examples=300),
+        "Give it more examples",
+        ("300 examples", "500"),
+        None,
+    ),
+    "few examples a class": (
+        lambda: classified(counted(examples=150)),
+        "Give it more examples",
+        ("150 examples for 2 classes", "100 a class"),
+        None,
+    ),
+    "no validation file": (
+        lambda: no_validation(support.report()),
+        "Give it a validation file",
+        (),
+        "validationFile",
+    ),
+    "a tiny validation file": (
+        lambda: counted("validation", examples=16),
+        "Give it a larger validation file",
+        ("16 examples", "±25%"),
+        "validationFile",
+    ),
+    "idle GPUs": (
+        lambda: support.report(
+            run=support.run(nodes=2, processes_per_node=8, accelerator="nvidia")
+        ),
+        "Ask for fewer GPUs",
+        ("8 of 16 GPUs",),
+        "resources",
+    ),
+    "always the same class": (
+        lambda: confused([[90, 0], [10, 0]], 0.9),
+        "Balance the classes",
+        ("accuracy is 90.0 %", "reach 90.0 %"),
+        None,
+    ),
+    "two classes that are confused": (
+        lambda: confused([[50, 2], [14, 34]], 0.84),
+        "Give more examples of two classes",
+        ("“yes” was taken for “no” 14 of 48",),
+        None,
+    ),
+    "classes with a large model": (
+        lambda: confused([[50, 1], [1, 48]], 0.98, root="davinci"),
+        "Try the smallest model",
+        ("davinci reaches 98.0 %",),
+        "model: ada",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_gets_the_advice_that_it_calls_for(name: str) -> None:
+    make, what, numbers, change = CASES[name]
+    found = {advice.what: advice for advice in advice_on(make())}
+    assert what in found, list(found)
+    assert found[what].change == change
+    for number in numbers:
+        assert number in found[what].why
+
+
+def test_a_run_that_went_well_gets_none() -> None:
+    assert advice_on(support.report()) == []
+    assert advice_on(confused([[50, 1], [1, 48]], 0.98)) == []
+
+
+def test_a_run_without_a_step_is_no_reason_for_advice_on_curves() -> None:
+    data = support.report(results="step,training_loss\n", epochs=[])
+    assert advice_on(data) == []
+
+
+def test_one_field_is_changed_one_way_only() -> None:
+    data = no_validation(used(n_epochs=12, learning_rate_multiplier=3.0)).replace(
+        results=support.results(1000, changes=SPIKE)
+    )
+    found = advice_on(data)
+    fields = [advice.change.partition(":")[0] for advice in found if advice.change]
+    assert len(fields) == len(set(fields))
+    assert found[0].change == "hyperparameters.learningRateMultiplier: 1.5"
+
+
+def test_a_validation_loss_that_only_trembles_is_no_overfitting() -> None:
+    assert "Train fewer epochs" not in {a.what for a in advice_on(losses(1.1, 1.0, 0.99, 1.0))}
+
+
+def test_noise_and_a_falling_loss_are_no_spikes() -> None:
+    for seed in range(5):
+        curves = Curves.parse(support.results(2000, seed=seed))
+        assert find_spikes(curves.finite("training_loss")) == []
+    small = [Point(step, 0.001 * (1 + step % 7)) for step in range(1, 200)]
+    assert find_spikes(small) == []
+
+
+def test_a_spike_that_takes_steps_to_settle_is_counted_once() -> None:
+    changes = {600: {"training_loss": 9.0}, 601: {"training_loss": 7.0}, 603: {"training_loss": 6}}
+    changes[800] = {"training_loss": 8.0}
+    curves = Curves.parse(support.results(1000, changes=changes))
+    assert [spike.step for spike in find_spikes(curves.finite("training_loss"))] == [600, 800]
+
+
+def test_counts_of_an_empty_split_are_no_division() -> None:
+    empty = support.dataset(splits={"train": SplitCounts(examples=0, tokens=0)})
+    assert isinstance(advice_on(support.report(dataset=empty)), list)

@@ -1,0 +1,76 @@
+"""SVG charts: everything measured is inside the picture, and a finger or a mouse finds it."""
+
+import re
+
+import pytest
+
+from finetune_trainer.reporting.charts import HEIGHT, HOVERS, WIDTH, Chart, Line, Mark
+from finetune_trainer.reporting.curves import Point
+from finetune_trainer.reporting.scales import Unit
+
+
+def run_of(steps: int) -> list[Point]:
+    return [Point(step, 4.0 - 3.0 * step / steps) for step in range(1, steps + 1)]
+
+
+def chart(points: list[Point], *, unit: Unit = "plain", **others: object) -> Chart:
+    last = points[-1].step
+    return Chart("Loss", [Line("training_loss", "training", points)], last, unit, **others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 39, 41, 239, 240, 5000])
+def test_every_drawn_place_is_inside_the_picture(steps: int) -> None:
+    svg = chart(run_of(steps)).svg()
+    numbers = re.findall(r'd="M([^"]+)"', svg)
+    drawn = [pair.split() for path in numbers for pair in path.split("L") if "H" not in pair]
+    places = [(float(p[0]), float(p[1])) for p in drawn if "v" not in p[1] and "V" not in p[1]]
+    places += [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.-]+)" cy="([\d.-]+)"', svg)]
+    assert places
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
+
+
+def test_few_points_are_dots_that_tell_their_value() -> None:
+    svg = chart([Point(3, 1.5), Point(9, 1.25)]).svg()
+    assert svg.count("<circle") == 2
+    assert "<title>training 1.25, step 9</title>" in svg
+
+
+def test_many_points_are_a_running_mean_over_a_pale_line() -> None:
+    svg = chart(run_of(5000)).svg()
+    assert svg.count('class="raw line0"') == 1
+    assert svg.count('class="line line0"') == 1
+    assert "<circle" not in svg
+    assert 'class="raw' not in chart(run_of(5000), is_noisy=False).svg()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 59, 60, 61, 1000, 12345])
+def test_hover_columns_cover_every_step_once(steps: int) -> None:
+    svg = chart(run_of(steps)).svg()
+    covered: list[int] = []
+    for first, last in re.findall(r"<title>steps? ([\d,]+)(?: to ([\d,]+))?\n", svg):
+        begin = int(first.replace(",", ""))
+        covered += range(begin, int((last or first).replace(",", "")) + 1)
+    assert covered == list(range(1, steps + 1))
+    assert svg.count('class="hover"') == min(HOVERS, steps)
+
+
+def test_epochs_are_marked_and_labelled_as_long_as_there_is_room() -> None:
+    for epochs, labels in ((4, 4), (12, 12), (50, 10)):
+        marks = [Mark(20 * n, f"epoch {n}") for n in range(1, epochs + 1)]
+        svg = chart(run_of(1000), marks=marks).svg()
+        assert svg.count('class="epoch"') == epochs
+        assert svg.count(' soft">') == labels
+
+
+def test_a_chart_says_in_words_what_it_shows() -> None:
+    points = [Point(1, 3.0), Point(2, 5.0), Point(3, 0.5), Point(4, 1.0)]
+    assert chart(points).summary == [
+        "training: from 3 to 1, lowest 0.5 at step 3, highest 5 at step 2"
+    ]
+    assert 'aria-label="Loss. training: from 3 to 1' in chart(points).svg()
+
+
+def test_a_chart_of_nothing_but_nan_still_stands() -> None:
+    found = chart([Point(1, float("nan"))])
+    assert found.summary == ["training: no finite value"]
+    assert "not a number, step 1" in found.svg()

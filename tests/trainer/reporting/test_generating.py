@@ -1,0 +1,66 @@
+"""Two real ranks, ZeRO 1 and 3, packed and padded: what transformers itself would generate."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer.reporting.samples import COMPLETION_TOKENS, Prompt
+from tests.trainer import support
+
+pytestmark = pytest.mark.slow
+
+
+def expected(prompts: list[Prompt]) -> list[list[int]]:
+    """By transformers' own loop, with a cache."""
+    import torch
+
+    model = support.tiny_llama().eval()
+    found = []
+    for prompt in prompts:
+        inputs = torch.tensor([prompt.tokens])
+        output = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=COMPLETION_TOKENS,
+            do_sample=False,
+            eos_token_id=prompt.end,
+            pad_token_id=0,
+        )
+        found.append(output[0, len(prompt.tokens) :].tolist())
+    return found
+
+
+def test_every_rank_gets_what_transformers_generates(tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
+        *("--nproc-per-node=2", f"--master-port={support.free_port()}"),
+        *("-m", "tests.trainer.reporting.generating", str(tmp_path)),
+    ]
+    done = subprocess.run(
+        command,
+        env=support.pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES=""),
+        cwd=support.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    from tests.trainer.reporting.generating import PROMPTS
+
+    right = expected(PROMPTS)
+    assert len({tuple(tokens) for tokens in right}) > 1
+    found: list[dict[str, Any]] = [
+        json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)
+    ]
+    assert found[0] == found[1]
+    losses = [found[0].pop(f"losses {kind}") for kind in ("stage 3", "fresh")]
+    assert len(losses[0]) == 3
+    assert losses[0] == losses[1]  # who has generated trains on as if nothing had been
+    assert len(found[0]) == 6
+    for kind, completions in found[0].items():
+        assert completions == right, kind

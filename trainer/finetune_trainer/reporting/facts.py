@@ -1,0 +1,162 @@
+"""What was trained on what, as labels and values: the page and the card say the same."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from finetune_api.outcome import EpochMetrics
+from finetune_data.dataset import SplitCounts
+from finetune_trainer.classification import PREFIX as CLASSIFICATION
+from finetune_trainer.reporting.curves import Curves
+from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.panels import metric_label
+from finetune_trainer.reporting.scales import duration, number, percent, size
+
+SPLITS = {"train": "Training", "validation": "Validation"}
+
+
+class Fact(NamedTuple):
+    """A label and its value; a code is a name that may be copied."""
+
+    label: str
+    value: str
+    is_code: bool = False
+    note: str = ""
+
+
+def model_facts(data: ReportData) -> list[Fact]:
+    """Whose model it is and where it came from."""
+    run = data.run
+    found = [
+        Fact("FineTune", f"{run.run.namespace}/{run.run.name}", is_code=True),
+        Fact("Base model", run.base.name, is_code=True, note=run.base.uri),
+        Fact("Method", _method(data)),
+        Fact("Files", str(run.run.layout.root), is_code=True),
+    ]
+    if data.published:
+        found.append(Fact("Published", data.published))
+    return found
+
+
+def _method(data: ReportData) -> str:
+    method = data.run.method
+    if method.type == "full":
+        return "all weights"
+    targets = ", ".join(method.targets) if method.targets else "all linear layers"
+    text = f"LoRA of rank {method.rank}, alpha {number(method.alpha)}, on {targets}"
+    return f"{text}, dropout {number(method.dropout)}" if method.dropout else text
+
+
+def data_facts(data: ReportData) -> list[Fact]:
+    """The files with their digests, and how much was in them."""
+    found = []
+    for name, label in SPLITS.items():
+        if (known := data.dataset.source.inputs.get(name)) is not None:
+            digest = f"SHA-256 {known.sha256}" if known.sha256 else f"ETag {known.etag}"
+            note = f"{size(known.size)}, {digest}"
+            found.append(Fact(f"{label} file", known.uri, is_code=True, note=note))
+        if (counts := data.dataset.splits.get(name)) is not None:
+            found.append(Fact(f"{label} examples", f"{counts.examples:,}", note=_counts(counts)))
+    length = data.run.hyperparameters.max_sequence_length
+    found.append(Fact("Longest example allowed", f"{length:,} tokens"))
+    return found
+
+
+def _counts(counts: SplitCounts) -> str:
+    texts = [f"{counts.tokens:,} tokens"]
+    if counts.prompt_tokens:
+        texts.append(f"{counts.prompt_tokens:,} of them in prompts")
+    if counts.longest_example:
+        texts.append(f"the longest example has {counts.longest_example:,}")
+    if counts.skipped_lines:
+        texts.append(f"{counts.skipped_lines:,} wrong lines were skipped")
+    return ", ".join(texts)
+
+
+def parameter_facts(data: ReportData) -> list[Fact]:
+    """Every hyperparameter as used, by its name in the FineTune."""
+    used = data.run.hyperparameters
+    values = {
+        "nEpochs": str(used.n_epochs),
+        "batchSize": f"{used.batch_size:,}",
+        "learningRateMultiplier": number(used.learning_rate_multiplier),
+        "learningRate": number(used.learning_rate),
+        "promptLossWeight": number(used.prompt_loss_weight),
+        "lrSchedule": used.lr_schedule,
+        "warmupRatio": number(used.warmup_ratio),
+        "weightDecay": number(used.weight_decay),
+        "maxSequenceLength": f"{used.max_sequence_length:,}",
+        "seed": str(used.seed),
+    }
+    if used.learning_rate_multiplier is None:
+        del values["learningRateMultiplier"]
+    return [Fact(name, value) for name, value in values.items()]
+
+
+def machine_facts(data: ReportData) -> list[Fact]:
+    """Where and with what it was computed."""
+    run = data.run
+    unit = "GPU" if run.accelerator == "nvidia" else "CPU process"
+    nodes = "1 node" if run.nodes == 1 else f"{run.nodes} nodes"
+    found = [
+        Fact("Machines", f"{nodes}, {_counted(run.processes_per_node, unit)} each"),
+        Fact("Precision", run.precision),
+        Fact("ZeRO stage", str(run.zero_stage)),
+    ]
+    found += [Fact(name, version) for name, version in run.versions.items()]
+    return found
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def process_time(data: ReportData) -> Fact | None:
+    """GPU time over all known attempts; None where no attempt told its seconds."""
+    seconds = data.process_seconds
+    if seconds is None:
+        return None
+    kind = "GPU" if data.run.accelerator == "nvidia" else "CPU process"
+    attempts = len(data.attempts)
+    note = f"over {attempts} attempts" if attempts > 1 else ""
+    return Fact(f"{kind} time", duration(seconds), note=note)
+
+
+def final_metrics(data: ReportData, curves: Curves) -> list[Fact]:
+    """The last measured value of what tells how good it is; what was not measured is left out."""
+    return list(_final_metrics(data, curves))
+
+
+def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
+    last = data.epochs[-1] if data.epochs else None
+    training = last.training_loss if last else curves.last("training_loss")
+    if training is not None:
+        yield Fact("Training loss", number(training), note="last epoch" if last else "last step")
+    whole = _whole_file(last)
+    for column, label in (
+        ("validation_loss", "Validation loss"),
+        ("validation_token_accuracy", "Validation token accuracy"),
+        ("validation_sequence_accuracy", "Validation sequence accuracy"),
+    ):
+        value = whole.get(column)
+        note = "whole file"
+        if value is None:
+            value, note = curves.last(column), "last batch"
+        if value is not None:
+            text = percent(value) if column.endswith("accuracy") else number(value)
+            yield Fact(label, text, note=note)
+    for name in curves.columns:
+        value = curves.last(name) if name.startswith(CLASSIFICATION) else None
+        if value is not None:
+            label = f"Classification {metric_label(name)}"
+            yield Fact(label, number(value), note="whole file")
+
+
+def _whole_file(last: EpochMetrics | None) -> dict[str, float | None]:
+    """By column of results.csv."""
+    if last is None:
+        return {}
+    return {
+        "validation_loss": last.validation_loss,
+        "validation_token_accuracy": last.validation_token_accuracy,
+        "validation_sequence_accuracy": last.validation_sequence_accuracy,
+    }
