@@ -236,6 +236,12 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         ("accuracy is 90.0 %", "reach 90.0 %"),
         None,
     ),
+    "no better than a coin": (
+        lambda: confused([[26, 28], [20, 26]], 0.52),
+        "Look at prompts and labels",
+        ("accuracy is 52.0 %", "reach 54.0 %"),
+        None,
+    ),
     "two classes that are confused": (
         lambda: confused([[50, 2], [14, 34]], 0.84),
         "Give more examples of two classes",
@@ -283,6 +289,12 @@ def test_one_field_is_changed_one_way_only() -> None:
 
 def test_a_validation_loss_that_only_trembles_is_no_overfitting() -> None:
     assert "Train fewer epochs" not in {a.what for a in advice_on(losses(1.1, 1.0, 0.99, 1.0))}
+
+
+def test_who_learns_by_heart_is_not_told_to_learn_faster() -> None:
+    epochs = ended((2.0, 1.8), (1.5, 1.9), accuracy=0.28)
+    found = [advice.what for advice in advice_on(support.report(results=flat(0.3), epochs=epochs))]
+    assert found == ["Train fewer epochs"]
 
 
 def test_noise_and_a_falling_loss_are_no_spikes() -> None:

@@ -6,6 +6,7 @@ from finetune_trainer.reporting.scales import number, percent
 
 BATCH_SHARES = (0.0001, 0.04)  # of the examples
 LONG_PROMPTS = 10  # times the completions
+UNEVEN = 1.5  # times a class's fair share of the examples
 FEW_EXAMPLES = 500
 FEW_EXAMPLES_A_CLASS = 100
 FEW_STEPS = 30
@@ -19,12 +20,18 @@ def majority(evidence: Evidence) -> Advice | None:
     confusion, accuracy = evidence.confusion, evidence.validation_accuracy
     if confusion is None or accuracy is None or len(confusion.labels) < 2:
         return None
-    if accuracy > confusion.majority + 0.02 or confusion.majority == 1:
+    share = confusion.majority
+    if accuracy > share + 0.02 or share == 1:
         return None
-    return Advice(
-        "Balance the classes",
+    why = (
         f"The accuracy is {percent(accuracy)}, and always saying the most frequent class would "
-        f"reach {percent(confusion.majority)}: give the other classes more examples.",
+        f"reach {percent(share)}"
+    )
+    if share > UNEVEN / len(confusion.labels):
+        return Advice("Balance the classes", f"{why}: give the other classes more examples.")
+    return Advice(
+        "Look at prompts and labels",
+        f"{why}: do the prompts say what decides the class, and do they all end alike?",
     )
 
 

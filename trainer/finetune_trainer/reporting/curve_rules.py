@@ -141,6 +141,8 @@ def slow_learning(evidence: Evidence) -> Advice | None:
         return None
     if not _is_low(evidence) or multiplier >= TRIED_MULTIPLIERS[1]:
         return None
+    if validation_loss_rose(evidence):
+        return None  # larger steps would only learn by heart faster
     larger = min(TRIED_MULTIPLIERS[1], 2 * multiplier)
     batch = evidence.parameters.batch_size
     return Advice(

@@ -31,7 +31,7 @@ class Showing:
         """By the model as it is now."""
         return samples.complete(self._prompts, self._generate, self.decode)
 
-    def samples(self, before: Sequence[str] | None, after: Sequence[str]) -> list[Sample]:
+    def samples(self, before: Sequence[str] | None, after: Sequence[str] | None) -> list[Sample]:
         """Side by side; `before` is left out where it is of other prompts."""
         if before is not None and len(before) != len(self._prompts):
             before = None
