@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,6 +93,46 @@ def test_a_deleted_one_is_an_error(launch: Launch, team: Kubectl, home: Path) ->
     team("delete", "finetune", "tone")
     assert process.wait(30) == 1
     assert "was deleted while it was followed" in (home / "err").read_text()
+
+
+def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None:
+    """On 80 columns: bar, step, loss, speed and time left."""
+    team.apply(finetune("tone"))
+    eta = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    progress = {"step": 300, "steps": 1000, "loss": 1.7, "tokensPerSecond": 12345.6, "eta": eta}
+    running = status("running", "Fine-tune started", stage="training", progress=progress)
+    team.patch_status("finetune", "tone", running)
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "KUBECONFIG": team.kubeconfig, "TERM": "xterm-256color"}
+    environment.pop("COLUMNS")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "finetune_cli", "-n", team.namespace, "follow", "tone"],
+        env=environment,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    seen = b""
+    while b"tok/s" not in seen:
+        assert select.select([main], [], [], 30)[0], seen.decode()
+        seen += os.read(main, 4096)
+    child.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # a terminal whose last writer has gone
+        while block := os.read(main, 4096):
+            seen += block
+    os.close(main)
+    assert child.wait(30) == 130
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    lines = re.split(r"[\r\n]+", plain)
+    [live, *_] = [line for line in lines if "tok/s" in line]
+    assert re.fullmatch(
+        r"training  [█▎▍▌▋▊▉▏░]+  step 300/1,000  loss 1.7000  12,346 tok/s  .*", live
+    )
+    assert max(map(len, lines)) <= 80
+    assert "\x1b[" in seen.decode()
+    assert "The fine-tune tone goes on." in plain
 
 
 @pytest.mark.slow
