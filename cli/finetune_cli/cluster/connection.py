@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_cli.cluster.errors import ApiError, UnreachableError
+from finetune_cli.cluster.resources import Resource
 from finetune_cli.complaints import CommandError
 from finetune_cli.options import Place
 
 if TYPE_CHECKING:
     import urllib3
-
-    from finetune_cli.cluster.resources import Resource
 
 Raw = dict[str, Any]
 Query = Mapping[str, str | int | bool]
@@ -26,7 +25,6 @@ Query = Mapping[str, str | int | bool]
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -41,14 +39,10 @@ class Cluster:
 
     @property
     def finetunes(self) -> Resource:
-        from finetune_cli.cluster.resources import Resource
-
         return Resource(self, "finetunes", "FineTune")
 
     @property
     def models(self) -> Resource:
-        from finetune_cli.cluster.resources import Resource
-
         return Resource(self, "models", "Model")
 
     def request(
