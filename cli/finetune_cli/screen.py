@@ -43,7 +43,8 @@ class Screen:
         if self.is_pretty:
             from rich.text import Text
 
-            self.console.print(Text(text, style=style or ""))
+            # the terminal wraps by itself, so that commands and addresses can be copied
+            self.console.print(Text(text, style=style or ""), soft_wrap=True)
         else:
             click.echo(text)
 
@@ -52,22 +53,31 @@ class Screen:
         click.echo(printable(text), err=True)
 
     def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
-        """Names and values below each other; what is empty is left out, long values wrap."""
+        """Names and values below each other; what is empty is left out."""
         shown = [(name, value) for name, value in rows if value]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
-            start = " " * indent + f"{name:<{width}}  "
-            if not self.is_pretty:
-                click.echo(start + printable(value))
-                continue
-            from rich.table import Table
-            from rich.text import Text
+            self.hanging(" " * indent + f"{name:<{width}}  ", value)
 
-            table = Table.grid(padding=0)
-            table.add_column(no_wrap=True, style="dim")
-            table.add_column(overflow="fold")
-            table.add_row(Text(start), Text(printable(value)))
-            self.console.print(table)
+    def hanging(self, start: str, text: str, style: str = "dim") -> None:
+        """`start` in a style, and beside it a text whose further lines stand below its first."""
+        text = printable(text)
+        if not self.is_pretty:
+            click.echo(start + text)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        if " " not in text:  # an address, to be copied
+            self.console.print(
+                Text(start, style=style).append(text, style="default"), soft_wrap=True
+            )
+            return
+        table = Table.grid(padding=0)
+        table.add_column(no_wrap=True, style=style)
+        table.add_column(overflow="fold")
+        table.add_row(Text(start), Text(text))
+        self.console.print(table)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as kubectl aligns them; long lines stay whole, for copying."""

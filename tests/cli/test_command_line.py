@@ -56,6 +56,7 @@ def test_every_command_explains_itself(words: list[str]) -> None:
         (["--kubeconfig", "broken", "list"], 1, "error: the kubeconfig can"),
         (["--kubeconfig", "dead", "list"], 1, "can't be reached: connection refused"),
         (["--kubeconfig", "dead", "--context", "no", "list"], 1, "has no context 'no'"),
+        (["--kubeconfig", "login", "list"], 1, "error: the login program of the kubeconfig failed"),
         (["create"], 2, "error: say what to train on: -t FILE is missing"),
         (["create", "-t", "nothing.jsonl"], 2, "error: there is no file nothing.jsonl"),
         (["create", "-t", "s3://acme/a", "--n_epochs", "99"], 2, "99 must be less than or equal"),
@@ -70,6 +71,8 @@ def test_every_error_is_a_sentence_and_an_exit_code(
 ) -> None:
     (home / "broken").write_text("a: [")
     (home / "dead").write_text(DEAD)
+    login = "exec: {apiVersion: client.authentication.k8s.io/v1, command: nothing-here}"
+    (home / "login").write_text(DEAD.replace("token: abc", login))
     ran = run(*arguments)
     assert ran.returncode == code, ran.stderr
     assert words in ran.stderr

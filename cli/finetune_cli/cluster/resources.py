@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
-from finetune_cli.cluster.connection import MERGE_PATCH
 from finetune_cli.cluster.errors import ApiError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Raw = dict[str, Any]
 
+MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500  # objects in one answer of a list
 WATCH_SECONDS = 45  # then the server ends the watch, so that silence is never the network's
 SILENCE_SECONDS = 60.0
@@ -95,8 +96,6 @@ class Resource:
                 yield event["type"], event["object"]
 
     def _path(self, name: str = "") -> str:
-        from urllib.parse import quote
-
         namespace = quote(self._cluster.namespace, safe="")
         base = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{self._plural}"
         return f"{base}/{quote(name, safe='')}" if name else base
