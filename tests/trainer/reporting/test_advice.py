@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.outcome import EpochMetrics
+from finetune_api.names import Reason
+from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.tasks import Classification
 from finetune_data.dataset import SplitCounts
 from finetune_trainer.reporting.advice import advise
@@ -83,6 +84,14 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     "NaN": (
         lambda: support.report(
             results=support.results(1000, changes={40: {"gradient_norm": float("nan")}})
+        ),
+        "Lower the learning rate",
+        ("step 40",),
+        "hyperparameters.learningRateMultiplier: 0.025",
+    ),
+    "a run that NaN has ended": (
+        lambda: support.report(
+            results=support.results(39), failure=Failure(code=Reason.NAN_LOSS, message="NaN")
         ),
         "Lower the learning rate",
         ("step 40",),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics
 from finetune_trainer.reporting.confusion import Confusion
 from finetune_trainer.reporting.curves import Curves, Point
@@ -95,7 +96,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
         validation_accuracy=_validation_accuracy(data, curves, accuracy),
         accuracy_name=accuracy.replace("_", " "),
         spikes=find_spikes(losses),
-        lost_steps=_lost(curves),
+        lost_steps=_lost(data, curves),
         first_loss=fmean(p.value for p in losses[:tenth]) if losses else None,
         last_loss=fmean(p.value for p in losses[-tenth:]) if losses else None,
         confusion=data.confusion,
@@ -119,7 +120,9 @@ def find_spikes(losses: list[Point]) -> list[Spike]:
     return spikes
 
 
-def _lost(curves: Curves) -> list[int]:
+def _lost(data: ReportData, curves: Curves) -> list[int]:
+    if data.failure is not None and data.failure.code == Reason.NAN_LOSS:
+        return [curves.last_step + 1]  # the trainer writes no row of such a step
     points = [*curves.points("training_loss"), *curves.points("gradient_norm")]
     return sorted({point.step for point in points if not math.isfinite(point.value)})
 
