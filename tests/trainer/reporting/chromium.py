@@ -33,6 +33,11 @@ class Tab:
                 return dict(message["result"])
             self.events.append(message)
 
+    async def wait(self, event: str) -> None:
+        """Until it has come; a page in between has no answer for any command."""
+        while not self.of(event):
+            self.events.append(json.loads((await self._socket.receive()).data))
+
     async def evaluate(self, script: str) -> Any:
         found = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in found, found
@@ -54,8 +59,7 @@ class Tab:
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
         await self.call("Page.navigate", url=path.as_uri())
-        while not self.of("Page.loadEventFired"):
-            await self.call("Page.getNavigationHistory")
+        await self.wait("Page.loadEventFired")
 
     def of(self, method: str) -> list[dict[str, Any]]:
         return [event["params"] for event in self.events if event["method"] == method]

@@ -52,11 +52,11 @@ def test_attempts_speeds_and_first_completions_outlive_the_pods(storage: Storage
     train(first, clock, 1, 10)
     first.save()  # with a checkpoint of step 10
     train(first, clock, 11, 13)
-    # killed here
+    # killed here, with a checkpoint of step 12
     second = story(storage, root, 2, clock)
-    second.begin(10, 1000)
+    second.begin(12, 1200)
     assert second.before == ["The", "I"]
-    train(second, clock, 11, 20)
+    train(second, clock, 13, 20)
     second.end("the learning rate was too high")
     third = story(storage, root, 3, clock)
     third.begin(15, 1500)
@@ -67,12 +67,13 @@ def test_attempts_speeds_and_first_completions_outlive_the_pods(storage: Storage
         for a in third.record.attempts
     ]
     assert told == [
-        (1, 0, 10, 20.0, 4, NO_WORD),
-        (2, 10, 20, 20.0, 4, "the learning rate was too high"),
+        (1, 0, 12, 20.0, 4, NO_WORD),
+        (2, 12, 20, 16.0, 4, "the learning rate was too high"),
         (3, 15, 30, 30.0, 4, None),
     ]
     speeds = third.record.speeds
-    assert [speed.step for speed in speeds] == list(range(1, 31))  # each step once
+    steps = [speed.step for speed in speeds]
+    assert steps == [*range(1, 11), *range(13, 31)]  # none twice; two were not told
     assert {speed.tokens_per_second for speed in speeds} == {50.0}
 
 

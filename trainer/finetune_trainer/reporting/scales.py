@@ -75,6 +75,7 @@ def step_scale(first: int, last: int, ticks: int = 5) -> Scale:
     if first >= last:
         return Scale(first - 0.5, first + 0.5, ((first, _short(first, 1)),))
     width = max(1, _nice((last - first) / ticks))
+    width = width if float(width).is_integer() else 2 * width  # 2.5
     at = [width * k for k in range(math.ceil(first / width), math.floor(last / width) + 1)]
     return Scale(first, last, tuple((tick, _short(tick, width)) for tick in at))
 

@@ -103,9 +103,12 @@ class Story:
 
 
 def _told(found: Record, attempt: int, step: int) -> Record:
-    """Without this attempt, and without speeds of steps that are made again."""
+    """Without this attempt, and without speeds of steps that are made again.
+
+    An attempt that could not say its end made at least the steps that this one goes on from.
+    """
     attempts = [
-        former if former.ended else former.replace(ended=NO_WORD)
+        former if former.ended else former.replace(ended=NO_WORD, to_step=max(former.to_step, step))
         for former in found.attempts
         if former.number != attempt
     ]
