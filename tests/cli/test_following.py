@@ -27,6 +27,13 @@ from tests.support.kubectl import Kubectl, RefusedError, finetune, until
 
 pytestmark = pytest.mark.integration
 
+# Under a shell's `&` the tests inherit an ignored SIGINT, which is not what Ctrl-C meets.
+ENTRY = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from finetune_cli.main import main; main()"
+)
+PROGRAM = (sys.executable, "-u", "-c", ENTRY)
+
 
 Launch = Callable[..., subprocess.Popen[str]]
 
@@ -38,7 +45,7 @@ def launch(home: Path, team: Kubectl) -> Iterator[Launch]:
 
     def start(*arguments: str, kubeconfig: str = team.kubeconfig) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "finetune_cli", "-n", team.namespace, *arguments],
+            [*PROGRAM, "-n", team.namespace, *arguments],
             env={**os.environ, "KUBECONFIG": kubeconfig},
             stdout=(home / "out").open("w"),
             stderr=(home / "err").open("w"),
@@ -107,7 +114,7 @@ def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None
     environment = {**os.environ, "KUBECONFIG": team.kubeconfig, "TERM": "xterm-256color"}
     environment.pop("COLUMNS")
     child = subprocess.Popen(
-        [sys.executable, "-m", "finetune_cli", "-n", team.namespace, "follow", "tone"],
+        [*PROGRAM, "-n", team.namespace, "follow", "tone"],
         env=environment,
         stdin=other,
         stdout=other,
