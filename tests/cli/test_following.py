@@ -126,11 +126,16 @@ def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None
         assert select.select([main], [], [], 30)[0], seen.decode()
         seen += os.read(main, 4096)
     child.send_signal(signal.SIGINT)
-    with contextlib.suppress(OSError):  # a terminal whose last writer has gone
-        while block := os.read(main, 4096):
-            seen += block
-    os.close(main)
-    assert child.wait(30) == 130
+    try:
+        end = time.monotonic() + 30
+        with contextlib.suppress(OSError):  # a terminal whose last writer has gone
+            while time.monotonic() < end and (block := os.read(main, 4096)):
+                seen += block
+        assert child.wait(5) == 130
+    finally:
+        child.kill()
+        child.wait()
+        os.close(main)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     lines = re.split(r"[\r\n]+", plain)
     [live, *_] = [line for line in lines if "tok/s" in line]
