@@ -40,7 +40,8 @@ def test_the_command_alone_trains_and_fetches_a_model(
         *("--upload-to", f"s3://{cluster.bucket}/{team.prefix}/uploads"),
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    for words in ("Created fine-tune: tone", "Fine-tune started", "Completed epoch 2/2"):
+    assert made.stdout.startswith("Created fine-tune: tone\n")
+    for words in ("Fine-tune started", "Completed epoch 2/2"):
         assert made.stdout.count(words) == 1, made.stdout
     assert "Job complete! Status: succeeded" in made.stdout
     again = run("create", "-f", "-", "--dry-run", "-t", "train.jsonl")
