@@ -23,6 +23,7 @@ from finetune_data.storage import Progress, Storage
 from finetune_data.transfers import matches
 
 CONFIG = "config.json"
+CARD = "README.md"  # names the license
 INDEX = "model.safetensors.index.json"
 
 # Of the top level only: subfolders hold other formats of the same weights.
@@ -42,6 +43,7 @@ SMALL_FILES = (
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
+    CARD,
     MANIFEST,
 )
 WEIGHT_FILES = ("model*.safetensors", INDEX)

@@ -18,6 +18,7 @@ from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, R
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.base_models import fetch_base_model
 from finetune_data.manifests import find_damage
 from finetune_data.storage import Storage
 from finetune_trainer import provenance
@@ -196,7 +197,8 @@ def test_the_published_model_is_the_trained_one(
     layout = finished.task.run.layout
     names = storage.download_prefix(layout.model, tmp_path)
     assert {"config.json", "generation_config.json", "tokenizer.json"} < set(names)
-    assert [name for name in names if not name.endswith((".json", ".safetensors"))] == []
+    others = [name for name in names if not name.endswith((".json", ".safetensors"))]
+    assert others == ["README.md"]
     manifest, _ = manifest_of(storage, finished.task)
     assert find_damage(tmp_path, manifest.files) is None
     assert (tmp_path / "tokenizer.json").read_bytes() == (
@@ -311,6 +313,32 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     assert ours.epochs == theirs.epochs
 
 
+def test_the_report_tells_of_both_attempts_and_shows_completions_before_and_after(
+    killed: Killed, finished: Finished, storage: Storage
+) -> None:
+    undisturbed, resumed = (
+        storage.read_bytes(run.task.run.layout.root.child("report.html")).decode()
+        for run in (finished, killed)
+    )
+    for text in (undisturbed, resumed):
+        assert "<h4>Before</h4>" in text
+        assert "<h4>After" in text
+        assert "Tokens a second" in text
+    assert "rank 0 lost the connection to another rank" in resumed
+    assert "lost the connection" not in undisturbed
+    card = storage.read_bytes(killed.task.run.layout.model.child("README.md")).decode()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+
+
+def test_a_fine_tune_can_go_on_from_a_model_with_a_card(
+    finished: Finished, storage: Storage, tmp_path: Path
+) -> None:
+    task = finished.task
+    base = task.base.replace(uri=str(task.run.layout.model))
+    assert fetch_base_model(base, tmp_path, storage, weights=True) == tmp_path
+    assert (tmp_path / "README.md").is_file()
+
+
 def test_two_pods_that_have_to_go_then_one_then_two_again_make_one_curve(
     finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
@@ -361,3 +389,6 @@ def test_a_learning_rate_that_is_too_high_is_the_user_s_to_mend(
     assert pod.outcome.failure.param == "hyperparameters.learningRateMultiplier"
     rows = results(storage, task)
     assert rows  # what was measured before is kept
+    report = storage.read_bytes(task.run.layout.root.child("report.html")).decode()
+    assert "NaNLoss" in report
+    assert "Lower the learning rate" in report

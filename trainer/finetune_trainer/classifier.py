@@ -13,9 +13,10 @@ from finetune_data.examples import COMPLETION
 from finetune_data.failures import FailureError
 from finetune_trainer import classification, stepping
 from finetune_trainer.batches import Costs
-from finetune_trainer.classification import Scores
+from finetune_trainer.classification import Labels, Scores
 from finetune_trainer.engine import Engine
 from finetune_trainer.microbatch import Example, arrange
+from finetune_trainer.reporting.confusion import Confusion
 
 Tokens = tuple[int, ...]
 
@@ -44,6 +45,14 @@ class Classifier:
         numbers = {label: number for number, label in enumerate(self.labels)}
         self._truth = np.array([numbers[label] for _, label in cut], np.int64)
         self._positive = positive(self.labels)
+        self._said: Labels | None = None  # by the last `measure`
+
+    def confusion(self, decode: Callable[[Tokens], str]) -> Confusion | None:
+        """Which class the last `measure` took for which; None before the first."""
+        if self._said is None:
+            return None
+        labels = [decode(label) for label in self.labels]
+        return Confusion.of(labels, self._truth.tolist(), self._said.tolist())
 
     @property
     def has_one_class(self) -> bool:
@@ -53,6 +62,7 @@ class Classifier:
     def measure(self, engine: Engine) -> dict[str, float | None]:
         """The columns of results.csv for the whole validation file."""
         scores = classification.softmax(self.scores(engine))
+        self._said = scores.argmax(1)
         return classification.measure(scores, self._truth, self._asked, self._positive)
 
     def scores(self, engine: Engine) -> Scores:

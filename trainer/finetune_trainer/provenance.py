@@ -54,15 +54,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(
-    task: TrainTask,
-    dataset: DatasetManifest,
-    precision: str,
-    storage: Storage,
-    trained: Trained | None = None,
-) -> None:
-    """At the start of each attempt, and once more with what came out."""
-    manifest = RunManifest(
+def make(
+    task: TrainTask, dataset: DatasetManifest, precision: str, trained: Trained | None = None
+) -> RunManifest:
+    """Of this attempt."""
+    return RunManifest(
         run=task.run,
         attempt=task.attempt,
         base=task.base,
@@ -78,4 +74,15 @@ def write(
         versions=versions(),
         trained=trained,
     )
+
+
+def write(
+    task: TrainTask,
+    dataset: DatasetManifest,
+    precision: str,
+    storage: Storage,
+    trained: Trained | None = None,
+) -> None:
+    """At the start of each attempt, and once more with what came out."""
+    manifest = make(task, dataset, precision, trained)
     storage.write_bytes(task.run.layout.manifest, to_bytes(manifest))

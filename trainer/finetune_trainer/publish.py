@@ -14,18 +14,20 @@ from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics, Outcome, Trained
 from finetune_api.tasks import TrainTask
 from finetune_api.wire import Stored
-from finetune_data.base_models import CONFIG, SMALL_FILES
+from finetune_data.base_models import CARD, CONFIG, SMALL_FILES
 from finetune_data.failures import AlreadyExists, FailureError
 from finetune_data.manifests import FileEntry, file_entry, to_bytes
 from finetune_data.storage import Storage, StorageError
 from finetune_trainer import adapter
 from finetune_trainer.engine import Engine
+from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.writing import write_card, write_page
 from finetune_trainer.startup import load_model
 from finetune_trainer.state import TrainingState
 
 # From the base model as they are; the rest is written anew.
 TOKENIZER_FILES = tuple(
-    name for name in SMALL_FILES if name not in {CONFIG, "generation_config.json", MANIFEST}
+    name for name in SMALL_FILES if name not in {CONFIG, CARD, "generation_config.json", MANIFEST}
 )
 SHARD_SIZE = "5GB"
 
@@ -81,24 +83,32 @@ def publish(
     base: Path,
     folder: Path,
     progress: Callable[[str], None],
+    describe: Callable[[str, str], ReportData],
 ) -> Outcome | None:
-    """Called by all ranks; rank 0 gets the outcome. `base`: with the tokenizer's files."""
+    """Called by all ranks; rank 0 gets the outcome. `base`: with the tokenizer's files.
+
+    describe: what the card and the report say, by the model's name and when it was published.
+    """
     write_model(engine, folder, base)
     if engine.place.rank != 0:
         return None
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
+    now = datetime.now(UTC)
+    name = fine_tuned_model_name(task.base.root, task.organization, task.suffix, now)
+    data = describe(name, now.isoformat(timespec="seconds"))
+    write_card(data, folder)
     files = (path for path in folder.rglob("*") if path.is_file())
     paths = sorted(str(path.relative_to(folder)) for path in files)
     uri = task.run.layout.model
     for path in paths:
         progress(f"uploading {path}")
         storage.upload_file(folder / path, uri.child(path))
-    now = datetime.now(UTC)
+    write_page(data, task.run.layout.root, storage)
     last = state.completed_epochs[-1] if state.completed_epochs else None
     manifest = ModelManifest(
-        id=fine_tuned_model_name(task.base.root, task.organization, task.suffix, now),
+        id=name,
         fine_tune=f"{task.run.namespace}/{task.run.name}",
         fine_tune_uid=task.run.uid,
         attempt=task.attempt,
@@ -113,12 +123,12 @@ def publish(
         epochs=state.completed_epochs,
         files=[file_entry(folder, path) for path in paths],
     )
-    data = to_bytes(manifest)
+    written = to_bytes(manifest)
     try:
-        storage.write_bytes(uri.child(MANIFEST), data, only_if_absent=True)
+        storage.write_bytes(uri.child(MANIFEST), written, only_if_absent=True)
     except AlreadyExists:
         return find_published(task, storage)
-    return _outcome(task, manifest, data)
+    return _outcome(task, manifest, written)
 
 
 def write_model(engine: Engine, folder: Path, base: Path) -> None:

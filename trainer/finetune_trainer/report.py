@@ -184,6 +184,11 @@ class Reporter:
         self._progress.update(stepped=True, stage="publishing", detail=detail)
         self._say(detail)
 
+    @property
+    def results(self) -> str:
+        """The text of results.csv; rank 0 alone has it."""
+        return self._results.text if self._results else ""
+
     def close(self) -> None:
         """The rows so far are in S3, also after a failure."""
         if self._results:

@@ -123,6 +123,11 @@ class Results:
                 self._storage.write_bytes(self._uri, "".join(lines).encode())
                 self._uploaded_lines = len(lines)
 
+    @property
+    def text(self) -> str:
+        """All rows up to now."""
+        return "".join(self._lines)
+
     def close(self) -> None:
         """The last rows, also of a run that failed."""
         self._closed.set()

@@ -27,6 +27,7 @@ from finetune_trainer.schedule import learning_rate
 from finetune_trainer.state import TrainingState
 from finetune_trainer.stepping import Evaluation, Stepper
 from finetune_trainer.stop import Stop
+from finetune_trainer.telling import Telling
 from finetune_trainer.ways import choose_way
 from finetune_trainer.work import WorkFolder
 
@@ -43,6 +44,7 @@ class Run:
     saving: Saving
     reporter: Reporter
     stop: Stop
+    telling: Telling | None = None
 
     def rate(self, step: int) -> float:
         parameters = self.task.hyperparameters
@@ -82,6 +84,8 @@ def train(run: Run, state: TrainingState) -> TrainingState:
         run.reporter.stepped(
             state, totals, validation, rate, norm, wait=batch.wait, classes=classes
         )
+        if run.telling is not None:
+            run.telling.stepped(state, is_epoch_end=is_epoch_end)
         run.saving.after_step(state, flags, is_epoch_end=is_epoch_end, is_last=step == steps)
     run.saving.finish()
     return state
@@ -145,6 +149,9 @@ def run_worker(
     state = checkpoints.restore()
     if place.rank == 0:
         provenance.write(task, dataset.manifest, precision, storage)
+    progress.update(detail="completing some prompts for the report")
+    telling = Telling(task, engine, dataset, storage, reporter, base=base)
+    telling.begin(state)
     reporter.start(state)
     gc.collect()
     gc.freeze()
@@ -166,17 +173,25 @@ def run_worker(
         ),
         reporter=reporter,
         stop=stop,
+        telling=telling,
     )
     try:
         state = train(run, state)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(StorageError):
             reporter.close()  # the rows so far; what went wrong is said by the exception
+        telling.failed(error, run.classifier)
         raise
     reporter.close()
+    reporter.publishing("completing some prompts for the report")
+    describe = telling.end(run.classifier)
     reporter.publishing("gathering the model")
     outcome = publish(
-        task, state, engine, storage, base=base, folder=work.model, progress=reporter.publishing
+        *(task, state, engine, storage),
+        base=base,
+        folder=work.model,
+        progress=reporter.publishing,
+        describe=describe,
     )
     if outcome is not None:
         provenance.write(task, dataset.manifest, precision, storage, outcome.trained)
