@@ -36,6 +36,9 @@ fuzz: setup ## ten minutes of hostile bytes through the readers (coverage-guided
 bench-data: setup ## the data room beside pandas and the raw tokenizers, on a quiet machine
 	@$(PYTHON) -m bench.data
 
+bench-trainer: setup ## the trainer beside TRL, bare DeepSpeed and itself, on a quiet machine
+	@$(PYTHON) -m bench.trainer
+
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -75,5 +78,5 @@ $(READY): pyproject.toml constraints.txt
 clean: ## remove the Python environment and what tests left
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-data \
+.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-data bench-trainer \
 	constraints up down setup clean

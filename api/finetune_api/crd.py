@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from finetune_api import names
 from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec, FineTuneStatus
-from finetune_api.model import ModelSpec
+from finetune_api.model import ModelSpec, ModelStatus
 
 Schema = dict[str, Any]
 
@@ -50,12 +50,9 @@ def finetune_crd() -> Schema:
         ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "what came out"),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
-    status = structural(FineTuneStatus, keep_defaults=False)
-    status["properties"]["conditions"]["x-kubernetes-list-type"] = "map"
-    status["properties"]["conditions"]["x-kubernetes-list-map-keys"] = ["type"]
     schema = _root("FineTune", "A fine-tune job: data and a base model in, a model out.", spec)
-    schema["properties"]["status"] = status
-    return _crd("FineTune", "finetunes", ["ft"], schema, columns, has_status=True)
+    schema["properties"]["status"] = _status(FineTuneStatus)
+    return _crd("FineTune", "finetunes", ["ft"], schema, columns)
 
 
 def model_crd() -> Schema:
@@ -70,7 +67,15 @@ def model_crd() -> Schema:
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
     schema = _root("Model", "A fine-tuned model; it outlives the FineTune that made it.", spec)
-    return _crd("Model", "models", [], schema, columns, has_status=False)
+    schema["properties"]["status"] = _status(ModelStatus)
+    return _crd("Model", "models", [], schema, columns)
+
+
+def _status(model: type[BaseModel]) -> Schema:
+    status = structural(model, keep_defaults=False)
+    status["properties"]["conditions"]["x-kubernetes-list-type"] = "map"
+    status["properties"]["conditions"]["x-kubernetes-list-map-keys"] = ["type"]
+    return status
 
 
 def structural(model: type[BaseModel], *, keep_defaults: bool = True) -> Schema:
@@ -156,22 +161,19 @@ def _crd(
     short_names: list[str],
     schema: Schema,
     columns: list[tuple[str, str, str, str]],
-    *,
-    has_status: bool,
 ) -> Schema:
     version = {
         "name": names.VERSION,
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}},
         "additionalPrinterColumns": [
             {"name": name, "jsonPath": path, "type": kind_of}
             | ({"description": description} if description else {})
             for name, path, kind_of, description in columns
         ],
     }
-    if has_status:
-        version["subresources"] = {"status": {}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -234,6 +234,10 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
         "|| self.deepspeed.zeroStage == 3",
         "deepspeed.offload parameters needs deepspeed.zeroStage 3",
     ),
+    (
+        "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
+        "priorityClassName can't be one of Kubernetes' own (system-...)",
+    ),
 )
 
 
@@ -359,6 +363,7 @@ class Metadata(Stored):
     resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
+    finalizers: list[str] = Field(default_factory=list)
 
 
 class FineTune(Stored):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from finetune_api.finetune import Metadata, S3Address, Spec
+from finetune_api.finetune import DNS_SUBDOMAIN, Condition, Metadata, S3Address, Spec
 from finetune_api.wire import Stored
 
 
@@ -42,9 +42,22 @@ class ModelSpec(Spec):
     trained_tokens: int | None = Field(None, ge=0)
     fine_tune: ModelSource | None = None
     metrics: ModelMetrics | None = None
+    secret_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        pattern=DNS_SUBDOMAIN,
+        description="The Secret with the S3 credentials of its files; default: the chart's.",
+    )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         "Retain", description="Whether deleting this Model deletes its files."
     )
+
+
+class ModelStatus(Stored):
+    """Empty but while its files are deleted."""
+
+    conditions: list[Condition] = Field(default_factory=list, max_length=16)
 
 
 class Model(Stored):
@@ -52,7 +65,10 @@ class Model(Stored):
 
     metadata: Metadata
     spec: ModelSpec
+    status: ModelStatus = ModelStatus()
 
     @classmethod
     def parse(cls, obj: dict[str, Any]) -> "Model":
-        return cls.model_validate({key: obj[key] for key in ("metadata", "spec")})
+        return cls.model_validate(
+            {key: obj[key] for key in ("metadata", "spec", "status") if key in obj}
+        )

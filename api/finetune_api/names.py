@@ -14,6 +14,9 @@ LABEL_INSTANCE = f"{GROUP}/operator"
 MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
+COMPONENT_DELETION = "deletion"
+ANNOTATION_MODEL = f"{GROUP}/model"  # a Model's name is too long for a label
+FINALIZER_MODEL = f"{GROUP}/model-files"  # only where deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 

@@ -43,6 +43,13 @@ class Prepared(Stored):
     advice: list[str] | None = None  # sentences that become events, never an error
 
 
+class Deleted(Stored):
+    """What is gone from S3."""
+
+    files: int  # 0: there was no manifest any more
+    size: int = 0  # bytes
+
+
 class EpochMetrics(Stored):
     """At the end of an epoch."""
 
@@ -69,12 +76,13 @@ class Trained(Stored):
 
 
 class Outcome(Stored):
-    """Exactly one of the three is set."""
+    """Exactly one of the four is set."""
 
     kind: Literal["outcome"] = "outcome"
     failure: Failure | None = None
     prepared: Prepared | None = None
     trained: Trained | None = None
+    deleted: Deleted | None = None
 
     def to_termination_message(self) -> str:
         """JSON of at most 4,000 bytes of UTF-8; entries are dropped whole, never cut in two."""

@@ -111,6 +111,17 @@ class PrepareTask(Stored):
     workers: Workers = Workers()
 
 
+class DeletionTask(Stored):
+    """Delete the files of a Model, as its manifest lists them."""
+
+    namespace: str  # of the Model: its files are below it
+    model: str  # the id, for messages
+    uri: str
+    manifest_sha256: str | None = None
+    fine_tune: str | None = None  # the name of what made it
+    fine_tune_uid: str | None = None
+
+
 class TrainTask(Stored):
     """One attempt: every pod of the gang gets the same value."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 
 from finetune_api.names import EXIT_CRASH
@@ -32,20 +31,23 @@ class Complaint:
 
 def explain(error: Exception) -> Complaint:
     """The sentence for any exception that a command let through."""
-    from finetune_data.failures import FailureError
+    from finetune_data.failures import FailureError, StorageError
 
     if isinstance(error, CommandError):
         return Complaint(error.message, error.hint, error.code)
+    if isinstance(error, StorageError):
+        message = _for_this_machine(error.failure.message)
+        return Complaint(message, error.failure.hint or "", EXIT_CRASH)
     if isinstance(error, FailureError):
-        return Complaint(_for_this_machine(error.failure.message), error.failure.hint or "", 1)
-    if isinstance(error, BrokenPipeError):
-        return Complaint("", "", 1)
+        return Complaint(error.failure.message, error.failure.hint or "", EXIT_CRASH)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return Complaint(f"{where}{error.strerror or error}", "", 1)
+        return Complaint(f"{where}{error.strerror or error}", "", EXIT_CRASH)
     if isinstance(error, ImportError):
         return Complaint(
-            f"the Python package {error.name} is missing", "pip install 'finetune-operator[cli]'", 1
+            f"the Python package {error.name} is missing",
+            "pip install 'finetune-operator[cli]'",
+            EXIT_CRASH,
         )
     what = " ".join(str(error).split())[:300]
     return Complaint(
@@ -64,10 +66,6 @@ def complain(error: Exception) -> int:
 
         traceback.print_exception(error)
     complaint = explain(error)
-    if isinstance(error, BrokenPipeError):
-        # whoever read our output has gone; Python must not complain about it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return complaint.code
     click.secho(f"error: {complaint.message}", fg="red", err=True)
     if complaint.hint:
         click.echo(f"hint: {complaint.hint}", err=True)
@@ -76,12 +74,10 @@ def complain(error: Exception) -> int:
 
 def _for_this_machine(message: str) -> str:
     """Storage speaks to pods, which have a Secret; a person has the environment."""
-    module = sys.modules.get("finetune_data.storage_errors")
-    secret = getattr(module, "SECRET", None)
-    if not secret:
-        return message
-    message = message.replace(f"into {secret}", "into the environment")
-    message = message.replace(f"in {secret}", "in the environment")
+    from finetune_data.storage_errors import SECRET
+
+    message = message.replace(f"into {SECRET}", "into the environment")
+    message = message.replace(f"in {SECRET}", "in the environment")
     message = message.replace(
         ", or give the namespace's finetune ServiceAccount a workload identity",
         ", or set AWS_PROFILE",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +26,7 @@ from finetune_cli.wording import printable
 Raw = dict[str, Any]
 
 INDEX = "batch.kubernetes.io/job-completion-index"
+POLL_SECONDS = 2.0  # while a pod is awaited
 SILENCE_SECONDS = 3600.0  # a training may print nothing for long
 
 
@@ -33,7 +37,7 @@ SILENCE_SECONDS = 3600.0  # a training may print nothing for long
 )
 @click.option("--attempt", type=click.IntRange(min=1), help="[default: the last]")
 @click.option("--prepare", is_flag=True, help="Of the Job that checks the data instead.")
-@click.option("-f", "--follow", "follows", is_flag=True, help="Go on as it grows.")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for it, go on as it grows.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last ones.")
 @cluster_flags
 def command(
@@ -51,10 +55,9 @@ def command(
     Pod 0 tells the losses; the others tell of themselves.
     """
     cluster = connect(place)
-    finetune = read_finetune(cluster.finetunes.get(name))
-    pod = choose(_pods(cluster, finetune), node=node, attempt=attempt, prepare=prepare)
+    wanted = Wanted(node=node, attempt=attempt, prepare=prepare)
+    pod = _find(cluster, name, wanted, place, waits=follows)
     if pod is None:
-        _show_last_words(finetune, place)
         return
     query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
     if tail is not None:
@@ -67,11 +70,11 @@ def command(
             for text in _text(lines):
                 click.echo(text)
     except ApiError as error:
-        if error.status != 400:
+        if error.status != HTTPStatus.BAD_REQUEST:
             raise
         raise CommandError(
             f"pod {meta['name']} has printed nothing yet: {error.message}",
-            f"`{program()} follow {name}{place.flags}` says what it waits for",
+            f"`{program()} logs -f {name}{place.flags}` waits for it",
         ) from error
     except UnreachableError as error:
         raise CommandError(
@@ -79,7 +82,34 @@ def command(
         ) from error
 
 
-def choose(pods: Sequence[Raw], *, node: int, attempt: int | None, prepare: bool) -> Raw | None:
+@dataclass(frozen=True)
+class Wanted:
+    """Which pod is meant; attempt None: the last."""
+
+    node: int = 0
+    attempt: int | None = None
+    prepare: bool = False
+
+
+def _find(cluster: Cluster, name: str, wanted: Wanted, place: Place, *, waits: bool) -> Raw | None:
+    """The pod; None after its last words were shown. waits: until it is there and has begun."""
+    is_told = False
+    while True:
+        finetune = read_finetune(cluster.finetunes.get(name))
+        pod = choose(_pods(cluster, finetune), wanted)
+        has_begun = pod is not None and (pod.get("status") or {}).get("phase") != "Pending"
+        if has_begun or (pod is not None and not waits):
+            return pod
+        if not waits or finetune.status.state in names.TERMINAL_STATES:
+            _show_last_words(finetune, place)
+            return None
+        if not is_told:
+            Screen().note(f"waiting for the pod: {finetune.status.message or 'there is none yet'}")
+            is_told = True
+        time.sleep(POLL_SECONDS)
+
+
+def choose(pods: Sequence[Raw], wanted: Wanted) -> Raw | None:
     """The newest pod that is meant: of the last attempt, or of the prepare Job.
 
     Before the first attempt the prepare pod speaks for the gang.
@@ -88,11 +118,11 @@ def choose(pods: Sequence[Raw], *, node: int, attempt: int | None, prepare: bool
         kind: [pod for pod in pods if _label(pod, names.LABEL_COMPONENT) == kind]
         for kind in (names.COMPONENT_PREPARE, names.COMPONENT_TRAIN)
     }
-    gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == node]
-    if attempt is not None:
-        gang = [pod for pod in gang if _attempt(pod) == attempt]
-    is_early = not kinds[names.COMPONENT_TRAIN] and attempt is None and node == 0
-    found = kinds[names.COMPONENT_PREPARE] if prepare or is_early else gang
+    gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == wanted.node]
+    if wanted.attempt is not None:
+        gang = [pod for pod in gang if _attempt(pod) == wanted.attempt]
+    is_early = not kinds[names.COMPONENT_TRAIN] and wanted == Wanted()
+    found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or is_early else gang
     return max(found, key=lambda pod: (_attempt(pod), _created(pod)), default=None)
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "results": ("finetune_cli.results.command:command", "results.csv, as text or as a plot."),
     "report": ("finetune_cli.reports:command", "Fetch report.html."),
     "logs": ("finetune_cli.logs:command", "What the pods print."),
+    "run": ("finetune_cli.running.command:command", "Train on this machine, with no cluster."),
     "models": (
         "finetune_cli.models.command:command",
         "Fine-tuned models: list, get, pull.",
@@ -58,9 +59,12 @@ def main() -> None:
         code = finetune.main(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(err=True)
-        code = EXIT_INTERRUPTED
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt | EOFError):
+            code = EXIT_INTERRUPTED
+        else:
+            click.echo("Nothing was done.", err=True)
+            code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -36,10 +36,10 @@ def explained() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        refused = error.failure.code in {Reason.S3_ACCESS_DENIED, Reason.BUCKET_NOT_FOUND}
-        if refused and not error.failure.hint:
-            failure = error.failure.replace(hint=CREDENTIALS)
-            raise StorageError(failure) from error
+        failure = error.failure
+        refused = failure.code in {Reason.S3_ACCESS_DENIED, Reason.BUCKET_NOT_FOUND}
+        if refused and not failure.hint and "AWS_" not in failure.message:
+            raise StorageError(failure.replace(hint=CREDENTIALS)) from error
         raise
 
 

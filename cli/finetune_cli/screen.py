@@ -43,7 +43,8 @@ class Screen:
         if self.is_pretty:
             from rich.text import Text
 
-            self.console.print(Text(text, style=style or ""))
+            # the terminal wraps by itself, so that commands and addresses can be copied
+            self.console.print(Text(text, style=style or ""), soft_wrap=True)
         else:
             click.echo(text)
 
@@ -52,25 +53,34 @@ class Screen:
         click.echo(printable(text), err=True)
 
     def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
-        """Names and values below each other; what is empty is left out, long values wrap."""
+        """Names and values below each other; what is empty is left out."""
         shown = [(name, value) for name, value in rows if value]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
-            start = " " * indent + f"{name:<{width}}  "
-            if not self.is_pretty:
-                click.echo(start + printable(value))
-                continue
-            from rich.table import Table
-            from rich.text import Text
+            self.hanging(" " * indent + f"{name:<{width}}  ", value)
 
-            table = Table.grid(padding=0)
-            table.add_column(no_wrap=True, style="dim")
-            table.add_column(overflow="fold")
-            table.add_row(Text(start), Text(printable(value)))
-            self.console.print(table)
+    def hanging(self, start: str, text: str, style: str = "dim") -> None:
+        """`start` in a style, and beside it a text whose further lines stand below its first."""
+        text = printable(text)
+        if not self.is_pretty:
+            click.echo(start + text)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        if " " not in text:  # an address, to be copied
+            self.console.print(
+                Text(start, style=style).append(text, style="default"), soft_wrap=True
+            )
+            return
+        table = Table.grid(padding=0)
+        table.add_column(no_wrap=True, style=style)
+        table.add_column(overflow="fold")
+        table.add_row(Text(start), Text(text))
+        self.console.print(table)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns as kubectl aligns them; a terminal that is too narrow cuts the cells."""
+        """Columns as kubectl aligns them; long lines stay whole, for copying."""
         widths = [
             max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))
         ]
@@ -78,16 +88,7 @@ class Screen:
             line = "   ".join(
                 f"{printable(cell):<{width}}" for cell, width in zip(row, widths, strict=True)
             )
-            self.line(line.rstrip())
-
-    def line(self, text: str) -> None:
-        """One line, cut at a terminal's edge and whole in a pipe."""
-        if self.is_pretty:
-            from rich.text import Text
-
-            self.console.print(Text(text, overflow="ellipsis", no_wrap=True))
-        else:
-            click.echo(text)
+            click.echo(line.rstrip())
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[Progress]:
@@ -121,6 +122,12 @@ def to_yaml(value: Any) -> str:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+    def text(dumper: Dumper, value: str) -> Any:
+        # in single quotes these would be read back as blanks
+        style = '"' if any(char in "\x85\u2028\u2029" for char in value) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

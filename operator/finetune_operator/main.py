@@ -17,6 +17,7 @@ from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.handlers.reconcile import Reconciler
 from finetune_operator.handlers.triggers import (
     WATCHED,
+    WATCHED_WITH_MODELS,
     build_kopf_settings,
     build_registry,
     dead_watches,
@@ -83,21 +84,25 @@ def main(arguments: list[str] | None = None) -> int:
 async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
     queue: WorkQueue[Key] = WorkQueue()
+    watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
-    metrics.HEALTH.follow(queue.__len__, dead_watches, WATCHED)
+    metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
         reconciler = Reconciler(client, settings, queue)
         servers = [
-            await _serve_http(probe_port, _probes(reconciler, ready)),
+            await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
         ]
         work = asyncio.create_task(reconciler.run(), name="reconciler")
-        lookout = asyncio.create_task(sweep(client, queue, settings.namespace), name="sweep")
+        lookout = asyncio.create_task(
+            sweep(client, queue, settings.namespace, watches_models=settings.deletes_models),
+            name="sweep",
+        )
         where = settings.namespace or "all namespaces"
         logger.info("serving FineTunes of %s", where)
         try:
             await kopf.operator(
-                registry=build_registry(queue),
+                registry=build_registry(queue, watches_models=settings.deletes_models),
                 settings=build_kopf_settings(bool(settings.namespace)),
                 namespaces=[settings.namespace] if settings.namespace else [],
                 clusterwide=not settings.namespace,
@@ -112,9 +117,11 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
                 await server.cleanup()
 
 
-def _probes(reconciler: Reconciler, ready: asyncio.Event) -> web.Application:
+def _probes(
+    reconciler: Reconciler, ready: asyncio.Event, watched: tuple[str, ...]
+) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
-        problems = [f"the watch of {plural} has ended" for plural in dead_watches()]
+        problems = [f"the watch of {plural} has ended" for plural in dead_watches(watched)]
         if reconciler.is_stuck:
             problems.append("a reconcile hangs")
         if ready.is_set() and problems:
@@ -122,7 +129,7 @@ def _probes(reconciler: Reconciler, ready: asyncio.Event) -> web.Application:
         return web.Response(text="ok")
 
     async def readyz(_: web.Request) -> web.Response:
-        if ready.is_set() and not dead_watches():
+        if ready.is_set() and not dead_watches(watched):
             return web.Response(text="ok")
         return web.Response(status=503, text="the watches are not open yet")
 

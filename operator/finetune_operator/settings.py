@@ -1,29 +1,12 @@
 """The operator's settings: one YAML file that the chart writes, parsed once and then frozen."""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
+from finetune_api.catalogue import CatalogueModel
 from finetune_api.finetune import DNS_LABEL
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
-from finetune_api.uris import parse_model_uri
 from finetune_api.wire import Wire
-
-
-def _check_model_uri(text: str) -> str:
-    parse_model_uri(text)
-    return text
-
-
-class CatalogueModel(Wire):
-    """A base model that an admin offers."""
-
-    name: str = Field(min_length=1, max_length=63)
-    uri: Annotated[str, AfterValidator(_check_model_uri)]
-    # What a learning rate multiplier multiplies: open models publish it, or an admin measures it.
-    pretraining_learning_rate: float = Field(gt=0, le=1)
-    context_length: int = Field(ge=8)
 
 
 class Runtime(Wire):
@@ -63,6 +46,8 @@ class Settings(Wire):
     # Empty: they are not read, which needs no rights; spec.queueName works all the same.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
     metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
+    # Whether Models are watched, so that deletionPolicy Delete works: needs further rights.
+    deletes_models: bool = False
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
     progress_seconds: float = 10
     poll_seconds: float = 5

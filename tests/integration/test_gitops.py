@@ -181,7 +181,7 @@ class Weekly:
             context["context"] |= {"user": "weekly", "namespace": team.namespace}
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
         path = f"{Path(team.binary).parent}:{os.environ['PATH']}"
-        self.env |= {"PATH": path, "KUBECONFIG": str(folder / "kubeconfig")}
+        self.env |= {"PATH": path, "HOME": str(folder), "KUBECONFIG": str(folder / "kubeconfig")}
 
     def run(self) -> str:
         done = subprocess.run(

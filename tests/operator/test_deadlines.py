@@ -113,3 +113,13 @@ def test_without_a_ttl_the_jobs_stay() -> None:
     world.settle()
     at(world, 10**7).settle()
     assert world.jobs
+
+
+def test_a_stall_that_fails_frees_the_gpus_once_the_status_says_why() -> None:
+    world = World(a_finetune(stallSeconds=30, maxRestarts=0)).until_running()
+    world.progress = progress(last_step_age=31.0)
+    assert world.step().requeue_after == 0
+    assert (world.status.state, world.status.error.code) == ("failed", "Stalled")
+    assert world.jobs.keys() == {world.job("prepare"), world.job("a1")}
+    world.settle()
+    assert world.jobs.keys() == {world.job("prepare")}

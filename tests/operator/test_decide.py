@@ -359,3 +359,24 @@ def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
     assert (first.reason, second.ended_at) == ("RankCrashed", None)
     assert "SIGKILL" in first.message
     assert world.deleted == [first_job for first_job in world.deleted if first_job.endswith("a1")]
+
+
+def test_a_model_that_is_published_while_the_next_attempt_begins_counts() -> None:
+    world = World().until_running()
+    world.pod("a1", 1)["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
+    world.step()
+    assert world.status.attempts[-1].number == 2
+    world.end_pod("a1", 0, 0, trained())
+    world.settle()
+    assert world.status.state == "succeeded"
+    first, second = world.status.attempts
+    assert (first.reason, second.reason) == ("Succeeded", "Cancelled")
+    assert [name for name in world.jobs if "-a" in name[-3:]] == [world.job("a1")]
+
+
+def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 1, 137, "")
+    world.step(writes=False)  # a2 is made; the status still says that a1 runs
+    world.step()
+    assert (world.status.state, len(world.status.attempts)) == ("pending", 2)

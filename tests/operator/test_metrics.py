@@ -166,6 +166,17 @@ def test_progress_is_shown_while_it_runs_and_gone_when_it_ends() -> None:
     assert "team" not in exposition(states)
 
 
+def test_what_the_sweep_does_not_find_is_forgotten() -> None:
+    world = World().until_running()
+    metrics.observe(world.finetune, world.status, progress())
+    series = 'finetune_jobs{namespace="team",state="running"} 1.0'
+    assert series in generate_latest(REGISTRY).decode()
+    metrics.keep_only({Key("team", "tone")})
+    assert series in generate_latest(REGISTRY).decode()
+    metrics.keep_only({Key("team", "another")})
+    assert series not in generate_latest(REGISTRY).decode()
+
+
 def test_the_age_of_the_last_step_is_shown_only_while_it_trains() -> None:
     states, key = States(), Key("team", "tone")
     series = 'finetune_job_last_step_age_seconds{name="tone",namespace="team"}'

@@ -139,11 +139,16 @@ class World:
             progress=self.progress,
         )
 
-    def step(self, *, acts: bool = True, writes: bool = True) -> Plan:
-        """One reconcile; `acts`/`writes` False: the operator died before that part."""
+    def step(
+        self, *, acts: bool = True, writes: bool = True, actions_at_most: int | None = None
+    ) -> Plan:
+        """One reconcile; `acts`/`writes` False: the operator died before that part.
+
+        With `actions_at_most` it died after so many of its actions.
+        """
         plan = decide(self.observe(), self.settings, self.now)
         if acts:
-            for action in plan.actions:
+            for action in plan.actions[:actions_at_most]:
                 if isinstance(action, Create):
                     self._create(action.manifest)
                 elif isinstance(action, DeleteJob):

@@ -15,7 +15,16 @@ from finetune_trainer.work import WorkFolder
 class Fetch:
     """Runs in a thread. `error` is what ended it, if anything did."""
 
-    def __init__(self, task: TrainTask, work: WorkFolder, storage: Storage) -> None:
+    def __init__(
+        self,
+        task: TrainTask,
+        work: WorkFolder,
+        storage: Storage,
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """before: the last thing that is waited for before the workers are told to go on."""
+        self._before = before
         self._task = task
         self._work = work
         self._storage = storage
@@ -43,6 +52,7 @@ class Fetch:
                 progress=self._percent("downloading the base model"),
             )
             print("base model and dataset are here", flush=True)
+            self._before()
             self._work.tell_fetch("loading the base model", base_model)
         except Exception as error:
             self.error = error

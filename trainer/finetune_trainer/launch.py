@@ -32,6 +32,7 @@ from finetune_trainer.failures import explain
 from finetune_trainer.fetch import Fetch
 from finetune_trainer.publish import find_published
 from finetune_trainer.work import WorkFolder
+from finetune_trainer.workers import Workers
 
 RESOLVE_SECONDS = 300  # the Service may appear after the pod
 POLL_SECONDS = 0.1
@@ -82,40 +83,39 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
     folder.mkdir(parents=True, exist_ok=True)
     work = WorkFolder(folder)
     first_rank = node_rank * task.processes_per_node
+    ranks = workers.start(task, node_rank, work.root)  # their imports take the longest
     try:
         storage = Storage.from_environment()
         if (published := find_published(task, storage)) is not None:
             print("an earlier attempt has published the model already", flush=True)
             return published if node_rank == 0 else None
-        fetch = Fetch(task, work, storage)
+        fetch = Fetch(task, work, storage, before=lambda: wait_for_name(task.master_host, stop))
         fetch.start()
-        wait_for_name(task.master_host, stop)
-        return _watch(task, node_rank, work, fetch, stop)
+        return _watch(task, node_rank, ranks, work, fetch=fetch, stop=stop)
     except FailureError as error:
         return _failed(error.failure.replace(rank=first_rank))
     except Exception as error:
         traceback.print_exc()
         return _failed(explain(error, first_rank))
+    finally:
+        ranks.close()
 
 
 def _watch(
-    task: TrainTask, node_rank: int, work: WorkFolder, fetch: Fetch, stop: _Stop
+    task: TrainTask, node_rank: int, ranks: Workers, work: WorkFolder, *, fetch: Fetch, stop: _Stop
 ) -> Outcome | None:
     kills_before = memory_kills()
-    ranks = workers.start(task, node_rank, work.root)
     was_told = False
-    try:
-        while not ranks.has_ended():
-            if fetch.error is not None:
-                raise fetch.error
-            if stop.is_asked and not was_told:
-                was_told = True
-                if not work.are_listening(task.processes_per_node):
-                    break  # nothing is lost yet
-                ranks.ask_to_stop()
-            time.sleep(POLL_SECONDS)
-    finally:
-        ranks.close()
+    while not ranks.has_ended():
+        if fetch.error is not None:
+            raise fetch.error
+        if stop.is_asked and not was_told:
+            was_told = True
+            if not work.are_listening(task.processes_per_node):
+                break  # nothing is lost yet
+            ranks.ask_to_stop()
+        time.sleep(POLL_SECONDS)
+    ranks.close()
     outcomes = work.read_outcomes()
     said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
     if stop.is_asked and not ranks.deaths and not outcomes:

@@ -7,18 +7,18 @@ account. Its exceptions end here, as ApiError and UnreachableError.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from finetune_cli.cluster.errors import ApiError, UnreachableError
+from finetune_cli.cluster.resources import Resource
 from finetune_cli.complaints import CommandError
 from finetune_cli.options import Place
 
 if TYPE_CHECKING:
     import urllib3
-
-    from finetune_cli.cluster.resources import Resource
 
 Raw = dict[str, Any]
 Query = Mapping[str, str | int | bool]
@@ -26,7 +26,6 @@ Query = Mapping[str, str | int | bool]
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -41,14 +40,10 @@ class Cluster:
 
     @property
     def finetunes(self) -> Resource:
-        from finetune_cli.cluster.resources import Resource
-
         return Resource(self, "finetunes", "FineTune")
 
     @property
     def models(self) -> Resource:
-        from finetune_cli.cluster.resources import Resource
-
         return Resource(self, "models", "Model")
 
     def request(
@@ -139,7 +134,8 @@ def connect(place: Place, *, patience: float = READ_SECONDS) -> Cluster:
 
     configuration = type.__call__(Configuration)
     try:
-        namespace = _load(configuration, place)
+        with _logged_errors() as logged:
+            namespace = _load(configuration, place)
     except ConfigException as error:
         raise _login_failed(error, place) from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -147,6 +143,11 @@ def connect(place: Place, *, patience: float = READ_SECONDS) -> Cluster:
             f"the kubeconfig can't be read ({type(error).__name__})",
             "check it with `kubectl config view`",
         ) from error
+    if logged:  # the client only logs it, and would go on as nobody
+        raise CommandError(
+            f"the login program of the kubeconfig failed: {' '.join(logged[0].split())[:300]}",
+            "log in again as your cluster wants it; `kubectl config view` names the program",
+        )
     configuration.retries = False
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig asked
     return Cluster(ApiClient(configuration), place.namespace or namespace, patience=patience)
@@ -181,6 +182,23 @@ def _load(configuration: Any, place: Place) -> str:
     chosen = place.context or active["name"]
     context: Raw = next((item["context"] for item in contexts if item["name"] == chosen), {})
     return str(context.get("namespace") or "default")
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    """What the client logs as an error meanwhile, instead of printing it."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    collector = Collector(logging.ERROR)
+    logging.getLogger().addHandler(collector)
+    try:
+        yield found
+    finally:
+        logging.getLogger().removeHandler(collector)
 
 
 def _login_failed(error: Exception, place: Place | None = None) -> CommandError:

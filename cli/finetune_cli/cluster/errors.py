@@ -12,6 +12,8 @@ from finetune_data.findings import detail
 
 MISSING_KIND = "could not find the requested resource"
 
+ANONYMOUS = "system:anonymous"  # who comes without a login
+
 
 class ApiError(CommandError):
     """The API server refused. status: HTTP's; answer: its Status object, or {}."""
@@ -61,7 +63,8 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
     said = str(answer.get("message") or f"HTTP {status}")
     details = answer.get("details") or {}
     name = details.get("name")
-    if status == HTTPStatus.UNAUTHORIZED:
+    is_nobody = status == HTTPStatus.FORBIDDEN and ANONYMOUS in said
+    if status == HTTPStatus.UNAUTHORIZED or is_nobody:
         return (
             f"the API server at {host} does not accept this login",
             "log in again as your cluster wants it, or choose another --context",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
-from finetune_cli.cluster.connection import MERGE_PATCH
 from finetune_cli.cluster.errors import ApiError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Raw = dict[str, Any]
 
+MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500  # objects in one answer of a list
 WATCH_SECONDS = 45  # then the server ends the watch, so that silence is never the network's
 SILENCE_SECONDS = 60.0
@@ -30,8 +31,7 @@ class Resource:
         self.kind = kind
 
     def get(self, name: str) -> Raw:
-        found: Raw = self._cluster.request("GET", self._path(name))
-        return found
+        return _tidy(self._cluster.request("GET", self._path(name)))
 
     def list(self, *, everywhere: bool = False, selector: str = "") -> list[Raw]:
         """In the namespace, or in all; oldest first, then by name."""
@@ -47,10 +47,9 @@ class Resource:
             if not more:
                 break
             query["continue"] = more
-        for item in items:  # a list leaves them out
-            item.setdefault("apiVersion", f"{GROUP}/{VERSION}")
-            item.setdefault("kind", self.kind)
-        return sorted(items, key=_age_and_name)
+        # a list leaves out what each of its items is
+        kind = {"apiVersion": f"{GROUP}/{VERSION}", "kind": self.kind}
+        return sorted(({**kind, **_tidy(item)} for item in items), key=_age_and_name)
 
     def create(self, manifest: Raw, *, dry_run: bool = False) -> Raw:
         """As the API server stored it; dry_run: as it would have. An unknown field is an error."""
@@ -60,19 +59,18 @@ class Resource:
         }
         if dry_run:
             query["dryRun"] = "All"
-        made: Raw = self._cluster.request("POST", self._path(), query=query, body=manifest)
-        return made
+        return _tidy(self._cluster.request("POST", self._path(), query=query, body=manifest))
 
     def patch_spec(self, name: str, **fields: Any) -> Raw:
         """A merge patch of these fields of the spec and nothing else."""
-        found: Raw = self._cluster.request(
+        found = self._cluster.request(
             "PATCH",
             self._path(name),
             query={"fieldManager": FIELD_MANAGER},
             body={"spec": fields},
             content_type=MERGE_PATCH,
         )
-        return found
+        return _tidy(found)
 
     def delete(self, name: str, uid: str) -> None:
         """Only the object with this UID: not one that was made anew under its name."""
@@ -98,11 +96,15 @@ class Resource:
                 yield event["type"], event["object"]
 
     def _path(self, name: str = "") -> str:
-        from urllib.parse import quote
-
         namespace = quote(self._cluster.namespace, safe="")
         base = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{self._plural}"
         return f"{base}/{quote(name, safe='')}" if name else base
+
+
+def _tidy(item: Raw) -> Raw:
+    """Without who wrote which field: kubectl hides it too."""
+    item["metadata"].pop("managedFields", None)
+    return item
 
 
 def _age_and_name(item: Raw) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from finetune_cli.create.checking import check
 from finetune_cli.create.flags import field_flags, field_values, join_betas
 from finetune_cli.create.uploads import Upload, is_local
 from finetune_cli.options import Place, cluster_flags, output_flag
-from finetune_cli.programs import EXIT_USAGE, program
+from finetune_cli.programs import EXIT_INTERRUPTED, EXIT_USAGE, program
 from finetune_cli.screen import Screen, file_line, show_objects, to_yaml
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def command(
     screen = Screen()
     written = manifest.read(source) if source else manifest.empty()
     folder = Path(source).parent if source and source != "-" else Path()
-    written = _with_full_paths(written, folder)
+    written = with_full_paths(written, folder)
     flags = [
         ("trainingFile", training_file),
         ("validationFile", validation_file),
@@ -115,14 +115,19 @@ def command(
     whole = manifest.with_values(written, [*values, *manifest.settings(settings)])
     whole = manifest.named(whole, name)
     _require_training_file(whole, has_file=source is not None)
-    check(_with_stand_ins(whole["spec"]))
+    check(with_stand_ins(whole["spec"]))
     cluster = _cluster_for(whole, place)
     ready, sending = _with_addresses(whole, Sending(upload_to, reuse=not always), screen)
     tried = cluster.finetunes.create(ready, dry_run=True)
     if dry_run:
         _show_dry_run(screen, ready, tried, sending, output)
         return
-    _send(sending, screen)
+    try:
+        _send(sending, screen)
+    except KeyboardInterrupt as interrupt:
+        raise CommandError(
+            "interrupted: no fine-tune was made", code=EXIT_INTERRUPTED
+        ) from interrupt
     made = cluster.finetunes.create(ready)
     made_name = made["metadata"]["name"]
     if output:
@@ -140,7 +145,7 @@ def command(
     raise SystemExit(follow(cluster, made_name, place))
 
 
-def _with_full_paths(written: Raw, folder: Path) -> Raw:
+def with_full_paths(written: Raw, folder: Path) -> Raw:
     """Local files in a manifest are relative to it, not to where the person stands."""
     spec = written["spec"]
     found = [
@@ -164,7 +169,7 @@ def _require_training_file(whole: Raw, *, has_file: bool) -> None:
             uploads.find_file(whole["spec"][field], Path())
 
 
-def _with_stand_ins(spec: Raw) -> Raw:
+def with_stand_ins(spec: Raw) -> Raw:
     stand_ins = {field: STAND_IN for field in FILE_FIELDS if is_local(spec.get(field))}
     return {**spec, **stand_ins}
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
+from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError
 from finetune_cli.doctor.findings import Finding
-
-if TYPE_CHECKING:
-    from finetune_cli.cluster.connection import Cluster
+from finetune_cli.wording import moment
+from finetune_data.findings import counted
 
 Raw = dict[str, Any]
 
@@ -167,11 +168,11 @@ def gpus(nodes: Sequence[Raw] | None) -> Finding:
         return Finding(
             "warning",
             "GPUs",
-            f"none on the {len(nodes)} nodes of this cluster",
+            f"none on this cluster ({counted(len(nodes), 'node')})",
             "train on CPU (--gpus-per-node 0), or have the GPUs' device plugin installed",
         )
     words = [
-        f"{sum(found)} {name} on {len(found)} node{'s'[: len(found) > 1]}"
+        f"{sum(found)} {name} on {counted(len(found), 'node')}"
         for name, found in sorted(offers.items())
     ]
     return Finding("ok", "GPUs", ", ".join(words))
@@ -243,10 +244,6 @@ def _unseen(cluster: Cluster) -> list[str]:
         items = cluster.finetunes.list()
     except ApiError:
         return []
-    from datetime import UTC, datetime
-
-    from finetune_cli.wording import moment
-
     now = datetime.now(UTC)
     return [
         item["metadata"]["name"]
@@ -259,8 +256,6 @@ def _unseen(cluster: Cluster) -> list[str]:
 
 def _exists(cluster: Cluster, plural: str, name: str) -> bool:
     """Asked for its metadata alone: a Secret's content is none of our business."""
-    from finetune_cli.cluster.connection import METADATA_ONLY
-
     path = f"{_path(cluster, '/api/v1', plural)}/{name}"
     try:
         cluster.request("GET", path, accept=METADATA_ONLY)

@@ -32,7 +32,8 @@ def command(*, upload_to: str | None, output: str | None, place: Place) -> None:
     for finding in _findings(place, upload_to):
         found.append(finding)
         if not output:
-            screen.say(f"{finding.level:<8} {finding.what}: {finding.detail}", _colour(finding))
+            start = f"{finding.level:<8} "
+            screen.hanging(start, f"{finding.what}: {finding.detail}", COLOURS[finding.level])
             if finding.remedy:
                 screen.say(f"{'':<8} {finding.remedy}")
     if output:
@@ -49,7 +50,3 @@ def _findings(place: Place, upload_to: str | None) -> Iterator[Finding]:
     except CommandError as error:
         yield Finding("error", "cluster", error.message, error.hint)
     yield storage_finding(upload_to)
-
-
-def _colour(finding: Finding) -> str:
-    return COLOURS[finding.level]

@@ -34,5 +34,8 @@ def storage_finding(upload_to: str | None = None) -> Finding:
             storage.delete(probe)
     except (StorageError, CommandError) as error:
         complaint = explain(error)
-        return Finding("error", WHAT, complaint.message, complaint.hint or CREDENTIALS)
+        is_told = "AWS_" in complaint.message
+        return Finding(
+            "error", WHAT, complaint.message, complaint.hint or ("" if is_told else CREDENTIALS)
+        )
     return Finding("ok", WHAT, f"{prefix} can be written and read")

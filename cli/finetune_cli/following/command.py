@@ -69,6 +69,7 @@ def _stream(cluster: Cluster, name: str, output: str) -> int:
         if isinstance(update, Deleted):
             raise _deleted(name)
         if isinstance(update, Lost):
+            Screen().note(f"reconnecting: {update.why}")
             continue
         status = update.object.get("status") or {}
         if status != former:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.finetune import EventEntry, FineTuneStatus
 from finetune_cli.following.story import live_parts, plain_line, standing
+from finetune_cli.programs import program
 from finetune_cli.screen import Screen
 from finetune_cli.wording import STATE_COLOURS, local
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+PATIENCE_SECONDS = 30.0  # an operator that is well needs a second
 PLAIN_SECONDS = 30.0  # between two lines about progress in a pipe
 EVENT_COLOURS = {"warning": "yellow", "error": "red"}
 
@@ -28,6 +31,7 @@ class Display:
         self._trouble = ""
         self._said = ""  # in a pipe: state, stage and message of the last line
         self._said_at = -PLAIN_SECONDS
+        self._began = time.monotonic()
         self._live: AbstractContextManager[Any] = nullcontext()
         if screen.is_pretty:
             from rich.live import Live
@@ -76,6 +80,8 @@ class Display:
             yield Text(f"reconnecting: {self._trouble}"[:width], style="yellow")
             return
         found = standing(self._status, datetime.now(UTC))
+        if self._status.state is None and time.monotonic() - self._began > PATIENCE_SECONDS:
+            found = replace(found, words=(f"no operator takes it up: try {program()} doctor",))
         state, drawn, words = live_parts(found, width)
         colour = STATE_COLOURS.get(found.state, "")
         line = Text(no_wrap=True, overflow="ellipsis")

@@ -49,10 +49,10 @@ def standing(status: FineTuneStatus, now: datetime) -> Standing:
     words = [f"step {progress.step:,}/{progress.steps:,}"]
     if progress.loss is not None:
         words.append(f"loss {loss_text(progress.loss)}")
+    if progress.tokens_per_second:
+        words.append(f"{progress.tokens_per_second:,.0f} tok/s")
     if left := time_left(progress.eta, now):
         words.append(left)
-    if progress.tokens_per_second:
-        words.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.validation_loss is not None:
         words.append(f"validation {loss_text(progress.validation_loss)}")
     return Standing(state, stage, progress.step / progress.steps, tuple(words))
@@ -76,15 +76,15 @@ def bar(share: float, width: int) -> str:
 def live_parts(found: Standing, width: int) -> tuple[str, str, str]:
     """(state and stage, bar, words) that fit into `width` characters together.
 
-    Words that matter less go first; what is left over is the bar's.
+    The last words go first; what is left over is the bar's.
     """
-    state = "  ".join(filter(None, (found.state, found.stage)))
     if found.share is None:
+        state = "  ".join(filter(None, (found.state, found.stage)))
         words = " ".join("  ".join(found.words).split())
         room = width - len(state) - 2
         return state, "", words if len(words) <= room else words[: max(0, room - 1)] + "…"
-    percent = f"{found.share:.0%}".replace("%", " %")
-    kept = [percent, *found.words]
+    state = found.stage or found.state  # the bar says that it runs
+    kept = [*found.words]
     while len(kept) > 1 and len(state) + 4 + BAR_MINIMUM + len("  ".join(kept)) > width:
         kept.pop()
     words = "  ".join(kept)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finetune_cli import screen
 from finetune_data.findings import counted, shown
 
 if TYPE_CHECKING:
@@ -29,21 +29,12 @@ TOLD_WRONG = 20  # wrong lines that are shown
 Progress = Callable[[int, int], None]
 
 
-class Screen:
+class Screen(screen.Screen):
     """Everything that is said; questions are asked only where somebody can answer."""
 
-    def __init__(self) -> None:
-        self._out = Console(highlight=False)
-        self._err = Console(stderr=True, highlight=False)
-        self.is_pretty = self._out.is_terminal
-        self.can_ask = sys.stdin.isatty() and self.is_pretty
-
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """A line on stdout; `text` may come from a stranger."""
-        if self.is_pretty:
-            self._out.print(escape(text), style=style)
-        else:
-            click.echo(text)
+    @property
+    def can_ask(self) -> bool:
+        return sys.stdin.isatty() and self.is_pretty
 
     def complain(self, text: str) -> None:
         """A line on stderr."""
@@ -52,7 +43,7 @@ class Screen:
     @contextmanager
     def progress(self, what: str) -> Iterator[Progress]:
         """A bar on a terminal; nothing in a pipe, where it would only be in the way."""
-        if not self._err.is_terminal:
+        if not self.errors.is_terminal:
             yield lambda done, total: None
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +54,7 @@ class Screen:
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._err, transient=True) as bar:
+        with Progress(*columns, console=self.errors, transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
@@ -106,7 +97,7 @@ class Screen:
             return
         remarks = inspection.remarks
         if self.is_pretty:
-            self._out.print(_table(remarks))
+            self.console.print(_table(remarks))
             return
         for remark in remarks:
             self.say(f"{remark.level}: {remark.message}{_where(remark)}")

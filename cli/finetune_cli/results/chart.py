@@ -5,7 +5,6 @@ The first series is a line; each further one is marks, so that they differ witho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,6 @@ from itertools import pairwise
 from finetune_cli.results.table import Series
 from finetune_cli.wording import number
 
-LABEL = 9  # characters of the vertical axis
 MARKS = ("⣿", "o", "x", "+")
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row and column in a cell
 
@@ -44,22 +42,30 @@ def chart(panel: Sequence[Series], width: int, height: int) -> list[str]:
 
     height: lines of the plot itself. Every extreme is drawn, however many points there are.
     """
-    columns = max(10, width - LABEL - 2)
     steps = Range.of([step for series in panel for step in series.steps])
     values = Range.of([value for series in panel for value in series.values])
+    labels = _labels(values, height)
+    margin = max(map(len, labels))
+    columns = max(10, width - margin - 2)
     cells = _line(panel[0], steps, values, columns, height)
     for mark, series in zip(MARKS[1:], panel[1:], strict=False):
         for step, value in zip(series.steps, series.values, strict=True):
             cells[height - 1 - values.place(value, height)][steps.place(step, columns)] = mark
-    lines = [" " * (LABEL + 2) + _legend(panel)]
-    for index, cell in enumerate(cells):
-        labelled = {0: values.high, height - 1: values.low, (height - 1) // 2: _middle(values)}
-        label = number(labelled[index]) if index in labelled else ""
-        lines.append(f"{label:>{LABEL}} ┤{''.join(cell)}".rstrip())
-    first, last = _step(steps.low), _step(steps.high)
-    lines.append(" " * LABEL + " └" + "─" * columns)
-    lines.append(" " * (LABEL + 2) + first + last.rjust(columns - len(first)))
+    lines = [" " * (margin + 2) + _legend(panel)]
+    for label, cell in zip(labels, cells, strict=True):
+        lines.append(f"{label:>{margin}} ┤{''.join(cell)}".rstrip())
+    first, last = f"{steps.low:,.0f}", f"{steps.high:,.0f}"
+    lines.append(" " * margin + " └" + "─" * columns)
+    lines.append(" " * (margin + 2) + first + last.rjust(columns - len(first)))
     return lines
+
+
+def _labels(values: Range, height: int) -> list[str]:
+    """Of each line: the highest, the middle and the lowest value."""
+    labels = [""] * height
+    labels[(height - 1) // 2] = number((values.low + values.high) / 2)
+    labels[0], labels[-1] = number(values.high), number(values.low)
+    return labels
 
 
 def _line(
@@ -91,11 +97,3 @@ def _legend(panel: Sequence[Series]) -> str:
     if len(panel) == 1:
         return words[0]
     return "   ".join(f"{mark} {word}" for mark, word in zip(MARKS, words, strict=False))
-
-
-def _middle(values: Range) -> float:
-    return (values.low + values.high) / 2
-
-
-def _step(step: float) -> str:
-    return f"{step:,.0f}" if math.isfinite(step) else ""

@@ -73,7 +73,7 @@ def command(
         width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
         for panel in chosen:
             for line in chart(panel, width, HEIGHT):
-                screen.line(line)
+                click.echo(line)
 
 
 def _fetch(finetune: FineTune) -> tuple[str, str]:

@@ -23,6 +23,7 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         training_examples=resolved.training_examples,
         trained_tokens=trained.trained_tokens,
         fine_tune=ModelSource(name=finetune.metadata.name, uid=finetune.metadata.uid),
+        secret_name=resolved.secret_name,
         metrics=ModelMetrics(
             training_loss=trained.training_loss,
             validation_loss=last.validation_loss if last else None,

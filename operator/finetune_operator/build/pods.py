@@ -3,20 +3,22 @@
 from typing import Any
 
 from finetune_api import names
-from finetune_api.finetune import FineTune, Scheduling
+from finetune_api.finetune import FineTune
 from finetune_operator.settings import Settings
 
 USER = 65532  # the images' user; numeric, so that the kubelet can check runAsNonRoot
 
 
 def pod_spec(
-    finetune: FineTune,
     settings: Settings,
-    secret_name: str,
+    source: dict[str, Any],
     container: dict[str, Any],
     volumes: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A pod spec around one container; `container` brings image, env, resources and mounts."""
+    """A pod spec around one container; `container` brings image, env, resources and mounts.
+
+    `source` is where its S3 credentials come from, an entry of envFrom.
+    """
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "serviceAccountName": settings.service_account_name,
@@ -41,7 +43,7 @@ def pod_spec(
                 "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 **container,
-                "envFrom": [credentials(finetune, secret_name)],
+                "envFrom": [source],
                 "volumeMounts": [
                     {"name": "work", "mountPath": "/tmp"},  # noqa: S108
                     *container.get("volumeMounts", []),
@@ -52,8 +54,6 @@ def pod_spec(
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if finetune.spec.priority_class_name:
-        spec["priorityClassName"] = finetune.spec.priority_class_name
     return spec
 
 
@@ -67,11 +67,14 @@ def credentials(finetune: FineTune, secret_name: str) -> dict[str, Any]:
     return {"secretRef": {"name": secret_name, "optional": not named}}
 
 
-def scheduling(spec: Scheduling | None) -> dict[str, Any]:
-    """The user's node selector and tolerations."""
-    if spec is None:
-        return {}
+def scheduling(finetune: FineTune) -> dict[str, Any]:
+    """The user's priority class, node selector and tolerations."""
     found: dict[str, Any] = {}
+    if finetune.spec.priority_class_name:
+        found["priorityClassName"] = finetune.spec.priority_class_name
+    spec = finetune.spec.scheduling
+    if spec is None:
+        return found
     if spec.node_selector:
         found["nodeSelector"] = dict(spec.node_selector)
     if spec.tolerations:

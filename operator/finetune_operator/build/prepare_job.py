@@ -6,7 +6,7 @@ from finetune_api import names
 from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune, Resolved
 from finetune_operator.build.identity import child_metadata, child_name, labels
-from finetune_operator.build.pods import pod_spec, scheduling
+from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 RETRIES = 3  # of a crash or a store that does not answer; a user's error is never retried
@@ -18,6 +18,7 @@ def prepare_name(finetune: FineTune) -> str:
 
 def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:
     task = prepare_task(finetune, resolved, settings.hyperparameters, settings.data)
+    source = credentials(finetune, resolved.secret_name)
     amounts = settings.prepare_resources.to_dict()
     container = {
         "image": resolved.runtime.prepare_image,
@@ -43,8 +44,8 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             "template": {
                 "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
                 "spec": {
-                    **pod_spec(finetune, settings, resolved.secret_name, container, []),
-                    **scheduling(finetune.spec.scheduling),
+                    **pod_spec(settings, source, container, []),
+                    **scheduling(finetune),
                 },
             },
         },

@@ -7,7 +7,7 @@ from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune, Resolved
 from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
-from finetune_operator.build.pods import pod_spec, scheduling
+from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 LOST_NODE_SECONDS = 30  # not Kubernetes' 300: a gang of GPUs waits meanwhile
@@ -119,14 +119,13 @@ def _pod(
         "resources": _resources(finetune),
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
     }
+    source = credentials(finetune, resolved.secret_name)
     shm: dict[str, Any] = {"medium": "Memory"}
     if finetune.spec.resources.shm:
         shm["sizeLimit"] = finetune.spec.resources.shm
     spec = {
-        **pod_spec(
-            finetune, settings, resolved.secret_name, container, [{"name": "shm", "emptyDir": shm}]
-        ),
-        **scheduling(finetune.spec.scheduling),
+        **pod_spec(settings, source, container, [{"name": "shm", "emptyDir": shm}]),
+        **scheduling(finetune),
         "subdomain": attempt_name(finetune, attempt),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
     }

@@ -1,8 +1,6 @@
 """The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
 
-from datetime import datetime
-
-from finetune_api.finetune import Attempt, ErrorInfo, Progress, Resolved
+from finetune_api.finetune import ErrorInfo, Progress, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport, Trained
 from finetune_api.tasks import TrainTask
@@ -11,6 +9,7 @@ from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.train_job import build_train_job
 from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.draft import Draft
+from finetune_operator.core.endings import close_former, close_others, end_attempt, gpu_seconds
 from finetune_operator.core.memory import next_share
 from finetune_operator.core.memory import recorded as recorded_share
 from finetune_operator.core.observed import Job, Observed
@@ -24,7 +23,6 @@ from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
-LOGS_KEPT = 8
 LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
@@ -33,6 +31,10 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     current = _current_attempt(seen, draft)
     job = seen.attempts.get(current)
     recorded = {attempt.number: attempt for attempt in seen.finetune.status.attempts}.get(current)
+    published = _find_published(seen)
+    if published is not None:
+        close_former(seen, draft, current, but=published[0])
+        return _succeed(seen, draft, *published, close_others(seen, draft, published[0]))
     was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
     if seen.finetune.spec.suspend and (job is None or was_suspended):
         return Plan(draft.suspend().finish(), _leftovers(seen))
@@ -43,20 +45,18 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         return _start(seen, draft, settings, current)
     if job is None or job.is_going:
         return _deleted(draft, current)
-    _close_former(seen, draft, current)
+    close_former(seen, draft, current)
     if recorded is None:
         draft.attempt(current, micro_batch_share=_told_share(job))
     actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
-    trained = _trained(job)
-    if trained is not None:
-        return _succeed(seen, draft, job, trained, actions)
     if seen.finetune.spec.suspend:
         # The Job goes once the status says why: a requeue at once does that.
-        _end_attempt(seen, draft, job, Reason.SUSPENDED, None)
+        end_attempt(seen, draft, job, Reason.SUSPENDED, None)
         return Plan(draft.suspend().finish(), actions, 0)
-    was_running = seen.finetune.status.state == State.RUNNING
+    # What is not recorded yet never ran: then the status still tells of its forerunner.
+    was_running = recorded is not None and seen.finetune.status.state == State.RUNNING
     withdrawal = find_withdrawal(job, seen.finetune.spec.queue_name, was_running=was_running)
     if withdrawal is None and may_say_more(job, draft.now):
         return Plan(draft.finish(), actions, LISTEN_SECONDS)
@@ -65,27 +65,38 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         verdict = withdrawal or verdict or find_stall(seen.finetune, seen.progress)
     if verdict is not None:
         return _restart_or_fail(seen, draft, settings, job, verdict)
-    _watch(seen, draft, job, settings)
+    _watch(seen, draft, job, settings, was_running=was_running)
     is_running = draft.status.state == State.RUNNING
     wait = settings.poll_seconds if is_running else PENDING_SECONDS
     return Plan(draft.finish(), actions, wait)
 
 
-def end_open_attempt(seen: Observed, draft: Draft, reason: str, message: str) -> None:
-    """A deadline or a person ends it: the record says so, and what it cost."""
-    still_open = [item for item in draft.status.attempts if item.ended_at is None]
-    for item in still_open:
-        if item.number in seen.attempts:
-            _end_attempt(seen, draft, seen.attempts[item.number], reason, None)
-        draft.attempt(item.number, ended_at=stamp(draft.now), reason=reason, message=message[:1024])
-    if draft.status.attempts:
-        last = max(item.number for item in draft.status.attempts)
-        draft.set(gpu_seconds=_gpu_seconds(seen, draft, last))
-
-
 def has_succeeded(seen: Observed) -> bool:
     """The model is published already, whatever deadline passes before the status says so."""
-    return any(_trained(job) is not None for job in seen.attempts.values())
+    return _find_published(seen) is not None
+
+
+def find_abandoned(seen: Observed) -> tuple[Action, ...]:
+    """Of a FineTune that failed: what still works and holds GPUs, and what is not the newest.
+
+    A Job with a failed pod ends the others itself, and the newest stays for its logs.
+    """
+    newest = max(seen.attempts, default=0)
+    return tuple(
+        DeleteJob(job.name, job.uid)
+        for number, job in seen.attempts.items()
+        if not job.is_going and (number < newest or not _has_dead_pod(job))
+    )
+
+
+def _has_dead_pod(job: Job) -> bool:
+    return job.has_failed or any(pod.phase == "Failed" for pod in job.pods)
+
+
+def _find_published(seen: Observed) -> tuple[Job, Trained] | None:
+    """The attempt whose model is in S3: it counts, even when a later one began meanwhile."""
+    found = [(job, _trained(job)) for job in seen.attempts.values()]
+    return next(((job, trained) for job, trained in found if trained is not None), None)
 
 
 def _current_attempt(seen: Observed, draft: Draft) -> int:
@@ -111,10 +122,11 @@ def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: s
     return Plan(draft.finish(), actions, PENDING_SECONDS)
 
 
-def _watch(seen: Observed, draft: Draft, job: Job, settings: Settings) -> None:
+def _watch(
+    seen: Observed, draft: Draft, job: Job, settings: Settings, *, was_running: bool
+) -> None:
     """Running means: every pod is ready. A probe that fails later makes nothing pending again."""
     nodes = seen.finetune.spec.resources.nodes
-    was_running = seen.finetune.status.state == State.RUNNING
     ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
     if ready < nodes and not was_running:
         reason, message = explain(job, nodes, seen.finetune.spec.queue_name)
@@ -184,14 +196,14 @@ def _succeed(
     for uri in trained.result_files[:1]:
         draft.say("ResultsUploaded", f"Uploaded result file: {uri}")
     draft.say("Succeeded", "Fine-tune succeeded")
-    _end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
+    end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
     _complete_progress(draft, trained)
     draft.set(
         fine_tuned_model=trained.fine_tuned_model,
         model_uri=trained.model_uri,
         result_files=trained.result_files,
         trained_tokens=trained.trained_tokens,
-        gpu_seconds=_gpu_seconds(seen, draft, number),
+        gpu_seconds=gpu_seconds(seen, draft, number),
     )
     draft.succeed(Reason.SUCCEEDED, f"the model is {trained.fine_tuned_model}")
     create = Create(build_model(finetune, resolved, trained))
@@ -206,7 +218,7 @@ def _restart_or_fail(
     now = next(item for item in draft.status.attempts if item.number == number)
     share = now.micro_batch_share or 1
     retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
-    _end_attempt(seen, draft, job, verdict.error.code, verdict)
+    end_attempt(seen, draft, job, verdict.error.code, verdict)
     if number > 1 and now.resumed_from_step is None:
         _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
     if retry.is_allowed:
@@ -217,8 +229,10 @@ def _restart_or_fail(
     if retry.why_not:
         message = f"{error.message}; {retry.why_not}"[:2048]
         error = error.replace(message=message, hint=retry.hint or error.hint)
-    draft.set(gpu_seconds=_gpu_seconds(seen, draft, number))
-    return Plan(draft.fail(error).finish())
+    draft.set(gpu_seconds=gpu_seconds(seen, draft, number))
+    # What still works goes once the status says why: a requeue at once does that.
+    wait = 0 if find_abandoned(seen) else None
+    return Plan(draft.fail(error).finish(), (), wait)
 
 
 def _deleted(draft: Draft, number: int) -> Plan:
@@ -228,16 +242,6 @@ def _deleted(draft: Draft, number: int) -> Plan:
     draft.attempt(number, ended_at=stamp(draft.now), reason=Reason.JOB_DELETED, message=message)
     error = ErrorInfo(code=Reason.JOB_DELETED, message=message, hint=hint)
     return Plan(draft.fail(error).finish())
-
-
-def _close_former(seen: Observed, draft: Draft, current: int) -> None:
-    """The operator died between making an attempt and writing why the former one ended."""
-    open_ones = {item.number for item in draft.status.attempts if item.ended_at is None}
-    for number, job in seen.attempts.items():
-        if number < current and number in open_ones:
-            verdict = judge(job)
-            reason = verdict.error.code if verdict else Reason.POD_LOST
-            _end_attempt(seen, draft, job, reason, verdict)
 
 
 def _leftovers(seen: Observed) -> tuple[Action, ...]:
@@ -250,62 +254,10 @@ def _leftovers(seen: Observed) -> tuple[Action, ...]:
     )
 
 
-def _end_attempt(
-    seen: Observed, draft: Draft, job: Job, reason: str, verdict: Verdict | None
-) -> None:
-    started = job.started_at
-    draft.attempt(
-        job.attempt or 1,
-        ended_at=stamp(draft.now),
-        reason=reason,
-        **({"started_at": stamp(started)} if started else {}),
-        **(
-            {
-                "message": verdict.error.message[:1024],
-                "counted": verdict.is_counted and not verdict.is_users,
-                "hint": verdict.error.hint,
-                "rank": verdict.error.rank,
-                "node": verdict.error.node,
-                "exit_code": verdict.error.exit_code,
-                "log": verdict.error.log,
-            }
-            if verdict
-            else {}
-        ),
-    )
-    draft.set(attempts=_without_old_logs(draft.status.attempts))
-
-
-def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:
-    """The newest keep their last lines: those of 200 attempts would not fit into an object."""
-    newest = max(item.number for item in attempts)
-    return [
-        item if newest - item.number < LOGS_KEPT else item.replace(log=None) for item in attempts
-    ]
-
-
 def _told_share(job: Job) -> float | None:
     """What the pods of an attempt were told, when the operator died before it wrote the status."""
     task = TrainTask.model_validate_json(job.task) if job.task else None
     return recorded_share(task.micro_batch_share) if task else None
-
-
-def _gpu_seconds(seen: Observed, draft: Draft, last: int) -> float | None:
-    """GPUs times the time that each attempt's pods held them."""
-    resources = seen.finetune.spec.resources
-    gpus = resources.nodes * resources.gpus_per_node
-    if not gpus:
-        return None
-    return round(
-        gpus * sum(_seconds(item) for item in draft.status.attempts if item.number <= last)
-    )
-
-
-def _seconds(attempt: Attempt) -> float:
-    if attempt.ended_at is None:
-        return 0
-    span = datetime.fromisoformat(attempt.ended_at) - datetime.fromisoformat(attempt.started_at)
-    return max(0.0, span.total_seconds())
 
 
 def _complete_progress(draft: Draft, trained: Trained) -> None:

@@ -10,12 +10,17 @@ from datetime import datetime
 from finetune_api import names
 from finetune_api.assignments import with_prepared
 from finetune_api.finetune import ErrorInfo, Resolved
-from finetune_api.names import Reason, Stage
+from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import Prepared
 from finetune_operator.build.prepare_job import build_prepare_job
-from finetune_operator.core.attempts import decide_training, end_open_attempt, has_succeeded
+from finetune_operator.core.attempts import (
+    decide_training,
+    find_abandoned,
+    has_succeeded,
+)
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
+from finetune_operator.core.endings import end_open_attempt
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
@@ -76,12 +81,17 @@ def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
 
 
 def _decide_removal(seen: Observed, now: datetime) -> Plan:
-    """Its TTL takes the Jobs and pods of an ended FineTune; status, Model and S3 stay."""
+    """Its TTL takes the Jobs and pods of an ended FineTune; status, Model and S3 stay.
+
+    Of one that failed, what still works goes at once.
+    """
+    status = seen.finetune.status
+    abandoned = find_abandoned(seen) if status.state == State.FAILED else ()
     left = seconds_to_removal(seen.finetune, now)
     if left is None:
-        return Plan(seen.finetune.status)
+        return Plan(status, abandoned)
     if left > 0:
-        return Plan(seen.finetune.status, (), left + 1)
+        return Plan(status, abandoned, left + 1)
     return Plan(seen.finetune.status, _all_jobs(seen))
 
 

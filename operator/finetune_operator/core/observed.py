@@ -120,6 +120,8 @@ class Job:
     is_suspended: bool
     has_failed: bool
     failure: str | None  # the Failed condition's message
+    failed_at: datetime | None
+    has_completed: bool
     pods: tuple[Pod, ...]
     task: str | None  # the JSON that its pods get
     wanted: int  # pods
@@ -170,6 +172,11 @@ class Job:
             is_suspended=bool(spec.get("suspend")),
             has_failed=failed is not None,
             failure=failed.get("message") if failed else None,
+            failed_at=_time(failed.get("lastTransitionTime")) if failed else None,
+            has_completed=any(
+                item["type"] == "Complete" and item["status"] == "True"
+                for item in raw.get("status", {}).get("conditions", [])
+            ),
             pods=tuple(Pod.parse(pod) for pod in mine),
             task=env.get(names.ENV_TASK),
             wanted=spec.get("completions") or 1,

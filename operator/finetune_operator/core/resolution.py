@@ -58,13 +58,7 @@ def resolve_base(
     wanted = finetune.spec.model
     entry = settings.model(wanted)
     if entry is not None:
-        return BaseModelRef(
-            name=entry.name,
-            root=entry.name,
-            uri=entry.uri,
-            pretraining_learning_rate=entry.pretraining_learning_rate,
-            context_length=entry.context_length,
-        )
+        return entry.reference
     for model in models:
         if wanted in {model.metadata.name, model.spec.id}:
             return BaseModelRef(

@@ -147,6 +147,12 @@ def forget(key: Key) -> None:
     _states.forget(key)
 
 
+def keep_only(there: set[Key]) -> None:
+    """The sweep's list: a FineTune may go while a reconcile that saw it is on its way."""
+    for key in _states.keys() - there:
+        _states.forget(key)
+
+
 def observe(finetune: FineTune, after: FineTuneStatus, report: ProgressReport | None) -> None:
     """What a reconcile saw and left, for the gauges."""
     if after.state is None:

@@ -48,6 +48,9 @@ class States(Collector):
     def get(self, key: Key) -> Known | None:
         return self._known.get(key)
 
+    def keys(self) -> set[Key]:
+        return set(self._known)
+
     def remember(self, key: Key, seen: Known) -> None:
         """A look without a report keeps the last one while it runs: a poll may fail."""
         former = self._known.get(key)

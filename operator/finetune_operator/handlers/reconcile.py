@@ -12,6 +12,7 @@ from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.kube.act import ForeignObjectError, act, post_events, write_status
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.models import reconcile_model
 from finetune_operator.kube.observe import Key, observe
 from finetune_operator.settings import Settings
 
@@ -63,6 +64,8 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
+        if key.kind == "Model":
+            return await reconcile_model(self.client, self.settings, key.namespace, key.name)
         seen = await observe(self.client, key, kueue_version=self.settings.kueue_version)
         if seen is None:
             metrics.forget(key)

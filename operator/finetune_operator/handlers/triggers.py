@@ -14,16 +14,17 @@ from finetune_api import names
 from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client, login
+from finetune_operator.kube.client import ApiError, Client, Raw, login
 from finetune_operator.kube.observe import Key
 
 SWEEP_SECONDS = 300.0
 WATCHED = ("finetunes", "jobs", "pods")
+WATCHED_WITH_MODELS = (*WATCHED, "models")
 
 logger = logging.getLogger(__name__)
 
 
-def build_registry(queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
+def build_registry(queue: WorkQueue[Key], *, watches_models: bool) -> kopf.OperatorRegistry:
     """Handlers that only put a key on the queue."""
     registry = kopf.OperatorRegistry()
 
@@ -41,17 +42,32 @@ def build_registry(queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
             queue.add(key, CREATION)
 
     async def child_changed(
-        namespace: str | None, labels: Any, resource: kopf.Resource, **_: Any
+        namespace: str | None, labels: Any, annotations: Any, resource: kopf.Resource, **_: Any
     ) -> None:
         metrics.HEALTH.saw_event(resource.plural)
         name = labels.get(names.LABEL_FINETUNE)
+        model = annotations.get(names.ANNOTATION_MODEL)
         if name:
             queue.add(Key(namespace or "", name), COMPLETION)
+        elif model and watches_models:
+            queue.add(Key(namespace or "", model, "Model"), COMPLETION)
+
+    async def model_changed(
+        namespace: str | None, name: str, spec: Any, meta: Any, type: str | None, **_: Any
+    ) -> None:
+        metrics.HEALTH.saw_event("models")
+        wants = spec.get("deletionPolicy") == "Delete"
+        is_held = names.FINALIZER_MODEL in meta.get("finalizers", [])
+        is_going = is_held and "deletionTimestamp" in meta
+        if type != "DELETED" and (wants != is_held or is_going):
+            queue.add(Key(namespace or "", name, "Model"), CREATION)
 
     kopf.on.login(registry=registry)(login)
     kopf.on.event(names.GROUP, names.VERSION, "finetunes", registry=registry)(finetune_changed)
     kopf.on.event("batch", "v1", "jobs", registry=registry)(child_changed)
     kopf.on.event("", "v1", "pods", registry=registry)(child_changed)
+    if watches_models:
+        kopf.on.event(names.GROUP, names.VERSION, "models", registry=registry)(model_changed)
     return registry
 
 
@@ -68,19 +84,31 @@ def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
     return settings
 
 
-async def sweep(client: Client, queue: WorkQueue[Key], namespace: str) -> None:
+async def sweep(
+    client: Client, queue: WorkQueue[Key], namespace: str, *, watches_models: bool
+) -> None:
     """Looks at every FineTune that has not ended, for the trigger that got lost."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
-            for raw in await client.list(paths.finetunes(namespace)):
+            found = {_key(raw): raw for raw in await client.list(paths.finetunes(namespace))}
+            metrics.keep_only(set(found))
+            for key, raw in found.items():
                 if raw.get("status", {}).get("state") not in names.TERMINAL_STATES:
-                    queue.add(Key(raw["metadata"]["namespace"], raw["metadata"]["name"]))
+                    queue.add(key)
+            for raw in await client.list(paths.models(namespace)) if watches_models else ():
+                meta = raw["metadata"]
+                if "deletionTimestamp" in meta:
+                    queue.add(Key(meta["namespace"], meta["name"], "Model"))
         except ApiError as error:
-            logger.warning("the sweep could not list FineTunes: %s", error)
+            logger.warning("the sweep could not list all: %s", error)
 
 
-def dead_watches() -> list[str]:
+def _key(raw: Raw) -> Key:
+    return Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def dead_watches(watched: tuple[str, ...] = WATCHED) -> list[str]:
     """Watches that have ended while the process lives: kopf lets them die on a long 403 or 5xx.
 
     An open but silent stream is kopf's own affair (`watching.inactivity_timeout`, 70 s).
@@ -88,6 +116,6 @@ def dead_watches() -> list[str]:
     alive = {task.get_name() for task in asyncio.all_tasks() if not task.done()}
     return [
         plural
-        for plural in WATCHED
+        for plural in watched
         if not any(name.startswith(f"watcher for {plural}") for name in alive)
     ]

@@ -23,21 +23,22 @@ class ForeignObjectError(Exception):
 
 async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> None:
     """In order. A create that was done before answers 409 and counts as done if it is ours."""
-    namespace = seen.finetune.metadata.namespace
+    namespace, uid = seen.finetune.metadata.namespace, seen.finetune.metadata.uid
     uids = {job.name: job.uid for job in seen.jobs}
     for action in actions:
         if isinstance(action, Create):
-            made = await _create(client, namespace, seen.finetune, action.manifest)
+            made = await create_ours(client, namespace, uid, action.manifest)
             uids[made["metadata"]["name"]] = made["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
             service = build_service(seen.finetune, action.attempt, owner)
-            await _create(client, namespace, seen.finetune, service)
+            await create_ours(client, namespace, uid, service)
         else:
-            await _delete_job(client, namespace, action)
+            await delete_job(client, namespace, action)
 
 
-async def _create(client: Client, namespace: str, finetune: FineTune, manifest: Raw) -> Raw:
+async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -> Raw:
+    """What was made, or what was there already if it is of the object with this UID."""
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     collection = paths.of_kind(kind, namespace)
     try:
@@ -50,13 +51,14 @@ async def _create(client: Client, namespace: str, finetune: FineTune, manifest: 
     owners = [owner["uid"] for owner in there["metadata"].get("ownerReferences", [])]
     wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
     # A Model has no owner: its label tells whose it is.
-    is_ours = owners == wanted and labels.get(names.LABEL_UID) == finetune.metadata.uid
+    is_ours = owners == wanted and labels.get(names.LABEL_UID) == uid
     if not is_ours:
         raise ForeignObjectError(f"{kind} {name}")
     return there
 
 
-async def _delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
+async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
+    """With its pods; one that is gone already is no error."""
     body = {"propagationPolicy": "Background", "preconditions": {"uid": action.uid}}
     try:
         await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)

@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """Which FineTune."""
+    """Which FineTune, or which Model."""
 
     namespace: str
     name: str
+    kind: str = "FineTune"
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -43,7 +44,8 @@ async def observe(
             return None
         raise
     finetune = FineTune.parse(raw)
-    has_ended = finetune.status.state in names.TERMINAL_STATES
+    # A failed one may have left pods that still work.
+    has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
     is_kept = finetune.spec.ttl_seconds_after_finished is None
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)

@@ -10,7 +10,9 @@ def finetunes(namespace: str) -> str:
 
 
 def models(namespace: str) -> str:
-    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/models"
+    """All of a namespace; of the cluster where it is empty."""
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{names.API_VERSION}{where}/models"
 
 
 def jobs(namespace: str) -> str:

@@ -1,0 +1,49 @@
+"""Base models by the names that users of the old service know; the chart ships the same list."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from finetune_api.tasks import BaseModelRef
+from finetune_api.uris import parse_model_uri
+from finetune_api.wire import Wire
+
+
+def _check(text: str) -> str:
+    parse_model_uri(text)
+    return text
+
+
+class CatalogueModel(Wire):
+    """A base model that an admin offers."""
+
+    name: str = Field(min_length=1, max_length=63)
+    uri: Annotated[str, AfterValidator(_check)]
+    # What a learning rate multiplier multiplies: open models publish it, or an admin measures it.
+    pretraining_learning_rate: float = Field(gt=0, le=1)
+    context_length: int = Field(ge=8)
+
+    @property
+    def reference(self) -> BaseModelRef:
+        """As the bottom of a chain of fine-tunes."""
+        return BaseModelRef(
+            name=self.name,
+            root=self.name,
+            uri=self.uri,
+            pretraining_learning_rate=self.pretraining_learning_rate,
+            context_length=self.context_length,
+        )
+
+
+def _model(name: str, uri: str, rate: float, context: int) -> CatalogueModel:
+    return CatalogueModel(
+        name=name, uri=uri, pretraining_learning_rate=rate, context_length=context
+    )
+
+
+CATALOGUE = (
+    _model("ada", "hf://HuggingFaceTB/SmolLM2-360M@main", 0.003, 8192),
+    _model("babbage", "hf://HuggingFaceTB/SmolLM2-1.7B@main", 0.0005, 8192),
+    _model("curie", "hf://HuggingFaceTB/SmolLM3-3B-Base@main", 0.0002, 65536),
+    _model("davinci", "hf://allenai/OLMo-2-1124-7B@main", 0.0003, 4096),
+)

@@ -1,0 +1,1 @@
+"""`finetune run`: a FineTune on this machine, with no cluster."""

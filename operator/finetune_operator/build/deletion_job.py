@@ -1,0 +1,74 @@
+"""The Job that deletes a Model's files: one CPU pod with the namespace's credentials."""
+
+from typing import Any
+
+from finetune_api import names
+from finetune_api.model import Model
+from finetune_api.tasks import DeletionTask
+from finetune_operator.build.identity import NAME_CHARACTERS
+from finetune_operator.build.pods import pod_spec
+from finetune_operator.settings import Settings
+
+RETRIES = 3
+KEPT_SECONDS = 3600  # longer than the operator's own pause between two Jobs
+
+
+def deletion_name(model: Model) -> str:
+    meta = model.metadata
+    return f"mdl-{meta.name.replace('.', '-')[:NAME_CHARACTERS]}-{meta.uid[:8]}-delete"
+
+
+def build_deletion_task(model: Model) -> DeletionTask:
+    made_by = model.spec.fine_tune
+    return DeletionTask(
+        namespace=model.metadata.namespace,
+        model=model.spec.id,
+        uri=model.spec.uri,
+        manifest_sha256=model.spec.manifest_sha256,
+        fine_tune=made_by.name if made_by else None,
+        fine_tune_uid=made_by.uid if made_by else None,
+    )
+
+
+def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
+    """Without an owner: a foreground deletion of the Model would remove it before it worked."""
+    secret = model.spec.secret_name or settings.secret_name
+    is_default = secret == settings.secret_name
+    source = {"secretRef": {"name": secret, "optional": is_default}}
+    amounts = settings.prepare_resources.to_dict()
+    container = {
+        "image": settings.prepare_image,
+        "command": ["python", "-m", "finetune_data.deletion"],
+        "env": [{"name": names.ENV_TASK, "value": build_deletion_task(model).to_json()}],
+        "resources": {"requests": amounts, "limits": dict(amounts)},
+    }
+    labels = {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_UID: model.metadata.uid,
+        names.LABEL_COMPONENT: names.COMPONENT_DELETION,
+    }
+    marks = {"labels": labels, "annotations": {names.ANNOTATION_MODEL: model.metadata.name}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": deletion_name(model),
+            "namespace": model.metadata.namespace,
+            **marks,
+        },
+        "spec": {
+            "backoffLimit": RETRIES,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"operator": "In", "values": [names.EXIT_USER]},
+                    },
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                ]
+            },
+            "template": {"metadata": marks, "spec": pod_spec(settings, source, container, [])},
+        },
+    }

@@ -1,0 +1,93 @@
+"""A Model that is deleted: its files go first where it says so, and nothing is said to be gone that
+is not.
+
+Only a Model whose deletionPolicy is Delete carries a finalizer.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import Condition
+from finetune_api.model import Model, ModelStatus
+from finetune_api.names import Reason
+from finetune_operator.build.deletion_job import build_deletion_job
+from finetune_operator.core.observed import Job
+from finetune_operator.core.pending import explain
+from finetune_operator.core.plan import DeleteJob, stamp
+from finetune_operator.core.verdict import judge
+from finetune_operator.settings import Settings
+
+CONDITION = "FilesDeleted"
+RETRY_SECONDS = 300.0  # after a Job that failed for good, with its own retries
+RECHECK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """Creation first, then the status, the finalizers, and last the Job that is not needed."""
+
+    status: ModelStatus
+    finalizers: list[str]
+    create: dict[str, Any] | None = None
+    delete: DeleteJob | None = None
+    requeue_after: float | None = None
+
+
+def decide_model(model: Model, job: Job | None, settings: Settings, now: datetime) -> ModelPlan:
+    """Idempotent, as everything here: `job` is the deletion Job, where there is one."""
+    wants = model.spec.deletion_policy == "Delete"
+    others = [name for name in model.metadata.finalizers if name != names.FINALIZER_MODEL]
+    held = [*others, names.FINALIZER_MODEL]
+    is_held = names.FINALIZER_MODEL in model.metadata.finalizers
+    if model.metadata.deletion_timestamp is None:
+        return ModelPlan(model.status, held if wants else others)
+    if not is_held:
+        return ModelPlan(model.status, others)
+    if not wants or (job is not None and _is_done(job)):
+        unneeded = DeleteJob(job.name, job.uid) if job is not None and not job.is_going else None
+        return ModelPlan(model.status, others, delete=unneeded)
+    if job is None:
+        made = build_deletion_job(model, settings)
+        return ModelPlan(model.status, held, create=made, requeue_after=RECHECK_SECONDS)
+    return _watch(model, held, job, now)
+
+
+def _is_done(job: Job) -> bool:
+    said = [pod.outcome.deleted for pod in job.pods if pod.exit_code == 0 and pod.outcome]
+    return job.has_completed or any(said)
+
+
+def _watch(model: Model, held: list[str], job: Job, now: datetime) -> ModelPlan:
+    verdict = judge(job)
+    if job.has_failed and not job.is_going:
+        error = verdict.error if verdict else None
+        code = error.code if error else Reason.POD_LOST
+        message = error.message if error else job.failure or "the Job failed"
+        status = _told(model, code, f"{message}; tried again, or set deletionPolicy Retain", now)
+        again = (job.failed_at or now) + timedelta(seconds=RETRY_SECONDS)
+        if now < again:
+            wait = (again - now).total_seconds() + 1
+            return ModelPlan(status, held, requeue_after=wait)
+        return ModelPlan(status, held, delete=DeleteJob(job.name, job.uid), requeue_after=1)
+    reason, message = explain(job, 1)
+    if verdict is not None:
+        reason, message = verdict.error.code, verdict.error.message
+    elif reason == Reason.STARTING:
+        return ModelPlan(model.status, held, requeue_after=RECHECK_SECONDS)
+    return ModelPlan(_told(model, reason, message, now), held, requeue_after=RECHECK_SECONDS)
+
+
+def _told(model: Model, reason: str, message: str, now: datetime) -> ModelStatus:
+    old = next((item for item in model.status.conditions if item.type == CONDITION), None)
+    condition = Condition(
+        type=CONDITION,
+        status="False",
+        reason=reason,
+        message=message[:4096],
+        last_transition_time=old.last_transition_time if old else stamp(now),
+        observed_generation=model.metadata.generation,
+    )
+    others = [item for item in model.status.conditions if item.type != CONDITION]
+    return model.status.replace(conditions=[*others, condition])

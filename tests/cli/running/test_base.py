@@ -1,0 +1,78 @@
+"""Which base model a run starts from."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune_api.catalogue import CATALOGUE
+from finetune_cli.complaints import CommandError
+from finetune_cli.running.base import find_base
+
+ROOT = Path(__file__).parents[3]
+
+
+def models_file(folder: Path, uri: str) -> Path:
+    path = folder / "models.yaml"
+    entry = {"name": "own", "uri": uri, "pretrainingLearningRate": 0.01, "contextLength": 64}
+    path.write_text(yaml.safe_dump({"models": [entry]}))
+    return path
+
+
+def test_the_names_are_those_that_the_chart_ships() -> None:
+    values = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
+    ours = [model.model_dump(by_alias=True) for model in CATALOGUE]
+    assert values["models"] == ours
+
+
+def test_a_catalogue_s_model_is_found_by_its_name(tmp_path: Path) -> None:
+    found = find_base("ada", None, tmp_path)
+    assert (found.root, found.uri) == ("ada", CATALOGUE[0].uri)
+
+
+def test_a_folder_beside_the_file_of_models_becomes_part_of_the_local_bucket(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    root = tmp_path / "out"
+    for _ in range(2):  # again and again
+        found = find_base("own", models_file(tmp_path, "mine"), root)
+        assert found.uri == "s3://finetune-local/models/own"
+        assert (root / "models/own/config.json").read_text() == "{}"
+
+
+def test_a_model_that_was_made_here_can_be_continued(tmp_path: Path) -> None:
+    name = "ada:ft-local:tone-2026-01-02-03-04-05"
+    folder = tmp_path / "local/tone-12345678/model"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"id": name}))
+    found = find_base(name, None, tmp_path)
+    assert (found.name, found.root) == (name, "ada")
+    assert found.uri == "s3://finetune-local/local/tone-12345678/model"
+    assert found.pretraining_learning_rate == CATALOGUE[0].pretraining_learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models: [{name: own}]", "uri: Field required"),
+        ("- {name: own, uri: nowhere, pretrainingLearningRate: 1, contextLength: 9}", "no model"),
+        ("models: 7", "is no list of models"),
+        ("{{", "not YAML"),
+        ("", "is no list of models"),
+    ],
+)
+def test_a_wrong_file_of_models_is_a_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(text)
+    with pytest.raises(CommandError, match=words):
+        find_base("own", path, tmp_path)
+
+
+def test_an_unknown_model_is_told_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="there are ada, babbage, curie, davinci") as caught:
+        find_base("gpt-9", None, tmp_path)
+    assert "--models" in caught.value.hint

@@ -1,0 +1,149 @@
+"""`finetune run` as a person uses it: a manifest, files and a model on this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.data.builders import write_tokenizer
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+ROOMS = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", "cli"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a tokenizer of its own."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = write_tokenizer(tmp_path_factory.mktemp("model"))
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write(folder: Path, base: Path, **spec: Any) -> None:
+    """A manifest, a list of models and data, side by side."""
+    rows = [
+        {"prompt": f"the fox {n} ->", "completion": " yes" if n % 2 else " no"} for n in range(48)
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "train.jsonl").write_text("".join(lines[:40]))
+    (folder / "valid.jsonl").write_text("".join(lines[40:]))
+    entry = {
+        "name": "tiny",
+        "uri": str(base),
+        "pretrainingLearningRate": 0.01,
+        "contextLength": 64,
+    }
+    (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
+    manifest = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTune",
+        "metadata": {"name": "tone"},
+        "spec": {
+            "model": "tiny",
+            "trainingFile": "train.jsonl",
+            "validationFile": "valid.jsonl",
+            "hyperparameters": {"nEpochs": 20, "batchSize": 4, "learningRate": 0.003},
+            **spec,
+        },
+    }
+    (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
+
+
+def start(folder: Path, output: str = "out") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "finetune_cli", "run", "-f", "finetune.yaml", "--cpu"]
+    return subprocess.Popen(
+        [*command, "--models", "models.yaml", "-o", output],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(folder: Path, output: str = "out") -> tuple[int, str]:
+    process = start(folder, output)
+    text, _ = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+def results(folder: Path, output: str = "out") -> bytes:
+    (path,) = (folder / output).glob("local/tone-*/results.csv")
+    return path.read_bytes()
+
+
+def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
+    model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, model)
+    code, text = run(tmp_path, "whole")
+    assert code == 0, text
+    assert "Fine-tune succeeded: tiny:ft-local-" in text
+    (published,) = (tmp_path / "whole").glob("local/tone-*/model")
+    assert {"config.json", "model.safetensors", "manifest.json"} <= {
+        path.name for path in published.iterdir()
+    }
+    assert not list((tmp_path / "whole").glob(".work-*"))
+
+    process = start(tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.stdout.read()
+    assert process.wait(120) == 130, told
+    assert "goes on from it" in told
+    code, text = run(tmp_path)
+    assert code == 0, text
+    assert "resumed from the checkpoint of step " in text
+    assert results(tmp_path) == results(tmp_path, "whole")
+
+    begin = time.monotonic()
+    code, text = run(tmp_path)
+    assert code == 0, text
+    assert "has published the model already" in text
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "words"),
+    [
+        ({"trainingFile": "nothing.jsonl"}, 2, "there is no file nothing.jsonl"),
+        ({"model": "gpt-9"}, 2, "model 'gpt-9' is unknown"),
+        ({"suffixx": "a"}, 2, "spec.suffixx is no field, did you mean suffix?"),
+        ({"trainingFile": "broken.jsonl"}, 65, "line 2"),
+        ({"dryRun": True}, 0, "Nothing was trained"),
+    ],
+)
+def test_what_can_t_be_trained_is_a_sentence(
+    model: Path, tmp_path: Path, spec: dict[str, Any], code: int, words: str
+) -> None:
+    write(tmp_path, model, **spec)
+    good = json.dumps({"prompt": "a ->", "completion": " b"})
+    (tmp_path / "broken.jsonl").write_text(f'{good}\n{{"prompt": "x"\n')
+    found, text = run(tmp_path)
+    assert found == code, text
+    assert words in text
+    assert "Traceback" not in text

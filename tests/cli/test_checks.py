@@ -1,0 +1,126 @@
+"""The doctor's judgements and the choice of a pod: pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api import names
+from finetune_cli.doctor import cluster_checks as checks
+from finetune_cli.logs import INDEX, Wanted, choose
+
+Raw = dict[str, Any]
+
+
+def a_node(amount: str | None, **spec: Any) -> Raw:
+    allocatable = {"cpu": "8"} | ({"nvidia.com/gpu": amount} if amount else {})
+    return {"spec": spec, "status": {"allocatable": allocatable}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "level", "words"),
+    [
+        (None, "unknown", "may not list nodes"),
+        ([], "warning", "(0 nodes)"),
+        ([a_node(None), a_node("0")], "warning", "(2 nodes)"),
+        (
+            [a_node("8"), a_node("8"), a_node("4", unschedulable=True)],
+            "ok",
+            "16 nvidia.com/gpu on 2 nodes",
+        ),
+        ([a_node("1")], "ok", "1 nvidia.com/gpu on 1 node"),
+    ],
+)
+def test_gpus_are_counted_where_pods_may_go(
+    nodes: list[Raw] | None, level: str, words: str
+) -> None:
+    found = checks.gpus(nodes)
+    assert (found.level, words in found.detail) == (level, True), found
+    assert bool(found.remedy) == (level == "warning")
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ({"major": "1", "minor": "36", "gitVersion": "v1.36.3"}, "ok"),
+        ({"major": "1", "minor": "29+", "gitVersion": "v1.29.1-eks"}, "ok"),
+        ({"major": "1", "minor": "28"}, "error"),
+        ({}, "error"),
+    ],
+)
+def test_an_old_cluster_is_told(version: Raw, level: str) -> None:
+    assert checks.server(version, "https://host").level == level
+
+
+def a_deployment(ready: int) -> Raw:
+    return {"metadata": {"name": "op", "namespace": "ml"}, "status": {"readyReplicas": ready}}
+
+
+@pytest.mark.parametrize(
+    ("deployments", "unseen", "level"),
+    [
+        ([a_deployment(1)], [], "ok"),
+        ([a_deployment(0)], [], "error"),
+        ([], [], "warning"),
+        (None, [], "unknown"),
+        (None, ["tone"], "error"),
+        ([a_deployment(1)], ["tone"], "error"),
+    ],
+)
+def test_an_operator_is_judged_by_what_it_does(
+    deployments: list[Raw] | None, unseen: list[str], level: str
+) -> None:
+    assert checks.operator(deployments, unseen, "team").level == level
+
+
+def test_a_missing_right_is_an_error_only_where_it_is_needed() -> None:
+    count = len(checks.RIGHTS)
+    assert checks.rights([True] * count, "team").level == "ok"
+    assert checks.rights([True] * (count - 1) + [False], "team").level == "warning"
+    found = checks.rights([False] + [True] * (count - 1), "team")
+    assert (found.level, found.detail) == (
+        "error",
+        "you may not create finetunes in namespace team: it keeps you from create",
+    )
+    assert "--role=finetune-user" in found.remedy
+
+
+def a_pod(name: str, component: str, attempt: int = 0, index: int = 0) -> Raw:
+    labels = {
+        names.LABEL_COMPONENT: component,
+        names.LABEL_ATTEMPT: str(attempt),
+        INDEX: str(index),
+    }
+    return {"metadata": {"name": name, "labels": labels, "creationTimestamp": name}}
+
+
+PODS = [
+    a_pod("p1", "prepare"),
+    a_pod("p2", "prepare"),
+    a_pod("a1-0", "train", 1, 0),
+    a_pod("a1-1", "train", 1, 1),
+    a_pod("a2-0", "train", 2, 0),
+    a_pod("a10-0", "train", 10, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("pods", "chosen", "wanted"),
+    [
+        (PODS, {}, "a10-0"),
+        (PODS, {"attempt": 1}, "a1-0"),
+        (PODS, {"attempt": 1, "node": 1}, "a1-1"),
+        (PODS, {"prepare": True}, "p2"),
+        (PODS, {"node": 7}, None),
+        (PODS, {"attempt": 3}, None),
+        (PODS[:2], {}, "p2"),
+        (PODS[:2], {"node": 1}, None),
+        ([], {}, None),
+    ],
+)
+def test_the_newest_pod_that_is_meant_is_chosen(
+    pods: list[Raw], chosen: Raw, wanted: str | None
+) -> None:
+    found = choose(pods, Wanted(**chosen))
+    assert (found and found["metadata"]["name"]) == wanted

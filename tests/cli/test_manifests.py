@@ -1,0 +1,233 @@
+"""From files and flags to the manifest that is sent, and what is wrong with it, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.finetune import FineTuneSpec
+from finetune_cli.complaints import CommandError
+from finetune_cli.create import manifest
+from finetune_cli.create.checking import check
+from finetune_cli.create.flags import FIELDS, SWITCHES, field_values, join_betas
+from finetune_cli.screen import to_yaml
+
+GOOD = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTune",
+    "metadata": {"name": "tone", "labels": {"a": "b"}},
+    "spec": {"trainingFile": "s3://acme/train.jsonl"},
+}
+
+
+def refused(text: str) -> str:
+    """The sentence about a file with this text."""
+    with pytest.raises(CommandError) as caught:
+        documents = [found for found in manifest.parse(text, "f.yaml") if found is not None]
+        manifest.clean(documents[0] if documents else None, "f.yaml")
+    assert caught.value.code == 2
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "f.yaml holds no object"),
+        ("- a\n", "f.yaml holds no object"),
+        ("a: [1\nb: 2\n", "f.yaml, line 2"),
+        ("a: 1\na: 2\n", 'f.yaml, line 2: the key "a" stands twice'),
+        ("kind: Pod\napiVersion: v1\n", "f.yaml is not a FineTune: apiVersion 'v1', kind 'Pod'"),
+        ("a: !!python/object:os.system x\n", "f.yaml, line 1, column 4: not YAML"),
+        ("[" * 600, "f.yaml is not YAML"),
+        ("a: \x00\n", "f.yaml is not YAML"),
+        (yaml.safe_dump({**GOOD, "spec": 3}), "f.yaml: spec must be a map"),
+        (yaml.safe_dump({**GOOD, "speck": {}}), 'f.yaml: unknown field "speck"'),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(text: str, words: str) -> None:
+    assert words in refused(text)
+
+
+def test_what_the_server_wrote_is_left_out() -> None:
+    stored = {
+        **GOOD,
+        "metadata": {
+            **GOOD["metadata"],  # type: ignore[dict-item]
+            "uid": "u",
+            "resourceVersion": "7",
+            "managedFields": [{}],
+            "annotations": {manifest.LAST_APPLIED: "{}"},
+        },
+        "status": {"state": "failed"},
+    }
+    [found] = manifest.parse(to_yaml(stored), "-")
+    assert manifest.clean(found, "-") == GOOD
+
+
+def test_one_file_is_one_finetune(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump_all([GOOD, GOOD]))
+    with pytest.raises(CommandError, match="holds 2 objects"):
+        manifest.read(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CommandError, match="not UTF-8"):
+        manifest.read(str(path))
+    path.write_bytes(b" " * (manifest.LARGEST_FILE + 1))
+    with pytest.raises(CommandError, match="larger than 1 MiB"):
+        manifest.read(str(path))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_yaml_reads_back_as_the_same_value(value: Any) -> None:
+    assert yaml.safe_load(to_yaml(value)) == value
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*FineTuneSpec.model_json_schema()["properties"], "x"]),
+        json_values,
+        max_size=4,
+    )
+)
+def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
+    """What a stranger may have written is right, or is refused in one line."""
+    try:
+        made = manifest.clean({**GOOD, "spec": spec}, "f.yaml")
+        check(manifest.with_values(made, [("hyperparameters.seed", 7)])["spec"])
+    except CommandError as error:
+        assert "\n" not in error.message
+        assert error.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, "spec.trainingFile is required"),
+        ({"trainingFile": "gs://a/b"}, "spec.trainingFile: 'gs://a/b' must be like s3://bucket"),
+        ({"trainingfile": "s3://acme/a"}, "spec.trainingfile is no field, did you mean trainingF"),
+        (
+            {"hyperparameters": {"n_epochs": 2}},
+            "spec.hyperparameters.n_epochs is no field, did you mean nEpochs?",
+        ),
+        (
+            {"hyperparameters": {"nEpochs": 0}},
+            "spec.hyperparameters.nEpochs: 0 must be greater than or equal to 1",
+        ),
+        (
+            {"hyperparameters": {"nEpochs": "4"}},
+            "spec.hyperparameters.nEpochs: '4' must be a valid integer",
+        ),
+        (
+            {"hyperparameters": {"lrSchedule": "cos"}},
+            "spec.hyperparameters.lrSchedule: 'cos' must be 'cosine', 'linear' or 'constant'",
+        ),
+        ({"suffix": False}, "spec.suffix: False must be a valid string"),
+        ({"suffix": "x" * 41}, "must have at most 40 characters"),
+        (
+            {"scheduling": {"tolerations": [{}, {"keyy": "a"}]}},
+            "spec.scheduling.tolerations[1].keyy is no field, did you mean key?",
+        ),
+        ({"method": "lora"}, "spec.method: 'lora' must be"),
+        ({"resources": None}, "spec.resources: None must be"),
+        ({"a\x1b[2J": 1}, "spec.a\\x1b[2J is no field"),
+    ],
+)
+def test_field_value_and_rule_are_named(spec: dict[str, Any], wanted: str) -> None:
+    whole = spec if "trainingFile" in spec or not spec else {"trainingFile": "s3://acme/a", **spec}
+    with pytest.raises(CommandError) as caught:
+        check(whole)
+    assert wanted in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_all_wrong_fields_are_told_at_once_and_right_ones_pass() -> None:
+    check({"trainingFile": "s3://acme/a", "hyperparameters": {"promptLossWeight": 0}})
+    with pytest.raises(CommandError) as caught:
+        check({"trainingFile": "x", "hyperparameters": {"nEpochs": 0, "batchSize": 0}, "y": 1})
+    assert caught.value.message.count(";") == 3
+
+
+@pytest.mark.parametrize(
+    ("texts", "spec"),
+    [
+        (["hyperparameters.seed=7"], {"hyperparameters": {"nEpochs": 2, "seed": 7}}),
+        (["spec.suffix=no"], {"suffix": False}),
+        (["suffix='no'"], {"suffix": "no"}),
+        (["method={type: lora, rank: 8}"], {"method": {"type": "lora", "rank": 8}}),
+        (
+            ["hyperparameters.nEpochs=3", "hyperparameters.nEpochs=4"],
+            {"hyperparameters": {"nEpochs": 4}},
+        ),
+        (["runtime="], {"runtime": None}),
+    ],
+)
+def test_set_changes_one_field(texts: list[str], spec: dict[str, Any]) -> None:
+    before = {**manifest.empty(), "spec": {"hyperparameters": {"nEpochs": 2}}}
+    after = manifest.with_values(before, manifest.settings(texts))
+    assert after["spec"] == {**before["spec"], **spec}
+    assert before["spec"] == {"hyperparameters": {"nEpochs": 2}}
+
+
+@pytest.mark.parametrize("text", ["seed", "=7", "a..b=1", ".=1"])
+def test_a_setting_without_a_field_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match="must be like hyperparameters"):
+        manifest.settings([text])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name", "wanted"),
+    [
+        ({"name": "tone"}, None, {"name": "tone"}),
+        ({"name": "tone"}, "other", {"name": "other"}),
+        ({"generateName": "a-"}, None, {"generateName": "a-"}),
+        ({"generateName": "a-"}, "b", {"name": "b"}),
+        ({}, None, {"generateName": "support-tone-"}),
+    ],
+)
+def test_a_name_is_found(
+    metadata: dict[str, str], name: str | None, wanted: dict[str, str]
+) -> None:
+    made = {**manifest.empty(), "metadata": metadata, "spec": {"suffix": "Support tone!"}}
+    assert manifest.named(made, name)["metadata"] == wanted
+
+
+@pytest.mark.parametrize("name", ["Tone", "a_b", "-a", "x" * 64, "a/b"])
+def test_a_wrong_name_is_refused(name: str) -> None:
+    with pytest.raises(CommandError, match="can't be a name"):
+        manifest.named(manifest.empty(), name)
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_every_made_up_name_is_allowed(suffix: str, file: str) -> None:
+    made = {**manifest.empty(), "spec": {"suffix": suffix, "trainingFile": f"s3://acme/{file}"}}
+    stem = manifest.named(made, None)["metadata"]["generateName"]
+    assert manifest.is_name(f"{stem}abcde")
+
+
+def test_the_old_tools_list_of_betas_is_one_value() -> None:
+    old = ["--classification_betas", "0.6", "1", "1.5", "-m", "ada"]
+    assert join_betas(old) == ["--classification_betas", "0.6,1,1.5", "-m", "ada"]
+    assert join_betas(["-t", "5"]) == ["-t", "5"]
+
+
+def test_every_flag_is_a_field_of_the_api() -> None:
+    """A path that the API does not know would be refused with `is no field`."""
+    for _, path, *_ in (*FIELDS, *SWITCHES):
+        made = manifest.with_values(manifest.empty(), [(path, object())])["spec"]
+        with pytest.raises(CommandError) as caught:
+            check({"trainingFile": "s3://acme/a", **made})
+        assert "is no field" not in caught.value.message
+        assert f"spec.{path}:" in caught.value.message
+    assert field_values({"n_epochs": 2, "seed": None}) == [("hyperparameters.nEpochs", 2)]

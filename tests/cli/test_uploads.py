@@ -1,0 +1,102 @@
+"""Local files on their way to a real S3 server: once for each content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from finetune_cli.complaints import CommandError
+from finetune_cli.configuration import keep_upload_prefix, settings_file, upload_prefix
+from finetune_cli.create.uploads import find_file, is_local, plan, send
+from finetune_data.storage import Storage
+
+ROW = b'{"prompt": "a", "completion": "b"}\n'
+
+
+def silent(done: int, total: int) -> None:
+    """No bar."""
+
+
+def test_a_content_is_sent_once_whatever_it_is_called(
+    tmp_path: Path, storage: Storage, bucket: str
+) -> None:
+    (tmp_path / "train.jsonl").write_bytes(ROW)
+    (tmp_path / "copy.jsonl").write_bytes(ROW)
+    (tmp_path / "train.csv").write_bytes(ROW)
+    prefix = f"s3://{bucket}/data"
+    first = plan(tmp_path / "train.jsonl", prefix, storage, silent)
+    assert not first.is_there
+    assert str(first.uri) == f"{prefix}/{hashlib.sha256(ROW).hexdigest()}/train.jsonl"
+    send(first, storage, silent)
+    assert storage.read_bytes(first.uri) == ROW
+    again = plan(tmp_path / "copy.jsonl", prefix, storage, silent)
+    assert (again.is_there, again.uri) == (True, first.uri)
+    # its ending says what it is, so the same bytes under another ending are another file
+    assert not plan(tmp_path / "train.csv", prefix, storage, silent).is_there
+    assert not plan(tmp_path / "train.jsonl", prefix, storage, silent, reuse=False).is_there
+
+
+def test_a_file_that_changes_meanwhile_leaves_nothing_behind(
+    tmp_path: Path, storage: Storage, bucket: str
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(ROW)
+    upload = plan(path, f"s3://{bucket}", storage, silent)
+
+    def writes_more(done: int, total: int) -> None:
+        path.write_bytes(ROW + ROW)
+
+    with pytest.raises(CommandError, match="changed while it was uploaded"):
+        send(upload, storage, writes_more)
+    assert not storage.exists(upload.uri)
+
+
+def test_a_name_can_not_break_the_key(tmp_path: Path, storage: Storage, bucket: str) -> None:
+    path = tmp_path / "a\\b\nc ü.jsonl"
+    path.write_bytes(ROW)
+    upload = plan(path, f"s3://{bucket}/x", storage, silent)
+    assert upload.uri.key.endswith("/a-b-c ü.jsonl")
+    send(upload, storage, silent)
+    assert storage.exists(upload.uri)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("nothing.jsonl", "there is no file"), ("folder", "is not a file"), ("empty", "is empty")],
+)
+def test_what_is_no_file_with_content_is_said_first(
+    tmp_path: Path, address: str, words: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch()
+    with pytest.raises(CommandError, match=words):
+        find_file(address, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [("a.jsonl", True), ("s3://a/b", False), ("https://a/b", False), ("", False), (None, False)],
+)
+def test_only_a_path_is_local(address: object, wanted: bool) -> None:
+    assert is_local(address) is wanted
+
+
+def test_the_prefix_is_kept_and_the_environment_wins(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upload_prefix() is None
+    assert keep_upload_prefix("s3://acme/data")
+    assert not keep_upload_prefix("s3://acme/data")
+    assert upload_prefix() == "s3://acme/data"
+    monkeypatch.setenv("FINETUNE_UPLOAD_TO", "s3://other")
+    assert upload_prefix() == "s3://other"
+    monkeypatch.delenv("FINETUNE_UPLOAD_TO")
+    settings_file().write_text("other: kept\n")
+    keep_upload_prefix("s3://acme/new")
+    assert "other: kept" in settings_file().read_text()
+    for broken in ("[", "- a", "uploadTo: 3"):
+        settings_file().write_text(broken)
+        with pytest.raises(CommandError, match=str(settings_file())):
+            upload_prefix()

@@ -1,0 +1,138 @@
+"""A watch that heals: whatever the server does, each state is seen, and nothing loops hotly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from finetune_cli.cluster.errors import ApiError, UnreachableError
+from finetune_cli.cluster.watching import (
+    LONGEST_WAIT,
+    POLL_SECONDS,
+    Deleted,
+    Lost,
+    Seen,
+    Update,
+    observe,
+)
+
+Raw = dict[str, Any]
+
+
+def an_object(version: int, uid: str = "u") -> Raw:
+    return {"metadata": {"name": "a", "uid": uid, "resourceVersion": str(version)}}
+
+
+GONE = ApiError("too old", "", 410, {})
+FORBIDDEN = ApiError("no", "", 403, {})
+BUSY = ApiError("busy", "", 503, {})
+MISSING = ApiError("gone", "", 404, {"kind": "Status", "message": "not found"})
+LOST = UnreachableError("m", "h", "connection refused")
+
+
+class Script:
+    """Plays a server: answers of `get`, and streams of `watch`, in their order.
+
+    An exception is raised where it stands. What is asked beyond the script fails the test.
+    """
+
+    def __init__(self, gets: list[Raw | Exception], watches: list[list[Any]]) -> None:
+        self.gets, self.watches = gets, watches
+        self.asked: list[str] = []
+
+    def get(self, name: str) -> Raw:
+        self.asked.append("get")
+        answer = self.gets.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def watch(self, name: str, version: str) -> Iterator[tuple[str, Raw]]:
+        self.asked.append(f"watch {version}")
+        for event in self.watches.pop(0):
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+def play(script: Script, count: int) -> tuple[list[Update], list[float]]:
+    """The first `count` updates, and the pauses between them."""
+    pauses: list[float] = []
+    found: list[Update] = []
+    for update in observe(script, "a", pause=pauses.append):  # type: ignore[arg-type]
+        found.append(update)
+        if len(found) == count:
+            break
+    return found, pauses
+
+
+def test_a_watch_goes_on_where_the_former_one_ended() -> None:
+    bookmark = ("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
+    script = Script(
+        [an_object(1)],
+        [[("MODIFIED", an_object(2)), bookmark], [("MODIFIED", an_object(10))]],
+    )
+    found, _ = play(script, 3)
+    assert found == [Seen(an_object(1)), Seen(an_object(2)), Seen(an_object(10))]
+    assert script.asked == ["get", "watch 1", "watch 9"]
+
+
+def test_a_forgotten_version_is_read_anew_after_a_breath() -> None:
+    script = Script([an_object(1), an_object(50)], [[GONE], [("MODIFIED", an_object(51))]])
+    found, pauses = play(script, 3)
+    assert found[-1] == Seen(an_object(51))
+    assert script.asked == ["get", "watch 1", "get", "watch 50"]
+    assert all(pause > 0 for pause in pauses)
+    assert len(pauses) == 1
+
+
+def test_a_lost_connection_is_sought_with_longer_and_longer_waits() -> None:
+    script = Script([an_object(1), *[LOST] * 9, BUSY, an_object(2)], [[LOST], []])
+    found, pauses = play(script, 13)
+    assert [type(update) for update in found] == [Seen, *[Lost] * 11, Seen]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert pauses[-1] == LONGEST_WAIT
+
+
+def test_after_a_success_the_waits_begin_anew() -> None:
+    script = Script([LOST, LOST, an_object(1), LOST], [[LOST]])
+    found, pauses = play(script, 4)
+    assert [type(update) for update in found] == [Lost, Lost, Seen, Lost]
+    assert pauses[0] == found[-1].wait  # type: ignore[union-attr]
+
+
+def test_who_may_not_watch_reads_now_and_then() -> None:
+    script = Script([an_object(1), an_object(2)], [[FORBIDDEN]])
+    found, pauses = play(script, 2)
+    assert found == [Seen(an_object(1)), Seen(an_object(2))]
+    assert pauses == [POLL_SECONDS]
+    assert script.asked == ["get", "watch 1", "get"]
+
+
+@pytest.mark.parametrize(
+    ("gets", "watches"),
+    [
+        ([an_object(1)], [[("DELETED", an_object(2))]]),
+        ([an_object(1), MISSING], [[LOST]]),
+        ([an_object(1), an_object(7, "other")], [[LOST]]),
+        ([an_object(1)], [[("ADDED", an_object(7, "other"))]]),
+    ],
+)
+def test_it_ends_when_the_object_is_gone_or_another_has_its_name(
+    gets: list[Raw | Exception], watches: list[list[Any]]
+) -> None:
+    updates = [
+        it
+        for it in observe(Script(gets, watches), "a", pause=lambda _: None)  # type: ignore[arg-type]
+        if not isinstance(it, Lost)
+    ]
+    assert updates == [Seen(an_object(1)), Deleted()]
+
+
+@pytest.mark.parametrize("error", [MISSING, FORBIDDEN, ApiError("no login", "", 401, {})])
+def test_what_waiting_does_not_mend_is_an_error(error: ApiError) -> None:
+    with pytest.raises(ApiError):
+        play(Script([error], []), 1)

@@ -1,0 +1,130 @@
+"""Deleting a model's files: exactly what its manifest lists, or nothing."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from finetune_api.names import EXIT_USER, Reason
+from finetune_api.tasks import DeletionTask
+from finetune_api.uris import S3Uri
+from finetune_data.deletion import delete_model, run
+from finetune_data.failures import FailureError
+from finetune_data.storage import Storage
+from finetune_data.termination import exit_code
+
+UID = "11111111-2222-3333-4444-555555555555"
+FILES = ["config.json", "model.safetensors", "adapter/adapter_model.safetensors"]
+
+
+def published(
+    storage: Storage, bucket: str, files: list[str], run: str = "tone-11111111", **changes: Any
+) -> tuple[S3Uri, DeletionTask]:
+    """A model as the trainer leaves it, and the task that deletes it."""
+    uri = S3Uri(bucket, f"out/team/{run}/model")
+    for path in FILES:
+        storage.write_bytes(uri.child(path), b"12345")
+    manifest = {
+        "kind": "model",
+        "id": "ada:ft-team-2026",
+        "fineTuneUid": UID,
+        "files": [{"path": path, "size": 5, "sha256": "0" * 64} for path in files],
+    }
+    data = json.dumps(manifest).encode()
+    storage.write_bytes(uri.child("manifest.json"), data)
+    task = {
+        "namespace": "team",
+        "model": "ada:ft-team-2026",
+        "uri": str(uri),
+        "manifest_sha256": hashlib.sha256(data).hexdigest(),
+        "fine_tune": "tone",
+        "fine_tune_uid": UID,
+    }
+    return uri, DeletionTask(**{**task, **changes})
+
+
+def keys(storage: Storage, bucket: str) -> list[str]:
+    return [entry.key for entry in storage.list(S3Uri(bucket, ""))]
+
+
+def test_what_the_manifest_lists_is_gone_and_nothing_else(storage: Storage, bucket: str) -> None:
+    uri, task = published(storage, bucket, FILES)
+    kept = [uri.child("by-hand.txt"), S3Uri(bucket, "out/team/tone-11111111/results.csv")]
+    for other in kept:
+        storage.write_bytes(other, b"x")
+    deleted = delete_model(task, storage)
+    assert (deleted.files, deleted.size) == (4, 15)
+    assert keys(storage, bucket) == [other.key for other in kept]
+
+
+def test_a_deletion_that_broke_off_goes_on_and_a_second_one_is_harmless(
+    storage: Storage, bucket: str
+) -> None:
+    uri, task = published(storage, bucket, FILES)
+    storage.delete(uri.child(FILES[0]))
+    assert delete_model(task, storage).files == 4
+    assert keys(storage, bucket) == []
+    assert delete_model(task, storage).files == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "/x", "a/../../x", "a//b", "", ".", "config.json/", "a\\b", "a\x00b"],
+)
+def test_a_manifest_that_points_elsewhere_deletes_nothing(
+    storage: Storage, bucket: str, path: str
+) -> None:
+    _, task = published(storage, bucket, [*FILES, path])
+    with pytest.raises(FailureError, match="nothing was deleted"):
+        delete_model(task, storage)
+    assert len(keys(storage, bucket)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"namespace": "other"}, Reason.INVALID_SPEC),
+        ({"fine_tune": "other"}, Reason.INVALID_SPEC),
+        ({"fine_tune_uid": "22222222-0"}, Reason.INVALID_SPEC),
+        ({"fine_tune_uid": "11111111-0"}, Reason.INVALID_DATA),
+        ({"manifest_sha256": "f" * 64}, Reason.INVALID_DATA),
+        ({"uri": "s3://bkt/../x"}, Reason.INVALID_SPEC),
+    ],
+)
+def test_what_is_not_this_models_is_left_alone(
+    storage: Storage, bucket: str, changes: dict[str, Any], code: str
+) -> None:
+    _, task = published(storage, bucket, FILES, **changes)
+    with pytest.raises(FailureError) as caught:
+        delete_model(task, storage)
+    assert caught.value.failure.code == code
+    assert exit_code(caught.value.failure) == EXIT_USER
+    assert len(keys(storage, bucket)) == 4
+
+
+def test_the_root_of_a_run_is_no_model(storage: Storage, bucket: str) -> None:
+    _, task = published(storage, bucket, FILES)
+    for uri in (f"s3://{bucket}", f"s3://{bucket}/out/team/tone-11111111"):
+        with pytest.raises(FailureError, match="nothing was deleted"):
+            delete_model(task.replace(uri=uri), storage)
+
+
+def test_another_tools_manifest_deletes_nothing(storage: Storage, bucket: str) -> None:
+    uri, task = published(storage, bucket, FILES)
+    storage.write_bytes(uri.child("manifest.json"), b'{"files": []}')
+    with pytest.raises(FailureError, match="no model's manifest"):
+        delete_model(task, storage)
+    assert len(keys(storage, bucket)) == 4
+
+
+def test_the_pods_outcome_says_how_many_or_why_not(
+    aws: pytest.MonkeyPatch, storage: Storage, bucket: str
+) -> None:
+    _, task = published(storage, bucket, FILES)
+    done = run(task.to_json()).deleted
+    assert done is not None and done.files == 4
+    wrong = run(task.replace(namespace="other").to_json()).failure
+    assert wrong is not None and wrong.code == Reason.INVALID_SPEC
+    unknown = run("{}").failure
+    assert unknown is not None and unknown.code == Reason.INTERNAL
