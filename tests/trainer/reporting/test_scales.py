@@ -1,7 +1,7 @@
 """Ticks that people would choose, and numbers as they would write them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_trainer.reporting.scales import (
@@ -84,6 +84,7 @@ def test_every_value_has_its_place_and_ticks_can_be_told_apart(
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@example([0.0, 5e-324])
 def test_shares_never_leave_0_to_1(values: list[float]) -> None:
     scale = value_scale(values, "percent")
     assert 0 <= scale.low < scale.high <= 1
@@ -99,6 +100,7 @@ def test_a_loss_over_decades_gets_a_logarithmic_axis() -> None:
 
 
 @given(st.integers(1, 10**6))
+@example(12)
 def test_steps_are_whole(last: int) -> None:
     scale = step_scale(1, last)
     assert scale.ticks

@@ -8,6 +8,7 @@ from typing import Literal
 Unit = Literal["plain", "percent", "count"]
 LOGARITHMIC_FROM = 30  # highest / lowest
 LARGEST_DECADES = 12
+SMALLEST = 1e-300  # below, a difference can't be divided into ticks
 
 
 def number(value: float | None) -> str:
@@ -89,8 +90,9 @@ def value_scale(
         return _logarithmic(low, high)
     if unit == "percent":
         low, high = (0.0, 1.0) if high - low > 0.25 else (low, high)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(high) / 2 or 0.5
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, SMALLEST):
+        room = largest / 2 if largest > SMALLEST else 0.5
         low, high = low - room, high + room
     if unit == "count" or 0 <= low < 0.4 * high:
         low = min(0.0, low)
