@@ -34,7 +34,7 @@ def expected(prompts: list[Prompt]) -> list[list[int]]:
     return found
 
 
-def test_every_rank_gets_what_transformers_generates(tmp_path: Path) -> None:
+def test_the_first_rank_gets_what_transformers_generates(tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
         *("--nproc-per-node=2", f"--master-port={support.free_port()}"),
@@ -57,7 +57,8 @@ def test_every_rank_gets_what_transformers_generates(tmp_path: Path) -> None:
     found: list[dict[str, Any]] = [
         json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)
     ]
-    assert found[0] == found[1]
+    for kind, completions in found[1].items():  # up to ZeRO 2 the first rank generates alone
+        assert completions == ([] if "stage 1" in kind else found[0][kind]), kind
     losses = [found[0].pop(f"losses {kind}") for kind in ("stage 3", "fresh")]
     assert len(losses[0]) == 3
     assert losses[0] == losses[1]  # who has generated trains on as if nothing had been

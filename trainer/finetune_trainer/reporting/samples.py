@@ -1,9 +1,9 @@
 """Before and after: greedy completions of a few prompts, the same prompts both times.
 
-`complete` is given a way to generate; `generate` is one, over the engine. It needs no cache and no
-`model.generate`, so that it works for every ZeRO stage, adapter and way of attention, as long as
-all ranks call it together. A completion ends with the token that the expected one ends with: the
-prepare Job put the end-of-sequence or end-of-turn token there.
+`complete` is given a way to generate; `generate` is one, over the engine. Up to ZeRO 2 every rank
+has whole weights: the first one generates alone, with transformers' own cache. In ZeRO 3 all ranks
+make whole forward passes together. A completion ends with the token that the expected one ends
+with: the prepare Job put the end-of-sequence or end-of-turn token there.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ import numpy as np
 from finetune_data.dataset import TokenSplit
 from finetune_data.examples import COMPLETION
 from finetune_trainer.adapter import is_adapted
+from finetune_trainer.objective import Way
 from finetune_trainer.reporting.data import Sample
 
 if TYPE_CHECKING:
@@ -116,10 +117,13 @@ def greedy(
 
 
 def generate(engine: "Engine", is_alive: Callable[[], None]) -> Generate:
-    """Greedy, with the model as it is now. All ranks together; all of them get the same."""
+    """Greedy, with the model as it is now. All ranks together; the first gets the completions."""
 
     def run(prompts: Sequence[Prompt]) -> list[Tokens]:
         import torch
+
+        if engine.zero_stage < 3:
+            return _cached(engine, prompts) if engine.place.rank == 0 and prompts else []
 
         def likeliest(rows: Sequence[Tokens]) -> Tokens:
             is_alive()
@@ -134,6 +138,43 @@ def generate(engine: "Engine", is_alive: Callable[[], None]) -> Generate:
             engine.model.train(was_training)
 
     return run
+
+
+def _cached(engine: "Engine", prompts: Sequence[Prompt]) -> list[Tokens]:
+    """All prompts at once, padded on the left, a token a pass."""
+    import torch
+
+    width = max(len(prompt.tokens) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
+        mask[row, width - len(prompt.tokens) :] = 1
+    model: Any = engine.model
+    former, was_training = engine.way, model.training
+    engine.objective.choose(Way(is_chunked=former.is_chunked))  # its own attention knows the mask
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = model.generate(
+                input_ids=ids.to(engine.device),
+                attention_mask=mask.to(engine.device),
+                max_new_tokens=COMPLETION_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=sorted({prompt.end for prompt in prompts}),
+                pad_token_id=prompts[0].end,
+            )
+    finally:
+        model.train(was_training)
+        engine.objective.choose(former)
+    rows: list[Tokens] = found[:, width:].tolist()
+    return [_until(row, prompt.end) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _until(tokens: Tokens, end: int) -> Tokens:
+    """With its own end token, without what stands behind it."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def _likeliest(engine: "Engine", rows: Sequence[Tokens]) -> Tokens:
