@@ -337,11 +337,13 @@ def test_suspend_ends_the_attempt_and_resume_goes_on_uncounted() -> None:
         world.settle()
         assert world.status.attempts[-1].number == round_ + 1
         world.ready_pods(f"a{round_ + 1}")
+        world.progress = progress(attempt=round_ + 1, resumed_from_step=10)
         world.settle()
         assert world.status.state == "running"
     assert [attempt.counted for attempt in world.status.attempts] == [None, None, None]
     assert world.messages().count("Fine-tune suspended") == 2
     assert world.messages().count("Fine-tune resumed") == 2
+    assert not any("restarted" in message for message in world.messages())
 
 
 def test_a_finetune_born_suspended_takes_no_gpu() -> None:

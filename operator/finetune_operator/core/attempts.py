@@ -169,6 +169,8 @@ def _say_cause(draft: Draft, number: int, words: str) -> None:
     """Each restart is one Event: when its attempt works, or when it ends without having worked."""
     attempts = {attempt.number: attempt for attempt in draft.status.attempts}
     former = attempts.get(number - 1)
+    if former is not None and former.reason == Reason.SUSPENDED:
+        return  # told as resumed
     why = former.message if former and former.message else "unknown"
     draft.say("Restarted", f"{words}: {why}")
 

@@ -4,6 +4,7 @@ The official client's models cost 75 MB on disk and over 100 MB of memory for wh
 kinds of request on plain dicts.
 """
 
+import asyncio
 import json
 import logging
 from typing import Any, TypeAlias
@@ -13,6 +14,9 @@ import kopf
 
 from finetune_operator.kube import metrics
 
+UNAUTHORIZED, TOO_MANY = 401, 429
+PATIENCE = 5  # requests that the API server, when it is busy, may ask to send again later
+WAIT_AT_MOST = 5.0  # seconds; a longer wait is the queue's
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
 Raw: TypeAlias = dict[str, Any]
@@ -20,12 +24,16 @@ Raws: TypeAlias = list[Raw]
 
 
 class ApiError(Exception):
-    """An answer that is not a success; `status` is HTTP's, 0 when no answer came."""
+    """An answer that is not a success; `status` is HTTP's, 0 when no answer came.
 
-    def __init__(self, status: int, message: str) -> None:
+    `retry_after`: seconds that a busy API server asks for.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: float = 1.0) -> None:
         super().__init__(f"{status}: {message}" if status else message)
         self.status = status
         self.message = message
+        self.retry_after = min(retry_after, WAIT_AT_MOST)
 
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo:
@@ -87,13 +95,19 @@ class Client:
         body: Any = None,
         kind: str = "application/json",
     ) -> Raw:
-        try:
-            return await self._send(method, path, params, body, kind)
-        except ApiError as error:
-            if error.status != 401:
-                raise
-            await self._connect()  # the kubelet renews the service account's token
-            return await self._send(method, path, params, body, kind)
+        has_renewed = False
+        for left in reversed(range(PATIENCE)):
+            try:
+                return await self._send(method, path, params, body, kind)
+            except ApiError as error:
+                if left and error.status == TOO_MANY:
+                    await asyncio.sleep(error.retry_after)
+                elif left and error.status == UNAUTHORIZED and not has_renewed:
+                    has_renewed = True
+                    await self._connect()  # the kubelet renews the service account's token
+                else:
+                    raise
+        raise AssertionError("unreachable")
 
     async def _send(
         self, method: str, path: str, params: dict[str, str] | None, body: Any, kind: str
@@ -110,7 +124,9 @@ class Client:
                 text = await response.text()
                 if response.status >= 400:
                     metrics.count_error(response.status)
-                    raise ApiError(response.status, _message(text))
+                    wait = response.headers.get("Retry-After", "")
+                    seconds = float(wait) if wait.isdigit() else 1.0
+                    raise ApiError(response.status, _message(text), seconds)
                 found: Raw = json.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -1,0 +1,161 @@
+"""What is read of a Job that waits: over HTTP, in the shapes of the API server and of Kueue."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from finetune_operator.core.observed import Job, Workload
+from finetune_operator.kube.client import Client
+from finetune_operator.kube.waiting import explain_newest
+from tests.support.objects import World, a_finetune, a_settings
+
+Raw = dict[str, Any]
+
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/workloads"
+PENDING = (
+    "/apis/visibility.kueue.x-k8s.io/v1beta1/namespaces/team/localqueues/gpus/pendingworkloads"
+)
+EVENTS = "/api/v1/namespaces/team/events"
+
+
+class Answers(dict[str, Any]):
+    """Path -> items, or an HTTP status; and what was asked."""
+
+    asked: list[tuple[str, dict[str, str]]]
+
+
+@pytest.fixture
+async def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Answers]:
+    found = Answers()
+    found.asked = []
+
+    async def handle(request: web.Request) -> web.Response:
+        found.asked.append((request.path, dict(request.query)))
+        answer = found.get(request.path, 404)
+        if isinstance(answer, int):
+            return web.json_response({"message": "no"}, status=answer)
+        return web.json_response({"items": answer})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    yield found
+    await runner.cleanup()
+
+
+def in_queue() -> World:
+    settings = a_settings(kueueVersion="v1beta1")
+    return World(a_finetune(queueName="gpus"), settings).until_training()
+
+
+async def read(world: World, version: str = "v1beta1") -> Job:
+    """The newest Job, explained."""
+    async with Client() as client:
+        jobs = await explain_newest(client, world.finetune, world.observe().jobs, version)
+    return max(jobs, key=lambda job: job.attempt or 0)
+
+
+def a_workload(*conditions: Raw) -> Raw:
+    return {"metadata": {"name": "job-ft-a1-12345"}, "status": {"conditions": list(conditions)}}
+
+
+WAITS = {
+    "type": "QuotaReserved",
+    "status": "False",
+    "reason": "Pending",
+    "message": "couldn't assign flavors to pod set main: insufficient unused quota",
+}
+
+
+async def test_the_place_in_the_queue_counts_from_one(answers: Answers) -> None:
+    world = in_queue()
+    answers[WORKLOADS] = [a_workload(WAITS)]
+    answers[PENDING] = [
+        {"metadata": {"name": "another"}, "positionInLocalQueue": 0},
+        {"metadata": {"name": "job-ft-a1-12345"}, "positionInLocalQueue": 1},
+    ]
+    job = await read(world)
+    assert job.workload == Workload(waiting=WAITS["message"], evicted=None, position=2)
+    path, query = answers.asked[0]
+    assert path == WORKLOADS
+    assert query == {"labelSelector": f"kueue.x-k8s.io/job-uid=uid-{job.name}"}
+
+
+async def test_why_a_queue_took_the_pods_back_is_kueues_word(answers: Answers) -> None:
+    evicted = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "for another"}
+    answers[WORKLOADS] = [a_workload(WAITS, evicted)]
+    job = await read(in_queue())
+    assert job.workload == Workload(waiting=WAITS["message"], evicted="for another")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_cluster_that_does_not_tell_costs_no_more_than_words(
+    answers: Answers, status: int
+) -> None:
+    answers[WORKLOADS] = status
+    assert (await read(in_queue())).workload is None
+
+
+async def test_kueue_is_not_asked_unless_the_chart_says_so(answers: Answers) -> None:
+    assert (await read(in_queue(), "")).workload is None
+    assert answers.asked == []
+
+
+def without_pods(age: timedelta) -> World:
+    world = World().until_training()
+    name = world.job("a1")
+    world.pods[name] = []
+    made = datetime.now(UTC) - age
+    world.jobs[name]["metadata"]["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return world
+
+
+async def test_the_last_refusal_of_pods_is_read(answers: Answers) -> None:
+    answers[EVENTS] = [
+        {"message": "new", "lastTimestamp": "2026-11-21T12:00:09Z"},
+        {"message": "old", "lastTimestamp": "2026-11-21T12:00:00Z"},
+    ]
+    job = await read(without_pods(timedelta(minutes=1)))
+    assert job.refused == "new"
+    ((_, query),) = answers.asked
+    assert query["fieldSelector"] == f"involvedObject.uid=uid-{job.name},reason=FailedCreate"
+
+
+async def test_a_job_that_was_just_made_is_given_time(answers: Answers) -> None:
+    assert (await read(without_pods(timedelta()))).refused is None
+    assert answers.asked == []
+
+
+async def test_a_job_with_all_its_pods_costs_no_request(answers: Answers) -> None:
+    await read(World().until_running())
+    assert answers.asked == []
+
+
+async def test_a_busy_server_is_asked_again_and_then_the_queue_waits(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("finetune_operator.kube.client.asyncio.sleep", sleep)
+    answers[WORKLOADS] = 429
+    assert (await read(in_queue())).workload is None
+    assert slept == [1, 1, 1, 1]
