@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_cli.configuration import settings_file
 from finetune_data.manifests import sha256
 from finetune_data.storage import Storage
 from tests.cli.conftest import Run
@@ -66,6 +67,7 @@ def test_what_the_server_refuses_is_said_before_anything_is_uploaded(
     from finetune_api.uris import S3Uri
 
     assert storage.list(S3Uri.parse(f"s3://{bucket}/data")) == []
+    assert not settings_file().exists()
 
 
 def test_a_file_is_read_from_its_own_folder_and_flags_win(

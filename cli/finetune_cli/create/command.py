@@ -128,6 +128,8 @@ def command(
         raise CommandError(
             "interrupted: no fine-tune was made", code=EXIT_INTERRUPTED
         ) from interrupt
+    if upload_to and keep_upload_prefix(upload_to):  # now that it has proved to be right
+        screen.note(f"Local files go to {upload_to} from now on.")
     made = cluster.finetunes.create(ready)
     made_name = made["metadata"]["name"]
     if output:
@@ -193,8 +195,6 @@ def _with_addresses(whole: Raw, how: Sending, screen: Screen) -> tuple[Raw, list
     }
     if how.upload_to:
         uploads.parse_prefix(how.upload_to)
-        if keep_upload_prefix(how.upload_to):
-            screen.note(f"Local files go to {how.upload_to} from now on.")
     if not local:
         return whole, []
     prefix = how.upload_to or upload_prefix()
