@@ -143,7 +143,8 @@ def test_the_operators_rights_are_these_and_no_more(render: Render) -> None:
     assert rights == {
         "finetune.dev/finetunes": reads,
         "finetune.dev/finetunes/status": {"patch"},
-        "finetune.dev/models": {"get", "list", "create"},
+        "finetune.dev/models": reads | {"create", "patch"},
+        "finetune.dev/models/status": {"patch"},
         "batch/jobs": reads | {"create", "delete"},
         "core/services": {"get", "list", "create"},
         "core/pods": {"list", "watch"},

@@ -229,6 +229,18 @@ def test_kueue_s_verbs_are_granted_only_where_it_is_enabled(render: Render) -> N
 
 
 @integration
+def test_who_deletes_no_files_changes_no_model(render: Render) -> None:
+    role = one(render("modelDeletion.enabled=false"), "Role", "ft-finetune-operator")
+    verbs = {
+        resource: set(rule["verbs"])
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        if resource.startswith("models")
+    }
+    assert verbs == {"models": {"get", "list", "create"}}
+
+
+@integration
 def test_aggregation_is_asked_for_and_for_cluster_roles(render: Render, helm: Helm) -> None:
     assert "needs clusterWide=true" in refused(helm, "rbac.userRoles.aggregate=true")
     wide = render("clusterWide=true")

@@ -37,6 +37,7 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "data",
         "prepareResources",
         "kueueVersion",
+        "deletesModels",
         "metricsTokenReview",
     }
 

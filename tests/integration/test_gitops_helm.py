@@ -27,7 +27,7 @@ class Release(Operator):
         self.helm_binary = helm
         self.install()
 
-    def _write_settings(self) -> None:
+    def _write_settings(self, *_: Any) -> None:
         """What the pod would find mounted, but for how often it looks."""
         config = self.team.get("configmap", "finetune-operator-settings")
         settings = yaml.safe_load(config["data"]["settings.yaml"]) | {"pollSeconds": 0.5}
@@ -61,7 +61,12 @@ class Release(Operator):
         """As the Deployment does when the settings' checksum changes."""
         self.stop()
         self._write_settings()
-        self._write_kubeconfig()
+        path = self.folder / "kubeconfig"
+        config = yaml.safe_load(path.read_text())
+        config["users"][0]["user"]["token"] = self.team(
+            "create", "token", "finetune-operator"
+        ).strip()
+        path.write_text(yaml.safe_dump(config))
         self.start()
 
 

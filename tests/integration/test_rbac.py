@@ -6,8 +6,10 @@ This file runs last of the folder (conftest.py), so that the whole suite's reque
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devcluster.controlplane import ControlPlane
+from finetune_api.outcome import Deleted, Outcome
 from tests.integration.conftest import Kubelet, Operator
 from tests.integration.test_operator import TWO_NODES, prepare
 from tests.support.audit import rights_used
@@ -16,10 +18,12 @@ from tests.support.objects import prepared, trained
 
 pytestmark = pytest.mark.integration
 
-# Asked for with metrics.tokenReview, which takes a ClusterRole of its own.
-REVIEWS = {
+# What the chart grants with an option, metrics.tokenReview or kueue.enabled; other tests use these.
+BY_OPTION = {
     "create authentication.k8s.io/tokenreviews",
     "create authorization.k8s.io/subjectaccessreviews",
+    "list kueue.x-k8s.io/workloads",
+    "get visibility.kueue.x-k8s.io/localqueues/pendingworkloads",
 }
 
 
@@ -83,11 +87,28 @@ def live_among_foreign_objects(team: Kubectl, operator: Operator, kubelet: Kubel
     assert team.wait_state("again", "failed")["error"]["code"] == "ForeignObject"
 
 
+def live_with_models(team: Kubectl, operator: Operator, kubelet: Kubelet) -> None:
+    """A Model whose files go with it: held, deleted by a Job, released."""
+    operator.stop()
+    path = operator.folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"deletesModels": True}))
+    operator.start()
+    (model,) = [thing["metadata"]["name"] for thing in team.list("models")]
+    patch = '{"spec":{"deletionPolicy":"Delete"}}'
+    team("patch", "model", model, "--type=merge", "-p", patch)
+    until(lambda: team.get("model", model)["metadata"].get("finalizers"), 20)
+    team("delete", "model", model, "--wait=false")
+    (pod,) = kubelet.start_pods(kubelet.job("-delete"))
+    kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
+    until(lambda: not team.list("models"), 60, operator.logs)
+
+
 def test_the_rights_granted_are_the_rights_used(
     team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
 ) -> None:
     live(team, kubelet)
     live_among_foreign_objects(team, operator, kubelet)
+    live_with_models(team, operator, kubelet)
     team.apply(finetune("waits", **TWO_NODES))  # no controller makes its pods: why, ask Events
     log = Path(control_plane.audit_log)
     role = granted(team)
@@ -100,4 +121,4 @@ def test_the_rights_granted_are_the_rights_used(
 
     # And so it was with every operator that this API server has seen, in the whole suite.
     everybody = "system:serviceaccount:*:finetune-operator"
-    assert rights_used(log, everybody) - role <= REVIEWS
+    assert rights_used(log, everybody) - role <= BY_OPTION

@@ -117,6 +117,7 @@ prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
 kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
+deletesModels: {{ .modelDeletion.enabled }}
 metricsTokenReview: {{ .metrics.tokenReview }}
 {{- end }}
 {{- end }}
