@@ -27,6 +27,11 @@ class RunLayout:
         return self.root.child("results.csv")
 
     @property
+    def report(self) -> S3Uri:
+        """The page for people."""
+        return self.root.child("report.html")
+
+    @property
     def data_report(self) -> S3Uri:
         """Every finding in the data, JSON lines; status holds the first 20."""
         return self.root.child("data-report.jsonl")

@@ -34,7 +34,7 @@ def command(*, name: str, path: Path | None, opens: bool, place: Place) -> None:
     from finetune_data.failures import StorageError
 
     finetune = read_finetune(connect(place).finetunes.get(name))
-    uri = layout_of(finetune).root.child(FILE)
+    uri = layout_of(finetune).report
     try:
         with explained():
             data = open_storage().read_bytes(uri)

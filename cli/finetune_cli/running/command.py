@@ -193,6 +193,7 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
         [
             ("model", _readable(layout.model, root)),
             ("results", _readable(layout.results, root)),
+            ("report", _readable(layout.report, root)),
             ("steps", f"{trained.steps:,}"),
             ("tokens", f"{trained.trained_tokens:,}"),
             ("loss", "" if loss is None else f"{loss:.4f}"),
