@@ -18,7 +18,7 @@ demo: setup ## a real cluster, two fine-tunes on it, and what came out (about 20
 test: setup lint test-fast test-slow test-integration test-cluster ## everything that CI runs
 
 test-fast: setup ## no cluster, under a minute
-	@$(PYTHON) -m pytest -q -m 'not integration and not cluster and not slow'
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'not integration and not cluster and not slow'
 
 test-slow: setup ## several processes each: real DeepSpeed ranks
 	@$(PYTHON) -m pytest -q -m 'slow and not integration and not cluster'

@@ -35,6 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of every process that is measured
     peers.python()
+    peers.our_python()
     refuse_when_loaded(is_forced=options.force)
     load = os.getloadavg()[0]
     lines: list[Line] = []

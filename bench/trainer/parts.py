@@ -159,7 +159,7 @@ def overhead(settings: Settings) -> Iterator[Line]:
     folder = workload.write(  # enough for all steps to be within an epoch: no checkpoint in between
         settings.folder / "overhead", examples=1600, vocabulary=300, shape=workload.TINY
     )
-    size = ("--steps", settings.steps(300), "--batch", 4)
+    size = ("--steps", settings.steps(150), "--batch", 4)
     with store.s3(settings.folder / "overhead-s3"):
         for stage in (1,) if settings.is_quick else (0, 1, 2, 3):
             differences = []

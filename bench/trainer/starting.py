@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.machine import ROOT
-from bench.trainer import ours, store, workload
+from bench.trainer import ours, peers, store, workload
 from bench.trainer.parts import WARM_UP, Line, Settings, measured, trl
 
 
@@ -53,7 +53,8 @@ def _pod(folder: Path, place: Path) -> float:
         progress_port=ours.free_port(),
     )
     rooms = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer"))
-    command = [sys.executable, "-m", "finetune_trainer", "--work-folder", str(place / "work")]
+    python = str(peers.our_python())
+    command = [python, "-m", "finetune_trainer", "--work-folder", str(place / "work")]
     begin = time.time()
     pod = subprocess.Popen(
         [*command, "--termination-log", str(place / "end")],

@@ -10,6 +10,7 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -23,16 +24,16 @@ from finetune_api.names import (
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.failures import FailureError
-from finetune_data.storage import Storage
 from finetune_data.termination import finish
 from finetune_trainer import workers
 from finetune_trainer.autopsy import ECHO, Scene, find_cause
 from finetune_trainer.container import memory_kills
 from finetune_trainer.failures import explain
-from finetune_trainer.fetch import Fetch
-from finetune_trainer.publish import find_published
 from finetune_trainer.work import WorkFolder
 from finetune_trainer.workers import Workers
+
+if TYPE_CHECKING:
+    from finetune_trainer.fetch import Fetch
 
 RESOLVE_SECONDS = 300  # the Service may appear after the pod
 POLL_SECONDS = 0.1
@@ -84,6 +85,10 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
     work = WorkFolder(folder)
     first_rank = node_rank * task.processes_per_node
     ranks = workers.start(task, node_rank, work.root)  # their imports take the longest
+    from finetune_data.storage import Storage
+    from finetune_trainer.fetch import Fetch
+    from finetune_trainer.publish import find_published
+
     try:
         storage = Storage.from_environment()
         if (published := find_published(task, storage)) is not None:
@@ -102,7 +107,13 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
 
 
 def _watch(
-    task: TrainTask, node_rank: int, ranks: Workers, work: WorkFolder, *, fetch: Fetch, stop: _Stop
+    task: TrainTask,
+    node_rank: int,
+    ranks: Workers,
+    work: WorkFolder,
+    *,
+    fetch: "Fetch",
+    stop: _Stop,
 ) -> Outcome | None:
     kills_before = memory_kills()
     was_told = False

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def import_libraries() -> None:
-    """What takes seconds, while the launcher downloads."""
-    gc.disable()  # nothing here is garbage, and looking for it is a quarter of the time
+    """What takes seconds, while the launcher downloads; best without garbage collection."""
     import deepspeed
     import transformers
 

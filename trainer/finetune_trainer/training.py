@@ -111,10 +111,9 @@ def make_classifier(
     return classifier
 
 
-def run_worker(
-    task: TrainTask, place: Place, work: WorkFolder, progress: Progress, stop: Stop
-) -> Outcome | None:
+def run_worker(task: TrainTask, work: WorkFolder, progress: Progress, stop: Stop) -> Outcome | None:
     """One rank's life, from the imports to the published model. Rank 0 gets the outcome."""
+    place = Place.from_environment()
     precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
     storage = Storage.from_environment()
     progress.update(steps=task.hyperparameters.steps(task.training_examples))

@@ -16,7 +16,6 @@ import numpy as np
 from finetune_data.dataset import TokenSplit
 from finetune_data.examples import COMPLETION
 from finetune_trainer.adapter import is_adapted
-from finetune_trainer.objective import Way
 from finetune_trainer.reporting.data import Sample
 
 if TYPE_CHECKING:
@@ -143,6 +142,8 @@ def generate(engine: "Engine", is_alive: Callable[[], None]) -> Generate:
 def _cached(engine: "Engine", prompts: Sequence[Prompt]) -> list[Tokens]:
     """All prompts at once, padded on the left, a token a pass."""
     import torch
+
+    from finetune_trainer.objective import Way
 
     width = max(len(prompt.tokens) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.int64)
