@@ -20,6 +20,7 @@ from devcluster import gotools
 from devcluster.controlplane import ControlPlane
 from tests.support.kubectl import Kubectl, until
 from tests.support.objects import a_settings
+from tests.support.proxy import FaultyProxy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -69,7 +70,10 @@ def team(admin: Kubectl) -> Kubectl:
 class Operator:
     """The operator's process, logged in as the chart's service account, with its Role only."""
 
-    def __init__(self, team: Kubectl, helm: Path, folder: Path) -> None:
+    def __init__(
+        self, team: Kubectl, helm: Path, folder: Path, server: str = "", **settings: Any
+    ) -> None:
+        """`server`: instead of the API server's own address; `settings`: beside the usual ones."""
         self.team = team
         self.folder = folder
         self.user = f"system:serviceaccount:{team.namespace}:finetune-operator"
@@ -77,8 +81,8 @@ class Operator:
         self.port = _free_port()
         self.metrics_port = _free_port()
         self._install_role(helm)
-        self._write_settings()
-        self._write_kubeconfig()
+        self._write_settings(settings)
+        self._write_kubeconfig(server)
 
     def _install_role(self, helm: Path) -> None:
         rendered = subprocess.run(
@@ -101,14 +105,38 @@ class Operator:
         assert {item["kind"] for item in objects} == wanted
         self.team.apply(*objects)
 
-    def _write_settings(self) -> None:
-        settings = a_settings(namespace=self.team.namespace, pollSeconds=0.5)
+    def _write_settings(self, changes: dict[str, Any]) -> None:
+        settings = a_settings(namespace=self.team.namespace, pollSeconds=0.5, **changes)
         (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict()))
 
-    def _write_kubeconfig(self) -> None:
+    def allow(self, *rules: dict[str, Any]) -> None:
+        """Rights beside the chart's."""
+        name = "finetune-operator-more"
+        group = "rbac.authorization.k8s.io"
+        account = {"kind": "ServiceAccount", "name": "finetune-operator"}
+        account["namespace"] = self.team.namespace
+        self.team.apply(
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "Role",
+                "metadata": {"name": name},
+                "rules": list(rules),
+            },
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+                "subjects": [account],
+            },
+        )
+
+    def _write_kubeconfig(self, server: str) -> None:
         config = yaml.safe_load(Path(self.team.kubeconfig).read_text())
         token = self.team("create", "token", "finetune-operator").strip()
         config["users"] = [{"name": "operator", "user": {"token": token}}]
+        if server:
+            config["clusters"][0]["cluster"] = {"server": server}
         for context in config["contexts"]:
             context["context"]["user"] = "operator"
         (self.folder / "kubeconfig").write_text(yaml.safe_dump(config))
@@ -176,6 +204,20 @@ def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     made.stop()
 
 
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[FaultyProxy]:
+    with FaultyProxy(control_plane.url, control_plane.authority) as made:
+        yield made
+
+
+@pytest.fixture
+def proxied(team: Kubectl, tools: Path, tmp_path: Path, proxy: FaultyProxy) -> Iterator[Operator]:
+    """An operator that knows the API server through the proxy only; not started yet."""
+    made = Operator(team, tools / "helm", tmp_path, proxy.url)
+    yield made
+    made.stop()
+
+
 class Kubelet:
     """Plays Job controller and kubelet: makes pods of a Job and says how they fare."""
 
@@ -211,6 +253,7 @@ class Kubelet:
                             **template["metadata"]["labels"],
                             "batch.kubernetes.io/job-completion-index": str(index),
                         },
+                        "annotations": template["metadata"].get("annotations", {}),
                         "ownerReferences": [
                             {
                                 "apiVersion": "batch/v1",

@@ -42,6 +42,11 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
             "Unschedulable",
             "be scheduled: 0/3 nodes have nvidia.com/gpu free",
         ),
+        (
+            unscheduled(f"{LACKS} no new claims to deallocate, {NO_VICTIMS}"),
+            "Unschedulable",
+            "be scheduled: 0/3 nodes have nvidia.com/gpu free",
+        ),
         (unscheduled(f"{MIXED} {NO_VICTIMS}"), "Unschedulable", f"be scheduled: {MIXED}"),
         (
             waiting("ErrImagePull", "registry says 401"),

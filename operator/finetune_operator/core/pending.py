@@ -10,7 +10,8 @@ CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError"}
 
 # The scheduler's words where every node lacks the same thing, and nothing else.
 LACKING = re.compile(r"0/(\d+) nodes are available: (\d+) Insufficient ([^\s,]+?)[.,]?(?:\s|$)")
-PREEMPTION = re.compile(r"\s*preemption: .*$", re.DOTALL)  # what preempting would not change
+# What neither taking claims back nor preempting would change.
+PREEMPTION = re.compile(r"\s*(?:no new claims to deallocate,)?\s*(?:preemption: .*)?$", re.DOTALL)
 # The kubelet says the cause and the back-off in turn: the cause alone does not change.
 BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": (?:\w+: )?')
 # A new pod's name each time the Job's controller tries: without it the words stay the same.
@@ -63,7 +64,7 @@ def _words(reason: str, pod: Pod) -> str:
 
 
 def _scheduler_words(message: str) -> str:
-    message = PREEMPTION.sub("", message).strip()
+    message = PREEMPTION.sub("", message, count=1).strip()
     lacking = LACKING.fullmatch(message)
     if lacking and lacking[1] == lacking[2]:
         return f"0/{lacking[1]} nodes have {lacking[3]} free"

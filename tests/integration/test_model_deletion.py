@@ -1,0 +1,111 @@
+"""A Model that takes its files along, on a real API server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api import names
+from finetune_api.outcome import Deleted, Outcome
+from tests.integration.conftest import Kubelet, Operator
+from tests.support.kubectl import Kubectl, until
+from tests.support.objects import failed
+
+pytestmark = pytest.mark.integration
+
+NAME = "ada-ft-team-tone-2026"
+HELD = [names.FINALIZER_MODEL]
+
+
+@pytest.fixture
+def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(team, tools / "helm", tmp_path, deletesModels=True)
+    made.allow(
+        {"apiGroups": [names.GROUP], "resources": ["models"], "verbs": ["watch", "patch"]},
+        {"apiGroups": [names.GROUP], "resources": ["models/status"], "verbs": ["patch"]},
+    )
+    made.start()
+    yield made
+    made.stop()
+
+
+def a_model(policy: str) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "Model",
+        "metadata": {"name": NAME},
+        "spec": {
+            "id": "ada:ft-team:tone-2026",
+            "uri": "s3://bucket/out/team/tone-11111111/model",
+            "base": "ada",
+            "pretrainingLearningRate": 0.001,
+            "contextLength": 256,
+            "deletionPolicy": policy,
+        },
+    }
+
+
+def finalizers(team: Kubectl) -> list[str]:
+    found: list[str] = team.get("model", NAME)["metadata"].get("finalizers", [])
+    return found
+
+
+def test_only_a_model_that_says_so_waits_for_its_files(team: Kubectl, deleter: Operator) -> None:
+    team.apply(a_model("Retain"))
+    team.apply({**a_model("Delete"), "metadata": {"name": "other"}})
+    until(lambda: "finalizers" in team.get("model", "other")["metadata"], 20, deleter.logs)
+    assert finalizers(team) == []
+    team("delete", "model", NAME, "--timeout=10s")
+    patch = '{"spec": {"deletionPolicy": "Retain"}}'
+    team("patch", "model", "other", "--type=merge", "-p", patch)
+    until(lambda: "finalizers" not in team.get("model", "other")["metadata"], 20, deleter.logs)
+    assert team.list("jobs") == []
+
+
+def test_the_model_goes_when_its_files_are_gone(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    team.apply(a_model("Delete"))
+    until(lambda: finalizers(team) == HELD, 20, deleter.logs)
+    team("delete", "model", NAME, "--wait=false")
+    job = kubelet.job("-delete")
+    (pod,) = kubelet.start_pods(job)
+    assert finalizers(team) == HELD
+    kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
+    until(lambda: team.list("models") == [], 20, deleter.logs)
+    until(lambda: not [item for item in team.list("jobs") if is_wanted(item)], 20, deleter.logs)
+
+
+def is_wanted(job: dict[str, Any]) -> bool:
+    return "deletionTimestamp" not in job["metadata"]
+
+
+def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    team.apply(a_model("Delete"))
+    until(lambda: finalizers(team) == HELD, 20, deleter.logs)
+    team("delete", "model", NAME, "--wait=false")
+    job = kubelet.job("-delete")
+    (pod,) = kubelet.start_pods(job)
+    message = failed("S3AccessDenied", "S3 denies access to s3://bucket").to_termination_message()
+    kubelet.end(pod, names.EXIT_USER, message)
+    now = "2026-11-21T12:05:00Z"
+    reasons = {"reason": "PodFailurePolicy", "message": "exit code 65"}
+    conditions = [
+        {"type": kind, "status": "True", "lastTransitionTime": now, **reasons}
+        for kind in ("FailureTarget", "Failed")
+    ]
+    status = {"conditions": conditions, "failed": 1, "startTime": now}
+    team.patch_status("job", job["metadata"]["name"], status)
+
+    def told() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = team.get("model", NAME).get("status", {}).get("conditions")
+        return [item for item in found or [] if item["reason"] == "S3AccessDenied"]
+
+    until(told, 20, deleter.logs)
+    assert "S3 denies access" in told()[0]["message"]
+    assert finalizers(team) == HELD
+    team("patch", "model", NAME, "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
+    until(lambda: team.list("models") == [], 20, deleter.logs)

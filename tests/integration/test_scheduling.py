@@ -1,0 +1,168 @@
+"""The real Job controller and scheduler beside the API server: why pods wait, and how they go."""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import gotools
+from devcluster.controlplane import ControlPlane
+from tests.integration.conftest import ROOT, Kubelet, Operator
+from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.objects import prepared
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+GPU_PODS = {"model": "ada", "resources": {"nodes": 2, "gpusPerNode": 1}}
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """With controllers, scheduler, and one node that has a single GPU; no kubelet."""
+    with ControlPlane(controller_manager=True) as made:
+        config = str(made.kubeconfig)
+        command = [str(gotools.binary("kube-scheduler")), "--leader-elect=false"]
+        command += [f"--{name}kubeconfig={config}" for name in ("", "authentication-")]
+        command += [f"--authorization-kubeconfig={config}", "--secure-port=0"]
+        log = made.audit_log.with_name("scheduler.log").open("wb")
+        scheduler = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            admin = Kubectl(str(made.kubectl), config)
+            for name in ("finetunes.yaml", "models.yaml"):
+                admin.apply_file(ROOT / "crds" / name)
+            crds = ("crd/finetunes.finetune.dev", "crd/models.finetune.dev")
+            admin("wait", "--for=condition=Established", *crds)
+            _add_node(admin)
+            yield made
+        finally:
+            scheduler.kill()
+            scheduler.wait()
+            log.close()
+
+
+def _add_node(admin: Kubectl) -> None:
+    admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})
+    amounts = {"cpu": "64", "memory": "256Gi", "pods": "200", "nvidia.com/gpu": "1"}
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+    admin.patch_status("node", "node-1", status)
+
+
+@pytest.fixture
+def team(plane: ControlPlane) -> Kubectl:
+    name = f"sched-{next(_numbers)}"
+    admin = Kubectl(str(plane.kubectl), str(plane.kubeconfig))
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    _add_node(admin)  # its heartbeat
+    return admin.within(name)
+
+
+@pytest.fixture
+def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(team, tools / "helm", tmp_path)
+    made.allow({"apiGroups": [""], "resources": ["events"], "verbs": ["list"]})
+    made.start()
+    yield made
+    made.stop()
+
+
+def pods_of(team: Kubectl, ending: str) -> list[dict[str, Any]]:
+    """The pods that the real Job controller made."""
+    return [
+        pod
+        for pod in team.list("pods")
+        if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"].endswith(ending)
+    ]
+
+
+@pytest.fixture
+def until_training(team: Kubectl, operator: Operator, kubelet: Kubelet) -> Callable[..., None]:
+    def go(**spec: Any) -> None:
+        team.apply(finetune("tone", **{**GPU_PODS, **spec}))
+        until(lambda: pods_of(team, "-prepare"), 30, operator.logs)
+        (pod,) = pods_of(team, "-prepare")
+        kubelet.end(pod["metadata"]["name"], 0, prepared().to_termination_message())
+        until(lambda: kubelet.job("-a1"), 30, operator.logs)
+
+    return go
+
+
+def test_t21_a_rank_that_is_never_scheduled_is_explained_and_ends_at_the_deadline(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None]
+) -> None:
+    until_training()
+    words = "1 of 2 pods can't be scheduled: 0/1 nodes have nvidia.com/gpu free"
+    until(lambda: team.status("tone").get("message") == words, 40, lambda: str(team.status("tone")))
+    patch = '{"spec": {"pendingDeadlineSeconds": 1}}'
+    team("patch", "finetune", "tone", "--type=merge", "-p", patch)
+    status = team.wait_state("tone", "failed")
+    assert status["error"]["code"] == "DeadlineExceeded"
+    assert words in status["error"]["message"]
+    assert status["attempts"][0]["reason"] == "Unschedulable"
+    for pod in team.list("pods"):  # no kubelet confirms their end
+        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+
+
+def test_a_quota_that_refuses_pods_is_named(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None]
+) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"count/pods": "2"}},
+    }
+    team.apply(quota)
+    until(lambda: "used" in team.get("resourcequota", "few").get("status", {}), 20)
+    until_training()
+
+    def is_told() -> bool:
+        status = team.status("tone")
+        return status.get("reason") == "QuotaExceeded"
+
+    until(is_told, 60, lambda: str(team.status("tone")))
+    message = team.status("tone")["message"]
+    assert message.startswith("1 of 2 pods can't be created: exceeded quota: few")
+    for pod in team.list("pods"):
+        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+
+
+def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None], kubelet: Kubelet
+) -> None:
+    until_training(maxRestarts=0, resources={"nodes": 2, "gpusPerNode": 0})
+
+    def placed() -> list[str]:
+        found = [pod for pod in pods_of(team, "-a1") if pod["spec"].get("nodeName")]
+        return [pod["metadata"]["name"] for pod in found]
+
+    until(lambda: len(placed()) == 2, 30, lambda: str(team.list("pods"))[-2000:])
+    kubelet.ready(*placed())
+    team.wait_state("tone", "running")
+    victim = placed()[0]
+    meta = {"name": victim, "namespace": team.namespace}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+    path = f"/api/v1/namespaces/{team.namespace}/pods/{victim}/eviction"
+    team("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    until(lambda: len(team.status("tone").get("attempts", [])) == 2, 30, operator.logs)
+    first, second = team.status("tone")["attempts"]
+    assert (first["reason"], first["counted"], first["node"]) == ("Evicted", False, "node-1")
+    assert "endedAt" not in second
+
+
+def test_t24_a_namespace_goes_in_the_middle_of_the_run(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None]
+) -> None:
+    until_training(scheduling={"nodeSelector": {"no": "where"}})
+    until(lambda: len(pods_of(team, "-a1")) == 2, 30)
+    for pod in pods_of(team, "-prepare"):
+        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    team("delete", "namespace", team.namespace, "--timeout=90s")
+    assert operator.process is not None
+    assert operator.process.poll() is None
+    assert operator.fetch(operator.port, "/healthz")
