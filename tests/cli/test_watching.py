@@ -88,6 +88,14 @@ def test_a_forgotten_version_is_read_anew_after_a_breath() -> None:
     assert len(pauses) == 1
 
 
+def test_watches_that_end_at_once_are_not_asked_for_hotly() -> None:
+    script = Script([an_object(n) for n in range(1, 5)], [[], [], []])
+    found, pauses = play(script, 4)
+    assert len(found) == 4
+    assert len(pauses) == 3
+    assert min(pauses) > 0
+
+
 def test_a_lost_connection_is_sought_with_longer_and_longer_waits() -> None:
     script = Script([an_object(1), *[LOST] * 9, BUSY, an_object(2)], [[LOST], []])
     found, pauses = play(script, 13)

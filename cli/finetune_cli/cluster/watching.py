@@ -97,8 +97,10 @@ class _Observer:
             raise
         yield self._seen(found)
         while self.may_watch:
+            brought = False
             try:
                 for kind, changed in self._resource.watch(self._name, self._version):
+                    brought = True
                     if kind == "BOOKMARK":
                         self._version = changed["metadata"]["resourceVersion"]
                     elif kind == "DELETED":
@@ -114,6 +116,8 @@ class _Observer:
                 if error.status != HTTPStatus.FORBIDDEN:
                     raise
                 self.may_watch = False
+            if not brought:
+                return  # after a breath: something between here and there may end every watch
 
     def _seen(self, found: Raw) -> Update:
         meta = found["metadata"]
