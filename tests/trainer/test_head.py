@@ -117,3 +117,18 @@ def test_a_chunk_never_holds_more_than_its_share_of_memory(monkeypatch: pytest.M
     assert chunk(32_000, "cpu") * 32_000 * 4 <= 32 * 2**20
     assert chunk(256_000, "cpu") == 32
     assert chunk(100, "cpu") == 4096
+
+
+def test_weights_that_are_all_scaled_leave_the_gradient_of_the_mean() -> None:
+    gradients = []
+    for factor in (1.0, 7.0):
+        hidden, targets, weights = inputs()
+        hidden.requires_grad_()
+        layer = linear()
+        scaled = weights * factor
+        loss, _, _ = Head(layer, softcap=None, scale=1.0)(hidden, targets, scaled)
+        (loss / scaled.sum()).backward()
+        assert hidden.grad is not None
+        assert layer.weight.grad is not None
+        gradients.append(torch.cat([hidden.grad.flatten(), layer.weight.grad.flatten()]))
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)
