@@ -1,0 +1,425 @@
+"""Faults of the API, of pods and of people, on a real API server. Numbers: reliability table."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from finetune_api import names
+from finetune_api.names import Reason
+from finetune_api.outcome import Outcome
+from tests.integration.conftest import Kubelet, Operator
+from tests.integration.invariants import check_invariants
+from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.objects import failed, prepared, trained
+from tests.support.proxy import Answer, Cut, FaultyProxy, Rule, Seen, let_pass
+
+pytestmark = pytest.mark.integration
+
+TWO_NODES = {"model": "ada", "resources": {"nodes": 2, "gpusPerNode": 0}}
+
+
+@pytest.fixture
+def holds(team: Kubectl, control_plane: ControlPlane) -> Callable[[Operator], None]:
+    """The invariants, for this test's namespace."""
+    return lambda operator: check_invariants(team, operator, Path(control_plane.audit_log))
+
+
+def until_running(team: Kubectl, kubelet: Kubelet, name: str = "tone") -> list[str]:
+    team.apply(finetune(name, **TWO_NODES))
+    (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    pods = kubelet.start_pods(kubelet.job("-a1"))
+    kubelet.ready(*pods)
+    team.wait_state(name, "running")
+    return pods
+
+
+def until_succeeded(team: Kubectl, kubelet: Kubelet, pods: list[str]) -> None:
+    kubelet.end(pods[0], 0, trained().to_termination_message())
+    kubelet.end(pods[1], 0)
+    team.wait_state("tone", "succeeded")
+
+
+def once(rule: Rule) -> Rule:
+    """The fault of the first request that the rule means; none afterwards."""
+    told: list[Seen] = []
+
+    def first(seen: Seen) -> Answer | Cut | None:
+        fault = None if told else rule(seen)
+        if fault is not None:
+            told.append(seen)
+        return fault  # type: ignore[return-value]
+
+    return first
+
+
+# --- T02-T04: the operator is away, Jobs vanish ---------------------------------------------------
+
+
+def test_t02_what_happened_while_the_operator_was_away_is_caught_up(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    pods = until_running(team, kubelet)
+    operator.kill()
+    team.apply(finetune("made-meanwhile", model="gpt5"))
+    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"maxRestarts": 0}}')
+    kubelet.end(pods[1], 137)
+    operator.start()
+    assert team.wait_state("tone", "failed")["error"]["code"] == "RankCrashed"
+    team.wait_state("made-meanwhile", "failed")
+    holds(operator)
+
+
+def test_t03_a_job_that_ended_and_went_while_the_operator_was_away_never_trains_again(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    pods = until_running(team, kubelet)
+    operator.kill()
+    kubelet.end(pods[0], 0, trained().to_termination_message())
+    job = kubelet.job("-a1")["metadata"]["name"]
+    team("delete", "job", job, "--cascade=orphan", "--wait=false")
+    remove(team, job)
+    operator.start()
+    status = team.wait_state("tone", "failed")
+    assert status["error"]["code"] == "JobDeleted"
+    assert len([job for job in team.list("jobs") if "-a" in job["metadata"]["name"][-3:]]) == 0
+    holds(operator)
+
+
+def remove(team: Kubectl, job: str) -> None:
+    """There is no garbage collector here, so a finalizer of `orphan` is taken off by hand."""
+    if any(item["metadata"]["name"] == job for item in team.list("jobs")):
+        team("patch", "job", job, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+
+
+def test_t04_a_finished_job_that_is_deleted_changes_nothing(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    until_succeeded(team, kubelet, until_running(team, kubelet))
+    for job in team.list("jobs"):
+        team("delete", "job", job["metadata"]["name"], "--wait=false")
+        remove(team, job["metadata"]["name"])
+    operator.kill()
+    operator.start()
+    holds(operator)
+    assert team.list("jobs") == []
+    assert team.status("tone")["state"] == "succeeded"
+
+
+# --- T09, T13, T14, T31: single requests go wrong -------------------------------------------------
+
+FAULTS: dict[str, Rule] = {
+    "t13 a conflict on the first status write": once(
+        lambda seen: Answer(409) if seen.resource == "finetunes/status" else None
+    ),
+    "t14 a created Job whose answer is lost": once(
+        lambda seen: Cut() if (seen.method, seen.resource) == ("POST", "jobs") else None
+    ),
+    "t14 a status write whose answer is lost": once(
+        lambda seen: Cut() if seen.resource == "finetunes/status" else None
+    ),
+    "t14 a Model whose answer is lost": once(
+        lambda seen: Cut() if seen.resource == "models" and seen.method == "POST" else None
+    ),
+    "t31 Events are refused": lambda seen: Answer(403) if seen.resource == "events" else None,
+    "t09 two of three writes are too many": lambda seen: (
+        Answer(429, retry_after=1) if seen.number % 3 else None
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_single_requests_changes_nothing_in_the_end(
+    fault: str,
+    team: Kubectl,
+    kubelet: Kubelet,
+    proxy: FaultyProxy,
+    proxied: Operator,
+    holds: Callable[[Operator], None],
+) -> None:
+    proxy.rule = FAULTS[fault]
+    proxied.start()
+    team.apply(finetune("tone", **TWO_NODES))
+    (pod,) = kubelet.start_pods(kubelet.job("-prepare", 60))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    pods = kubelet.start_pods(kubelet.job("-a1", 90))
+    kubelet.ready(*pods)
+    team.wait_state("tone", "running", seconds=90)
+    kubelet.end(pods[0], 0, trained().to_termination_message())
+    kubelet.end(pods[1], 0)
+    status = team.wait_state("tone", "succeeded", seconds=90)
+    proxy.rule = let_pass
+    assert len(status["attempts"]) == 1
+    assert len(team.list("jobs")) == 2
+    assert len(team.list("models")) == 1
+    holds(proxied)
+
+
+# --- T15-T18, T20, T22: people and pods -----------------------------------------------------------
+
+
+def test_t15_a_finetune_made_anew_under_its_name_gets_a_job_of_its_own(
+    team: Kubectl, operator: Operator, holds: Callable[[Operator], None]
+) -> None:
+    uids = set()
+    for _ in range(10):
+        team.apply(finetune("tone", **TWO_NODES))
+        uids.add(team.get("finetune", "tone")["metadata"]["uid"])
+        team("delete", "finetune", "tone", "--timeout=10s")
+    team.apply(finetune("tone", **TWO_NODES))
+    uid = team.get("finetune", "tone")["metadata"]["uid"]
+
+    def mine() -> list[dict]:  # type: ignore[type-arg]
+        return team.list("jobs", f"{names.LABEL_UID}={uid}")
+
+    until(mine, 20, operator.logs)
+    assert [job["metadata"]["ownerReferences"][0]["uid"] for job in mine()] == [uid]
+    assert len(uids | {uid}) == 11
+    holds(operator)
+
+
+def test_t17_a_deleted_service_comes_back_and_a_deleted_job_does_not(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    pods = until_running(team, kubelet)
+    (service,) = team.list("services")
+    name = service["metadata"]["name"]
+    team("delete", "service", name)
+    team("label", "pod", pods[0], "touched=1")
+    until(lambda: team.list("services"), 20, operator.logs)
+    remove_job(team, kubelet.job("-a1"))
+    assert team.wait_state("tone", "failed")["error"]["code"] == "JobDeleted"
+    holds(operator)
+
+
+def remove_job(team: Kubectl, job: dict) -> None:  # type: ignore[type-arg]
+    team("delete", "job", job["metadata"]["name"], "--wait=false")
+    remove(team, job["metadata"]["name"])
+
+
+def test_t18_an_evicted_pod_restarts_the_gang_uncounted(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    pods = until_running(team, kubelet)
+    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"maxRestarts": 0}}')
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    team.patch_status("pod", pods[1], {"phase": "Failed", "conditions": [condition]})
+    kubelet.ready(*kubelet.start_pods(kubelet.job("-a2")))
+    status = team.wait_state("tone", "running")
+    first = status["attempts"][0]
+    assert (first["reason"], first["counted"], first["rank"]) == ("Evicted", False, 1)
+    until(lambda: not [job for job in team.list("jobs") if is_live(job, "-a1")], 20)
+    holds(operator)
+
+
+def is_live(job: dict, ending: str) -> bool:  # type: ignore[type-arg]
+    meta = job["metadata"]
+    return meta["name"].endswith(ending) and "deletionTimestamp" not in meta
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "reason", "share"),
+    [
+        (names.EXIT_USER, failed(Reason.BASE_MODEL_INVALID, "no weights"), "failed", None),
+        (1, failed(Reason.OUT_OF_MEMORY, "rank 0 ran out of GPU memory"), "OutOfMemory", 0.5),
+        (137, None, "RankCrashed", None),
+    ],
+)
+def test_t20_what_a_pod_says_decides(
+    team: Kubectl,
+    operator: Operator,
+    kubelet: Kubelet,
+    holds: Callable[[Operator], None],
+    code: int,
+    outcome: object,
+    reason: str,
+    share: float | None,
+) -> None:
+    pods = until_running(team, kubelet)
+    message = outcome.to_termination_message() if outcome else ""  # type: ignore[attr-defined]
+    kubelet.end(pods[0], code, message)
+    if reason == "failed":
+        assert team.wait_state("tone", "failed")["error"]["code"] == "BaseModelInvalid"
+    else:
+        job = kubelet.job("-a2")
+        env = job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
+        assert f'"microBatchShare":{share or 1.0}' in env
+        first, second = team.wait_state("tone", "pending")["attempts"]
+        assert first["reason"] == reason
+        assert second.get("microBatchShare") == share
+        until(lambda: not [job for job in team.list("jobs") if is_live(job, "-a1")], 20)
+    holds(operator)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_t22_suspend_and_resume_whether_the_operator_is_there_or_not(
+    is_away: bool,
+    team: Kubectl,
+    operator: Operator,
+    kubelet: Kubelet,
+    holds: Callable[[Operator], None],
+) -> None:
+    until_running(team, kubelet)
+    if is_away:
+        operator.kill()
+    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    if is_away:
+        operator.start()
+    until(lambda: team.status("tone").get("reason") == "Suspended", 20, operator.logs)
+    until(lambda: not [job for job in team.list("jobs") if is_live(job, "-a1")], 20)
+    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    kubelet.ready(*kubelet.start_pods(kubelet.job("-a2")))
+    assert [item.get("counted") for item in team.wait_state("tone", "running")["attempts"]] == [
+        None,
+        None,
+    ]
+    holds(operator)
+
+
+# --- T29, T34: the operator's own troubles --------------------------------------------------------
+
+
+def test_t29_a_poisonous_finetune_does_not_hold_up_the_others(
+    team: Kubectl, operator: Operator
+) -> None:
+    operator.stop()
+    team.apply(finetune("poison", **TWO_NODES))
+    status = {"state": "pending", "startedAt": "no time at all", "conditions": []}
+    team.patch_status("finetune", "poison", status)
+    team(
+        "patch", "finetune", "poison", "--type=merge", "-p", '{"spec":{"pendingDeadlineSeconds":9}}'
+    )
+    operator.start()
+    for number in range(5):
+        team.apply(finetune(f"other-{number}", model="gpt5"))
+    for number in range(5):
+        team.wait_state(f"other-{number}", "failed")
+    until(lambda: 'reconciles_total{result="error"}' in operator.metrics(), 20)
+    assert team.status("poison")["startedAt"] == "no time at all"
+    assert "no time at all" in operator.logs()
+
+
+def test_t34_a_polite_end_in_the_middle_of_work_loses_nothing(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+) -> None:
+    for number in range(10):
+        team.apply(finetune(f"tone-{number}", **TWO_NODES))
+    assert operator.process is not None
+    operator.process.send_signal(signal.SIGTERM)
+    operator.process.wait(30)
+    operator.process = None
+    operator.start()
+    until(lambda: len(team.list("jobs")) == 10, 30, operator.logs)
+    for number in range(10):
+        until(lambda n=number: team.status(f"tone-{n}").get("state") == "pending", 20)  # type: ignore[misc]
+    holds(operator)
+
+
+# --- T01: the operator dies at every one of its writes --------------------------------------------
+
+
+def live(
+    team: Kubectl, kubelet: Kubelet, proxy: FaultyProxy, operator: Operator, name: str
+) -> None:
+    """A whole life while the operator may be dead at any moment; it is started anew each time."""
+
+    def go_on() -> None:
+        if operator.process is not None and operator.process.poll() is not None:
+            operator.process = None
+            proxy.rule = let_pass
+            operator.start()
+
+    def job(ending: str) -> dict:  # type: ignore[type-arg]
+        found: list[dict] = []  # type: ignore[type-arg]
+
+        def exists() -> bool:
+            go_on()
+            found[:] = [
+                item
+                for item in team.list("jobs")
+                if item["metadata"]["labels"][names.LABEL_FINETUNE] == name
+                and item["metadata"]["name"].endswith(ending)
+            ]
+            return bool(found)
+
+        until(exists, 40, operator.logs)
+        return found[0]
+
+    team.apply(finetune(name, **TWO_NODES))
+    (pod,) = kubelet.start_pods(job("-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    first, second = kubelet.start_pods(job("-a1"))
+    kubelet.ready(first, second)
+
+    def reached(state: str) -> bool:
+        go_on()
+        return team.status(name).get("state") == state
+
+    until(lambda: reached("running"), 40, operator.logs)
+    kubelet.end(first, 0, published_by(name).to_termination_message())
+    kubelet.end(second, 0)
+    until(lambda: reached("succeeded"), 40, operator.logs)
+
+
+def published_by(name: str) -> Outcome:
+    """A model of its own: a namespace has one Model of a name."""
+    found = trained().trained
+    assert found is not None
+    return Outcome(trained=found.replace(fine_tuned_model=f"ada:ft-team:{name}"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_t01_the_operator_may_die_at_any_of_its_writes_before_or_after_it_is_done(
+    team: Kubectl,
+    kubelet: Kubelet,
+    proxy: FaultyProxy,
+    proxied: Operator,
+    holds: Callable[[Operator], None],
+) -> None:
+    proxied.start()
+    live(team, kubelet, proxy, proxied, "calm")
+    count = len(proxy.writes)
+    assert count >= 12
+    calm = team.status("calm")
+    for number in range(1, count + 1):
+        for is_done in (False, True):
+            name = f"dies-{number}-{'after' if is_done else 'before'}"
+            proxy.writes.clear()
+            proxy.rule = _dies_at(number, proxied, is_done=is_done)
+            live(team, kubelet, proxy, proxied, name)
+            status = team.status(name)
+            proxy.rule = let_pass
+            assert status["fineTunedModel"].endswith(name)
+            assert len(status["attempts"]) == 1
+            made = [
+                job["metadata"]["name"]
+                for job in team.list("jobs")
+                if job["metadata"]["labels"][names.LABEL_FINETUNE] == name
+            ]
+            assert len(made) == 2, made
+            assert [event["reason"] for event in status["events"]] == [
+                event["reason"] for event in calm["events"]
+            ]
+    if proxied.process is None or proxied.process.poll() is not None:
+        proxied.process = None
+        proxied.start()
+    holds(proxied)
+
+
+def _dies_at(number: int, operator: Operator, *, is_done: bool) -> Rule:
+    def rule(seen: Seen) -> Answer | Cut | None:
+        if seen.number != number or operator.process is None:
+            return None
+        operator.process.send_signal(signal.SIGKILL)
+        return Cut() if is_done else Answer(503)
+
+    return rule
