@@ -83,7 +83,7 @@ def trl(mode: str, head: str, steps: int, folder: Path, batch: int = 8) -> dict[
 Peer = tuple[str, str]  # mode and head of `peer`
 LABELS = {"fused": "TRL {}", "whole": "Trainer, {}, whole logits"}  # the latter on TRL's batches
 # Steps after the warm-up: a padded one takes the longest. Three rounds are about 12 minutes.
-STEPS = {"packing": 12, "padding_free": 6, "group_by_length": 6, "padded": 5}
+STEPS = {"packing": 12, "padding_free": 6, "group_by_length": 2, "padded": 5}
 TARGETS = {"packing": ">= 1.1", "padded": ">= 2.5"}  # with either head; the faster one counts
 
 

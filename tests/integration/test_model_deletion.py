@@ -81,12 +81,8 @@ def is_wanted(job: dict[str, Any]) -> bool:
     return "deletionTimestamp" not in job["metadata"]
 
 
-def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
-    team: Kubectl, deleter: Operator, kubelet: Kubelet
-) -> None:
-    team.apply(a_model("Delete"))
-    until(lambda: finalizers(team) == HELD, 20, deleter.logs)
-    team("delete", "model", NAME, "--wait=false")
+def deny(team: Kubectl, kubelet: Kubelet) -> None:
+    """The deletion Job finds that S3 denies access, and the Job controller gives it up."""
     job = kubelet.job("-delete")
     (pod,) = kubelet.start_pods(job)
     message = failed("S3AccessDenied", "S3 denies access to s3://bucket").to_termination_message()
@@ -100,12 +96,22 @@ def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
     status = {"conditions": conditions, "failed": 1, "startTime": now}
     team.patch_status("job", job["metadata"]["name"], status)
 
-    def told() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = team.get("model", NAME).get("status", {}).get("conditions")
-        return [item for item in found or [] if item["reason"] == "S3AccessDenied"]
 
-    until(told, 20, deleter.logs)
-    assert "S3 denies access" in told()[0]["message"]
+def told(team: Kubectl, name: str) -> list[dict[str, Any]]:
+    """What stands on the Model about it."""
+    found: list[dict[str, Any]] = team.get("model", name).get("status", {}).get("conditions")
+    return [item for item in found or [] if item["reason"] == "S3AccessDenied"]
+
+
+def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    team.apply(a_model("Delete"))
+    until(lambda: finalizers(team) == HELD, 20, deleter.logs)
+    team("delete", "model", NAME, "--wait=false")
+    deny(team, kubelet)
+    until(lambda: told(team, NAME), 20, deleter.logs)
+    assert "S3 denies access" in told(team, NAME)[0]["message"]
     assert finalizers(team) == HELD
     team("patch", "model", NAME, "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
     until(lambda: team.list("models") == [], 20, deleter.logs)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from devcluster.controlplane import ControlPlane
-from finetune_api.outcome import Deleted, Outcome
 from tests.integration.conftest import Kubelet, Operator
+from tests.integration.test_model_deletion import deny, told
 from tests.integration.test_operator import TWO_NODES, prepare
 from tests.support.audit import rights_used
 from tests.support.kubectl import Kubectl, finetune, until
@@ -88,7 +88,7 @@ def live_among_foreign_objects(team: Kubectl, operator: Operator, kubelet: Kubel
 
 
 def live_with_models(team: Kubectl, operator: Operator, kubelet: Kubelet) -> None:
-    """A Model whose files go with it: held, deleted by a Job, released."""
+    """A Model whose files should go with it: held, a Job that S3 denies, a word, released."""
     operator.stop()
     path = operator.folder / "settings.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"deletesModels": True}))
@@ -98,8 +98,9 @@ def live_with_models(team: Kubectl, operator: Operator, kubelet: Kubelet) -> Non
     team("patch", "model", model, "--type=merge", "-p", patch)
     until(lambda: team.get("model", model)["metadata"].get("finalizers"), 20)
     team("delete", "model", model, "--wait=false")
-    (pod,) = kubelet.start_pods(kubelet.job("-delete"))
-    kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
+    deny(team, kubelet)
+    until(lambda: told(team, model), 60, operator.logs)
+    team("patch", "model", model, "--type=merge", "-p", '{"spec":{"deletionPolicy":"Retain"}}')
     until(lambda: not team.list("models"), 60, operator.logs)
 
 
