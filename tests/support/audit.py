@@ -30,7 +30,8 @@ def rights_used(audit_log: Path, user: str) -> set[str]:
     return {
         f"{event['verb']} {event['objectRef'].get('apiGroup', '')}/{_resource(event['objectRef'])}"
         for event in _events(audit_log, 0)
-        if "resource" in event.get("objectRef", {}) and fnmatchcase(event["user"]["username"], user)
+        if "resource" in event.get("objectRef", {})
+        and fnmatchcase(event["user"].get("username", ""), user)
     }
 
 
