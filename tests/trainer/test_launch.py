@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.names import EXIT_CRASH, Reason
 from finetune_api.outcome import Failure, Outcome, Trained
+from finetune_api.tasks import TrainTask
 from finetune_data.failures import FailureError
 from finetune_data.storage import Storage
 from finetune_trainer import launch, workers
@@ -57,6 +58,7 @@ def test_the_ranks_are_what_the_operator_says() -> None:
         "HOME": "/home/nobody",
     }
     assert wanted.items() <= found.items()
+    assert TrainTask.model_validate_json(found["FINETUNE_TASK"]) == task
 
 
 def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:

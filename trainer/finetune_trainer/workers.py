@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_api.names import ENV_TASK
 from finetune_api.tasks import TrainTask
 from finetune_trainer.autopsy import Death
 from finetune_trainer.container import available_cpus
@@ -124,7 +125,7 @@ def start(task: TrainTask, node_rank: int, work: Path) -> Workers:
 def environment(
     task: TrainTask, node_rank: int, local_rank: int, inherited: dict[str, str]
 ) -> dict[str, str]:
-    """A rank's: the pod's own, its place, the accelerator, and threads that fit the CPUs.
+    """A rank's: the pod's own, its task and place, the accelerator, and threads that fit the CPUs.
 
     The ranks are what the operator says: the names are torch.distributed's `env://`.
     """
@@ -138,6 +139,7 @@ def environment(
     if task.accelerator == "cpu":
         defaults |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     place = {
+        ENV_TASK: task.model_dump_json(),
         "RANK": node_rank * each + local_rank,
         "LOCAL_RANK": local_rank,
         "WORLD_SIZE": task.nodes * each,
