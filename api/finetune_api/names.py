@@ -15,6 +15,7 @@ MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
 COMPONENT_DELETION = "deletion"
+COMPONENT_NETWORK = "network"
 ANNOTATION_MODEL = f"{GROUP}/model"  # a Model's name is too long for a label
 FINALIZER_MODEL = f"{GROUP}/model-files"  # only where deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"

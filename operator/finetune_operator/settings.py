@@ -1,5 +1,7 @@
 """The operator's settings: one YAML file that the chart writes, parsed once and then frozen."""
 
+from typing import Any
+
 from pydantic import Field
 
 from finetune_api.catalogue import CatalogueModel
@@ -26,6 +28,13 @@ class PrepareResources(Wire):
     memory: str = "2Gi"
 
 
+class PodNetwork(Wire):
+    """Who else reaches the pods of a FineTune and whom they reach, in NetworkPolicy's words."""
+
+    progress_from: list[dict[str, Any]] = Field(default_factory=list)  # peers, on that port only
+    egress: list[dict[str, Any]] = Field(default_factory=list)  # rules; empty: anywhere
+
+
 class Settings(Wire):
     """Everything that an admin decides, each with the reason of its default."""
 
@@ -46,6 +55,7 @@ class Settings(Wire):
     # Empty: they are not read, which needs no rights; spec.queueName works all the same.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
     metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
+    pod_network: PodNetwork | None = None  # a NetworkPolicy a FineTune
     # Whether Models are watched, so that deletionPolicy Delete works: needs further rights.
     deletes_models: bool = False
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.

@@ -90,6 +90,7 @@ def conform(schemas: str, path: Path) -> subprocess.CompletedProcess[str]:
             "metrics.networkPolicy.enabled=true",
             'metrics.networkPolicy.from=[{"podSelector":{"matchLabels":{"app":"prometheus"}}}]',
             "kueue.enabled=true",
+            "pods.networkPolicy.enabled=true",
         ),
         (
             "clusterWide=true",

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from finetune_operator.handlers import metrics
 from finetune_operator.handlers.metrics_states import PROGRESS
 from finetune_operator.kube.metrics import REGISTRY
+from finetune_operator.settings import Settings
 from tests.chart.conftest import CHART, ROOT, Object, Render
 from tests.chart.test_chart import Helm, name, of_kind, one, refused
 
@@ -197,6 +198,29 @@ def test_the_network_policy_lets_only_the_named_reach_the_metrics(render: Render
     by_port = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
     assert by_port == {"health": None, "metrics": [json.loads(peer)]}
     assert policy["spec"]["policyTypes"] == ["Ingress"]
+
+
+@integration
+def test_the_pods_policy_names_this_release_s_operator(render: Render) -> None:
+    off = yaml.safe_load(one(render(), "ConfigMap", "-settings")["data"]["settings.yaml"])
+    assert "podNetwork" not in off
+    peer = '{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}'
+    objects = render(
+        "pods.networkPolicy.enabled=true",
+        f"pods.networkPolicy.metricsFrom=[{peer}]",
+        'pods.networkPolicy.egress=[{"ports":[{"port":443}]}]',
+    )
+    text = one(objects, "ConfigMap", "-settings")["data"]["settings.yaml"]
+    network = Settings.model_validate(yaml.safe_load(text)).pod_network
+    assert network is not None
+    operator, monitoring = network.progress_from
+    wanted = operator["podSelector"]["matchLabels"]
+    template = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert has(template, wanted)
+    assert monitoring == json.loads(peer)
+    assert network.egress == [{"ports": [{"port": 443}]}]
+    rules = [rule["resources"] for rule in one(objects, "Role", "operator")["rules"]]
+    assert ["networkpolicies"] in rules
 
 
 @integration

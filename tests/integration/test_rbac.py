@@ -18,11 +18,13 @@ from tests.support.objects import prepared, trained
 
 pytestmark = pytest.mark.integration
 
-# What the chart grants with an option, metrics.tokenReview or kueue.enabled; other tests use these.
+# What the chart grants with an option, such as kueue.enabled; other tests use these.
 BY_OPTION = {
     "create authentication.k8s.io/tokenreviews",
     "create authorization.k8s.io/subjectaccessreviews",
     "list kueue.x-k8s.io/workloads",
+    "create networking.k8s.io/networkpolicies",
+    "get networking.k8s.io/networkpolicies",
     "get visibility.kueue.x-k8s.io/localqueues/pendingworkloads",
 }
 

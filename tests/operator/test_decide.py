@@ -7,6 +7,7 @@ import pytest
 from finetune_api import names
 from finetune_api.names import Reason
 from finetune_operator.core.plan import Create
+from finetune_operator.settings import PodNetwork
 from tests.support.objects import (
     World,
     a_finetune,
@@ -45,6 +46,14 @@ def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
     conditions = {item.type: item.status for item in world.status.conditions}
     assert conditions["Succeeded"] == conditions["Ready"] == conditions["Validated"] == "True"
     assert conditions["Reconciling"] == conditions["Failed"] == conditions["Stalled"] == "False"
+
+
+def test_a_network_policy_is_there_before_any_pod_where_the_chart_asks_for_it() -> None:
+    world = World(settings=a_settings().replace(pod_network=PodNetwork())).until_running()
+    assert kinds(world) == ["NetworkPolicy", "Job", "Job"]
+    policy = world.created[0]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
 
 
 def test_nothing_is_written_while_nothing_happens() -> None:

@@ -117,6 +117,25 @@ prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
 kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
+{{- with .pods.networkPolicy }}
+{{- if .enabled }}
+podNetwork:
+  progressFrom:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ $root.Release.Namespace }}
+      podSelector:
+        matchLabels:
+          {{- include "finetune-operator.selectorLabels" $root | nindent 10 }}
+    {{- with .metricsFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .egress }}
+  egress:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
 deletesModels: {{ .modelDeletion.enabled }}
 metricsTokenReview: {{ .metrics.tokenReview }}
 {{- end }}

@@ -12,6 +12,7 @@ from finetune_api.assignments import with_prepared
 from finetune_api.finetune import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import Prepared
+from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.core.attempts import (
     decide_training,
@@ -106,8 +107,10 @@ def _decide_prepare(
     finetune, job = seen.finetune, seen.prepare_job
     if job is None:
         draft.pending(Stage.VALIDATING, Reason.VALIDATING, "checking the data")
-        action: Action = Create(build_prepare_job(finetune, resolved, settings))
-        return Plan(draft.finish(), (action,), RECHECK_SECONDS)
+        actions = [Create(build_prepare_job(finetune, resolved, settings))]
+        if settings.pod_network is not None:  # before any pod is there
+            actions.insert(0, Create(build_network_policy(finetune, settings.pod_network)))
+        return Plan(draft.finish(), tuple(actions), RECHECK_SECONDS)
     prepared = next(
         (
             pod.outcome.prepared

@@ -40,4 +40,6 @@ def of_kind(kind: str, namespace: str) -> str:
         return jobs(namespace)
     if kind == "Model":
         return models(namespace)
+    if kind == "NetworkPolicy":
+        return f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     return core(namespace, {"Service": "services", "Event": "events"}[kind])

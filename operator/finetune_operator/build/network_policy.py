@@ -1,0 +1,34 @@
+"""A NetworkPolicy for all pods of one FineTune, where the chart asks for it.
+
+Gradients travel unencrypted between the ranks, and whoever reaches a rank's port could join in: the
+pods of a FineTune hear each other, the operator and who reads metrics, and nobody else.
+"""
+
+from typing import Any
+
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_operator.build.identity import child_metadata, child_name
+from finetune_operator.settings import PodNetwork
+
+
+def build_network_policy(finetune: FineTune, network: PodNetwork) -> dict[str, Any]:
+    own = {"podSelector": {"matchLabels": {names.LABEL_UID: finetune.metadata.uid}}}
+    ingress: list[dict[str, Any]] = [{"from": [own]}]
+    if network.progress_from:
+        ports = [{"port": names.PORT_PROGRESS}]
+        ingress.append({"from": network.progress_from, "ports": ports})
+    spec = {**own, "policyTypes": ["Ingress"], "ingress": ingress}
+    if network.egress:
+        spec["policyTypes"] = ["Ingress", "Egress"]
+        spec["egress"] = [{"to": [own]}, {"ports": _DNS}, *network.egress]
+    metadata = child_metadata(finetune, child_name(finetune, "network"), names.COMPONENT_NETWORK)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+_DNS = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
