@@ -1,5 +1,20 @@
+"""Checkpoints' parts: who writes what, the copy, and the process that uploads it."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune_api.names import EXIT_CRASH, Reason
+from finetune_api.uris import S3Uri
+from finetune_data.storage import Storage, StorageError
 from finetune_trainer.checkpoint import shard_name
 from finetune_trainer.fragments import share
+from finetune_trainer.snapshot import HostCopy, upload
+from tests.trainer.support import BUCKET
 
 
 def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much() -> None:
@@ -13,3 +28,49 @@ def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much
 
 def test_a_shard_s_name_says_whose_it_is() -> None:
     assert shard_name(3, 16, 2) == "rank-00003-of-00016-attempt-2.safetensors"
+
+
+def test_a_copy_is_a_safetensors_file_in_memory_that_a_process_of_its_own_uploads(
+    tmp_path: Path, storage: Storage
+) -> None:
+    import torch
+    from safetensors.torch import load
+
+    weights = torch.arange(6.0).view(2, 3)
+    tensors = {"a@0#weights": weights, "é@7#exp_avg": torch.ones(5), "nothing": torch.zeros(0)}
+    copy = HostCopy(tmp_path)
+    for step in range(2):
+        copy.take(tensors)
+        weights += 1  # the training goes on
+        uri = S3Uri(BUCKET, f"checkpoints/step-{step}/shard.safetensors")
+        entry = upload(copy, uri)()
+        data = storage.read_bytes(uri)
+        assert (entry.path, entry.size) == ("shard.safetensors", len(data))
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        found = load(data)
+        assert found["a@0#weights"].tolist() == [step + number for number in range(6)]
+        assert found["é@7#exp_avg"].tolist() == [1] * 5
+        assert found["nothing"].shape == (0,)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_upload_that_s3_refuses_says_what_s3_says(tmp_path: Path, storage: Storage) -> None:
+    import torch
+
+    copy = HostCopy(tmp_path)
+    copy.take({"a": torch.ones(2)})
+    with pytest.raises(StorageError) as error:
+        upload(copy, S3Uri("no-such-bucket", "x"))()
+    assert error.value.failure.code == Reason.BUCKET_NOT_FOUND
+    assert "no-such-bucket" in error.value.failure.message
+
+
+def test_an_upload_ends_with_the_rank_that_started_it() -> None:
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "finetune_trainer.shard_upload", str(reader), "s3://b/k"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[reader])
+    assert process.stdin is not None
+    process.stdin.close()  # it would read for ever from a pipe that nobody closes
+    assert process.wait(30) == EXIT_CRASH
+    os.close(reader)
+    os.close(writer)

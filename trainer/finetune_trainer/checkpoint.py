@@ -26,7 +26,7 @@ from finetune_data.manifests import FileEntry, find_damage, to_bytes
 from finetune_data.storage import Storage, StorageError
 from finetune_trainer import fragments
 from finetune_trainer.engine import Engine
-from finetune_trainer.snapshot import Work, host_copy, upload
+from finetune_trainer.snapshot import HostCopy, Work, state_of, upload
 from finetune_trainer.state import TrainingState
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Checkpoints:
         self._folder = folder
         self._attempt = attempt
         self._before = before
+        self._copy = HostCopy(folder)
         self._pending: _Pending | None = None
         self.copy_seconds = 0.0  # that the training last waited for a copy
         self.upload_seconds = 0.0  # from the copy until the last checkpoint was complete
@@ -89,13 +90,12 @@ class Checkpoints:
         """Copies what this rank holds; the upload goes on beside the training."""
         self.finish()
         begin = time.monotonic()
-        tensors = host_copy(self._engine)
+        self._copy.take(state_of(self._engine))
         self.copy_seconds = time.monotonic() - begin
         place = self._engine.place
         name = shard_name(place.rank, place.ranks, self._attempt)
         uri = self._layout.checkpoint(state.step).child(name)
-        folder = self._folder / f"save-{place.local_rank}"
-        self._pending = _Pending(state, Work(upload(tensors, folder, uri, self._storage)), begin)
+        self._pending = _Pending(state, Work(upload(self._copy, uri)), begin)
 
     @property
     def is_saving(self) -> bool:

@@ -90,6 +90,18 @@ def configuration(
     return value
 
 
+def parameter_groups(model: "Module", weight_decay: float) -> list[dict[str, Any]]:
+    """What AdamW gets: norms and biases never decay. ZeRO does everything once a group."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1 and weight_decay]
+    others = [p for p in trained if p.dim() <= 1 or not weight_decay]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Engine:
     """The model in training, over all ranks."""
 
@@ -116,19 +128,15 @@ class Engine:
         self._clip = clip
         self.model = model
         self.objective = Objective(model)
-        decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-        others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+        groups = parameter_groups(model, weight_decay)
         adam = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+            groups,
             lr=0.0,
             betas=BETAS,
             eps=EPSILON,
             fused=offload == "none",
         )
-        self._parameters = [*decayed, *others]
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=self.objective,
             optimizer=adam,
