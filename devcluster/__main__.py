@@ -10,6 +10,7 @@ from devcluster import (
     cluster,
     containers,
     gotools,
+    kueue,
     leftovers,
     network,
     packages,
@@ -26,6 +27,7 @@ COMMANDS = {
     "build": "build the programs into the cache (about ten minutes once, then nothing)",
     "up": "start the cluster, or what is missing of it; builds first when needed",
     "down": "stop it and remove its traces; images stay for the next time",
+    "kueue": "install Kueue, the queue for Jobs; builds it first when needed",
     "status": "a table of the components; exit code 1 when not all are well",
     "info": "what programs need to use it, as JSON (holds the S3 secret)",
     "env": 'the same for a shell: eval "$(python3 -m devcluster env)"',
@@ -37,6 +39,7 @@ EXPECTED = (
     cluster.ClusterError,
     containers.ContainerError,
     gotools.BuildError,
+    kueue.KueueError,
     leftovers.LeftoverError,
     network.NetworkError,
     packages.PackageError,
@@ -60,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also remove the image store and the registry's content",
     )
+    parsers["kueue"].add_argument(
+        "--remove", action="store_true", help="remove it with its queues, once no Job uses them"
+    )
     return made
 
 
@@ -74,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             _up()
         case "down":
             cluster.down(with_images=arguments.all)
+        case "kueue":
+            _kueue(remove=arguments.remove)
         case "status":
             if access.foreign_kubeconfig():
                 print(access.check_foreign_cluster())
@@ -93,6 +101,15 @@ def _up() -> None:
     cluster.up()
     print('to go on:  eval "$(python3 -m devcluster env)"  # KUBECONFIG, PATH and AWS_*')
     print("           kubectl get nodes")
+
+
+def _kueue(*, remove: bool) -> None:
+    if access.foreign_kubeconfig():
+        raise kueue.KueueError("KUBECONFIG names another cluster: Kueue is that one's own affair")
+    if remove:
+        kueue.remove()
+    else:
+        kueue.install()
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcluster import files
-from devcluster.credentials import LOOPBACK, Credentials
+from devcluster.credentials import FRONT_PROXY, LOOPBACK, Credentials
 from devcluster.probes import HttpProbe, Probe
 
 # Every request once, when its response is complete, so that lines can be counted. Only a watch has
@@ -102,6 +102,7 @@ def apiserver(settings: ControlSettings) -> Component:
     loopback = credentials.pair("loopback")
     kubelet_client = credentials.pair("apiserver-kubelet-client")
     authority = credentials.authority.certificate
+    front_proxy = credentials.front_proxy.pair(FRONT_PROXY)
     flags = {
         "bind-address": settings.address,
         "advertise-address": settings.address,
@@ -124,6 +125,14 @@ def apiserver(settings: ControlSettings) -> Component:
         "kubelet-client-certificate": kubelet_client.certificate,
         "kubelet-client-key": kubelet_client.key,
         "kubelet-preferred-address-types": "InternalIP",
+        # Towards the APIs that others serve behind it (APIService).
+        "requestheader-client-ca-file": credentials.front_proxy.certificate,
+        "requestheader-allowed-names": FRONT_PROXY,
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "proxy-client-cert-file": front_proxy.certificate,
+        "proxy-client-key-file": front_proxy.key,
         "audit-policy-file": settings.folder / "audit-policy.yaml",
         "audit-log-path": settings.audit_log,
         "audit-log-format": "json",

@@ -7,6 +7,7 @@ The rule of this room: images are kept from one instance to the next; containers
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 from devcluster import cgroups, gotools, images, instance, leftovers, paths, processes
 from devcluster.components import Component
@@ -36,9 +37,19 @@ def prepare(settings: NodeSettings, containerd: Component) -> None:
         processes.stop([instance.running()["containerd"]])
         instance.start(containerd)
         wait_until(containerd.probe.is_healthy, containerd.ready_seconds)
-    imported = _ctr(settings, "images", "import", str(paths.STATE / PAUSE_ARCHIVE))
-    if imported.returncode != 0:
-        raise ContainerError(f"the sandbox image is refused: {imported.stderr.strip()}")
+    _import(settings, paths.STATE / PAUSE_ARCHIVE)
+
+
+def provide_image(settings: NodeSettings, name: str, program: Path) -> None:
+    """Makes an image of one program and imports it, unless the image store has that name."""
+    if name in _ctr(settings, "images", "list", "--quiet").stdout.split():
+        return
+    archive = paths.STATE / "program.tar"
+    images.write_image(name, program, archive)
+    try:
+        _import(settings, archive)
+    finally:
+        archive.unlink()
 
 
 def forget(settings: NodeSettings) -> None:
@@ -68,6 +79,12 @@ def remove_images() -> None:
         if mounted:
             raise ContainerError(f"{folder} is still mounted at {', '.join(mounted)}")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import(settings: NodeSettings, archive: Path) -> None:
+    imported = _ctr(settings, "images", "import", str(archive))
+    if imported.returncode != 0:
+        raise ContainerError(f"the image in {archive} is refused: {imported.stderr.strip()}")
 
 
 def _listed(settings: NodeSettings) -> list[str]:

@@ -35,6 +35,9 @@ CLIENTS = {
 }
 
 
+FRONT_PROXY = "front-proxy-client"
+
+
 class Credentials:
     """The folder with one instance's certificates, keys and kubeconfigs."""
 
@@ -42,12 +45,17 @@ class Credentials:
         self.folder = folder
         self.apiserver_url = apiserver_url
         self.authority = Authority(folder)
+        # Whoever holds a certificate of this one may speak for others, as the apiserver does
+        # towards the APIs that it aggregates: so it is an authority of its own.
+        self.front_proxy = Authority(folder / "front-proxy")
         self.service_account_key = folder / "service-account.key"
         self.service_account_public_key = folder / "service-account.pub"
 
     def create(self, apiserver_addresses: Sequence[str]) -> None:
         """Makes everything that a control plane needs."""
         self.authority.create()
+        self.front_proxy.create()
+        self.front_proxy.issue(FRONT_PROXY, Subject(FRONT_PROXY))
         certificates.key(self.service_account_key)
         certificates.public_key(self.service_account_key, self.service_account_public_key)
         addresses = list(dict.fromkeys([LOOPBACK, *apiserver_addresses]))

@@ -61,6 +61,10 @@ class Tool:
     build_flags: tuple[str, ...] = ()
     # Go names a program after its package's folder, which isn't always the program's name.
     renames: Mapping[str, str] = field(default_factory=dict)
+    # (module, folder of it) that come beside the programs: manifests of the same version.
+    module_folders: tuple[tuple[str, str], ...] = ()
+    # Built only by name: the cluster comes up without it.
+    is_optional: bool = False
 
     def command(self, go: str, output: Path) -> list[str]:
         link = f"-s -w {self.link_flags}".strip()
@@ -100,6 +104,12 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("registry", ("registry",)),
     Tool("helm", ("helm",)),
     Tool("kubeconform", ("kubeconform",)),
+    Tool(
+        "kueue",
+        ("kueue",),
+        module_folders=(("sigs.k8s.io/kueue", "config"),),
+        is_optional=True,
+    ),
 )
 FOR_PEOPLE = ("kubectl", "helm", "kubeconform")
 
@@ -112,6 +122,8 @@ def cache_key(tool: Tool, folder: Path) -> str:
     for path in sorted([*folder.glob("go.*"), *folder.glob("*.go")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(json.dumps([tool.command("go", Path("out")), platform.machine()]).encode())
+    for module, name in tool.module_folders:
+        digest.update(f"{module}/{name}\0".encode())
     return digest.hexdigest()[:12]
 
 
@@ -156,7 +168,7 @@ def build(names: Sequence[str] = ()) -> None:
     unknown = set(names) - {tool.name for tool in TOOLSET}
     if unknown:
         raise BuildError(f"no such tool: {', '.join(sorted(unknown))}")
-    chosen = [tool for tool in TOOLSET if not names or tool.name in names]
+    chosen = [tool for tool in TOOLSET if tool.name in names or not (names or tool.is_optional)]
     if all(is_built(tool) for tool in chosen):
         return
     with _build_lock():
@@ -218,9 +230,31 @@ def _build_one(go: str, tool: Tool, label: str, stop: threading.Event) -> None:
         missing = [name for name in tool.binaries if not (output / name).exists()]
         if missing:
             raise BuildError(f"{tool.name} was built without {', '.join(missing)}")
+        _copy_module_folders(go, tool, output)
         shutil.rmtree(target, ignore_errors=True)
         output.rename(target)
     print(f"{label} ... {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _copy_module_folders(go: str, tool: Tool, output: Path) -> None:
+    for module, name in tool.module_folders:
+        command = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+        environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off"}
+        answer = subprocess.run(
+            command,
+            cwd=TOOLS / tool.name,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        source = Path(answer.stdout.strip()) / name
+        if answer.returncode != 0 or not source.is_dir():
+            raise BuildError(f"{module} has no folder {name} here: {answer.stderr.strip()}")
+        # Contents alone: in the module cache everything is read-only, and could not be removed.
+        shutil.copytree(source, output / name, copy_function=shutil.copyfile)
+        for folder in [output / name, *(output / name).rglob("*/")]:
+            folder.chmod(0o755)
 
 
 def _find_go() -> str:

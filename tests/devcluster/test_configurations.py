@@ -129,6 +129,13 @@ def test_the_apiserver_has_rbac_an_audit_log_and_the_bridge_address(
     assert not any("endpoint-reconciler-type" in flag for flag in command)
 
 
+def test_only_the_apiserver_s_own_authority_speaks_for_others(credentials: Credentials) -> None:
+    command = components.apiserver(control_settings(credentials)).command
+    assert "--requestheader-client-ca-file=/state/credentials/front-proxy/ca.crt" in command
+    assert "--client-ca-file=/state/credentials/ca.crt" in command
+    assert "--requestheader-allowed-names=front-proxy-client" in command
+
+
 def test_a_control_plane_without_nodes_advertises_nothing(credentials: Credentials) -> None:
     alone = control_settings(credentials, has_nodes=False, has_controller_manager=False)
     command = components.apiserver(alone).command

@@ -38,6 +38,26 @@ def test_the_cache_key_ignores_what_is_not_built(module: Path) -> None:
     assert cache_key(EXAMPLE, module) == before
 
 
+def test_the_cache_key_changes_with_what_is_copied_beside_the_programs(module: Path) -> None:
+    with_manifests = dataclasses.replace(EXAMPLE, module_folders=(("example.org/x", "config"),))
+    assert cache_key(with_manifests, module) != cache_key(EXAMPLE, module)
+
+
+def test_what_is_optional_is_built_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def is_built(tool: Tool) -> bool:
+        asked.append(tool.name)
+        return True
+
+    monkeypatch.setattr(gotools, "is_built", is_built)
+    gotools.build()
+    assert "kubernetes" in asked and "kueue" not in asked
+    asked.clear()
+    gotools.build(["kueue"])
+    assert asked == ["kueue"]
+
+
 def test_a_build_never_changes_the_committed_modules() -> None:
     for tool in TOOLSET:
         command = tool.command("go", Path("out"))

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from examples.demo.cluster import Cluster as Place
+from tests.e2e.training import Results, Training, jsonl
 from tests.support.kubectl import Kubectl, RefusedError, until
 from tests.support.tiny_model import CONTEXT, make_tiny_model
 
@@ -197,14 +198,11 @@ def name() -> str:
     return f"tone-{next(_numbers)}"
 
 
-def jsonl(rows: int, seed: int = 0) -> str:
-    """Prompts whose completion follows from them: something that a tiny model can learn."""
-    lines = []
-    for number in range(seed, seed + rows):
-        letters = "abcdefgh"[number % 8] * (2 + number % 3)
-        word = "even" if number % 2 == 0 else "odd"
-        lines.append(json.dumps({"prompt": f"{letters} {number} ->", "completion": f" {word}"}))
-    return "\n".join(lines) + "\n"
+@pytest.fixture(scope="session")
+def undisturbed(team: Team) -> Results:
+    """Of a training that nobody disturbed."""
+    training = Training(team, "undisturbed")
+    return training.results(training.wait_success())
 
 
 __all__ = ["Cluster", "RefusedError", "Team", "jsonl", "until"]

@@ -3,9 +3,6 @@
 import csv
 import io
 import json
-import os
-import signal
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -122,67 +119,6 @@ def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, nam
         pod["status"]["startTime"]
     )
     assert took.total_seconds() < 60
-
-
-def test_a_killed_rank_goes_on_from_the_last_epochs_checkpoint(
-    team: Team, cluster: Cluster, name: str
-) -> None:
-    cluster.of_this_machine()
-    team.kubectl.apply(
-        finetune(
-            name,
-            model="tiny",
-            trainingFile=team.put("long.jsonl", jsonl(800)),
-            hyperparameters={"nEpochs": 4, "batchSize": 8, "learningRate": 0.003},
-            resources=TWO_NODES,
-        )
-    )
-    uid = team.kubectl.get("finetune", name)["metadata"]["uid"]
-    prefix = f"{team.prefix}/out/{team.name}/{name}-{uid[:8]}/checkpoints/"
-
-    def has_checkpoint() -> bool:
-        return any(key.endswith("manifest.json") for key in team.keys(prefix))
-
-    until(has_checkpoint, 240, lambda: json.dumps(team.kubectl.status(name), indent=1))
-    os.kill(worker_process(uid, rank=1), signal.SIGKILL)
-    killed_at = time.monotonic()
-
-    def is_second_attempt() -> bool:
-        return len(team.kubectl.status(name).get("attempts", [])) == 2
-
-    until(is_second_attempt, 60, lambda: json.dumps(team.kubectl.status(name), indent=1))
-    assert time.monotonic() - killed_at < 60
-    status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=300)
-    assert status["state"] == "succeeded", json.dumps(status, indent=1)
-    first, second = status["attempts"]
-    assert (first["reason"], first["rank"]) == ("RankCrashed", 1)
-    assert "SIGKILL" in first["message"]
-    assert second["resumedFromStep"] % 100 == 0
-    assert second["resumedFromStep"] >= 100
-    steps = [int(row["step"]) for row in rows_of(team, status)]
-    assert steps == list(range(1, 401))
-    messages = [event["message"] for event in status["events"]]
-    restarted = f"Fine-tune restarted from step {second['resumedFromStep']}: "
-    assert any(message.startswith(restarted) for message in messages)
-
-
-def worker_process(uid: str, rank: int) -> int:
-    """The host's process id of one rank of one FineTune."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        is_ours = any(
-            item.startswith(b"FINETUNE_TASK=") and uid.encode() in item for item in environment
-        )
-        is_worker = (
-            b"finetune_trainer.worker" in command and b"torch.distributed.run" not in command
-        )
-        if is_ours and is_worker and f"RANK={rank}".encode() in environment:
-            return int(folder.name)
-    raise AssertionError(f"no process of rank {rank}")
 
 
 def test_deletion_while_the_operator_is_away_keeps_model_and_files(

@@ -1,0 +1,118 @@
+"""Kueue, which lets Jobs wait for quota: its own manifests, its own program as a pod.
+
+The rule of this room: what is deployed is the `config/default` of the Go module that the program is
+built from, with a patch for the image and this small node, and nothing else changed. It is no part
+of `up`: from then on every Job and every pod of the cluster passes its webhooks.
+"""
+
+import json
+import os
+import subprocess
+import time
+
+from devcluster import cluster, containers, gotools, instance, paths
+from devcluster.probes import wait_until
+
+NAMESPACE = "kueue-system"
+DEPLOYMENT = "deployment/kueue-controller-manager"
+VISIBILITY = "apiservice/v1beta1.visibility.kueue.x-k8s.io"
+STATED_IMAGE = "us-central1-docker.pkg.dev/k8s-staging-images/kueue/kueue"
+READY_SECONDS = 120
+REMOVE_SECONDS = 60
+# The controller takes its finalizer from these only while nobody uses them.
+QUEUES = ("localqueues", "clusterqueues", "cohorts", "resourceflavors")
+# Served through the mutating webhook, and nobody notices a dry run.
+QUESTION = {
+    "apiVersion": "kueue.x-k8s.io/v1beta1",
+    "kind": "ResourceFlavor",
+    "metadata": {"name": "does-kueue-answer"},
+}
+
+
+class KueueError(Exception):
+    """Kueue does not come up or can't be removed; the message is kubectl's own."""
+
+
+def image() -> str:
+    """Named after the build, so that another one is another image."""
+    build = gotools.binary("kueue").parent.name
+    return f"localhost/{paths.NAME}/kueue:{build.removeprefix('kueue-')}"
+
+
+def kustomization(image_name: str, manifests: str) -> str:
+    """`manifests` is Kueue's config/default, relative to where this text will lie."""
+    name, tag = image_name.rsplit(":", 1)
+    container = "/spec/template/spec/containers/0"
+    patches = [
+        {"op": "replace", "path": f"{container}/command", "value": ["/kueue"]},
+        {"op": "replace", "path": f"{container}/imagePullPolicy", "value": "Never"},
+        # The node's few cores are the trainings'.
+        {"op": "remove", "path": f"{container}/resources"},
+        {"op": "replace", "path": f"{container}/readinessProbe/initialDelaySeconds", "value": 1},
+        {"op": "replace", "path": f"{container}/readinessProbe/periodSeconds", "value": 1},
+    ]
+    overlay = {
+        "resources": [manifests],
+        "images": [{"name": STATED_IMAGE, "newName": name, "newTag": tag}],
+        "patches": [{"target": {"kind": "Deployment"}, "patch": json.dumps(patches)}],
+    }
+    return json.dumps(overlay, indent=1)
+
+
+def install() -> None:
+    """Builds Kueue when needed, deploys it, and waits until it answers. Twice is once."""
+    started = time.monotonic()
+    gotools.build(["kueue"])
+    cluster.up()
+    containers.provide_image(instance.node_settings(), image(), gotools.binary("kueue"))
+    _kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_manifests())
+    patience = f"--timeout={READY_SECONDS}s"
+    _kubectl("rollout", "status", DEPLOYMENT, "-n", NAMESPACE, patience)
+    _kubectl("wait", "--for=condition=Available", VISIBILITY, patience)
+    if not wait_until(_answers, READY_SECONDS):
+        raise KueueError(
+            f"Kueue's webhooks do not answer: kubectl logs -n {NAMESPACE} {DEPLOYMENT}"
+        )
+    print(f"Kueue answers after {time.monotonic() - started:.0f} s")
+
+
+def remove() -> None:
+    """Removes Kueue with its queues; refuses while Jobs use them."""
+    if not cluster.is_running():
+        print("the cluster is not running")
+        return
+    if not _kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"):
+        print("Kueue is not installed")
+        return
+    for kind in QUEUES:
+        _kubectl(
+            *("delete", f"{kind}.kueue.x-k8s.io", "--all", "--all-namespaces"),
+            f"--timeout={REMOVE_SECONDS}s",
+        )
+    _kubectl("delete", "--ignore-not-found", "-f", "-", stdin=_manifests())
+    print("Kueue is removed")
+
+
+def _manifests() -> str:
+    folder = paths.STATE / "kueue"
+    folder.mkdir(exist_ok=True)
+    theirs = gotools.binary("kueue").parent / "config" / "default"
+    text = kustomization(image(), os.path.relpath(theirs, folder))
+    (folder / "kustomization.yaml").write_text(text)
+    return _kubectl("kustomize", str(folder))
+
+
+def _answers() -> bool:
+    try:
+        _kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(QUESTION))
+    except KueueError:
+        return False
+    return True
+
+
+def _kubectl(*arguments: str, stdin: str = "") -> str:
+    command = [str(gotools.binary("kubectl")), f"--kubeconfig={paths.kubeconfig()}", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise KueueError(f"kubectl {arguments[0]}: {done.stderr.strip()[-1000:]}")
+    return done.stdout

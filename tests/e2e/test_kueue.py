@@ -1,0 +1,128 @@
+"""Kueue v0.14, its own program and manifests: FineTunes wait for quota, and give way."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import ROOT, RUN, Cluster, Team, jsonl
+from tests.e2e.training import EPOCH_STEPS, Results, Training
+from tests.support.kubectl import Raw, finetune, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+QUEUE = "trainers"
+URGENT = f"{RUN}-urgent"
+KUEUE = "kueue.x-k8s.io/v1beta1"
+
+
+def queue_of_three_pods(namespace: str) -> list[Raw]:
+    """One gang of two fits and leaves a place that no other gang may take."""
+    flavor = {"name": RUN, "resources": [{"name": "pods", "nominalQuota": 3}]}
+    return [
+        {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": RUN}},
+        {
+            "apiVersion": KUEUE,
+            "kind": "ClusterQueue",
+            "metadata": {"name": RUN},
+            "spec": {
+                "namespaceSelector": {},
+                "preemption": {"withinClusterQueue": "LowerPriority"},
+                "resourceGroups": [{"coveredResources": ["pods"], "flavors": [flavor]}],
+            },
+        },
+        {
+            "apiVersion": KUEUE,
+            "kind": "LocalQueue",
+            "metadata": {"name": QUEUE, "namespace": namespace},
+            "spec": {"clusterQueue": RUN},
+        },
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": URGENT},
+            "value": 1000,
+            # Kueue decides whose pods there are; the node has room for all of them.
+            "preemptionPolicy": "Never",
+        },
+    ]
+
+
+def devcluster(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "devcluster", *arguments], cwd=ROOT, check=True)
+
+
+@pytest.fixture(scope="module")
+def queueing(
+    cluster: Cluster, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Team]:
+    """A team whose operator may read Kueue's objects, and a queue."""
+    cluster.of_this_machine()
+    devcluster("kueue")
+    made = Team(cluster, f"{RUN}-queueing", tmp_path_factory.mktemp("queueing"))
+    made.create()
+    made.kubectl.apply(*queue_of_three_pods(made.name))
+    try:
+        made.install("--set", "crds.install=false", "--set", "kueue.enabled=true")
+        yield made
+    finally:
+        made.kubectl("delete", "finetunes", "--all", "--timeout=60s")
+        made.remove()
+        made.kubectl("wait", "--for=delete", f"namespace/{made.name}", "--timeout=120s")
+        made.kubectl("delete", "priorityclass", URGENT)
+        devcluster("kueue", "--remove")
+
+
+def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturbed(
+    queueing: Team, undisturbed: Results
+) -> None:
+    kubectl = queueing.kubectl
+    first = Training(queueing, "first", queueName=QUEUE, maxRestarts=0)
+    first.wait_step(EPOCH_STEPS + 20)
+
+    second = Training(queueing, "second", queueName=QUEUE)
+    second.wait_message(f"waiting as number 1 in queue {QUEUE}: couldn't assign flavors")
+    third = Training(queueing, "third", queueName=QUEUE)
+    third.wait_message(f"waiting as number 2 in queue {QUEUE}: ")
+    assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
+    assert "Fine-tune enqueued. Queue number: 2" in third.messages()
+    assert not second.pods()  # one pod would fit, and a gang is whole
+    assert not third.pods()
+    assert len(first.status["attempts"]) == 1
+    kubectl("delete", "finetune", "second", "third", "--timeout=60s")
+
+    kubectl.apply(
+        finetune(
+            "urgent",
+            model="tiny",
+            trainingFile=queueing.put("short.jsonl", jsonl(16)),
+            hyperparameters={"nEpochs": 1, "batchSize": 8},
+            resources={"nodes": 2, "gpusPerNode": 0},
+            queueName=QUEUE,
+            priorityClassName=URGENT,
+        )
+    )
+    first.wait_attempts(2)
+    first.wait_message(f"in queue {QUEUE}: ")
+    assert first.status["stage"] == "queued"
+    assert kubectl.wait_state("urgent", "succeeded", "failed", seconds=240)["state"] == "succeeded"
+
+    status = first.wait_success()
+    before, after = status["attempts"]
+    assert (before["reason"], before["counted"]) == ("Preempted", False)
+    assert before["message"].startswith(f"queue {QUEUE} took the pods back: Preempted to")
+    assert after["resumedFromStep"] > EPOCH_STEPS
+    assert first.results(status) == undisturbed
+    until(lambda: _all_finished(kubectl.list("workloads")), 30)
+
+
+def _all_finished(workloads: list[Raw]) -> bool:
+    """Nothing keeps a quota after its end."""
+    return all(
+        any(
+            condition["type"] == "Finished" and condition["status"] == "True"
+            for condition in workload["status"]["conditions"]
+        )
+        for workload in workloads
+    )
