@@ -121,7 +121,7 @@ def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, nam
     assert took.total_seconds() < 60
 
 
-def test_deletion_while_the_operator_is_away_keeps_model_and_files(
+def test_deletion_while_the_operator_is_away_keeps_the_model_which_takes_its_files_along(
     team: Team, cluster: Cluster, name: str
 ) -> None:
     kubectl = team.kubectl
@@ -150,6 +150,19 @@ def test_deletion_while_the_operator_is_away_keeps_model_and_files(
     finally:
         kubectl("scale", "deployment/finetune-operator", "--replicas=1")
         kubectl("rollout", "status", "deployment/finetune-operator", "--timeout=60s")
+
+    cluster.s3.put_object(Bucket=cluster.bucket, Key=f"{prefix}/by-hand.txt", Body=b"x")
+    delete_with_files(team, model["metadata"]["name"])
+    assert team.keys(prefix) == [f"{prefix}/by-hand.txt"]
+    assert f"{prefix.removesuffix('/model')}/results.csv" in team.keys(prefix.removesuffix("model"))
+
+
+def delete_with_files(team: Team, model: str) -> None:
+    """The Model goes once a real Job of the real image has deleted what its manifest lists."""
+    patch = '{"spec": {"deletionPolicy": "Delete"}}'
+    team.kubectl("patch", "model", model, "--type=merge", "-p", patch)
+    until(lambda: "finalizers" in team.kubectl.get("model", model)["metadata"], 30)
+    team.kubectl("delete", "model", model, "--timeout=90s")
 
 
 def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> None:
