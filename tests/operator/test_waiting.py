@@ -1,17 +1,14 @@
 """What is read of a Job that waits: over HTTP, in the shapes of the API server and of Kueue."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from aiohttp import web
 
 from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.waiting import explain_newest
+from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune, a_settings
 
 Raw = dict[str, Any]
@@ -21,42 +18,6 @@ PENDING = (
     "/apis/visibility.kueue.x-k8s.io/v1beta1/namespaces/team/localqueues/gpus/pendingworkloads"
 )
 EVENTS = "/api/v1/namespaces/team/events"
-
-
-class Answers(dict[str, Any]):
-    """Path -> items, or an HTTP status; and what was asked."""
-
-    asked: list[tuple[str, dict[str, str]]]
-
-
-@pytest.fixture
-async def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Answers]:
-    found = Answers()
-    found.asked = []
-
-    async def handle(request: web.Request) -> web.Response:
-        found.asked.append((request.path, dict(request.query)))
-        answer = found.get(request.path, 404)
-        if isinstance(answer, int):
-            return web.json_response({"message": "no"}, status=answer)
-        return web.json_response({"items": answer})
-
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    config = {
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    yield found
-    await runner.cleanup()
 
 
 def in_queue() -> World:

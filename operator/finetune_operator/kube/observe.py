@@ -55,6 +55,9 @@ async def observe(
         client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
         client.list(paths.core(key.namespace, "services"), labelSelector=selector),
     )
+    if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
+        # A queue suspends the Job, then its pods go; the Jobs may have been read before both.
+        jobs = await client.list(paths.jobs(key.namespace), labelSelector=selector)
     parsed = await waiting.explain_newest(
         client, finetune, tuple(_owned(jobs, pods, finetune.metadata.uid)), kueue_version
     )

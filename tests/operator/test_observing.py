@@ -1,0 +1,59 @@
+"""What is read of a FineTune and of what it owns, over HTTP: a look is never torn."""
+
+from copy import deepcopy
+from typing import Any
+
+from finetune_operator.kube.client import Client
+from finetune_operator.kube.observe import Key, observe
+from tests.operator.conftest import Answers
+from tests.support.objects import World, a_finetune
+
+FINETUNE = "/apis/finetune.dev/v1alpha1/namespaces/team/finetunes/tone"
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+PODS = "/api/v1/namespaces/team/pods"
+SERVICES = "/api/v1/namespaces/team/services"
+
+
+def served(world: World, answers: Answers) -> Answers:
+    """The world as an API server shows it."""
+    answers[FINETUNE] = {
+        "metadata": world.finetune.metadata.to_dict(),
+        "spec": world.finetune.spec.to_dict(),
+        "status": world.status.to_dict(),
+    }
+    answers[JOBS] = list(world.jobs.values())
+    answers[PODS] = [pod for pods in world.pods.values() for pod in pods]
+    answers[SERVICES] = [{"metadata": {"name": name}} for name in world.services]
+    return answers
+
+
+def paths_asked(answers: Answers) -> list[str]:
+    return [path for path, _ in answers.asked]
+
+
+async def test_pods_that_go_are_looked_at_with_the_job_that_their_queue_suspended(
+    answers: Answers,
+) -> None:
+    world = World(a_finetune(queueName="gpus")).until_training()
+    world.admit("a1")
+    for pod in world.pods[world.job("a1")]:
+        pod["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
+    before: list[dict[str, Any]] = deepcopy(list(world.jobs.values()))
+    world.jobs[world.job("a1")]["spec"]["suspend"] = True
+    served(world, answers)
+    # The queue suspends the Job between the two looks, and its pods go before the second.
+    turns = iter([before, list(world.jobs.values())])
+    answers[JOBS] = lambda: next(turns)
+    async with Client() as client:
+        seen = await observe(client, Key("team", "tone"))
+    assert seen is not None
+    assert seen.attempts[1].is_suspended
+
+
+async def test_pods_that_go_without_a_queue_cost_no_further_request(answers: Answers) -> None:
+    world = World().until_training()
+    world.pod("a1")["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
+    served(world, answers)
+    async with Client() as client:
+        await observe(client, Key("team", "tone"))
+    assert paths_asked(answers).count(JOBS) == 1
