@@ -43,7 +43,7 @@ def test_the_cache_key_changes_with_what_is_copied_beside_the_programs(module: P
     assert cache_key(with_manifests, module) != cache_key(EXAMPLE, module)
 
 
-def test_what_is_optional_is_built_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_unusual_is_built_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def is_built(tool: Tool) -> bool:
