@@ -10,7 +10,7 @@ from tests.e2e.conftest import ROOT, RUN, Cluster, Team, jsonl
 from tests.e2e.training import EPOCH_STEPS, Results, Training
 from tests.support.kubectl import Raw, finetune, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
 
 QUEUE = "trainers"
 URGENT = f"{RUN}-urgent"
