@@ -57,10 +57,7 @@ def test_a_drained_node_gives_the_pods_back_with_a_checkpoint(
 ) -> None:
     training = Training(team, name, maxRestarts=0)
     training.wait_step(EPOCH_STEPS + 20)
-    team.kubectl(
-        "drain", NODE, "--delete-emptydir-data", f"--pod-selector={training.selector}",
-        "--timeout=90s",
-    )  # fmt: skip
+    drain(team, f"--pod-selector={training.selector}")
     training.wait_message("2 of 2 pods can't be scheduled: ", "unschedulable")
     team.kubectl("uncordon", NODE)
     status = training.wait_success()
@@ -68,6 +65,27 @@ def test_a_drained_node_gives_the_pods_back_with_a_checkpoint(
     assert (first["reason"], first["node"], first["counted"]) == ("Evicted", NODE, False)
     assert second["resumedFromStep"] > EPOCH_STEPS
     assert training.results(status) == undisturbed
+
+
+def test_a_node_drained_of_the_operator_too_costs_no_restart_of_those_allowed(
+    team: Team, undisturbed: Results, name: str, schedulable: None
+) -> None:
+    training = Training(team, name, maxRestarts=0)
+    training.wait_step(EPOCH_STEPS + 20)
+    drain(team, "--force")
+    assert not training.pods()
+    team.kubectl("uncordon", NODE)
+    status = training.wait_success()
+    first, second = status["attempts"]
+    assert first["reason"] in {"Evicted", "PodLost"}  # as much as the operator still saw
+    assert first["counted"] is False
+    assert second["resumedFromStep"] > EPOCH_STEPS
+    assert training.results(status) == undisturbed
+
+
+def drain(team: Team, *which: str) -> None:
+    """Cordon the node and evict pods, with their time to save a checkpoint."""
+    team.kubectl("drain", NODE, "--delete-emptydir-data", "--timeout=90s", *which)
 
 
 def test_suspended_it_frees_the_pods_and_goes_on_where_it_stopped(

@@ -285,3 +285,27 @@ def test_an_attempt_that_waited_in_vain_says_for_what() -> None:
     assert world.status.error.code == "DeadlineExceeded"
     assert world.status.attempts[0].reason == "ImagePull"
     assert "no such image" in world.status.attempts[0].message
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_counted"), [("PodFailurePolicy", False), ("BackoffLimitExceeded", True)]
+)
+def test_a_job_remembers_for_an_operator_that_was_drained_too_what_took_its_pods(
+    reason: str, is_counted: bool
+) -> None:
+    world = World().until_running()
+    name = world.job("a1")
+    told = {"type": "Failed", "status": "True", "reason": reason, "message": "the Job's own words"}
+    world.jobs[name]["status"] = {"conditions": [told]}
+    world.pods[name] = []
+    verdict = judge(world.observe().attempts[1])
+    assert verdict is not None
+    assert (verdict.error.code, verdict.is_counted) == (Reason.POD_LOST, is_counted)
+    assert "the Job's own words" in verdict.error.message
+
+
+def test_only_pods_that_were_taken_away_end_a_job_by_its_failure_policy() -> None:
+    world = World().until_training()
+    policy = world.jobs[world.job("a1")]["spec"]["podFailurePolicy"]
+    (rule,) = policy["rules"]
+    assert rule == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]}

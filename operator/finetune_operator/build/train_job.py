@@ -48,6 +48,11 @@ def build_train_job(
         "parallelism": spec.resources.nodes,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
+        # With no retries every pod that fails ends the Job; the rule only makes it remember the
+        # cause, for an operator that comes when the pods are gone: a drain may have taken it along.
+        "podFailurePolicy": {
+            "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]}]
+        },
         "template": {
             "metadata": {"labels": labels(finetune, names.COMPONENT_TRAIN, attempt)},
             "spec": _pod(finetune, resolved, settings, attempt, micro_batch_share),

@@ -120,6 +120,7 @@ class Job:
     is_suspended: bool
     has_failed: bool
     failure: str | None  # the Failed condition's message
+    failure_reason: str | None  # that condition's reason: BackoffLimitExceeded, ...
     failed_at: datetime | None
     has_completed: bool
     pods: tuple[Pod, ...]
@@ -172,6 +173,7 @@ class Job:
             is_suspended=bool(spec.get("suspend")),
             has_failed=failed is not None,
             failure=failed.get("message") if failed else None,
+            failure_reason=failed.get("reason") if failed else None,
             failed_at=_time(failed.get("lastTransitionTime")) if failed else None,
             has_completed=any(
                 item["type"] == "Complete" and item["status"] == "True"

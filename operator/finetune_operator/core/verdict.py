@@ -41,7 +41,11 @@ def judge(job: Job) -> Verdict | None:
         return max(verdicts, key=lambda pair: pair[0])[1]
     if job.has_failed:
         message = job.failure or "the Job failed without a pod that says why"
-        return Verdict.of(ErrorInfo(code=Reason.POD_LOST, message=message))
+        was_disrupted = job.attempt is not None and job.failure_reason == "PodFailurePolicy"
+        if was_disrupted:
+            message = f"its pods were drained, preempted or lost with their node: {message}"
+        error = ErrorInfo(code=Reason.POD_LOST, message=message)
+        return Verdict.of(error, is_counted=not was_disrupted)
     return None
 
 
