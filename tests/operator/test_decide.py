@@ -400,3 +400,14 @@ def test_a_model_whose_name_is_taken_says_whose_it_is_and_where_its_files_are() 
     assert status.model_uri == trained().trained.model_uri
     assert status.fine_tuned_model is None
     assert [item.reason for item in status.attempts if item.ended_at] == ["ForeignObject"]
+
+
+def test_what_an_operator_without_datasets_began_ends_in_words_and_not_in_a_loop() -> None:
+    world = World().until_running()
+    status = world.status
+    old = status.replace(resolved=status.resolved.replace(dataset=None))
+    world.finetune = world.finetune.replace(status=old)
+    world.end_pod("a1", 1, 137, "")
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", Reason.INTERNAL)
+    assert "older operator" in world.status.error.message

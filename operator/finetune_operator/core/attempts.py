@@ -1,5 +1,7 @@
 """The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
 
+from datetime import datetime
+
 from finetune_api.finetune import Attempt, ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport
@@ -30,6 +32,12 @@ from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
+NO_DATASET = ErrorInfo(
+    code=Reason.INTERNAL,
+    message="an older operator began it and did not say where its dataset is",
+    hint="create the FineTune again: its data is checked anew",
+)
+LATE_SECONDS = 60.0  # of a planned start: beyond it the record is put right
 LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
@@ -48,7 +56,8 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     assert job is not None
     close_former(seen, draft, current)
     if recorded is None:
-        draft.attempt(current, micro_batch_share=_told_share(job))
+        since = stamp(job.created_at or draft.now)
+        draft.attempt(current, started_at=since, micro_batch_share=_told_share(job))
     actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
@@ -126,6 +135,8 @@ def _start(
 ) -> Plan:
     """The attempt's Job and Service; with a `wait` (seconds) only its record for now."""
     finetune = seen.finetune
+    if _resolved(draft).dataset is None:
+        return Plan(draft.fail(NO_DATASET).finish())
     queue = finetune.spec.queue_name
     share = recorded_share(next_share(draft.status.attempts, number))
     if queue and not settings.kueue_version:
@@ -157,7 +168,8 @@ def _start_planned(seen: Observed, draft: Draft, settings: Settings, planned: At
         return _deleted(draft, planned.number)
     if left:
         return Plan(draft.finish(), (), left)
-    if planned.started_at > stamp(draft.now):  # earlier than told: the mark of the wait went
+    late = (draft.now - datetime.fromisoformat(planned.started_at)).total_seconds()
+    if not 0 <= late <= LATE_SECONDS:  # the mark of the wait went, or the operator was away
         draft.attempt(planned.number, started_at=stamp(draft.now))
     actions = _creations(seen, draft, settings, planned.number)
     return Plan(draft.finish(), (*actions, *_leftovers(seen)), PENDING_SECONDS)

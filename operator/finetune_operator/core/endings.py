@@ -63,7 +63,8 @@ def close_former(seen: Observed, draft: Draft, current: int, but: Job | None = N
 def end_attempt(
     seen: Observed, draft: Draft, job: Job, reason: str, verdict: Verdict | None
 ) -> None:
-    started = job.started_at
+    """Its time is that of its pods on the operator's clock, the one that deadlines are told by."""
+    started = _started_at(draft, job)
     draft.attempt(
         job.attempt or 1,
         ended_at=stamp(draft.now),
@@ -84,6 +85,15 @@ def end_attempt(
         ),
     )
     draft.set(attempts=_without_old_logs(draft.status.attempts))
+
+
+def _started_at(draft: Draft, job: Job) -> datetime | None:
+    """When its pods started: the record's own time, and what passed until then in the cluster."""
+    records = {item.number: item for item in draft.status.attempts}
+    known = records.get(job.attempt or 1)
+    if job.started_at is None or job.created_at is None or known is None:
+        return job.started_at
+    return datetime.fromisoformat(known.started_at) + (job.started_at - job.created_at)
 
 
 def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:
