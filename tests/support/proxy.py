@@ -1,4 +1,4 @@
-"""A reverse proxy before the API server that misbehaves as a test says, for one client only."""
+"""A reverse proxy before the API server or an S3 server that misbehaves as a test says."""
 
 import asyncio
 import json
@@ -48,14 +48,21 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """An error of the proxy's own; the API server never sees the request."""
+    """An error of the proxy's own; the server behind never sees the request."""
 
     status: int
     retry_after: int | None = None
+    body: bytes = b""  # empty: an API server's words
+
+
+def s3_error(status: int, code: str) -> Answer:
+    """As S3 words it."""
+    words = f"<Error><Code>{code}</Code><Message>a fault of the test</Message></Error>"
+    return Answer(status, body=words.encode())
 
 
 class Cut:
-    """The API server does it, and the answer is lost."""
+    """The server behind does it, and the answer is lost."""
 
 
 class Mute:
@@ -88,12 +95,12 @@ class Drop:
 
 @dataclass(frozen=True)
 class Delay:
-    """The event arrives later, after others perhaps."""
+    """The event arrives, or the request is forwarded, later: after others perhaps."""
 
     seconds: float
 
 
-Fault = Answer | Cut | Mute | Hold | Old
+Fault = Answer | Cut | Mute | Hold | Old | Delay
 Rule = Callable[[Seen], Fault | None]
 EventRule = Callable[[Event], Drop | Delay | None]
 
@@ -103,15 +110,16 @@ def let_pass(_: object) -> None:
 
 
 class FaultyProxy:
-    """Plain HTTP before, HTTPS behind; the rules may change at any time. A context manager."""
+    """Plain HTTP before; the rules may change at any time. A context manager."""
 
-    def __init__(self, target: str, authority: Path) -> None:
+    def __init__(self, target: str, authority: Path | None = None) -> None:
+        """`authority`: the certificate of a target that is HTTPS."""
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
         self.writes: list[Seen] = []
         self.url = ""
         self._target = target
-        self._tls = ssl.create_default_context(cafile=str(authority))
+        self._tls = ssl.create_default_context(cafile=str(authority)) if authority else True
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._watches: set[asyncio.Transport] = set()
@@ -178,10 +186,13 @@ class FaultyProxy:
         fault = self.rule(seen)
         if isinstance(fault, Answer):
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            body = {"kind": "Status", "code": fault.status, "message": "a fault of the test"}
-            return web.json_response(body, status=fault.status, headers=wait)
+            words = {"kind": "Status", "code": fault.status, "message": "a fault of the test"}
+            body = fault.body or json.dumps(words).encode()
+            return web.Response(body=body, status=fault.status, headers=wait)
         if isinstance(fault, Old) and request.path_qs in self._first:
             return web.Response(body=self._first[request.path_qs], content_type="application/json")
+        if isinstance(fault, Delay):
+            await asyncio.sleep(fault.seconds)
         if isinstance(fault, Hold):
             await asyncio.to_thread(fault.released.wait, HELD_AT_MOST)
         try:
@@ -208,21 +219,31 @@ class FaultyProxy:
                 request.transport.abort()
                 return web.Response()
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
+            if not seen.is_watch:
+                return await self._whole(request, seen, answer, kept)
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            if seen.is_watch:
-                self._watches.add(request.transport)
-                try:
-                    await self._stream(answer.content, response, seen)
-                finally:
-                    self._watches.discard(request.transport)
-            else:
-                body = await answer.read()
-                if seen.is_list and answer.status == 200:
-                    self._first.setdefault(request.path_qs, body)
-                await response.write(body)
+            self._watches.add(request.transport)
+            try:
+                await self._stream(answer.content, response, seen)
+            finally:
+                self._watches.discard(request.transport)
             await response.write_eof()
             return response
+
+    async def _whole(
+        self,
+        request: web.Request,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        headers: dict[str, str],
+    ) -> web.Response:
+        body = await answer.read()
+        if seen.is_list and answer.status == 200:
+            self._first.setdefault(request.path_qs, body)
+        if request.method == "HEAD":  # the length of what is not sent
+            headers["Content-Length"] = answer.headers.get("Content-Length", "0")
+        return web.Response(status=answer.status, headers=headers, body=body or None)
 
     async def _stream(
         self, events: aiohttp.StreamReader, response: web.StreamResponse, seen: Seen
