@@ -95,7 +95,7 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
         ]
         work = asyncio.create_task(reconciler.run(), name="reconciler")
         lookout = asyncio.create_task(
-            sweep(client, queue, settings.namespace, watches_models=settings.deletes_models),
+            sweep(client, queue, settings, watches_models=settings.deletes_models),
             name="sweep",
         )
         where = settings.namespace or "all namespaces"

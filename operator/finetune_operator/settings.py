@@ -61,6 +61,10 @@ class Settings(Wire):
     # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
     progress_seconds: float = 10
     poll_seconds: float = 5
+    # Before the attempt after a crash; doubled for each further one, up to 30 times as long.
+    restart_seconds: float = Field(10, ge=0)
+    # Every FineTune is looked at so often whatever happens: a trigger may have got lost.
+    sweep_seconds: float = Field(300, gt=0)
 
     def model(self, name: str) -> CatalogueModel | None:
         return next((model for model in self.models if model.name == name), None)

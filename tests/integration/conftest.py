@@ -71,11 +71,22 @@ class Operator:
     """The operator's process, logged in as the chart's service account, with its Role only."""
 
     def __init__(
-        self, team: Kubectl, helm: Path, folder: Path, server: str = "", **settings: Any
+        self,
+        team: Kubectl,
+        helm: Path,
+        folder: Path,
+        server: str = "",
+        first: str = "",
+        **settings: Any,
     ) -> None:
-        """`server`: instead of the API server's own address; `settings`: beside the usual ones."""
+        """`server`: instead of the API server's own address; `settings`: beside the usual ones.
+
+        `first`: Python that its process runs before the operator's own modules are there.
+        """
         self.team = team
         self.folder = folder
+        self.first = first
+        folder.mkdir(exist_ok=True)
         self.user = f"system:serviceaccount:{team.namespace}:finetune-operator"
         self.process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
@@ -143,11 +154,13 @@ class Operator:
 
     def start(self) -> None:
         self.log = (self.folder / "operator.log").open("ab")
+        entry = ["-m", "finetune_operator"]
+        if self.first:
+            entry = ["-c", f"{self.first}\nfrom finetune_operator.main import main\nmain()"]
         self.process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "finetune_operator",
+                *entry,
                 "run",
                 "--settings",
                 str(self.folder / "settings.yaml"),
@@ -237,8 +250,13 @@ class Kubelet:
         until(exists, seconds, lambda: f"no Job {ending}: {self.team('get', 'finetunes,jobs')}")
         return found[0]
 
-    def start_pods(self, job: dict[str, Any]) -> list[str]:
-        """The pods of a Job, as its controller would make them."""
+    def start_pods(self, *jobs: dict[str, Any]) -> list[str]:
+        """The pods of Jobs, as their controller would make them."""
+        pods = [pod for job in jobs for pod in self._pods(job)]
+        self.team.apply(*pods)
+        return [str(pod["metadata"]["name"]) for pod in pods]
+
+    def _pods(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         template, meta = job["spec"]["template"], job["metadata"]
         pods = []
         for index in range(job["spec"].get("completions") or 1):
@@ -267,37 +285,41 @@ class Kubelet:
                     "spec": template["spec"],
                 }
             )
-        self.team.apply(*pods)
-        return [str(pod["metadata"]["name"]) for pod in pods]  # type: ignore[index]
+        return pods
 
     def ready(self, *pods: str) -> None:
-        for pod in pods:
-            self.team.patch_status(
-                "pod",
-                pod,
-                {
-                    "phase": "Running",
-                    "startTime": "2026-11-21T12:00:00Z",
-                    "conditions": [{"type": "Ready", "status": "True"}],
-                    "containerStatuses": [
-                        _container({"running": {"startedAt": "2026-11-21T12:00:00Z"}})
-                    ],
-                },
-            )
+        self.tell(dict.fromkeys(pods, READY))
 
     def end(self, pod: str, code: int, message: str = "") -> None:
-        state = {
-            "terminated": {
-                "exitCode": code,
-                "message": message,
-                "startedAt": "2026-11-21T12:00:00Z",
-                "finishedAt": "2026-11-21T12:05:00Z",
-            }
+        self.tell({pod: ended(code, message)})
+
+    def tell(self, statuses: dict[str, dict[str, Any]]) -> None:
+        """How each of these pods fares: one request a pod, and one kubectl for all."""
+        if len(statuses) == 1:
+            ((name, status),) = statuses.items()
+            self.team.patch_status("pod", name, status)
+            return
+        pods = {pod["metadata"]["name"]: pod for pod in self.team.list("pods")}
+        changed = [
+            {**pods[name], "status": {**pods[name]["status"], **status}}
+            for name, status in statuses.items()
+        ]
+        written = yaml.safe_dump_all(changed)
+        self.team("replace", "--subresource=status", "-f", "-", stdin=written)
+
+
+def ended(code: int, message: str = "") -> dict[str, Any]:
+    """The status of a pod whose container ended."""
+    state = {
+        "terminated": {
+            "exitCode": code,
+            "message": message,
+            "startedAt": "2026-11-21T12:00:00Z",
+            "finishedAt": "2026-11-21T12:05:00Z",
         }
-        phase = "Succeeded" if code == 0 else "Failed"
-        self.team.patch_status(
-            "pod", pod, {"phase": phase, "containerStatuses": [_container(state)]}
-        )
+    }
+    phase = "Succeeded" if code == 0 else "Failed"
+    return {"phase": phase, "containerStatuses": [_container(state)]}
 
 
 @pytest.fixture
@@ -314,6 +336,14 @@ def _container(state: dict[str, Any]) -> dict[str, Any]:
         "restartCount": 0,
         "state": state,
     }
+
+
+READY = {
+    "phase": "Running",
+    "startTime": "2026-11-21T12:00:00Z",
+    "conditions": [{"type": "Ready", "status": "True"}],
+    "containerStatuses": [_container({"running": {"startedAt": "2026-11-21T12:00:00Z"}})],
+}
 
 
 def _free_port() -> int:

@@ -1,10 +1,11 @@
 """Deadlines, stalls and TTL, on a world that is only values."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from finetune_operator.core.decide import decide
+from finetune_operator.core.plan import stamp
 from tests.support.objects import NOW, World, a_finetune, progress, trained
 
 
@@ -123,3 +124,23 @@ def test_a_stall_that_fails_frees_the_gpus_once_the_status_says_why() -> None:
     assert world.jobs.keys() == {world.job("prepare"), world.job("a1")}
     world.settle()
     assert world.jobs.keys() == {world.job("prepare")}
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_an_operator_whose_clock_is_wrong_ends_nothing_before_its_time(minutes: int) -> None:
+    spec = {"activeDeadlineSeconds": 300, "pendingDeadlineSeconds": 300, "maxRestarts": 2}
+    world = World(a_finetune(**spec))
+    world.now = NOW + timedelta(minutes=minutes)
+    world.until_running()
+    world.jobs[world.job("a1")]["metadata"]["creationTimestamp"] = stamp(NOW)
+    world.end_pod("a1", 1, 137, "")  # its pod started at NOW, says its node
+    world.settle()
+    world.ready_pods("a2")
+    world.settle()
+    assert world.status.state == "running"
+    first = world.status.attempts[0]
+    took = datetime.fromisoformat(first.ended_at) - datetime.fromisoformat(first.started_at)
+    assert timedelta(0) <= took < timedelta(minutes=1)
+    world.now += timedelta(minutes=6)
+    world.settle()
+    assert world.status.error.param == "activeDeadlineSeconds"

@@ -1,11 +1,13 @@
 """The decision over a FineTune's whole life, on a world that is only values."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from finetune_api import names
 from finetune_api.names import Reason
+from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import Create
 from finetune_operator.settings import PodNetwork
 from tests.support.objects import (
@@ -391,3 +393,30 @@ def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
     world.step(writes=False)  # a2 is made; the status still says that a1 runs
     world.step()
     assert (world.status.state, len(world.status.attempts)) == ("pending", 2)
+
+
+# --- a name that is taken -------------------------------------------------------------------------
+
+
+def test_a_model_whose_name_is_taken_says_whose_it_is_and_where_its_files_are() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 0, trained())
+    taken = "Model ada-ft-team-tone-2026-11-21-12-00-00 of FineTune other"
+    status = decide(replace(world.observe(), foreign=(taken,)), world.settings, world.now).status
+    assert (status.state, status.error.code) == ("failed", "ForeignObject")
+    assert taken in status.error.message
+    assert status.model_uri in status.error.message
+    assert status.model_uri == trained().trained.model_uri
+    assert status.fine_tuned_model is None
+    assert [item.reason for item in status.attempts if item.ended_at] == ["ForeignObject"]
+
+
+def test_what_an_operator_without_datasets_began_ends_in_words_and_not_in_a_loop() -> None:
+    world = World().until_running()
+    status = world.status
+    old = status.replace(resolved=status.resolved.replace(dataset=None))
+    world.finetune = world.finetune.replace(status=old)
+    world.end_pod("a1", 1, 137, "")
+    world.settle()
+    assert (world.status.state, world.status.error.code) == ("failed", Reason.INTERNAL)
+    assert "older operator" in world.status.error.message

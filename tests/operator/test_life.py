@@ -50,9 +50,16 @@ class Life(RuleBasedStateMachine):
         ttl=st.sampled_from([None, 60]),
         deadline=st.sampled_from([None, None, None, 1000]),
         begin=st.sampled_from(["new", "trains", "runs", "runs"]),
+        wait=st.sampled_from([0, 10]),
     )
     def start(
-        self, queue: str | None, restarts: int, ttl: int | None, deadline: int | None, begin: str
+        self,
+        queue: str | None,
+        restarts: int,
+        ttl: int | None,
+        deadline: int | None,
+        begin: str,
+        wait: int,
     ) -> None:
         spec = {
             "maxRestarts": restarts,
@@ -61,7 +68,9 @@ class Life(RuleBasedStateMachine):
             **({"ttlSecondsAfterFinished": ttl} if ttl else {}),
             **({"pendingDeadlineSeconds": deadline} if deadline else {}),
         }
-        self.world = World(a_finetune(**spec), a_settings(kueueVersion="v1beta1"))
+        self.world = World(
+            a_finetune(**spec), a_settings(kueueVersion="v1beta1", restartSeconds=wait)
+        )
         self.ended: Any = None  # the status when it became terminal
         self.made_when_ended = 0
         self.happened = 1  # things outside since the operator last had its time
@@ -202,10 +211,16 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self._train_jobs())
     @rule(data=st.data(), what=st.sampled_from(["Service", "Service", "Job", "cancel"]))
     def somebody_means_it(self, data: st.DataObject, what: str) -> None:
-        """A Job that no status tells of yet may be made again: nobody knows that it was there."""
+        """A Job that no status tells of yet may be made again: nobody knows that it was there.
+
+        One that was waited for is told of once its former one is gone.
+        """
         ending = self._ending(data)
         name = self.world.job(ending)
-        is_told = int(ending[1:]) in {item.number for item in self.world.status.attempts}
+        told = {item.number: item for item in self.world.status.attempts}
+        former = told.get(int(ending[1:]) - 1)
+        is_marked = any(other.endswith(f"-a{int(ending[1:]) - 1}") for other in self.world.jobs)
+        is_told = int(ending[1:]) in told and not (former and is_marked)
         if what == "cancel":
             return self._edit(cancel=True)
         self.happened += 1

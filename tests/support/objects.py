@@ -20,11 +20,13 @@ Raw = dict[str, Any]
 
 
 def a_settings(**changes: Any) -> Settings:
+    """A further attempt follows at once; a test that means the wait says so."""
     return Settings.model_validate(
         {
             "namespace": "team",
             "output": "s3://bucket/out",
             "prepareImage": "registry/prepare:1",
+            "restartSeconds": 0,
             "models": [
                 {
                     "name": "ada",

@@ -1,20 +1,23 @@
-"""A reverse proxy before the API server that misbehaves as a test says, for one client only."""
+"""A reverse proxy before the API server or an S3 server that misbehaves as a test says."""
 
 import asyncio
+import json
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive", "host"})
+HELD_AT_MOST = 60.0  # seconds; a test that failed must not hold anything for ever
 
 
 @dataclass(frozen=True)
@@ -30,45 +33,98 @@ class Seen:
     @property
     def resource(self) -> str:
         """`jobs`, `finetunes/status`: the plural, and the subresource where there is one."""
-        parts = self.path.split("/namespaces/", 1)[-1].split("/")[1:]
+        parts = self._parts
         return "/".join([parts[0], *parts[2:]]) if parts else ""
+
+    @property
+    def is_list(self) -> bool:
+        """A collection is read, and neither watched nor one object of it meant."""
+        return self.method == "GET" and not self.is_watch and len(self._parts) == 1
+
+    @property
+    def _parts(self) -> list[str]:
+        return self.path.split("/namespaces/", 1)[-1].split("/")[1:]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An error of the proxy's own; the API server never sees the request."""
+    """An error of the proxy's own; the server behind never sees the request."""
 
     status: int
     retry_after: int | None = None
+    body: bytes = b""  # empty: an API server's words
+
+
+def s3_error(status: int, code: str) -> Answer:
+    """As S3 words it."""
+    words = f"<Error><Code>{code}</Code><Message>a fault of the test</Message></Error>"
+    return Answer(status, body=words.encode())
 
 
 class Cut:
-    """The API server does it, and the answer is lost."""
+    """The server behind does it, and the answer is lost."""
 
 
 class Mute:
     """The connection stays open, and nothing comes any more."""
 
 
-Rule = Callable[[Seen], Answer | Cut | Mute | None]
+@dataclass(frozen=True)
+class Hold:
+    """The request is forwarded once `released` is set."""
+
+    released: threading.Event
 
 
-def let_pass(_: Seen) -> None:
+class Old:
+    """What the API server answered when the same was asked for the first time."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a watch, as a rule of events sees it."""
+
+    type: str  # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
+    resource: str  # of the watch: `jobs`
+    object: dict[str, Any]
+
+
+class Drop:
+    """The event never arrives."""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """The event arrives, or the request is forwarded, later: after others perhaps."""
+
+    seconds: float
+
+
+Fault = Answer | Cut | Mute | Hold | Old | Delay
+Rule = Callable[[Seen], Fault | None]
+EventRule = Callable[[Event], Drop | Delay | None]
+
+
+def let_pass(_: object) -> None:
     """No fault."""
 
 
 class FaultyProxy:
-    """Plain HTTP before, HTTPS behind; `rule` may change at any time. A context manager."""
+    """Plain HTTP before; the rules may change at any time. A context manager."""
 
-    def __init__(self, target: str, authority: Path) -> None:
+    def __init__(self, target: str, authority: Path | None = None) -> None:
+        """`authority`: the certificate of a target that is HTTPS."""
         self.rule: Rule = let_pass
+        self.event_rule: EventRule = let_pass
         self.writes: list[Seen] = []
         self.url = ""
         self._target = target
-        self._tls = ssl.create_default_context(cafile=str(authority))
+        self._tls = ssl.create_default_context(cafile=str(authority)) if authority else True
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._watches: set[asyncio.Transport] = set()
+        self._first: dict[str, bytes] = {}  # the first answer to each list that was asked for
+        self._late: set[asyncio.Task[None]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="faulty-proxy", daemon=True)
 
@@ -114,6 +170,8 @@ class FaultyProxy:
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             self._started.set()
             await self._stop.wait()
+            for task in self._late:
+                task.cancel()
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -128,8 +186,15 @@ class FaultyProxy:
         fault = self.rule(seen)
         if isinstance(fault, Answer):
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            body = {"kind": "Status", "code": fault.status, "message": "a fault of the test"}
-            return web.json_response(body, status=fault.status, headers=wait)
+            words = {"kind": "Status", "code": fault.status, "message": "a fault of the test"}
+            body = fault.body or json.dumps(words).encode()
+            return web.Response(body=body, status=fault.status, headers=wait)
+        if isinstance(fault, Old) and request.path_qs in self._first:
+            return web.Response(body=self._first[request.path_qs], content_type="application/json")
+        if isinstance(fault, Delay):
+            await asyncio.sleep(fault.seconds)
+        if isinstance(fault, Hold):
+            await asyncio.to_thread(fault.released.wait, HELD_AT_MOST)
         try:
             return await self._forward(request, seen, fault)
         except (aiohttp.ClientError, ConnectionError):
@@ -138,7 +203,7 @@ class FaultyProxy:
             return web.Response()
 
     async def _forward(
-        self, request: web.Request, seen: Seen, fault: Cut | Mute | None
+        self, request: web.Request, seen: Seen, fault: Fault | None
     ) -> web.StreamResponse:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         async with self._session.request(
@@ -148,24 +213,64 @@ class FaultyProxy:
             data=await request.read() or None,
             skip_auto_headers=("Content-Type",),
         ) as answer:
+            assert request.transport is not None
             if isinstance(fault, Cut):
                 await answer.read()
-                assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
+            if not seen.is_watch:
+                return await self._whole(request, seen, answer, kept)
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            transport = request.transport
-            assert transport is not None
-            if seen.is_watch:
-                self._watches.add(transport)
+            self._watches.add(request.transport)
             try:
-                async for chunk in answer.content.iter_any():
-                    if isinstance(self.rule(seen) if seen.is_watch else None, Mute):
-                        await self._stop.wait()
-                    await response.write(chunk)
-                await response.write_eof()
+                await self._stream(answer.content, response, seen)
             finally:
-                self._watches.discard(transport)
+                self._watches.discard(request.transport)
+            await response.write_eof()
             return response
+
+    async def _whole(
+        self,
+        request: web.Request,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        headers: dict[str, str],
+    ) -> web.Response:
+        body = await answer.read()
+        if seen.is_list and answer.status == 200:
+            self._first.setdefault(request.path_qs, body)
+        if request.method == "HEAD":  # the length of what is not sent
+            headers["Content-Length"] = answer.headers.get("Content-Length", "0")
+        return web.Response(status=answer.status, headers=headers, body=body or None)
+
+    async def _stream(
+        self, events: aiohttp.StreamReader, response: web.StreamResponse, seen: Seen
+    ) -> None:
+        """A watch, line by line; its lines may be longer than what a reader takes for one."""
+        rest = b""
+        async for chunk in events.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            if isinstance(self.rule(seen), Mute):
+                await self._stop.wait()
+            for line in lines:
+                await self._pass_on(line + b"\n", response, seen)
+
+    async def _pass_on(self, line: bytes, response: web.StreamResponse, seen: Seen) -> None:
+        fault = None
+        if self.event_rule is not let_pass:
+            raw = json.loads(line)
+            fault = self.event_rule(Event(raw["type"], seen.resource, raw["object"]))
+        if fault is None:
+            await response.write(line)
+        elif isinstance(fault, Delay):
+            task = asyncio.create_task(_write_late(line, response, fault.seconds))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+
+async def _write_late(line: bytes, response: web.StreamResponse, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    with suppress(ConnectionError):  # the watch ended meanwhile
+        await response.write(line)

@@ -19,6 +19,7 @@ from finetune_data.failures import AlreadyExists, FailureError
 from finetune_data.manifests import FileEntry, file_entry, to_bytes
 from finetune_data.storage import Storage, StorageError
 from finetune_trainer import adapter
+from finetune_trainer.claim import wait_for_twin
 from finetune_trainer.engine import Engine
 from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.writing import write_card, write_page
@@ -92,6 +93,9 @@ def publish(
     write_model(engine, folder, base)
     if engine.place.rank != 0:
         return None
+    published = wait_for_twin(task, storage, find_published, progress)
+    if published is not None:
+        return published
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)

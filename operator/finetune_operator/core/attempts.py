@@ -1,12 +1,20 @@
 """The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
 
-from finetune_api.finetune import ErrorInfo, Progress, Resolved
+from datetime import datetime
+
+from finetune_api.finetune import Attempt, ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
-from finetune_api.outcome import ProgressReport, Trained
+from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name
-from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.train_job import build_train_job
+from finetune_operator.core.backoff import (
+    end_planned,
+    find_planned,
+    plan_attempt,
+    seconds_left,
+    seconds_to_wait,
+)
 from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.endings import close_former, close_others, end_attempt, gpu_seconds
@@ -15,14 +23,21 @@ from finetune_operator.core.memory import recorded as recorded_share
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
-from finetune_operator.core.progress import apply_progress, is_due, say_epochs, to_progress
+from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.queue import find_withdrawal, say_position
 from finetune_operator.core.retry import may_retry
+from finetune_operator.core.success import find_published, succeed
 from finetune_operator.core.verdict import Verdict, judge, may_say_more
 from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
+NO_DATASET = ErrorInfo(
+    code=Reason.INTERNAL,
+    message="an older operator began it and did not say where its dataset is",
+    hint="create the FineTune again: its data is checked anew",
+)
+LATE_SECONDS = 60.0  # of a planned start: beyond it the record is put right
 LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
 
 
@@ -31,23 +46,18 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     current = _current_attempt(seen, draft)
     job = seen.attempts.get(current)
     recorded = {attempt.number: attempt for attempt in seen.finetune.status.attempts}.get(current)
-    published = _find_published(seen)
+    published = find_published(seen)
     if published is not None:
         close_former(seen, draft, current, but=published[0])
-        return _succeed(seen, draft, *published, close_others(seen, draft, published[0]))
-    was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
-    if seen.finetune.spec.suspend and (job is None or was_suspended):
-        return Plan(draft.suspend().finish(), _leftovers(seen))
-    if was_suspended:
-        draft.say_turn("Resumed", "Fine-tune resumed")
-        return _start(seen, draft, settings, current + 1)
-    if job is None and recorded is None:
-        return _start(seen, draft, settings, current)
-    if job is None or job.is_going:
-        return _deleted(draft, current)
+        return succeed(seen, draft, *published, close_others(seen, draft, published[0]))
+    plan = _decide_start(seen, draft, settings, current, recorded)
+    if plan is not None:
+        return plan
+    assert job is not None
     close_former(seen, draft, current)
     if recorded is None:
-        draft.attempt(current, micro_batch_share=_told_share(job))
+        since = stamp(job.created_at or draft.now)
+        draft.attempt(current, started_at=since, micro_batch_share=_told_share(job))
     actions = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
@@ -71,9 +81,25 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     return Plan(draft.finish(), actions, wait)
 
 
-def has_succeeded(seen: Observed) -> bool:
-    """The model is published already, whatever deadline passes before the status says so."""
-    return _find_published(seen) is not None
+def _decide_start(
+    seen: Observed, draft: Draft, settings: Settings, current: int, recorded: Attempt | None
+) -> Plan | None:
+    """What comes before a Job that can be watched; None when there is one."""
+    job = seen.attempts.get(current)
+    was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
+    planned = find_planned(draft) if job is None else None
+    if seen.finetune.spec.suspend and (job is None or was_suspended):
+        if planned is not None:
+            end_planned(draft, planned, Reason.SUSPENDED)
+        return Plan(draft.suspend().finish(), _leftovers(seen))
+    if was_suspended:
+        draft.say_turn("Resumed", "Fine-tune resumed")
+        return _start(seen, draft, settings, current + 1)
+    if job is None and recorded is None:
+        return _start(seen, draft, settings, current)
+    if planned is not None:
+        return _start_planned(seen, draft, settings, planned)
+    return _deleted(draft, current) if job is None or job.is_going else None
 
 
 def find_abandoned(seen: Observed) -> tuple[Action, ...]:
@@ -93,33 +119,60 @@ def _has_dead_pod(job: Job) -> bool:
     return job.has_failed or any(pod.phase == "Failed" for pod in job.pods)
 
 
-def _find_published(seen: Observed) -> tuple[Job, Trained] | None:
-    """The attempt whose model is in S3: it counts, even when a later one began meanwhile."""
-    found = [(job, _trained(job)) for job in seen.attempts.values()]
-    return next(((job, trained) for job, trained in found if trained is not None), None)
-
-
 def _current_attempt(seen: Observed, draft: Draft) -> int:
     """The newest that is recorded or exists: a crash between the two must not make a third."""
     return max([1, *seen.attempts, *(attempt.number for attempt in draft.status.attempts)])
 
 
-def _start(seen: Observed, draft: Draft, settings: Settings, number: int, why: str = "") -> Plan:
-    finetune, resolved = seen.finetune, _resolved(draft)
+def _start(
+    seen: Observed,
+    draft: Draft,
+    settings: Settings,
+    number: int,
+    *,
+    why: str = "",
+    wait: float = 0,
+) -> Plan:
+    """The attempt's Job and Service; with a `wait` (seconds) only its record for now."""
+    finetune = seen.finetune
+    if _resolved(draft).dataset is None:
+        return Plan(draft.fail(NO_DATASET).finish())
     queue = finetune.spec.queue_name
-    share = next_share(draft.status.attempts, number)
-    draft.attempt(number, micro_batch_share=recorded_share(share))
+    share = recorded_share(next_share(draft.status.attempts, number))
     if queue and not settings.kueue_version:
         draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
     nodes = finetune.spec.resources.nodes
-    message = why or f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
+    message = f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
+    if why:
+        starts_at = plan_attempt(draft, number, wait, share)
+        message = f"attempt {number} starts{f' at {starts_at}' if wait else ''}{why}"[:2048]
+    else:
+        draft.attempt(number, micro_batch_share=share)
     reason = Reason.RESTARTING if why else Reason.STARTING
     draft.pending(Stage.QUEUED if queue else Stage.STARTING, reason, message)
-    actions: tuple[Action, ...] = (
-        Create(build_train_job(finetune, resolved, settings, number, share)),
-        CreateService(number, attempt_name(finetune, number)),
-    )
-    return Plan(draft.finish(), actions, PENDING_SECONDS)
+    if wait:
+        return Plan(draft.finish(), (), wait)
+    return Plan(draft.finish(), _creations(seen, draft, settings, number), PENDING_SECONDS)
+
+
+def _creations(seen: Observed, draft: Draft, settings: Settings, number: int) -> tuple[Action, ...]:
+    share = next_share(draft.status.attempts, number)
+    job = build_train_job(seen.finetune, _resolved(draft), settings, number, share)
+    return Create(job), CreateService(number, attempt_name(seen.finetune, number))
+
+
+def _start_planned(seen: Observed, draft: Draft, settings: Settings, planned: Attempt) -> Plan:
+    """The status tells of it already, so that its Job needs no further write."""
+    left = seconds_left(seen, draft, planned, settings.restart_seconds)
+    if left is None:
+        return _deleted(draft, planned.number)
+    if left:
+        return Plan(draft.finish(), (), left)
+    late = (draft.now - datetime.fromisoformat(planned.started_at)).total_seconds()
+    if not 0 <= late <= LATE_SECONDS:  # the mark of the wait went, or the operator was away
+        draft.attempt(planned.number, started_at=stamp(draft.now))
+    actions = _creations(seen, draft, settings, planned.number)
+    return Plan(draft.finish(), (*actions, *_leftovers(seen)), PENDING_SECONDS)
 
 
 def _watch(
@@ -175,43 +228,6 @@ def _say_cause(draft: Draft, number: int, words: str) -> None:
     draft.say("Restarted", f"{words}: {why}")
 
 
-def _trained(job: Job) -> Trained | None:
-    """Rank 0 ended well, and the manifest is in S3: its digest came with the message."""
-    pod = job.rank0
-    if pod is None or pod.exit_code != 0 or pod.outcome is None:
-        return None
-    return pod.outcome.trained
-
-
-def _succeed(
-    seen: Observed, draft: Draft, job: Job, trained: Trained, actions: tuple[Action, ...]
-) -> Plan:
-    finetune, resolved = seen.finetune, _resolved(draft)
-    assert resolved.hyperparameters is not None
-    number = job.attempt or 1
-    if seen.progress is not None:
-        draft.set(progress=to_progress(seen.progress, draft.now))
-    draft.say("BaseModelLoaded", f"Base model loaded: {resolved.base.name}")
-    draft.say("Started", "Fine-tune started")
-    say_epochs(draft, trained.epochs or [], resolved.hyperparameters.n_epochs)
-    draft.say("ModelUploaded", f"Uploaded model: {trained.fine_tuned_model}")
-    for uri in trained.result_files[:1]:
-        draft.say("ResultsUploaded", f"Uploaded result file: {uri}")
-    draft.say("Succeeded", "Fine-tune succeeded")
-    end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
-    _complete_progress(draft, trained)
-    draft.set(
-        fine_tuned_model=trained.fine_tuned_model,
-        model_uri=trained.model_uri,
-        result_files=trained.result_files,
-        trained_tokens=trained.trained_tokens,
-        gpu_seconds=gpu_seconds(seen, draft, number),
-    )
-    draft.succeed(Reason.SUCCEEDED, f"the model is {trained.fine_tuned_model}")
-    create = Create(build_model(finetune, resolved, trained))
-    return Plan(draft.finish(), (*actions, create))
-
-
 def _restart_or_fail(
     seen: Observed, draft: Draft, settings: Settings, job: Job, verdict: Verdict
 ) -> Plan:
@@ -225,8 +241,12 @@ def _restart_or_fail(
         _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
     if retry.is_allowed:
         halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
-        why = f"attempt {number + 1} starts{halved}: {verdict.error.message}"
-        return _start(seen, draft, settings, number + 1, why[:2048])
+        why = f"{halved}: {verdict.error.message}"
+        # What hangs holds its GPUs until its Job goes: no wait, for it took long enough.
+        has_ended = _has_dead_pod(job)
+        attempts = [item for item in draft.status.attempts if item.number <= number]
+        pause = seconds_to_wait(attempts, settings.restart_seconds) if has_ended else 0.0
+        return _start(seen, draft, settings, number + 1, why=why, wait=pause)
     error = verdict.error
     if retry.why_not:
         message = f"{error.message}; {retry.why_not}"[:2048]
@@ -260,31 +280,6 @@ def _told_share(job: Job) -> float | None:
     """What the pods of an attempt were told, when the operator died before it wrote the status."""
     task = TrainTask.model_validate_json(job.task) if job.task else None
     return recorded_share(task.micro_batch_share) if task else None
-
-
-def _complete_progress(draft: Draft, trained: Trained) -> None:
-    last = trained.epochs[-1] if trained.epochs else None
-    known = draft.status.progress or Progress()
-    loss = trained.training_loss
-    draft.set(
-        progress=known.replace(
-            step=trained.steps,
-            steps=trained.steps,
-            epoch=last.epoch if last else known.epoch,
-            percent="100 %",
-            loss=None if loss is None else round(loss, 4),
-            validation_loss=last.validation_loss if last else known.validation_loss,
-            validation_sequence_accuracy=(
-                last.validation_sequence_accuracy if last else known.validation_sequence_accuracy
-            ),
-            validation_token_accuracy=(
-                last.validation_token_accuracy if last else known.validation_token_accuracy
-            ),
-            eta=None,
-            detail=None,
-            updated_at=stamp(draft.now),
-        )
-    )
 
 
 def _resolved(draft: Draft) -> Resolved:

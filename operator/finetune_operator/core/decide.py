@@ -17,7 +17,6 @@ from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.core.attempts import (
     decide_training,
     find_abandoned,
-    has_succeeded,
 )
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
@@ -26,6 +25,7 @@ from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
 from finetune_operator.core.resolution import adopted, resolve
+from finetune_operator.core.success import find_published
 from finetune_operator.core.verdict import judge
 from finetune_operator.settings import Settings
 
@@ -57,14 +57,14 @@ def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
         end_open_attempt(seen, draft, Reason.CANCELLED, "cancelled by spec.cancel")
         return Plan(draft.cancel("cancelled by spec.cancel").finish(), _all_jobs(seen))
     overdue = find_overdue(finetune, now)
-    if overdue is not None and not has_succeeded(seen):
+    if overdue is not None and find_published(seen) is None:
         waits_for = finetune.status.reason or ""
         is_told = waits_for in names.PENDING_REASONS
         reason = waits_for if is_told else Reason.DEADLINE_EXCEEDED
         end_open_attempt(seen, draft, reason, overdue.message)
         return Plan(draft.fail(overdue).finish(), _all_jobs(seen))
     if seen.foreign:
-        return _ended(draft, _foreign(seen))
+        return _give_way(seen, draft)
     resolved = draft.status.resolved
     if resolved is None:
         found = resolve(finetune, seen.models, settings)
@@ -147,13 +147,33 @@ def _ended(draft: Draft, error: ErrorInfo) -> Plan:
     return Plan(draft.fail(error).finish())
 
 
-def _foreign(seen: Observed) -> ErrorInfo:
+def _give_way(seen: Observed, draft: Draft) -> Plan:
+    """Somebody else's object is left alone. A model that is in S3 already stays there, and told."""
     listed = ", ".join(seen.foreign)
-    return ErrorInfo(
-        code=Reason.FOREIGN_OBJECT,
-        message=f"an object of somebody else has a name that this FineTune needs: {listed}",
-        hint="delete or rename that object, then create the FineTune again",
-    )
+    published = find_published(seen)
+    if published is None:
+        error = ErrorInfo(
+            code=Reason.FOREIGN_OBJECT,
+            message=f"an object of somebody else has a name that this FineTune needs: {listed}",
+            hint="delete or rename that object, then create the FineTune again",
+        )
+    else:
+        trained = published[1]
+        draft.set(
+            model_uri=trained.model_uri,
+            result_files=trained.result_files,
+            trained_tokens=trained.trained_tokens,
+        )
+        error = ErrorInfo(
+            code=Reason.FOREIGN_OBJECT,
+            param="suffix",
+            message=f"it is trained, and its name {trained.fine_tuned_model} is taken: {listed}; "
+            f"its files are complete at {trained.model_uri}",
+            hint="write a Model with a name and id of its own and these files, or train again "
+            "with another suffix",
+        )
+    end_open_attempt(seen, draft, Reason.FOREIGN_OBJECT, error.message)
+    return _ended(draft, error)
 
 
 def _summary(resolved: Resolved | None) -> str:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from finetune_api.finetune import Attempt
 from finetune_api.names import Reason
+from finetune_operator.core.backoff import end_planned, find_planned
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, DeleteJob, stamp
@@ -18,7 +19,9 @@ def end_open_attempt(seen: Observed, draft: Draft, reason: str, message: str) ->
     for item in still_open:
         if item.number in seen.attempts:
             end_attempt(seen, draft, seen.attempts[item.number], reason, None)
-        draft.attempt(item.number, ended_at=stamp(draft.now), reason=reason, message=message[:1024])
+            draft.attempt(item.number, message=message[:1024])
+        else:
+            end_planned(draft, item, reason, message[:1024])
     if draft.status.attempts:
         last = max(item.number for item in draft.status.attempts)
         draft.set(gpu_seconds=gpu_seconds(seen, draft, last))
@@ -28,11 +31,14 @@ def close_others(seen: Observed, draft: Draft, published: Job) -> tuple[Action, 
     """Attempts that began while an earlier one published the model after all."""
     others = [job for job in seen.attempts.values() if job is not published]
     ended = {item.number for item in draft.status.attempts if item.ended_at is not None}
+    message = f"attempt {published.attempt} had published the model already"
     for job in others:
         if job.attempt not in ended:
             end_attempt(seen, draft, job, Reason.CANCELLED, None)
-            message = f"attempt {published.attempt} had published the model already"
             draft.attempt(job.attempt or 1, message=message)
+    planned = find_planned(draft)
+    if planned is not None and planned.number not in seen.attempts:
+        end_planned(draft, planned, Reason.CANCELLED, message)
     return tuple(DeleteJob(job.name, job.uid) for job in others if not job.is_going)
 
 
@@ -57,7 +63,8 @@ def close_former(seen: Observed, draft: Draft, current: int, but: Job | None = N
 def end_attempt(
     seen: Observed, draft: Draft, job: Job, reason: str, verdict: Verdict | None
 ) -> None:
-    started = job.started_at
+    """Its time is that of its pods on the operator's clock, the one that deadlines are told by."""
+    started = _started_at(draft, job)
     draft.attempt(
         job.attempt or 1,
         ended_at=stamp(draft.now),
@@ -78,6 +85,15 @@ def end_attempt(
         ),
     )
     draft.set(attempts=_without_old_logs(draft.status.attempts))
+
+
+def _started_at(draft: Draft, job: Job) -> datetime | None:
+    """When its pods started: the record's own time, and what passed until then in the cluster."""
+    records = {item.number: item for item in draft.status.attempts}
+    known = records.get(job.attempt or 1)
+    if job.started_at is None or job.created_at is None or known is None:
+        return job.started_at
+    return datetime.fromisoformat(known.started_at) + (job.started_at - job.created_at)
 
 
 def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:

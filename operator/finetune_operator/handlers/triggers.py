@@ -16,8 +16,8 @@ from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, Raw, login
 from finetune_operator.kube.observe import Key
+from finetune_operator.settings import Settings
 
-SWEEP_SECONDS = 300.0
 WATCHED = ("finetunes", "jobs", "pods")
 WATCHED_WITH_MODELS = (*WATCHED, "models")
 
@@ -85,11 +85,12 @@ def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
 
 
 async def sweep(
-    client: Client, queue: WorkQueue[Key], namespace: str, *, watches_models: bool
+    client: Client, queue: WorkQueue[Key], settings: Settings, *, watches_models: bool
 ) -> None:
     """Looks at every FineTune that has not ended, for the trigger that got lost."""
+    namespace = settings.namespace
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(settings.sweep_seconds)
         try:
             found = {_key(raw): raw for raw in await client.list(paths.finetunes(namespace))}
             metrics.keep_only(set(found))

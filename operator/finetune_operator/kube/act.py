@@ -53,7 +53,8 @@ async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -
     # A Model has no owner: its label tells whose it is.
     is_ours = owners == wanted and labels.get(names.LABEL_UID) == uid
     if not is_ours:
-        raise ForeignObjectError(f"{kind} {name}")
+        owner = labels.get(names.LABEL_FINETUNE)
+        raise ForeignObjectError(f"{kind} {name}" + (f" of FineTune {owner}" if owner else ""))
     return there
 
 
@@ -71,16 +72,18 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
     """Replace the whole status when it differs. False: nothing to write, or the FineTune is gone.
 
     A JSON patch and not a merge patch: that one would leave what is no longer there. The UID is
-    tested, so a FineTune that was created anew under the same name is not touched.
+    tested, so a FineTune that was created anew under the same name is not touched, and the version
+    that was read: an operator that was held up must not undo what another one wrote meanwhile.
     """
     new = status.to_dict()
     if new == finetune.status.to_dict():
         return False
+    meta = finetune.metadata
     patch: list[Raw] = [
-        {"op": "test", "path": "/metadata/uid", "value": finetune.metadata.uid},
+        {"op": "test", "path": "/metadata/uid", "value": meta.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": meta.resource_version},
         {"op": "add", "path": "/status", "value": new},
     ]
-    meta = finetune.metadata
     try:
         await client.json_patch(f"{paths.finetunes(meta.namespace)}/{meta.name}/status", patch)
     except ApiError as error:

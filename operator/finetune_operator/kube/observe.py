@@ -12,6 +12,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
+from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client, Raw
@@ -58,9 +59,9 @@ async def observe(
     if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
         # A queue suspends the Job, then its pods go; the Jobs may have been read before both.
         jobs = await client.list(paths.jobs(key.namespace), labelSelector=selector)
-    parsed = await waiting.explain_newest(
-        client, finetune, tuple(_owned(jobs, pods, finetune.metadata.uid)), kueue_version
-    )
+    owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
+    await _confirm_missing(client, finetune, owned)
+    parsed = await waiting.explain_newest(client, finetune, owned, kueue_version)
     return Observed(
         finetune=finetune,
         jobs=parsed,
@@ -75,6 +76,26 @@ def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
     """Labels can be written by anybody; the owner's UID decides."""
     found = [Job.parse(job, pods) for job in jobs]
     return [job for job in found if job.owner_uid == uid]
+
+
+async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:
+    """Raise ApiError for a list that lacks the Job of an open attempt which a GET still finds.
+
+    A list may be older than the status, and a Job that is gone ends a FineTune for good.
+    """
+    listed = {job.attempt for job in jobs}
+    for attempt in finetune.status.attempts:
+        if attempt.ended_at is not None or attempt.number in listed:
+            continue
+        name = attempt_name(finetune, attempt.number)
+        try:
+            raw = await client.get(f"{paths.jobs(finetune.metadata.namespace)}/{name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        else:
+            if _owned([raw], [], finetune.metadata.uid):
+                raise ApiError(409, f"Job {name} is there and was not listed: an old list")
 
 
 async def _models(client: Client, key: Key, finetune: FineTune) -> tuple[Model, ...]:

@@ -1,0 +1,125 @@
+"""What an older operator began goes on under this one, and under one whose clock is wrong.
+
+`older/` holds what two earlier operators had written when their FineTune ran. Numbers: reliability
+table.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from finetune_operator.core.plan import stamp
+from tests.integration.conftest import HERE, READY, Kubelet, Operator
+from tests.integration.crowds import TWO_NODES, Crowd
+from tests.integration.invariants import check_invariants
+from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.objects import UID
+
+pytestmark = pytest.mark.integration
+
+# FineTune -> what its operator had written
+BEGUN = {"well": "without-dataset", "broken": "without-dataset", "again": "first-datasets"}
+
+
+def begin(team: Kubectl, kubelet: Kubelet, name: str) -> None:
+    """As an older operator left it: running, with two pods."""
+    team.apply(finetune(name, **TWO_NODES))
+    uid = team.get("finetune", name)["metadata"]["uid"]
+    text = (HERE / "older" / f"{BEGUN[name]}.json").read_text()
+    for old, new in ((UID, uid), (UID[:8], uid[:8]), ("tone", name), ("team", team.namespace)):
+        text = text.replace(old, new)
+    left = json.loads(text)
+    team.apply(*left["jobs"])
+    team.patch_status("finetune", name, left["status"])
+
+
+def test_t25_what_an_older_operator_began_goes_on_without_being_touched(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
+) -> None:
+    operator.stop()
+    for name in BEGUN:
+        begin(team, kubelet, name)
+    crowd = Crowd(team, kubelet, *BEGUN)
+    crowd.train()
+    before = {job["metadata"]["name"]: job for job in team.list("jobs")}
+    operator.start()
+    # It has looked at all of them when their Services, which nobody had made here, are there.
+    until(lambda: len(team.list("services")) == len(BEGUN), 30, operator.logs)
+    assert {job["metadata"]["name"]: job for job in team.list("jobs")} == before
+    for status in crowd.wait("running").values():
+        assert [item["number"] for item in status["attempts"]] == [1]
+
+    Crowd(team, kubelet, "well").publish()
+    for name in ("broken", "again"):
+        (job,) = Crowd(team, kubelet, name).jobs("-a1").values()
+        kubelet.end(f"{job['metadata']['name']}-1", 137)
+    again = Crowd(team, kubelet, "again")
+    again.train("-a2")
+    again.publish("-a2")
+    again.wait("succeeded", operator.logs)
+    assert len(team.wait_state("well", "succeeded")["attempts"]) == 1
+    broken = team.wait_state("broken", "failed")
+    assert "older operator" in broken["error"]["message"]
+    assert [item["reason"] for item in broken["attempts"]] == ["RankCrashed"]
+    check_invariants(team, operator, Path(control_plane.audit_log))
+
+
+SKEW = """
+import datetime
+class Skewed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(minutes={minutes})
+datetime.datetime = Skewed
+"""
+
+
+@pytest.fixture(params=[-10, 10])
+def skewed(
+    request: pytest.FixtureRequest, team: Kubectl, tools: Path, tmp_path: Path
+) -> Iterator[Operator]:
+    """An operator whose clock is wrong by so many minutes."""
+    made = Operator(team, tools / "helm", tmp_path, first=SKEW.format(minutes=request.param))
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_t26_a_clock_that_is_wrong_by_ten_minutes_ends_nothing(
+    team: Kubectl, skewed: Operator, kubelet: Kubelet, control_plane: ControlPlane
+) -> None:
+    crowd = Crowd(team, kubelet, "tone")
+    crowd.create(activeDeadlineSeconds=300, pendingDeadlineSeconds=300)
+    crowd.prepare()
+    for ending in ("-a1", "-a2"):
+        pods = kubelet.start_pods(*crowd.jobs(ending).values())
+        kubelet.tell(dict.fromkeys(pods, since_now()))
+        until(lambda e=ending: is_running(team, e), 30, skewed.logs)  # type: ignore[misc]
+        if ending == "-a1":
+            kubelet.end(pods[1], 137)
+    crowd.publish("-a2")
+    (status,) = crowd.wait("succeeded", skewed.logs).values()
+    assert [item["reason"] for item in status["attempts"]] == ["RankCrashed", "Succeeded"]
+    for item in status["attempts"]:
+        assert item["startedAt"] <= item["endedAt"]
+        assert (time_of(item["endedAt"]) - time_of(item["startedAt"])).total_seconds() < 120
+    check_invariants(team, skewed, Path(control_plane.audit_log))
+
+
+def since_now() -> dict[str, Any]:
+    """A pod that the kubelet, whose clock is right, has just started."""
+    return {**READY, "startTime": stamp(datetime.now(UTC))}
+
+
+def is_running(team: Kubectl, ending: str) -> bool:
+    status = team.status("tone")
+    return status.get("state") == "running" and len(status["attempts"]) == int(ending[2:])
+
+
+def time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text)

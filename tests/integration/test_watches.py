@@ -1,0 +1,291 @@
+"""Watches that fail, fall silent, lose or delay what they should tell; lists that are old.
+
+Numbers: reliability table. What has to last as long as kopf's own patience lasts side by side.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import processes
+from devcluster.controlplane import ControlPlane
+from finetune_api import names
+from tests.integration.conftest import ROOT, Kubelet, Operator
+from tests.integration.crowds import Crowd
+from tests.integration.invariants import check_invariants
+from tests.support.kubectl import Kubectl, RefusedError, finetune, until
+from tests.support.proxy import (
+    Answer,
+    Delay,
+    Drop,
+    Event,
+    EventRule,
+    FaultyProxy,
+    Mute,
+    Old,
+    Seen,
+    let_pass,
+)
+
+pytestmark = pytest.mark.integration
+
+FAULT_SECONDS = 70  # kopf gives a watch up after 54 s of errors, and a silent one after 70 s
+EVENTS_OF_A_LIFE = 16  # of its FineTune, Jobs and pods, at least; a higher number hits nothing
+
+
+# --- T11, T12: single events and lists ------------------------------------------------------------
+
+
+def owner_of(event: Event) -> str:
+    """The name of the FineTune that an event is about."""
+    meta = event.object.get("metadata", {})
+    if event.resource == "finetunes":
+        return str(meta.get("name", ""))
+    return str(meta.get("labels", {}).get(names.LABEL_FINETUNE, ""))
+
+
+def one_event_each(faults: dict[str, tuple[int, Drop | Delay]], hit: Counter[str]) -> EventRule:
+    """Of each FineTune the event of its own number; `hit` counts what was met."""
+    seen: Counter[str] = Counter()
+
+    def rule(event: Event) -> Drop | Delay | None:
+        name = owner_of(event)
+        if name not in faults:
+            return None
+        seen[name] += 1
+        number, fault = faults[name]
+        if seen[name] != number:
+            return None
+        hit[type(fault).__name__] += 1
+        return fault
+
+    return rule
+
+
+def test_t11_any_one_event_of_a_life_may_get_lost_or_come_late(
+    team: Kubectl,
+    tools: Path,
+    tmp_path: Path,
+    proxy: FaultyProxy,
+    kubelet: Kubelet,
+    control_plane: ControlPlane,
+) -> None:
+    faults: dict[str, tuple[int, Drop | Delay]] = {}
+    for number in range(1, EVENTS_OF_A_LIFE + 1):
+        faults[f"lost-{number}"] = (number, Drop())
+        faults[f"late-{number}"] = (number, Delay(3))
+    hit: Counter[str] = Counter()
+    proxy.event_rule = one_event_each(faults, hit)
+    operator = Operator(team, tools / "helm", tmp_path, proxy.url, sweepSeconds=4)
+    operator.start()
+    try:
+        crowd = Crowd(team, kubelet, *faults)
+        statuses = crowd.live(operator.logs)
+        assert min(hit["Drop"], hit["Delay"]) >= EVENTS_OF_A_LIFE - 4, hit
+        for name, status in statuses.items():
+            assert len(status["attempts"]) == 1, name
+            assert status["fineTunedModel"].endswith(name)
+        assert len(team.list("jobs")) == 2 * len(faults)
+        check_invariants(team, operator, Path(control_plane.audit_log))
+    finally:
+        operator.stop()
+
+
+def test_t12_lists_that_are_older_than_the_status_end_nothing_and_make_nothing_twice(
+    team: Kubectl,
+    proxy: FaultyProxy,
+    proxied: Operator,
+    kubelet: Kubelet,
+    control_plane: ControlPlane,
+) -> None:
+    proxied.start()
+    crowd = Crowd(team, kubelet, "tone")
+    crowd.create()
+    crowd.prepare()
+    crowd.train()
+    team.wait_state("tone", "running")
+
+    # As after a failover to a replica that lags: there is no Job yet, say all lists of children.
+    stale: list[Seen] = []
+
+    def old_lists(seen: Seen) -> Old | None:
+        if not (seen.is_list and seen.resource in {"jobs", "pods", "services"}):
+            return None
+        stale.append(seen)
+        return Old()
+
+    proxy.rule = old_lists
+    proxied.kill()
+    proxied.start()
+    until(lambda: len(stale) >= 12, 30, proxied.logs)  # some looks, while it says so
+    assert team.status("tone")["state"] == "running"
+    proxy.rule = let_pass
+    crowd.publish()
+    (status,) = crowd.wait("succeeded", proxied.logs).values()
+    assert len(status["attempts"]) == 1
+    assert len(team.list("jobs")) == 2
+    check_invariants(team, proxied, Path(control_plane.audit_log))
+
+
+# --- T06: the API server goes and comes back ------------------------------------------------------
+
+
+@pytest.fixture
+def mortal() -> Iterator[ControlPlane]:
+    """A control plane that a test may kill."""
+    with ControlPlane() as made:
+        admin = Kubectl(str(made.kubectl), str(made.kubeconfig))
+        for name in ("finetunes.yaml", "models.yaml"):
+            admin.apply_file(ROOT / "crds" / name)
+        crds = ("crd/finetunes.finetune.dev", "crd/models.finetune.dev")
+        admin("wait", "--for=condition=Established", *crds)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}
+        admin.apply(namespace)
+        yield made
+
+
+def kill_apiserver(plane: ControlPlane) -> Callable[[], None]:
+    """At once, as a crash would; what starts it again with the same words."""
+    (server,) = [item for item in plane._processes if item.name == "kube-apiserver"]
+    command = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    processes.kill([server])
+
+    def start() -> None:
+        words = [os.fsdecode(word) for word in command]
+        log = plane.audit_log.with_name("apiserver-again.log")
+        plane._processes.append(processes.start(server.name, words, log, ends_with_us=True))
+
+    return start
+
+
+def test_t06_a_new_api_server_that_has_forgotten_the_past_is_caught_up_with(
+    mortal: ControlPlane, tools: Path, tmp_path: Path
+) -> None:
+    team = Kubectl(str(mortal.kubectl), str(mortal.kubeconfig), "team")
+    gone: list[Event] = []
+
+    def note_gone(event: Event) -> None:
+        if event.type == "ERROR" and event.object.get("code") == 410:
+            gone.append(event)
+
+    with FaultyProxy(mortal.url, mortal.authority) as proxy:
+        proxy.event_rule = note_gone
+        operator = Operator(team, tools / "helm", tmp_path, proxy.url)
+        operator.start()
+        try:
+            crowd = Crowd(team, Kubelet(team), "tone")
+            crowd.create()
+            crowd.prepare()
+            crowd.train()
+            team.wait_state("tone", "running")
+            assert operator.process is not None
+            operator.process.send_signal(signal.SIGSTOP)
+            crowd.publish()
+            team.apply(finetune("made-meanwhile", model="gpt5"))
+            start = kill_apiserver(mortal)
+            operator.process.send_signal(signal.SIGCONT)
+            time.sleep(3)  # it meets nobody
+            start()
+            until(lambda: _answers(team), 60)
+            assert crowd.wait("succeeded", operator.logs)["tone"]["attempts"][0]["number"] == 1
+            team.wait_state("made-meanwhile", "failed")
+            assert operator.process.poll() is None
+            assert operator.fetch(operator.port, "/healthz") == "ok"
+            assert len(team.list("jobs")) == 2
+            until(lambda: gone, 30, operator.logs)
+            check_invariants(team, operator, mortal.audit_log)
+        finally:
+            operator.stop()
+
+
+def _answers(team: Kubectl) -> bool:
+    try:
+        return bool(team("get", "--raw", "/readyz"))
+    except RefusedError:
+        return False
+
+
+# --- T07, T08, T10: watches that fail for longer than kopf's patience -----------------------------
+
+
+class Patient:
+    """An operator of its own namespace and proxy, and what the kubelet would do with it."""
+
+    def __init__(self, admin: Kubectl, name: str, operator: Operator, proxy: FaultyProxy) -> None:
+        self.team = admin.within(name)
+        self.operator = operator
+        self.proxy = proxy
+        self.restarts = 0
+
+    def is_served(self) -> bool:
+        """A FineTune that was made during the fault is handled; what is dead is started anew."""
+        self.live_on()
+        return self.team.status("tone").get("state") == "failed"
+
+    def live_on(self) -> None:
+        operator = self.operator
+        is_dead = operator.process is None or operator.process.poll() is not None
+        try:
+            is_well = not is_dead and operator.fetch(operator.port, "/healthz") == "ok"
+        except OSError:  # HTTP 500, too
+            is_well = False
+        if not is_well:
+            self.restarts += 1
+            operator.stop()
+            operator.start()
+
+
+@pytest.fixture
+def admit(
+    admin: Kubectl, tools: Path, tmp_path: Path, control_plane: ControlPlane
+) -> Iterator[Callable[[str], Patient]]:
+    with ExitStack() as stack:
+
+        def make(name: str) -> Patient:
+            admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            proxy = stack.enter_context(FaultyProxy(control_plane.url, control_plane.authority))
+            operator = Operator(admin.within(name), tools / "helm", tmp_path / name, proxy.url)
+            stack.callback(operator.stop)
+            operator.start()
+            return Patient(admin, name, operator, proxy)
+
+        yield make
+
+
+@pytest.mark.slow
+def test_t07_t08_t10_a_namespaced_operator_never_goes_on_without_its_watches(
+    admit: Callable[[str], Patient], control_plane: ControlPlane
+) -> None:
+    unwell, forbidden, silent = (admit(name) for name in ("unwell", "forbidden", "silent"))
+
+    def only_the_watch_of_finetunes(seen: Seen) -> Answer | None:
+        is_kopfs = seen.is_watch or seen.is_list
+        return Answer(503) if is_kopfs and seen.resource == "finetunes" else None
+
+    began = time.monotonic()
+    unwell.proxy.rule = only_the_watch_of_finetunes
+    binding: dict[str, Any] = forbidden.team.get("rolebinding", "finetune-operator")
+    forbidden.team("delete", "rolebinding", "finetune-operator")
+    silent.proxy.rule = lambda seen: Mute() if seen.is_watch and seen.opened < began else None
+    for patient in (unwell, forbidden):
+        patient.proxy.break_watches()
+    for patient in (unwell, forbidden, silent):
+        patient.team.apply(finetune("tone", model="gpt5"))
+    time.sleep(FAULT_SECONDS)
+
+    unwell.proxy.rule = let_pass
+    meta = {key: binding["metadata"][key] for key in ("name", "namespace")}
+    forbidden.team.apply({**binding, "metadata": meta})
+    for patient in (unwell, forbidden, silent):
+        until(patient.is_served, 120, patient.operator.logs, every=2)
+        team, operator = patient.team, patient.operator
+        check_invariants(team, operator, Path(control_plane.audit_log))
+    print({patient.team.namespace: patient.restarts for patient in (unwell, forbidden, silent)})
+    assert silent.restarts == 0

@@ -1,0 +1,141 @@
+"""S3 that fails while a model is published, and two pods of one rank: one whole model, or none.
+
+Numbers: reliability table (T27, T28).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune_api.layout import MANIFEST
+from finetune_api.names import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USER, Reason
+from finetune_api.tasks import TrainTask
+from finetune_api.uris import S3Uri
+from finetune_data.manifests import find_damage
+from finetune_data.storage import Storage
+from finetune_trainer.publish import ModelManifest
+from tests.support.proxy import Answer, Cut, Fault, FaultyProxy, Rule, Seen, let_pass, s3_error
+from tests.trainer import support
+from tests.trainer.support import Pod
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("base_model")]
+
+TRAINING = support.random_examples(24, seed=1)
+
+
+@pytest.fixture
+def proxy(
+    s3_server: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
+    """Between the pods and S3."""
+    with FaultyProxy(s3_server) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+        yield made
+
+
+def prepared(uid: str, storage: Storage, folder: Path) -> TrainTask:
+    task = support.train_task(
+        uid,
+        nodes=1,
+        training_examples=len(TRAINING),
+        hyperparameters=support.hyperparameters(n_epochs=1),
+    )
+    dataset = S3Uri.parse(task.dataset)
+    support.put_dataset(storage, dataset, folder / "data", train=TRAINING)
+    return task
+
+
+def next_attempt(task: TrainTask) -> TrainTask:
+    ports = {"master_port": support.free_port(), "progress_port": support.free_port()}
+    return task.replace(attempt=task.attempt + 1, **ports)
+
+
+def into_the_model(name: str, fault: Fault) -> Rule:
+    """Every write of that file of the published model."""
+
+    def rule(seen: Seen) -> Fault | None:
+        return fault if seen.number and f"/model/{name}" in seen.path else None
+
+    return rule
+
+
+def is_published(storage: Storage, task: TrainTask) -> bool:
+    return storage.exists(task.run.layout.model.child(MANIFEST))
+
+
+def check_model(storage: Storage, task: TrainTask, folder: Path) -> ModelManifest:
+    """The manifest, all of whose files are there with their digests, and nothing beside them."""
+    uri = task.run.layout.model
+    paths = storage.download_prefix(uri, folder)
+    manifest = ModelManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    assert find_damage(folder, manifest.files) is None
+    assert set(paths) == {file.path for file in manifest.files} | {MANIFEST}
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "reason", "code"),
+    [
+        ("model.safetensors", s3_error(503, "SlowDown"), Reason.S3_UNAVAILABLE, EXIT_UNAVAILABLE),
+        (MANIFEST, s3_error(403, "AccessDenied"), Reason.S3_ACCESS_DENIED, EXIT_USER),
+    ],
+)
+def test_a_model_that_s3_does_not_take_is_no_success_and_the_next_attempt_publishes_it(
+    name: str,
+    fault: Answer,
+    reason: str,
+    code: int,
+    proxy: FaultyProxy,
+    storage: Storage,
+    tmp_path: Path,
+) -> None:
+    task = prepared(f"{code} refused", storage, tmp_path)
+    proxy.rule = into_the_model(name, fault)
+    pod = Pod.start(task, 0, tmp_path / "first")
+    assert pod.wait() == code, pod.log
+    assert pod.outcome is not None
+    assert pod.outcome.failure is not None
+    assert pod.outcome.failure.code == reason
+    assert not is_published(storage, task)
+    proxy.rule = let_pass
+    again = Pod.start(next_attempt(task), 0, tmp_path / "second")
+    assert again.wait() == EXIT_OK, again.log
+    assert check_model(storage, task, tmp_path / "model").attempt == 2
+
+
+def test_a_manifest_whose_answer_is_lost_is_found_to_be_its_own(
+    proxy: FaultyProxy, storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("answer lost", storage, tmp_path)
+    cut: list[Seen] = []
+
+    def once(seen: Seen) -> Cut | None:
+        if cut or not seen.number or f"/model/{MANIFEST}" not in seen.path:
+            return None
+        cut.append(seen)
+        return Cut()
+
+    proxy.rule = once
+    pod = Pod.start(task, 0, tmp_path / "pod")
+    assert pod.wait() == EXIT_OK, pod.log
+    assert cut
+    assert pod.outcome is not None
+    assert pod.outcome.trained is not None
+    manifest = check_model(storage, task, tmp_path / "model")
+    assert manifest.id == pod.outcome.trained.fine_tuned_model
+
+
+def test_t28_a_rank_that_is_started_twice_at_once_leaves_one_whole_model(
+    proxy: FaultyProxy, storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("twice", storage, tmp_path)
+    twin = task.replace(master_port=support.free_port(), progress_port=support.free_port())
+    pods = [Pod.start(task, 0, tmp_path / "left"), Pod.start(twin, 0, tmp_path / "right")]
+    assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK], [pod.log for pod in pods]
+    manifest = check_model(storage, task, tmp_path / "model")
+    for pod in pods:
+        assert pod.outcome is not None
+        assert pod.outcome.trained is not None
+        assert pod.outcome.trained.fine_tuned_model == manifest.id
