@@ -45,6 +45,7 @@ LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
     "-M",
     "--max-tokens",
     type=click.IntRange(1),
+    metavar="COUNT",
     help=f"[default: {DEFAULT_TOKENS}, of messages {DEFAULT_CHAT_TOKENS}]",
 )
 @click.option(
@@ -52,24 +53,59 @@ LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
     "--temperature",
     type=click.FloatRange(0, 2),
     default=1.0,
-    show_default=True,
-    help="0 takes the likeliest token each time.",
+    metavar="NUMBER",
+    help="0 takes the likeliest token each time.  [default: 1]",
 )
 @click.option(
     "-P",
     "--top-p",
     type=click.FloatRange(0, 1),
     default=1.0,
-    show_default=True,
-    help="Draw from the likeliest tokens that have this probability together.",
+    metavar="SHARE",
+    help="Draw from the likeliest tokens that have this share together.  [default: 1]",
 )
-@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End before it; several.")
-@click.option("--logprobs", type=click.IntRange(0, 20), help="Log-probabilities, and of so many.")
-@click.option("--presence-penalty", type=click.FloatRange(-2, 2), default=0.0, show_default=True)
-@click.option("--frequency-penalty", type=click.FloatRange(-2, 2), default=0.0, show_default=True)
-@click.option("--n", "count", type=click.IntRange(1, 128), default=1, help="So many completions.")
-@click.option("--best-of", type=click.IntRange(1, 128), help="The likeliest --n of so many.")
-@click.option("--seed", type=click.IntRange(0), help="The same draws each time.")
+@click.option(
+    "--stop",
+    "stops",
+    multiple=True,
+    metavar="TEXT",
+    help="A completion ends before this text; may be given several times.",
+)
+@click.option(
+    "--logprobs",
+    type=click.IntRange(0, 20),
+    metavar="COUNT",
+    help="Tell each token's log-probability, and the likeliest ones at its place.",
+)
+@click.option(
+    "--presence-penalty",
+    type=click.FloatRange(-2, 2),
+    default=0.0,
+    metavar="NUMBER",
+    help="Off the logits of tokens that were said.  [default: 0]",
+)
+@click.option(
+    "--frequency-penalty",
+    type=click.FloatRange(-2, 2),
+    default=0.0,
+    metavar="NUMBER",
+    help="The same for each time that they were said.  [default: 0]",
+)
+@click.option(
+    "--n",
+    "count",
+    type=click.IntRange(1, 128),
+    default=1,
+    metavar="COUNT",
+    help="So many completions.  [default: 1]",
+)
+@click.option(
+    "--best-of",
+    type=click.IntRange(1, 128),
+    metavar="COUNT",
+    help="Draw so many, and tell the --n likeliest.",
+)
+@click.option("--seed", type=click.IntRange(0), metavar="NUMBER", help="The same draws each time.")
 @click.option("--base", metavar="MODEL", help="What an adapter alone is added to.")
 @click.option("--cpu", is_flag=True, help="Leave the GPUs alone.")
 @output_flag
