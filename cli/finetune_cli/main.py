@@ -25,6 +25,7 @@ COMMANDS = {
         "finetune_cli.models.command:command",
         "Fine-tuned models: list, get, pull.",
     ),
+    "complete": ("finetune_cli.completing.command:command", "Let a fine-tuned model answer."),
     "prepare-data": ("finetune_cli.prepare_data.command:command", "Check and convert data files."),
     "tokenize": ("finetune_cli.tokens:command", "How a text becomes tokens."),
     "doctor": ("finetune_cli.doctor.command:command", "What is missing, and how to mend it."),

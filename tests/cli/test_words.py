@@ -180,8 +180,9 @@ FAILED = {
                 "Job complete! Status: succeeded",
                 "Model: ada:ft-team-1",
                 "Files: s3://a/m",
-                "Loss by step:   finetune results tone -n team --plot",
+                "Loss by step:    finetune results tone -n team --plot",
                 "Fetch the model: finetune models pull ada:ft-team-1 -n team",
+                "Let it answer:   finetune complete ada:ft-team-1 -n team -p PROMPT",
             ],
         ),
         (

@@ -30,9 +30,9 @@ STAND_IN = "s3://bucket/key"  # of a file that has no address yet
 EPILOG = """
 \b
 Examples:
-  finetune create -t train.jsonl -v valid.jsonl -m curie --suffix "support tone" \\
-      --upload-to s3://acme/data
-  finetune create tone -t s3://acme/train.jsonl --n-epochs 2 --gpus-per-node 8 --no-follow
+  finetune create -t train.jsonl -v valid.jsonl -m curie \\
+      --suffix "support tone" --upload-to s3://acme/data
+  finetune create tone -t s3://acme/train.jsonl --n-epochs 2 --no-follow
   finetune create -f finetune.yaml --set hyperparameters.warmupRatio=0.1
   finetune get tone -o yaml | finetune create again -f - --n-epochs 6
 """

@@ -106,10 +106,12 @@ def ending(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]
             lines.append((f"Model: {status.fine_tuned_model}", ""))
         if status.model_uri:
             lines.append((f"Files: {status.model_uri}", ""))
-        lines.append((f"Loss by step:   {program} results {name}{flags} --plot", "dim"))
+        lines.append((f"Loss by step:    {program} results {name}{flags} --plot", "dim"))
         if status.fine_tuned_model:
             pull = f"{program} models pull {status.fine_tuned_model}{flags}"
             lines.append((f"Fetch the model: {pull}", "dim"))
+            answer = f"{program} complete {status.fine_tuned_model}{flags} -p PROMPT"
+            lines.append((f"Let it answer:   {answer}", "dim"))
         return lines
     if status.state == State.CANCELLED:
         return [

@@ -16,6 +16,6 @@ COMMANDS = {
 def command() -> None:
     """Fine-tuned models: list, get, pull, delete.
 
-    MODEL is a model's whole name, such as curie:ft-acme:tone-2026-11-21-12-00-00, or the name of
-    its resource. The name goes into `finetune create -m` to train on.
+    MODEL is a model's whole name, or that of its resource. `finetune create -m MODEL` trains on,
+    `finetune complete MODEL` lets it answer.
     """

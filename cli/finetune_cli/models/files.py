@@ -6,6 +6,7 @@ import glob
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from finetune_cli.screen import Screen
 from finetune_cli.wording import size
 
 if TYPE_CHECKING:
-    from finetune_data.manifests import Manifest
+    from finetune_api.uris import S3Uri
+    from finetune_data.manifests import FileEntry, Manifest
+    from finetune_data.storage import Storage
 
 ADAPTER = "adapter/"
 
@@ -37,8 +40,6 @@ def pull(*, model: str, folder: Path | None, adapter_only: bool, place: Place) -
 
     The folder appears when every file is there with the SHA-256 that the model's manifest lists.
     """
-    from finetune_data.manifests import find_damage
-
     found = read_model(find_model(connect(place), model))
     target = folder or Path(found.metadata.name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -46,33 +47,61 @@ def pull(*, model: str, folder: Path | None, adapter_only: bool, place: Place) -
     uri, storage, screen = parse_address(found.spec.uri), open_storage(), Screen()
     with explained():
         data = storage.read_bytes(uri.child(MANIFEST))
-    manifest = _checked(data, found.spec.manifest_sha256, str(uri))
+    manifest = checked_manifest(data, found.spec.manifest_sha256, str(uri))
     wanted = [it for it in manifest.files if not adapter_only or it.path.startswith(ADAPTER)]
     if not wanted:
         raise CommandError(f"{found.spec.id} has no adapter: all its weights were trained")
+    needed = fetch(
+        *(uri, storage),
+        wanted=wanted,
+        manifest=data,
+        target=target,
+        name=found.spec.id,
+        screen=screen,
+    )
+    screen.say(f"Fetched {found.spec.id} into {target} ({len(wanted)} files, {size(needed)})")
+
+
+def fetch(
+    uri: S3Uri,
+    storage: Storage,
+    *,
+    wanted: Sequence[FileEntry],
+    manifest: bytes,
+    target: Path,
+    name: str,
+    screen: Screen,
+) -> int:
+    """`wanted` and the manifest into `target`, which appears when all is right; returns bytes.
+
+    Raises CommandError where the disk has no room or a file is not as the manifest lists it.
+    """
+    from finetune_data.manifests import find_damage
+
     target.parent.mkdir(parents=True, exist_ok=True)
     room, needed = shutil.disk_usage(target.parent).free, sum(entry.size for entry in wanted)
     if needed > room:
         raise CommandError(
-            f"{found.spec.id} needs {size(needed)}, and {target.parent.resolve()} has {size(room)}",
+            f"{name} needs {size(needed)}, and {target.parent.resolve()} has {size(room)}",
             "choose a folder on another disk",
         )
     # beside the target, so that the last step is a rename
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
-        part = Path(name) / "model"
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        part = Path(folder) / "model"
         patterns = [glob.escape(entry.path) for entry in wanted]
-        with screen.transfer(f"fetching {found.spec.id}") as progress, explained():
+        with screen.transfer(f"fetching {name}") as progress, explained():
             storage.download_prefix(uri, part, patterns, progress)
         if damage := find_damage(part, wanted):
             raise CommandError(f"what came from {uri} is damaged: {damage}", "try again")
-        (part / MANIFEST).write_bytes(data)
+        (part / MANIFEST).write_bytes(manifest)
         if target.exists():
             target.rmdir()
         part.rename(target)
-    screen.say(f"Fetched {found.spec.id} into {target} ({len(wanted)} files, {size(needed)})")
+    return needed
 
 
-def _checked(data: bytes, digest: str | None, where: str) -> Manifest:
+def checked_manifest(data: bytes, digest: str | None, where: str) -> Manifest:
+    """A model's manifest. Raises CommandError where it is another one than `digest` vouches for."""
     from finetune_data.manifests import Manifest
 
     if digest and hashlib.sha256(data).hexdigest() != digest:

@@ -149,9 +149,8 @@ def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
         else:
             lines.append(f"    classificationNClasses: {len(inspection.classes)}")
     lines += [
-        f"# by default batches of {batch} and a learningRateMultiplier of "
-        f"{rules.multiplier(batch):g}: {steps:,} steps, {tokens:,} tokens",
-        f"# {minutes:,} min for a 7B model on one H200; smaller ones are faster",
+        f"# by default batches of {batch}, learningRateMultiplier {rules.multiplier(batch):g}",
+        f"# {steps:,} steps, {tokens:,} tokens: {minutes:,} min for a 7B model on one H200",
     ]
     if inspection.stop:
         lines.append(f"# at inference: stop={shown(inspection.stop)}")

@@ -98,6 +98,7 @@ class Screen(screen.Screen):
         remarks = inspection.remarks
         if self.is_pretty:
             self.console.print(_table(remarks))
+            self.say()
             return
         for remark in remarks:
             self.say(f"{remark.level}: {remark.message}{_where(remark)}")
@@ -143,6 +144,7 @@ class Screen(screen.Screen):
 
     def code(self, title: str, text: str) -> None:
         """Something to copy."""
+        self.say()
         self.say(title, "bold")
         for line in text.splitlines():
             self.say(f"  {line}")

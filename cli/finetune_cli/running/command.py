@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,8 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
             ("loss", "" if loss is None else f"{loss:.4f}"),
         ]
     )
+    model = shlex.quote(_readable(layout.model, root))
+    screen.say(f"Let it answer: {program()} complete {model} -p PROMPT", "dim")
 
 
 def _readable(uri: S3Uri, root: Path) -> str:

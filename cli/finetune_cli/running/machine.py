@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_cli.complaints import CommandError
@@ -38,9 +39,14 @@ def find_machine(*, cpu: bool) -> Machine:
 
 def require_trainer() -> None:
     """Raise CommandError where what trains is not installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    require(NEEDED, "training on this machine")
+
+
+def require(packages: Sequence[str], what: str) -> None:
+    """Raise CommandError, naming the extra to install, where one of the packages is missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise CommandError(
-            f"training on this machine needs the Python package {missing[0]}",
+            f"{what} needs the Python package {missing[0]}",
             "pip install 'finetune-operator[trainer]'",
         )

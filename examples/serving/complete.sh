@@ -1,0 +1,9 @@
+#!/bin/sh
+# A completion by cURL. BASE_URL: of the server, such as http://support-tone:8000/v1
+# usage: complete.sh MODEL PROMPT
+set -eu
+body=$(printf '{"model": "%s", "prompt": "%s", "max_tokens": 16, "temperature": 0}' "$1" "$2")
+curl --fail --silent --show-error "$BASE_URL/completions" \
+  --header "Authorization: Bearer ${API_KEY:-none}" \
+  --header "Content-Type: application/json" \
+  --data "$body"

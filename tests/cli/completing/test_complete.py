@@ -1,0 +1,261 @@
+"""`finetune complete` with a real model: of `finetune run`, and from a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_data.storage import Storage
+from tests.cli.conftest import Ran, Run
+from tests.data.builders import put_folder
+from tests.support.tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+ROOMS = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", "cli"))
+FOXES, CATS = "fox {} ->", "cat {} ->"
+
+
+def execute(folder: Path, *arguments: str) -> Ran:
+    """The command as its own process, on the CPU."""
+    return subprocess.run(
+        [sys.executable, "-m", "finetune_cli", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA model that answers after the animal; its folder as `finetune run` leaves it."""
+    folder = tmp_path_factory.mktemp("run")
+    rows = [
+        {"prompt": (FOXES if n % 2 else CATS).format(n), "completion": " yes" if n % 2 else " no"}
+        for n in range(64)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {
+        "name": "tiny",
+        "uri": str(base),
+        "pretrainingLearningRate": 0.01,
+        "contextLength": 64,
+    }
+    (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
+    manifest = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTune",
+        "metadata": {"name": "tone"},
+        "spec": {
+            "model": "tiny",
+            "trainingFile": "train.jsonl",
+            "method": {"type": "lora", "rank": 16},
+            "hyperparameters": {"nEpochs": 12, "batchSize": 8, "learningRate": 0.02},
+        },
+    }
+    (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
+    ran = execute(folder, "run", "-f", "finetune.yaml", "--cpu", "--models", "models.yaml")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (model,) = (folder / "finetune-output").glob("local/tone-*/model")
+    return model
+
+
+@pytest.fixture
+def complete(run: Run) -> Iterator[Any]:
+    """The JSON answer, greedy, of arguments."""
+
+    def call(*arguments: str, stdin: str = "") -> dict[str, Any]:
+        ran = run("complete", *arguments, "--cpu", "-t", "0", "-o", "json", stdin=stdin)
+        assert ran.returncode == 0, ran.stderr
+        answer: dict[str, Any] = json.loads(ran.stdout)
+        return answer
+
+    return call
+
+
+def test_a_model_of_a_run_says_what_it_has_learned(trained: Path, complete: Any, run: Run) -> None:
+    for number in (3, 200, 71):
+        for prompt, text in ((FOXES, " yes"), (CATS, " no")):
+            answer = complete(str(trained), "-p", prompt.format(number))
+            (choice,) = answer["choices"]
+            assert (choice["text"], choice["finish_reason"]) == (text, "stop")
+    assert answer["usage"] == {
+        "prompt_tokens": len("cat 71 ->"),
+        "completion_tokens": len(" no") + 1,
+        "total_tokens": len("cat 71 -> no") + 1,
+    }
+    shown = run("complete", str(trained), "-t", "0", "--logprobs", "2", "--cpu", stdin="fox 9 ->\n")
+    assert shown.stdout.splitlines()[0] == " yes"
+    assert shown.stdout.splitlines()[1].split() == ["TOKEN", "LOGPROB", "SHARE", "LIKELIEST"]
+    cut = run("complete", str(trained), "-t", "0", "-M", "2", "--cpu", "-p", "fox 9 ->")
+    assert (cut.stdout, "(cut after 2 tokens: --max-tokens)" in cut.stderr) == (" y\n", True)
+
+
+def test_stdout_has_the_answer_and_nothing_else(trained: Path, base: Path, home: Path) -> None:
+    """As its own process: torch, transformers, peft and DeepSpeed like to talk."""
+    asked = ("complete", str(trained / "adapter"), "--base", str(base), "-p", "fox 1 ->", "--cpu")
+    ran = execute(home, *asked, "-t", "0")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, " yes\n", "")
+
+
+def test_log_probabilities_are_those_of_one_whole_forward_pass(
+    trained: Path, complete: Any
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    logs = complete(str(trained), "-p", "fox 5 ->", "--logprobs", "3")["choices"][0]["logprobs"]
+    assert logs["tokens"] == list(" yes")
+    assert logs["text_offset"] == [0, 1, 2, 3]
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    model = AutoModelForCausalLM.from_pretrained(trained).eval()
+    ids = tokenizer("fox 5 -> yes", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits[0].double().log_softmax(-1)
+    start = len("fox 5 ->")
+    for place, (logprob, tops) in enumerate(
+        zip(logs["token_logprobs"], logs["top_logprobs"], strict=True)
+    ):
+        row = expected[start + place - 1]
+        assert logprob == pytest.approx(float(row[ids[0, start + place]]), abs=1e-4)
+        assert [*tops.values()] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+
+
+def test_greedy_is_what_transformers_generates_and_seeds_repeat(base: Path, complete: Any) -> None:
+    """Of a model that knows nothing: its words hang on every digit."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    for prompt in ("abc", "0123456789", "z"):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        made = model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=20,
+            do_sample=False,
+        )
+        expected = tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
+        answer = complete(str(base), "-p", prompt, "-M", "20")
+        assert answer["choices"][0]["text"] == expected
+
+
+def test_draws_follow_seed_number_and_best_of(base: Path, run: Run) -> None:
+    def draw(*arguments: str) -> list[str]:
+        asked = ("complete", str(base), "-p", "abc", "--cpu", "-M", "12", "-o", "json", "--seed")
+        ran = run(*asked, *arguments)
+        assert ran.returncode == 0, ran.stderr
+        return [choice["text"] for choice in json.loads(ran.stdout)["choices"]]
+
+    four = draw("7", "--n", "4")
+    assert draw("7") == four[:1]
+    assert len(set(four)) == 4
+    assert draw("8") != four[:1]
+    (best,) = draw("7", "--best-of", "4")
+    assert best in four
+
+
+def test_an_adapter_alone_is_added_to_its_base(
+    trained: Path, base: Path, complete: Any, home: Path, run: Run
+) -> None:
+    question = ("-p", "cat 5 ->", "--logprobs", "1")
+    whole = complete(str(trained), *question)["choices"][0]
+    added = complete(str(trained / "adapter"), "--base", str(base), *question)["choices"][0]
+    assert added["text"] == whole["text"] == " no"
+    assert added["logprobs"]["token_logprobs"] == pytest.approx(
+        whole["logprobs"]["token_logprobs"], abs=1e-4
+    )
+    lost = run("complete", str(trained / "adapter"), "-p", "a")
+    assert (lost.returncode, "add --base" in lost.stderr) == (2, True)
+
+
+def test_a_chat_is_answered_by_the_models_template(trained: Path, complete: Any) -> None:
+    answer = complete(
+        str(trained), "-g", "user", "fox", "-g", "assistant", "yes", "-g", "user", "a"
+    )
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    # u:fox</s>a:yes</s>u:a</s>a:
+    assert answer["usage"]["prompt_tokens"] == len("u:fox.a:yes.u:a.a:")
+
+
+def test_a_published_model_is_fetched_once(
+    trained: Path, complete: Any, run: Run, home: Path, aws: object, storage: Storage, bucket: str
+) -> None:
+    from finetune_api.uris import S3Uri
+
+    prefix = S3Uri.parse(f"s3://{bucket}/team/tone/model")
+    put_folder(storage, trained, prefix)
+    assert complete(str(prefix), "-p", "fox 1 ->")["choices"][0]["text"] == " yes"
+    (kept,) = (home / ".cache" / "finetune" / "models").iterdir()
+    assert not (kept / "adapter").exists()
+    storage.write_bytes(prefix.child("model.safetensors"), b"somebody else's")
+    assert complete(str(prefix), "-p", "fox 1 ->")["choices"][0]["text"] == " yes"
+    (home / ".cache").rename(home / "elsewhere")
+    damaged = run("complete", str(prefix), "-p", "a")
+    assert (damaged.returncode, "is damaged" in damaged.stderr) == (1, True)
+    assert [*(home / ".cache" / "finetune" / "models").iterdir()] == []
+
+
+def test_a_pulled_adapter_finds_its_base_by_its_manifest(
+    trained: Path, base: Path, complete: Any, home: Path, aws: object, storage: Storage, bucket: str
+) -> None:
+    from shutil import copytree
+
+    from finetune_api.uris import S3Uri
+
+    put_folder(storage, base, prefix := S3Uri.parse(f"s3://{bucket}/base"))
+    copytree(trained / "adapter", home / "mine" / "adapter")
+    manifest = json.loads((trained / "manifest.json").read_text()) | {"baseUri": str(prefix)}
+    (home / "mine" / "manifest.json").write_text(json.dumps(manifest))
+    for _ in range(2):
+        assert complete("mine", "-p", "fox 1 ->")["choices"][0]["text"] == " yes"
+    assert len([*(home / ".cache" / "finetune" / "models").iterdir()]) == 1
+
+
+def test_twenty_probabilities_are_a_part_of_one(base: Path, complete: Any) -> None:
+    logs = complete(str(base), "-p", "abc", "-M", "1", "--logprobs", "20")["choices"][0]["logprobs"]
+    assert 0 < sum(map(math.exp, logs["top_logprobs"][0].values())) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("base", "-p", "a" * 64), 1, "the prompt has 64 tokens, and the model's context is 64"),
+        (("base", "-p", "a", "-M", "64"), 1, "--max-tokens 63 is the most"),
+        (("pickled", "-p", "a"), 1, "can't be used: "),
+        (("no-template", "-g", "user", "a"), 1, "has no chat template"),
+    ],
+)
+def test_what_can_not_be_answered_is_a_sentence(
+    run: Run, base: Path, home: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    from shutil import copytree
+
+    copytree(base, home / "base")
+    copytree(base, home / "pickled")
+    (home / "pickled" / "model.safetensors").rename(home / "pickled" / "pytorch_model.bin")
+    copytree(base, home / "no-template")
+    for path in (home / "no-template").glob("chat_template*"):
+        path.unlink()
+    ran = run("complete", *arguments, "--cpu")
+    assert (ran.returncode, words in ran.stderr) == (code, True), ran.stderr
+    assert "Traceback" not in ran.stderr

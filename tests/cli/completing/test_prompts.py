@@ -1,0 +1,60 @@
+"""What the model is given is what stood before a completion in training, and ends where it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_cli.completing.prompts import of_messages, of_text
+from finetune_data.examples import COMPLETION, Row
+from finetune_data.tokenization import load_tokenizer
+from tests.data.builders import write_json, write_tokenizer
+
+TEMPLATE = (
+    "{% for message in messages %}<s>{{ message.role }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "metaspace"])
+@pytest.mark.parametrize("text", ["the fox ->", "", "two\n\n###\n\n", "a </s> in it", " lazy "])
+def test_a_prompt_has_the_tokens_that_it_had_in_training(
+    tmp_path: Path, kind: str, text: str
+) -> None:
+    folder = write_tokenizer(tmp_path, kind=kind, bos_token="<s>", add_bos_token=True)
+    tokenizer = load_tokenizer(folder, "m")
+    found = of_text(tokenizer, text, folder)
+    for completion in ("yes no", " maybe", "x"):
+        (example,) = tokenizer.encode([Row(1, text, completion)])
+        start = example.roles.index(bytes([COMPLETION]))  # type: ignore[union-attr]
+        assert found.tokens == example.tokens[:start]  # type: ignore[union-attr]
+        assert example.tokens[-1] in found.ends  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_a_chat_is_given_as_an_inference_server_gives_it(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = write_tokenizer(
+        tmp_path,
+        chat_template=TEMPLATE,
+        tokenizer_class="PreTrainedTokenizerFast",
+    )
+    messages = [("system", "no fox"), ("user", "quick?"), ("assistant", "yes"), ("user", "lazy?")]
+    found = of_messages(load_tokenizer(folder, "m"), messages, folder)
+    written = [{"role": role, "content": text} for role, text in messages]
+    theirs = AutoTokenizer.from_pretrained(folder)
+    expected = theirs.apply_chat_template(written, add_generation_prompt=True, return_dict=False)
+    assert found.tokens == expected
+    assert found.ends == {theirs.convert_tokens_to_ids("</s>")}
+
+
+@pytest.mark.parametrize(("written", "ends"), [(5, {1, 5}), ([7, 8], {1, 7, 8}), (None, {1})])
+def test_the_models_own_end_tokens_end_it_too(
+    tmp_path: Path, written: object, ends: set[int]
+) -> None:
+    folder = write_tokenizer(tmp_path)
+    write_json(folder / "generation_config.json", {"eos_token_id": written})
+    # 1 is </s>, with which every row of training ended
+    assert of_text(load_tokenizer(folder, "m"), "a", folder).ends == ends
