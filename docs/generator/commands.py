@@ -1,0 +1,82 @@
+"""The command line, from its own parameters."""
+
+from collections.abc import Iterator
+
+import click
+
+from docs.generator.markdown import HEADER, code, sentence, table
+from finetune_cli.main import finetune
+
+HEAD = """# The command line: all options
+
+`finetune COMMAND --help` says the same. [The command line](../cli.md) says how they are used.
+`kubectl finetune` is the same program. Underscores are read as dashes.
+
+"""
+COMMON = ("kubeconfig", "context", "namespace", "help")
+COMMON_WORDS = """Every command that needs a cluster takes `--kubeconfig FILE`, `--context NAME`
+and `-n`, `--namespace NAME`, before or after its name.
+
+"""
+
+
+def pages() -> dict[str, str]:
+    """Page -> text."""
+    parts = [_command(words, command) for words, command in commands()]
+    return {"reference/command-line.md": HEADER + HEAD + COMMON_WORDS + "\n".join(parts)}
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """("models pull", the command); a group itself is left out."""
+    yield from _below(finetune, "")
+
+
+def _below(group: click.Group, before: str) -> Iterator[tuple[str, click.Command]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            if isinstance(command, click.Group):
+                yield from _below(command, f"{before}{name} ")
+            else:
+                yield f"{before}{name}", command
+
+
+def _command(words: str, command: click.Command) -> str:
+    with click.Context(command, info_name=f"finetune {words}") as context:
+        usage = " ".join(command.collect_usage_pieces(context))
+        text = _first_paragraphs(command.help or "")
+        rows = [
+            [_flags(item), sentence(_help(item, context))]
+            for item in command.params
+            if isinstance(item, click.Option) and item.name not in COMMON and not item.hidden
+        ]
+    options = table(["option", "what"], rows) if rows else ""
+    return f"## {words}\n\n`finetune {words} {usage}`\n\n{text}\n\n{options}"
+
+
+def _first_paragraphs(text: str) -> str:
+    """The help's running text; what click is told not to wrap becomes a block."""
+    parts = []
+    for part in text.split("\n\n"):
+        body = part.strip("\n")
+        if body.lstrip().startswith("\b"):
+            lines = [line.strip() for line in body.replace("\b", "").strip("\n").splitlines()]
+            parts.append("\n".join(f"    {line}" for line in lines if line))
+        else:
+            parts.append(sentence(" ".join(body.split())))
+    return "\n\n".join(parts).strip("\n")
+
+
+def _flags(option: click.Option) -> str:
+    names = ", ".join(code(name) for name in (*option.opts, *option.secondary_opts))
+    if option.is_flag:
+        return names
+    if isinstance(option.type, click.Choice):
+        return f"{names} {' '.join(code(choice) for choice in option.type.choices)}"
+    return f"{names} {option.metavar or option.type.name.upper()}"
+
+
+def _help(option: click.Option, context: click.Context) -> str:
+    record = option.get_help_record(context)
+    return " ".join(record[1].split()) if record else ""

@@ -1,0 +1,97 @@
+"""The tables of metrics inside docs/metrics.md and docs/training.md, from the registries."""
+
+import re
+from collections.abc import Iterable
+
+from prometheus_client import Metric
+from prometheus_client.metrics import MetricWrapperBase
+
+from docs.generator.markdown import code, sentence, table
+from docs.generator.source import ROOT
+from finetune_operator.handlers import metrics
+from finetune_operator.handlers.metrics_states import PROGRESS
+from finetune_operator.kube import metrics as requests
+from finetune_trainer.progress import GAUGES, METRICS
+
+OPERATOR = "finetune_operator_"
+SINCE_START = {"counter": "_total"}
+
+
+def pages() -> dict[str, str]:
+    """Page -> the hand-written text with its tables renewed."""
+    return {
+        "metrics.md": _renewed(
+            "metrics.md",
+            {"finetunes": _finetunes(), "running": _running(), "operator": _operator()},
+        ),
+        "training.md": _renewed("training.md", {"gauges": _gauges()}),
+    }
+
+
+def _renewed(page: str, tables: dict[str, str]) -> str:
+    """What stands between `<!-- generated: NAME -->` and `<!-- end -->` is replaced."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for name, made in tables.items():
+        region = re.compile(rf"(<!-- generated: {name} -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+        if not region.search(text):
+            raise ValueError(f"docs/{page} has no place for the table {name!r}")
+        text = region.sub(lambda found, made=made: found[1] + made + found[2], text)  # type: ignore[misc]
+    return text
+
+
+def _row(name: str, kind: str, labels: Iterable[str], words: str) -> list[str]:
+    listed = ", ".join(code(label) for label in labels)
+    return [code(name + SINCE_START.get(kind, "")), kind, listed, sentence(words)]
+
+
+def _kept() -> list[list[str]]:
+    """Counters and histograms, which are module variables."""
+    found = [
+        item
+        for module in (metrics, requests)
+        for item in vars(module).values()
+        if isinstance(item, MetricWrapperBase)
+    ]
+    rows = {}
+    for item in found:
+        (family,) = item.describe() or item.collect()
+        rows[family.name] = _row(family.name, family.type, item._labelnames, family.documentation)
+    return list(rows.values())
+
+
+def _made_at_scrapes() -> list[list[str]]:
+    """Gauges that collectors make; their labels are known from a sample or the declaration."""
+    families: list[Metric] = [*metrics.HEALTH.collect(), *metrics._states.collect()]
+    return [
+        _row(item.name, item.type, getattr(item, "_labelnames", ()), item.documentation)
+        for item in families
+    ]
+
+
+def _all() -> list[list[str]]:
+    return sorted([*_kept(), *_made_at_scrapes()])
+
+
+def _operator() -> str:
+    return _table(row for row in _all() if row[0].startswith(f"`{OPERATOR}"))
+
+
+def _running() -> str:
+    names = {code(f"finetune_job_{name}") for name in PROGRESS}
+    return _table(row for row in _all() if row[0] in names)
+
+
+def _finetunes() -> str:
+    names = {code(f"finetune_job_{name}") for name in PROGRESS}
+    return _table(
+        row for row in _all() if row[0] not in names and not row[0].startswith(f"`{OPERATOR}")
+    )
+
+
+def _table(rows: Iterable[list[str]]) -> str:
+    return table(["metric", "type", "labels", "what"], rows)
+
+
+def _gauges() -> str:
+    rows = [[code(f"finetune_{name}"), words] for name, words in (METRICS | GAUGES).items()]
+    return table(["gauge", "what"], rows)

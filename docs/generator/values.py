@@ -1,0 +1,78 @@
+"""The chart's values, from values.yaml: keys, defaults, and the comments that begin with `--`."""
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from docs.generator.markdown import HEADER, code, sentence, table
+from docs.generator.source import ROOT
+
+VALUES = ROOT / "charts/finetune-operator/values.yaml"
+HEAD = """# Chart values
+
+What `helm install` takes by `--set`, `--set-json` or `-f`. The chart's schema refuses a name or a
+type that is not here.
+
+"""
+KEY = re.compile(r"^(\s*)([A-Za-z][\w]*):")
+SHOWN = 70  # characters of a default
+
+
+def pages() -> dict[str, str]:
+    """Page -> text."""
+    values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    words = comments(VALUES.read_text(encoding="utf-8"))
+    rows = [
+        [code(path), _default(value), sentence(words.get(path, ""))]
+        for path, value in leaves(values)
+    ]
+    return {"reference/chart-values.md": HEADER + HEAD + table(["value", "default", "what"], rows)}
+
+
+def leaves(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """(dotted path, default); an empty map and a list are leaves."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        path = f"{before}{key}"
+        if isinstance(value, dict) and value and path not in {"operator.resources"}:
+            found += leaves(value, f"{path}.")
+        else:
+            found.append((path, value))
+    return found
+
+
+def comments(text: str) -> dict[str, str]:
+    """Dotted path -> the comment above it. One that begins with `--` goes on to the key."""
+    found: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    pending: list[str] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("# -- "):
+            pending = [stripped.removeprefix("# -- ")]
+        elif stripped.startswith("# ---") or not stripped:
+            pending = []
+        elif stripped.startswith("# "):
+            pending += [stripped.removeprefix("# ")] if pending else []
+        elif matched := KEY.match(line):
+            depth = len(matched[1])
+            parents = [(level, name) for level, name in parents if level < depth]
+            path = ".".join([*(name for _, name in parents), matched[2]])
+            parents.append((depth, matched[2]))
+            if pending:
+                found[path] = " ".join(pending)
+            pending = []
+    return found
+
+
+def _default(value: Any) -> str:
+    if value in ("", {}, []):
+        return ""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "name" in value[0]:
+        return ", ".join(code(item["name"]) for item in value)
+    if isinstance(value, str):
+        return code(value)
+    text = json.dumps(value)
+    return code(text) if len(text) <= SHOWN else "see values.yaml"
