@@ -9,20 +9,20 @@ import sys
 import threading
 from pathlib import Path
 
-from finetune_api.names import EXIT_CRASH
-from finetune_api.uris import S3Uri
-from finetune_data.failures import StorageError
-from finetune_data.manifests import FileEntry, sha256
-from finetune_data.storage import Storage
-
 NICENESS = 19  # the training comes first
 
 
-def main(descriptor: int, uri: S3Uri) -> int:
+def main(descriptor: int, address: str) -> int:
     """Hash and upload what `descriptor` holds."""
-    os.nice(NICENESS)
-    threading.Thread(target=_end_with_the_rank, daemon=True).start()
-    path = Path(f"/dev/fd/{descriptor}")
+    os.nice(NICENESS)  # before the imports, which keep a CPU busy for longer than most shards
+    from finetune_api.names import EXIT_CRASH, EXIT_OK
+    from finetune_api.uris import S3Uri
+    from finetune_data.failures import StorageError
+    from finetune_data.manifests import FileEntry, sha256
+    from finetune_data.storage import Storage
+
+    threading.Thread(target=_end_with_the_rank, args=(EXIT_CRASH,), daemon=True).start()
+    uri, path = S3Uri.parse(address), Path(f"/dev/fd/{descriptor}")
     entry = FileEntry(
         path=uri.key.rpartition("/")[2], size=os.fstat(descriptor).st_size, sha256=sha256(path)
     )
@@ -32,13 +32,13 @@ def main(descriptor: int, uri: S3Uri) -> int:
         print(error.failure.to_json(), flush=True)
         return EXIT_CRASH
     print(entry.to_json(), flush=True)
-    return 0
+    return EXIT_OK
 
 
-def _end_with_the_rank() -> None:
+def _end_with_the_rank(code: int) -> None:
     sys.stdin.read()
-    os._exit(EXIT_CRASH)
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), S3Uri.parse(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
