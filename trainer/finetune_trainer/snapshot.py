@@ -120,6 +120,7 @@ def upload(copy: HostCopy, uri: S3Uri) -> Callable[[], FileEntry]:
             stdin=subprocess.PIPE,  # closed by this process's end, whatever ends it
             stdout=subprocess.PIPE,
             pass_fds=[copy.fileno()],
+            process_group=0,  # a rank that is asked to stop wants its checkpoint whole
             text=True,
         )
         assert process.stdout is not None
