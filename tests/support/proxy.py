@@ -117,6 +117,7 @@ class FaultyProxy:
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
         self.writes: list[Seen] = []
+        self.answered: list[tuple[Seen, int]] = []  # writes, with what the server behind said
         self.url = ""
         self._target = target
         self._tls = ssl.create_default_context(cafile=str(authority)) if authority else True
@@ -239,6 +240,8 @@ class FaultyProxy:
         headers: dict[str, str],
     ) -> web.Response:
         body = await answer.read()
+        if seen.number:
+            self.answered.append((seen, answer.status))
         if seen.is_list and answer.status == 200:
             self._first.setdefault(request.path_qs, body)
         if request.method == "HEAD":  # the length of what is not sent
