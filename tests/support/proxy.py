@@ -171,9 +171,11 @@ class FaultyProxy:
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             self._started.set()
             await self._stop.wait()
-            for task in self._late:
-                task.cancel()
             await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # what is mute, late or held
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         number = 0
