@@ -25,6 +25,7 @@ from tests.support.proxy import FaultyProxy
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CHART = ROOT / "charts" / "finetune-operator"
+START_SECONDS = 90  # of an operator, on a machine that does much else
 _numbers = itertools.count(1)
 
 
@@ -173,7 +174,7 @@ class Operator:
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )
-        until(self.is_ready, 30, self.logs)
+        until(self.is_ready, START_SECONDS, self.logs)
 
     def is_ready(self) -> bool:
         try:

@@ -45,12 +45,13 @@ def plane() -> Iterator[ControlPlane]:
             log.close()
 
 
-def _add_node(admin: Kubectl) -> None:
-    admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})
+def _add_node(admin: Kubectl, name: str = "node-1", ready: str = "True") -> None:
+    """Or its heartbeat: nothing but Kubernetes' own controllers looks after it."""
+    admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
     amounts = {"cpu": "64", "memory": "256Gi", "pods": "200", "nvidia.com/gpu": "1"}
-    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
-    status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
-    admin.patch_status("node", "node-1", status)
+    condition = {"type": "Ready", "status": ready, "reason": "SaidByTheTest"}
+    status = {"capacity": amounts, "allocatable": amounts, "conditions": [condition]}
+    admin.patch_status("node", name, status)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def team(plane: ControlPlane) -> Kubectl:
     name = f"sched-{next(_numbers)}"
     admin = Kubectl(str(plane.kubectl), str(plane.kubeconfig))
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    _add_node(admin)  # its heartbeat
+    _add_node(admin)
     return admin.within(name)
 
 
@@ -153,6 +154,72 @@ def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
     first, second = team.status("tone")["attempts"]
     assert (first["reason"], first["counted"], first["node"]) == ("Evicted", False, "node-1")
     assert "endedAt" not in second
+
+
+@pytest.fixture
+def second_node(team: Kubectl) -> Iterator[None]:
+    """Beside node-1, and cordoned: what is placed now is placed on node-1."""
+    _add_node(team, "node-2")
+    team("cordon", "node-2")
+    yield
+    _add_node(team)
+    team("delete", "node", "node-2", "--wait=false")
+
+
+@pytest.mark.usefixtures("second_node")
+def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None], kubelet: Kubelet
+) -> None:
+    until_training(maxRestarts=0, resources={"nodes": 2, "gpusPerNode": 0})
+
+    def placed(ending: str) -> list[str]:
+        """The names of an attempt's pods that have a node; never two of one rank."""
+        found = pods_of(team, ending)
+        ranks = [
+            pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in found
+        ]
+        assert len(ranks) == len(set(ranks)), ranks
+        return [pod["metadata"]["name"] for pod in found if pod["spec"].get("nodeName")]
+
+    until(lambda: len(placed("-a1")) == 2, 30, lambda: str(team.list("pods"))[-2000:])
+    lost = placed("-a1")
+    kubelet.ready(*lost)
+    team.wait_state("tone", "running")
+    team("uncordon", "node-2")
+
+    # Nobody hears of node-1. Its pods are to be deleted after 30 s, and nobody confirms that.
+    def goes_on() -> bool:
+        _add_node(team, ready="Unknown")
+        _add_node(team, "node-2")
+        placed("-a1")
+        return len(placed("-a2")) == 2
+
+    until(goes_on, 150, lambda: str(team.status("tone")), every=2)
+    assert set(placed("-a1")) <= set(lost)
+    nodes = {pod["spec"]["nodeName"] for pod in pods_of(team, "-a2")}
+    assert nodes == {"node-2"}
+    kubelet.ready(*placed("-a2"))
+    first, second = team.wait_state("tone", "running")["attempts"]
+    assert (first["reason"], first["counted"], first["node"]) == ("NodeLost", False, "node-1")
+
+    # The node is back, and confirms: no pod of the first attempt comes again.
+    _add_node(team)
+    remove_pods(team, "-a1")
+    until(lambda: not pods_of(team, "-a1"), 20)
+    until(lambda: not [job for job in team.list("jobs") if is_named(job, "-a1")], 30)
+    assert len(placed("-a2")) == 2
+    assert "endedAt" not in second
+    remove_pods(team, "")
+
+
+def is_named(job: dict[str, Any], ending: str) -> bool:
+    return str(job["metadata"]["name"]).endswith(ending)
+
+
+def remove_pods(team: Kubectl, ending: str) -> None:
+    """No kubelet confirms their end."""
+    for pod in pods_of(team, ending):
+        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
 
 
 def test_t24_a_namespace_goes_in_the_middle_of_the_run(

@@ -117,6 +117,7 @@ class FaultyProxy:
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
         self.writes: list[Seen] = []
+        self.answered: list[tuple[Seen, int]] = []  # writes, with what the server behind said
         self.url = ""
         self._target = target
         self._tls = ssl.create_default_context(cafile=str(authority)) if authority else True
@@ -170,9 +171,11 @@ class FaultyProxy:
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             self._started.set()
             await self._stop.wait()
-            for task in self._late:
-                task.cancel()
             await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # what is mute, late or held
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         number = 0
@@ -239,6 +242,8 @@ class FaultyProxy:
         headers: dict[str, str],
     ) -> web.Response:
         body = await answer.read()
+        if seen.number:
+            self.answered.append((seen, answer.status))
         if seen.is_list and answer.status == 200:
             self._first.setdefault(request.path_qs, body)
         if request.method == "HEAD":  # the length of what is not sent
