@@ -183,6 +183,9 @@ def _sample(
             )
             for index in range(count)
         ]
+    except KeyboardInterrupt:
+        tell("\n")
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise _explained(source, error) from error
 
