@@ -238,12 +238,18 @@ def _show(
 
 
 def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
+    """Each token, and below it the likeliest others at its place."""
     rows = []
     for it in choice.chosen:
-        name, *others = tokenizer.texts([it.token, *it.likeliest])
-        shares = (math.exp(logs) for logs in it.likeliest.values())
-        told = "  ".join(
-            f"{other!r} {share:.1%}" for other, share in zip(others, shares, strict=True)
-        )
-        rows.append((repr(name), f"{it.logprob:.4f}", f"{math.exp(it.logprob):.1%}", told))
-    screen.table(("TOKEN", "LOGPROB", "SHARE", "LIKELIEST"), rows)
+        others = [top for top in it.likeliest if top != it.token]
+        name, *names = (repr(text) for text in tokenizer.texts([it.token, *others]))
+        rows.append((name, *_figures(it.logprob)))
+        rows += [
+            (f"  not {other}", *_figures(it.likeliest[top]))
+            for other, top in zip(names, others, strict=True)
+        ]
+    screen.table(("TOKEN", "LOGPROB", "SHARE"), rows)
+
+
+def _figures(logprob: float) -> tuple[str, str]:
+    return f"{logprob:.4f}", f"{math.exp(logprob):.1%}"
