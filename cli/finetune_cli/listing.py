@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetune_cli.wording import loss_text, moment, short_age, time_left
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 HEADINGS = ("NAME", "STATE", "MODEL", "PROGRESS", "LOSS", "LEFT", "AGE", "FINE-TUNED MODEL")
+SOMETIMES = frozenset({"PROGRESS", "LOSS", "LEFT", "FINE-TUNED MODEL"})
 
 
 @click.command()
@@ -50,7 +52,15 @@ def command(
     if all_namespaces:
         spaces = [item["metadata"]["namespace"] for item in items]
         rows = [(space, *cells) for space, cells in zip(spaces, rows, strict=True)]
-    screen.table(("NAMESPACE", *HEADINGS) if all_namespaces else HEADINGS, rows)
+    headings = ("NAMESPACE", *HEADINGS) if all_namespaces else HEADINGS
+    shown = [index for index, name in enumerate(headings) if _is_shown(name, index, rows)]
+    cut = [[cells[index] for index in shown] for cells in (headings, *rows)]
+    screen.table(cut[0], cut[1:])
+
+
+def _is_shown(heading: str, index: int, rows: Sequence[Sequence[str]]) -> bool:
+    """What only a running or a finished one has is left out where there is none."""
+    return heading not in SOMETIMES or any(cells[index] for cells in rows)
 
 
 def row(item: dict[str, Any], now: datetime) -> tuple[str, ...]:

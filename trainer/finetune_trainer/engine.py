@@ -180,14 +180,26 @@ class Engine:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         if self.zero_stage == 0:  # DeepSpeed clips here without telling the norm
-            import torch
-
-            norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip, foreach=True)
+            norm = self._clip_gradients()
             self._engine.step()
         else:
             self._engine.step()
             norm = self._engine.get_global_grad_norm()
         return float(norm)
+
+    def _clip_gradients(self) -> "Tensor":
+        """As DeepSpeed does from ZeRO 1 on: summed in float64 where float32 loses the fifth digit.
+
+        A CPU adds a long sum's numbers one by one; without this, one rank and two would differ.
+        """
+        import torch
+
+        wide = torch.float64 if self.device.type == "cpu" else None
+        gradients = [it.grad for it in self._parameters if it.grad is not None]
+        norms = [torch.linalg.vector_norm(gradient, dtype=wide) for gradient in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm.float())
+        return norm
 
     def gradient(self, parameter: "Parameter") -> "Tensor":
         """The whole reduced gradient, between the last `backward` and `step`. A collective."""

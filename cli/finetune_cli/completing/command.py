@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune_cli.complaints import CommandError
+from finetune_cli.completing.flags import DEFAULT_CHAT_TOKENS, DEFAULT_TOKENS, completion_flags
 from finetune_cli.options import Place, cluster_flags, output_flag
 from finetune_cli.programs import EXIT_USAGE
 from finetune_cli.running.machine import require
@@ -23,91 +24,13 @@ if TYPE_CHECKING:
     from finetune_data.tokenization import ExampleTokenizer
 
 NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
-ROLES = click.Choice(["system", "user", "assistant"])
-DEFAULT_TOKENS, DEFAULT_CHAT_TOKENS = 16, 256
 LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("-m", "--model", "old_model", metavar="MODEL", hidden=True)
-@click.option("-p", "--prompt", metavar="TEXT", help="[default: stdin, without its last line end]")
-@click.option(
-    "-g",
-    "--message",
-    "messages",
-    type=(ROLES, str),
-    multiple=True,
-    metavar="ROLE TEXT",
-    help="Instead of a prompt, of models that know chats; several make a conversation.",
-)
-@click.option(
-    "-M",
-    "--max-tokens",
-    type=click.IntRange(1),
-    metavar="COUNT",
-    help=f"[default: {DEFAULT_TOKENS}, of messages {DEFAULT_CHAT_TOKENS}]",
-)
-@click.option(
-    "-t",
-    "--temperature",
-    type=click.FloatRange(0, 2),
-    default=1.0,
-    metavar="NUMBER",
-    help="0 takes the likeliest token each time.  [default: 1]",
-)
-@click.option(
-    "-P",
-    "--top-p",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    metavar="SHARE",
-    help="Draw from the likeliest tokens that have this share together.  [default: 1]",
-)
-@click.option(
-    "--stop",
-    "stops",
-    multiple=True,
-    metavar="TEXT",
-    help="A completion ends before this text; may be given several times.",
-)
-@click.option(
-    "--logprobs",
-    type=click.IntRange(0, 20),
-    metavar="COUNT",
-    help="Tell each token's log-probability, and the likeliest ones at its place.",
-)
-@click.option(
-    "--presence-penalty",
-    type=click.FloatRange(-2, 2),
-    default=0.0,
-    metavar="NUMBER",
-    help="Off the logits of tokens that were said.  [default: 0]",
-)
-@click.option(
-    "--frequency-penalty",
-    type=click.FloatRange(-2, 2),
-    default=0.0,
-    metavar="NUMBER",
-    help="The same for each time that they were said.  [default: 0]",
-)
-@click.option(
-    "--n",
-    "count",
-    type=click.IntRange(1, 128),
-    default=1,
-    metavar="COUNT",
-    help="So many completions.  [default: 1]",
-)
-@click.option(
-    "--best-of",
-    type=click.IntRange(1, 128),
-    metavar="COUNT",
-    help="Draw so many, and tell the --n likeliest.",
-)
-@click.option("--seed", type=click.IntRange(0), metavar="NUMBER", help="The same draws each time.")
-@click.option("--base", metavar="MODEL", help="What an adapter alone is added to.")
-@click.option("--cpu", is_flag=True, help="Leave the GPUs alone.")
+@completion_flags
 @output_flag
 @cluster_flags
 def command(
@@ -150,6 +73,8 @@ def command(
     screen = Screen()
     if not messages and prompt is None:
         prompt = _from_stdin(screen)
+    elif "\\n" in (prompt or ""):
+        screen.note(r"The prompt has \n as two characters; in bash, $'...\n' holds a line end.")
     from finetune_cli.completing.generation import Request
     from finetune_cli.completing.sampling import Sampling
     from finetune_cli.completing.sources import find_source
@@ -258,6 +183,9 @@ def _sample(
             )
             for index in range(count)
         ]
+    except KeyboardInterrupt:
+        tell("\n")
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise _explained(source, error) from error
 
@@ -310,12 +238,18 @@ def _show(
 
 
 def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
+    """Each token, and below it the likeliest others at its place."""
     rows = []
     for it in choice.chosen:
-        name, *others = tokenizer.texts([it.token, *it.likeliest])
-        shares = (math.exp(logs) for logs in it.likeliest.values())
-        told = "  ".join(
-            f"{other!r} {share:.1%}" for other, share in zip(others, shares, strict=True)
-        )
-        rows.append((repr(name), f"{it.logprob:.4f}", f"{math.exp(it.logprob):.1%}", told))
-    screen.table(("TOKEN", "LOGPROB", "SHARE", "LIKELIEST"), rows)
+        others = [top for top in it.likeliest if top != it.token]
+        name, *names = (repr(text) for text in tokenizer.texts([it.token, *others]))
+        rows.append((name, *_figures(it.logprob)))
+        rows += [
+            (f"  not {other}", *_figures(it.likeliest[top]))
+            for other, top in zip(names, others, strict=True)
+        ]
+    screen.table(("TOKEN", "LOGPROB", "SHARE"), rows)
+
+
+def _figures(logprob: float) -> tuple[str, str]:
+    return f"{logprob:.4f}", f"{math.exp(logprob):.1%}"

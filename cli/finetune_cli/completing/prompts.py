@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from finetune_data.tokenization import ExampleTokenizer
 
 ANSWER = "x"  # stands where the completion will
-ROLES = ("system", "user", "assistant")
 
 
 class Prompt(NamedTuple):

@@ -6,7 +6,9 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune_api.layout import MANIFEST
 from finetune_api.names import LOCAL_BUCKET
@@ -15,6 +17,9 @@ from finetune_cli.models.files import ADAPTER, checked_manifest, fetch
 from finetune_cli.options import Place
 from finetune_cli.programs import EXIT_USAGE
 from finetune_cli.screen import Screen
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster.connection import Cluster
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
@@ -44,8 +49,22 @@ def find_source(model: str, base: str | None, place: Place, screen: Screen) -> S
     from finetune_cli.cluster.objects import read_model
     from finetune_cli.models.lookup import find_model
 
-    spec = read_model(find_model(connect(place), model)).spec
+    cluster = connect(place)
+    spec = read_model(find_model(cluster, _model_of(cluster, model))).spec
     return Source(spec.id, _published(spec.uri, spec.manifest_sha256, spec.id, screen))
+
+
+def _model_of(cluster: Cluster, name: str) -> str:
+    """The model of the fine-tune that has this name; else the name is the model's own."""
+    from finetune_cli.cluster.errors import ApiError
+
+    try:
+        status = cluster.finetunes.get(name).get("status") or {}
+    except ApiError as error:
+        if not error.is_missing and error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        return name
+    return str(status.get("fineTunedModel") or name)
 
 
 def _published(address: str, digest: str | None, name: str, screen: Screen) -> Path:

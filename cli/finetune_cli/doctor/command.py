@@ -13,6 +13,7 @@ from finetune_cli.options import Place, cluster_flags, output_flag
 from finetune_cli.screen import Screen, show_objects
 
 PATIENCE_SECONDS = 10
+COMMANDS = ("finetune ", "helm ", "kubectl ")  # a remedy that is one
 COLOURS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
 
 
@@ -35,10 +36,19 @@ def command(*, upload_to: str | None, output: str | None, place: Place) -> None:
             start = f"{finding.level:<8} "
             screen.hanging(start, f"{finding.what}: {finding.detail}", COLOURS[finding.level])
             if finding.remedy:
-                screen.say(f"{'':<8} {finding.remedy}")
+                _show_remedy(screen, finding.remedy)
     if output:
         show_objects([finding.record() for finding in found], output)
     raise SystemExit(1 if any(finding.level == "error" for finding in found) else 0)
+
+
+def _show_remedy(screen: Screen, remedy: str) -> None:
+    """A command stays one line, to be copied; other words are broken between words."""
+    start = " " * 9
+    if remedy.startswith(COMMANDS):
+        screen.say(start + remedy)
+    else:
+        screen.hanging(start, remedy)
 
 
 def _findings(place: Place, upload_to: str | None) -> Iterator[Finding]:

@@ -58,7 +58,11 @@ def follow(cluster: Cluster, name: str, place: Place) -> int:
             screen.note(line)
         return EXIT_INTERRUPTED
     for text, colour in ending(finetune, program(), place.flags):
-        screen.say(text, colour)
+        start, hint, rest = text.partition("hint: ")
+        if hint and not start:
+            screen.hanging(hint, rest, colour)
+        else:
+            screen.say(text, colour)
     return 0 if finetune.status.state == State.SUCCEEDED else EXIT_NOT_SUCCEEDED
 
 

@@ -82,6 +82,7 @@ def get_model(*, model: str, output: str | None, place: Place) -> None:
         indent=2,
     )
     screen.say(f"Go on from it: {program()} create -m {spec.id} -t FILE{place.flags}", "dim")
+    screen.say(f"Let it answer: {program()} complete {spec.id} -p PROMPT{place.flags}", "dim")
 
 
 @click.command("delete")

@@ -16,7 +16,9 @@ import yaml
 
 from finetune_data.storage import Storage
 from tests.cli.conftest import Ran, Run
+from tests.cli.statuses import status
 from tests.data.builders import put_folder
+from tests.support.kubectl import Kubectl, finetune
 from tests.support.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -104,7 +106,9 @@ def test_a_model_of_a_run_says_what_it_has_learned(trained: Path, complete: Any,
     }
     shown = run("complete", str(trained), "-t", "0", "--logprobs", "2", "--cpu", stdin="fox 9 ->\n")
     assert shown.stdout.splitlines()[0] == " yes"
-    assert shown.stdout.splitlines()[1].split() == ["TOKEN", "LOGPROB", "SHARE", "LIKELIEST"]
+    heading, first, second, *_ = shown.stdout.splitlines()[1:]
+    assert heading.split() == ["TOKEN", "LOGPROB", "SHARE"]
+    assert first.startswith("' '") and second.startswith("  not ")
     cut = run("complete", str(trained), "-t", "0", "-M", "2", "--cpu", "-p", "fox 9 ->")
     assert (cut.stdout, "(cut after 2 tokens: --max-tokens)" in cut.stderr) == (" y\n", True)
 
@@ -213,6 +217,45 @@ def test_a_published_model_is_fetched_once(
     damaged = run("complete", str(prefix), "-p", "a")
     assert (damaged.returncode, "is damaged" in damaged.stderr) == (1, True)
     assert [*(home / ".cache" / "finetune" / "models").iterdir()] == []
+
+
+@pytest.mark.integration
+def test_a_model_is_found_by_its_name_and_by_its_fine_tunes(
+    trained: Path, at_team: Run, team: Kubectl, home: Path, storage: Storage, bucket: str
+) -> None:
+    from finetune_api.uris import S3Uri
+    from finetune_data.manifests import sha256
+
+    prefix = S3Uri.parse(f"s3://{bucket}/team/tone/model")
+    put_folder(storage, trained, prefix)
+    name = "tiny:ft-team:tone-2026-11-21-12-00-00"
+    model = {
+        "id": name,
+        "uri": str(prefix),
+        "base": "tiny",
+        "manifestSha256": sha256(trained / "manifest.json"),
+        "pretrainingLearningRate": 0.01,
+        "contextLength": 64,
+    }
+    team.apply(
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "Model",
+            "metadata": {"name": name.replace(":", "-")},
+            "spec": model,
+        },
+        finetune("tone"),
+    )
+    asked = ("-p", "fox 1 ->", "-t", "0", "--cpu")
+    early = at_team("complete", "tone", *asked)
+    assert (early.returncode, "there is no model 'tone'" in early.stderr) == (1, True)
+    team.patch_status("finetune", "tone", status("succeeded", fineTunedModel=name))
+    for known in (name, name.replace(":", "-"), "tone"):
+        ran = at_team("complete", known, *asked)
+        assert (ran.returncode, ran.stdout) == (0, " yes\n"), ran.stderr
+    storage.write_bytes(prefix.child("manifest.json"), b"{}")
+    changed = at_team("complete", name, *asked)
+    assert "is not the one that was published" in changed.stderr
 
 
 def test_a_pulled_adapter_finds_its_base_by_its_manifest(

@@ -50,3 +50,8 @@ def test_without_torch_it_says_what_to_install(
     assert ran.returncode == 1
     assert "completing on this machine needs the Python package torch" in ran.stderr
     assert "finetune-operator[trainer]" in ran.stderr
+
+
+def test_a_line_end_that_the_shell_did_not_make_is_told(run: Run, home: Path) -> None:
+    ran = run("complete", "no/folder", "-p", r"a\n###")
+    assert r"The prompt has \n as two characters" in ran.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_cli.completing.text import TextStream, certain, find_stop
@@ -58,7 +58,8 @@ def utf8(tokens: Sequence[int]) -> str:
     return bytes(tokens).decode("utf-8", "replace")
 
 
-@given(st.text(max_size=20), st.text(max_size=12))
+@settings(max_examples=50)
+@given(st.text(max_size=8), st.text(max_size=8))
 def test_characters_are_told_whole(prompt: str, text: str) -> None:
     stream = TextStream(utf8, prompt.encode())
     for byte in text.encode():

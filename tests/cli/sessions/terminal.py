@@ -48,6 +48,12 @@ class Terminal:
         """As tmux names it: C-c, Enter."""
         self.tmux("send-keys", key)
 
+    def clear(self) -> None:
+        """An empty screen with a prompt, as Ctrl-L leaves it."""
+        self.press("C-l")
+        until(lambda: self.tmux("capture-pane", "-p").rstrip() == "$", 30, lambda: self.screen)
+        self.tmux("clear-history")
+
     def wait(self, pattern: str, seconds: float = 60) -> None:
         """Until a line of the screen matches."""
         until(lambda: re.search(pattern, self.screen, re.MULTILINE), seconds, lambda: self.screen)

@@ -34,7 +34,7 @@ MASKS = (
     (r"v1\.\d+\.\d+\S*", "v1.N"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "YYYY-MM-DD HH:MM:SS"),
     (r"-[0-9a-f]{8}\b", "-UID"),
-    (r"\b\d+s$", "AGEs"),
+    (r"\b\d{1,3}s\b *", "AGEs "),
 )
 
 
@@ -60,6 +60,12 @@ def alone(tmp_path: Path) -> Iterator[Terminal]:
     """Without a cluster."""
     with terminal(tmp_path, {}) as made:
         yield made
+
+
+def test_a_screen_is_cleared_between_two_commands(alone: Terminal) -> None:
+    alone.run("for n in $(seq 100); do echo line $n; done")
+    alone.clear()
+    assert alone.run("echo done") == "$ echo done\ndone"
 
 
 @pytest.mark.parametrize(
@@ -166,8 +172,7 @@ def test_follow_of_one_that_fails_and_ctrl_c(
         "machine",
     }
     team.patch_status("finetune", "tone", status("failed", "Fine-tune started", error=error))
-    at_cluster.tmux("send-keys", "-R")
-    at_cluster.tmux("clear-history")
+    at_cluster.clear()
     compare("follow-failed", at_cluster.run("finetune follow tone"))
 
 
@@ -194,8 +199,7 @@ def test_results_as_a_plot_lists_and_models(
     compare("results-plot", at_cluster.run("finetune results tone --plot"))
 
     def fresh(name: str, command: str) -> None:
-        at_cluster.tmux("send-keys", "-R")
-        at_cluster.tmux("clear-history")
+        at_cluster.clear()
         compare(name, at_cluster.run(command))
 
     fresh("list", "finetune list")
