@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from finetune_api.names import Reason
@@ -41,7 +42,8 @@ def reasons() -> dict[str, str]:
     return NAMES
 
 
-def sayings() -> list[Saying]:
+@cache
+def sayings() -> tuple[Saying, ...]:
     """Every place that names a Reason beside a sentence, and every hint that a table holds."""
     found = []
     for tree in _trees():
@@ -57,7 +59,8 @@ def sayings() -> list[Saying]:
             elif isinstance(node, ast.Dict):
                 hints = [(_reason(key), value) for key, value in _items(node)]
                 found += [Saying(name, "", _text(value, {}), "") for name, value in hints if name]
-    return [said for said in dict.fromkeys(found) if _says_something(said.message) or said.hint]
+    unique = dict.fromkeys(found)
+    return tuple(said for said in unique if _says_something(said.message) or said.hint)
 
 
 def _saying(node: ast.AST, texts: dict[str, str]) -> Saying | None:
