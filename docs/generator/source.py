@@ -56,6 +56,8 @@ def sayings() -> tuple[Saying, ...]:
             if isinstance(node, ast.Tuple) and len(node.elts) == 2:
                 reason, text = _reason(node.elts[0]), _text(node.elts[1], texts)
                 found += [Saying(reason, text, "", "")] if reason and text else []
+            elif isinstance(node, ast.If):
+                found += _branch(node, texts)
             elif isinstance(node, ast.Dict):
                 hints = [(_reason(key), value) for key, value in _items(node)]
                 found += [Saying(name, "", _text(value, {}), "") for name, value in hints if name]
@@ -72,6 +74,15 @@ def _saying(node: ast.AST, texts: dict[str, str]) -> Saying | None:
     reason = _reason_of(node)
     hint, param = keywords.get("hint", ""), keywords.get("param", "")
     return Saying(reason, message, hint, param) if reason else None
+
+
+def _branch(node: ast.If, texts: dict[str, str]) -> list[Saying]:
+    """`if reason == Reason.NAME: ... return "..."`."""
+    test, last = node.test, node.body[-1]
+    if not (isinstance(test, ast.Compare) and isinstance(last, ast.Return) and last.value):
+        return []
+    reason, text = _reason(test.comparators[0]), _text(last.value, texts)
+    return [Saying(reason, text, "", "")] if reason and text else []
 
 
 def _items(node: ast.Dict) -> Iterator[tuple[ast.expr, ast.expr]]:
