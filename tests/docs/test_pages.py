@@ -9,12 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from docs.generate import stale
+from docs.generator.commands import commands
 from docs.generator.fields import status_paths
 from docs.generator.source import reasons, sayings, story
 from docs.generator.status_words import STATUS
@@ -49,6 +51,23 @@ def test_no_command_hides_in_another_kind_of_block() -> None:
     for block in BLOCKS:
         if not block.is_command:
             assert not re.search(r"^\s*\$ ", block.text, re.MULTILINE), block.where
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_no_command_hides_in_an_indented_block(page: str) -> None:
+    outside = re.sub(r"^```.*?^```$", "", pages()[page], flags=re.MULTILINE | re.DOTALL)
+    programs = "|".join(sorted(KNOWN - {"true", "date"}))
+    found = re.findall(rf"^(?: {{4}}|\t)(?:{programs}) .*", outside, re.MULTILINE)
+    assert not found, f"docs/{page}: put it into a fence and say where it is run: {found}"
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()), ids=str)
+def test_examples_of_the_command_s_own_help_exist(words: str, command: click.Command) -> None:
+    told = f"{command.help}\n{command.epilog}"
+    examples = re.findall(r"^ *(finetune (?:.*\\\n)*.*)", told, re.MULTILINE)
+    for line in [line for example in examples for line in command_lines(example)]:
+        if line[0] == "finetune":
+            assert finetune_problem(line) is None, f"{words}: {finetune_problem(line)}"
 
 
 def test_only_the_output_of_a_command_is_called_so() -> None:
