@@ -82,8 +82,8 @@ def run(page: str, reader: tuple[Team, Path], env: dict[str, str], cluster: Clus
         r"(?<=--namespace )demo\b": team.name,
         r"s3://finetune/": f"s3://{cluster.bucket}/{team.prefix}/",
     }
-    there = folder / "repository"
-    place = there / "tutorial" if (there / "tutorial").exists() else there
+    own = Path(env["HOME"]) / "tutorial"  # where the first one leads
+    place = own if own.exists() else folder / "repository"
     run_page(blocks_for(page, "cluster"), place, env, changes, seconds=800)
 
 
