@@ -12,6 +12,8 @@ A block of commands says in its info string where it is run:
 | by-hand | nowhere: it changes the reader's machine or builds for minutes |
 | needs-gpu, needs-cloud | nowhere: no GPU, no cloud account |
 
+| include | a file of the repository (`--8<--`), which has tests of its own |
+
 What is run nowhere is checked all the same: its programs, commands and options exist. A block
 `text {.output}` shows what the block before it prints, `...` standing for anything.
 """
@@ -24,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 COMMANDS = frozenset({"bash", "sh", "shell", "console", "python"})
 RUN = frozenset({"run", "train", "apiserver", "render", "cluster"})
-NOT_RUN = frozenset({"by-hand", "needs-gpu", "needs-cloud"})
+NOT_RUN = frozenset({"by-hand", "needs-gpu", "needs-cloud", "include"})
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*) *(?:\{(?P<classes>[^}]*)\})?\n"
     r"(?P<text>.*?)^(?P=indent)```$",

@@ -29,7 +29,11 @@ from tests.docs.old_words import COMMANDS_THEN, EVENTS_THEN, FIELDS_THEN, STATES
 from tests.docs.programs import KNOWN, command_lines, finetune_problem
 
 BLOCKS = all_blocks()
-COMMANDS = [block for block in BLOCKS if block.is_command and block.language != "python"]
+COMMANDS = [
+    block
+    for block in BLOCKS
+    if block.is_command and block.language != "python" and "include" not in block.classes
+]
 YAML = [block for block in BLOCKS if block.language == "yaml"]
 SPECS: dict[str, tuple[Callable[[], Any], type[BaseModel]]] = {
     "FineTune": (finetune_crd, FineTuneSpec),
@@ -68,6 +72,13 @@ def test_examples_of_the_command_s_own_help_exist(words: str, command: click.Com
     for line in [line for example in examples for line in command_lines(example)]:
         if line[0] == "finetune":
             assert finetune_problem(line) is None, f"{words}: {finetune_problem(line)}"
+
+
+def test_an_included_file_is_there() -> None:
+    for block in BLOCKS:
+        if "include" in block.classes:
+            (path,) = re.findall(r'^--8<-- "(.*)"$', block.text, re.MULTILINE)
+            assert (ROOT / path).is_file(), block.where
 
 
 def test_only_the_output_of_a_command_is_called_so() -> None:
