@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from devcluster import gotools
 from tests.docs.blocks import ROOT, Block
 
 MARK = "\x1e"
@@ -19,21 +18,34 @@ install|upgrade) exec "{helm}" "$@" --take-ownership ;;
 *) exec "{helm}" "$@" ;;
 esac
 """
+# The API server knows of a new binding some milliseconds later: a "no" is asked again.
+KUBECTL = """#!/bin/sh
+if [ "$1 $2" = "auth can-i" ]; then
+  for again in 1 2 3 4 5; do
+    answer="$("{kubectl}" "$@" 2>/dev/null)" && break
+    sleep 0.5
+  done
+fi
+exec "{kubectl}" "$@"
+"""
 FINETUNE = '#!/bin/sh\nexec "{python}" -m finetune_cli "$@"\n'
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """`finetune`, `kubectl` and `helm` on the PATH, a home and nothing of this machine's."""
+def environment(folder: Path, tools: Path | None = None, **more: str) -> dict[str, str]:
+    """`finetune` on the PATH, a home, and nothing of this machine's.
+
+    tools: the folder of kubectl and helm, for those who need a cluster.
+    """
     programs = folder / "bin"
     programs.mkdir()
-    tools = Path(gotools.people_folder())
     write_program(programs / "finetune", FINETUNE.format(python=sys.executable))
-    if (tools / "helm").exists():
+    if tools is not None:
         write_program(programs / "helm", HELM.format(helm=tools / "helm"))
+        write_program(programs / "kubectl", KUBECTL.format(kubectl=tools / "kubectl"))
     home = folder / "home"
     home.mkdir()
     kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
-    path = [str(programs), str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     return {
         **kept,
         "PATH": os.pathsep.join(path),

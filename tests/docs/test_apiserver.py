@@ -44,7 +44,7 @@ STATUS: dict[str, Any] = {
 class Reader:
     """A person in a copy of the repository, logged in to one namespace."""
 
-    def __init__(self, team: Kubectl, folder: Path, s3: dict[str, str]) -> None:
+    def __init__(self, team: Kubectl, folder: Path, tools: Path, s3: dict[str, str]) -> None:
         self.team = team
         self.folder = folder / "repository"
         self.folder.mkdir()
@@ -59,7 +59,7 @@ class Reader:
         for context in config["contexts"]:
             context["context"]["namespace"] = team.namespace
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-        self.env = environment(folder, KUBECONFIG=str(folder / "kubeconfig"), **s3)
+        self.env = environment(folder, tools, KUBECONFIG=str(folder / "kubeconfig"), **s3)
 
     def run(self, page: str) -> None:
         """`ml` is this test's namespace; helm renders only where the page's kinds are not here."""
@@ -91,7 +91,7 @@ def reader(
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    made = Reader(team, tmp_path, s3)
+    made = Reader(team, tmp_path, tools, s3)
     yield made
     helm = Kubectl(str(tools / "helm"), team.kubeconfig, team.namespace)
     for release in json.loads(helm("list", "-o", "json")):
