@@ -73,7 +73,10 @@ def env(reader: tuple[Team, Path], cluster: Cluster) -> dict[str, str]:
     """What `eval "$(python3 -m devcluster env)"` sets, with a kubeconfig of the reader's own."""
     _, folder = reader
     proxies = {name: cluster.place.env[name] for name in PROXIES if name in cluster.place.env}
-    return environment(folder, **proxies, **cluster.place.s3, KUBECONFIG=str(folder / "kubeconfig"))
+    tools = Path(cluster.place.programs)
+    return environment(
+        folder, tools, **proxies, **cluster.place.s3, KUBECONFIG=str(folder / "kubeconfig")
+    )
 
 
 def run(page: str, reader: tuple[Team, Path], env: dict[str, str], cluster: Cluster) -> None:
