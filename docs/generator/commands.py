@@ -45,24 +45,26 @@ def _below(group: click.Group, before: str) -> Iterator[tuple[str, click.Command
 def _command(words: str, command: click.Command) -> str:
     with click.Context(command, info_name=f"finetune {words}") as context:
         usage = " ".join(command.collect_usage_pieces(context))
-        text = _first_paragraphs(command.help or "")
+        text = _paragraphs(command.help or "")
         rows = [
             [_flags(item), sentence(_help(item, context))]
             for item in command.params
             if isinstance(item, click.Option) and item.name not in COMMON and not item.hidden
         ]
     options = table(["option", "what"], rows) if rows else ""
-    return f"## {words}\n\n`finetune {words} {usage}`\n\n{text}\n\n{options}"
+    examples = _paragraphs(command.epilog or "")
+    parts = [f"## {words}", f"`finetune {words} {usage}`", text, options.strip(), examples]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _first_paragraphs(text: str) -> str:
-    """The help's running text; what click is told not to wrap becomes a block."""
+def _paragraphs(text: str) -> str:
+    """The help's running text; what click is told not to wrap is a block."""
     parts = []
     for part in text.split("\n\n"):
         body = part.strip("\n")
         if body.lstrip().startswith("\b"):
             lines = [line.strip() for line in body.replace("\b", "").strip("\n").splitlines()]
-            parts.append("\n".join(f"    {line}" for line in lines if line))
+            parts.append("\n".join(["```text", *filter(None, lines), "```"]))
         else:
             parts.append(sentence(" ".join(body.split())))
     return "\n\n".join(parts).strip("\n")

@@ -1,22 +1,24 @@
 """The fields of the custom resources, from the CRDs' own schema."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from docs.generator.markdown import HEADER, code, sentence, table
-from docs.generator.status_words import MODEL_STATUS, STATUS
+from docs.generator.status_words import MODEL, MODEL_STATUS, SPEC, STATUS
 from finetune_api.crd import finetune_crd, model_crd
 from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES
 
 Schema = dict[str, Any]
+Row = Callable[[str, Schema, bool], list[str]]
 
 FINETUNE = """# FineTune: spec
 
 `finetune.dev/v1alpha1`, kind `FineTune`, short name `ft`, namespaced. Only `trainingFile` must be
 given. A name has at most 63 characters.
 
-A field that is **fixed** changes what is trained: the API server refuses to change it once the
-FineTune is there. Create a new one instead.
+Where it does not say **may change**, a field can't be changed once the FineTune is there: the API
+server refuses. Create a new one instead.
 
 """
 FINETUNE_STATUS = """# FineTune: status
@@ -25,10 +27,10 @@ Written by the operator alone. It outlives the pods: what is here is still here 
 [States and conditions](../gitops.md#when-is-it-done) says what to wait for.
 
 """
-MODEL = """# Model
+MODEL_HEAD = """# Model
 
 `finetune.dev/v1alpha1`, kind `Model`, namespaced. The operator makes one for each fine-tuned model;
-it has no owner, so it stays when its FineTune goes. Only `deletionPolicy` may change.
+it has no owner, so it stays when its FineTune goes.
 
 """
 
@@ -37,14 +39,16 @@ def pages() -> dict[str, str]:
     """Page -> text."""
     finetune, model = _root(finetune_crd()), _root(model_crd())
     return {
-        "reference/finetune.md": HEADER + FINETUNE + _spec(finetune["spec"]) + _rules(),
+        "reference/finetune.md": HEADER
+        + FINETUNE
+        + _spec(finetune["spec"], SPEC, MUTABLE_FIELDS)
+        + _rules(),
         "reference/status.md": HEADER + FINETUNE_STATUS + _status(finetune["status"], STATUS),
         "reference/model.md": (
             HEADER
-            + MODEL
-            + "## spec\n\n"
-            + _spec(model["spec"], {"deletionPolicy"})
-            + "\n## status\n\n"
+            + MODEL_HEAD
+            + _spec(model["spec"], MODEL, {"deletionPolicy"})
+            + "\n## The status\n\n"
             + _status(model["status"], MODEL_STATUS)
         ),
     }
@@ -56,10 +60,17 @@ def paths(schema: Schema, before: str = "") -> Iterator[tuple[str, Schema, bool]
     for name, item in schema.get("properties", {}).items():
         path = f"{before}{name}"
         yield path, item, name in required
-        if item.get("type") == "array" and "properties" in item["items"]:
-            yield from paths(item["items"], f"{path}[].")
-        else:
-            yield from paths(item, f"{path}.")
+        yield from paths(_inner(item), f"{path}{_joint(item)}")
+
+
+def _inner(item: Schema) -> Schema:
+    """What has the properties: the object, or a list's items."""
+    found: Schema = item["items"] if item.get("type") == "array" else item
+    return found
+
+
+def _joint(item: Schema) -> str:
+    return "[]." if item.get("type") == "array" else "."
 
 
 def status_paths() -> set[str]:
@@ -73,23 +84,32 @@ def _root(crd: Schema) -> Schema:
     return found
 
 
-def _spec(schema: Schema, mutable: set[str] | frozenset[str] = MUTABLE_FIELDS) -> str:
-    rows = [
-        [
-            code(path) + (" **required**" if is_required and "." not in path else ""),
-            _type(item),
-            _default(item),
-            "" if path.split(".")[0].removesuffix("[]") in mutable else "fixed",
-            sentence(item.get("description", "")),
-        ]
-        for path, item, is_required in paths(schema)
-    ]
-    return table(["field", "type and bounds", "default", "", "what"], rows)
+def _spec(schema: Schema, known: dict[str, str], mutable: AbstractSet[str]) -> str:
+    def row(path: str, item: Schema, is_required: bool) -> list[str]:
+        words = sentence(item.get("description") or known.get(path, ""))
+        marks = " **required**" * is_required + " **may change**" * (path in mutable)
+        return [_type(item), _default(item), f"{words}{marks}"]
+
+    return _sections(schema, ["type and bounds", "default", "what"], row)
 
 
 def _status(schema: Schema, words: dict[str, str]) -> str:
-    rows = [[code(path), _type(item), words.get(path, "")] for path, item, _ in paths(schema)]
-    return table(["field", "type", "what"], rows)
+    def row(path: str, item: Schema, _: bool) -> list[str]:
+        return [_type(item), words.get(path, "")]
+
+    return _sections(schema, ["type", "what"], row)
+
+
+def _sections(schema: Schema, head: list[str], row: Row) -> str:
+    """A table of the fields, and one for each field that has parts, under its name."""
+    groups: dict[str, list[list[str]]] = {}
+    for path, item, is_required in paths(schema):
+        parent, _, name = path.rpartition(".")
+        groups.setdefault(parent, []).append([code(name), *row(path, item, is_required)])
+    return "\n".join(
+        (f"## {parent}\n\n" if parent else "") + table(["field", *head], rows)
+        for parent, rows in groups.items()
+    )
 
 
 def _type(item: Schema) -> str:

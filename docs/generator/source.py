@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from finetune_api.names import Reason
@@ -41,7 +42,8 @@ def reasons() -> dict[str, str]:
     return NAMES
 
 
-def sayings() -> list[Saying]:
+@cache
+def sayings() -> tuple[Saying, ...]:
     """Every place that names a Reason beside a sentence, and every hint that a table holds."""
     found = []
     for tree in _trees():
@@ -54,10 +56,13 @@ def sayings() -> list[Saying]:
             if isinstance(node, ast.Tuple) and len(node.elts) == 2:
                 reason, text = _reason(node.elts[0]), _text(node.elts[1], texts)
                 found += [Saying(reason, text, "", "")] if reason and text else []
+            elif isinstance(node, ast.If):
+                found += _branch(node, texts)
             elif isinstance(node, ast.Dict):
                 hints = [(_reason(key), value) for key, value in _items(node)]
                 found += [Saying(name, "", _text(value, {}), "") for name, value in hints if name]
-    return [said for said in dict.fromkeys(found) if _says_something(said.message) or said.hint]
+    unique = dict.fromkeys(found)
+    return tuple(said for said in unique if _says_something(said.message) or said.hint)
 
 
 def _saying(node: ast.AST, texts: dict[str, str]) -> Saying | None:
@@ -69,6 +74,15 @@ def _saying(node: ast.AST, texts: dict[str, str]) -> Saying | None:
     reason = _reason_of(node)
     hint, param = keywords.get("hint", ""), keywords.get("param", "")
     return Saying(reason, message, hint, param) if reason else None
+
+
+def _branch(node: ast.If, texts: dict[str, str]) -> list[Saying]:
+    """`if reason == Reason.NAME: ... return "..."`."""
+    test, last = node.test, node.body[-1]
+    if not (isinstance(test, ast.Compare) and isinstance(last, ast.Return) and last.value):
+        return []
+    reason, text = _reason(test.comparators[0]), _text(last.value, texts)
+    return [Saying(reason, text, "", "")] if reason and text else []
 
 
 def _items(node: ast.Dict) -> Iterator[tuple[ast.expr, ast.expr]]:

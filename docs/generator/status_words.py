@@ -1,4 +1,4 @@
-"""What each field of a status means; a test compares the keys with the schema."""
+"""What fields mean that the schema itself does not describe; a test compares the keys."""
 
 _FAILURE = {
     "rank": "The process that ended first; rank 0 is the first GPU of the first pod.",
@@ -117,4 +117,32 @@ MODEL_STATUS = {
     **{key: text for key, text in STATUS.items() if key.startswith("conditions[]")},
     "conditions[].reason": "Why its files are not deleted yet.",
     "conditions[].message": "The same as a sentence.",
+}
+
+# Of the specs only what has no description in the schema itself.
+SPEC = {
+    "priorityClassName": "Of the pods; one of Kubernetes' own (`system-`) is refused.",
+    "scheduling.tolerations": "Taints of nodes that the pods bear.",
+    "scheduling.tolerations[].key": "As in a pod.",
+    "scheduling.tolerations[].operator": "As in a pod.",
+    "scheduling.tolerations[].value": "As in a pod.",
+    "scheduling.tolerations[].effect": "As in a pod.",
+    "scheduling.tolerations[].tolerationSeconds": "As in a pod.",
+    "activeDeadlineSeconds": "It fails when the training takes longer, all attempts and their "
+    "waiting counted; a suspension starts the clock anew.",
+    "pendingDeadlineSeconds": "It fails when it waits longer; a suspension stops the clock.",
+}
+
+MODEL = {
+    "manifestSha256": "Of the manifest of its files, which lists the digest of each.",
+    "pretrainingLearningRate": "What a multiplier multiplies when it is trained on.",
+    "contextLength": "Tokens that it can see at once.",
+    "trainingExamples": "How many it was trained on.",
+    "trainedTokens": "Repeats counted.",
+    "fineTune.name": "Its name.",
+    "fineTune.uid": "Its UID, since the name may be used again.",
+    "metrics.trainingLoss": "Of the last step.",
+    "metrics.validationLoss": "On the whole validation file.",
+    "metrics.validationSequenceAccuracy": "On the whole validation file.",
+    "metrics.validationTokenAccuracy": "On the whole validation file.",
 }

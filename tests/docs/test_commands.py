@@ -1,0 +1,79 @@
+"""The commands that need no cluster, run as they stand."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.data.builders import write_tokenizer
+from tests.docs.blocks import ROOT, blocks_for, pages_with
+from tests.docs.sessions import environment, first_missing, run_page
+
+TRAINING = set(pages_with("train"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a reader has: the repository's examples."""
+    made = tmp_path / "repository"
+    made.mkdir()
+    shutil.copytree(ROOT / "examples", made / "examples")
+    return made
+
+
+@pytest.mark.parametrize("page", sorted(set(pages_with("run")) - TRAINING))
+def test_commands_without_a_cluster_run(page: str, folder: Path, tmp_path: Path) -> None:
+    run_page(blocks_for(page, "run"), folder, environment(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(TRAINING))
+def test_commands_that_train_here_run(page: str, folder: Path, tmp_path: Path) -> None:
+    write_model(folder / "base-model")
+    rows = [{"prompt": f"the fox {n} ->", "completion": " yes"} for n in range(16)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_page(blocks_for(page, "run", "train"), folder, environment(tmp_path))
+
+
+def write_model(folder: Path) -> None:
+    """A tiny Llama with random weights and a tokenizer of its own."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_tokenizer(folder)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "missing"),
+    [
+        ("a\nb\n", "a\nx\nb\n", None),
+        ("b\na\n", "a\nb\n", "a"),
+        ("a ... c\n", "a   long b   c\n", None),
+        ("a ... c\n", "a b\n", "a ... c"),
+        ("...\nz\n", "a\n", "z"),
+        ("", "anything\n", None),
+        ("a\na\n", "a\n", "a"),
+    ],
+)
+def test_shown_output_is_compared_line_by_line(
+    expected: str, actual: str, missing: str | None
+) -> None:
+    assert first_missing(expected, actual) == missing
+
+
+def test_a_command_that_fails_fails_the_page(folder: Path, tmp_path: Path) -> None:
+    ((block, _), *_) = blocks_for("how-to/weekly.md", "run")
+    broken = type(block)(block.page, 1, "bash", block.classes, "echo before\nfalse\n")
+    with pytest.raises(AssertionError, match=r"weekly\.md:1 failed"):
+        run_page([(broken, "")], folder, environment(tmp_path))
