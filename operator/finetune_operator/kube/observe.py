@@ -14,7 +14,8 @@ from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
-from finetune_operator.kube.client import ApiError, Client, Raw
+from finetune_operator.kube.client import ApiError, Client, Raw, Raws
+from finetune_operator.settings import Settings
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
@@ -34,7 +35,7 @@ class Key:
 
 
 async def observe(
-    client: Client, key: Key, foreign: tuple[str, ...] = (), kueue_version: str = ""
+    client: Client, key: Key, settings: Settings, foreign: tuple[str, ...] = ()
 ) -> Observed | None:
     """None when the FineTune is gone."""
     try:
@@ -53,16 +54,15 @@ async def observe(
     jobs, pods, services = await asyncio.gather(
         client.list(paths.jobs(key.namespace), labelSelector=selector),
         client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
-        client.list(paths.core(key.namespace, "services"), labelSelector=selector),
+        _services(client, finetune, selector),
     )
-    parsed = await waiting.explain_newest(
-        client, finetune, tuple(_owned(jobs, pods, finetune.metadata.uid)), kueue_version
-    )
+    owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
+    parsed = await waiting.explain_newest(client, finetune, owned, settings.kueue_version)
     return Observed(
         finetune=finetune,
         jobs=parsed,
         services=frozenset(service["metadata"]["name"] for service in services),
-        models=await _models(client, key, finetune),
+        models=await _models(client, finetune, settings),
         progress=await _progress(Observed(finetune, parsed)),
         foreign=foreign,
     )
@@ -74,10 +74,20 @@ def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
     return [job for job in found if job.owner_uid == uid]
 
 
-async def _models(client: Client, key: Key, finetune: FineTune) -> tuple[Model, ...]:
-    if finetune.status.resolved is not None:
+async def _services(client: Client, finetune: FineTune, selector: str) -> Raws:
+    """None before the first attempt is told of: one that is there all the same answers 409."""
+    if not finetune.status.attempts:
+        return []
+    path = paths.core(finetune.metadata.namespace, "services")
+    return await client.list(path, labelSelector=selector)
+
+
+async def _models(client: Client, finetune: FineTune, settings: Settings) -> tuple[Model, ...]:
+    """Read only for a name that the catalogue does not have: there may be thousands."""
+    if finetune.status.resolved is not None or settings.model(finetune.spec.model) is not None:
         return ()
-    return tuple(Model.parse(raw) for raw in await client.list(paths.models(key.namespace)))
+    found = await client.list(paths.models(finetune.metadata.namespace))
+    return tuple(Model.parse(raw) for raw in found)
 
 
 async def _progress(seen: Observed) -> ProgressReport | None:
