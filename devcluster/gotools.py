@@ -61,6 +61,8 @@ class Tool:
     build_flags: tuple[str, ...] = ()
     # Go names a program after its package's folder, which isn't always the program's name.
     renames: Mapping[str, str] = field(default_factory=dict)
+    # A tool that is not is built only when it is named.
+    is_usual: bool = True
 
     def command(self, go: str, output: Path) -> list[str]:
         link = f"-s -w {self.link_flags}".strip()
@@ -100,6 +102,7 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("registry", ("registry",)),
     Tool("helm", ("helm",)),
     Tool("kubeconform", ("kubeconform",)),
+    Tool("kwok", ("kwok",), is_usual=False),
 )
 FOR_PEOPLE = ("kubectl", "helm", "kubeconform")
 
@@ -152,11 +155,13 @@ def people_folder() -> Path:
 
 
 def build(names: Sequence[str] = ()) -> None:
-    """Builds what is missing of the named tools (all, when none is named), a progress line each."""
+    """Builds what is missing of the named tools (the usual ones, when none is named), a progress
+    line each.
+    """
     unknown = set(names) - {tool.name for tool in TOOLSET}
     if unknown:
         raise BuildError(f"no such tool: {', '.join(sorted(unknown))}")
-    chosen = [tool for tool in TOOLSET if not names or tool.name in names]
+    chosen = [tool for tool in TOOLSET if tool.name in names or (tool.is_usual and not names)]
     if all(is_built(tool) for tool in chosen):
         return
     with _build_lock():
