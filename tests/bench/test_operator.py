@@ -147,6 +147,7 @@ def test_a_burst_is_judged_beside_the_script(log: Log) -> None:
     assert (lines["all ended"].ratio, lines["all ended"].is_met) == (1.5, True)
     assert lines["created to first Job, p50"].ratio == pytest.approx(1 / 6)
     assert lines["created to first Job, p50"].is_met
+    assert lines["created to first Job, p99"].is_met is None
     assert lines["CPU a FineTune"].values == [50.0]
     assert lines["writes a FineTune"].values == [4.0]
 
