@@ -110,26 +110,19 @@ def bursts(settings: Settings) -> Iterator[Line]:
 def burst_lines(size: int, scripts: list[Run], operators: list[Run]) -> Iterator[Line]:
     part = f"{size} at once"
     floor = [run.seconds for run in scripts]
+    whole = statistics.median(floor)
     ours = [run.seconds for run in operators]
     yield Line(part, "the script: all ended", floor, "s")
-    ratio = statistics.median(ours) / statistics.median(floor)
-    yield Line(part, "all ended", ours, "s", ratio, "<= 2.0")
-    for share in (0.5, 0.99):
-        told = [percentile([_job_after(life) for life in _lives(run)], share) for run in operators]
-        name, share_of = (
-            f"created to first Job, p{share * 100:.0f}",
-            statistics.median(told) / limit,
-        )
-        if share == 0.5:
-            yield Line(part, name, told, "s", share_of / 4, "<= 0.25")
-        else:
-            yield Line(part, name, told, "s")
-    for share in (0.5, 0.99):
-        told = [percentile(completions(run), share) for run in operators]
-        name = f"trained to ended among creations, p{share * 100:.0f}"
-        yield Line(
-            part, name, told, "s", statistics.median(told) / statistics.median(floor), QUARTER
-        )
+    yield Line(part, "all ended", ours, "s", statistics.median(ours) / whole, "<= 2.0")
+    for name, measure, judged in (
+        ("created to first Job", starts, {0.5}),
+        ("trained to ended among creations", completions, {0.5, 0.99}),
+    ):
+        for share in (0.5, 0.99):
+            told = [percentile(measure(run), share) for run in operators]
+            target = QUARTER if share in judged else None
+            ratio = statistics.median(told) / whole
+            yield Line(part, f"{name}, p{share * 100:.0f}", told, "s", ratio, target)
     yield from _costs(part, size, scripts, operators)
 
 
@@ -164,9 +157,9 @@ def _lives(run: Run) -> list[Life]:
     return list(run.lives.values())
 
 
-def _job_after(life: Life) -> float:
-    assert life.first_job is not None and life.created is not None
-    return life.first_job - life.created
+def starts(run: Run) -> list[float]:
+    """Seconds from each one's creation to its first Job."""
+    return [(life.first_job or 0) - (life.created or 0) for life in _lives(run)]
 
 
 def completions(run: Run) -> list[float]:
