@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from finetune_operator.core.decide import decide
+from finetune_operator.core.observed import Observed
 from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.handlers.sightings import Sightings
@@ -73,7 +74,7 @@ class Reconciler:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
         if key.kind == "Model":
             return await reconcile_model(self.client, self.settings, key.namespace, key.name)
-        seen = await observe(self.client, key, self.settings)
+        seen = await self._look(key)
         if seen is None:
             metrics.forget(key)
             return None
@@ -81,7 +82,7 @@ class Reconciler:
         try:
             await act(self.client, seen, plan.actions)
         except ForeignObjectError as error:
-            seen = await observe(self.client, key, self.settings, foreign=(str(error),))
+            seen = await self._look(key, foreign=(str(error),))
             if seen is None:
                 return None
             plan = decide(seen, self.settings, datetime.now(UTC))
@@ -95,3 +96,7 @@ class Reconciler:
             await post_events(self.client, seen.finetune, after)
         metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after
+
+    async def _look(self, key: Key, foreign: tuple[str, ...] = ()) -> Observed | None:
+        catalogue = frozenset(model.name for model in self.settings.models)
+        return await observe(self.client, key, foreign, self.settings.kueue_version, catalogue)

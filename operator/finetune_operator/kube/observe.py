@@ -15,7 +15,6 @@ from finetune_api.outcome import ProgressReport
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client, Raw, Raws
-from finetune_operator.settings import Settings
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
@@ -35,9 +34,13 @@ class Key:
 
 
 async def observe(
-    client: Client, key: Key, settings: Settings, foreign: tuple[str, ...] = ()
+    client: Client,
+    key: Key,
+    foreign: tuple[str, ...] = (),
+    kueue_version: str = "",
+    catalogue: frozenset[str] = frozenset(),
 ) -> Observed | None:
-    """None when the FineTune is gone."""
+    """None when the FineTune is gone. `catalogue`: names that no Model has to be read for."""
     try:
         raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
     except ApiError as error:
@@ -57,12 +60,12 @@ async def observe(
         _services(client, finetune, selector),
     )
     owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
-    parsed = await waiting.explain_newest(client, finetune, owned, settings.kueue_version)
+    parsed = await waiting.explain_newest(client, finetune, owned, kueue_version)
     return Observed(
         finetune=finetune,
         jobs=parsed,
         services=frozenset(service["metadata"]["name"] for service in services),
-        models=await _models(client, finetune, settings),
+        models=await _models(client, finetune, catalogue),
         progress=await _progress(Observed(finetune, parsed)),
         foreign=foreign,
     )
@@ -82,9 +85,11 @@ async def _services(client: Client, finetune: FineTune, selector: str) -> Raws:
     return await client.list(path, labelSelector=selector)
 
 
-async def _models(client: Client, finetune: FineTune, settings: Settings) -> tuple[Model, ...]:
+async def _models(
+    client: Client, finetune: FineTune, catalogue: frozenset[str]
+) -> tuple[Model, ...]:
     """Read only for a name that the catalogue does not have: there may be thousands."""
-    if finetune.status.resolved is not None or settings.model(finetune.spec.model) is not None:
+    if finetune.status.resolved is not None or finetune.spec.model in catalogue:
         return ()
     found = await client.list(paths.models(finetune.metadata.namespace))
     return tuple(Model.parse(raw) for raw in found)
