@@ -15,6 +15,7 @@ from typing import Any
 QUIET_LOAD = 0.7
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
+ROOMS = ("api", "operator", "data", "trainer", "cli", ".")
 
 
 def refuse_when_loaded(*, is_forced: bool) -> None:
@@ -34,11 +35,9 @@ class Measured:
 
 def run_fresh(module: str, *arguments: str) -> Measured:
     """`python -m module arguments` in a process of its own; it prints one JSON value last."""
-    rooms = ("api", "data", "trainer", "cli", ".")
-    path = os.pathsep.join(str(ROOT / room) for room in rooms)
     ran = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
         capture_output=True,
         text=True,
         check=False,
@@ -48,6 +47,11 @@ def run_fresh(module: str, *arguments: str) -> Measured:
         sys.exit(f"{module} {' '.join(arguments)} failed:\n{ran.stderr[-2000:]}")
     values = json.loads(ran.stdout.splitlines()[-1])
     return Measured(values, values.pop("peak_mb"))
+
+
+def python_path() -> str:
+    """Of a process that runs what stands in this checkout."""
+    return os.pathsep.join(str(ROOT / room) for room in ROOMS)
 
 
 def report(**values: Any) -> None:

@@ -105,6 +105,7 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("helm", ("helm",)),
     Tool("kubeconform", ("kubeconform",)),
     Tool("kueue", ("kueue",), module_folders=(("sigs.k8s.io/kueue", "config"),), is_usual=False),
+    Tool("kwok", ("kwok",), is_usual=False),
 )
 FOR_PEOPLE = ("kubectl", "helm", "kubeconform")
 

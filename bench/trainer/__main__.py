@@ -9,9 +9,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.machine import RESULTS, refuse_when_loaded, save, spread
+from bench.machine import RESULTS, refuse_when_loaded, save
+from bench.table import Line, row
 from bench.trainer import gpu, peers, starting
-from bench.trainer.parts import Line, Settings, memory, overhead, throughput
+from bench.trainer.parts import Settings, memory, overhead, throughput
 
 PARTS = {
     "throughput": throughput,
@@ -65,14 +66,6 @@ def versions() -> dict[str, str]:
     """Of what is measured; torch and transformers are the same on both sides."""
     ours = {name: version(name) for name in ("torch", "transformers", "deepspeed")}
     return {**ours, "trl": peers.TRL}
-
-
-def row(line: Line, *, has_verdict: bool) -> str:
-    """Verdict, part, name, median and spread, ratio and target."""
-    verdict = {True: "ok  ", False: "MISS", None: "    "}[line.is_met if has_verdict else None]
-    shown = f"{spread(line.values)} {line.unit}"
-    ratio = "" if line.ratio is None else f"{line.ratio:.2f}"
-    return f"  {verdict} {line.part:<13} {line.name:<43} {shown:<34} {ratio:>5} {line.target or ''}"
 
 
 def draw(lines: list[Line]) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.table import Line
 from bench.trainer import workload
-from bench.trainer.parts import WARM_UP, Line, Settings, measured
+from bench.trainer.parts import WARM_UP, Settings, measured
 
 SHAPES = {
     "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "heads": 32},

@@ -12,32 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.table import Line
 from bench.trainer import peers, store, workload
 
 WARM_UP = 3  # steps
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table. A target is a ratio: `>= 1.1` or `<= 0.6`; None: only told."""
-
-    part: str
-    name: str
-    values: list[float]  # one a round
-    unit: str
-    ratio: float | None = None
-    target: str | None = None
-
-    @property
-    def is_ours(self) -> bool:
-        return not self.name.startswith(("TRL", "Trainer"))
-
-    @property
-    def is_met(self) -> bool | None:
-        if self.ratio is None or self.target is None:
-            return None
-        sign, wanted = self.target.split()
-        return self.ratio >= float(wanted) if sign == ">=" else self.ratio <= float(wanted)
 
 
 @dataclass

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.machine import ROOT
+from bench.table import Line
 from bench.trainer import ours, peers, store, workload
-from bench.trainer.parts import WARM_UP, Line, Settings, measured, trl
+from bench.trainer.parts import WARM_UP, Settings, measured, trl
 
 
 def first_step(settings: Settings) -> Iterator[Line]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from finetune_operator.handlers import metrics
 from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.handlers.reconcile import Reconciler
+from finetune_operator.handlers.sightings import Sightings
 from finetune_operator.handlers.triggers import (
     WATCHED,
     WATCHED_WITH_MODELS,
@@ -84,11 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
 async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
     queue: WorkQueue[Key] = WorkQueue()
+    sightings = Sightings()
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
-        reconciler = Reconciler(client, settings, queue)
+        reconciler = Reconciler(client, settings, queue, sightings)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
@@ -102,7 +104,7 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
         logger.info("serving FineTunes of %s", where)
         try:
             await kopf.operator(
-                registry=build_registry(queue, watches_models=settings.deletes_models),
+                registry=build_registry(queue, sightings, watches_models=settings.deletes_models),
                 settings=build_kopf_settings(bool(settings.namespace)),
                 namespaces=[settings.namespace] if settings.namespace else [],
                 clusterwide=not settings.namespace,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bench.machine import ROOT
+from bench.table import Line
 from bench.trainer import parts, peers, workload
-from bench.trainer.parts import WARM_UP, Line, Settings
+from bench.trainer.parts import WARM_UP, Settings
 
 PEER = ROOT / "bench" / "trainer" / "peer.py"
 

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 
 from finetune_api import names
 from finetune_api.names import Reason
-from finetune_operator.core.plan import Create, DeleteJob
+from finetune_operator.core.attempts import LISTEN_SECONDS
+from finetune_operator.core.plan import Create, DeleteJob, Plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 
 WRITES_AT_MOST = 2  # of the status, after one thing happened outside
@@ -84,7 +85,7 @@ class Life(RuleBasedStateMachine):
 
     # --- the operator ----------------------------------------------------------------------------
 
-    def _step(self, **how: Any) -> None:
+    def _step(self, **how: Any) -> Plan:
         world = self.world
         before, published = world.status, self._is_published()
         ends = published and not world.finetune.spec.cancel and before.resolved is not None
@@ -97,6 +98,7 @@ class Life(RuleBasedStateMachine):
             assert all(isinstance(action, DeleteJob) for action in plan.actions)
         elif world.status.state in names.TERMINAL_STATES:
             self.ended, self.made_when_ended = world.status, len(world.created)
+        return plan
 
     def _is_published(self) -> bool:
         """Rank 0 of an attempt that still exists ended well, with the model in S3."""
@@ -111,9 +113,10 @@ class Life(RuleBasedStateMachine):
     def reconcile_until_nothing_changes(self) -> None:
         world = self.world
         writes, created = world.status_writes, len(world.created)
+        former: Plan | None = None
         for _ in range(10):
             before = (world.finetune, len(world.created), len(world.deleted), len(world.services))
-            self._step()
+            plan = self._step()
             if before == (
                 world.finetune,
                 len(world.created),
@@ -121,6 +124,8 @@ class Life(RuleBasedStateMachine):
                 len(world.services),
             ):
                 break
+            assert former is None or _wakes_itself(former)
+            former = plan
         else:
             raise AssertionError("it never settles")
         happened = self.happened + 1  # time passes by itself: a deadline, a wait for more words
@@ -163,7 +168,7 @@ class Life(RuleBasedStateMachine):
             "bad data": (names.EXIT_USER, failed(Reason.INVALID_DATA)),
             "crash": (1, failed(Reason.INTERNAL)),
         }
-        if self.world.status.resolved and self.world.status.resolved.hyperparameters:
+        if self.world.pod("prepare")["status"]["phase"] in {"Failed", "Succeeded"}:
             return
         self.happened += 1
         self.world.end_pod("prepare", 0, *ends[outcome])
@@ -290,6 +295,15 @@ class Life(RuleBasedStateMachine):
     def what_it_says_fits_the_schema(self) -> None:
         status = self.world.status
         assert type(status).model_validate(status.to_dict()) == status
+
+
+def _wakes_itself(plan: Plan) -> bool:
+    """Its own status write tells the watch nothing new; a Job that a queue holds does."""
+    held = any(
+        isinstance(action, Create) and action.manifest["spec"].get("suspend")
+        for action in plan.actions
+    )
+    return held or (plan.requeue_after is not None and plan.requeue_after <= LISTEN_SECONDS)
 
 
 LIMITS = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -33,6 +33,13 @@ async def test_completions_go_before_creations() -> None:
     assert await drain(queue, 3) == ["ended", "new", "newer"]
 
 
+async def test_who_looks_for_creations_takes_completions_where_none_are() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key, urgency in (("new", CREATION), ("ended", COMPLETION), ("newer", CREATION)):
+        queue.add(key, urgency)
+    assert [await queue.take(CREATION) for _ in range(3)] == ["new", "newer", "ended"]
+
+
 async def test_a_waiting_key_becomes_urgent() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("first", CREATION)
@@ -61,6 +68,19 @@ async def test_a_requeue_comes_later_and_only_once() -> None:
     assert await drain(queue, 1) == ["a"]
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(queue.take(), 0.1)
+
+
+async def test_an_appointment_waits_behind_what_happened_and_the_rest_of_a_step_does_not() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("looked at", "half done"):
+        queue.add(key)
+        await queue.take()
+    queue.done("looked at", requeue_after=0.01)
+    await asyncio.sleep(0.05)
+    queue.add("new", CREATION)
+    queue.add("ended", COMPLETION)
+    queue.done("half done", requeue_after=0)
+    assert await drain(queue, 4) == ["ended", "half done", "looked at", "new"]
 
 
 async def test_failures_back_off_and_a_success_forgets_them() -> None:

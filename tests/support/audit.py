@@ -16,26 +16,26 @@ def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Cou
     `start`: a byte offset, so that a test counts its own time only.
     """
     found: Counter[str] = Counter()
-    for event in _events(audit_log, start):
+    for event in events(audit_log, start):
         if event.get("stage") != "ResponseComplete" or event["verb"] not in WRITES:
             continue
         what = event.get("objectRef", {})
         if event["user"]["username"] == user and what.get("namespace") == namespace:
-            found[f"{event['verb']} {_resource(what)}"] += 1
+            found[f"{event['verb']} {resource_of(what)}"] += 1
     return found
 
 
 def rights_used(audit_log: Path, user: str) -> set[str]:
     """ "verb group/resource" of all that a user asked for, refused or not; `*` in the name fits."""
     return {
-        f"{event['verb']} {event['objectRef'].get('apiGroup', '')}/{_resource(event['objectRef'])}"
-        for event in _events(audit_log, 0)
-        if "resource" in event.get("objectRef", {})
+        f"{event['verb']} {what.get('apiGroup', '')}/{resource_of(what)}"
+        for event in events(audit_log, 0)
+        if "resource" in (what := event.get("objectRef", {}))
         and fnmatchcase(event["user"].get("username", ""), user)
     }
 
 
-def _events(audit_log: Path, start: int) -> Iterator[dict[str, Any]]:
+def events(audit_log: Path, start: int) -> Iterator[dict[str, Any]]:
     with audit_log.open("rb") as lines:
         lines.seek(start)
         for line in lines:
@@ -45,5 +45,5 @@ def _events(audit_log: Path, start: int) -> Iterator[dict[str, Any]]:
                 continue  # the last line may be half written
 
 
-def _resource(what: dict[str, Any]) -> str:
+def resource_of(what: dict[str, Any]) -> str:
     return "/".join(filter(None, [what.get("resource", ""), what.get("subresource", "")]))

@@ -1,5 +1,6 @@
 """The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.finetune import Attempt, ErrorInfo, Resolved
@@ -62,9 +63,8 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
     if seen.finetune.spec.suspend:
-        # The Job goes once the status says why: a requeue at once does that.
         end_attempt(seen, draft, job, Reason.SUSPENDED, None)
-        return Plan(draft.suspend().finish(), actions, 0)
+        return Plan(draft.suspend().finish(), actions)
     # What is not recorded yet never ran: then the status still tells of its forerunner.
     was_running = recorded is not None and seen.finetune.status.state == State.RUNNING
     withdrawal = find_withdrawal(job, seen.finetune.spec.queue_name, was_running=was_running)
@@ -252,9 +252,7 @@ def _restart_or_fail(
         message = f"{error.message}; {retry.why_not}"[:2048]
         error = error.replace(message=message, hint=retry.hint or error.hint)
     draft.set(gpu_seconds=gpu_seconds(seen, draft, number))
-    # What still works goes once the status says why: a requeue at once does that.
-    wait = 0 if find_abandoned(seen) else None
-    return Plan(draft.fail(error).finish(), (), wait)
+    return Plan(draft.fail(error).finish())
 
 
 def _deleted(draft: Draft, number: int) -> Plan:
@@ -264,6 +262,17 @@ def _deleted(draft: Draft, number: int) -> Plan:
     draft.attempt(number, ended_at=stamp(draft.now), reason=Reason.JOB_DELETED, message=message)
     error = ErrorInfo(code=Reason.JOB_DELETED, message=message, hint=hint)
     return Plan(draft.fail(error).finish())
+
+
+def leaves_jobs(seen: Observed, plan: Plan) -> bool:
+    """Once the plan's status is written, Jobs may go: nothing but a requeue does that."""
+    after = replace(seen, finetune=seen.finetune.replace(status=plan.status))
+    find = find_abandoned if plan.status.state == State.FAILED else _leftovers
+    return bool(set(find(after)) - set(_deletions(plan)))
+
+
+def _deletions(plan: Plan) -> list[Action]:
+    return [action for action in plan.actions if isinstance(action, DeleteJob)]
 
 
 def _leftovers(seen: Observed) -> tuple[Action, ...]:

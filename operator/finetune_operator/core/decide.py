@@ -17,6 +17,7 @@ from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.core.attempts import (
     decide_training,
     find_abandoned,
+    leaves_jobs,
 )
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.draft import Draft
@@ -29,6 +30,8 @@ from finetune_operator.core.success import find_published
 from finetune_operator.core.verdict import judge
 from finetune_operator.settings import Settings
 
+# After the other ends no Job has to go but for a TTL.
+UNFINISHED_STATES = {State.PENDING, State.RUNNING, State.FAILED}
 RECHECK_SECONDS = 30.0  # nothing that matters comes without a trigger; this heals a lost one
 
 
@@ -40,10 +43,16 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     if finetune.status.state in names.TERMINAL_STATES:
         return _decide_removal(seen, now)
     plan = _decide_life(seen, settings, now)
-    left = seconds_to_next(finetune.replace(status=plan.status), now)
-    if left is None or plan.status.state in names.TERMINAL_STATES:
+    after = finetune.replace(status=plan.status)
+    has_ended = plan.status.state in names.TERMINAL_STATES
+    if plan.status.state in UNFINISHED_STATES and leaves_jobs(seen, plan):
+        return replace(plan, requeue_after=0)
+    left = seconds_to_removal(after, now) if has_ended else seconds_to_next(after, now)
+    if left is None:
         return plan
-    return replace(plan, requeue_after=min(plan.requeue_after or left, max(left, 0) + 1))
+    waits = max(left, 0) + 1
+    others = waits if plan.requeue_after is None else plan.requeue_after
+    return replace(plan, requeue_after=min(others, waits))
 
 
 def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:

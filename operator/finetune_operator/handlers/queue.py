@@ -1,8 +1,7 @@
 """The operator's own work queue: deduplicating, delayed, one reconcile a key at a time."""
 
 import asyncio
-import heapq
-import itertools
+from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -16,13 +15,12 @@ class WorkQueue(Generic[K]):
     """Keys wait here; a key that is being worked on is handed out again only afterwards."""
 
     def __init__(self) -> None:
-        self._ready: list[tuple[int, int, K]] = []
-        self._waiting: dict[K, int] = {}  # key -> urgency; the truth about what is in the heap
+        self._ready: dict[int, deque[K]] = {COMPLETION: deque(), CREATION: deque()}
+        self._waiting: dict[K, int] = {}  # key -> urgency; the truth about what is in the deques
         self._busy: set[K] = set()
         self._again: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
-        self._order = itertools.count()
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
@@ -39,7 +37,7 @@ class WorkQueue(Generic[K]):
         if key in self._waiting and self._waiting[key] <= urgency:
             return
         self._waiting[key] = urgency
-        heapq.heappush(self._ready, (urgency, next(self._order), key))
+        self._ready[urgency].append(key)
         self._wakeup.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -54,25 +52,33 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(due, self._due, key)
 
     def _due(self, key: K) -> None:
+        """Behind what happened: thousands that only wait would hold up those that end."""
         self._timers.pop(key, None)
-        self.add(key, COMPLETION)
+        self.add(key, CREATION)
 
-    async def take(self) -> K:
-        """The most urgent key; the caller must hand it back with `done` or `failed`."""
+    async def take(self, first: int = COMPLETION) -> K:
+        """The next key of that urgency, else of the other one.
+
+        The caller must hand it back with `done` or `failed`.
+        """
         while True:
-            while self._ready:
-                urgency, _, key = heapq.heappop(self._ready)
-                if self._waiting.get(key) == urgency:
-                    del self._waiting[key]
-                    self._busy.add(key)
-                    return key
+            for urgency in (first, CREATION - first):
+                ready = self._ready[urgency]
+                while ready:
+                    key = ready.popleft()
+                    if self._waiting.get(key) == urgency:
+                        del self._waiting[key]
+                        self._busy.add(key)
+                        return key
             self._wakeup.clear()
             await self._wakeup.wait()
 
     def done(self, key: K, requeue_after: float | None = None) -> None:
         self._failures.pop(key, None)
         self._release(key)
-        if requeue_after is not None and key not in self._waiting:
+        if requeue_after == 0:
+            self.add(key, COMPLETION)  # the second half of a step
+        elif requeue_after is not None and key not in self._waiting:
             self.add_after(key, requeue_after)
 
     def failed(self, key: K) -> float:

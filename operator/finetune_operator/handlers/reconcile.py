@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from finetune_operator.core.decide import decide
+from finetune_operator.core.observed import Observed
 from finetune_operator.handlers import metrics
-from finetune_operator.handlers.queue import WorkQueue
+from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
+from finetune_operator.handlers.sightings import Sightings
 from finetune_operator.kube.act import ForeignObjectError, act, post_events, write_status
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.models import reconcile_model
@@ -17,6 +19,8 @@ from finetune_operator.kube.observe import Key, observe
 from finetune_operator.settings import Settings
 
 WORKERS = 8
+# So many of them look for what starts before what ends: neither waits for a flood of the other.
+STARTERS = 5
 SLOW_SECONDS = 120.0  # a reconcile that takes longer hangs: liveness says so
 
 logger = logging.getLogger(__name__)
@@ -25,8 +29,11 @@ logger = logging.getLogger(__name__)
 class Reconciler:
     """Several keys at once, one at a time each."""
 
-    def __init__(self, client: Client, settings: Settings, queue: WorkQueue[Key]) -> None:
+    def __init__(
+        self, client: Client, settings: Settings, queue: WorkQueue[Key], sightings: Sightings
+    ) -> None:
         self.client = client
+        self._sightings = sightings
         self.settings = settings
         self.queue = queue
         self._since: dict[Key, float] = {}
@@ -39,12 +46,13 @@ class Reconciler:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(WORKERS):
-                group.create_task(self._work())
+            for number in range(WORKERS):
+                first = CREATION if number < STARTERS else COMPLETION
+                group.create_task(self._work(first))
 
-    async def _work(self) -> None:
+    async def _work(self, first: int) -> None:
         while True:
-            key = await self.queue.take()
+            key = await self.queue.take(first)
             self._since[key] = time.monotonic()
             try:
                 wait = await self.reconcile(key)
@@ -66,7 +74,7 @@ class Reconciler:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
         if key.kind == "Model":
             return await reconcile_model(self.client, self.settings, key.namespace, key.name)
-        seen = await observe(self.client, key, kueue_version=self.settings.kueue_version)
+        seen = await self._look(key)
         if seen is None:
             metrics.forget(key)
             return None
@@ -74,11 +82,13 @@ class Reconciler:
         try:
             await act(self.client, seen, plan.actions)
         except ForeignObjectError as error:
-            seen = await observe(self.client, key, foreign=(str(error),))
+            seen = await self._look(key, foreign=(str(error),))
             if seen is None:
                 return None
             plan = decide(seen, self.settings, datetime.now(UTC))
         before, after = seen.finetune.status, plan.status
+        meta = seen.finetune.metadata
+        self._sightings.expect(meta.uid, meta.generation, after)
         if await write_status(self.client, seen.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
@@ -86,3 +96,7 @@ class Reconciler:
             await post_events(self.client, seen.finetune, after)
         metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after
+
+    async def _look(self, key: Key, foreign: tuple[str, ...] = ()) -> Observed | None:
+        catalogue = frozenset(model.name for model in self.settings.models)
+        return await observe(self.client, key, foreign, self.settings.kueue_version, catalogue)

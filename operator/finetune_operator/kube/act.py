@@ -1,5 +1,6 @@
 """Does what a plan says: creations that may have been done already, and the one status write."""
 
+import asyncio
 import logging
 
 from finetune_api import names
@@ -96,9 +97,13 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
 async def post_events(client: Client, finetune: FineTune, status: FineTuneStatus) -> None:
     """Kubernetes Events for the lines that are new in the status; never an error."""
     told: set[tuple[str, str]] = {(entry.at, entry.message) for entry in finetune.status.events}
-    for entry in status.events:
-        if (entry.at, entry.message) not in told and entry.reason not in QUIET_REASONS:
-            await _post(client, finetune, entry)
+    news = [
+        entry
+        for entry in status.events
+        if (entry.at, entry.message) not in told and entry.reason not in QUIET_REASONS
+    ]
+    # An end has five of them: one after the other they would hold a worker longer than the rest.
+    await asyncio.gather(*(_post(client, finetune, entry) for entry in news))
 
 
 async def _post(client: Client, finetune: FineTune, entry: EventEntry) -> None:

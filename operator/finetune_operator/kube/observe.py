@@ -15,7 +15,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
-from finetune_operator.kube.client import ApiError, Client, Raw
+from finetune_operator.kube.client import ApiError, Client, Raw, Raws
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
@@ -35,9 +35,13 @@ class Key:
 
 
 async def observe(
-    client: Client, key: Key, foreign: tuple[str, ...] = (), kueue_version: str = ""
+    client: Client,
+    key: Key,
+    foreign: tuple[str, ...] = (),
+    kueue_version: str = "",
+    catalogue: frozenset[str] = frozenset(),
 ) -> Observed | None:
-    """None when the FineTune is gone."""
+    """None when the FineTune is gone. `catalogue`: names that no Model has to be read for."""
     try:
         raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
     except ApiError as error:
@@ -54,7 +58,7 @@ async def observe(
     jobs, pods, services = await asyncio.gather(
         client.list(paths.jobs(key.namespace), labelSelector=selector),
         client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
-        client.list(paths.core(key.namespace, "services"), labelSelector=selector),
+        _services(client, finetune, selector),
     )
     if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
         # A queue suspends the Job, then its pods go; the Jobs may have been read before both.
@@ -66,7 +70,7 @@ async def observe(
         finetune=finetune,
         jobs=parsed,
         services=frozenset(service["metadata"]["name"] for service in services),
-        models=await _models(client, key, finetune),
+        models=await _models(client, finetune, catalogue),
         progress=await _progress(Observed(finetune, parsed)),
         foreign=foreign,
     )
@@ -98,10 +102,22 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
                 raise ApiError(409, f"Job {name} is there and was not listed: an old list")
 
 
-async def _models(client: Client, key: Key, finetune: FineTune) -> tuple[Model, ...]:
-    if finetune.status.resolved is not None:
+async def _services(client: Client, finetune: FineTune, selector: str) -> Raws:
+    """None before the first attempt is told of: one that is there all the same answers 409."""
+    if not finetune.status.attempts:
+        return []
+    path = paths.core(finetune.metadata.namespace, "services")
+    return await client.list(path, labelSelector=selector)
+
+
+async def _models(
+    client: Client, finetune: FineTune, catalogue: frozenset[str]
+) -> tuple[Model, ...]:
+    """Read only for a name that the catalogue does not have: there may be thousands."""
+    if finetune.status.resolved is not None or finetune.spec.model in catalogue:
         return ()
-    return tuple(Model.parse(raw) for raw in await client.list(paths.models(key.namespace)))
+    found = await client.list(paths.models(finetune.metadata.namespace))
+    return tuple(Model.parse(raw) for raw in found)
 
 
 async def _progress(seen: Observed) -> ProgressReport | None:

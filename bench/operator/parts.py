@@ -1,0 +1,241 @@
+"""What is measured; a part gives lines of the table."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from bench.operator import audit
+from bench.operator.lives import Life, percentile
+from bench.operator.plane import NAMESPACE
+from bench.operator.plot import Curves
+from bench.operator.runs import (
+    Run,
+    burst,
+    create,
+    planes,
+    run_operator,
+    run_script,
+    succeeded,
+    wait,
+)
+from bench.operator.subject import Subject
+from bench.table import Line
+from finetune_operator.kube.client import Raw
+from tests.support.kubectl import Kubectl
+
+OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 6, 2  # the budget; the pods tell of two epochs
+QUARTER = "<= 0.25"  # of the time in which all of the script's have ended
+IDLE_SECONDS = 60
+FEW = 200  # up to so many at once a run is short enough to be repeated
+SETTLED = 5000
+BESIDE = 100  # that live while a poisonous one, or thousands of settled ones, are there
+
+
+@dataclass
+class Settings:
+    """How much is measured."""
+
+    sizes: list[int]
+    rounds: int = 3
+    settled: int = SETTLED
+    idle_seconds: float = IDLE_SECONDS
+    say: Callable[[str], None] = print
+    curves: dict[int, Curves] = field(
+        default_factory=dict
+    )  # by size; the plot's, of the last round
+
+
+def writes(settings: Settings) -> Iterator[Line]:
+    """Of one FineTune, of a minute in which nothing happens, and of a restart."""
+    with planes() as (plane, team, operator):
+        operator.start()
+        settings.say("writes: one FineTune")
+        run = burst(plane, team, operator, "one", 1)
+        time.sleep(3)  # what comes after the end: Events, a late look
+        counted = audit.writes(audit.requests(plane.audit_log, NAMESPACE), operator.user)
+        objects = sum(counted[f"create {kind}"] for kind in ("jobs", "services", "models"))
+        statuses, events = counted["patch finetunes/status"], counted["create events"]
+        part = "writes"
+        yield _exact(part, "objects", objects, OBJECTS)
+        yield _exact(part, "status writes", statuses, STATUS_WRITES)
+        yield _exact(part, "Events, one an epoch among them", events, EVENTS + EPOCHS)
+        yield _exact(part, "anything else", counted.total() - objects - statuses - events, 0)
+        yield Line(part, "reads", [float(run.reads.total())], "requests")
+        settings.say(f"writes: {settings.idle_seconds:.0f} s in which nothing happens")
+        begin = plane.audit_log.stat().st_size
+        cpu = operator.cpu_seconds()
+        time.sleep(settings.idle_seconds)
+        yield _exact(part, "while nothing happens", _since(plane.audit_log, begin, operator), 0)
+        spent = 100 * (operator.cpu_seconds() - cpu) / settings.idle_seconds
+        yield Line(part, "CPU while nothing happens", [spent], "%")
+        operator.kill()
+        begin = plane.audit_log.stat().st_size
+        operator.start()
+        wait(lambda: succeeded(operator) == 1, operator, team)
+        time.sleep(3)
+        yield _exact(part, "on a restart", _since(plane.audit_log, begin, operator), 0)
+
+
+def _since(log: object, begin: int, operator: Subject) -> int:
+    return audit.writes(audit.requests(log, NAMESPACE, begin), operator.user).total()  # type: ignore[arg-type]
+
+
+def _exact(part: str, name: str, count: int, budget: int) -> Line:
+    return Line(part, name, [float(count)], "writes", float(count), f"<= {budget}")
+
+
+def bursts(settings: Settings) -> Iterator[Line]:
+    """Many at once, beside the script."""
+    for size in settings.sizes:
+        scripts: list[Run] = []
+        operators: list[Run] = []
+        rounds = settings.rounds if size <= FEW else 1
+        for number in range(rounds):
+            for name, runs, run in (
+                ("the script", scripts, run_script),
+                ("the operator", operators, run_operator),
+            ):
+                settings.say(f"{size} at once, round {number + 1} of {rounds}: {name}")
+                runs.append(run(size))
+        settings.curves[size] = {
+            **_curves("script", scripts[-1]),
+            **_curves("operator", operators[-1]),
+        }
+        yield from burst_lines(size, scripts, operators)
+
+
+def burst_lines(size: int, scripts: list[Run], operators: list[Run]) -> Iterator[Line]:
+    part = f"{size} at once"
+    floor = [run.seconds for run in scripts]
+    whole = statistics.median(floor)
+    ours = [run.seconds for run in operators]
+    yield Line(part, "the script: all ended", floor, "s")
+    yield Line(part, "all ended", ours, "s", statistics.median(ours) / whole, "<= 2.0")
+    for name, measure, judged in (
+        ("created to first Job", starts, {0.5}),
+        ("trained to ended among creations", completions, {0.5, 0.99}),
+    ):
+        for share in (0.5, 0.99):
+            told = [percentile(measure(run), share) for run in operators]
+            target = QUARTER if share in judged else None
+            ratio = statistics.median(told) / whole
+            yield Line(part, f"{name}, p{share * 100:.0f}", told, "s", ratio, target)
+    yield from _costs(part, size, scripts, operators)
+
+
+def _costs(part: str, size: int, scripts: list[Run], operators: list[Run]) -> Iterator[Line]:
+    cpu = [1000 * run.cpu_seconds / size for run in operators]
+    yield Line(part, "CPU a FineTune", cpu, "ms", statistics.median(cpu), "<= 60")
+    peak = [run.peak_mib for run in operators]
+    limit = "<= 150" if size <= 1000 else "<= 200"
+    yield Line(part, "peak memory", peak, "MiB", max(peak), limit)
+    counted = [run.writes.total() / size for run in operators]
+    budget = OBJECTS + STATUS_WRITES + EVENTS + EPOCHS
+    yield Line(part, "writes a FineTune", counted, "writes", max(counted), f"<= {budget}")
+    yield Line(part, "reads a FineTune", [run.reads.total() / size for run in operators], "reads")
+    for name, runs in (("the script: ", scripts), ("", operators)):
+        spent = [1000 * run.apiserver_seconds / size for run in runs]
+        yield Line(part, f"{name}the API server's CPU a FineTune", spent, "ms")
+
+
+def _curves(name: str, run: Run) -> Curves:
+    begin = min(life.created or 0 for life in _lives(run))
+    times = {
+        "first Job": [(life.first_job or 0) - begin for life in _lives(run)],
+        "ended": [(life.ended or 0) - begin for life in _lives(run)],
+    }
+    return {
+        f"{name}: {what}": [round(percentile(seconds, share / 100), 3) for share in range(101)]
+        for what, seconds in times.items()
+    }
+
+
+def _lives(run: Run) -> list[Life]:
+    return list(run.lives.values())
+
+
+def starts(run: Run) -> list[float]:
+    """Seconds from each one's creation to its first Job."""
+    return [(life.first_job or 0) - (life.created or 0) for life in _lives(run)]
+
+
+def completions(run: Run) -> list[float]:
+    """Seconds from the end of rank 0 to the status, of those that end while others wait to start.
+
+    All of them where no one waited any more when the first one was trained.
+    """
+    last = max(life.first_job or 0 for life in _lives(run))
+    found = [((life.trained or 0), (life.ended or 0)) for life in _lives(run)]
+    early = [ended - trained for trained, ended in found if trained < last]
+    return early or [ended - trained for trained, ended in found]
+
+
+def restart(settings: Settings) -> Iterator[Line]:
+    """Thousands that have ended; then some more begin beside them."""
+    part, count = f"{settings.settled} settled", settings.settled
+    with planes() as (plane, team, operator):
+        settings.say(f"{part}: creating them")
+        operator.start()
+        burst(plane, team, operator, "first", 1)
+        status: Raw = team.status("first-0")
+        operator.stop()
+        create(plane, [(f"old-{number}", status) for number in range(count)])
+        settings.say(f"{part}: the restart")
+        begin, since = plane.audit_log.stat().st_size, time.monotonic()
+        operator.start()
+        wait(lambda: succeeded(operator) == count + 1, operator, team, every=0.2)
+        seconds = time.monotonic() - since
+        yield Line(part, "process start to all known", [seconds], "s", seconds, "<= 15")
+        time.sleep(3)
+        yield _exact(part, "on the restart", _since(plane.audit_log, begin, operator), 0)
+        peak = operator.peak_mib()
+        yield Line(part, "peak memory", [peak], "MiB", peak, "<= 200")
+        settings.say(f"{part}: {BESIDE} more at once")
+        run = burst(plane, team, operator, "new", BESIDE)
+        yield Line(part, f"{BESIDE} more: all ended", [run.seconds], "s")
+        yield Line(part, "peak memory then", [run.peak_mib], "MiB", run.peak_mib, "<= 200")
+
+
+def poison(settings: Settings) -> Iterator[Line]:
+    """The others' p99 from creation to end, with a FineTune that no reconcile can read and without.
+
+    Batches alternate in one process, so that the machine's mood is the same for both.
+    """
+    part = "poison"
+    ends: dict[bool, list[float]] = {False: [], True: []}
+    with planes() as (plane, team, operator):
+        operator.start()
+        burst(plane, team, operator, "warm", 10)
+        for number in range(settings.rounds):
+            for is_there in (False, True):
+                settings.say(f"poison, round {number + 1} of {settings.rounds}: {is_there}")
+                if is_there:
+                    _poison(team, operator)
+                run = burst(plane, team, operator, f"batch-{number}-{int(is_there)}", BESIDE)
+                whole = [(life.ended or 0) - (life.created or 0) for life in _lives(run)]
+                ends[is_there].append(percentile(whole, 0.99))
+                if is_there:
+                    team("delete", "finetune", "poison")
+    clean, poisoned = (statistics.median(ends[key]) for key in (False, True))
+    yield Line(part, f"p99 of {BESIDE} lives without it", ends[False], "s")
+    yield Line(
+        part, f"p99 of {BESIDE} lives beside it", ends[True], "s", poisoned / clean, "<= 1.2"
+    )
+
+
+def _poison(team: Kubectl, operator: Subject) -> None:
+    """One whose status only looks like one: every reconcile of it raises, for ever."""
+    spec = {"trainingFile": "s3://bucket/train.jsonl", "model": "ada", "suspend": True}
+    meta = {"name": "poison"}
+    team.apply(
+        {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTune", "metadata": meta, "spec": spec}
+    )
+    wait(lambda: team.status("poison").get("reason") == "Suspended", operator, team)
+    status = {"state": "pending", "startedAt": "no time at all", "conditions": []}
+    team.patch_status("finetune", "poison", status)
+    deadline = '{"spec": {"pendingDeadlineSeconds": 9}}'
+    team("patch", "finetune", "poison", "--type=merge", "-p", deadline)
+    wait(lambda: "no time at all" in operator.logs(), operator, team)

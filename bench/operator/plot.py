@@ -1,0 +1,71 @@
+"""How many have ended after so many seconds, beside the script; and how near each limit is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.machine import RESULTS
+from bench.table import Line
+
+OURS, FLOOR = "#4078c8", "#b0b0b0"
+STYLES = {
+    "script: ended": (FLOOR, "-"),
+    "script: first Job": (FLOOR, ":"),
+    "operator: ended": (OURS, "-"),
+    "operator: first Job": (OURS, ":"),
+}
+
+Curves = dict[str, list[float]]  # of STYLES: seconds at which 0, 1, ... 100 % had it
+
+
+def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
+    """A panel a size, and one with all targets."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    judged = [line for line in lines if line.ratio is not None and _limit(line)]
+    figure, axes = pyplot.subplots(
+        1,
+        len(curves) + 1,
+        figsize=(5 * len(curves) + 7, 1.5 + 0.3 * len(judged)),
+        width_ratios=[1] * len(curves) + [0.9],
+    )
+    panels = list(axes) if curves else [axes]
+    for axis, (size, of_size) in zip(panels, curves.items(), strict=False):
+        for name, seconds in of_size.items():
+            colour, style = STYLES[name]
+            axis.plot(seconds, range(101), style, color=colour, label=name)
+        axis.set_title(f"{size:,} at once", fontsize=10, loc="left")
+        axis.set_xlabel("seconds")
+        axis.set_ylabel("% of them")
+        axis.set_xlim(left=0)
+        axis.legend(fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    _draw_limits(panels[-1], judged[::-1])
+    figure.tight_layout()
+    path = RESULTS / "operator.png"
+    figure.savefig(path, dpi=120)
+    return str(path)
+
+
+def _draw_limits(axis: Any, judged: list[Line]) -> None:
+    shares = [100 * (line.ratio or 0) / _limit(line) for line in judged]
+    labels = [f"{line.part}: {line.name}" for line in judged]
+    colours = [OURS if line.is_met else "#c84040" for line in judged]
+    bars = axis.barh(labels, shares, color=colours)
+    told = [f" {line.ratio:,.3g} of {_limit(line):g}" for line in judged]
+    axis.bar_label(
+        bars, told, fontsize=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    )
+    axis.axvline(100, color="k", linewidth=0.8, zorder=0)
+    axis.set_title("% of each limit", fontsize=10, loc="left")
+    axis.tick_params(labelsize=7)
+    axis.margins(x=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _limit(line: Line) -> float:
+    """0: there is none, or nothing at all is allowed."""
+    return float((line.target or "<= 0").split()[1])
