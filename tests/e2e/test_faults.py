@@ -27,21 +27,25 @@ def here(cluster: Cluster) -> None:
     cluster.of_this_machine()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_restarts_the_gang_from_the_last_epoch(
-    team: Team, undisturbed: Results, name: str, rank: int
+def test_killed_ranks_restart_the_gang_from_the_last_epoch(
+    team: Team, undisturbed: Results, name: str
 ) -> None:
     training = Training(team, name)
-    training.wait_step(EPOCH_STEPS + 20)
-    os.kill(training.rank_process(rank), signal.SIGKILL)
-    training.wait_attempts(2, seconds=60)
+    for attempt, rank in ((1, 1), (2, 0)):
+        training.wait_step(attempt * EPOCH_STEPS + 20)
+        os.kill(training.rank_process(rank), signal.SIGKILL)
+        training.wait_attempts(attempt + 1)
     status = training.wait_success()
-    first, second = status["attempts"]
-    assert (first["reason"], first["rank"], first["counted"]) == ("RankCrashed", rank, True)
-    assert "SIGKILL" in first["message"]
-    assert second["resumedFromStep"] % EPOCH_STEPS == 0
-    assert second["resumedFromStep"] >= EPOCH_STEPS
-    restarted = f"Fine-tune restarted from step {second['resumedFromStep']}: "
+    *killed, last = status["attempts"]
+    assert [(each["reason"], each["rank"]) for each in killed] == [
+        ("RankCrashed", 1),
+        ("RankCrashed", 0),
+    ]
+    assert all(each["counted"] and "SIGKILL" in each["message"] for each in killed)
+    resumed = [each["resumedFromStep"] for each in status["attempts"][1:]]
+    assert resumed[0] >= EPOCH_STEPS and resumed[1] >= 2 * EPOCH_STEPS
+    assert all(step % EPOCH_STEPS == 0 for step in resumed)
+    restarted = f"Fine-tune restarted from step {last['resumedFromStep']}: "
     assert any(message.startswith(restarted) for message in training.messages())
     assert training.results(status) == undisturbed
 
@@ -52,34 +56,36 @@ def schedulable(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("uncordon", NODE)
 
 
-def test_a_drained_node_gives_the_pods_back_with_a_checkpoint(
+def test_drained_and_suspended_it_goes_on_at_the_very_step_and_no_restart_is_counted(
     team: Team, undisturbed: Results, name: str, schedulable: None
 ) -> None:
     training = Training(team, name, maxRestarts=0)
-    training.wait_step(EPOCH_STEPS + 20)
-    drain(team, f"--pod-selector={training.selector}")
+    training.wait_step(120)
+    training.ask_to_end(lambda: drain(team, f"--pod-selector={training.selector}"))
     training.wait_message("2 of 2 pods can't be scheduled: ", "unschedulable")
     team.kubectl("uncordon", NODE)
-    status = training.wait_success()
-    first, second = status["attempts"]
-    assert (first["reason"], first["node"], first["counted"]) == ("Evicted", NODE, False)
-    assert second["resumedFromStep"] > EPOCH_STEPS
-    assert training.results(status) == undisturbed
 
-
-def test_a_node_drained_of_the_operator_too_costs_no_restart_of_those_allowed(
-    team: Team, undisturbed: Results, name: str, schedulable: None
-) -> None:
-    training = Training(team, name, maxRestarts=0)
-    training.wait_step(EPOCH_STEPS + 20)
-    drain(team, "--force")
-    assert not training.pods()
+    training.wait_step(200)
+    training.ask_to_end(lambda: drain(team, "--force"))  # of the operator, too
     team.kubectl("uncordon", NODE)
+
+    training.wait_step(280)
+    training.ask_to_end(lambda: training.change(suspend=True))
+    until(lambda: not training.pods(), 90, training.told)
+    assert (training.status["state"], training.status["reason"]) == ("pending", "Suspended")
+    training.change(suspend=False)
+
     status = training.wait_success()
-    first, second = status["attempts"]
-    assert first["reason"] in {"Evicted", "PodLost"}  # as much as the operator still saw
-    assert first["counted"] is False
-    assert second["resumedFromStep"] > EPOCH_STEPS
+    drained, lost, suspended, last = status["attempts"]
+    assert (drained["reason"], drained["node"], drained["counted"]) == ("Evicted", NODE, False)
+    assert lost["reason"] in {"Evicted", "PodLost"}  # as much as the operator still saw
+    assert lost["counted"] is False
+    assert suspended["reason"] == "Suspended"
+    # Every one saved a checkpoint where it was asked to end, past the last epoch's.
+    resumed = [each["resumedFromStep"] for each in (lost, suspended, last)]
+    assert all(at >= asked for at, asked in zip(resumed, (120, 200, 280), strict=True))
+    messages = training.messages()
+    assert messages.index("Fine-tune suspended") < messages.index("Fine-tune resumed")
     assert training.results(status) == undisturbed
 
 
@@ -88,31 +94,12 @@ def drain(team: Team, *which: str) -> None:
     team.kubectl("drain", NODE, "--delete-emptydir-data", "--timeout=90s", *which)
 
 
-def test_suspended_it_frees_the_pods_and_goes_on_where_it_stopped(
-    team: Team, undisturbed: Results, name: str
-) -> None:
-    training = Training(team, name)
-    training.wait_step(EPOCH_STEPS + 20)
-    training.change(suspend=True)
-    until(lambda: not training.pods(), 90, training.told)
-    status = training.status
-    assert (status["state"], status["reason"]) == ("pending", "Suspended")
-    training.change(suspend=False)
-    status = training.wait_success()
-    first, second = status["attempts"]
-    assert first["reason"] == "Suspended"
-    assert second["resumedFromStep"] > EPOCH_STEPS
-    messages = training.messages()
-    assert messages.index("Fine-tune suspended") < messages.index("Fine-tune resumed")
-    assert training.results(status) == undisturbed
-
-
 def test_cancelled_it_keeps_the_rows_and_a_checkpoint_and_no_pod(
     team: Team, undisturbed: Results, name: str
 ) -> None:
     training = Training(team, name)
-    training.wait_step(EPOCH_STEPS + 20)
-    training.change(cancel=True)
+    training.wait_step(120)
+    training.ask_to_end(lambda: training.change(cancel=True))
     status = team.kubectl.wait_state(name, "cancelled", seconds=60)
     until(lambda: not training.pods(), 90, training.told)
     assert "fineTunedModel" not in status
@@ -121,8 +108,27 @@ def test_cancelled_it_keeps_the_rows_and_a_checkpoint_and_no_pod(
     assert any(key.startswith(f"{prefix}/checkpoints/") for key in keys)
     assert not any(key.startswith(f"{prefix}/model/") for key in keys)
     rows = team.read(f"s3://{team.cluster.bucket}/{prefix}/results.csv")
-    assert len(rows.splitlines()) > EPOCH_STEPS
+    assert len(rows.splitlines()) > 120
     assert undisturbed.rows.startswith(rows)
+
+
+def test_a_killed_operator_and_a_minute_without_s3_end_no_training(
+    team: Team, undisturbed: Results, name: str
+) -> None:
+    training = Training(team, name)
+    training.wait_step(1)
+    with training.frozen():
+        os.kill(operator_process(team), signal.SIGKILL)
+        processes.kill([instance.running()["s3"]])
+    time.sleep(OUTAGE_SECONDS)
+    subprocess.run(
+        [sys.executable, "-m", "devcluster", "up"], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    )
+    status = training.wait_success()
+    assert not any(attempt.get("counted") for attempt in status["attempts"])
+    (pod,) = team.kubectl.list("pods", "app.kubernetes.io/component=operator")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] >= 1
+    assert training.results(status) == undisturbed
 
 
 def operator_process(team: Team) -> int:
@@ -133,29 +139,3 @@ def operator_process(team: Team) -> int:
         if wanted in environment and b"finetune_operator" in b" ".join(command):
             return pid
     raise AssertionError("no process of the operator")
-
-
-def test_a_killed_operator_is_missed_by_nobody(team: Team, undisturbed: Results, name: str) -> None:
-    training = Training(team, name)
-    training.wait_step(EPOCH_STEPS + 20)
-    os.kill(operator_process(team), signal.SIGKILL)
-    status = training.wait_success()
-    assert [attempt["reason"] for attempt in status["attempts"]] == ["Succeeded"]
-    (pod,) = team.kubectl.list("pods", "app.kubernetes.io/component=operator")
-    assert pod["status"]["containerStatuses"][0]["restartCount"] >= 1
-    jobs = team.kubectl.list("jobs", f"finetune.dev/finetune={name}")
-    assert len(jobs) == 2  # prepare, and one attempt
-    assert training.results(status) == undisturbed
-
-
-def test_a_minute_without_s3_ends_no_training(team: Team, undisturbed: Results, name: str) -> None:
-    training = Training(team, name)
-    training.wait_step(EPOCH_STEPS - 20)
-    processes.kill([instance.running()["s3"]])
-    time.sleep(OUTAGE_SECONDS)
-    subprocess.run(
-        [sys.executable, "-m", "devcluster", "up"], cwd=ROOT, check=True, stdout=subprocess.PIPE
-    )
-    status = training.wait_success()
-    assert all(not attempt.get("counted") for attempt in status["attempts"])
-    assert training.results(status) == undisturbed

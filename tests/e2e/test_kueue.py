@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import ROOT, RUN, Cluster, Team, jsonl
-from tests.e2e.training import EPOCH_STEPS, Results, Training
+from tests.e2e.training import EPOCH_STEPS, Results, Training, is_going
 from tests.support.kubectl import Raw, finetune, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
@@ -80,29 +80,21 @@ def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturb
     kubectl = queueing.kubectl
     first = Training(queueing, "first", queueName=QUEUE, maxRestarts=0)
     first.wait_step(EPOCH_STEPS + 20)
-
-    second = Training(queueing, "second", queueName=QUEUE)
-    second.wait_message(f"waiting as number 1 in queue {QUEUE}: couldn't assign flavors")
-    third = Training(queueing, "third", queueName=QUEUE)
-    third.wait_message(f"waiting as number 2 in queue {QUEUE}: ")
-    assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
-    assert "Fine-tune enqueued. Queue number: 2" in third.messages()
-    assert not second.pods()  # one pod would fit, and a gang is whole
-    assert not third.pods()
-    assert len(first.status["attempts"]) == 1
-    kubectl("delete", "finetune", "second", "third", "--timeout=60s")
-
-    kubectl.apply(
-        finetune(
-            "urgent",
-            model="tiny",
-            trainingFile=queueing.put("short.jsonl", jsonl(16)),
-            hyperparameters={"nEpochs": 1, "batchSize": 8},
-            resources={"nodes": 2, "gpusPerNode": 0},
-            queueName=QUEUE,
-            priorityClassName=URGENT,
+    with first.frozen():
+        see_places_in_the_queue(queueing)
+        assert len(first.status["attempts"]) == 1
+        kubectl.apply(
+            finetune(
+                "urgent",
+                model="tiny",
+                trainingFile=queueing.put("short.jsonl", jsonl(16)),
+                hyperparameters={"nEpochs": 1, "batchSize": 8},
+                resources={"nodes": 2, "gpusPerNode": 0},
+                queueName=QUEUE,
+                priorityClassName=URGENT,
+            )
         )
-    )
+        until(lambda: all(is_going(pod) for pod in first.pods()), 120, first.told)
     first.wait_attempts(2)
     first.wait_message(f"in queue {QUEUE}: ")
     assert first.status["stage"] == "queued"
@@ -114,10 +106,22 @@ def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturb
     assert before["message"].startswith(f"queue {QUEUE} took the pods back: Preempted to")
     assert after["resumedFromStep"] > EPOCH_STEPS
     assert first.results(status) == undisturbed
-    until(lambda: _all_finished(kubectl.list("workloads")), 30)
+    until(lambda: all_finished(kubectl.list("workloads")), 30)
 
 
-def _all_finished(workloads: list[Raw]) -> bool:
+def see_places_in_the_queue(queueing: Team) -> None:
+    second = Training(queueing, "second", queueName=QUEUE)
+    second.wait_message(f"waiting as number 1 in queue {QUEUE}: couldn't assign flavors")
+    third = Training(queueing, "third", queueName=QUEUE)
+    third.wait_message(f"waiting as number 2 in queue {QUEUE}: ")
+    assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
+    assert "Fine-tune enqueued. Queue number: 2" in third.messages()
+    assert not second.pods()  # one pod would fit, and a gang is whole
+    assert not third.pods()
+    queueing.kubectl("delete", "finetune", "second", "third", "--timeout=60s")
+
+
+def all_finished(workloads: list[Raw]) -> bool:
     """Nothing keeps a quota after its end."""
     return all(
         any(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +74,7 @@ class Training:
         for pod in self.pods():
             index = pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
             address = pod["status"].get("podIP")
-            if index == "0" and address and "deletionTimestamp" not in pod["metadata"]:
+            if index == "0" and address and not is_going(pod):
                 try:
                     url = f"http://{address}:{PORT_PROGRESS}/progress"
                     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -89,6 +92,25 @@ class Training:
             return self.step() >= step
 
         until(reached, PATIENCE, self.told)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Rank 1 stands still, and so does the gang at its next step: time to look around."""
+        pid = self.rank_process(1)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def ask_to_end(self, action: Callable[[], object]) -> None:
+        """Does what makes its pods end; they hear of it at this step, however fast they are."""
+        with ThreadPoolExecutor(1) as aside:
+            with self.frozen():
+                asked = aside.submit(action)
+                until(lambda: all(is_going(pod) for pod in self.pods()), 90, self.told)
+            asked.result()
 
     def wait_attempts(self, count: int, seconds: float = 90) -> None:
         until(lambda: len(self.status.get("attempts", [])) == count, seconds, self.told)
@@ -130,6 +152,10 @@ class Training:
             if is_mine and wanted in environment and b"finetune_trainer.worker" in command:
                 return pid
         raise AssertionError(f"no process of rank {rank}")
+
+
+def is_going(pod: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def jsonl(rows: int, seed: int = 0) -> str:
