@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.names import COMPONENT_TRAIN, LABEL_COMPONENT, LABEL_UID, PORT_PROGRESS
@@ -71,18 +73,16 @@ class Training:
 
     def step(self) -> int:
         """Rank 0's own word at this moment; 0 while nobody answers."""
+        url = self._progress_url()
+        return read_step(url) if url else 0
+
+    def _progress_url(self) -> str | None:
         for pod in self.pods():
             index = pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
             address = pod["status"].get("podIP")
             if index == "0" and address and not is_going(pod):
-                try:
-                    url = f"http://{address}:{PORT_PROGRESS}/progress"
-                    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                    with direct.open(url, timeout=5) as answer:
-                        return int(json.load(answer).get("step") or 0)
-                except OSError:
-                    return 0
-        return 0
+                return f"http://{address}:{PORT_PROGRESS}/progress"
+        return None
 
     def wait_step(self, step: int) -> None:
         """Until that many are done; fails when the training ended first."""
@@ -102,6 +102,27 @@ class Training:
             yield
         finally:
             with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def paced(self, steps_a_second: float) -> Iterator[None]:
+        """Rank 1 is held back, so that the training lasts; no faster than it can."""
+        pid, url = self.rank_process(1), self._progress_url()
+        assert url is not None
+        ended, begun, first = Event(), time.monotonic(), read_step(url)
+
+        def hold_back() -> None:
+            while not ended.wait(0.1):
+                allowed = first + steps_a_second * (time.monotonic() - begun)
+                os.kill(pid, signal.SIGCONT if read_step(url) < allowed else signal.SIGSTOP)
+
+        with ThreadPoolExecutor(1) as aside:
+            held = aside.submit(hold_back)
+            try:
+                yield
+            finally:
+                ended.set()
+                held.result()
                 os.kill(pid, signal.SIGCONT)
 
     def ask_to_end(self, action: Callable[[], object]) -> None:
@@ -152,6 +173,16 @@ class Training:
             if is_mine and wanted in environment and b"finetune_trainer.worker" in command:
                 return pid
         raise AssertionError(f"no process of rank {rank}")
+
+
+def read_step(url: str) -> int:
+    """Of a rank 0 that may be gone."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=5) as answer:
+            return int(json.load(answer).get("step") or 0)
+    except OSError:
+        return 0
 
 
 def is_going(pod: Mapping[str, Any]) -> bool:
