@@ -54,24 +54,27 @@ def devcluster(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def queueing(
-    cluster: Cluster, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Team]:
-    """A team whose operator may read Kueue's objects, and a queue."""
+def kueue(cluster: Cluster) -> Iterator[None]:
     cluster.of_this_machine()
     devcluster("kueue")
+    yield
+    devcluster("kueue", "--remove")
+
+
+@pytest.fixture(scope="module")
+def queueing(
+    cluster: Cluster, kueue: None, tiny_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Team]:
+    """A team whose operator may read Kueue's objects, and a queue."""
     made = Team(cluster, f"{RUN}-queueing", tmp_path_factory.mktemp("queueing"))
     made.create()
     made.kubectl.apply(*queue_of_three_pods(made.name))
-    try:
-        made.install("--set", "crds.install=false", "--set", "kueue.enabled=true")
-        yield made
-    finally:
-        made.kubectl("delete", "finetunes", "--all", "--timeout=60s")
-        made.remove()
-        made.kubectl("wait", "--for=delete", f"namespace/{made.name}", "--timeout=120s")
-        made.kubectl("delete", "priorityclass", URGENT)
-        devcluster("kueue", "--remove")
+    made.install("--set", "crds.install=false", "--set", "kueue.enabled=true")
+    yield made
+    made.kubectl("delete", "finetunes", "--all", "--timeout=60s")
+    made.remove()
+    made.kubectl("wait", "--for=delete", f"namespace/{made.name}", "--timeout=120s")
+    made.kubectl("delete", "priorityclass", URGENT)
 
 
 def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturbed(
