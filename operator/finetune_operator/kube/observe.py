@@ -55,14 +55,10 @@ async def observe(
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)
     selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
-    jobs, pods, services = await asyncio.gather(
-        client.list(paths.jobs(key.namespace), labelSelector=selector),
-        client.list(paths.core(key.namespace, "pods"), labelSelector=selector),
+    (jobs, pods), services = await asyncio.gather(
+        _jobs_and_pods(client, finetune, selector),
         _services(client, finetune, selector),
     )
-    if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
-        # A queue suspends the Job, then its pods go; the Jobs may have been read before both.
-        jobs = await client.list(paths.jobs(key.namespace), labelSelector=selector)
     owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
     await _confirm_missing(client, finetune, owned)
     parsed = await waiting.explain_newest(client, finetune, owned, kueue_version)
@@ -80,6 +76,20 @@ def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
     """Labels can be written by anybody; the owner's UID decides."""
     found = [Job.parse(job, pods) for job in jobs]
     return [job for job in found if job.owner_uid == uid]
+
+
+async def _jobs_and_pods(
+    client: Client, finetune: FineTune, selector: str
+) -> tuple[list[Raw], list[Raw]]:
+    """A queue suspends a Job, then its pods go: pods seen going need a Job read after them."""
+    namespace = finetune.metadata.namespace
+    jobs, pods = await asyncio.gather(
+        client.list(paths.jobs(namespace), labelSelector=selector),
+        client.list(paths.core(namespace, "pods"), labelSelector=selector),
+    )
+    if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
+        jobs = await client.list(paths.jobs(namespace), labelSelector=selector)
+    return jobs, pods
 
 
 async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:
