@@ -267,8 +267,14 @@ def _deleted(draft: Draft, number: int) -> Plan:
 def leaves_jobs(seen: Observed, plan: Plan) -> bool:
     """Once the plan's status is written, Jobs may go: nothing but a requeue does that."""
     after = replace(seen, finetune=seen.finetune.replace(status=plan.status))
-    find = find_abandoned if plan.status.state == State.FAILED else _leftovers
-    return bool(set(find(after)) - set(_deletions(plan)))
+    if plan.status.state == State.FAILED:
+        return bool(set(find_abandoned(after)) - set(_deletions(plan)))
+    newest = max((attempt.number for attempt in plan.status.attempts), default=0)
+    is_made = newest in seen.attempts or any(isinstance(item, Create) for item in plan.actions)
+    # Until it is made its forerunner's Job stays: see `backoff`.
+    marks = None if is_made else seen.attempts.get(newest - 1)
+    left = {action for action in _leftovers(after) if marks is None or action.name != marks.name}
+    return bool(left - set(_deletions(plan)))
 
 
 def _deletions(plan: Plan) -> list[Action]:

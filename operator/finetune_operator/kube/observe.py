@@ -72,12 +72,6 @@ async def observe(
     )
 
 
-def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
-    """Labels can be written by anybody; the owner's UID decides."""
-    found = [Job.parse(job, pods) for job in jobs]
-    return [job for job in found if job.owner_uid == uid]
-
-
 async def _jobs_and_pods(
     client: Client, finetune: FineTune, selector: str
 ) -> tuple[list[Raw], list[Raw]]:
@@ -90,6 +84,12 @@ async def _jobs_and_pods(
     if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
         jobs = await client.list(paths.jobs(namespace), labelSelector=selector)
     return jobs, pods
+
+
+def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
+    """Labels can be written by anybody; the owner's UID decides."""
+    found = [Job.parse(job, pods) for job in jobs]
+    return [job for job in found if job.owner_uid == uid]
 
 
 async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:
