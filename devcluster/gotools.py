@@ -59,12 +59,12 @@ class Tool:
     packages: str = "tool"
     link_flags: str = ""
     build_flags: tuple[str, ...] = ()
+    # (module, folder of it) that come beside the programs: manifests of the same version.
+    module_folders: tuple[tuple[str, str], ...] = ()
     # Go names a program after its package's folder, which isn't always the program's name.
     renames: Mapping[str, str] = field(default_factory=dict)
     # A tool that is not is built only when it is named.
     is_usual: bool = True
-    # (module, folder of it) that come beside the programs: manifests of the same version.
-    module_folders: tuple[tuple[str, str], ...] = ()
 
     def command(self, go: str, output: Path) -> list[str]:
         link = f"-s -w {self.link_flags}".strip()
@@ -102,9 +102,9 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("pause", ("pause",), packages="."),
     Tool("versitygw", ("versitygw",)),
     Tool("registry", ("registry",)),
+    Tool("kueue", ("kueue",), module_folders=(("sigs.k8s.io/kueue", "config"),), is_usual=False),
     Tool("helm", ("helm",)),
     Tool("kubeconform", ("kubeconform",)),
-    Tool("kueue", ("kueue",), module_folders=(("sigs.k8s.io/kueue", "config"),), is_usual=False),
     Tool("kwok", ("kwok",), is_usual=False),
 )
 FOR_PEOPLE = ("kubectl", "helm", "kubeconform")
