@@ -281,7 +281,7 @@ def _deletions(plan: Plan) -> list[Action]:
     return [action for action in plan.actions if isinstance(action, DeleteJob)]
 
 
-def _leftovers(seen: Observed) -> tuple[Action, ...]:
+def _leftovers(seen: Observed) -> tuple[DeleteJob, ...]:
     """Jobs of attempts go once the written status tells of their end."""
     told = {item.number for item in seen.finetune.status.attempts if item.ended_at is not None}
     return tuple(
