@@ -9,16 +9,14 @@ import pytest
 from devcluster.controlplane import ControlPlane
 from finetune_api import names
 from finetune_api.names import Reason
-from finetune_api.outcome import Outcome
 from tests.integration.conftest import Kubelet, Operator
+from tests.integration.crowds import TWO_NODES, published_by
 from tests.integration.invariants import check_invariants
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed, prepared, trained
 from tests.support.proxy import Answer, Cut, FaultyProxy, Rule, Seen, let_pass
 
 pytestmark = pytest.mark.integration
-
-TWO_NODES = {"model": "ada", "resources": {"nodes": 2, "gpusPerNode": 0}}
 
 
 @pytest.fixture
@@ -367,13 +365,6 @@ def live(
     kubelet.end(first, 0, published_by(name).to_termination_message())
     kubelet.end(second, 0)
     until(lambda: reached("succeeded"), 40, operator.logs)
-
-
-def published_by(name: str) -> Outcome:
-    """A model of its own: a namespace has one Model of a name."""
-    found = trained().trained
-    assert found is not None
-    return Outcome(trained=found.replace(fine_tuned_model=f"ada:ft-team:{name}"))
 
 
 @pytest.mark.slow
