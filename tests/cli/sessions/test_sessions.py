@@ -127,7 +127,7 @@ def test_create_and_follow(
     at_cluster.type('finetune create tone -t train.jsonl -m curie --suffix "support tone"')
     at_cluster.wait("waiting for the operator")
     story = ["Created fine-tune: tone", "Fine-tune started"]
-    eta = (datetime.now(UTC) + timedelta(minutes=90)).isoformat()
+    eta = (datetime.now(UTC) + timedelta(minutes=90, seconds=25)).isoformat()
     progress = {"step": 300, "steps": 1000, "loss": 1.7, "tokensPerSecond": 12345.6, "eta": eta}
     running = status("running", *story, stage="training", progress=progress)
     team.patch_status("finetune", "tone", running)
