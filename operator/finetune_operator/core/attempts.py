@@ -59,7 +59,7 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
     if recorded is None:
         since = stamp(job.created_at or draft.now)
         draft.attempt(current, started_at=since, micro_batch_share=_told_share(job))
-    actions = _leftovers(seen)
+    actions: tuple[Action, ...] = _leftovers(seen)
     if job.name not in seen.services:
         actions = (*actions, CreateService(current, job.name))
     if seen.finetune.spec.suspend:
