@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.operator import audit
 from bench.operator.lives import Life, percentile
+from bench.operator.objects import POISON
 from bench.operator.plane import NAMESPACE
 from bench.operator.plot import Curves
 from bench.operator.runs import (
@@ -234,8 +235,7 @@ def _poison(team: Kubectl, operator: Subject) -> None:
         {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTune", "metadata": meta, "spec": spec}
     )
     wait(lambda: team.status("poison").get("reason") == "Suspended", operator, team)
-    status = {"state": "pending", "startedAt": "no time at all", "conditions": []}
-    team.patch_status("finetune", "poison", status)
+    team.patch_status("finetune", "poison", POISON)
     deadline = '{"spec": {"pendingDeadlineSeconds": 9}}'
     team("patch", "finetune", "poison", "--type=merge", "-p", deadline)
-    wait(lambda: "no time at all" in operator.logs(), operator, team)
+    wait(lambda: POISON["startedAt"] in operator.logs(), operator, team)

@@ -12,10 +12,14 @@ import yaml
 from bench.operator import parts, plot
 from bench.operator.audit import of_child, reads, requests, writes
 from bench.operator.lives import Life, lives_of_operator, lives_of_script, percentile
+from bench.operator.objects import POISON
 from bench.operator.plane import MODEL, stages_text
 from bench.operator.runs import Run
 from bench.table import Line
+from finetune_api.finetune import FineTuneStatus
 from finetune_api.outcome import Outcome
+from finetune_operator.core.decide import decide
+from tests.support.objects import World, a_finetune
 
 OURS, ADMIN = "system:serviceaccount:bench:finetune-operator", "admin"
 BEGIN = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -175,6 +179,16 @@ def test_the_pods_end_with_what_the_operator_can_read() -> None:
     trained = Outcome.parse(message)
     assert trained is not None and trained.trained is not None
     assert trained.trained.fine_tuned_model == f"{MODEL}-tone-7"
+
+
+def test_no_reconcile_gets_through_a_poisoned_status() -> None:
+    world = World(a_finetune(suspend=True, pendingDeadlineSeconds=9))
+    world.until_training()
+    assert world.status.reason == "Suspended"
+    poisoned = FineTuneStatus.model_validate(world.status.to_dict() | POISON)
+    world.finetune = world.finetune.replace(status=poisoned)
+    with pytest.raises(ValueError, match="no time at all"):
+        decide(world.observe(), world.settings, world.now)
 
 
 def test_the_plot_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log) -> None:

@@ -265,20 +265,16 @@ def _deleted(draft: Draft, number: int) -> Plan:
 
 
 def leaves_jobs(seen: Observed, plan: Plan) -> bool:
-    """Once the plan's status is written, Jobs may go: nothing but a requeue does that."""
+    """Once the plan's status is written, Jobs may go: nothing but a requeue does that.
+
+    Not while the attempt after them is recorded and has no Job yet.
+    """
     after = replace(seen, finetune=seen.finetune.replace(status=plan.status))
     if plan.status.state == State.FAILED:
-        return bool(set(find_abandoned(after)) - set(_deletions(plan)))
-    newest = max((attempt.number for attempt in plan.status.attempts), default=0)
-    is_made = newest in seen.attempts or any(isinstance(item, Create) for item in plan.actions)
-    # Until it is made its forerunner's Job stays: see `backoff`.
-    marks = None if is_made else seen.attempts.get(newest - 1)
-    left = {action for action in _leftovers(after) if marks is None or action.name != marks.name}
-    return bool(left - set(_deletions(plan)))
-
-
-def _deletions(plan: Plan) -> list[Action]:
-    return [action for action in plan.actions if isinstance(action, DeleteJob)]
+        return bool(set(find_abandoned(after)) - set(plan.actions_of(DeleteJob)))
+    still_open = {item.number for item in plan.status.attempts if item.ended_at is None}
+    is_to_be_made = not still_open <= seen.attempts.keys() and not plan.actions_of(Create)
+    return not is_to_be_made and bool(set(_leftovers(after)) - set(plan.actions_of(DeleteJob)))
 
 
 def _leftovers(seen: Observed) -> tuple[DeleteJob, ...]:

@@ -41,6 +41,9 @@ class Plan:
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None  # seconds; None: only a trigger wakes it
 
+    def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if isinstance(action, kind))
+
 
 def stamp(at: datetime) -> str:
     """RFC 3339, whole seconds, UTC."""
