@@ -36,8 +36,17 @@ fuzz: setup ## ten minutes of hostile bytes through the readers (coverage-guided
 bench-data: setup ## the data room beside pandas and the raw tokenizers, on a quiet machine
 	@$(PYTHON) -m bench.data
 
+bench-operator: setup ## the operator beside a bare script on kwok, on a quiet machine
+	@$(PYTHON) -m bench.operator
+
+bench-cli: setup ## how long a person waits for help
+	@$(PYTHON) -m bench.cli
+
 bench-trainer: setup ## the trainer beside TRL, bare DeepSpeed and itself, on a quiet machine
 	@$(PYTHON) -m bench.trainer
+
+docs: setup ## the documentation as a website in site/
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(VENV)/bin/ruff check .
@@ -45,13 +54,15 @@ lint: setup ## ruff, mypy, import-linter, generated files
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(PYTHON) crds/generate.py --check
+	@$(PYTHON) -m docs.generate --check
 
 format: setup ## let ruff put the code in order
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-generate: setup ## write the CRDs from the models
+generate: setup ## write the CRDs and the reference pages from the code
 	@$(PYTHON) crds/generate.py
+	@$(PYTHON) -m docs.generate
 
 constraints: setup ## resolve all versions anew
 	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
@@ -59,6 +70,9 @@ constraints: setup ## resolve all versions anew
 
 up: ## start the one-node Kubernetes
 	@python3 -m devcluster up
+
+kueue: up ## Kueue, the queue for Jobs, on that cluster
+	@python3 -m devcluster kueue
 
 down: ## stop it and leave nothing behind
 	@python3 -m devcluster down
@@ -76,7 +90,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean: ## remove the Python environment and what tests left
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site
 
-.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-data bench-trainer \
-	constraints up down setup clean
+.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-cli bench-data \
+	bench-operator bench-trainer constraints docs up kueue down setup clean

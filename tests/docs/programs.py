@@ -11,8 +11,8 @@ from finetune_cli.main import finetune
 
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
 KNOWN = frozenset(  # what a reader has, or is told to get
-    "aws cat cd chmod cp curl date docker echo eksctl eval export finetune helm kubectl ls make "  # noqa: SIM905
-    "mkdir pip printf python3 tail true vllm".split()
+    "aws cat cd chmod cp curl date docker echo eksctl eval export finetune "  # noqa: SIM905
+    "git helm kubectl llama-server ls make mkdir pip printf python3 tail true vllm".split()
 )
 
 
