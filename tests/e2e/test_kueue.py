@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import ROOT, RUN, Cluster, Team, jsonl
-from tests.e2e.training import EPOCH_STEPS, Results, Training, is_going
+from tests.e2e.training import EPOCH_STEPS, Results, Training
 from tests.support.kubectl import Raw, finetune, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
@@ -97,7 +97,7 @@ def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturb
                 priorityClassName=URGENT,
             )
         )
-        until(lambda: all(is_going(pod) for pod in first.pods()), 120, first.told)
+        until(lambda: not first.working(), 120, first.told)
     first.wait_attempts(2)
     first.wait_message(f"in queue {QUEUE}: ")
     assert first.status["stage"] == "queued"

@@ -71,6 +71,10 @@ class Training:
     def pods(self) -> list[dict[str, Any]]:
         return self.kubectl.list("pods", self.selector)
 
+    def working(self) -> set[str]:
+        """Names of the pods that nobody has asked to end; the next attempt's among them."""
+        return {pod["metadata"]["name"] for pod in self.pods() if not is_going(pod)}
+
     def step(self) -> int:
         """Rank 0's own word at this moment; 0 while nobody answers."""
         url = self._progress_url()
@@ -127,10 +131,11 @@ class Training:
 
     def ask_to_end(self, action: Callable[[], object]) -> None:
         """Does what makes its pods end; they hear of it at this step, however fast they are."""
+        working = self.working()
         with ThreadPoolExecutor(1) as aside:
             with self.frozen():
                 asked = aside.submit(action)
-                until(lambda: all(is_going(pod) for pod in self.pods()), 90, self.told)
+                until(lambda: not working & self.working(), 90, self.told)
             asked.result()
 
     def wait_attempts(self, count: int, seconds: float = 90) -> None:
