@@ -93,6 +93,11 @@ def until_training(team: Kubectl, operator: Operator, kubelet: Kubelet) -> Calla
     return go
 
 
+def end_pods(team: Kubectl) -> None:
+    """No kubelet confirms their end; some go by themselves meanwhile."""
+    team("delete", "pods", "--all", "--force", "--grace-period=0")
+
+
 def test_t21_a_rank_that_is_never_scheduled_is_explained_and_ends_at_the_deadline(
     team: Kubectl, operator: Operator, until_training: Callable[..., None]
 ) -> None:
@@ -105,8 +110,7 @@ def test_t21_a_rank_that_is_never_scheduled_is_explained_and_ends_at_the_deadlin
     assert status["error"]["code"] == "DeadlineExceeded"
     assert words in status["error"]["message"]
     assert status["attempts"][0]["reason"] == "Unschedulable"
-    for pod in team.list("pods"):  # no kubelet confirms their end
-        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    end_pods(team)
 
 
 def test_a_quota_that_refuses_pods_is_named(
@@ -129,8 +133,7 @@ def test_a_quota_that_refuses_pods_is_named(
     until(is_told, 60, lambda: str(team.status("tone")))
     message = team.status("tone")["message"]
     assert message.startswith("1 of 2 pods can't be created: exceeded quota: few")
-    for pod in team.list("pods"):
-        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    end_pods(team)
 
 
 def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
