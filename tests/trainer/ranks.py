@@ -4,6 +4,7 @@ All ranks run everything; rank 0 writes what came out. All with DeepSpeed over g
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -195,3 +196,4 @@ def main(out: Path, *, has_curves: bool) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), has_curves=sys.argv[2] == "curves")
+    os._exit(0)  # as `worker`: the interpreter's own end may abort in threads of gloo

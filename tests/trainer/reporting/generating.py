@@ -4,6 +4,7 @@ All ranks run everything; each writes what it got, by ZeRO stage and way.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    os._exit(0)  # as `worker`: the interpreter's own end may abort in threads of gloo
