@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -85,7 +86,7 @@ def draw(lines: list[Line]) -> str:
     )
     for axis, part in zip(axes[:, 0], parts, strict=True):
         shown = [line for line in lines if line.part == part][::-1]
-        middles = [sorted(line.values)[len(line.values) // 2] for line in shown]
+        middles = [statistics.median(line.values) for line in shown]
         colours = ["#4078c8" if line.is_ours else "#b0b0b0" for line in shown]
         bars = axis.barh([line.name for line in shown], middles, color=colours)
         for height, line in enumerate(shown):

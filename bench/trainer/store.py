@@ -26,7 +26,7 @@ def s3(folder: Path) -> Iterator[None]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     # In practice S3 is another machine: here it must not take CPUs from what is measured.
-    server_of_low_priority = ["nice", "-n", "19", str(gotools.binary("versitygw"))]
+    server_of_low_priority = ["chrt", "--idle", "0", str(gotools.binary("versitygw"))]
     command = [*server_of_low_priority, "--port", f"127.0.0.1:{port}", "--quiet"]
     environment = {**os.environ, "ROOT_ACCESS_KEY": "bench", "ROOT_SECRET_KEY": key}
     with (folder / "s3.log").open("w") as log:

@@ -4,17 +4,26 @@ FD is the shard's file, inherited. Prints the shard's FileEntry, or with exit co
 standard input ends with the rank that started it, and then it ends as well.
 """
 
+import contextlib
 import os
 import sys
 import threading
 from pathlib import Path
 
-NICENESS = 19  # the training comes first
+NICENESS = 19
+
+
+def give_way() -> None:
+    """The training comes first: only CPUs that would be idle, where the system knows that."""
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may refuse it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def main(descriptor: int, address: str) -> int:
     """Hash and upload what `descriptor` holds."""
-    os.nice(NICENESS)  # before the imports, which keep a CPU busy for longer than most shards
+    give_way()  # before the imports, which keep a CPU busy for longer than most shards
     from finetune_api.names import EXIT_CRASH, EXIT_OK
     from finetune_api.uris import S3Uri
     from finetune_data.failures import StorageError
