@@ -51,7 +51,7 @@ def finetune_crd() -> Schema:
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
     schema = _root("FineTune", "A fine-tune job: data and a base model in, a model out.", spec)
-    schema["properties"]["status"] = _status(FineTuneStatus)
+    schema["properties"]["status"] = {**_status(FineTuneStatus), "x-kubernetes-map-type": "atomic"}
     return _crd("FineTune", "finetunes", ["ft"], schema, columns)
 
 

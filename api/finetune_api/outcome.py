@@ -76,13 +76,14 @@ class Trained(Stored):
 
 
 class Outcome(Stored):
-    """Exactly one of the four is set."""
+    """Exactly one of the four ends is set."""
 
     kind: Literal["outcome"] = "outcome"
     failure: Failure | None = None
     prepared: Prepared | None = None
     trained: Trained | None = None
     deleted: Deleted | None = None
+    resumed_from_step: int | None = None  # of a training that went on from a checkpoint
 
     def to_termination_message(self) -> str:
         """JSON of at most 4,000 bytes of UTF-8; entries are dropped whole, never cut in two."""

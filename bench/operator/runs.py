@@ -25,6 +25,7 @@ from tests.support.kubectl import Kubectl
 
 AT_ONCE = 32  # requests of the person who creates FineTunes
 GIVEN_UP_SECONDS = 900
+SILENCE_SECONDS = 1.5
 APISERVER = "kube-apiserver"
 
 
@@ -72,12 +73,19 @@ def burst(plane: Plane, team: Kubectl, operator: Subject, stem: str, size: int) 
     cpu = operator.cpu_seconds()
     create(plane, [(f"{stem}-{number}", {}) for number in range(size)])
     wait(lambda: succeeded(operator) >= done + size, operator, team)
+    _wait_for_silence(plane)  # Events come behind the states
     cpu = operator.cpu_seconds() - cpu
     spent = subject.cpu_seconds(plane.pid(APISERVER)) - before
     found = list(audit.requests(plane.audit_log, NAMESPACE, begin))
     lives = lives_of_operator(found, operator.user)
     lives = {name: life for name, life in lives.items() if name.startswith(f"{stem}-")}
     return _run(lives, found, operator.user, spent, cpu=cpu, peak=operator.peak_mib())
+
+
+def _wait_for_silence(plane: Plane) -> None:
+    size = -1
+    while size != (size := plane.audit_log.stat().st_size):
+        time.sleep(SILENCE_SECONDS)
 
 
 def _run(

@@ -88,10 +88,17 @@ def draw(lines: list[Line]) -> str:
         shown = [line for line in lines if line.part == part][::-1]
         middles = [statistics.median(line.values) for line in shown]
         colours = ["#4078c8" if line.is_ours else "#b0b0b0" for line in shown]
-        bars = axis.barh([line.name for line in shown], middles, color=colours)
-        for height, line in enumerate(shown):
+        axis.barh([line.name for line in shown], middles, color=colours)
+        for height, (line, middle) in enumerate(zip(shown, middles, strict=True)):
             axis.plot(line.values, [height] * len(line.values), "k.", markersize=4)
-        axis.bar_label(bars, [f"  {value:,.4g} {shown[0].unit}" for value in middles], fontsize=8)
+            axis.annotate(
+                f"{middle:,.4g} {line.unit}",
+                (max(0, *line.values), height),
+                xytext=(6, 0),
+                textcoords="offset points",
+                verticalalignment="center",
+                fontsize=8,
+            )
         axis.set_title(part, fontsize=10, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)

@@ -108,5 +108,6 @@ def checkpoints(settings: Settings) -> Iterator[Line]:
     part, name = "checkpoints", f"ours: p99 of a step with {count} checkpoints"
     yield Line(part, "p99 of a step without checkpoints", found["without"], "s")
     yield Line(part, name, found["with"], "s", ratio, "<= 1.2")
-    yield Line(part, "ours: the training waits for a copy", told["copy"], "s")
+    part = "a checkpoint"
+    yield Line(part, "ours: the training waits for its copy", told["copy"], "s")
     yield Line(part, "ours: from the copy until all is in S3", told["upload"], "s")

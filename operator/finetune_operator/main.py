@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from finetune_operator.handlers import metrics
+from finetune_operator.handlers.announcer import Announcer
 from finetune_operator.handlers.queue import WorkQueue
 from finetune_operator.handlers.reconcile import Reconciler
 from finetune_operator.handlers.sightings import Sightings
@@ -90,12 +91,14 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     ready = asyncio.Event()
     metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
-        reconciler = Reconciler(client, settings, queue, sightings)
+        announcer = Announcer(client)
+        reconciler = Reconciler(client, settings, queue, sightings, announcer)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
         ]
         work = asyncio.create_task(reconciler.run(), name="reconciler")
+        telling = asyncio.create_task(announcer.run(), name="announcer")
         lookout = asyncio.create_task(
             sweep(client, queue, settings, watches_models=settings.deletes_models),
             name="sweep",
@@ -115,6 +118,9 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
             for task in (work, lookout):
                 task.cancel()
             await asyncio.gather(work, lookout, return_exceptions=True)
+            await announcer.finish()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             for server in servers:
                 await server.cleanup()
 

@@ -81,11 +81,11 @@ def test_drained_and_suspended_it_goes_on_at_the_very_step_and_no_restart_is_cou
     assert lost["reason"] in {"Evicted", "PodLost"}  # as much as the operator still saw
     assert lost["counted"] is False
     assert suspended["reason"] == "Suspended"
-    # Every one saved a checkpoint where it was asked to end, past the last epoch's. (What trained
-    # for less than a look of the operator has no word of where it began.)
+    # Every one saved a checkpoint where it was asked to end, past the last epoch's. (Of the one
+    # that was drained with its operator nobody may have seen where it began.)
     resumed = [each.get("resumedFromStep") for each in (lost, suspended, last)]
-    told = [(at, asked) for at, asked in zip(resumed, (120, 200, 280), strict=True) if at]
-    assert told and all(at >= asked for at, asked in told)
+    assert resumed[0] is None or resumed[0] >= 120
+    assert resumed[1] >= 200 and resumed[2] >= 280
     messages = training.messages()
     assert messages.index("Fine-tune suspended") < messages.index("Fine-tune resumed")
     assert training.results(status) == undisturbed

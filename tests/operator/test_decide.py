@@ -139,6 +139,22 @@ def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["crash", "success"])
+def test_an_attempt_that_ends_before_it_is_looked_at_tells_where_it_went_on(end: str) -> None:
+    world = World().until_running()
+    crash = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137)
+    world.end_pod("a1", 1, names.EXIT_CRASH, crash)
+    world.progress = None
+    world.settle()
+    outcome = trained() if end == "success" else crash
+    code = names.EXIT_OK if end == "success" else names.EXIT_CRASH
+    world.end_pod("a2", 0, code, outcome.replace(resumed_from_step=25))
+    world.settle()
+    assert world.status.attempts[1].resumed_from_step == 25
+    told = [message for message in world.messages() if "restarted" in message]
+    assert told == ["Fine-tune restarted from step 25: rank 1 was killed"]
+
+
 def test_an_echo_waits_for_the_pod_that_knows_the_cause() -> None:
     world = World().until_running()
     world.now = datetime(2026, 11, 21, 12, 5, 1, tzinfo=UTC)

@@ -57,3 +57,40 @@ async def test_pods_that_go_without_a_queue_cost_no_further_request(answers: Ans
     async with Client() as client:
         await observe(client, Key("team", "tone"))
     assert paths_asked(answers).count(JOBS) == 1
+
+
+async def test_of_a_new_one_nothing_else_is_read_unless_thoroughly(answers: Answers) -> None:
+    world = World()
+    world.step(writes=False)  # an operator that died before it told of its Job
+    served(world, answers)
+    async with Client() as client:
+        first = await observe(client, Key("team", "tone"), catalogue=frozenset({"ada"}))
+        asked = paths_asked(answers)
+        second = await observe(
+            client, Key("team", "tone"), catalogue=frozenset({"ada"}), is_thorough=True
+        )
+    assert first is not None
+    assert second is not None
+    assert (asked, first.is_first, first.jobs) == ([FINETUNE], True, ())
+    assert (second.is_first, len(second.jobs)) == (False, 1)
+
+
+async def test_a_new_one_that_is_cancelled_is_looked_at_whole(answers: Answers) -> None:
+    world = World(a_finetune(cancel=True))
+    served(world, answers)
+    async with Client() as client:
+        await observe(client, Key("team", "tone"), catalogue=frozenset({"ada"}))
+    assert JOBS in paths_asked(answers)
+
+
+async def test_the_services_are_listed_only_while_pods_work(answers: Answers) -> None:
+    world = World().until_running()
+    served(world, answers)
+    async with Client() as client:
+        await observe(client, Key("team", "tone"))
+        assert paths_asked(answers).count(SERVICES) == 1
+        for index in range(len(world.pods[world.job("a1")])):
+            world.end_pod("a1", index, 0, None)
+        served(world, answers)
+        await observe(client, Key("team", "tone"))
+    assert paths_asked(answers).count(SERVICES) == 1

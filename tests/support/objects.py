@@ -132,7 +132,9 @@ class World:
         self.workload: Workload | None = None  # of every Job that a queue holds
         self.now = NOW
 
-    def observe(self) -> Observed:
+    def observe(self, *, is_thorough: bool = False) -> Observed:
+        if self.status.state is None and not self.finetune.spec.cancel and not is_thorough:
+            return Observed(self.finetune, is_first=True)
         jobs = [Job.parse(job, self.pods.get(name, [])) for name, job in self.jobs.items()]
         return Observed(
             finetune=self.finetune,
@@ -148,7 +150,11 @@ class World:
 
         With `actions_at_most` it died after so many of its actions.
         """
-        plan = decide(self.observe(), self.settings, self.now)
+        seen = self.observe()
+        plan = decide(seen, self.settings, self.now)
+        made = {item.manifest["metadata"]["name"] for item in plan.actions_of(Create)}
+        if seen.is_first and made & self.jobs.keys():
+            plan = decide(self.observe(is_thorough=True), self.settings, self.now)
         if acts:
             for action in plan.actions[:actions_at_most]:
                 if isinstance(action, Create):

@@ -34,11 +34,17 @@ def main(folder: Path) -> int:
     except Exception as error:
         if not isinstance(error, Preempted):
             traceback.print_exc()
-        work.leave_outcome(local_rank, Outcome(failure=explain(error, int(os.environ["RANK"]))))
+        failed = Outcome(failure=explain(error, int(os.environ["RANK"])))
+        _leave(work, local_rank, failed, progress)
         return EXIT_PREEMPTED if isinstance(error, Preempted) else EXIT_CRASH
     if outcome is not None:
-        work.leave_outcome(local_rank, outcome)
+        _leave(work, local_rank, outcome, progress)
     return EXIT_OK
+
+
+def _leave(work: WorkFolder, local_rank: int, outcome: Outcome, progress: Progress) -> None:
+    step = progress.report.resumed_from_step
+    work.leave_outcome(local_rank, outcome.replace(resumed_from_step=step))
 
 
 if __name__ == "__main__":

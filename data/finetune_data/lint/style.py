@@ -2,7 +2,8 @@
 
 With modern tokenizers and chat templates a learned end-of-sequence token does what separator and
 stop sequence did. So they are asked of data that follows them in part already (a mix is worse than
-either), and of all data under the profile `completion`.
+either), and of all data under the profile `completion`. Prompts without any separator get advice:
+nothing but their form tells a model that was made for plain text where they end.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class Ending:
         is_mark = self.field == "prompt" or partly not in {"\n", "."}  # prose ends so by itself
         if share >= MOST and is_mark:
             return [self._of_part(partly)]
-        return [self._propose()] if facts.has_style else []
+        if facts.has_style:
+            return [self._propose()]
+        return [self._advise()] if self.field == "prompt" else []
 
     def _all_alike(self) -> Remark:
         what = "nothing tells them apart" if self.field == "prompt" else "there is nothing to learn"
@@ -156,6 +159,14 @@ class Ending:
                 self.field,
                 ending,
             ),
+        )
+
+    def _advise(self) -> Remark:
+        return Remark(
+            "prompt-ending-missing",
+            "advice",
+            "prompts have no common ending: nothing tells the model where one ends and the answer "
+            "begins; `finetune prepare-data --profile completion` adds a separator",
         )
 
     def _propose(self) -> Remark:

@@ -26,6 +26,7 @@ from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.queue import find_withdrawal, say_position
+from finetune_operator.core.restarts import find_step, say_cause, say_restarted
 from finetune_operator.core.retry import may_retry
 from finetune_operator.core.success import find_published, succeed
 from finetune_operator.core.verdict import Verdict, judge, may_say_more
@@ -60,7 +61,7 @@ def decide_training(seen: Observed, draft: Draft, settings: Settings) -> Plan:
         since = stamp(job.created_at or draft.now)
         draft.attempt(current, started_at=since, micro_batch_share=_told_share(job))
     actions: tuple[Action, ...] = _leftovers(seen)
-    if job.name not in seen.services:
+    if job.name not in seen.services and not job.is_over:
         actions = (*actions, CreateService(current, job.name))
     if seen.finetune.spec.suspend:
         end_attempt(seen, draft, job, Reason.SUSPENDED, None)
@@ -197,7 +198,7 @@ def _watch(
     if report is None:
         return
     if job.attempt and job.attempt > 1:
-        _say_restarted(draft, job.attempt, report.resumed_from_step or 0)
+        say_restarted(draft, job.attempt, report.resumed_from_step or 0)
     apply_progress(draft, report, settings.progress_seconds)
 
 
@@ -213,21 +214,6 @@ def _tell_slow_start(
         draft.set(progress=to_progress(report, draft.now))
 
 
-def _say_restarted(draft: Draft, number: int, step: int) -> None:
-    draft.attempt(number, resumed_from_step=step)
-    _say_cause(draft, number, f"Fine-tune restarted from step {step}")
-
-
-def _say_cause(draft: Draft, number: int, words: str) -> None:
-    """Each restart is one Event: when its attempt works, or when it ends without having worked."""
-    attempts = {attempt.number: attempt for attempt in draft.status.attempts}
-    former = attempts.get(number - 1)
-    if former is not None and former.reason == Reason.SUSPENDED:
-        return  # told as resumed
-    why = former.message if former and former.message else "unknown"
-    draft.say("Restarted", f"{words}: {why}")
-
-
 def _restart_or_fail(
     seen: Observed, draft: Draft, settings: Settings, job: Job, verdict: Verdict
 ) -> Plan:
@@ -237,8 +223,8 @@ def _restart_or_fail(
     share = now.micro_batch_share or 1
     retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
     end_attempt(seen, draft, job, verdict.error.code, verdict)
-    if number > 1 and now.resumed_from_step is None:
-        _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
+    if number > 1 and find_step(draft, number) is None:
+        say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
     if retry.is_allowed:
         halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
         why = f"{halved}: {verdict.error.message}"

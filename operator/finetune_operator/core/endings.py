@@ -8,6 +8,7 @@ from finetune_operator.core.backoff import end_planned, find_planned
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, DeleteJob, stamp
+from finetune_operator.core.restarts import find_step, say_restarted
 from finetune_operator.core.verdict import Verdict, judge
 
 LOGS_KEPT = 8
@@ -65,8 +66,13 @@ def end_attempt(
 ) -> None:
     """Its time is that of its pods on the operator's clock, the one that deadlines are told by."""
     started = _started_at(draft, job)
+    number = job.attempt or 1
+    told = [pod.outcome.resumed_from_step for pod in job.pods if pod.outcome]
+    step = next((step for step in told if step is not None), None)
+    if step is not None and number > 1 and find_step(draft, number) is None:
+        say_restarted(draft, number, step)  # it ended before a look of the operator saw it train
     draft.attempt(
-        job.attempt or 1,
+        number,
         ended_at=stamp(draft.now),
         reason=reason,
         **({"started_at": stamp(started)} if started else {}),

@@ -11,6 +11,8 @@ from finetune_api.outcome import Outcome, ProgressReport
 
 Raw = dict[str, Any]
 
+ENDED_PHASES = frozenset({"Succeeded", "Failed"})
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -137,6 +139,11 @@ class Job:
         return not has_ended and len(self.pods) < self.wanted
 
     @property
+    def is_over(self) -> bool:
+        """Each of its pods has ended."""
+        return bool(self.pods) and all(pod.phase in ENDED_PHASES for pod in self.pods)
+
+    @property
     def rank0(self) -> Pod | None:
         """The newest pod of index 0."""
         return next((pod for pod in reversed(self.pods) if pod.index == 0), None)
@@ -196,6 +203,7 @@ class Observed:
     models: tuple[Model, ...] = ()  # of the namespace; only looked at before the base is resolved
     progress: ProgressReport | None = None
     foreign: tuple[str, ...] = field(default=())  # names of ours that somebody else's object has
+    is_first: bool = False  # new, so nothing of its own was looked for
 
     @property
     def prepare_job(self) -> Job | None:

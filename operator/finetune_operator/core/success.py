@@ -38,12 +38,12 @@ def succeed(
         draft.set(progress=to_progress(seen.progress, draft.now))
     draft.say("BaseModelLoaded", f"Base model loaded: {resolved.base.name}")
     draft.say("Started", "Fine-tune started")
+    end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
     say_epochs(draft, trained.epochs or [], resolved.hyperparameters.n_epochs)
     draft.say("ModelUploaded", f"Uploaded model: {trained.fine_tuned_model}")
     for uri in trained.result_files[:1]:
         draft.say("ResultsUploaded", f"Uploaded result file: {uri}")
     draft.say("Succeeded", "Fine-tune succeeded")
-    end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
     _complete_progress(draft, trained)
     draft.set(
         fine_tuned_model=trained.fine_tuned_model,

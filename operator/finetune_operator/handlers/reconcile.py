@@ -9,10 +9,17 @@ from pydantic import ValidationError
 
 from finetune_operator.core.decide import decide
 from finetune_operator.core.observed import Observed
+from finetune_operator.core.plan import Plan
 from finetune_operator.handlers import metrics
+from finetune_operator.handlers.announcer import Announcer
 from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.handlers.sightings import Sightings
-from finetune_operator.kube.act import ForeignObjectError, act, post_events, write_status
+from finetune_operator.kube.act import (
+    ForeignObjectError,
+    UnseenError,
+    act,
+    write_status,
+)
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.models import reconcile_model
 from finetune_operator.kube.observe import Key, observe
@@ -30,9 +37,15 @@ class Reconciler:
     """Several keys at once, one at a time each."""
 
     def __init__(
-        self, client: Client, settings: Settings, queue: WorkQueue[Key], sightings: Sightings
+        self,
+        client: Client,
+        settings: Settings,
+        queue: WorkQueue[Key],
+        sightings: Sightings,
+        announcer: Announcer,
     ) -> None:
         self.client = client
+        self._announcer = announcer
         self._sightings = sightings
         self.settings = settings
         self.queue = queue
@@ -74,18 +87,11 @@ class Reconciler:
         """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
         if key.kind == "Model":
             return await reconcile_model(self.client, self.settings, key.namespace, key.name)
-        seen = await self._look(key)
-        if seen is None:
+        done = await self._carry_out(key)
+        if done is None:
             metrics.forget(key)
             return None
-        plan = decide(seen, self.settings, datetime.now(UTC))
-        try:
-            await act(self.client, seen, plan.actions)
-        except ForeignObjectError as error:
-            seen = await self._look(key, foreign=(str(error),))
-            if seen is None:
-                return None
-            plan = decide(seen, self.settings, datetime.now(UTC))
+        seen, plan = done
         before, after = seen.finetune.status, plan.status
         meta = seen.finetune.metadata
         self._sightings.expect(meta.uid, meta.generation, after)
@@ -93,10 +99,26 @@ class Reconciler:
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
             metrics.count_write(seen.finetune, after, seen.progress)
-            await post_events(self.client, seen.finetune, after)
+            self._announcer.announce(seen.finetune, after)
         metrics.observe(seen.finetune, after, seen.progress)
         return plan.requeue_after
 
-    async def _look(self, key: Key, foreign: tuple[str, ...] = ()) -> Observed | None:
+    async def _carry_out(
+        self, key: Key, foreign: tuple[str, ...] = (), *, is_thorough: bool = False
+    ) -> tuple[Observed, Plan] | None:
+        """Look, decide and act; once more, and thoroughly, when something unexpected was there."""
         catalogue = frozenset(model.name for model in self.settings.models)
-        return await observe(self.client, key, foreign, self.settings.kueue_version, catalogue)
+        kueue = self.settings.kueue_version
+        seen = await observe(self.client, key, foreign, kueue, catalogue, is_thorough=is_thorough)
+        if seen is None:
+            return None
+        plan = decide(seen, self.settings, datetime.now(UTC))
+        try:
+            await act(self.client, seen, plan.actions)
+        except UnseenError:
+            return await self._carry_out(key, is_thorough=True)
+        except ForeignObjectError as error:
+            if foreign:
+                raise
+            return await self._carry_out(key, (str(error),), is_thorough=True)
+        return seen, plan

@@ -1,6 +1,5 @@
 """Does what a plan says: creations that may have been done already, and the one status write."""
 
-import asyncio
 import logging
 
 from finetune_api import names
@@ -22,13 +21,19 @@ class ForeignObjectError(Exception):
     """An object with a name of ours that belongs to somebody else; it is left alone."""
 
 
+class UnseenError(Exception):
+    """An object of ours is there already that no look was made for: decide again with it."""
+
+
 async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> None:
     """In order. A create that was done before answers 409 and counts as done if it is ours."""
     namespace, uid = seen.finetune.metadata.namespace, seen.finetune.metadata.uid
     uids = {job.name: job.uid for job in seen.jobs}
     for action in actions:
         if isinstance(action, Create):
-            made = await create_ours(client, namespace, uid, action.manifest)
+            made, was_there = await create_ours(client, namespace, uid, action.manifest)
+            if was_there and seen.is_first:
+                raise UnseenError(made["metadata"]["name"])
             uids[made["metadata"]["name"]] = made["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
@@ -38,12 +43,12 @@ async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> No
             await delete_job(client, namespace, action)
 
 
-async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -> Raw:
-    """What was made, or what was there already if it is of the object with this UID."""
+async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -> tuple[Raw, bool]:
+    """What was made, or (True) what was there already and is of the object with this UID."""
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     collection = paths.of_kind(kind, namespace)
     try:
-        return await client.create(collection, manifest)
+        return await client.create(collection, manifest), False
     except ApiError as error:
         if error.status != 409:
             raise
@@ -56,7 +61,7 @@ async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -
     if not is_ours:
         owner = labels.get(names.LABEL_FINETUNE)
         raise ForeignObjectError(f"{kind} {name}" + (f" of FineTune {owner}" if owner else ""))
-    return there
+    return there, True
 
 
 async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
@@ -94,19 +99,18 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
     return True
 
 
-async def post_events(client: Client, finetune: FineTune, status: FineTuneStatus) -> None:
-    """Kubernetes Events for the lines that are new in the status; never an error."""
-    told: set[tuple[str, str]] = {(entry.at, entry.message) for entry in finetune.status.events}
-    news = [
+def find_news(before: FineTuneStatus, after: FineTuneStatus) -> list[EventEntry]:
+    """The lines that are new in the status and worth a Kubernetes Event."""
+    told = {(entry.at, entry.message) for entry in before.events}
+    return [
         entry
-        for entry in status.events
+        for entry in after.events
         if (entry.at, entry.message) not in told and entry.reason not in QUIET_REASONS
     ]
-    # An end has five of them: one after the other they would hold a worker longer than the rest.
-    await asyncio.gather(*(_post(client, finetune, entry) for entry in news))
 
 
-async def _post(client: Client, finetune: FineTune, entry: EventEntry) -> None:
+async def post_event(client: Client, finetune: FineTune, entry: EventEntry) -> None:
+    """Never an ApiError: Events are told once, or not at all."""
     namespace = finetune.metadata.namespace
     try:
         await client.create(paths.core(namespace, "events"), build_event(finetune, entry))

@@ -15,7 +15,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
-from finetune_operator.kube.client import ApiError, Client, Raw, Raws
+from finetune_operator.kube.client import ApiError, Client, Raw
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
@@ -40,8 +40,14 @@ async def observe(
     foreign: tuple[str, ...] = (),
     kueue_version: str = "",
     catalogue: frozenset[str] = frozenset(),
+    *,
+    is_thorough: bool = False,
 ) -> Observed | None:
-    """None when the FineTune is gone. `catalogue`: names that no Model has to be read for."""
+    """None when the FineTune is gone.
+
+    `catalogue`: names that no Model has to be read for. A new FineTune owns nothing unless an
+    operator died after its first creation: only a thorough look would find that.
+    """
     try:
         raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
     except ApiError as error:
@@ -54,18 +60,19 @@ async def observe(
     is_kept = finetune.spec.ttl_seconds_after_finished is None
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
         return Observed(finetune)
+    is_new = finetune.status.state is None and not finetune.spec.cancel
+    if is_new and not is_thorough:
+        models = await _models(client, finetune, catalogue)
+        return Observed(finetune, models=models, foreign=foreign, is_first=True)
     selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
-    (jobs, pods), services = await asyncio.gather(
-        _jobs_and_pods(client, finetune, selector),
-        _services(client, finetune, selector),
-    )
+    jobs, pods = await _jobs_and_pods(client, finetune, selector)
     owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
     await _confirm_missing(client, finetune, owned)
     parsed = await waiting.explain_newest(client, finetune, owned, kueue_version)
     return Observed(
         finetune=finetune,
         jobs=parsed,
-        services=frozenset(service["metadata"]["name"] for service in services),
+        services=await _services(client, finetune, parsed, selector),
         models=await _models(client, finetune, catalogue),
         progress=await _progress(Observed(finetune, parsed)),
         foreign=foreign,
@@ -112,12 +119,15 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
                 raise ApiError(409, f"Job {name} is there and was not listed: an old list")
 
 
-async def _services(client: Client, finetune: FineTune, selector: str) -> Raws:
-    """None before the first attempt is told of: one that is there all the same answers 409."""
-    if not finetune.status.attempts:
-        return []
+async def _services(
+    client: Client, finetune: FineTune, jobs: tuple[Job, ...], selector: str
+) -> frozenset[str]:
+    """Names; none before the first attempt is told of, nor once no pod needs one any more."""
+    if not finetune.status.attempts or all(job.is_over for job in jobs):
+        return frozenset()
     path = paths.core(finetune.metadata.namespace, "services")
-    return await client.list(path, labelSelector=selector)
+    found = await client.list(path, labelSelector=selector)
+    return frozenset(service["metadata"]["name"] for service in found)
 
 
 async def _models(

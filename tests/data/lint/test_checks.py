@@ -62,9 +62,19 @@ def test_a_rule_speaks_and_its_fix_heals(
 
 
 def test_clean_data_is_left_in_peace() -> None:
-    assert checks(look(pairs())[0]) <= {"few-examples"}
-    many = [(f"{text} {n}", f"{answer}{n}") for n in range(15) for text, answer in pairs()]
-    assert checks(look(many)[0]) == set()
+    assert checks(look(pairs(" ->"))[0]) <= {"few-examples", "prompt-ending"}
+    many = [(f"{n} {text}", f"{answer}{n}") for n in range(15) for text, answer in pairs(" ->")]
+    assert checks(look(many)[0]) == {"prompt-ending"}
+
+
+def test_prompts_without_a_separator_get_advice_and_are_left_as_they_are() -> None:
+    found = remark(look(pairs())[0], "prompt-ending-missing")
+    assert (found.level, found.fix) == ("advice", None)
+    assert "--profile completion" in found.message
+    forms = [(f"Q: {text}\nA:", answer) for text, answer in pairs()]
+    texts = [("", answer) for _, answer in pairs()]
+    for fine in (forms, texts, pairs(" ->")):
+        assert "prompt-ending-missing" not in checks(look(fine)[0])
 
 
 def test_an_ending_that_stands_inside_is_told_whenever_it_becomes_known() -> None:
