@@ -26,7 +26,7 @@ from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.queue import find_withdrawal, say_position
-from finetune_operator.core.restarts import find_step, say_cause, say_restarted
+from finetune_operator.core.restarts import find_step, say_restarted, say_restarted_in_vain
 from finetune_operator.core.retry import may_retry
 from finetune_operator.core.success import find_published, succeed
 from finetune_operator.core.verdict import Verdict, judge, may_say_more
@@ -224,7 +224,7 @@ def _restart_or_fail(
     retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
     end_attempt(seen, draft, job, verdict.error.code, verdict)
     if number > 1 and find_step(draft, number) is None:
-        say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
+        say_restarted_in_vain(draft, number)
     if retry.is_allowed:
         halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
         why = f"{halved}: {verdict.error.message}"

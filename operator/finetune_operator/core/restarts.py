@@ -12,10 +12,15 @@ def find_step(draft: Draft, number: int) -> int | None:
 
 def say_restarted(draft: Draft, number: int, step: int) -> None:
     draft.attempt(number, resumed_from_step=step)
-    say_cause(draft, number, f"Fine-tune restarted from step {step}")
+    _say_cause(draft, number, f"Fine-tune restarted from step {step}")
 
 
-def say_cause(draft: Draft, number: int, words: str) -> None:
+def say_restarted_in_vain(draft: Draft, number: int) -> None:
+    """It ended before it trained."""
+    _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
+
+
+def _say_cause(draft: Draft, number: int, words: str) -> None:
     """Each restart is one Event: when its attempt works, or when it ends without having worked."""
     attempts = {attempt.number: attempt for attempt in draft.status.attempts}
     former = attempts.get(number - 1)
