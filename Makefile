@@ -25,7 +25,7 @@ test-slow: setup ## several processes each: real DeepSpeed ranks
 
 test-integration: setup ## a real kube-apiserver and etcd, no root
 	@python3 -m devcluster build
-	@$(PYTHON) -m pytest -q -m integration
+	@$(PYTHON) -m pytest -q -n 2 --dist loadgroup -m integration
 
 test-cluster: setup ## real pods of the real images on a one-node Kubernetes, as root
 	@$(PYTHON) -m pytest -q -m cluster

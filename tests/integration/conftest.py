@@ -63,7 +63,7 @@ def admin(control_plane: ControlPlane, tools: Path) -> Kubectl:
 @pytest.fixture
 def team(admin: Kubectl) -> Kubectl:
     """A namespace of the test's own."""
-    name = f"team-{next(_numbers)}"
+    name = f"team-{next(_numbers):03}"  # one length: terminals are compared
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return admin.within(name)
 
