@@ -100,7 +100,15 @@ async def test_the_last_refusal_of_pods_is_read(answers: Answers) -> None:
 
 async def test_a_job_that_was_just_made_is_given_time(answers: Answers) -> None:
     assert (await read(without_pods(timedelta()))).refused is None
+    assert (await read(without_pods(timedelta(seconds=10)))).refused is None  # not looked at yet
     assert answers.asked == []
+
+
+async def test_a_job_that_was_looked_at_and_has_no_pods_was_refused_them(answers: Answers) -> None:
+    answers[EVENTS] = [{"message": "quota", "lastTimestamp": "2026-11-21T12:00:09Z"}]
+    world = without_pods(timedelta(seconds=10))
+    world.jobs[world.job("a1")]["status"] = {"startTime": "2026-11-21T12:00:00Z"}
+    assert (await read(world)).refused == "quota"
 
 
 async def test_a_job_with_all_its_pods_costs_no_request(answers: Answers) -> None:

@@ -129,6 +129,7 @@ class Job:
     task: str | None  # the JSON that its pods get
     wanted: int  # pods
     created_at: datetime | None
+    has_begun: bool = False  # its controller has looked at it
     refused: str | None = None  # why its pods can't be created
     workload: Workload | None = None  # where a queue has it
 
@@ -190,6 +191,7 @@ class Job:
             task=env.get(names.ENV_TASK),
             wanted=spec.get("completions") or 1,
             created_at=_time(meta.get("creationTimestamp")),
+            has_begun="startTime" in raw.get("status", {}),
         )
 
 

@@ -13,7 +13,8 @@ from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, Raws
 
-PATIENCE_SECONDS = 2.0  # of a Job's controller, before anybody asks why pods are missing
+PATIENCE_SECONDS = 2.0  # of a Job's controller that has looked at it, until its pods are there
+LATE_SECONDS = 30.0  # of one that has not: it may have thousands to look at
 DENIED = {403, 404}  # no right to read it, or no Kueue: the sentence is shorter then
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,10 @@ async def explain_newest(
 
 
 def _is_overdue(job: Job) -> bool:
+    """Whether the API server is worth a walk through all Events of the namespace."""
     made = job.created_at
-    return made is not None and (datetime.now(UTC) - made).total_seconds() > PATIENCE_SECONDS
+    patience = PATIENCE_SECONDS if job.has_begun else LATE_SECONDS
+    return made is not None and (datetime.now(UTC) - made).total_seconds() > patience
 
 
 async def _refusal(client: Client, finetune: FineTune, job: Job) -> str | None:
