@@ -212,5 +212,7 @@ def _unknown(names: list[str], plain: Mapping[str, str]) -> Problem:
     else:
         missing = PROMPT
     return Problem(
-        "missing-key", f"missing key {shown(missing)}{_instead(missing, dict.fromkeys(names))}"
+        "missing-key",
+        f"missing key {shown(missing)}{_instead(missing, dict.fromkeys(names))} "
+        "(--prompt-column and --completion-column take others)",
     )

@@ -165,8 +165,11 @@ def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) 
         f"    kubectl get finetunes -n {namespace}",
         f"    kubectl describe finetune classify -n {namespace}",
         f"    kubectl get models -n {namespace}",
+        '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
+        f"    finetune list -n {namespace}",
         "    make demo                     # again, on the warm cluster",
+        "    docs/tutorials/first-model.md goes on from here, with a spreadsheet",
     ]
     if is_own:
-        lines.append("    python3 -m devcluster down    # stop it, leave nothing behind")
+        lines.append("    make down                     # stop it, leave nothing behind")
     return lines

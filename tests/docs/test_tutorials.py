@@ -82,7 +82,7 @@ def env(reader: tuple[Team, Path], cluster: Cluster) -> dict[str, str]:
 def run(page: str, reader: tuple[Team, Path], env: dict[str, str], cluster: Cluster) -> None:
     team, folder = reader
     changes = {
-        r"(?<=--namespace )demo\b": team.name,
+        r"(?<=--namespace )finetune-demo\b": team.name,
         r"s3://finetune/": f"s3://{cluster.bucket}/{team.prefix}/",
     }
     own = Path(env["HOME"]) / "tutorial"  # where the first one leads

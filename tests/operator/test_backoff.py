@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api import names
 from finetune_api.finetune import Attempt
 from finetune_api.names import Reason
 from finetune_operator.core.backoff import seconds_to_wait
@@ -166,3 +167,15 @@ def test_a_model_that_was_published_after_all_ends_the_wait() -> None:
     world.settle()
     assert world.status.state == "succeeded"
     assert all(item.ended_at for item in world.status.attempts)
+
+
+def test_a_wait_keeps_no_job_but_the_one_before_it() -> None:
+    world = World(settings=a_settings(restartSeconds=10)).until_training()
+    evicted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    world.pod("a1")["status"] = {"phase": "Failed", "conditions": [evicted]}
+    world.step(actions_at_most=1, writes=False)  # the operator died after it made attempt 2
+    world.end_pod("a2", 0, names.EXIT_CRASH, "boom")
+    for _ in range(3):
+        world.step()
+    assert [item.number for item in world.status.attempts] == [1, 2, 3]
+    assert [name[-3:] for name in world.jobs if "prepare" not in name] == ["-a2"]

@@ -85,6 +85,11 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
             f"there is no fine-tune {name!r} in namespace {namespace!r}",
             f"`{program()} list -A` shows those of all namespaces",
         )
+    if status == HTTPStatus.NOT_FOUND and details.get("kind") == "namespaces":
+        return (
+            f"there is no namespace {namespace!r}",
+            f"choose another with -n, or create it: kubectl create namespace {namespace}",
+        )
     if status == HTTPStatus.CONFLICT and answer.get("reason") == "AlreadyExists":
         return (
             f"{name!r} exists already in namespace {namespace!r}",

@@ -30,7 +30,9 @@ def check(spec: Raw) -> None:
     except ValidationError as error:
         problems += [_words(dict(found)) for found in error.errors(include_url=False)]
     if problems:
-        raise CommandError("; ".join(problems), "docs/cli.md lists the fields", code=EXIT_USAGE)
+        raise CommandError(
+            "; ".join(problems), "docs/reference/finetune.md has all fields", code=EXIT_USAGE
+        )
 
 
 def _unknown(value: Any, model: type[BaseModel], path: str) -> Iterator[str]:

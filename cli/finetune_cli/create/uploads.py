@@ -1,6 +1,7 @@
 """Local files on their way to S3: once for each content, whatever they are called.
 
-A file lies at `<prefix>/<sha256>/<name>`, so that what is there already is known by its content.
+A file lies at `<prefix>/<half of its SHA-256>/<name>`: what is there already is known by its
+content.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def plan(
     base = parse_prefix(prefix)
     before = path.stat()
     digest = sha256(path, before.st_size, progress)
-    place = base.child(digest)
+    place = base.child(digest[:32])
     uri = place.child(_key_name(path.name))
     is_there = False
     if reuse:

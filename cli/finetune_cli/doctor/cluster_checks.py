@@ -45,6 +45,9 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
     yield crds(kinds, cluster.namespace)
     if not kinds:
         return
+    if _look(lambda: _has_namespace(cluster)) is False:
+        yield missing_namespace(cluster.namespace)
+        return
     yield rights(_allowed(cluster), cluster.namespace)
     yield operator(_look(lambda: _operators(cluster)), _unseen(cluster), cluster.namespace)
     yield secret(_look(lambda: _exists(cluster, "secrets", SECRET)), cluster.namespace)
@@ -77,6 +80,15 @@ def crds(kinds: frozenset[str], namespace: str) -> Finding:
             f"an administrator installs them: {INSTALL.format(namespace=namespace)}",
         )
     return Finding("ok", "CRDs", f"finetunes and models of {GROUP}/{VERSION}")
+
+
+def missing_namespace(namespace: str) -> Finding:
+    return Finding(
+        "error",
+        "namespace",
+        f"there is no namespace {namespace}",
+        f"choose another with -n, or create it: kubectl create namespace {namespace}",
+    )
 
 
 def rights(allowed: Sequence[bool], namespace: str) -> Finding:
@@ -118,8 +130,10 @@ def operator(deployments: Sequence[Raw] | None, unseen: Sequence[str], namespace
         return Finding("unknown", "operator", "you may not look; no fine-tune waits for it")
     ready = [it for it in deployments if (it.get("status") or {}).get("readyReplicas")]
     if ready:
-        meta = ready[0]["metadata"]
-        return Finding("ok", "operator", f"{meta['namespace']}/{meta['name']} is ready")
+        here = [it for it in ready if it["metadata"]["namespace"] == namespace]
+        meta = (here or ready)[0]["metadata"]
+        only = "" if here else f"; it serves {namespace} only if installed with clusterWide=true"
+        return Finding("ok", "operator", f"{meta['namespace']}/{meta['name']} is ready{only}")
     if deployments:
         meta = deployments[0]["metadata"]
         return Finding(
@@ -254,9 +268,16 @@ def _unseen(cluster: Cluster) -> list[str]:
     ]
 
 
+def _has_namespace(cluster: Cluster) -> bool:
+    return _is_there(cluster, f"/api/v1/namespaces/{quote(cluster.namespace, safe='')}")
+
+
 def _exists(cluster: Cluster, plural: str, name: str) -> bool:
+    return _is_there(cluster, f"{_path(cluster, '/api/v1', plural)}/{name}")
+
+
+def _is_there(cluster: Cluster, path: str) -> bool:
     """Asked for its metadata alone: a Secret's content is none of our business."""
-    path = f"{_path(cluster, '/api/v1', plural)}/{name}"
     try:
         cluster.request("GET", path, accept=METADATA_ONLY)
     except ApiError as error:

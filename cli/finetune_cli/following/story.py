@@ -110,7 +110,8 @@ def ending(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]
         if status.fine_tuned_model:
             pull = f"{program} models pull {status.fine_tuned_model}{flags}"
             lines.append((f"Fetch the model: {pull}", "dim"))
-            lines.append((f"Let it answer:   {program} complete {name}{flags} -p PROMPT", "dim"))
+            answer = f"{program} complete {name}{flags} -p PROMPT"
+            lines.append((f"Let it answer:   {answer}   (end it as in training)", "dim"))
         return lines
     if status.state == State.CANCELLED:
         return [

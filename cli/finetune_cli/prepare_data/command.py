@@ -11,7 +11,15 @@ import click
 from finetune_api.limits import DataLimits
 from finetune_api.names import EXIT_USER
 from finetune_cli.prepare_data.base import load_base, storage_for
-from finetune_cli.prepare_data.outcome import Target, ask_for_split, choose, manifest, write
+from finetune_cli.prepare_data.outcome import (
+    Target,
+    ask_for_split,
+    check_names,
+    choose,
+    manifest,
+    propose,
+    write,
+)
 from finetune_cli.prepare_data.report import check_suffix, write_report
 from finetune_cli.prepare_data.screen import Screen
 from finetune_data.lint.fixes import Fix
@@ -88,7 +96,13 @@ Examples:
 )
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the split.")
 @click.option("-y", "--yes", is_flag=True, help="Accept every change that loses nothing; ask none.")
-@click.option("--fix", "wanted", multiple=True, metavar="NAME", help="Accept this change too.")
+@click.option(
+    "--fix",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    help="Accept this change too: `--dry-run` names them.",
+)
 @click.option("--skip-fix", "unwanted", multiple=True, metavar="NAME", help="Leave this one out.")
 @click.option("--dry-run", is_flag=True, help="Only look: nothing is asked or written.")
 @click.option(
@@ -161,7 +175,10 @@ def command(
         screen.summary(inspection)
         screen.findings(inspection)
         accepted: list[Fix] = []
-        if not dry_run:
+        if dry_run:
+            check_names(inspection, wanted)
+            propose(screen, inspection)
+        else:
             accepted = choose(screen, inspection, yes=yes, wanted=wanted, unwanted=unwanted)
         if report is not None:
             screen.say(f"report: {write_report(report, descriptions, inspection, accepted)}")

@@ -43,19 +43,12 @@ def choose(
     unwanted: Sequence[str],
 ) -> list[Fix]:
     """The accepted changes. --yes takes what loses nothing; a person is asked about all."""
-    fixes = inspection.fixes
-    known = {fix.name for fix in fixes}
-    for name in wanted:
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            raise click.BadParameter(
-                f"{name} is not proposed; there is {listed}", param_hint="--fix"
-            )
+    check_names(inspection, wanted)
     accepted: list[Fix] = []
-    for fix in fixes:
+    for fix in inspection.fixes:
         if fix.name in unwanted:
             continue
-        loses = " (something is lost)" if fix.loses else ""
+        loses = _loses(fix)
         if fix.name in wanted or (yes and fix.is_recommended and not fix.loses):
             accepted.append(fix)
             screen.say(f"accepted: {fix.proposal}{loses}")
@@ -64,6 +57,30 @@ def choose(
         elif screen.ask(f"{fix.proposal}?{loses}", fix.is_recommended):
             accepted.append(fix)
     return accepted
+
+
+def check_names(inspection: Inspection, wanted: Sequence[str]) -> None:
+    """Raise click.BadParameter for a change that nobody proposes."""
+    known = {fix.name for fix in inspection.fixes}
+    for name in wanted:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise click.BadParameter(
+                f"{name} is not proposed; there is {listed}", param_hint="--fix"
+            )
+
+
+def propose(screen: Screen, inspection: Inspection) -> None:
+    """What could be changed, and how to accept it."""
+    for fix in inspection.fixes:
+        how = f"--fix {fix.name} accepts it"
+        if fix.is_recommended and not fix.loses:
+            how = f"--yes or {how}"
+        screen.say(f"proposed: {fix.proposal}{_loses(fix)}; {how}")
+
+
+def _loses(fix: Fix) -> str:
+    return " (something is lost)" if fix.loses else ""
 
 
 def ask_for_split(screen: Screen, inspection: Inspection) -> bool:
@@ -100,8 +117,8 @@ def write(
         )
         if split.lonely_classes:
             screen.complain(
-                f"{split.lonely_classes} classes have one prompt only: they stay in training and "
-                "are not measured"
+                f"classes with one prompt only stay in training and are not measured: "
+                f"{split.lonely_classes:,}"
             )
     with screen.progress("writing") as progress:
         ending = "_train" if held_out else ""

@@ -51,7 +51,17 @@ class Workbook:
                 message = f"there is no sheet {shown(self.sheet or '')}; the sheets are {names}"
                 yield 1, Finding("sheet", message, fatal=True)
                 return
-            yield from self._records(book[self.sheet])
+            is_empty = True
+            for record in self._records(book[self.sheet]):
+                is_empty = False
+                yield record
+            if is_empty and len(self.sheets) > 1:
+                names = ", ".join(shown(name) for name in self.sheets)
+                message = (
+                    f"the sheet {shown(self.sheet)} has no rows under a header; the sheets are "
+                    f"{names}: --sheet takes another"
+                )
+                yield 1, Finding("sheet", message, fatal=True)
         except Exception as error:
             yield 1, _broken(error)
         finally:

@@ -8,7 +8,7 @@ from finetune_data.findings import counted, shown
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import LABEL_CHARACTERS, LABELS, Facts
 from finetune_data.lint.fingerprints import Fingerprints, Ordinals
-from finetune_data.lint.fixes import LeaveOut
+from finetune_data.lint.fixes import LeaveOut, Respell
 from finetune_data.lint.remarks import PLACES, Remark
 
 FEW_IN_A_CLASS = 100
@@ -61,7 +61,7 @@ class EmptyPrompts:
     def remarks(self, facts: Facts) -> list[Remark]:
         if not self.count or self.count == self._rows:
             return []
-        message = f"{counted(self.count, 'row')} of {self._rows:,} have an empty prompt"
+        message = f"{counted(self.count, 'row')} of {self._rows:,} without a prompt"
         return [Remark("empty-prompts", "warning", message, self.count)]
 
 
@@ -181,15 +181,25 @@ def _alike(labels: dict[str, int]) -> list[Remark]:
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(" ".join(label.split()).lower(), []).append(label)
+    alike = [group for group in groups.values() if len(group) > 1]
+    spellings = {
+        label: best
+        for group in alike
+        for best in [max(group, key=lambda label: labels[label])]
+        for label in group
+        if label != best
+    }
+    changes = ", ".join(f"{shown(label)} as {shown(best)}" for label, best in spellings.items())
+    fix = Respell("same-spelling", f"Write {changes}", spellings)
     return [
         Remark(
             "classes-alike",
             "warning",
             f"classes that differ only in case or space: {', '.join(map(shown, group))}",
             sum(labels[label] for label in group),
+            fix=None if index else fix,
         )
-        for group in groups.values()
-        if len(group) > 1
+        for index, group in enumerate(alike)
     ]
 
 

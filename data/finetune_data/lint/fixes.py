@@ -98,6 +98,22 @@ class LowerCase(_TextFix):
 
 
 @dataclass(frozen=True)
+class Respell(_TextFix):
+    """Completions that are in `spellings` become what stands there."""
+
+    name: str
+    proposal: str
+    spellings: dict[str, str]
+    field: Field = "completion"
+    loses: bool = True
+    is_recommended: bool = True
+    order: int = 3
+
+    def change(self, text: str) -> str:
+        return self.spellings.get(text, text)
+
+
+@dataclass(frozen=True)
 class AddPrefix(_TextFix):
     """Put a text before every row that does not begin with it."""
 
@@ -129,7 +145,7 @@ class AddSuffix(_TextFix):
         return text if text.endswith(self.text) else text + self.text
 
 
-Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | AddPrefix | AddSuffix
+Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | Respell | AddPrefix | AddSuffix
 
 
 def apply_all(fixes: list[Fix], ordinal: int, example: Example) -> Example | None:

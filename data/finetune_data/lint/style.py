@@ -65,6 +65,8 @@ class Ending:
     def common(self) -> str:
         """The shared ending, never a piece of a word, nor what sentences end with anyway."""
         ending = _from_word_start(self._common or "")
+        if self.field == "prompt" and (known := next(filter(ending.endswith, SEPARATORS), None)):
+            return known  # what stands before it in every row is a part of the prompts
         return "" if set(ending) <= set(".?!… ") else ending
 
     def look(self, columns: Columns, *, again: bool = False) -> None:

@@ -168,7 +168,7 @@ def _start_planned(seen: Observed, draft: Draft, settings: Settings, planned: At
     if left is None:
         return _deleted(draft, planned.number)
     if left:
-        return Plan(draft.finish(), (), left)
+        return Plan(draft.finish(), _leftovers(seen, kept=planned.number - 1), left)
     late = (draft.now - datetime.fromisoformat(planned.started_at)).total_seconds()
     if not 0 <= late <= LATE_SECONDS:  # the mark of the wait went, or the operator was away
         draft.attempt(planned.number, started_at=stamp(draft.now))
@@ -253,23 +253,24 @@ def _deleted(draft: Draft, number: int) -> Plan:
 def leaves_jobs(seen: Observed, plan: Plan) -> bool:
     """Once the plan's status is written, Jobs may go: nothing but a requeue does that.
 
-    Not while the attempt after them is recorded and has no Job yet.
+    Not the one before an attempt that is recorded and has no Job yet.
     """
     after = replace(seen, finetune=seen.finetune.replace(status=plan.status))
     if plan.status.state == State.FAILED:
         return bool(set(find_abandoned(after)) - set(plan.actions_of(DeleteJob)))
     still_open = {item.number for item in plan.status.attempts if item.ended_at is None}
     is_to_be_made = not still_open <= seen.attempts.keys() and not plan.actions_of(Create)
-    return not is_to_be_made and bool(set(_leftovers(after)) - set(plan.actions_of(DeleteJob)))
+    kept = max(still_open) - 1 if is_to_be_made else None
+    return bool(set(_leftovers(after, kept=kept)) - set(plan.actions_of(DeleteJob)))
 
 
-def _leftovers(seen: Observed) -> tuple[DeleteJob, ...]:
-    """Jobs of attempts go once the written status tells of their end."""
+def _leftovers(seen: Observed, *, kept: int | None = None) -> tuple[DeleteJob, ...]:
+    """Jobs of attempts go once the written status tells of their end; `kept` marks a wait."""
     told = {item.number for item in seen.finetune.status.attempts if item.ended_at is not None}
     return tuple(
         DeleteJob(job.name, job.uid)
         for number, job in seen.attempts.items()
-        if number in told and not job.is_going
+        if number in told and not job.is_going and number != kept
     )
 
 

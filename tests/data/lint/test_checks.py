@@ -207,3 +207,24 @@ def test_a_fix_changes_no_row_that_it_does_not_name(rows: list[Pair], random: An
     shuffled.sort(key=lambda fix: fix.order)
     for ordinal, row in enumerate(examples):
         assert apply_all(ordered, ordinal, row) == apply_all(shuffled, ordinal, row)
+
+
+def test_classes_that_differ_in_case_or_space_get_the_most_frequent_spelling(
+    tmp_path: Path,
+) -> None:
+    answers = ["Bug"] * 20 + ["bug"] * 3 + ["bill"] * 9 + ["Bill "] * 2 + ["other"] * 9
+    rows = [(f"{text} ->", answer) for text, answer in zip(prompts(count=43), answers, strict=True)]
+    inspection, training = look(rows)
+    alike = [one for one in inspection.remarks if one.check == "classes-alike"]
+    (fix,) = [one.fix for one in alike if one.fix is not None]
+    assert len(alike) == 2
+    assert (fix.name, fix.loses) == ("same-spelling", True)
+    assert fix.proposal == 'Write "bug" as "Bug", "Bill " as "bill"'
+    healed = [row for row in fixed(training, [fix], tmp_path) if isinstance(row, Row)]
+    assert sorted({row.completion for row in healed}) == ["Bug", "bill", "other"]
+    assert [row.prompt for row in healed] == [prompt for prompt, _ in rows]
+
+
+def test_a_separator_is_told_without_the_words_before_it() -> None:
+    asked = [(f"{n} {WORDS[n % 10]} even?\n\n###\n\n", WORDS[n % 7]) for n in range(40)]
+    assert look(asked)[0].separator == "\n\n###\n\n"
