@@ -92,7 +92,7 @@ async def test_the_last_refusal_of_pods_is_read(answers: Answers) -> None:
         {"message": "new", "lastTimestamp": "2026-11-21T12:00:09Z"},
         {"message": "old", "lastTimestamp": "2026-11-21T12:00:00Z"},
     ]
-    job = await read(without_pods(timedelta(minutes=1)))
+    job = await read(without_pods(timedelta(minutes=5)))
     assert job.refused == "new"
     ((_, query),) = answers.asked
     assert query["fieldSelector"] == f"involvedObject.uid=uid-{job.name},reason=FailedCreate"

@@ -14,7 +14,7 @@ from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, Raws
 
 PATIENCE_SECONDS = 2.0  # of a Job's controller that has looked at it, until its pods are there
-LATE_SECONDS = 30.0  # of one that has not: it may have thousands to look at
+LATE_SECONDS = 180.0  # of one that has not: it may have thousands to look at
 DENIED = {403, 404}  # no right to read it, or no Kueue: the sentence is shorter then
 
 logger = logging.getLogger(__name__)
