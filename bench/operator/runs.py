@@ -72,7 +72,8 @@ def burst(plane: Plane, team: Kubectl, operator: Subject, stem: str, size: int) 
     before = subject.cpu_seconds(plane.pid(APISERVER))
     cpu = operator.cpu_seconds()
     create(plane, [(f"{stem}-{number}", {}) for number in range(size)])
-    wait(lambda: succeeded(operator) >= done + size, operator, team)
+    often = max(0.5, size / 200)  # seconds; a look at thousands of gauges is work, too
+    wait(lambda: succeeded(operator) >= done + size, operator, team, every=often)
     _wait_for_silence(plane)  # Events come behind the states
     cpu = operator.cpu_seconds() - cpu
     spent = subject.cpu_seconds(plane.pid(APISERVER)) - before

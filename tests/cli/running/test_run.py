@@ -71,7 +71,10 @@ def write(folder: Path, base: Path, **spec: Any) -> None:
 
 
 def start(folder: Path, output: str = "out") -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "finetune_cli", "run", "-f", "finetune.yaml", "--cpu"]
+    # Under a shell's `&` the tests inherit an ignored SIGINT, which is not what Ctrl-C meets.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = f"{heard}from finetune_cli.main import main; main()"
+    command = [sys.executable, "-c", program, "run", "-f", "finetune.yaml", "--cpu"]
     return subprocess.Popen(
         [*command, "--models", "models.yaml", "-o", output],
         cwd=folder,

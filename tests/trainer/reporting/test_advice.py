@@ -228,7 +228,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     "a tiny validation file": (
         lambda: counted("validation", examples=16),
         "Give it a larger validation file",
-        ("16 examples", "±25%"),
+        ("16 examples", "off by 25 percentage points"),
         "validationFile",
     ),
     "idle GPUs": (

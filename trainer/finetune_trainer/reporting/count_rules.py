@@ -136,7 +136,7 @@ def no_validation(evidence: Evidence) -> Advice | None:
         return Advice(
             "Give it a larger validation file",
             f"It has {evidence.validation_examples} examples: a share of whole examples measured "
-            f"on it may be off by ±{2 * error:.0%}.",
+            f"on it may be off by {200 * error:.0f} percentage points.",
             "validationFile",
         )
     return None

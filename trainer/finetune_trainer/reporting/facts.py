@@ -148,7 +148,8 @@ def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
         value = curves.last(name) if name.startswith(CLASSIFICATION) else None
         if value is not None:
             label = f"Classification {metric_label(name)}"
-            yield Fact(label, number(value), note="whole file")
+            text = percent(value) if name.endswith("accuracy") else number(value)
+            yield Fact(label, text, note="whole file")
 
 
 def _whole_file(last: EpochMetrics | None) -> dict[str, float | None]:
