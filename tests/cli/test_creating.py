@@ -34,7 +34,7 @@ def test_create_uploads_once_and_says_what_it_made(
     )
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("Created fine-tune: tone\n")
-    address = f"{where}/{sha256(home / 'train.jsonl')}/train.jsonl"
+    address = f"{where}/{sha256(home / 'train.jsonl')[:32]}/train.jsonl"
     assert f"Uploaded train.jsonl (35 B): {address}" in made.stderr
     spec = team.get("finetune", "tone")["spec"]
     assert (spec["trainingFile"], spec["model"]) == (address, "ada")
