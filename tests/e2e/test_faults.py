@@ -33,6 +33,8 @@ def test_killed_ranks_restart_the_gang_from_the_last_epoch(
     training = Training(team, name)
     for attempt, rank in ((1, 1), (2, 0)):
         training.wait_step(attempt * EPOCH_STEPS + 20)
+        # Uploads give way to the training: on a busy machine they may take an epoch.
+        training.wait_step(attempt * EPOCH_STEPS, of="checkpointStep")
         os.kill(training.rank_process(rank), signal.SIGKILL)
         training.wait_attempts(attempt + 1)
     status = training.wait_success()

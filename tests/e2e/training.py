@@ -75,10 +75,10 @@ class Training:
         """Names of the pods that nobody has asked to end; the next attempt's among them."""
         return {pod["metadata"]["name"] for pod in self.pods() if not is_going(pod)}
 
-    def step(self) -> int:
+    def step(self, of: str = "step") -> int:
         """Rank 0's own word at this moment; 0 while nobody answers."""
         url = self._progress_url()
-        return read_step(url) if url else 0
+        return read_step(url, of) if url else 0
 
     def _progress_url(self) -> str | None:
         for pod in self.pods():
@@ -88,12 +88,15 @@ class Training:
                 return f"http://{address}:{PORT_PROGRESS}/progress"
         return None
 
-    def wait_step(self, step: int) -> None:
-        """Until that many are done; fails when the training ended first."""
+    def wait_step(self, step: int, of: str = "step") -> None:
+        """Until that many are done; fails when the training ended first.
+
+        `of` "checkpointStep": until a checkpoint of that step or a later one is complete.
+        """
 
         def reached() -> bool:
             assert self.status.get("state") in (None, "pending", "running"), self.told()
-            return self.step() >= step
+            return self.step(of) >= step
 
         until(reached, PATIENCE, self.told)
 
@@ -180,12 +183,12 @@ class Training:
         raise AssertionError(f"no process of rank {rank}")
 
 
-def read_step(url: str) -> int:
+def read_step(url: str, of: str = "step") -> int:
     """Of a rank 0 that may be gone."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=5) as answer:
-            return int(json.load(answer).get("step") or 0)
+            return int(json.load(answer).get(of) or 0)
     except OSError:
         return 0
 
