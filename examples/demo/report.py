@@ -168,7 +168,7 @@ def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) 
         '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
         f"    finetune list -n {namespace}",
         "    make demo                     # again, on the warm cluster",
-        "    docs/tutorials/first-model.md goes on from here, with a spreadsheet",
+        "    # docs/tutorials/first-model.md goes on from here, with a spreadsheet",
     ]
     if is_own:
         lines.append("    make down                     # stop it, leave nothing behind")

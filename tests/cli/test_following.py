@@ -11,7 +11,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -22,17 +21,11 @@ import pytest
 
 from devcluster import processes
 from devcluster.controlplane import ControlPlane
+from tests.cli.entry import PROGRAM
 from tests.cli.statuses import status
 from tests.support.kubectl import Kubectl, RefusedError, finetune, until
 
 pytestmark = pytest.mark.integration
-
-# Under a shell's `&` the tests inherit an ignored SIGINT, which is not what Ctrl-C meets.
-ENTRY = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from finetune_cli.main import main; main()"
-)
-PROGRAM = (sys.executable, "-u", "-c", ENTRY)
 
 
 Launch = Callable[..., subprocess.Popen[str]]

@@ -128,7 +128,6 @@ def _watch(
         time.sleep(POLL_SECONDS)
     ranks.close()
     outcomes = work.read_outcomes()
-    steps = [found.resumed_from_step for found in outcomes.values()]
     said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
     if stop.is_asked and not ranks.deaths and not outcomes:
         message = "the pod was asked to stop (SIGTERM) before the training could start"
@@ -145,9 +144,9 @@ def _watch(
     assert cause is not None
     if cause.hint == ECHO and task.nodes > 1:
         _give_way(stop)
-    return _failed(cause).replace(
-        resumed_from_step=next((step for step in steps if step is not None), None)
-    )
+    steps = (found.resumed_from_step for found in outcomes.values())
+    step = next((step for step in steps if step is not None), None)
+    return _failed(cause).replace(resumed_from_step=step)
 
 
 def _give_way(stop: _Stop) -> None:

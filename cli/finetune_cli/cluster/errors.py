@@ -88,7 +88,7 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
     if status == HTTPStatus.NOT_FOUND and details.get("kind") == "namespaces":
         return (
             f"there is no namespace {namespace!r}",
-            f"choose another with -n, or create it: kubectl create namespace {namespace}",
+            namespace_hint(namespace),
         )
     if status == HTTPStatus.CONFLICT and answer.get("reason") == "AlreadyExists":
         return (
@@ -99,6 +99,11 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and causes:
         return "; ".join(_cause(cause) for cause in causes), "correct the field and try again"
     return said, ""
+
+
+def namespace_hint(namespace: str) -> str:
+    """What to do about a namespace that is not there."""
+    return f"choose another with -n, or create it: kubectl create namespace {namespace}"
 
 
 def _cause(cause: dict[str, Any]) -> str:

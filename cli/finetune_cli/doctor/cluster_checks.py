@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
 from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
-from finetune_cli.cluster.errors import ApiError
+from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.doctor.findings import Finding
 from finetune_cli.wording import moment
 from finetune_data.findings import counted
@@ -83,12 +83,8 @@ def crds(kinds: frozenset[str], namespace: str) -> Finding:
 
 
 def missing_namespace(namespace: str) -> Finding:
-    return Finding(
-        "error",
-        "namespace",
-        f"there is no namespace {namespace}",
-        f"choose another with -n, or create it: kubectl create namespace {namespace}",
-    )
+    message = f"there is no namespace {namespace}"
+    return Finding("error", "namespace", message, namespace_hint(namespace))
 
 
 def rights(allowed: Sequence[bool], namespace: str) -> Finding:

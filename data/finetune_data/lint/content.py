@@ -182,13 +182,10 @@ def _alike(labels: dict[str, int]) -> list[Remark]:
     for label in labels:
         groups.setdefault(" ".join(label.split()).lower(), []).append(label)
     alike = [group for group in groups.values() if len(group) > 1]
-    spellings = {
-        label: best
-        for group in alike
-        for best in [max(group, key=lambda label: labels[label])]
-        for label in group
-        if label != best
-    }
+    spellings: dict[str, str] = {}
+    for group in alike:
+        best = max(group, key=lambda label: labels[label])
+        spellings |= {label: best for label in group if label != best}
     changes = ", ".join(f"{shown(label)} as {shown(best)}" for label, best in spellings.items())
     fix = Respell("same-spelling", f"Write {changes}", spellings)
     return [

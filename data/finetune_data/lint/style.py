@@ -63,7 +63,7 @@ class Ending:
 
     @property
     def common(self) -> str:
-        """The shared ending, never a piece of a word, nor what sentences end with anyway."""
+        """The shared ending: a known separator, else whole words that no sentence ends with."""
         ending = _from_word_start(self._common or "")
         if self.field == "prompt" and (known := next(filter(ending.endswith, SEPARATORS), None)):
             return known  # what stands before it in every row is a part of the prompts

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cli.entry import ENTRY
 from tests.data.builders import write_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -71,10 +72,7 @@ def write(folder: Path, base: Path, **spec: Any) -> None:
 
 
 def start(folder: Path, output: str = "out") -> "subprocess.Popen[str]":
-    # Under a shell's `&` the tests inherit an ignored SIGINT, which is not what Ctrl-C meets.
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program = f"{heard}from finetune_cli.main import main; main()"
-    command = [sys.executable, "-c", program, "run", "-f", "finetune.yaml", "--cpu"]
+    command = [sys.executable, "-c", ENTRY, "run", "-f", "finetune.yaml", "--cpu"]
     return subprocess.Popen(
         [*command, "--models", "models.yaml", "-o", output],
         cwd=folder,

@@ -12,14 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cli.entry import ENTRY
 from tests.support.kubectl import until
 
 PROGRAM = shutil.which("tmux")
 WIDTH, HEIGHT = 80, 40
-ENTRY = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from finetune_cli.main import main; main()"
-)
 PROMPT = "$ "
 
 
