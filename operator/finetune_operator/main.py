@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import kopf
+import uvloop
 import yaml
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"finetune-operator: {error}", file=sys.stderr)
         return 2
-    asyncio.run(serve(settings, options.probe_port, options.metrics_port))
+    uvloop.run(serve(settings, options.probe_port, options.metrics_port))
     return 0
 
 

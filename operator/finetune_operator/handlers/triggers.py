@@ -33,11 +33,17 @@ def build_registry(
     registry = kopf.OperatorRegistry()
     settled: set[Key] = set()  # ended, and nothing of theirs has to be removed later
 
+    def is_news(event: Any, type: str | None, resource: Any, **_: Any) -> bool:
+        """Asked by kopf first: most events end here, before a handler's costs."""
+        metrics.HEALTH.saw_event(resource.plural)
+        raw: Raw = event["object"]
+        is_of_model = names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {})
+        has_ended = raw.get("status", {}).get("state") in names.TERMINAL_STATES
+        return sightings.is_news(resource.plural, raw, type) or is_of_model or has_ended
+
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
-        metrics.HEALTH.saw_event("finetunes")
         raw: Raw = event["object"]
         key, state = _key(raw), raw.get("status", {}).get("state")
-        is_news = sightings.is_news("finetunes", raw, type)
         has_ttl = raw["spec"].get("ttlSecondsAfterFinished") is not None
         settled.discard(key)
         if type == "DELETED":
@@ -46,18 +52,16 @@ def build_registry(
             metrics.remember(key, state)  # terminal is terminal: no reconcile, no write
             if state != State.FAILED and not has_ttl:
                 settled.add(key)
-        elif is_news:
+        else:
             queue.add(key, CREATION)
 
-    async def child_changed(event: Any, type: str | None, resource: Any, **_: Any) -> None:
-        metrics.HEALTH.saw_event(resource.plural)
-        raw: Raw = event["object"]
-        meta = raw["metadata"]
+    async def child_changed(event: Any, **_: Any) -> None:
+        meta = event["object"]["metadata"]
         name = meta.get("labels", {}).get(names.LABEL_FINETUNE)
         model = meta.get("annotations", {}).get(names.ANNOTATION_MODEL)
         if name:
             key = Key(meta["namespace"], name)
-            if sightings.is_news(resource.plural, raw, type) and key not in settled:
+            if key not in settled:
                 queue.add(key, COMPLETION)
         elif model and watches_models:
             queue.add(Key(meta["namespace"], model, "Model"), COMPLETION)
@@ -73,9 +77,10 @@ def build_registry(
             queue.add(Key(namespace or "", name, "Model"), CREATION)
 
     kopf.on.login(registry=registry)(login)
-    kopf.on.event(names.GROUP, names.VERSION, "finetunes", registry=registry)(finetune_changed)
-    kopf.on.event("batch", "v1", "jobs", registry=registry)(child_changed)
-    kopf.on.event("", "v1", "pods", registry=registry)(child_changed)
+    news: Any = {"registry": registry, "when": is_news}
+    kopf.on.event(names.GROUP, names.VERSION, "finetunes", **news)(finetune_changed)
+    kopf.on.event("batch", "v1", "jobs", **news)(child_changed)
+    kopf.on.event("", "v1", "pods", **news)(child_changed)
     if watches_models:
         kopf.on.event(names.GROUP, names.VERSION, "models", registry=registry)(model_changed)
     return registry

@@ -5,12 +5,12 @@ kinds of request on plain dicts.
 """
 
 import asyncio
-import json
 import logging
 from typing import Any, TypeAlias
 
 import aiohttp
 import kopf
+import orjson
 
 from finetune_operator.kube import metrics
 
@@ -115,28 +115,28 @@ class Client:
         assert self._session is not None
         if method != "GET":
             metrics.count_write(method, path)
-        data = None if body is None else json.dumps(body)
+        data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"Content-Type": kind}
         try:
             async with self._session.request(
                 method, self._server + path, params=params, data=data, headers=headers
             ) as response:
-                text = await response.text()
+                text = await response.read()
                 if response.status >= 400:
                     metrics.count_error(response.status)
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
                     raise ApiError(response.status, _message(text), seconds)
-                found: Raw = json.loads(text)
+                found: Raw = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             metrics.count_error(0)
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
 
-def _message(text: str) -> str:
+def _message(text: bytes) -> str:
     try:
-        found = json.loads(text).get("message")
+        found = orjson.loads(text).get("message")
     except (ValueError, AttributeError):
         found = None
-    return str(found or text)[:1000]
+    return str(found or text.decode(errors="replace"))[:1000]
