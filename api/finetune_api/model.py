@@ -16,7 +16,7 @@ class ModelSource(Spec):
 
 
 class ModelMetrics(Spec):
-    """At the end of the training."""
+    """At the end of the training, or before its first step."""
 
     training_loss: float | None = None
     validation_loss: float | None = None
@@ -42,6 +42,9 @@ class ModelSpec(Spec):
     trained_tokens: int | None = Field(None, ge=0)
     fine_tune: ModelSource | None = None
     metrics: ModelMetrics | None = None
+    metrics_before: ModelMetrics | None = Field(
+        None, description="What the model that it continued from had on the same validation file."
+    )
     secret_name: str | None = Field(
         None,
         min_length=1,

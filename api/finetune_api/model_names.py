@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime
 
+FINE_TUNED_MARK = ":ft-"  # in every name of a fine-tuned model, behind its base's
+
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
@@ -18,7 +20,7 @@ def fine_tuned_model_name(base: str, organization: str, suffix: str | None, at: 
     """
     stamp = at.astimezone(UTC).strftime("%Y-%m-%d-%H-%M-%S")
     name = slug(suffix or "")
-    return f"{base}:ft-{slug(organization)}{':' + name if name else ''}-{stamp}"
+    return f"{base}{FINE_TUNED_MARK}{slug(organization)}{':' + name if name else ''}-{stamp}"
 
 
 def resource_name(model_id: str) -> str:

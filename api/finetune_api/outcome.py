@@ -72,6 +72,7 @@ class Trained(Stored):
     trained_tokens: int
     steps: int
     training_loss: float | None = None
+    before: EpochMetrics | None = None  # of the model that it continued from, epoch 0
     epochs: list[EpochMetrics] | None = None  # the last ones that fit
 
 
@@ -165,4 +166,5 @@ class ProgressReport(Wire):
     last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last finished step
     resumed_from_step: int | None = None
     checkpoint_step: int | None = None  # the last complete checkpoint
+    before: EpochMetrics | None = None  # of the model that it continues from, epoch 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)

@@ -20,6 +20,11 @@ class BaseModelRef(Stored):
     context_length: int
     trained_examples: int | None = None  # of the fine-tune it came from, when it is one
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether it is a fine-tuned model itself."""
+        return self.name != self.root
+
 
 class RuntimeRef(Stored):
     """Where the training pods get their software."""

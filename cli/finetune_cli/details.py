@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from finetune_api.finetune import Attempt, FineTune
+from finetune_api.finetune import Attempt, ErrorInfo, EventEntry, FineTune
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.following.story import plain_line
@@ -37,12 +37,13 @@ def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
     status = finetune.status
     state = status.state or "pending"
     screen.say(finetune.metadata.name, "bold")
-    screen.say(f"  {plain_line(status, now)}", STATE_COLOURS.get(state))
-    if status.message and status.message not in plain_line(status, now):
+    line = f"{state}  {status.error.code}" if status.error else plain_line(status, now)
+    screen.say(f"  {line}", STATE_COLOURS.get(state))
+    if status.error is None and status.message and status.message not in line:
         screen.say(f"  {status.message}")
+    _error(screen, finetune)
     screen.pairs([*_data(finetune), *_results(finetune), *_times(finetune, now)], indent=2)
     _section(screen, "Settings as used", _settings(finetune))
-    _error(screen, finetune)
     if len(status.attempts) > 1:
         screen.say("Attempts", "bold")
         screen.pairs([_attempt(attempt) for attempt in status.attempts], indent=2)
@@ -50,7 +51,14 @@ def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
         hidden = max(0, len(status.events) - EVENTS)
         screen.say(f"Events ({hidden} earlier ones: -o yaml)" if hidden else "Events", "bold")
         for event in status.events[-EVENTS:]:
-            screen.say(f"  [{local(event.at)}] {event.message}")
+            screen.hanging(f"  [{local(event.at)}] ", _event(event, status.error))
+
+
+def _event(event: EventEntry, error: ErrorInfo | None) -> str:
+    """What was said above is not said again."""
+    if error is not None and error.message in event.message:
+        return event.message.replace(error.message, "See above.")
+    return event.message
 
 
 def _data(finetune: FineTune) -> list[tuple[str, str]]:
@@ -133,8 +141,7 @@ def _error(screen: Screen, finetune: FineTune) -> None:
     error = finetune.status.error
     if error is None:
         return
-    screen.say(f"Error {error.code}", "bold red")
-    screen.say(f"  {error.message}")
+    screen.hanging("  ", error.message)
     screen.pairs(
         [
             ("field", f"spec.{error.param.removeprefix('spec.')}" if error.param else ""),

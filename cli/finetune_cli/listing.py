@@ -55,7 +55,7 @@ def command(
     headings = ("NAMESPACE", *HEADINGS) if all_namespaces else HEADINGS
     shown = [index for index, name in enumerate(headings) if _is_shown(name, index, rows)]
     cut = [[cells[index] for index in shown] for cells in (headings, *rows)]
-    screen.table(cut[0], cut[1:])
+    screen.table(cut[0], cut[1:], elastic="MODEL")
 
 
 def _is_shown(heading: str, index: int, rows: Sequence[Sequence[str]]) -> bool:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune_cli.wording import printable, size
+from finetune_cli.wording import printable, shortened, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from finetune_data.storage import Progress
+
+
+GAP = "   "  # between the columns of a table
+ELASTIC = 14  # characters that a column keeps at least
 
 
 class Screen:
@@ -79,16 +83,25 @@ class Screen:
         table.add_row(Text(start), Text(text))
         self.console.print(table)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns as kubectl aligns them; long lines stay whole, for copying."""
-        widths = [
-            max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))
-        ]
-        for row in [headings, *rows]:
-            line = "   ".join(
-                f"{printable(cell):<{width}}" for cell, width in zip(row, widths, strict=True)
-            )
-            click.echo(line.rstrip())
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], elastic: str = ""
+    ) -> None:
+        """Columns as kubectl aligns them.
+
+        elastic: a heading whose cells lose their middle where a terminal is too narrow; in a pipe
+        they stay whole.
+        """
+        lines = [[printable(cell) for cell in row] for row in (headings, *rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        if elastic in headings and self.is_pretty:
+            place = headings.index(elastic)
+            excess = sum(widths) + len(GAP) * (len(widths) - 1) - self.console.width
+            widths[place] = max(min(widths[place], ELASTIC), widths[place] - max(0, excess))
+            for line in lines:
+                line[place] = shortened(line[place], widths[place])
+        for line in lines:
+            cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+            click.echo(GAP.join(cells).rstrip())
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[Progress]:

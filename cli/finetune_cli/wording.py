@@ -51,9 +51,10 @@ def duration(seconds: float) -> str:
 
 
 def time_left(eta: str | None, now: datetime) -> str:
-    """`8 min left`; empty where nothing is known."""
+    """`8 min left`; empty where nothing is known, and where the time is over."""
     end = moment(eta)
-    return f"{duration((end - now).total_seconds())} left" if end else ""
+    seconds = round((end - now).total_seconds()) if end else 0
+    return f"{duration(seconds)} left" if seconds > 0 else ""
 
 
 def local(stamp: str) -> str:
@@ -89,3 +90,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
     )
+
+
+def shortened(text: str, width: int) -> str:
+    """At most `width` characters: what tells names apart stands at their ends."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"

@@ -10,7 +10,7 @@ from finetune_api.tasks import Classification
 from finetune_data.findings import TOO_LONG, FileFindings, counted, shown
 from finetune_data.lint import content
 from finetune_data.lint.content import Labels
-from finetune_data.lint.facts import LABELS, Facts, tell_kind
+from finetune_data.lint.facts import LABELS, Facts, Kind, tell_kind
 from finetune_data.lint.fingerprints import Fingerprints
 from finetune_data.lint.remarks import Remark
 
@@ -38,6 +38,13 @@ class Seen(NamedTuple):
     labels: Labels
     prompts: int  # rows whose prompt is not empty
     is_chat: bool
+    separator: str = ""  # what all prompts end with
+
+    @property
+    def kind(self) -> Kind:
+        return tell_kind(
+            self.rows, self.prompts, self.rows.distinct_completions(), is_chat=self.is_chat
+        )
 
 
 def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
@@ -87,8 +94,7 @@ def skipped_advice(file: CheckedFile, tolerance: float) -> list[str]:
 
 def advise(training: Seen, validation: Seen | None) -> list[str]:
     """Sentences about copies, contradictions, overlap and amounts; the gravest first."""
-    rows = training.rows
-    kind = tell_kind(rows, training.prompts, rows.distinct_completions(), is_chat=training.is_chat)
+    rows, kind = training.rows, training.kind
     labels = training.labels.counts if kind == "classification" else {}
     facts = Facts(kind=kind, examples=len(rows), rows=rows, labels=labels, has_style=False)
     remarks = [

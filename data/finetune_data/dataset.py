@@ -84,6 +84,8 @@ class DatasetManifest(Stored):
     source: DatasetSource
     splits: dict[str, SplitCounts]
     advice: list[str] = Field(default_factory=list)  # what the checks said about the data
+    data_kind: str | None = None  # lint.facts.Kind of the training file
+    separator: str | None = None  # what every prompt of the training file ends with
     files: list[FileEntry]
 
 

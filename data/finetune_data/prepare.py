@@ -115,6 +115,8 @@ def _build(  # noqa: PLR0917 - what was found out before, in its order
         source=source.replace(inputs={name: split.source for name, split in splits.items()}),
         splits={name: split.counts for name, split in splits.items()},
         advice=[*_advice(splits, task.data_tolerance), *extra.values()],
+        data_kind=splits[TRAIN].seen.kind,
+        separator=splits[TRAIN].seen.separator or None,
         files=[file_entry(files, path) for split in splits.values() for path in split.paths],
     )
     say(f"writing the dataset to {uri}")

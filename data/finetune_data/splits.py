@@ -16,6 +16,7 @@ from finetune_data.findings import TOO_LONG, FileFindings, Finding, counted
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.content import EmptyPrompts, Labels
 from finetune_data.lint.fingerprints import Fingerprints
+from finetune_data.lint.style import CommonEnding
 from finetune_data.pipeline import encode_batches
 from finetune_data.progress import Ticker, say
 from finetune_data.reading import Reader
@@ -59,6 +60,7 @@ def prepare_split(
     model does not have.
     """
     rows, labels, empty = Fingerprints(), Labels(), EmptyPrompts()
+    ending = CommonEnding("prompt")
     rows.begin(findings.param)
     is_chat = False
     ticker = Ticker(f"checking and tokenising {findings.param}")
@@ -69,7 +71,7 @@ def prepare_split(
             _check_vocabulary(files.highest, tokenizer, rules)
             columns = Columns(examples, len(rows), 0)
             is_chat = is_chat or columns.is_chat
-            for check in (rows, labels, empty):
+            for check in (rows, labels, empty, ending):
                 check.look(columns)
             ticker(batch.position, batch.size)
     checked = CheckedFile(findings, files.examples, rules.model, rules.context)
@@ -88,7 +90,8 @@ def prepare_split(
         longest_example=files.longest,
         prompt_tokens=files.prompt_tokens,
     )
-    seen = Seen(rows, labels, files.examples - empty.count, is_chat)
+    separator = ending.text if ending.has_others and not is_chat else ""
+    seen = Seen(rows, labels, files.examples - empty.count, is_chat, separator)
     return PreparedSplit(reader.source.identity, checked, seen, counts, files.paths)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_api.model_names import resource_name
 from finetune_cli.configuration import settings_file
 from finetune_data.manifests import sha256
 from finetune_data.storage import Storage
@@ -95,6 +96,21 @@ def test_a_dry_run_makes_nothing(at_team: Run, team: Kubectl) -> None:
     defaulted = at_team("create", "tone", "-t", "s3://acme/a.jsonl", "--dry-run", "-o", "yaml")
     assert yaml.safe_load(defaulted.stdout)["spec"]["model"] == "curie"
     assert team.list("finetunes") == []
+
+
+def test_a_fine_tuned_model_to_go_on_from_must_be_there(at_team: Run, team: Kubectl) -> None:
+    name = "ada:ft-team:tone-2026-11-21-12-00-00"
+    for flags in ((), ("--dry-run",)):
+        ran = at_team("create", "more", "-t", "s3://acme/a.jsonl", "-m", name, *flags)
+        assert ran.returncode == 1
+        assert f"there is no model '{name}' in namespace" in ran.stderr
+    assert team.list("finetunes") == []
+    spec = {"id": name, "uri": "s3://acme/m", "base": "ada"}
+    spec |= {"pretrainingLearningRate": 0.001, "contextLength": 256}
+    kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "Model"}
+    team.apply({**kind, "metadata": {"name": resource_name(name)}, "spec": spec})
+    ran = at_team("create", "more", "-t", "s3://acme/a.jsonl", "-m", name, "--dry-run")
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_what_get_prints_can_be_created_again(at_team: Run, team: Kubectl) -> None:

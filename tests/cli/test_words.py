@@ -51,6 +51,15 @@ def test_sizes_have_units(count: int, words: str) -> None:
     assert wording.size(count) == words
 
 
+@given(st.text(max_size=30), st.integers(3, 20))
+def test_a_shortened_name_keeps_both_ends(text: str, width: int) -> None:
+    found = wording.shortened(text, width)
+    assert found == text if len(text) <= width else len(found) == width
+    start, _, end = found.partition("…") if "…" not in text else (found, "", "")
+    assert text.startswith(start)
+    assert text.endswith(end)
+
+
 def test_a_strangers_text_can_not_steer_a_terminal() -> None:
     assert wording.printable("a\x1b[31mb\x07\u202e\nc") == "a\\x1b[31mb\\x07\\u202e\nc"
 
@@ -183,7 +192,7 @@ FAILED = {
                 "Loss by step:    finetune results tone -n team --plot",
                 "Fetch the model: finetune models pull ada:ft-team-1 -n team",
                 "Let it answer:   finetune complete tone -n team -p PROMPT"
-                "   (end it as in training)",
+                "",
             ],
         ),
         (
@@ -243,7 +252,8 @@ def test_get_tells_the_cause_of_a_failure(capsys: pytest.CaptureFixture[str]) ->
     ]
     show(Screen(), finetune({**FAILED, "attempts": attempts}, cancel=True), NOW)
     text = capsys.readouterr().out
-    assert "Error InvalidData\n  3 lines of the training file are wrong" in text
+    assert "failed  InvalidData\n  3 lines of the training file are wrong" in text
+    assert text.count("3 lines of the training file are wrong") == 1
     assert "rank       2" in text
     assert "exit code  65" in text
     assert "  | line 3: no completion\n  | Traceback\n" in text

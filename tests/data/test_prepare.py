@@ -108,6 +108,28 @@ def test_a_right_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
     assert len(dataset.validation) == 5
     assert dataset.manifest.source.inputs["train"].size == len(jsonl(rows))
     assert len(dataset.manifest.source.inputs["validation"].sha256) == 64
+    assert (dataset.manifest.data_kind, dataset.manifest.separator) == (
+        "conditional generation",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "separator"),
+    [
+        (["one\n\n###\n\n", "two\n\n###\n\n"], "\n\n###\n\n"),
+        (["is one even ->", "is two even ->"], " ->"),
+        (["one", "two"], None),
+        (["one ->"], None),  # of a single prompt everything is common
+    ],
+)
+def test_the_dataset_says_what_all_prompts_end_with(
+    job: Job, prompts: list[str], separator: str | None
+) -> None:
+    rows = [{"prompt": text, "completion": " yes" * n} for n, text in enumerate(prompts, 1)]
+    job.put("train.jsonl", jsonl(rows))
+    found = fetch_dataset(S3Uri.parse(job.prepared().dataset), job.folder / "found", job.storage)
+    assert found.manifest.separator == separator
 
 
 def test_a_retry_uses_what_is_there_and_says_the_same(

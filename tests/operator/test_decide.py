@@ -7,6 +7,7 @@ import pytest
 
 from finetune_api import names
 from finetune_api.names import Reason
+from finetune_api.outcome import EpochMetrics
 from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import Create
 from finetune_operator.settings import PodNetwork
@@ -78,6 +79,28 @@ def test_progress_is_written_at_most_every_ten_seconds_but_an_epoch_at_once() ->
     world.step()
     assert world.status_writes - before == 3
     assert world.messages()[-1] == "Completed epoch 1/2 (training loss 2.0000)"
+
+
+def test_a_continued_model_is_measured_before_its_first_step() -> None:
+    before = {"epoch": 0, "step": 0, "validation_loss": 2.98, "validation_sequence_accuracy": 0.5}
+    told = "Before training: validation loss 2.9800, validation sequence accuracy 0.5000"
+    world = World().until_running()
+    world.progress = progress(before=before)
+    world.step()
+    assert world.messages()[-1] == told
+    done = trained()
+    assert done.trained is not None
+    measured = EpochMetrics.model_validate(before)
+    world.end_pod("a1", 0, 0, done.replace(trained=done.trained.replace(before=measured)))
+    world.end_pod("a1", 1, 0, None)
+    world.settle()
+    assert world.messages().count(told) == 1
+    (model,) = (made for made in world.created if made["kind"] == "Model")
+    assert model["spec"]["metrics"] == {"trainingLoss": 1.25}
+    assert model["spec"]["metricsBefore"] == {
+        "validationLoss": 2.98,
+        "validationSequenceAccuracy": 0.5,
+    }
 
 
 def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:

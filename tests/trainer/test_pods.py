@@ -23,6 +23,7 @@ from finetune_data.manifests import find_damage
 from finetune_data.storage import Storage
 from finetune_trainer import provenance
 from finetune_trainer.publish import ModelManifest
+from finetune_trainer.reporting.scales import number
 from tests.trainer import support
 from tests.trainer.support import Pod, checkpoint_steps, start_pods
 
@@ -371,6 +372,32 @@ def test_two_pods_that_have_to_go_then_one_then_two_again_make_one_curve(
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for row, other in zip(ours, theirs, strict=True):
         assert float(row["training_loss"]) == pytest.approx(float(other["training_loss"]), abs=1e-5)
+
+
+def test_a_continued_model_begins_where_the_one_before_it_ended(
+    finished: Finished, storage: Storage, tmp_path: Path
+) -> None:
+    outcome = finished.pods[0].outcome
+    assert outcome is not None
+    assert outcome.trained is not None
+    task = prepared("continued", storage, tmp_path)
+    parent = outcome.trained.fine_tuned_model
+    base = task.base.replace(name=parent, uri=outcome.trained.model_uri)
+    task = task.replace(base=base, hyperparameters=support.hyperparameters(n_epochs=1))
+    pods = start_pods(task, tmp_path / "pods")
+    assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK], pods[0].log
+    assert pods[0].outcome is not None
+    assert pods[0].outcome.trained is not None
+    before = pods[0].outcome.trained.before
+    assert outcome.trained.epochs is not None
+    last = outcome.trained.epochs[-1]
+    assert before is not None
+    assert before.validation_loss == pytest.approx(last.validation_loss, abs=1e-5)
+    assert before.validation_token_accuracy == last.validation_token_accuracy
+    assert f"before the first step: validation loss {last.validation_loss:.4f}" in pods[0].log
+    page = storage.read_bytes(task.run.layout.report).decode()
+    assert f"whole file; {number(last.validation_loss)} before" in page
+    assert outcome.trained.before is None
 
 
 def test_a_learning_rate_that_is_too_high_is_the_user_s_to_mend(

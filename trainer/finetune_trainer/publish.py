@@ -49,7 +49,9 @@ class ModelManifest(Stored):
     steps: int
     trained_tokens: int
     training_loss: float | None = None
+    before: EpochMetrics | None = None  # of the model that it continued from
     epochs: list[EpochMetrics] = Field(default_factory=list)
+    separator: str | None = None  # what every prompt of the training file ends with
     files: list[FileEntry]
 
 
@@ -124,7 +126,9 @@ def publish(
         steps=state.step,
         trained_tokens=state.trained_tokens,
         training_loss=last.training_loss if last else None,
+        before=state.before,
         epochs=state.completed_epochs,
+        separator=data.dataset.separator,
         files=[file_entry(folder, path) for path in paths],
     )
     written = to_bytes(manifest)
@@ -177,6 +181,7 @@ def _outcome(task: TrainTask, manifest: ModelManifest, data: bytes) -> Outcome:
             trained_tokens=manifest.trained_tokens,
             steps=manifest.steps,
             training_loss=manifest.training_loss,
+            before=manifest.before,
             epochs=manifest.epochs,
         )
     )

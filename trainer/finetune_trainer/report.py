@@ -51,6 +51,10 @@ class Reporter:
         if state.step:
             self._say(f"resumed from the checkpoint of step {state.step}")
             self._progress.update(resumed_from_step=state.step, checkpoint_step=state.step)
+        elif state.before is not None:
+            self._say(
+                f"before the first step: validation loss {_number(state.before.validation_loss)}"
+            )
         self._show(state)
         self._progress.training_starts()
 
@@ -112,6 +116,7 @@ class Reporter:
             step=state.step,
             epoch=round(state.step / self._steps_per_epoch, 3),
             trained_tokens=state.trained_tokens,
+            before=state.before,
             completed_epochs=state.completed_epochs,
         )
 

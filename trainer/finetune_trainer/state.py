@@ -16,6 +16,7 @@ class TrainingState(Stored):
     epoch_objective: float = 0  # Σ w·nll and Σ w of the epoch that runs
     epoch_weight: float = 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)
+    before: EpochMetrics | None = None  # of the model that this one continues from
 
     @property
     def best_step(self) -> int | None:
@@ -42,13 +43,8 @@ class TrainingState(Stored):
     ) -> "TrainingState":
         """The epoch's loss is Σ w·nll / Σ w over all its steps."""
         weight = self.epoch_weight
-        metrics = EpochMetrics(
-            epoch=epoch,
-            step=self.step,
+        metrics = _measured(epoch, self.step, validation).replace(
             training_loss=self.epoch_objective / weight if weight else None,
-            validation_loss=validation.loss if validation else None,
-            validation_sequence_accuracy=validation.sequence_accuracy if validation else None,
-            validation_token_accuracy=validation.token_accuracy if validation else None,
             learning_rate=learning_rate,
         )
         return self.replace(
@@ -56,3 +52,19 @@ class TrainingState(Stored):
             epoch_weight=0.0,
             completed_epochs=[*self.completed_epochs, metrics],
         )
+
+    def measured_before(self, validation: Totals) -> "TrainingState":
+        """With the whole validation file as the model sees it before the first step."""
+        return self.replace(before=_measured(0, self.step, validation))
+
+
+def _measured(epoch: int, step: int, validation: Totals | None) -> EpochMetrics:
+    if validation is None:
+        return EpochMetrics(epoch=epoch, step=step)
+    return EpochMetrics(
+        epoch=epoch,
+        step=step,
+        validation_loss=validation.loss,
+        validation_sequence_accuracy=validation.sequence_accuracy,
+        validation_token_accuracy=validation.token_accuracy,
+    )

@@ -108,12 +108,16 @@ class Evaluation:
     def after(self, step: int, *, whole: bool) -> Totals | None:
         """None where this step has no evaluation."""
         if whole:
-            return self._evaluate(np.arange(len(self._split)))
+            return self.whole()
         if (step - 1) % EVALUATION_STEPS:
             return None
         turn = (step - 1) // EVALUATION_STEPS
         size = self._parameters.batch_size
         return self._evaluate(batches.validation_examples(len(self._split), size, turn))
+
+    def whole(self) -> Totals:
+        """All of the validation file."""
+        return self._evaluate(np.arange(len(self._split)))
 
     def _evaluate(self, examples: Indices) -> Totals:
         import torch

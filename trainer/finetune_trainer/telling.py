@@ -98,6 +98,7 @@ class Telling:
             dataset=manifest,
             results=self._reporter.results,
             license=find_license(self._base),
+            before=self._state.before,
             epochs=self._state.completed_epochs,
             attempts=record.attempts,
             speeds=record.speeds,

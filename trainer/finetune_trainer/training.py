@@ -146,6 +146,14 @@ def run_worker(task: TrainTask, work: WorkFolder, progress: Progress, stop: Stop
     )
     progress.update(detail="looking for a checkpoint")
     state = checkpoints.restore()
+    evaluation = (
+        Evaluation(task, engine, dataset.validation, costs, reporter.is_alive)
+        if dataset.validation
+        else None
+    )
+    if evaluation is not None and state.step == 0 and task.base.is_continued:
+        progress.update(detail="measuring the model that it continues from")
+        state = state.measured_before(evaluation.whole())
     if place.rank == 0:
         provenance.write(task, dataset.manifest, precision, storage)
     progress.update(detail="completing some prompts for the report")
@@ -158,9 +166,7 @@ def run_worker(task: TrainTask, work: WorkFolder, progress: Progress, stop: Stop
         task=task,
         engine=engine,
         stepper=Stepper(task, engine, dataset.train, costs),
-        evaluation=Evaluation(task, engine, dataset.validation, costs, reporter.is_alive)
-        if dataset.validation
-        else None,
+        evaluation=evaluation,
         classifier=make_classifier(task, dataset, costs, base, reporter),
         saving=Saving(
             checkpoints,

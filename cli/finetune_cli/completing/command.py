@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ def command(
     model: str | None,
     old_model: str | None,
     prompt: str | None,
+    as_is: bool,
     messages: Sequence[tuple[str, str]],
     max_tokens: int | None,
     temperature: float,
@@ -80,6 +82,8 @@ def command(
     from finetune_cli.completing.sources import find_source
 
     source = find_source(model, base, place, screen)
+    if prompt is not None and not as_is:
+        prompt = _separated(prompt, source, screen)
     tokenizer, found, room = _encode(source, prompt, messages)
     request = Request(
         prompt=found.tokens,
@@ -119,6 +123,17 @@ def _from_stdin(screen: Screen) -> str:
         return data.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise CommandError(f"the prompt is not UTF-8: byte {error.start + 1}") from error
+
+
+def _separated(prompt: str, source: Source, screen: Screen) -> str:
+    """With the separator behind it that the model has learned to answer to."""
+    from finetune_cli.completing.prompts import with_separator
+
+    found = with_separator(prompt, source.separator)
+    if found != prompt:
+        added = json.dumps(source.separator, ensure_ascii=False)
+        screen.note(f"The prompt ends with {added} now, as all did in training (not with --as-is).")
+    return found
 
 
 def _encode(

@@ -17,6 +17,11 @@ _OPTIONS = (
         "-p", "--prompt", metavar="TEXT", help="[default: stdin, without its last line end]"
     ),
     click.option(
+        "--as-is",
+        is_flag=True,
+        help="Do not add the separator that all prompts of the training ended with.",
+    ),
+    click.option(
         "-g",
         "--message",
         "messages",

@@ -22,6 +22,17 @@ class Prompt(NamedTuple):
     ends: frozenset[int]
 
 
+def with_separator(text: str, separator: str) -> str:
+    """`text`, ended by the separator exactly once; blanks around a separator may be missing."""
+    if text.endswith(separator):
+        return text
+    mark = separator.strip()
+    trimmed = text.rstrip()
+    if mark and trimmed.endswith(mark):
+        text = trimmed.removesuffix(mark).rstrip()
+    return text + separator
+
+
 def of_text(tokenizer: ExampleTokenizer, text: str, folder: Path) -> Prompt:
     """A prompt as `prompt` of a training file."""
     from finetune_data.examples import Row

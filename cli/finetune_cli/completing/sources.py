@@ -35,6 +35,15 @@ class Source:
     folder: Path
     adapter: Path | None = None
 
+    @property
+    def separator(self) -> str:
+        """What every prompt of its training ended with; empty where nothing says so."""
+        from finetune_data.base_models import read_json
+
+        folders = [*((self.adapter, self.adapter.parent) if self.adapter else ()), self.folder]
+        told = (read_json(folder / MANIFEST).get("separator") for folder in folders)
+        return next((text for text in told if isinstance(text, str)), "")
+
 
 def find_source(model: str, base: str | None, place: Place, screen: Screen) -> Source:
     """Fetches what is not here yet. base: what an adapter alone is added to."""

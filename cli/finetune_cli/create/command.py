@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from finetune_api.model_names import FINE_TUNED_MARK
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.complaints import CommandError
 from finetune_cli.configuration import ENVIRONMENT, keep_upload_prefix, upload_prefix
@@ -117,6 +119,7 @@ def command(
     _require_training_file(whole, has_file=source is not None)
     check(with_stand_ins(whole["spec"]))
     cluster = _cluster_for(whole, place)
+    _require_fine_tuned(cluster, str(whole["spec"].get("model", "")))
     ready, sending = _with_addresses(whole, Sending(upload_to, reuse=not always), screen)
     tried = cluster.finetunes.create(ready, dry_run=True)
     if dry_run:
@@ -169,6 +172,20 @@ def _require_training_file(whole: Raw, *, has_file: bool) -> None:
     for field in FILE_FIELDS:
         if is_local(whole["spec"].get(field)):
             uploads.find_file(whole["spec"][field], Path())
+
+
+def _require_fine_tuned(cluster: Cluster, model: str) -> None:
+    """A fine-tuned model to go on from must be there; the catalogue is the operator's to know."""
+    from finetune_cli.cluster.errors import ApiError
+    from finetune_cli.models.lookup import find_model
+
+    if FINE_TUNED_MARK not in model:
+        return
+    try:
+        find_model(cluster, model)
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN and not error.is_missing_kind:
+            raise
 
 
 def with_stand_ins(spec: Raw) -> Raw:

@@ -111,7 +111,7 @@ def ending(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]
             pull = f"{program} models pull {status.fine_tuned_model}{flags}"
             lines.append((f"Fetch the model: {pull}", "dim"))
             answer = f"{program} complete {name}{flags} -p PROMPT"
-            lines.append((f"Let it answer:   {answer}   (end it as in training)", "dim"))
+            lines.append((f"Let it answer:   {answer}", "dim"))
         return lines
     if status.state == State.CANCELLED:
         return [

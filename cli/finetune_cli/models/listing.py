@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from finetune_api.model import ModelSpec
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_model
 from finetune_cli.complaints import CommandError
@@ -16,7 +17,7 @@ from finetune_cli.programs import program
 from finetune_cli.screen import Screen, as_list, show_objects
 from finetune_cli.wording import local, loss_text, moment, number, short_age
 
-HEADINGS = ("MODEL", "BASE", "LOSS", "TOKENS", "AGE")
+HEADINGS = ("MODEL", "BASE", "LOSS", "TOKENS", "AGE", "CONTINUED FROM")
 
 
 @click.command("list")
@@ -47,9 +48,11 @@ def list_models(*, output: str | None, place: Place) -> None:
                 loss_text(loss) if isinstance(loss, int | float) else "",
                 f"{tokens:,}" if isinstance(tokens, int) else "",
                 short_age((now - created).total_seconds()) if created else "",
+                str(spec.get("parent") or ""),
             )
         )
-    screen.table(HEADINGS, rows)
+    columns = len(HEADINGS) if any(row[-1] for row in rows) else len(HEADINGS) - 1
+    screen.table(HEADINGS[:columns], [row[:columns] for row in rows], elastic="CONTINUED FROM")
 
 
 @click.command("get")
@@ -63,8 +66,7 @@ def get_model(*, model: str, output: str | None, place: Place) -> None:
         show_objects(raw, output)
         return
     found, screen = read_model(raw), Screen()
-    spec, metrics = found.spec, found.spec.metrics
-    measured = [] if metrics is None else [*metrics.to_dict().items()]
+    spec = found.spec
     screen.say(spec.id, "bold")
     screen.pairs(
         [
@@ -74,7 +76,7 @@ def get_model(*, model: str, output: str | None, place: Place) -> None:
             ("fine-tune", spec.fine_tune.name if spec.fine_tune else ""),
             ("examples", f"{spec.training_examples:,}" if spec.training_examples else ""),
             ("tokens trained", f"{spec.trained_tokens:,}" if spec.trained_tokens else ""),
-            *((_spaced(name), number(value)) for name, value in measured),
+            *_measured(spec),
             ("context", f"{spec.context_length:,} tokens"),
             ("created", local(found.metadata.creation_timestamp)),
             ("when deleted", _fate(spec.deletion_policy)),
@@ -100,6 +102,20 @@ def delete_model(*, model: str, yes: bool, place: Place) -> None:
         click.confirm(f"Delete {found.spec.id}? When deleted: {fate}.", abort=True)
     cluster.models.delete(found.metadata.name, found.metadata.uid)
     Screen().say(f"Deleted {found.spec.id}: {fate}.")
+
+
+def _measured(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Each figure; beside it what the model that it continued from had on the same file."""
+    after, before = (
+        metrics.to_dict() if metrics else {} for metrics in (spec.metrics, spec.metrics_before)
+    )
+    return [
+        (
+            _spaced(name),
+            number(value) + (f" (before: {number(before[name])})" if name in before else ""),
+        )
+        for name, value in after.items()
+    ]
 
 
 def _fate(policy: str) -> str:

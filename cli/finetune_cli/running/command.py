@@ -91,7 +91,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         progress_port=free_port(),
     )
     screen.note(f"progress: http://127.0.0.1:{task.progress_port}/progress")
-    outcome = train(task, root)
+    outcome = train(task, root, machine.cpus)
     if outcome is None:
         raise CommandError("the training ended and did not say why", "see the lines above")
     if outcome.failure is not None:
@@ -116,13 +116,14 @@ def _on_this_machine(written: Raw, machine: Machine, screen: Screen) -> FineTune
                 uploads.send(found, storage, progress)
             addresses.append((field, str(found.uri)))
     asked = written["spec"].get("resources") or {}
-    if (asked.get("nodes", 1), asked.get("gpusPerNode", 1)) != (1, machine.gpus):
+    nodes, gpus = asked.get("nodes", 1), asked.get("gpusPerNode", 1)
+    # as many as in a cluster add up in the same order, so the numbers are the same
+    processes = nodes if gpus == machine.gpus == 0 and nodes <= machine.cpus else 1
+    if (nodes, gpus) != (processes, machine.gpus):
         have = f"{machine.gpus} GPUs" if machine.gpus else "the CPU"
         screen.note(f"spec.resources is for a cluster: this machine trains on {have}")
-    changed = manifest.with_values(
-        named,
-        [*addresses, ("resources", {**asked, "nodes": 1, "gpusPerNode": machine.gpus})],
-    )
+    here = {**asked, "nodes": processes, "gpusPerNode": machine.gpus}
+    changed = manifest.with_values(named, [*addresses, ("resources", here)])
     # what would be immutable in a cluster: another spec is another run
     identity = json.dumps([name, changed["spec"]], sort_keys=True)
     uid = hashlib.sha256(identity.encode()).hexdigest()

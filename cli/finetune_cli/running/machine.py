@@ -19,13 +19,17 @@ class Machine:
 
     gpus: int = 0
     memory_gib: float | None = None  # of the smallest
+    cpus: int = 1
 
 
 def find_machine(*, cpu: bool) -> Machine:
     """Asks the NVIDIA driver. cpu: the GPUs are left alone."""
+    from finetune_trainer.container import available_cpus
+
+    cpus = available_cpus()
     program = shutil.which("nvidia-smi")
     if cpu or program is None:
-        return Machine()
+        return Machine(cpus=cpus)
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         asked = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)
@@ -34,7 +38,7 @@ def find_machine(*, cpu: bool) -> Machine:
         raise CommandError(
             f"nvidia-smi is here and fails: {error}", "mend the driver, or give --cpu"
         ) from error
-    return Machine(len(sizes), round(min(sizes), 1) if sizes else None)
+    return Machine(len(sizes), round(min(sizes), 1) if sizes else None, cpus)
 
 
 def require_trainer() -> None:

@@ -36,6 +36,32 @@ UPPER = bytes(range(ord("A"), ord("Z") + 1))
 LOWER = bytes(range(ord("a"), ord("z") + 1))
 
 
+class CommonEnding:
+    """The text that all prompts, or all completions, of what was looked at end with."""
+
+    def __init__(self, field: Field) -> None:
+        self.field: Field = field
+        self.first: str | None = None  # of all texts
+        self.has_others = False
+        self._common: str | None = None
+
+    @property
+    def text(self) -> str:
+        """A known separator, else whole words that no sentence ends with; empty for none."""
+        ending = _from_word_start(self._common or "")
+        if self.field == "prompt" and (known := next(filter(ending.endswith, SEPARATORS), None)):
+            return known  # what stands before it in every row is a part of the prompts
+        return "" if set(ending) <= set(".?!… ") else ending
+
+    def look(self, columns: Columns) -> None:
+        texts = columns.texts(self.field)
+        if not texts:
+            return
+        self.first = texts[0] if self.first is None else self.first
+        self.has_others = self.has_others or any(text != self.first for text in texts)
+        self._common = _common_suffix(texts, self._common)
+
+
 class Ending:
     """What all prompts (the separator) or all completions (the stop sequence) end with."""
 
@@ -45,11 +71,9 @@ class Ending:
         self._absent = set(self._candidates)
         self._ends = dict.fromkeys(self._candidates, 0)
         self._rows = 0
-        self._common: str | None = None
+        self._ending = CommonEnding(field)
         self._inside = 0  # rows that have it elsewhere, counted for this ending since row 0
         self._is_stale = False  # it became shorter after rows were counted
-        self._first: str | None = None
-        self._differ = False
 
     @property
     def wants_another_look(self) -> bool:
@@ -63,11 +87,8 @@ class Ending:
 
     @property
     def common(self) -> str:
-        """The shared ending: a known separator, else whole words that no sentence ends with."""
-        ending = _from_word_start(self._common or "")
-        if self.field == "prompt" and (known := next(filter(ending.endswith, SEPARATORS), None)):
-            return known  # what stands before it in every row is a part of the prompts
-        return "" if set(ending) <= set(".?!… ") else ending
+        """The shared ending; empty for none."""
+        return self._ending.text
 
     def look(self, columns: Columns, *, again: bool = False) -> None:
         texts, joined = columns.texts(self.field), columns.joined(self.field)
@@ -75,6 +96,7 @@ class Ending:
             return
         if not again:
             before = self.common
+            self._ending.look(columns)
             self._count(texts)
             self._is_stale |= self._rows > len(texts) and before != self.common
         if self.common:
@@ -84,9 +106,6 @@ class Ending:
 
     def _count(self, texts: Sequence[str]) -> None:
         self._rows += len(texts)
-        self._first = texts[0] if self._first is None else self._first
-        self._differ = self._differ or any(text != self._first for text in texts)
-        self._common = _common_suffix(texts, self._common)
         ends = NUL.join([text[-LONGEST:] for text in texts]) + NUL
         for candidate in self._candidates:
             self._ends[candidate] += ends.count(candidate + NUL)
@@ -96,7 +115,7 @@ class Ending:
             return []
         if self.field == "completion" and facts.kind != "conditional generation":
             return []
-        if not self._differ and self._rows > 1:
+        if not self._ending.has_others and self._rows > 1:
             return [self._all_alike()]
         if self.common:
             return self._of_common(self.common)
@@ -116,7 +135,7 @@ class Ending:
             "error",
             f"all {self.field}s are the same: {what}",
             self._rows,
-            samples=(shown(self._first or "", 70),),
+            samples=(shown(self._ending.first or "", 70),),
         )
 
     def _of_common(self, ending: str) -> list[Remark]:

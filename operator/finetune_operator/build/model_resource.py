@@ -6,7 +6,7 @@ from finetune_api import names
 from finetune_api.finetune import FineTune, Resolved
 from finetune_api.model import ModelMetrics, ModelSource, ModelSpec
 from finetune_api.model_names import resource_name
-from finetune_api.outcome import Trained
+from finetune_api.outcome import EpochMetrics, Trained
 from finetune_operator.build.identity import labels
 
 
@@ -16,7 +16,7 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         id=trained.fine_tuned_model,
         uri=trained.model_uri,
         base=resolved.base.root,
-        parent=resolved.base.name if resolved.base.name != resolved.base.root else None,
+        parent=resolved.base.name if resolved.base.is_continued else None,
         manifest_sha256=trained.model_manifest_sha256,
         pretraining_learning_rate=resolved.base.pretraining_learning_rate,
         context_length=resolved.base.context_length,
@@ -24,12 +24,8 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         trained_tokens=trained.trained_tokens,
         fine_tune=ModelSource(name=finetune.metadata.name, uid=finetune.metadata.uid),
         secret_name=resolved.secret_name,
-        metrics=ModelMetrics(
-            training_loss=trained.training_loss,
-            validation_loss=last.validation_loss if last else None,
-            validation_sequence_accuracy=last.validation_sequence_accuracy if last else None,
-            validation_token_accuracy=last.validation_token_accuracy if last else None,
-        ),
+        metrics=_metrics(last, trained.training_loss),
+        metrics_before=_metrics(trained.before, None) if trained.before else None,
     )
     return {
         "apiVersion": names.API_VERSION,
@@ -41,3 +37,12 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         },
         "spec": spec.to_dict(),
     }
+
+
+def _metrics(epoch: EpochMetrics | None, training_loss: float | None) -> ModelMetrics:
+    return ModelMetrics(
+        training_loss=training_loss,
+        validation_loss=epoch.validation_loss if epoch else None,
+        validation_sequence_accuracy=epoch.validation_sequence_accuracy if epoch else None,
+        validation_token_accuracy=epoch.validation_token_accuracy if epoch else None,
+    )

@@ -13,7 +13,7 @@ EPOCH = re.compile(r"Completed epoch (\d+)/")
 
 def apply_progress(draft: Draft, report: ProgressReport, every: float) -> None:
     """At most one write in `every` seconds, but an epoch's end at once."""
-    say_epochs(draft, report.completed_epochs, report.epochs)
+    say_epochs(draft, report.before, report.completed_epochs, report.epochs)
     has_news = draft.status.events != draft.finetune.status.events
     if has_news or is_due(draft.status.progress, draft.now, every):
         progress = to_progress(report, draft.now)
@@ -46,17 +46,26 @@ def to_progress(report: ProgressReport, now: datetime) -> Progress:
     )
 
 
-def say_epochs(draft: Draft, done: list[EpochMetrics], epochs: int) -> None:
-    """Those that were not told yet; the story keeps its newest lines, so their last one counts."""
+def say_epochs(
+    draft: Draft, before: EpochMetrics | None, done: list[EpochMetrics], epochs: int
+) -> None:
+    """Those that were not told yet; the story keeps its newest lines, so their last one counts.
+
+    before: of the model that the training continues from.
+    """
     told = [EPOCH.match(event.message) for event in draft.status.events]
     last = max((int(found[1]) for found in told if found), default=0)
+    if before is not None and not last and (words := _figures(before)):
+        draft.say("BaseModelMeasured", f"Before training: {', '.join(words)}")
     for epoch in done:
         if epoch.epoch > last:
-            _say_epoch(draft, epoch, epochs)
+            words = _figures(epoch)
+            details = f" ({', '.join(words)})" if words else ""
+            draft.say("EpochCompleted", f"Completed epoch {epoch.epoch}/{epochs}{details}")
 
 
-def _say_epoch(draft: Draft, epoch: EpochMetrics, epochs: int) -> None:
-    """`Completed epoch 1/4`, with what was measured."""
+def _figures(epoch: EpochMetrics) -> list[str]:
+    """What was measured, in words."""
     figures = [
         ("training loss", epoch.training_loss),
         ("validation loss", epoch.validation_loss),
@@ -65,8 +74,7 @@ def _say_epoch(draft: Draft, epoch: EpochMetrics, epochs: int) -> None:
     words = [f"{name} {value:.4f}" for name, value in figures if value is not None]
     if epoch.learning_rate is not None:
         words.append(f"learning rate {epoch.learning_rate:.3g}")
-    details = f" ({', '.join(words)})" if words else ""
-    draft.say("EpochCompleted", f"Completed epoch {epoch.epoch}/{epochs}{details}")
+    return words
 
 
 def _rounded(value: float | None) -> float | None:

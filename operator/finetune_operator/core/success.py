@@ -39,7 +39,8 @@ def succeed(
     draft.say("BaseModelLoaded", f"Base model loaded: {resolved.base.name}")
     draft.say("Started", "Fine-tune started")
     end_attempt(seen, draft, job, Reason.SUCCEEDED, None)
-    say_epochs(draft, trained.epochs or [], resolved.hyperparameters.n_epochs)
+    epochs = resolved.hyperparameters.n_epochs
+    say_epochs(draft, trained.before, trained.epochs or [], epochs)
     draft.say("ModelUploaded", f"Uploaded model: {trained.fine_tuned_model}")
     for uri in trained.result_files[:1]:
         draft.say("ResultsUploaded", f"Uploaded result file: {uri}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.completing.prompts import of_messages, of_text
+from finetune_cli.completing.prompts import of_messages, of_text, with_separator
 from finetune_data.examples import COMPLETION, Row
 from finetune_data.tokenization import load_tokenizer
 from tests.data.builders import write_json, write_tokenizer
@@ -58,3 +58,20 @@ def test_the_models_own_end_tokens_end_it_too(
     write_json(folder / "generation_config.json", {"eos_token_id": written})
     # 1 is </s>, with which every row of training ended
     assert of_text(load_tokenizer(folder, "m"), "a", folder).ends == ends
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "wanted"),
+    [
+        ("a", "", "a"),
+        ("a", " ->", "a ->"),
+        ("a ->", " ->", "a ->"),
+        ("a -> ", " ->", "a ->"),
+        ("a\n\n###", "\n\n###\n\n", "a\n\n###\n\n"),
+        ("a ###", "\n\n###\n\n", "a\n\n###\n\n"),
+        ("a", "\n", "a\n"),
+        ("", " ->", " ->"),
+    ],
+)
+def test_a_prompt_ends_with_the_separator_once(text: str, separator: str, wanted: str) -> None:
+    assert with_separator(text, separator) == wanted

@@ -97,7 +97,8 @@ def results(folder: Path, output: str = "out") -> bytes:
 def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     model: Path, tmp_path: Path
 ) -> None:
-    write(tmp_path, model)
+    """Two processes, as two pods without GPUs would be."""
+    write(tmp_path, model, resources={"nodes": 2, "gpusPerNode": 0})
     code, text = run(tmp_path, "whole")
     assert code == 0, text
     assert "Fine-tune succeeded: tiny:ft-local-" in text
@@ -105,6 +106,8 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     assert {"config.json", "model.safetensors", "manifest.json"} <= {
         path.name for path in published.iterdir()
     }
+    trained = json.loads((published.parent / "manifest.json").read_text())
+    assert (trained["nodes"], trained["processesPerNode"]) == (2, 1)
     assert not list((tmp_path / "whole").glob(".work-*"))
 
     process = start(tmp_path)

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="no tmux on this machine"),
 ]
 
+MODEL = "ada:ft-team:tone-2026-11-21-12-00-00"
 GOLDEN = Path(__file__).parent / "golden"
 MASKS = (
     (r"team-\d+", "team-N"),
@@ -190,8 +191,8 @@ def learned(steps: int) -> str:
 def test_results_as_a_plot_lists_and_models(
     at_cluster: Terminal, team: Kubectl, compare: Any, storage: Storage, bucket: str
 ) -> None:
-    team.apply(finetune("tone", model="ada"), finetune("waiting", model="curie"))
-    state = status("succeeded", fineTunedModel="ada:ft-team:tone-2026-11-21-12-00-00")
+    team.apply(finetune("tone", model="ada"), finetune("waiting", model=MODEL))
+    state = status("succeeded", fineTunedModel=MODEL)
     team.patch_status("finetune", "tone", {**state, "resolved": resolved(bucket)})
     uid = team.get("finetune", "tone")["metadata"]["uid"]
     layout = RunLayout.of(f"s3://{bucket}/out", team.namespace, "tone", uid)
@@ -209,18 +210,20 @@ def test_results_as_a_plot_lists_and_models(
             "kind": "Model",
             "metadata": {"name": "ada-ft-team-tone-2026-11-21-12-00-00"},
             "spec": {
-                "id": "ada:ft-team:tone-2026-11-21-12-00-00",
+                "id": MODEL,
                 "uri": f"s3://{bucket}/out/team/tone-0a1b2c3d/model",
                 "base": "ada",
                 "pretrainingLearningRate": 0.001,
                 "contextLength": 256,
                 "trainedTokens": 142928,
+                "parent": "ada:ft-team:2026-11-20-12-00-00",
                 "metrics": {"trainingLoss": 1.0217, "validationTokenAccuracy": 0.848},
+                "metricsBefore": {"validationTokenAccuracy": 0.71},
             },
         }
     )
     fresh("models-list", "finetune models list")
-    fresh("models-get", "finetune models get ada:ft-team:tone-2026-11-21-12-00-00")
+    fresh("models-get", f"finetune models get {MODEL}")
 
 
 @pytest.mark.integration

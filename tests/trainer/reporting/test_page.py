@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.outcome import Failure
+from finetune_api.outcome import EpochMetrics, Failure
 from finetune_data.dataset import SplitCounts
 from finetune_data.sources import InputFile
 from finetune_trainer.reporting.confusion import Confusion
@@ -233,3 +233,11 @@ def test_the_same_data_gives_the_same_bytes() -> None:
 
 def test_a_report_survives_being_stored() -> None:
     assert page(ReportData.model_validate_json(full().to_json())) == page(full())
+
+
+def test_a_continued_model_s_former_figures_stand_beside_its_own() -> None:
+    before = EpochMetrics(epoch=0, step=0, validation_loss=2.5, validation_token_accuracy=0.25)
+    found = Page(page(full(before=before))).text
+    assert "whole file; 2.5 before" in found
+    assert "whole file; 25.0 % before" in found
+    assert "whole file; " not in Page(page(full())).text

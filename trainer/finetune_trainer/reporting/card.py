@@ -4,6 +4,7 @@ The front matter names a base model only where it is one of the hub's: an `s3://
 there, and a catalogue's name could be a stranger's. A license stands in it only when it is known.
 """
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -140,10 +141,7 @@ def _metrics(data: ReportData, curves: Curves) -> Iterator[str]:
 
 def _usage(data: ReportData) -> Iterator[str]:
     yield "## Use it"
-    yield (
-        "Copy the folder to a machine and load it from there. A prompt must end as those of the "
-        "training file do; a chat goes through `tokenizer.apply_chat_template`."
-    )
+    yield (f"Copy the folder to a machine and load it from there. {_prompt_rule(data)}")
     yield (
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -157,6 +155,16 @@ def _usage(data: ReportData) -> Iterator[str]:
     )
     if data.run.method.type == "lora":
         yield "The weights are merged. `adapter/` has what was trained, in peft's layout."
+
+
+def _prompt_rule(data: ReportData) -> str:
+    if data.dataset.separator:
+        ending = json.dumps(data.dataset.separator, ensure_ascii=False)
+        return f"A prompt must end with {code(ending)}, as every one of the training file does."
+    return (
+        "A prompt must end as those of the training file do; a chat goes through "
+        "`tokenizer.apply_chat_template`."
+    )
 
 
 def _epochs(data: ReportData) -> Iterator[str]:

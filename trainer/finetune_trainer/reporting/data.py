@@ -46,6 +46,7 @@ class ReportData(Stored):
     name: str | None = None  # of the fine-tuned model; None where none was published
     published: str | None = None  # ISO 8601, UTC
     license: str | None = None  # of the base model, as its card says; None: unknown
+    before: EpochMetrics | None = None  # the model that it continued from, on the same files
     epochs: list[EpochMetrics] = Field(default_factory=list)
     attempts: list[Attempt] = Field(default_factory=list)
     speeds: list[SpeedPoint] = Field(default_factory=list)
@@ -65,9 +66,10 @@ class ReportData(Stored):
 
     @property
     def has_classes(self) -> bool:
-        """Whether completions are classes: as the FineTune said, and as was measured."""
+        """Whether completions are classes: as the FineTune or the data said, or as was measured."""
         header = self.results.partition("\n")[0]
-        return self.dataset.source.classification is not None or CLASSIFICATION in header
+        asked = self.dataset.source.classification is not None
+        return asked or self.dataset.data_kind == "classification" or CLASSIFICATION in header
 
     @property
     def processes(self) -> int:

@@ -131,7 +131,7 @@ def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
     training = last.training_loss if last else curves.last("training_loss")
     if training is not None:
         yield Fact("Training loss", number(training), note="last epoch" if last else "last step")
-    whole = _whole_file(last)
+    whole, former = _whole_file(last), _whole_file(data.before)
     for column, label in (
         ("validation_loss", "Validation loss"),
         ("validation_token_accuracy", "Validation token accuracy"),
@@ -142,8 +142,10 @@ def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
         if value is None:
             value, note = curves.last(column), "last batch"
         if value is not None:
-            text = percent(value) if column.endswith("accuracy") else number(value)
-            yield Fact(label, text, note=note)
+            write = percent if column.endswith("accuracy") else number
+            if note == "whole file" and former.get(column) is not None:
+                note = f"whole file; {write(former[column])} before"
+            yield Fact(label, write(value), note=note)
     for name in curves.columns:
         value = curves.last(name) if name.startswith(CLASSIFICATION) else None
         if value is not None:
