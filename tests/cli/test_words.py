@@ -191,8 +191,7 @@ FAILED = {
                 "Files: s3://a/m",
                 "Loss by step:    finetune results tone -n team --plot",
                 "Fetch the model: finetune models pull ada:ft-team-1 -n team",
-                "Let it answer:   finetune complete tone -n team -p PROMPT"
-                "",
+                "Let it answer:   finetune complete tone -n team -p PROMPT",
             ],
         ),
         (

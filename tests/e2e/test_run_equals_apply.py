@@ -1,7 +1,7 @@
 """One file, two ways: `finetune run -f` on this machine and `kubectl apply -f` on a cluster.
 
-The demo's data, tokenizer and random base model; its classify.yaml with one epoch of the four: two
-pods add in another order than one process, and at its high rate that grows to 6e-3 in four epochs.
+The demo's data, tokenizer and random base model, and its classify.yaml as it is: two pods there,
+two processes here, that add in the same order.
 """
 
 from __future__ import annotations
@@ -59,12 +59,8 @@ def ada(team: Team) -> dict[str, Any]:
 
 def write(team: Team, folder: Path) -> Path:
     text = (DEMO / "classify.yaml").read_text(encoding="utf-8")
-    manifest = yaml.safe_load(
-        text.replace("s3://finetune/demo", f"s3://{team.cluster.bucket}/{team.prefix}")
-    )
-    manifest["spec"]["hyperparameters"]["nEpochs"] = 1
     path = folder / "classify.yaml"
-    path.write_text(yaml.safe_dump(manifest))
+    path.write_text(text.replace("s3://finetune/demo", f"s3://{team.cluster.bucket}/{team.prefix}"))
     (folder / "models.yaml").write_text(yaml.safe_dump([ada(team)]))
     return path
 
@@ -109,7 +105,7 @@ def test_the_same_file_gives_the_same_results(demo: Team, tmp_path: Path) -> Non
         list(csv.DictReader(io.StringIO(text))) for text in (run(demo, path), apply(demo, path))
     )
     assert list(here[0]) == list(there[0])
-    assert len(here) == len(there) > 70
+    assert len(here) == len(there) > 280
     assert float(here[-1]["training_loss"]) < 0.5 * float(here[0]["training_loss"])
     furthest = {
         name: max(abs(a - b) for a, b in pairs)

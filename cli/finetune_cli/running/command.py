@@ -91,7 +91,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         progress_port=free_port(),
     )
     screen.note(f"progress: http://127.0.0.1:{task.progress_port}/progress")
-    outcome = train(task, root, machine.cpus)
+    outcome = train(task, root)
     if outcome is None:
         raise CommandError("the training ended and did not say why", "see the lines above")
     if outcome.failure is not None:

@@ -24,7 +24,7 @@ ALONE_SECONDS = 30.0  # after one has failed, for the others to notice it
 class Pod:
     """What would be a pod in a cluster: its entry, run here."""
 
-    def __init__(self, task: TrainTask, index: int, folder: Path, root: Path, threads: int) -> None:
+    def __init__(self, task: TrainTask, index: int, folder: Path, root: Path) -> None:
         if index:
             task = task.replace(progress_port=free_port())
         self._ended = folder / f"outcome-{index}"
@@ -36,10 +36,9 @@ class Pod:
             ENV_LOCAL_ROOT: str(root),
             "JOB_COMPLETION_INDEX": str(index),
         }
-        shared = {"OMP_NUM_THREADS": str(threads)} if task.nodes > 1 else {}
         self._process = subprocess.Popen(
             command,
-            env={**shared, **os.environ, **own},
+            env={**os.environ, **own},
             stdout=subprocess.DEVNULL if index else None,  # the first one's lines are enough
             start_new_session=True,  # Ctrl-C is for us
         )
@@ -64,7 +63,7 @@ class Pod:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def train(task: TrainTask, root: Path, cpus: int) -> Outcome | None:
+def train(task: TrainTask, root: Path) -> Outcome | None:
     """Runs the pods' own entry until all have ended; None: they said nothing.
 
     Ctrl-C asks them to stop after their step, with a checkpoint; a second one ends them at once.
@@ -74,7 +73,7 @@ def train(task: TrainTask, root: Path, cpus: int) -> Outcome | None:
     pods: list[Pod] = []
     try:
         for index in range(task.nodes):
-            pods.append(Pod(task, index, folder, root, max(1, cpus // task.nodes)))
+            pods.append(Pod(task, index, folder, root))
         ended = _wait(pods)
         outcomes = [pod.outcome for pod in ended if pod.exit_code] + [pods[0].outcome]
         return next((outcome for outcome in outcomes if outcome is not None), None)
