@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finetune_data.storage import Progress
 
 
-GAP = "   "  # between the columns of a table
+GAP, NARROW_GAP = 3, 2  # blanks between the columns of a table
 ELASTIC = 14  # characters that a column keeps at least
 
 
@@ -93,15 +93,17 @@ class Screen:
         """
         lines = [[printable(cell) for cell in row] for row in (headings, *rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        if elastic in headings and self.is_pretty:
+        gap, excess = GAP, sum(widths) + GAP * (len(widths) - 1) - self.console.width
+        if self.is_pretty and excess > 0:
+            gap, excess = NARROW_GAP, excess - (len(widths) - 1) * (GAP - NARROW_GAP)
+        if self.is_pretty and excess > 0 and elastic:
             place = headings.index(elastic)
-            excess = sum(widths) + len(GAP) * (len(widths) - 1) - self.console.width
-            widths[place] = max(min(widths[place], ELASTIC), widths[place] - max(0, excess))
+            widths[place] = max(min(widths[place], ELASTIC), widths[place] - excess)
             for line in lines:
                 line[place] = shortened(line[place], widths[place])
         for line in lines:
             cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-            click.echo(GAP.join(cells).rstrip())
+            click.echo((" " * gap).join(cells).rstrip())
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[Progress]:

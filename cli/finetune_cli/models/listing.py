@@ -17,7 +17,7 @@ from finetune_cli.programs import program
 from finetune_cli.screen import Screen, as_list, show_objects
 from finetune_cli.wording import local, loss_text, moment, number, short_age
 
-HEADINGS = ("MODEL", "BASE", "LOSS", "TOKENS", "AGE", "CONTINUED FROM")
+HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "AGE")
 
 
 @click.command("list")
@@ -44,15 +44,13 @@ def list_models(*, output: str | None, place: Place) -> None:
         rows.append(
             (
                 str(spec.get("id", item["metadata"]["name"])),
-                str(spec.get("base", "")),
+                str(spec.get("parent") or spec.get("base", "")),
                 loss_text(loss) if isinstance(loss, int | float) else "",
                 f"{tokens:,}" if isinstance(tokens, int) else "",
                 short_age((now - created).total_seconds()) if created else "",
-                str(spec.get("parent") or ""),
             )
         )
-    columns = len(HEADINGS) if any(row[-1] for row in rows) else len(HEADINGS) - 1
-    screen.table(HEADINGS[:columns], [row[:columns] for row in rows], elastic="CONTINUED FROM")
+    screen.table(HEADINGS, rows, elastic="FROM")
 
 
 @click.command("get")

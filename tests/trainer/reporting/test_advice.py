@@ -121,6 +121,14 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         ("at step 600",),
         "hyperparameters.learningRate: 5e-5",
     ),
+    "a continued model that forgets": (
+        lambda: losses(1.3, 1.2, 1.1, 1.1).replace(
+            before=EpochMetrics(epoch=0, step=0, validation_loss=1.0)
+        ),
+        "Keep the model that it continued from, or mix former examples in",
+        ("was 1 before the first step and is 1.1 now",),
+        "hyperparameters.learningRateMultiplier: 0.05",
+    ),
     "a validation loss that rose": (
         lambda: losses(1.1, 0.95, 1.0, 1.2),
         "Train fewer epochs",

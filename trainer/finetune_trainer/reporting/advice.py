@@ -16,6 +16,7 @@ RULES: tuple[Rule, ...] = (
     curve_rules.no_numbers,
     curve_rules.loss_grew,
     curve_rules.spikes,
+    curve_rules.worse_than_before,
     curve_rules.validation_loss_rose,
     curve_rules.overfitting,
     count_rules.majority,

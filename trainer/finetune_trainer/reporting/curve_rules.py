@@ -79,6 +79,21 @@ def validation_loss_rose(evidence: Evidence) -> Advice | None:
     )
 
 
+def worse_than_before(evidence: Evidence) -> Advice | None:
+    """The model that it continued from answers the validation file better."""
+    before = evidence.before.validation_loss if evidence.before else None
+    after = evidence.epochs[-1].validation_loss if evidence.epochs else None
+    if before is None or after is None or after <= RISE * before:
+        return None
+    return Advice(
+        "Keep the model that it continued from, or mix former examples in",
+        f"On the validation file the loss was {number(before)} before the first step and is "
+        f"{number(after)} now: what was learned before is being forgotten. Former examples among "
+        "the new ones, or a lower learning rate, keep it.",
+        _smaller_rate(evidence, 2),
+    )
+
+
 def overfitting(evidence: Evidence) -> Advice | None:
     """High training accuracy with low validation accuracy."""
     training, validation = evidence.training_accuracy, evidence.validation_accuracy

@@ -51,6 +51,7 @@ class Evidence:
     planned_steps: int
     processes: int
     unit: str  # "GPUs" or "ranks"
+    before: EpochMetrics | None  # of the model that it continued from
     epochs: list[EpochMetrics]
     training_accuracy: float | None  # of the last epoch
     validation_accuracy: float | None  # of the whole file, at the end
@@ -91,6 +92,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
         planned_steps=data.run.hyperparameters.steps(training.examples),
         processes=data.processes,
         unit="GPUs" if data.run.accelerator == "nvidia" else "ranks",
+        before=data.before,
         epochs=data.epochs,
         training_accuracy=curves.mean_since(f"training_{accuracy}", last_epoch_begin),
         validation_accuracy=_validation_accuracy(data, curves, accuracy),
