@@ -15,13 +15,18 @@ class ModelSource(Spec):
     uid: str = Field(max_length=64)
 
 
-class ModelMetrics(Spec):
-    """At the end of the training, or before its first step."""
+class ValidationMetrics(Spec):
+    """On the whole validation file."""
 
-    training_loss: float | None = None
     validation_loss: float | None = None
     validation_sequence_accuracy: float | None = None
     validation_token_accuracy: float | None = None
+
+
+class ModelMetrics(ValidationMetrics):
+    """At the end of the training."""
+
+    training_loss: float | None = None
 
 
 class ModelSpec(Spec):
@@ -42,7 +47,7 @@ class ModelSpec(Spec):
     trained_tokens: int | None = Field(None, ge=0)
     fine_tune: ModelSource | None = None
     metrics: ModelMetrics | None = None
-    metrics_before: ModelMetrics | None = Field(
+    metrics_before: ValidationMetrics | None = Field(
         None, description="What the model that it continued from had on the same validation file."
     )
     secret_name: str | None = Field(

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune import FineTune, Resolved
-from finetune_api.model import ModelMetrics, ModelSource, ModelSpec
+from finetune_api.model import ModelMetrics, ModelSource, ModelSpec, ValidationMetrics
 from finetune_api.model_names import resource_name
 from finetune_api.outcome import EpochMetrics, Trained
 from finetune_operator.build.identity import labels
@@ -24,8 +24,10 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         trained_tokens=trained.trained_tokens,
         fine_tune=ModelSource(name=finetune.metadata.name, uid=finetune.metadata.uid),
         secret_name=resolved.secret_name,
-        metrics=_metrics(last, trained.training_loss),
-        metrics_before=_metrics(trained.before, None) if trained.before else None,
+        metrics=ModelMetrics(training_loss=trained.training_loss, **_validation(last)),
+        metrics_before=(
+            ValidationMetrics(**_validation(trained.before)) if trained.before else None
+        ),
     )
     return {
         "apiVersion": names.API_VERSION,
@@ -39,10 +41,5 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
     }
 
 
-def _metrics(epoch: EpochMetrics | None, training_loss: float | None) -> ModelMetrics:
-    return ModelMetrics(
-        training_loss=training_loss,
-        validation_loss=epoch.validation_loss if epoch else None,
-        validation_sequence_accuracy=epoch.validation_sequence_accuracy if epoch else None,
-        validation_token_accuracy=epoch.validation_token_accuracy if epoch else None,
-    )
+def _validation(epoch: EpochMetrics | None) -> dict[str, float | None]:
+    return {name: getattr(epoch, name, None) for name in ValidationMetrics.model_fields}
