@@ -41,6 +41,11 @@ class Seen(NamedTuple):
     separator: str = ""  # what all prompts end with
 
     @property
+    def classes(self) -> int | None:
+        """None where the completions are no classes."""
+        return self.rows.distinct_completions() if self.kind == "classification" else None
+
+    @property
     def kind(self) -> Kind:
         return tell_kind(
             self.rows, self.prompts, self.rows.distinct_completions(), is_chat=self.is_chat

@@ -85,6 +85,7 @@ class DatasetManifest(Stored):
     splits: dict[str, SplitCounts]
     advice: list[str] = Field(default_factory=list)  # what the checks said about the data
     data_kind: str | None = None  # lint.facts.Kind of the training file
+    classes: int | None = None  # different completions, of a classification
     separator: str | None = None  # what every prompt of the training file ends with
     files: list[FileEntry]
 

@@ -116,6 +116,7 @@ def _build(  # noqa: PLR0917 - what was found out before, in its order
         splits={name: split.counts for name, split in splits.items()},
         advice=[*_advice(splits, task.data_tolerance), *extra.values()],
         data_kind=splits[TRAIN].seen.kind,
+        classes=splits[TRAIN].seen.classes,
         separator=splits[TRAIN].seen.separator or None,
         files=[file_entry(files, path) for split in splits.values() for path in split.paths],
     )

@@ -166,7 +166,9 @@ def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) 
         f"    kubectl describe finetune classify -n {namespace}",
         f"    kubectl get models -n {namespace}",
         '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
+        *(['    eval "$(python3 -m devcluster env)"  # its S3 store'] if is_own else []),
         f"    finetune list -n {namespace}",
+        f"    finetune report classify -n {namespace}",
         "    make demo                     # again, on the warm cluster",
         "    # docs/tutorials/first-model.md goes on from here, with a spreadsheet",
     ]

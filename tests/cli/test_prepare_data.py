@@ -58,6 +58,17 @@ def test_a_table_becomes_jsonl_and_a_manifest_to_copy(here: Path) -> None:
     assert (here / "labels_prepared_train-1.jsonl").exists()
 
 
+def test_the_manifest_counts_the_classes_as_they_were_written(here: Path) -> None:
+    lines = [
+        f"text {n},{('red', 'green', 'blue', 'Red')[n % 3 if n < 44 else 3]}" for n in range(45)
+    ]
+    (here / "a.csv").write_text("\n".join(["prompt,completion", *lines]))
+    result = run("a.csv", "--yes", "--split", "--fix", "same-spelling")
+    assert result.exit_code == 0, result.output
+    assert "classificationNClasses: 3" in result.output
+    assert "classificationNClasses: 4" in run("a.csv", "--yes", "--split").output
+
+
 def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
     lines = [
         json.dumps({"prompt": f"SAY THIS LOUD: {n}", "completion": f" c{n}"}) for n in range(9)

@@ -127,6 +127,17 @@ def test_a_users_error_wins_over_everything_and_is_never_retried(code: str) -> N
         assert not may_retry(verdict, [], 100).is_allowed
 
 
+def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory_with_its_log() -> None:
+    told = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137, log=["step 3"])
+    status = ended(1, "OOMKilled", message=told.to_termination_message())
+    verdict = judge(a_job({"phase": "Running"}, status))
+    assert verdict is not None
+    assert (verdict.error.code, verdict.is_counted) == (Reason.OUT_OF_MEMORY, False)
+    assert verdict.error.log == ["step 3"]
+    assert verdict.error.hint is not None
+    assert verdict.error.hint.startswith("raise ")
+
+
 def test_a_deleted_pod_is_lost_and_counts() -> None:
     verdict = judge(a_job({"phase": "Running"}, deleted=True))
     assert verdict is not None

@@ -205,7 +205,9 @@ def command(
             share=share,
         )
         screen.written(written)
-        screen.code("Next, a FineTune (kubectl apply -f -):", manifest(inspection, written))
+        screen.code(
+            "Next, a FineTune (kubectl apply -f -):", manifest(inspection, accepted, written)
+        )
 
 
 def _beside(address: str) -> Path:

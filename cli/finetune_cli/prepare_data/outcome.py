@@ -11,8 +11,9 @@ import click
 
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_cli.prepare_data.screen import Screen
+from finetune_data.examples import Row
 from finetune_data.findings import shown
-from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong
+from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong, apply_all
 from finetune_data.lint.inspection import Inspection
 from finetune_data.reading import Reader
 from finetune_data.rewriting import Written, kept_by, rewrite
@@ -137,7 +138,16 @@ def write(
     return written
 
 
-def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
+def _classes(inspection: Inspection, accepted: Sequence[Fix]) -> list[str]:
+    """As they stand in the written files, the most frequent of those that were read first."""
+    changes = [fix for fix in accepted if not isinstance(fix, LeaveOut | LeaveOutWrong)]
+    changes.sort(key=lambda fix: fix.order)
+    rows = [Row(0, "", label) for label, _ in inspection.classes or ()]
+    found = [apply_all(changes, 0, row) for row in rows]
+    return list(dict.fromkeys(row.completion for row in found if isinstance(row, Row)))
+
+
+def manifest(inspection: Inspection, accepted: Sequence[Fix], written: Sequence[Written]) -> str:
     """A FineTune for the files, with what it would do in comments."""
     examples = written[0].examples
     is_classification = inspection.kind == "classification"
@@ -158,13 +168,13 @@ def manifest(inspection: Inspection, written: Sequence[Written]) -> str:
     if len(written) > 1:
         lines.append(f"  validationFile: s3://BUCKET/{written[1].path.name}")
     lines += ["  hyperparameters:", f"    nEpochs: {epochs}"]
-    if is_classification and len(written) > 1 and inspection.classes:
+    classes = _classes(inspection, accepted) if is_classification and len(written) > 1 else []
+    if classes:
         lines.append("    computeClassificationMetrics: true")
-        if len(inspection.classes) == 2:
-            label = _quoted(inspection.classes[0][0])
-            lines.append(f"    classificationPositiveClass: {label}")
+        if len(classes) == 2:
+            lines.append(f"    classificationPositiveClass: {_quoted(classes[0])}")
         else:
-            lines.append(f"    classificationNClasses: {len(inspection.classes)}")
+            lines.append(f"    classificationNClasses: {len(classes)}")
     lines += [
         f"# by default batches of {batch}, learningRateMultiplier {rules.multiplier(batch):g}",
         f"# {steps:,} steps, {tokens:,} tokens: {minutes:,} min for a 7B model on one H200",

@@ -6,6 +6,7 @@ and an order: fixes are applied by that, whatever the order of acceptance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,7 +149,7 @@ class AddSuffix(_TextFix):
 Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | Respell | AddPrefix | AddSuffix
 
 
-def apply_all(fixes: list[Fix], ordinal: int, example: Example) -> Example | None:
+def apply_all(fixes: Sequence[Fix], ordinal: int, example: Example) -> Example | None:
     """The example after all fixes, which must be sorted by `order`."""
     changed: Example | None = example
     for fix in fixes:

@@ -13,7 +13,7 @@ from finetune_operator.core.observed import Job, Pod
 LOG_LINES = 10
 LAST_WORDS_SECONDS = 10.0  # for the pod that knows the cause, once an echo of it was heard
 PLAIN = 3  # of `_certainty`: this pod's word is the cause, whatever the others say
-ASKED_TO_END = 143  # SIGTERM
+ASKED_TO_END, KILLED = 143, 137  # by SIGTERM, by SIGKILL
 SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
@@ -96,7 +96,7 @@ def _judge_pod(pod: Pod) -> Verdict:
     disruption = describe_disruption(pod)
     if disruption is not None and not (failure and failure.code in names.USER_REASONS):
         return Verdict.of(disruption, is_counted=is_own_fault(pod))
-    if failure is not None:
+    if failure is not None and not _was_killed_for_memory(failure, pod):
         is_crash = failure.code != Reason.OUT_OF_MEMORY
         is_preempted = failure.exit_code == names.EXIT_PREEMPTED
         return Verdict.of(_told(failure, pod), is_counted=is_crash and not is_preempted)
@@ -118,6 +118,12 @@ def _judge_pod(pod: Pod) -> Verdict:
             hint="the last lines of its log say more; a crash goes on from the last checkpoint",
         )
     )
+
+
+def _was_killed_for_memory(failure: Failure, pod: Pod) -> bool:
+    """The kubelet saw it, where the pod's own word knows a SIGKILL and not from whom."""
+    is_unclear = failure.code == Reason.RANK_CRASHED and failure.exit_code == KILLED
+    return is_unclear and pod.exit_reason == "OOMKilled"
 
 
 def _told(failure: Failure, pod: Pod) -> ErrorInfo:
@@ -143,6 +149,7 @@ def _clean(text: str, limit: int) -> str:
 
 
 def _out_of_memory(pod: Pod) -> ErrorInfo:
+    told = pod.outcome.failure if pod.outcome else None
     what = "resources.memory" if pod.attempt is not None else "the chart's prepareResources.memory"
     return ErrorInfo(
         code=Reason.OUT_OF_MEMORY,
@@ -150,7 +157,7 @@ def _out_of_memory(pod: Pod) -> ErrorInfo:
         rank=pod.index,
         node=pod.node,
         exit_code=pod.exit_code,
-        log=_tail(pod.message),
+        log=_cut(told.log or [])[-LOG_LINES:] or None if told else _tail(pod.message),
         hint=f"raise {what}",
     )
 

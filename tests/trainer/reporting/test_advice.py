@@ -332,3 +332,12 @@ def test_a_spike_that_takes_steps_to_settle_is_counted_once() -> None:
 def test_counts_of_an_empty_split_are_no_division() -> None:
     empty = support.dataset(splits={"train": SplitCounts(examples=0, tokens=0)})
     assert isinstance(advice_on(support.report(dataset=empty)), list)
+
+
+def test_what_is_known_by_all_needs_no_further_epoch() -> None:
+    epochs = ended((2.0, 1.8), (1.5, 1.4), accuracy=1.0)
+    report = support.report(results=flat(1.0), epochs=epochs)
+    report = report.replace(dataset=support.dataset(data_kind="classification", classes=3))
+    found = advise(gather(report, Curves.parse(report.results)))
+    assert "Train more epochs" not in {advice.what for advice in found}
+    assert gather(report, Curves.parse(report.results)).classes == 3

@@ -5,6 +5,7 @@ from finetune_trainer.reporting.scales import number, percent
 
 TRIED_MULTIPLIERS = (0.02, 0.2)
 HIGH_ACCURACY = 0.9
+DONE_ACCURACY = 0.98  # from which on further epochs have nothing to teach
 GAP = 0.15  # between training and validation accuracy
 LOW_ACCURACY = {True: 0.8, False: 0.5}  # of classes; of tokens of other texts
 RISE = 1.02  # of the validation loss over its lowest
@@ -116,6 +117,8 @@ def too_few_epochs(evidence: Evidence) -> Advice | None:
     training, epochs = evidence.training_accuracy, evidence.parameters.n_epochs
     if training is None or evidence.steps == 0:
         return None
+    if worse_than_before(evidence) or _best_known(evidence) >= DONE_ACCURACY:
+        return None
     fall = _last_fall(evidence)
     is_low = _is_low(evidence)
     is_falling = fall is not None and fall[1] < FALL * fall[0]
@@ -132,9 +135,12 @@ def too_few_epochs(evidence: Evidence) -> Advice | None:
 
 def _is_low(evidence: Evidence) -> bool:
     """Of what was trained on; a validation file that is answered well is a better witness."""
-    limit = LOW_ACCURACY[evidence.is_classification]
+    return _best_known(evidence) < LOW_ACCURACY[evidence.is_classification]
+
+
+def _best_known(evidence: Evidence) -> float:
     known = (evidence.training_accuracy, evidence.validation_accuracy)
-    return max((value for value in known if value is not None), default=1.0) < limit
+    return max((value for value in known if value is not None), default=1.0)
 
 
 def _last_fall(evidence: Evidence) -> tuple[float, float, str] | None:

@@ -78,6 +78,8 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
     last_epoch_begin = ends[-2] if len(ends) > 1 else 0
     asked = data.dataset.source.classification
     classes = asked.n_classes if asked else None
+    if classes is None:
+        classes = data.dataset.classes
     if classes is None and data.confusion is not None:
         classes = len(data.confusion.labels) + max(0, data.confusion.others - 1)
     return Evidence(
