@@ -52,6 +52,17 @@ def test_killed_ranks_restart_the_gang_from_the_last_epoch(
     assert training.results(status) == undisturbed
 
 
+def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(team: Team, name: str) -> None:
+    resources = {"nodes": 1, "gpusPerNode": 0, "memory": "200Mi"}
+    training = Training(team, name, resources=resources)
+    status = team.kubectl.wait_state(name, "failed", seconds=120)
+    print(training.told())
+    assert {each["reason"] for each in status["attempts"]} == {"OutOfMemory"}
+    assert not any(each["counted"] for each in status["attempts"])
+    assert status["error"]["code"] == "OutOfMemory"
+    assert "resources.memory" in status["error"]["hint"]
+
+
 @pytest.fixture
 def schedulable(cluster: Cluster) -> Iterator[None]:
     yield

@@ -47,7 +47,7 @@ class Training:
             "hyperparameters": {"nEpochs": 4, "batchSize": 8, "learningRate": 0.003},
             "resources": {"nodes": 2, "gpusPerNode": 0},
         }
-        self.kubectl.apply(finetune(name, **spec, **changes))
+        self.kubectl.apply(finetune(name, **(spec | changes)))
         self.uid: str = self.kubectl.get("finetune", name)["metadata"]["uid"]
 
     @property
