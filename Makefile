@@ -8,6 +8,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 export PYTHONPATH := api:operator:data:trainer:cli:.
+# Hundreds of processes of the tests import torch: compiled once, not each time.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
