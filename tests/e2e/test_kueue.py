@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import ROOT, RUN, Cluster, Team, jsonl
+from tests.e2e.conftest import ROOT, RUN, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
-from tests.support.kubectl import Raw, finetune, until
+from tests.support.kubectl import Raw, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
 
@@ -86,22 +86,14 @@ def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturb
     with first.frozen():
         see_places_in_the_queue(queueing)
         assert len(first.status["attempts"]) == 1
-        kubectl.apply(
-            finetune(
-                "urgent",
-                model="tiny",
-                trainingFile=queueing.put("short.jsonl", jsonl(16)),
-                hyperparameters={"nEpochs": 1, "batchSize": 8},
-                resources={"nodes": 2, "gpusPerNode": 0},
-                queueName=QUEUE,
-                priorityClassName=URGENT,
-            )
-        )
+        urgent = Training(queueing, "urgent", queueName=QUEUE, priorityClassName=URGENT)
         until(lambda: not first.working(), 120, first.told)
     first.wait_attempts(2)
-    first.wait_message(f"in queue {QUEUE}: ")
-    assert first.status["stage"] == "queued"
-    assert kubectl.wait_state("urgent", "succeeded", "failed", seconds=240)["state"] == "succeeded"
+    urgent.wait_step(1)
+    with urgent.frozen():
+        first.wait_message(f"in queue {QUEUE}: ")
+        assert first.status["stage"] == "queued"
+    urgent.wait_success()
 
     status = first.wait_success()
     before, after = status["attempts"]

@@ -44,3 +44,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # as the trainer's worker: the interpreter's own end may abort in threads of gloo
