@@ -23,7 +23,7 @@ test-fast: setup ## no cluster, under a minute
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'not integration and not cluster and not slow'
 
 test-slow: setup ## several processes each: real DeepSpeed ranks
-	@$(PYTHON) -m pytest -q -m 'slow and not integration and not cluster'
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'slow and not integration and not cluster'
 
 test-integration: setup ## a real kube-apiserver and etcd, no root
 	@python3 -m devcluster build
