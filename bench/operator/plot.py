@@ -31,6 +31,7 @@ def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
         len(curves) + 1,
         figsize=(5 * len(curves) + 7, 1.5 + 0.3 * len(judged)),
         width_ratios=[1] * len(curves) + [0.9],
+        layout="constrained",
     )
     panels = list(axes) if curves else [axes]
     for axis, (size, of_size) in zip(panels, curves.items(), strict=False):
@@ -44,7 +45,6 @@ def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
         axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     _draw_limits(panels[-1], judged[::-1])
-    figure.tight_layout()
     path = RESULTS / "operator.png"
     figure.savefig(path, dpi=120)
     return str(path)
