@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.builders import write_tokenizer
 from tests.docs.blocks import ROOT, blocks_for, pages_with
 from tests.docs.sessions import environment, first_missing, run_page
+from tests.support.tiny_model import make_word_model
 
 TRAINING = set(pages_with("train"))
 
@@ -30,28 +30,10 @@ def test_commands_without_a_cluster_run(page: str, folder: Path, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(TRAINING))
 def test_commands_that_train_here_run(page: str, folder: Path, tmp_path: Path) -> None:
-    write_model(folder / "base-model")
+    make_word_model(folder / "base-model")
     rows = [{"prompt": f"the fox {n} ->", "completion": " yes"} for n in range(16)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run_page(blocks_for(page, "run", "train"), folder, environment(tmp_path))
-
-
-def write_model(folder: Path) -> None:
-    """A tiny Llama with random weights and a tokenizer of its own."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    write_tokenizer(folder)
-    size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """A tiny Llama with its own tokenizer, made on the spot: no hub is needed and none is faked."""
 
+import json
 from pathlib import Path
+
+from tests.data.builders import write_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz 0123456789.,:->\n"
 CONTEXT = 64
@@ -42,4 +45,22 @@ def make_tiny_model(folder: Path, hidden: int = 32, layers: int = 2, seed: int =
     )
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
+    return folder
+
+
+def make_word_model(folder: Path) -> Path:
+    """A Llama of one layer, with the data tests' tokenizer of a few words."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_tokenizer(folder)
+    config = LlamaConfig(
+        vocab_size=json.loads((folder / "config.json").read_text())["vocab_size"],
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder

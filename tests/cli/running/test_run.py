@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.cli.entry import ENTRY
-from tests.data.builders import write_tokenizer
+from tests.support.tiny_model import make_word_model
 
 pytestmark = pytest.mark.slow
 
@@ -23,22 +23,7 @@ ROOMS = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with a tokenizer of its own."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = write_tokenizer(tmp_path_factory.mktemp("model"))
-    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return make_word_model(tmp_path_factory.mktemp("model"))
 
 
 def write(folder: Path, base: Path, **spec: Any) -> None:
