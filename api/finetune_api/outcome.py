@@ -72,6 +72,7 @@ class Trained(Stored):
     trained_tokens: int
     steps: int
     training_loss: float | None = None
+    first_loss: float | None = None  # of the first step
     before: EpochMetrics | None = None  # of the model that it continued from, epoch 0
     epochs: list[EpochMetrics] | None = None  # the last ones that fit
 

@@ -103,6 +103,23 @@ def test_a_continued_model_is_measured_before_its_first_step() -> None:
     }
 
 
+@pytest.mark.parametrize(("first", "is_warned"), [(0.7, True), (1.2, False), (None, False)])
+def test_a_loss_that_ended_above_its_first_step_is_a_warning(
+    first: float | None, is_warned: bool
+) -> None:
+    world = World().until_running()
+    done = trained()
+    assert done.trained is not None
+    world.end_pod("a1", 0, 0, done.replace(trained=done.trained.replace(first_loss=first)))
+    world.end_pod("a1", 1, 0, None)
+    world.settle()
+    assert world.status.state == "succeeded"
+    warnings = [event for event in world.status.events if event.level == "warning"]
+    assert [event.reason for event in warnings] == ["Diverged"] * is_warned
+    for event in warnings:
+        assert "ended at 1.2500, above the 0.7000 of the first step" in event.message
+
+
 def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
     world = World()
     world.settle()

@@ -51,7 +51,10 @@ def a_job(*pods: Raw, deleted: bool = False) -> Job:
                 "ownerReferences": [{"uid": "j", "controller": True}],
                 **({"deletionTimestamp": "2026-11-21T12:00:00Z"} if deleted else {}),
             },
-            "spec": {"nodeName": f"node-{index}"},
+            "spec": {
+                "nodeName": f"node-{index}",
+                "containers": [{"resources": {"limits": {"memory": "150Mi"}}}],
+            },
             "status": status,
         }
         for index, status in enumerate(pods)
@@ -134,8 +137,11 @@ def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory_with_its_log(
     assert verdict is not None
     assert (verdict.error.code, verdict.is_counted) == (Reason.OUT_OF_MEMORY, False)
     assert verdict.error.log == ["step 3"]
+    assert "more memory than its limit of 150Mi" in verdict.error.message
     assert verdict.error.hint is not None
     assert verdict.error.hint.startswith("raise ")
+    last = may_retry(verdict, [], 3, share=1 / 16)
+    assert (last.is_allowed, last.hint) == (False, verdict.error.hint)
 
 
 def test_a_deleted_pod_is_lost_and_counts() -> None:

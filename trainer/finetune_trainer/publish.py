@@ -49,6 +49,7 @@ class ModelManifest(Stored):
     steps: int
     trained_tokens: int
     training_loss: float | None = None
+    first_loss: float | None = None  # of the first step
     before: EpochMetrics | None = None  # of the model that it continued from
     epochs: list[EpochMetrics] = Field(default_factory=list)
     separator: str | None = None  # what every prompt of the training file ends with
@@ -126,6 +127,7 @@ def publish(
         steps=state.step,
         trained_tokens=state.trained_tokens,
         training_loss=last.training_loss if last else None,
+        first_loss=state.first_loss,
         before=state.before,
         epochs=state.completed_epochs,
         separator=data.dataset.separator,
@@ -181,6 +183,7 @@ def _outcome(task: TrainTask, manifest: ModelManifest, data: bytes) -> Outcome:
             trained_tokens=manifest.trained_tokens,
             steps=manifest.steps,
             training_loss=manifest.training_loss,
+            first_loss=manifest.first_loss,
             before=manifest.before,
             epochs=manifest.epochs,
         )

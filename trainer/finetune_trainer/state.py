@@ -13,6 +13,7 @@ class TrainingState(Stored):
     step: int = 0
     trained_tokens: int = 0  # repeats counted, padding not
     trained_examples: int = 0
+    first_loss: float | None = None  # of the first step
     epoch_objective: float = 0  # Σ w·nll and Σ w of the epoch that runs
     epoch_weight: float = 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)
@@ -34,6 +35,7 @@ class TrainingState(Stored):
             step=self.step + 1,
             trained_tokens=self.trained_tokens + tokens,
             trained_examples=self.trained_examples + examples,
+            first_loss=self.first_loss if self.step else totals.loss,
             epoch_objective=self.epoch_objective + totals.objective,
             epoch_weight=self.epoch_weight + totals.weight,
         )

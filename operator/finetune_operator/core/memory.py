@@ -5,8 +5,8 @@ from finetune_api.names import Reason
 
 SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimiser, one long row
 HINT = (
-    "a smaller micro-batch did not help: use more GPUs or a higher deepspeed.zeroStage, "
-    "offload, a shorter maxSequenceLength, or more resources.memory"
+    "use more GPUs or a higher deepspeed.zeroStage, offload, a shorter maxSequenceLength, "
+    "or more resources.memory"
 )
 
 

@@ -31,6 +31,7 @@ class Pod:
     disruption_message: str | None
     exit_code: int | None
     exit_reason: str | None  # "OOMKilled", "Error"
+    memory_limit: str | None  # of its container, as Kubernetes writes quantities
     message: str | None  # the termination message, or the log's tail
     waiting_reason: str | None
     waiting_message: str | None
@@ -55,6 +56,8 @@ class Pod:
         container: Raw = next(iter(status.get("containerStatuses", [])), {})
         state = container.get("state", {})
         ended = state.get("terminated") or {}
+        wanted: Raw = next(iter(spec.get("containers", [])), {})
+        limits = wanted.get("resources", {}).get("limits", {})
         waiting = state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
         disrupted = conditions.get("DisruptionTarget", {})
@@ -76,6 +79,7 @@ class Pod:
             disruption_message=disrupted.get("message"),
             exit_code=ended.get("exitCode"),
             exit_reason=ended.get("reason"),
+            memory_limit=limits.get("memory"),
             message=ended.get("message"),
             waiting_reason=waiting.get("reason"),
             waiting_message=waiting.get("message"),

@@ -28,7 +28,8 @@ def may_retry(
     if len(former) + 1 >= ATTEMPTS_AT_MOST:
         return Retry(False, f"gave up after {len(former) + 1} attempts")
     if verdict.error.code == Reason.OUT_OF_MEMORY and is_spent(share):
-        return Retry(False, f"with {share:g} of the micro-batch", HINT)
+        why_not = f"{share:g} of the micro-batch did not help"
+        return Retry(False, why_not, verdict.error.hint or HINT)
     if not verdict.is_counted:
         return Retry(True)
     counted = sum(bool(attempt.counted) for attempt in former)

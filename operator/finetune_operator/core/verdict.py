@@ -150,10 +150,11 @@ def _clean(text: str, limit: int) -> str:
 
 def _out_of_memory(pod: Pod) -> ErrorInfo:
     told = pod.outcome.failure if pod.outcome else None
+    of_limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
     what = "resources.memory" if pod.attempt is not None else "the chart's prepareResources.memory"
     return ErrorInfo(
         code=Reason.OUT_OF_MEMORY,
-        message=f"pod {pod.name} used more memory than its limit and was killed",
+        message=f"pod {pod.name} used more memory than its limit{of_limit} and was killed",
         rank=pod.index,
         node=pod.node,
         exit_code=pod.exit_code,
