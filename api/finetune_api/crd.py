@@ -4,6 +4,7 @@ An API server refuses much of what pydantic emits ($ref, anyOf with null, titles
 not known to be right raises, so that a new keyword in a model is noticed here and not by a user.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec, Fine
 from finetune_api.model import ModelSpec, ModelStatus
 
 Schema = dict[str, Any]
+Column = tuple[str, str, str, str]  # name, path, type, description
 
 KEPT = frozenset(
     {
@@ -50,9 +52,13 @@ def finetune_crd() -> Schema:
         ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "what came out"),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
+    wide = [
+        ("REASON", ".status.reason", "string", "why it is in this state, in one word"),
+        ("MESSAGE", ".status.message", "string", "the same in a sentence"),
+    ]
     schema = _root("FineTune", "A fine-tune job: data and a base model in, a model out.", spec)
     schema["properties"]["status"] = {**_status(FineTuneStatus), "x-kubernetes-map-type": "atomic"}
-    return _crd("FineTune", "finetunes", ["ft"], schema, columns)
+    return _crd("FineTune", "finetunes", ["ft"], schema, columns, wide=wide)
 
 
 def model_crd() -> Schema:
@@ -155,13 +161,22 @@ def _root(kind: str, description: str, spec: Schema) -> Schema:
     }
 
 
+def _column(column: Column) -> Schema:
+    name, path, kind_of, description = column
+    printed = {"name": name, "jsonPath": path, "type": kind_of}
+    return printed | ({"description": description} if description else {})
+
+
 def _crd(
     kind: str,
     plural: str,
     short_names: list[str],
     schema: Schema,
-    columns: list[tuple[str, str, str, str]],
+    columns: list[Column],
+    *,
+    wide: Sequence[Column] = (),
 ) -> Schema:
+    """wide: columns that only `kubectl get -o wide` shows."""
     version = {
         "name": names.VERSION,
         "served": True,
@@ -169,9 +184,8 @@ def _crd(
         "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
-            {"name": name, "jsonPath": path, "type": kind_of}
-            | ({"description": description} if description else {})
-            for name, path, kind_of, description in columns
+            *(_column(column) for column in columns),
+            *(_column(column) | {"priority": 1} for column in wide),
         ],
     }
     return {

@@ -152,3 +152,15 @@ def test_the_columns_are_the_promised_ones(team: Kubectl) -> None:
         "AGE",
     ]
     assert row.split()[:7] == ["tone", "running", "curie", "40", "%", "1.25", "soon"]
+
+
+def test_why_it_waits_stands_in_the_wide_table(team: Kubectl) -> None:
+    team.apply(finetune("tone"))
+    message = 'secret "my-login" not found'
+    team.patch_status(
+        "finetune", "tone", {"state": "pending", "reason": "ContainerConfig", "message": message}
+    )
+    header, row = team("get", "ft", "-o", "wide").splitlines()
+    assert header.split()[-2:] == ["REASON", "MESSAGE"]
+    assert row.rstrip().endswith(message)
+    assert "ContainerConfig" in row
