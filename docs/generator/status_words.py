@@ -19,7 +19,7 @@ STATUS = {
     "conditions[].type": "Its name.",
     "conditions[].status": "Whether it holds.",
     "conditions[].reason": "`status.reason`, or `DataValid`.",
-    "conditions[].message": "`status.message`, where it holds.",
+    "conditions[].message": "`status.message`, where it holds; empty beside `DataValid`.",
     "conditions[].lastTransitionTime": "Since when it holds or does not.",
     "conditions[].observedGeneration": "As above.",
     "fineTunedModel": "The model's name, once it is published: for `spec.model` of the next one.",

@@ -120,6 +120,16 @@ def test_a_loss_that_ended_above_its_first_step_is_a_warning(
         assert "ended at 1.2500, above the 0.7000 of the first step" in event.message
 
 
+def test_the_condition_on_the_data_does_not_speak_of_the_model() -> None:
+    world = World().until_running()
+    world.end_pod("a1", 0, 0, trained())
+    world.end_pod("a1", 1, 0, None)
+    world.settle()
+    said = {item.type: (item.status, item.message) for item in world.status.conditions}
+    assert said["Validated"] == ("True", "")
+    assert said["Succeeded"] == ("True", "the model is ada:ft-team:tone-2026-11-21-12-00-00")
+
+
 def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
     world = World()
     world.settle()

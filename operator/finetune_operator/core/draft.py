@@ -16,6 +16,7 @@ from finetune_api.names import Reason, Stage, State
 from finetune_operator.core.plan import stamp
 
 EVENTS_KEPT = 64
+DATA_VALID = "DataValid"  # whatever the state's own reason and message are by now
 TURNS = frozenset({"Suspended", "Resumed"})
 
 Verdict = tuple[Literal["True", "False", "Unknown"], str]  # status of the condition, reason
@@ -95,7 +96,8 @@ class Draft:
         conditions = []
         for kind, (verdict, reason) in _conditions(self.status).items():
             old = before.get(kind)
-            message = self.status.message or "" if verdict == "True" or kind == "Ready" else ""
+            is_told = kind == "Ready" or (verdict == "True" and reason != DATA_VALID)
+            message = self.status.message or "" if is_told else ""
             conditions.append(
                 Condition(
                     type=kind,
@@ -124,7 +126,7 @@ def _conditions(status: FineTuneStatus) -> dict[str, Verdict]:
         return ("True" if holds else "False", reason)
 
     if prepared:
-        validated: Verdict = ("True", "DataValid")
+        validated: Verdict = ("True", DATA_VALID)
     elif state == State.FAILED:
         validated = ("False", reason)
     else:
