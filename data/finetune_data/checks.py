@@ -97,19 +97,30 @@ def skipped_advice(file: CheckedFile, tolerance: float) -> list[str]:
     ]
 
 
-def advise(training: Seen, validation: Seen | None) -> list[str]:
-    """Sentences about copies, contradictions, overlap and amounts; the gravest first."""
+def advise(
+    training: Seen, validation: Seen | None, *, classes_are_asked: bool = False
+) -> list[str]:
+    """Sentences about copies, contradictions, overlap and amounts; the gravest first.
+
+    classes_are_asked: the spec calls the completions classes, whatever they look like.
+    """
     rows, kind = training.rows, training.kind
-    labels = training.labels.counts if kind == "classification" else {}
+    labels = training.labels.counts if classes_are_asked or kind == "classification" else {}
     facts = Facts(kind=kind, examples=len(rows), rows=rows, labels=labels, has_style=False)
     remarks = [
-        *(content.overlap(facts, validation.rows) if validation is not None else ()),
+        *(_beside(facts, validation) if validation is not None else ()),
         *content.duplicates(facts),
         *content.conflicts(facts),
         *content.class_balance(facts),
         *content.amount(facts),
     ]
     return [_sentence(remark) for remark in remarks]
+
+
+def _beside(facts: Facts, validation: Seen) -> list[Remark]:
+    """What only the two files together show."""
+    unseen = content.unseen_classes(facts, validation.labels.counts, validation.rows)
+    return [*content.overlap(facts, validation.rows), *unseen]
 
 
 def _sentence(remark: Remark) -> str:
@@ -132,11 +143,15 @@ def check_classes(asked: Classification, training: Seen, validation: Seen | None
         return _wrong(param, message)
     listed = ", ".join(shown(label) for label in list(known)[:CLASSES_SHOWN])
     more = ", …" if count > CLASSES_SHOWN else ""
+    unseen = [label for label in validation.labels.counts if label not in training.labels.counts]
+    more += _only_in_validation(unseen, validation)
+    hint = f"{content.give_or_take(len(unseen))} validationFile" if unseen else None
     if asked.n_classes is not None and asked.n_classes != count:
         return _wrong(
             f"{prefix}NClasses",
             f"classificationNClasses is {asked.n_classes}, and the files have {count} classes: "
             f"{listed}{more}",
+            hint,
         )
     if asked.positive_class is None:
         return None
@@ -144,6 +159,7 @@ def check_classes(asked: Classification, training: Seen, validation: Seen | None
         return _wrong(
             f"{prefix}PositiveClass",
             f"a positive class needs two classes, and the files have {count}: {listed}{more}",
+            hint,
         )
     if asked.positive_class not in validation.labels.counts:
         return _wrong(
@@ -154,5 +170,16 @@ def check_classes(asked: Classification, training: Seen, validation: Seen | None
     return None
 
 
-def _wrong(param: str, message: str) -> Failure:
-    return Failure(code=Reason.INVALID_DATA, message=message, param=param)
+def _only_in_validation(unseen: list[str], validation: Seen) -> str:
+    """Which classes training never shows, each with its first line."""
+    if not unseen:
+        return ""
+    places = ", ".join(
+        f"{shown(label)} ({validation.rows.first_place(label)})" for label in unseen[:CLASSES_SHOWN]
+    )
+    more = ", …" if len(unseen) > CLASSES_SHOWN else ""
+    return f"; {places}{more} {'stands' if len(unseen) == 1 else 'stand'} only in validationFile"
+
+
+def _wrong(param: str, message: str, hint: str | None = None) -> Failure:
+    return Failure(code=Reason.INVALID_DATA, message=message, param=param, hint=hint)

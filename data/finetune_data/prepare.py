@@ -114,7 +114,7 @@ def _build(  # noqa: PLR0917 - what was found out before, in its order
     manifest = DatasetManifest(
         source=source.replace(inputs={name: split.source for name, split in splits.items()}),
         splits={name: split.counts for name, split in splits.items()},
-        advice=[*_advice(splits, task.data_tolerance), *extra.values()],
+        advice=[*_advice(splits, task), *extra.values()],
         data_kind=splits[TRAIN].seen.kind,
         classes=splits[TRAIN].seen.classes,
         separator=splits[TRAIN].seen.separator or None,
@@ -188,13 +188,17 @@ def _verdict(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | N
     )
 
 
-def _advice(splits: dict[str, PreparedSplit], tolerance: float) -> list[str]:
+def _advice(splits: dict[str, PreparedSplit], task: PrepareTask) -> list[str]:
     """The most important first: a termination message that is full drops the last."""
     validation = splits.get(VALIDATION)
     advice: list[str] = []
     for split in splits.values():
-        advice += skipped_advice(split.checked, tolerance)
-    return advice + advise(splits[TRAIN].seen, validation.seen if validation else None)
+        advice += skipped_advice(split.checked, task.data_tolerance)
+    return advice + advise(
+        splits[TRAIN].seen,
+        validation.seen if validation else None,
+        classes_are_asked=task.classification is not None,
+    )
 
 
 def _addresses(task: PrepareTask) -> dict[str, S3Uri]:

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from finetune_data.examples import Example, Row
-from finetune_data.lint.fixes import Fix, apply_all
+from finetune_data.lint.columns import Columns
+from finetune_data.lint.fingerprints import Fingerprints
+from finetune_data.lint.fixes import Fix, TextFix, apply_all
 from finetune_data.reading import Reader
 from finetune_data.splitting import Mask, Split
 
@@ -36,6 +38,29 @@ def kept_by(fixes: Sequence[Fix], examples: int) -> Mask:
         if mask is not None:
             kept &= ~mask
     return kept
+
+
+def rows_after(readers: Sequence[Reader], fixes: Sequence[Fix], rows: Fingerprints) -> Fingerprints:
+    """`rows` as the fixes change them; none is left out, so that ordinals stay.
+
+    The split looks at these: two spellings that become one class, or two prompts that become one,
+    must count as one. An addition to prompts merges none, and is not worth another order.
+    """
+    ordered = sorted(
+        (fix for fix in fixes if isinstance(fix, TextFix) and (fix.loses or fix.is_of_completions)),
+        key=lambda fix: fix.order,
+    )
+    if not ordered:
+        return rows
+    changed = Fingerprints()
+    changed.begin("")
+    for reader in readers:
+        for batch in reader.batches():
+            first = len(changed)
+            found = (apply_all(ordered, first + n, one) for n, one in enumerate(batch.examples))
+            changed.look(Columns([one for one in found if one is not None], first, 0))
+    assert len(changed) == len(rows)
+    return changed
 
 
 def rewrite(

@@ -7,6 +7,7 @@ names the key, so that the reader can say at which column of the line it stands.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from finetune_data.formats.json_text import name_kind
 
 PROMPT, COMPLETION = "prompt", "completion"
 EXTRA_NAMES = 50  # columns that are remembered
+NAMES_SHOWN = 8
 
 # What people call the two columns elsewhere: never guessed, only proposed.
 PAIRS = (
@@ -58,7 +60,8 @@ class Shape:
 def detect_shape(
     names: Iterable[str], prompt_column: str | None = None, completion_column: str | None = None
 ) -> Shape | Problem:
-    """The shape of records with these keys."""
+    """The shape of records with these keys; Cells have columns rather than keys."""
+    is_table = isinstance(names, Cells)
     names = [name for name in names if name]
     if prompt_column is not None or completion_column is not None:
         return _mapped(names, prompt_column, completion_column)
@@ -73,7 +76,7 @@ def detect_shape(
         return _alpaca(plain)
     if PROMPT not in plain and COMPLETION not in plain and "text" in plain and len(plain) == 1:
         return _text(plain["text"])
-    return _unknown(names, plain)
+    return _unknown(names, plain, is_table=is_table)
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
@@ -198,21 +201,31 @@ def _chat(plain: Mapping[str, str], key: str, name: str) -> Shape:
     return Shape(name, convert, (column, *others, "parallel_tool_calls"))
 
 
-def _unknown(names: list[str], plain: Mapping[str, str]) -> Problem:
-    for prompt, completion in PAIRS:
-        if prompt in plain and completion in plain:
-            return Problem(
-                "missing-key",
-                f"the columns are {shown(plain[prompt])} and {shown(plain[completion])}: say that "
-                f"they are prompt and completion with --prompt-column {plain[prompt]} "
-                f"--completion-column {plain[completion]}",
-            )
-    if PROMPT in plain or COMPLETION in plain:
-        missing = COMPLETION if PROMPT in plain else PROMPT
+def _unknown(names: list[str], plain: Mapping[str, str], *, is_table: bool) -> Problem:
+    """Said by the prepare Job, too, which has no flags: so the command is named in whole."""
+    missing = [name for name in (PROMPT, COMPLETION) if name not in plain]
+    if is_table:
+        wanted = " and ".join(shown(name) for name in missing)
+        have = ", ".join(shown(name) for name in names[:NAMES_SHOWN]) or "columns without a name"
+        more = ", …" if len(names) > NAMES_SHOWN else ""
+        nothing = "no column is" if len(missing) == 1 else "no columns are"
+        message = f"{nothing} named {wanted}, there are only {have}{more}"
     else:
-        missing = PROMPT
-    return Problem(
-        "missing-key",
-        f"missing key {shown(missing)}{_instead(missing, dict.fromkeys(names))} "
-        "(--prompt-column and --completion-column take others)",
-    )
+        message = f"missing key {shown(missing[0])}{_instead(missing[0], dict.fromkeys(names))}"
+    if names:
+        prompt, completion = _pair(plain)
+        message += (
+            f". `finetune prepare-data FILE --prompt-column {prompt} --completion-column "
+            f"{completion}` makes a file that fits"
+        )
+    return Problem("missing-key", message)
+
+
+def _pair(plain: Mapping[str, str]) -> tuple[str, str]:
+    """The two columns, as words of a command; NAME where nobody can tell."""
+    for pair in PAIRS:
+        if all(name in plain for name in pair):
+            return shlex.quote(plain[pair[0]]), shlex.quote(plain[pair[1]])
+    found = [plain.get(name) for name in (PROMPT, COMPLETION)]
+    prompt, completion = (shlex.quote(name) if name is not None else "NAME" for name in found)
+    return prompt, completion

@@ -16,8 +16,11 @@ from click.testing import CliRunner, Result
 
 from finetune_api.names import EXIT_USER
 from finetune_cli.main import finetune
+from finetune_cli.prepare_data.outcome import choose
+from finetune_cli.prepare_data.screen import Screen
 from finetune_data.examples import Row
 from tests.data.builders import read, write_tokenizer
+from tests.data.lint.support import look
 
 CSV = "prompt,completion,id\n" + "".join(
     f"text {n},{'positive' if n % 3 else 'negative'},{n}\n" for n in range(30)
@@ -69,6 +72,64 @@ def test_the_manifest_counts_the_classes_as_they_were_written(here: Path) -> Non
     assert "classificationNClasses: 4" in run("a.csv", "--yes", "--split").output
 
 
+def test_the_split_sees_the_classes_as_they_are_written(here: Path) -> None:
+    lines = [f"text {n},{('high', 'mid', 'low')[n % 3]}" for n in range(90)]
+    right = "\n".join(["prompt,completion", *lines])
+    (here / "right.csv").write_text(right)
+    (here / "wrong.csv").write_text(right.replace("text 42,high", "text 42,High"))
+    how = ("--yes", "--split", "--profile", "completion")
+    assert run("right.csv", *how).exit_code == 0
+    result = run("wrong.csv", *how, "--fix", "same-spelling")
+    assert result.exit_code == 0, result.output
+    assert "one prompt only" not in result.output
+    for side in ("train", "valid"):
+        written = [
+            (here / f"{name}_prepared_{side}.jsonl").read_bytes() for name in ("right", "wrong")
+        ]
+        assert written[0] == written[1]
+    assert "classes with one prompt only" in run("wrong.csv", *how).output
+
+
+def test_the_split_sees_prompts_that_a_change_makes_equal(here: Path) -> None:
+    lines = [f"{'TEXT' if n % 2 else 'text'} NUMBER {n // 2},answer {n}" for n in range(60)]
+    (here / "a.csv").write_text("\n".join(["prompt,completion", *lines]))
+    result = run("a.csv", "--yes", "--split", "--fix", "prompt-lower-case")
+    assert result.exit_code == 0, result.output
+    train, valid = (
+        {row.prompt for row in rows(here / f"a_prepared_{side}.jsonl")}
+        for side in ("train", "valid")
+    )
+    assert valid
+    assert not train & valid
+
+
+class Answering(Screen):
+    """Somebody who presses Enter at every question."""
+
+    def __init__(self) -> None:
+        self.defaults: dict[str, bool] = {}
+
+    @property
+    def can_ask(self) -> bool:
+        return True
+
+    def ask(self, question: str, default: bool) -> bool:
+        self.defaults[question] = default
+        return default
+
+
+def test_what_loses_something_is_not_what_enter_accepts() -> None:
+    pairs = [(f"text {n}", "ab"[n % 2]) for n in range(20)]
+    inspection, _ = look([*pairs, ("text 20", "A"), pairs[0]])
+    screen = Answering()
+    accepted = choose(screen, inspection, yes=False, wanted=(), unwanted=())
+    assert screen.defaults == {
+        "Leave out the copy?": True,
+        'Write "A" as "a"? (something is lost)': False,
+    }
+    assert [fix.name for fix in accepted] == ["duplicates"]
+
+
 def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
     lines = [
         json.dumps({"prompt": f"SAY THIS LOUD: {n}", "completion": f" c{n}"}) for n in range(9)
@@ -112,6 +173,39 @@ def test_what_is_no_data_is_a_sentence(here: Path, name: str, data: bytes, words
     assert words in result.output
     assert "Traceback" not in result.output
     assert [path.name for path in here.iterdir()] == [name]
+
+
+def test_a_table_with_other_columns_says_what_to_type(here: Path) -> None:
+    (here / "reviews.csv").write_text("id,review text,stars\n1,fine,5\n")
+    result = run("reviews.csv", "--yes")
+    assert result.exit_code == EXIT_USER
+    assert (
+        'error: no columns are named "prompt" and "completion", there are only "id", '
+        '"review text", "stars". `finetune prepare-data FILE --prompt-column NAME '
+        "--completion-column NAME` makes a file that fits\n"
+    ) in result.output
+    assert "can't be read" not in result.output
+    assert "nothing was written" in result.output
+
+
+def test_a_dry_run_with_errors_speaks_of_the_errors_alone(here: Path) -> None:
+    (here / "a.csv").write_text("prompt,completion\na,\nb,c\n")
+    result = run("a.csv", "--dry-run")
+    assert result.exit_code == EXIT_USER
+    assert "nothing was written" not in result.output
+    assert "not ready: what is called an error must be mended first" in result.output
+
+
+def test_a_class_of_the_validation_file_alone_is_told(here: Path) -> None:
+    (here / "t.csv").write_text(CSV)
+    (here / "v.csv").write_text("prompt,completion\nx,positive\ny,terrible\nz,terrible\n")
+    result = run("t.csv", "-v", "v.csv", "--yes")
+    assert result.exit_code == 0, result.output
+    assert (
+        'warning: 1 class stands only in the validation data, and is never learned: "terrible"; '
+        "give training examples of it, or take its rows out of the validation data "
+        "(validation line 3, …)\n"
+    ) in result.output
 
 
 def test_a_file_that_is_not_there_is_an_error_of_one_line(here: Path) -> None:
@@ -176,6 +270,9 @@ def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> 
     result = run("t.jsonl", "-v", "v.jsonl", "--profile", "completion", "-y")
     assert result.exit_code == 0, result.output
     assert "stands in the training data as well" in result.output
+    command = "finetune create -t t_prepared_train.jsonl -v t_prepared_valid.jsonl"
+    assert f"  {command} --upload-to s3://BUCKET/PREFIX\n" in result.output
+    assert result.output.index(command) < result.output.index("kubectl apply -f -")
     [held_out] = rows(here / "t_prepared_valid.jsonl")
     assert (held_out.prompt, held_out.completion) == ("p1\n\n###\n\n", " c1\n")
 

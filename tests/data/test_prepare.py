@@ -385,6 +385,25 @@ def test_classes_are_checked_before_any_gpu(
     assert words in failure.message
 
 
+def test_a_class_of_the_validation_file_alone_is_named_with_its_line(job: Job) -> None:
+    job.put("train.jsonl", classes(" low", " mid", " high"))
+    valid = job.put("valid.jsonl", classes(" low", " terrible"))
+    failure = job.failure(validation_file=valid, classification={"nClasses": 3})
+    assert failure.message.endswith(
+        'the files have 4 classes: " low", " terrible", " mid", " high"; " terrible" (line 2) '
+        "stands only in validationFile"
+    )
+    assert failure.hint == "give training examples of it, or take its rows out of validationFile"
+    two = job.put("two.jsonl", classes(" low", " terrible", " bad"))
+    failure = job.failure(validation_file=two, classification={"positiveClass": " low"})
+    assert '" terrible" (line 2), " bad" (line 3) stand only in validationFile' in failure.message
+    said = job.prepared(validation_file=valid, classification={"nClasses": 4}).advice or []
+    assert any(
+        text.startswith('1 class stands only in the validation data, and is never learned: " terr')
+        for text in said
+    )
+
+
 def labelled_chats(*labels: str, answers: int = 1) -> bytes:
     turns = [
         [{"role": "user", "content": f"{label} {n}"}, {"role": "assistant", "content": label}]

@@ -16,6 +16,7 @@ from finetune_cli.prepare_data.outcome import (
     ask_for_split,
     check_names,
     choose,
+    create_command,
     manifest,
     propose,
     write,
@@ -186,7 +187,11 @@ def command(
             it for it in inspection.remarks if it.level == "error" and it.fix not in accepted
         ]
         if unsolved:
-            screen.complain("nothing was written: what is called an error stands in the way")
+            screen.complain(
+                "not ready: what is called an error must be mended first"
+                if dry_run  # which would write nothing anyway
+                else "nothing was written: what is called an error stands in the way"
+            )
             raise SystemExit(EXIT_USER)
         if dry_run:
             return
@@ -205,8 +210,10 @@ def command(
             share=share,
         )
         screen.written(written)
+        screen.code("Next, upload and start:", create_command(written))
         screen.code(
-            "Next, a FineTune (kubectl apply -f -):", manifest(inspection, accepted, written)
+            "Or upload yourself, then a FineTune (kubectl apply -f -):",
+            manifest(inspection, accepted, written),
         )
 
 

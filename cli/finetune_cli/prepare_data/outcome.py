@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from finetune_data.findings import shown
 from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong, apply_all
 from finetune_data.lint.inspection import Inspection
 from finetune_data.reading import Reader
-from finetune_data.rewriting import Written, kept_by, rewrite
+from finetune_data.rewriting import Written, kept_by, rewrite, rows_after
 from finetune_data.splitting import plan_split
 
 EPOCHS = 4
@@ -55,7 +56,7 @@ def choose(
             screen.say(f"accepted: {fix.proposal}{loses}")
         elif yes or not screen.can_ask:
             screen.say(f"left: {fix.proposal}{loses}; --fix {fix.name} accepts it")
-        elif screen.ask(f"{fix.proposal}?{loses}", fix.is_recommended):
+        elif screen.ask(f"{fix.proposal}?{loses}", fix.is_recommended and not fix.loses):
             accepted.append(fix)
     return accepted
 
@@ -110,7 +111,7 @@ def write(
     split = None
     if share is not None:
         split = plan_split(
-            inspection.rows,
+            rows_after(training, accepted, inspection.rows),
             kept_by(accepted, inspection.examples),
             share=share,
             seed=target.seed,
@@ -145,6 +146,14 @@ def _classes(inspection: Inspection, accepted: Sequence[Fix]) -> list[str]:
     rows = [Row(0, "", label) for label, _ in inspection.classes or ()]
     found = [apply_all(changes, 0, row) for row in rows]
     return list(dict.fromkeys(row.completion for row in found if isinstance(row, Row)))
+
+
+def create_command(written: Sequence[Written]) -> str:
+    """What uploads the files and starts a FineTune: one line, to copy."""
+    words = ["finetune", "create"]
+    for flag, file in zip(("-t", "-v"), written, strict=False):  # nothing need be held out
+        words += [flag, str(file.path)]
+    return shlex.join([*words, "--upload-to", "s3://BUCKET/PREFIX"])
 
 
 def manifest(inspection: Inspection, accepted: Sequence[Fix], written: Sequence[Written]) -> str:

@@ -146,6 +146,33 @@ def overlap(facts: Facts, validation: Fingerprints) -> list[Remark]:
     return remarks
 
 
+def unseen_classes(facts: Facts, labels: dict[str, int], validation: Fingerprints) -> list[Remark]:
+    """Classes that only validation has. labels: its classes by their text, to their rows."""
+    unseen = [label for label in labels if label not in facts.labels]
+    if not facts.labels or not unseen:
+        return []
+    one = len(unseen) == 1
+    listed = ", ".join(shown(label) for label in unseen[:PLACES])
+    more = ", …" if len(unseen) > PLACES else ""
+    return [
+        Remark(
+            "unseen-classes",
+            "warning",
+            f"{len(unseen):,} {'class stands' if one else 'classes stand'} only in the validation "
+            f"data, and {'is' if one else 'are'} never learned: {listed}{more}; "
+            f"{give_or_take(len(unseen))} the validation data",
+            sum(labels[label] for label in unseen),
+            tuple(f"validation {validation.first_place(label)}" for label in unseen[:PLACES]),
+        )
+    ]
+
+
+def give_or_take(classes: int) -> str:
+    """What to do about classes that only validation has."""
+    it, its = ("it", "its") if classes == 1 else ("them", "their")
+    return f"give training examples of {it}, or take {its} rows out of"
+
+
 def class_balance(facts: Facts) -> list[Remark]:
     """Too few of a class, very uneven classes, and classes that are one class to a person."""
     if facts.kind != "classification":

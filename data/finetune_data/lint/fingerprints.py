@@ -74,6 +74,11 @@ class Fingerprints:
         name = next(name for first, name in reversed(self._files) if first <= ordinal)
         return f"{name}, {line}"
 
+    def first_place(self, completion: str) -> str:
+        """Of the first row with this completion, which there is."""
+        wanted = np.frombuffer(digest(completion), "<u8")[0]
+        return self.place(int(np.argmax(self.rows["completion"] == wanted)))
+
     def keys(self) -> npt.NDArray[np.uint64]:
         """64 bits for each (prompt, completion)."""
         rows = self.rows

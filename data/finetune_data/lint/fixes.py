@@ -48,10 +48,14 @@ class LeaveOut:
         return None if self.mask[ordinal] else example
 
 
-class _TextFix:
+class TextFix:
     """A change of one column's texts; chats stay as they are."""
 
     field: Field
+
+    @property
+    def is_of_completions(self) -> bool:
+        return self.field == "completion"
 
     def change(self, text: str) -> str:
         raise NotImplementedError
@@ -65,7 +69,7 @@ class _TextFix:
 
 
 @dataclass(frozen=True)
-class StripPrefix(_TextFix):
+class StripPrefix(TextFix):
     """Take a text off the beginning of every row that has it; `keep` stays there."""
 
     name: str
@@ -84,7 +88,7 @@ class StripPrefix(_TextFix):
 
 
 @dataclass(frozen=True)
-class LowerCase(_TextFix):
+class LowerCase(TextFix):
     """A column in lower case."""
 
     name: str
@@ -99,7 +103,7 @@ class LowerCase(_TextFix):
 
 
 @dataclass(frozen=True)
-class Respell(_TextFix):
+class Respell(TextFix):
     """Completions that are in `spellings` become what stands there."""
 
     name: str
@@ -115,7 +119,7 @@ class Respell(_TextFix):
 
 
 @dataclass(frozen=True)
-class AddPrefix(_TextFix):
+class AddPrefix(TextFix):
     """Put a text before every row that does not begin with it."""
 
     name: str
@@ -131,7 +135,7 @@ class AddPrefix(_TextFix):
 
 
 @dataclass(frozen=True)
-class AddSuffix(_TextFix):
+class AddSuffix(TextFix):
     """Put a text behind every row that does not end with it."""
 
     name: str

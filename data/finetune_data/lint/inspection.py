@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from finetune_data.tokenization import ExampleTokenizer
 
 FINDINGS_KEPT = 100
+READABLE = {"missing-key", "mixed-shapes"}  # fatal, of files that were read and are not fit
 Progress = Callable[[int, int], None]
 
 
@@ -85,7 +86,7 @@ def inspect(
     walk = _Walk(progress, total)
     wrong = _Wrong()
     rows, held_out = Fingerprints(), Fingerprints()
-    labels, empty, turns = Labels(), EmptyPrompts(), Turns()
+    labels, held_labels, empty, turns = Labels(), Labels(), EmptyPrompts(), Turns()
     endings = [Ending("prompt"), Ending("completion")]
     others: list[Beginning | Case] = [
         *(Beginning("prompt"), Beginning("completion")),
@@ -110,6 +111,7 @@ def inspect(
             check.look(columns)
     for columns in walk.columns(validation, wrong, held_out):
         held_out.look(columns)
+        held_labels.look(columns)
     if any(ending.wants_another_look for ending in endings):
         _look_again([ending for ending in endings if ending.wants_another_look], training)
     prompts = len(rows) - empty.count
@@ -129,6 +131,7 @@ def inspect(
         *content.duplicates(facts),
         *content.conflicts(facts),
         *(content.overlap(facts, held_out) if len(held_out) else ()),
+        *content.unseen_classes(facts, held_labels.counts, held_out),
     ]
     if is_chat:
         remarks += turns.remarks(facts)
@@ -218,7 +221,9 @@ def _of_files(
 
 def _of_wrong_lines(wrong: _Wrong) -> Remark:
     if wrong.fatal is not None:
-        message = f"the file can't be read: {wrong.fatal}"
+        message = str(wrong.fatal)
+        if wrong.fatal.code not in READABLE:
+            message = f"the file can't be read: {message}"
         return Remark("wrong-lines", "error", message, wrong.count)
     return Remark(
         "wrong-lines",

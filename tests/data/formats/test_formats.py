@@ -135,7 +135,19 @@ WRONG = [
     (
         "a.csv",
         b"question,answer\na,b\n",
-        ["--prompt-column question --completion-column answer"],
+        ["`finetune prepare-data FILE --prompt-column question --completion-column answer` makes"],
+        0,
+    ),
+    (
+        "a.csv",
+        b"prompt,the answer\na,b\n",
+        ['no column is named "completion", there are only "prompt", "the answer". `finetune pre'],
+        0,
+    ),
+    (
+        "a.json",
+        b'[{"q": "a", "a": "b"}]',
+        ['missing key "prompt"; the line has "q", "a". `finetune prepare-data FILE --prompt-colu'],
         0,
     ),
     ("a.json", b'[{"prompt":"a","completion":"b"},]', ["line 1, column 34: not valid JSON"], 1),
