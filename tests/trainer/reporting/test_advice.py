@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         ),
         "Lower the learning rate",
         ("step 40",),
-        "hyperparameters.learningRateMultiplier: 0.025",
+        "hyperparameters.learningRateMultiplier: 0.01",
     ),
     "a run that NaN has ended": (
         lambda: support.report(
@@ -95,7 +95,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         ),
         "Lower the learning rate",
         ("step 40",),
-        "hyperparameters.learningRateMultiplier: 0.025",
+        "hyperparameters.learningRateMultiplier: 0.01",
     ),
     "a loss that grows": (
         lambda: support.report(
@@ -104,8 +104,8 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
             )
         ),
         "Lower the learning rate",
-        ("grew", "2.101", "3.901"),
-        "hyperparameters.learningRateMultiplier: 0.025",
+        ("ended above where it began", "2.101", "3.901"),
+        "hyperparameters.learningRateMultiplier: 0.01",
     ),
     "a spike": (
         lambda: support.report(results=support.results(1000, changes=SPIKE)),
@@ -292,6 +292,21 @@ def test_a_run_that_went_well_gets_none() -> None:
 def test_a_run_without_a_step_is_no_reason_for_advice_on_curves() -> None:
     data = support.report(results="step,training_loss\n", epochs=[])
     assert advice_on(data) == []
+
+
+UNSEEN = Confusion(labels=["a", "b", "c"], counts=[[40, 1, 0], [0, 40, 0], [9, 3, 0]])
+
+
+@pytest.mark.parametrize(("classes", "is_unseen"), [(2, True), (3, False), (None, False)])
+def test_a_class_that_the_training_file_lacks_is_named(
+    classes: int | None, is_unseen: bool
+) -> None:
+    whole = support.dataset(data_kind="classification", classes=classes)
+    found = {a.what: a for a in advice_on(support.report(dataset=whole, confusion=UNSEEN))}
+    assert ("Give examples of every class" in found) == is_unseen
+    if is_unseen:
+        why = found["Give examples of every class"].why
+        assert "has 1 class without an example in the training file: “c”." in why
 
 
 def test_one_field_is_changed_one_way_only() -> None:

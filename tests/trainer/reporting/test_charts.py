@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from finetune_trainer.reporting.charts import HEIGHT, HOVERS, WIDTH, Chart, Line, Mark
+from finetune_trainer.reporting.charts import HEIGHT, HOVERS, WIDTH, Chart, Mark
 from finetune_trainer.reporting.curves import Point
+from finetune_trainer.reporting.lines import Line
 from finetune_trainer.reporting.scales import Unit
 
 
@@ -74,3 +75,65 @@ def test_a_chart_of_nothing_but_nan_still_stands() -> None:
     found = chart([Point(1, float("nan"))])
     assert found.summary == ["training: no finite value"]
     assert "not a number, step 1" in found.svg()
+
+
+def mixed() -> Chart:
+    """One batch at every tenth step, the whole file at 50 and 100."""
+    points = [Point(step, 3.0 - step / 50 + step % 20 / 100) for step in range(10, 101, 10)]
+    return Chart("Loss", [Line("validation_loss", "validation", points, {50, 100})], 100)
+
+
+def test_points_of_the_whole_file_are_told_from_those_of_one_batch() -> None:
+    svg = mixed().svg()
+    assert svg.count('class="batch line0"') == 8
+    assert svg.count('class="whole line0"') == 2
+    assert "<title>validation, whole file 1, step 100</title>" in svg
+    [path] = re.findall(r'class="line line0" d="([^"]+)"', svg)
+    assert path.count("L") == 7  # through the batches alone: no zigzag
+    assert mixed().summary == [
+        "validation, one batch: from 2.9 to 1.3, lowest 1.3 at step 90, highest 2.9 at step 10",
+        "validation, whole file: from 2.1 to 1, lowest 1 at step 100, highest 2.1 at step 50",
+    ]
+
+
+def test_points_of_the_whole_file_are_seen_on_a_long_line_too() -> None:
+    ends = {1000, 2000}
+    line = Line("validation_loss", "validation", run_of(2000), ends)
+    long = Chart("Loss", [line], 2000)
+    svg = long.svg()
+    assert mixed().legend[0] == ("line0 circle", "validation, one batch")
+    assert long.legend == [
+        ("line0", "validation, one batch"),
+        ("line0 disc", "validation, whole file"),
+    ]
+    assert svg.count("<circle") == svg.count('class="whole line0"') == 2
+
+
+def classes(*lines: list[float]) -> str:
+    made = [
+        Line(str(index), str(index), [Point(step, value) for step, value in enumerate(values, 1)])
+        for index, values in enumerate(lines)
+    ]
+    return Chart("Classification", made, 9, "percent").svg()
+
+
+def test_a_line_that_lies_on_another_is_dashed_over_it() -> None:
+    apart = classes([0.1, 0.4, 0.7], [0.2, 0.6, 0.9])
+    assert "stroke-dasharray" not in apart
+    assert set(re.findall(r' r="([\d.]+)"', apart)) == {"2.6"}
+    same = classes([0.1, 0.4, 0.7], [0.2, 0.4, 0.7], [0.1, 0.4, 0.7])
+    assert re.findall(r'class="line line(\d)"[^>]* stroke-dasharray="([^"]+)"', same) == [
+        ("1", "6.0 6.0"),
+        ("2", "4.0 8.0"),
+    ]
+    assert re.findall(r'class="dot line(\d)"[^>]* r="([\d.]+)"', same)[::3] == [
+        ("0", "2.6"),
+        ("1", "1.7"),
+        ("2", "1.0"),
+    ]
+
+
+def test_a_value_that_never_changes_is_said_once() -> None:
+    points = [Point(step, 0.9804) for step in (5, 10, 15)]
+    assert chart(points).summary == ["training: always 0.9804"]
+    assert chart(points, unit="percent").summary == ["training: always 98.0 %"]

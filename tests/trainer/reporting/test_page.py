@@ -241,3 +241,25 @@ def test_a_continued_model_s_former_figures_stand_beside_its_own() -> None:
     assert "whole file; 2.5 before" in found
     assert "whole file; 25.0 % before" in found
     assert "whole file; " not in Page(page(full())).text
+
+
+def test_metrics_of_classes_are_percentages_up_to_100() -> None:
+    text = "step,training_loss,classification/accuracy,classification/weighted_f1_score\n"
+    text += "5,1.0,0.9804,0.9804\n10,0.9,0.9804,0.9804\n"
+    found = Page(page(support.report(10, results=text, epochs=[]))).texts
+    assert "accuracy: always 98.0 %" in found
+    assert "100 %" in found
+    assert not {"1.5", "150 %"} & set(found)
+    assert found.count("98.0 % ") == 2  # the tiles
+
+
+def test_the_legend_tells_one_batch_from_the_whole_file(whole: Page) -> None:
+    assert {"validation, one batch", "validation, whole file"} <= set(whole.texts)
+    assert "compare the large dots" in whole.text
+    data = support.report(results=support.results(1000, validation=False), epochs=[])
+    assert "large dots" not in Page(page(data)).text
+
+
+def test_nothing_asks_for_a_mouse_that_a_phone_has_not(whole: Page) -> None:
+    assert "Point at" not in whole.text
+    assert "The main numbers stand under each chart" in whole.text

@@ -14,11 +14,12 @@ Rule = Callable[[Evidence], Advice | None]
 # The gravest first.
 RULES: tuple[Rule, ...] = (
     curve_rules.no_numbers,
-    curve_rules.loss_grew,
+    curve_rules.diverged,
     curve_rules.spikes,
     curve_rules.worse_than_before,
     curve_rules.validation_loss_rose,
     curve_rules.overfitting,
+    count_rules.unseen_classes,
     count_rules.majority,
     curve_rules.too_few_epochs,
     curve_rules.slow_learning,

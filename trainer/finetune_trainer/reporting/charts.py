@@ -8,6 +8,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 from finetune_trainer.reporting.curves import Point, smooth, thin
+from finetune_trainer.reporting.lines import Line, said, summarise
 from finetune_trainer.reporting.scales import Scale, Unit, number, percent, step_scale, value_scale
 
 # A phone shows these units about as pixels, a wide screen a little larger.
@@ -17,18 +18,12 @@ BUCKETS = 180  # of a thinned line; up to four points each
 SMOOTHED_FROM = 240  # points; below, the line itself can be read
 DOTS_UP_TO = 40  # points
 LINES_IN_FULL = 2  # of a chart's summary
+SMALL, LARGE = 2.6, 4.0  # a dot's radius; of one batch, of the whole file
+NEAR = 1.0  # units, from which on two lines can be told apart
+DASH = 12.0  # units from the begin of a dash to that of the next
 HOVERS = 60
 LABELLED_MARKS = 12
 LOST_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Line:
-    """One measured column."""
-
-    name: str  # as results.csv has it
-    label: str
-    points: Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -57,19 +52,30 @@ class Chart:
         return self._values_scale.is_logarithmic
 
     @property
-    def _finite(self) -> list[list[Point]]:
-        return [[p for p in line.points if math.isfinite(p.value)] for line in self.lines]
+    def legend(self) -> list[tuple[str, str]]:
+        """Of each part of a line the classes of its key, shaped as it is drawn, and its label."""
+        found = []
+        for index, line in enumerate(self.lines):
+            batches, *whole = line.parts
+            has_circles = whole and len(batches.finite) <= DOTS_UP_TO
+            found.append((f"line{index}{' circle' if has_circles else ''}", batches.label))
+            found += [(f"line{index} disc", part.label) for part in whole]
+        return found
+
+    @property
+    def _parts(self) -> list[Line]:
+        return [part for line in self.lines for part in line.parts]
 
     @property
     def _values_scale(self) -> Scale:
-        values = [point.value for points in self._finite for point in points]
+        values = [point.value for line in self.lines for point in line.finite]
         return value_scale(values, self.unit, may_be_logarithmic=self.may_be_logarithmic)
 
     @property
     def summary(self) -> list[str]:
         """What the picture says, in words: a sentence for each line."""
         is_short = len(self.lines) > LINES_IN_FULL
-        return [summarise(line, self.write, is_short=is_short) for line in self.lines]
+        return [summarise(line, self.write, is_short=is_short) for line in self._parts]
 
     def write(self, value: float) -> str:
         return percent(value) if self.unit == "percent" else number(value)
@@ -80,49 +86,55 @@ class Chart:
         parts = [
             *_grid(frame),
             *_marks(frame, self.marks),
-            *_hovers(frame, self.lines, self.write),
-            *(
-                part
-                for index, points in enumerate(self._finite)
-                for part in self._line(frame, index, points)
-            ),
+            *_hovers(frame, self._parts, self.write),
+            *(drawn for index in range(len(self.lines)) for drawn in self._line(frame, index)),
             *(part for line in self.lines for part in _lost(frame, line)),
         ]
         return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
             WIDTH, HEIGHT, f"{self.title}. {'; '.join(self.summary)}", Markup("").join(parts)
         )
 
-    def _line(self, frame: "_Frame", index: int, points: list[Point]) -> list[Markup]:
-        parts = []
+    def _line(self, frame: "_Frame", index: int) -> list[Markup]:
+        parts = self.lines[index].parts
+        points, found = parts[0].finite, []
+        below = frame.below(self.lines, index)
         if self.is_noisy and len(points) >= SMOOTHED_FROM:
             raw = frame.path(thin(points, BUCKETS))
-            parts.append(Markup('<path class="raw line{}" d="{}"/>').format(index, raw))
+            found.append(Markup('<path class="raw line{}" d="{}"/>').format(index, raw))
             points = smooth(points, len(points) // 60)
         if len(points) > 1:
             drawn = frame.path(thin(points, BUCKETS))
-            parts.append(Markup('<path class="line line{}" d="{}"/>').format(index, drawn))
-        if len(points) <= DOTS_UP_TO:
-            label = self.lines[index].label
-            parts += [
-                _dot(frame, index, point, f"{label} {self.write(point.value)}") for point in points
-            ]
-        return parts
+            dashes = _dashes(below)
+            found.append(
+                Markup('<path class="line line{}" d="{}"{}/>').format(index, drawn, dashes)
+            )
+        radius = max(1.0, SMALL - 0.9 * below)  # a ring is left of the dots below
+        if len(parts) > 1:
+            found += self._dots(frame, index, parts[0], "batch", radius)
+            found += self._dots(frame, index, parts[1], "whole", LARGE)
+        else:
+            found += self._dots(frame, index, parts[0], "dot", radius)
+        return found
 
-
-def summarise(line: Line, write: Callable[[float], str], *, is_short: bool = False) -> str:
-    """First and last value of a line, and unless `is_short` the lowest and the highest."""
-    points = [point for point in line.points if math.isfinite(point.value)]
-    if not points:
-        return f"{line.label}: no finite value"
-    if len(points) == 1:
-        return f"{line.label}: {write(points[0].value)} at step {points[0].step:,}"
-    ends = f"{line.label}: from {write(points[0].value)} to {write(points[-1].value)}"
-    if is_short:
-        return ends
-    low = min(points, key=lambda point: point.value)
-    high = max(points, key=lambda point: point.value)
-    lowest = f"lowest {write(low.value)} at step {low.step:,}"
-    return f"{ends}, {lowest}, highest {write(high.value)} at step {high.step:,}"
+    def _dots(
+        self, frame: "_Frame", index: int, part: Line, kind: str, radius: float
+    ) -> list[Markup]:
+        """None of a long line: it would be hidden; of the whole file there are few."""
+        if len(part.finite) > DOTS_UP_TO and kind != "whole":
+            return []
+        return [
+            Markup(
+                '<circle class="{} line{}" cx="{}" cy="{}" r="{:.1f}"><title>{}</title></circle>'
+            ).format(
+                kind,
+                index,
+                f"{frame.x(point.step):.1f}",
+                f"{frame.y(point.value):.1f}",
+                radius,
+                f"{part.label} {self.write(point.value)}, step {point.step:,}",
+            )
+            for point in part.finite
+        ]
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,28 @@ class _Frame:
 
     def path(self, points: Sequence[Point]) -> str:
         return "M" + "L".join(f"{self.x(p.step):.1f} {self.y(p.value):.1f}" for p in points)
+
+    def below(self, lines: Sequence[Line], index: int) -> int:
+        """How many of the lines before this one run along it, and would be hidden by it."""
+        own = lines[index].finite
+        return sum(self._run_together(own, other.finite) for other in lines[:index])
+
+    def _run_together(self, one: Sequence[Point], other: Sequence[Point]) -> bool:
+        """Measured at the same steps, and nowhere apart from one of them to the next."""
+        if [point.step for point in one] != [point.step for point in other]:
+            return False
+        near = [
+            abs(self.y(a.value) - self.y(b.value)) < NEAR for a, b in zip(one, other, strict=True)
+        ]
+        return all(near) or any(a and b for a, b in pairwise(near))
+
+
+def _dashes(below: int) -> Markup:
+    """Each line over another leaves some of every one below to be seen."""
+    if not below:
+        return Markup("")
+    on = DASH / (below + 1)
+    return Markup(' stroke-dasharray="{:.1f} {:.1f}"').format(on, DASH - on)
 
 
 def _grid(frame: _Frame) -> list[Markup]:
@@ -189,14 +223,6 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
     return parts
 
 
-def _dot(frame: _Frame, index: int, point: Point, text: str) -> Markup:
-    return Markup(
-        '<circle class="dot line{}" cx="{}" cy="{}" r="2.6"><title>{}, step {}</title></circle>'
-    ).format(
-        index, f"{frame.x(point.step):.1f}", f"{frame.y(point.value):.1f}", text, f"{point.step:,}"
-    )
-
-
 def _lost(frame: _Frame, line: Line) -> list[Markup]:
     """Where a value was no number: a cross at the upper edge."""
     lost = [point for point in line.points if not math.isfinite(point.value)]
@@ -218,7 +244,7 @@ def _hovers(frame: _Frame, lines: Sequence[Line], write: Callable[[float], str])
     left, right = LEFT, WIDTH - RIGHT
     parts = []
     for place, (begin, end) in enumerate(pairwise(edges)):
-        texts = [text for line in lines if (text := _said(line, begin, end, write))]
+        texts = [text for line in lines if (text := said(line, begin, end, write))]
         if not texts:
             continue
         first, last = math.ceil(begin), math.ceil(end) - 1
@@ -237,24 +263,3 @@ def _hovers(frame: _Frame, lines: Sequence[Line], write: Callable[[float], str])
             + Markup("</rect>")
         )
     return parts
-
-
-def _said(line: Line, begin: float, end: float, write: Callable[[float], str]) -> str:
-    """The line's mean over these steps, with its range where it moved."""
-    start = _position(line.points, begin)
-    values = []
-    for point in line.points[start : _position(line.points, end)]:
-        if math.isfinite(point.value):
-            values.append(point.value)
-    if not values:
-        return ""
-    mean = write(sum(values) / len(values))
-    low, high = write(min(values)), write(max(values))
-    return f"{line.label} {mean}" + (f" ({low} to {high})" if low != high else "")
-
-
-def _position(points: Sequence[Point], step: float) -> int:
-    """Of the first point at or after `step`."""
-    from bisect import bisect_left
-
-    return bisect_left(points, step, key=lambda point: point.step)

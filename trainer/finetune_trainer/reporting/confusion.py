@@ -48,6 +48,15 @@ class Confusion(Stored):
         return sum(map(sum, self.counts))
 
     @property
+    def classes(self) -> int:
+        return len(self.labels) + max(0, self.others - 1)
+
+    @property
+    def never_right(self) -> list[int]:
+        """Rows of classes that have examples, none of which was answered right."""
+        return [row for row in range(len(self.counts)) if self.recall(row) == 0]
+
+    @property
     def majority(self) -> float:
         """The share of the most frequent class: the accuracy of always saying it."""
         own = self.counts[: len(self.counts) - bool(self.others)]

@@ -1,6 +1,6 @@
 """Rules about counts: examples, classes, batches, lengths and the ranks they kept busy. Pure."""
 
-from finetune_trainer.reporting.curve_rules import ADVISED_EPOCHS, HIGH_ACCURACY
+from finetune_trainer.reporting.curve_rules import ADVISED_EPOCHS, HIGH_ACCURACY, has_diverged
 from finetune_trainer.reporting.evidence import Advice, Evidence
 from finetune_trainer.reporting.scales import number, percent
 
@@ -11,6 +11,7 @@ FEW_EXAMPLES = 500
 FEW_EXAMPLES_A_CLASS = 100
 FEW_STEPS = 30
 FEW_VALIDATION_EXAMPLES = 50
+CLASSES_NAMED = 3
 LARGER_MODELS = ("babbage", "curie", "davinci")
 SMALLEST_MODEL = "ada"
 
@@ -47,6 +48,21 @@ def confused_classes(evidence: Evidence) -> Advice | None:
         "Give more examples of two classes",
         f"{_quoted(truth)} was taken for {_quoted(said)} {count:,} of {total:,} times: more "
         "examples of both, and a look whether their labels are right.",
+    )
+
+
+def unseen_classes(evidence: Evidence) -> Advice | None:
+    """What the training file doesn't show can't be learned."""
+    confusion, count = evidence.confusion, evidence.unseen_classes
+    if confusion is None or not count:
+        return None
+    classes = "1 class" if count == 1 else f"{count:,} classes"
+    why = f"The validation file has {classes} without an example in the training file"
+    rows = confusion.never_right
+    if len(rows) == count <= CLASSES_NAMED and not confusion.others:
+        why += ": " + ", ".join(_quoted(confusion.labels[row]) for row in rows)
+    return Advice(
+        "Give examples of every class", f"{why}. The model can't learn what it never saw."
     )
 
 
@@ -166,7 +182,7 @@ def few_examples(evidence: Evidence) -> Advice | None:
 def many_epochs(evidence: Evidence) -> Advice | None:
     """More than advised, with nothing measured that would say whether it was too much."""
     epochs, advised = evidence.parameters.n_epochs, ADVISED_EPOCHS[evidence.is_classification]
-    if epochs <= max(4, advised) or evidence.validation_examples:
+    if epochs <= max(4, advised) or evidence.validation_examples or has_diverged(evidence):
         return None
     return Advice(
         "Train fewer epochs",

@@ -9,6 +9,9 @@ DONE_ACCURACY = 0.98  # from which on further epochs have nothing to teach
 GAP = 0.15  # between training and validation accuracy
 LOW_ACCURACY = {True: 0.8, False: 0.5}  # of classes; of tokens of other texts
 RISE = 1.02  # of the validation loss over its lowest
+GROWTH = 1.1  # of the training loss, from the begin to the end
+MOST = 0.75  # of the last epoch's steps
+DIVERGED = 10  # times smaller steps; half of a rate that diverged mostly diverges again
 FALL = 0.97  # of a loss over an epoch, that more epochs may go on with
 ADVISED_EPOCHS = {True: 4, False: 2}  # at most; for classes, for other texts
 
@@ -21,21 +24,44 @@ def no_numbers(evidence: Evidence) -> Advice | None:
         "Lower the learning rate",
         f"The loss or the gradient is no number at step {evidence.lost_steps[0]:,}: the steps "
         "were too large.",
-        _smaller_rate(evidence, 4),
+        _smaller_rate(evidence, DIVERGED),
     )
 
 
-def loss_grew(evidence: Evidence) -> Advice | None:
+def diverged(evidence: Evidence) -> Advice | None:
     """The training made the model worse."""
-    first, last = evidence.first_loss, evidence.last_loss
-    if first is None or last is None or evidence.steps < 20 or last <= 1.1 * first:
+    if (growth := _growth(evidence)) is None:
         return None
     return Advice(
         "Lower the learning rate",
-        f"The training loss grew: {number(first)} in the first tenth of the steps, {number(last)} "
-        "in the last.",
-        _smaller_rate(evidence, 4),
+        f"The training loss ended above where it began: {growth}. The steps were too large.",
+        _smaller_rate(evidence, DIVERGED),
     )
+
+
+def has_diverged(evidence: Evidence) -> bool:
+    """Then the curves say nothing about how many epochs are right."""
+    return bool(evidence.lost_steps) or _growth(evidence) is not None
+
+
+def _growth(evidence: Evidence) -> str | None:
+    """Where the loss began and ended, in words; None where it didn't grow."""
+    begin, end = evidence.first_step_loss, None
+    if evidence.epochs:
+        end = evidence.epochs[-1].training_loss
+    if begin is not None and end is not None and _is_above(evidence, begin, end):
+        return f"{number(begin)} at the first step, {number(end)} in the last epoch"
+    begin, end = evidence.first_loss, evidence.last_loss
+    if begin is None or end is None or evidence.steps < 20 or end <= GROWTH * begin:
+        return None
+    return f"{number(begin)} in the first tenth of the steps, {number(end)} in the last"
+
+
+def _is_above(evidence: Evidence, first_step: float, last_epoch: float) -> bool:
+    """One step's loss is noisy, and a run that learned nothing stands still: neither is meant."""
+    if last_epoch < first_step or evidence.share_above_first < MOST:
+        return False
+    return last_epoch > GROWTH * first_step or bool(evidence.spikes)
 
 
 def spikes(evidence: Evidence) -> Advice | None:
@@ -67,7 +93,7 @@ def validation_loss_rose(evidence: Evidence) -> Advice | None:
         for epoch in evidence.epochs
         if epoch.validation_loss is not None
     ]
-    if len(losses) < 2:
+    if len(losses) < 2 or has_diverged(evidence):
         return None
     (best, epoch), (last, end) = min(losses), losses[-1]
     if epoch == end or last <= RISE * best:
@@ -98,7 +124,7 @@ def worse_than_before(evidence: Evidence) -> Advice | None:
 def overfitting(evidence: Evidence) -> Advice | None:
     """High training accuracy with low validation accuracy."""
     training, validation = evidence.training_accuracy, evidence.validation_accuracy
-    if training is None or validation is None:
+    if training is None or validation is None or has_diverged(evidence):
         return None
     if training < HIGH_ACCURACY or training - validation < GAP:
         return None
@@ -115,7 +141,7 @@ def overfitting(evidence: Evidence) -> Advice | None:
 def too_few_epochs(evidence: Evidence) -> Advice | None:
     """Low training accuracy, or a loss that the last epoch still lowered well."""
     training, epochs = evidence.training_accuracy, evidence.parameters.n_epochs
-    if training is None or evidence.steps == 0:
+    if training is None or evidence.steps == 0 or has_diverged(evidence):
         return None
     if worse_than_before(evidence) or _best_known(evidence) >= DONE_ACCURACY:
         return None

@@ -60,8 +60,11 @@ class Evidence:
     lost_steps: list[int]  # whose loss or gradient is no number
     first_loss: float | None  # the first and the last tenth of the run
     last_loss: float | None
+    first_step_loss: float | None
+    share_above_first: float  # of the last epoch's steps, whose loss is above the first step's
     confusion: Confusion | None
     classes: int | None
+    unseen_classes: int  # of the validation file, that the training file lacks
 
     @property
     def multiplier(self) -> float | None:
@@ -74,6 +77,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
     losses = curves.finite("training_loss")
     tenth = max(1, len(losses) // 10)
     training = data.training
+    first = losses[0].value if losses else None
     ends = [epoch.step for epoch in data.epochs]
     last_epoch_begin = ends[-2] if len(ends) > 1 else 0
     asked = data.dataset.source.classification
@@ -81,7 +85,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
     if classes is None:
         classes = data.dataset.classes
     if classes is None and data.confusion is not None:
-        classes = len(data.confusion.labels) + max(0, data.confusion.others - 1)
+        classes = data.confusion.classes
     return Evidence(
         parameters=data.run.hyperparameters,
         root=data.run.base.root,
@@ -103,8 +107,11 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
         lost_steps=_lost(data, curves),
         first_loss=fmean(p.value for p in losses[:tenth]) if losses else None,
         last_loss=fmean(p.value for p in losses[-tenth:]) if losses else None,
+        first_step_loss=first,
+        share_above_first=_share_above(first, [p for p in losses if p.step > last_epoch_begin]),
         confusion=data.confusion,
         classes=classes,
+        unseen_classes=_unseen(data),
     )
 
 
@@ -122,6 +129,19 @@ def find_spikes(losses: list[Point]) -> list[Spike]:
         if value > limit and not (spikes and losses[index].step <= spikes[-1].step + SETTLING):
             spikes.append(Spike(losses[index].step, value, usual))
     return spikes
+
+
+def _share_above(first: float | None, losses: list[Point]) -> float:
+    if first is None or not losses:
+        return 0.0
+    return sum(point.value > first for point in losses) / len(losses)
+
+
+def _unseen(data: ReportData) -> int:
+    """The table has the classes of both files, the dataset counted those of the training file."""
+    if data.confusion is None or data.dataset.classes is None:
+        return 0
+    return max(0, data.confusion.classes - data.dataset.classes)
 
 
 def _lost(data: ReportData, curves: Curves) -> list[int]:

@@ -150,7 +150,7 @@ def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
         value = curves.last(name) if name.startswith(CLASSIFICATION) else None
         if value is not None:
             label = f"Classification {metric_label(name)}"
-            text = percent(value) if name.endswith("accuracy") else number(value)
+            text = percent(value) if 0 <= value <= 1 else number(value)
             yield Fact(label, text, note="whole file")
 
 

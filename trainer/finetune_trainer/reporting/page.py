@@ -47,12 +47,14 @@ def _values(data: ReportData) -> dict[str, Any]:
     tiles = facts.final_metrics(data, curves)
     if (time := facts.process_time(data)) is not None:
         tiles.append(time)
+    charts = make_charts(data, curves)
     return {
         "data": data,
         "lead": _lead(data, curves),
         "tiles": tiles,
         "advice": advise(gather(data, curves)),
-        "charts": make_charts(data, curves),
+        "charts": charts,
+        "has_parts": any(len(line.parts) > 1 for chart in charts for line in chart.lines),
         "columns": column_rows(curves),
         "curves": curves,
         "groups": {

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.classification import PREFIX as CLASSIFICATION
-from finetune_trainer.reporting.charts import Chart, Line, Mark
+from finetune_trainer.reporting.charts import Chart, Mark
 from finetune_trainer.reporting.curves import STEP, Curves, Point
 from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.lines import Line
 from finetune_trainer.reporting.scales import Unit, number
 
 COUNTERS = (STEP, "elapsed_tokens", "elapsed_examples")
 LINES = 8  # of one chart: as many colours as can be told apart
+VALIDATION = "validation_"  # columns of one batch, and of the whole file at an epoch's end
 SPEED = "tokens_per_second"
 
 
@@ -59,9 +61,10 @@ def make_charts(data: ReportData, curves: Curves) -> list[Chart]:
         measured[SPEED] = [Point(speed.step, speed.tokens_per_second) for speed in data.speeds]
     marks = make_marks(data)
     charts = []
+    ends = frozenset(epoch.step for epoch in data.epochs)
     for panel in _panels(measured):
         lines = [
-            Line(name, label, measured[name])
+            Line(name, label, measured[name], ends if name.startswith(VALIDATION) else ())
             for name, label in panel.columns.items()
             if name in measured
         ]
@@ -86,7 +89,10 @@ def _panels(measured: dict[str, list[Point]]) -> Iterator[Panel]:
     for start in range(0, len(classes), LINES):
         part = classes[start : start + LINES]
         labels = {name: metric_label(name) for name in part}
-        yield Panel("Classification, on the validation file", labels)
+        # All of them are shares; what a stranger's file has may be anything.
+        values = [point.value for name in part for point in measured[name]]
+        unit: Unit = "percent" if all(0 <= value <= 1 for value in values) else "plain"
+        yield Panel("Classification, on the validation file", labels, unit=unit)
     known = {name for panel in PANELS for name in panel.columns} | set(COUNTERS) | set(classes)
     for name in measured:
         if name not in known:
