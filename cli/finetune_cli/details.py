@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from finetune_api.finetune import Attempt, ErrorInfo, EventEntry, FineTune
+from finetune_api.finetune import Attempt, ErrorInfo, EventEntry, FineTune, Resolved, Resources
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.following.story import plain_line
@@ -116,19 +116,35 @@ def _settings(finetune: FineTune) -> list[tuple[str, str]]:
     multiplier = used.learning_rate_multiplier
     times = f" ({number(multiplier)} times the base model's)" if multiplier else ""
     spec = finetune.spec
-    gang = f"{spec.resources.nodes} × {spec.resources.gpus_per_node} GPUs"
-    stage = f"ZeRO {resolved.zero_stage}" if resolved.zero_stage is not None else ""
-    offload = f"offload {resolved.offload}" if resolved.offload not in {None, "none"} else ""
     return [
         ("base model", resolved.base.uri),
         ("method", spec.method.type),
         ("epochs", f"{used.n_epochs} ({resolved.steps:,} steps)" if resolved.steps else ""),
-        ("batch size", f"{used.batch_size} examples"),
+        ("batch size", _count(used.batch_size, "example")),
         ("learning rate", f"{number(used.learning_rate)}{times}, {used.lr_schedule}"),
         ("prompt loss weight", number(used.prompt_loss_weight)),
-        ("longest example", f"{used.max_sequence_length:,} tokens"),
-        ("hardware", ", ".join(filter(None, (gang, resolved.runtime.name, stage, offload)))),
+        ("max sequence length", f"{used.max_sequence_length:,} tokens"),
+        ("hardware", _hardware(spec.resources, resolved)),
     ]
+
+
+def _hardware(asked: Resources, resolved: Resolved) -> str:
+    """`2 nodes × 8 GPUs, h100, ZeRO 3`; `1 node, CPU`."""
+    nodes, stage = _count(asked.nodes, "node"), resolved.zero_stage
+    if asked.gpus_per_node:
+        words = [f"{nodes} × {_count(asked.gpus_per_node, 'GPU')}", resolved.runtime.name]
+    else:
+        words = [nodes, "CPU"]
+    # on a CPU nobody asks for a partition that is not there
+    if stage or (stage is not None and asked.gpus_per_node):
+        words.append(f"ZeRO {stage}")
+    if resolved.offload not in {None, "none"}:
+        words.append(f"offload {resolved.offload}")
+    return ", ".join(words)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _section(screen: Screen, title: str, rows: list[tuple[str, str]]) -> None:

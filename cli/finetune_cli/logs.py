@@ -56,7 +56,7 @@ def command(
     """
     cluster = connect(place)
     wanted = Wanted(node=node, attempt=attempt, prepare=prepare)
-    pod = _find(cluster, name, wanted, place, waits=follows)
+    pod = _find(cluster, name, wanted, place, waits=follows, tail=tail)
     if pod is None:
         return
     query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
@@ -91,17 +91,23 @@ class Wanted:
     prepare: bool = False
 
 
-def _find(cluster: Cluster, name: str, wanted: Wanted, place: Place, *, waits: bool) -> Raw | None:
+def _find(
+    cluster: Cluster, name: str, wanted: Wanted, place: Place, *, waits: bool, tail: int | None
+) -> Raw | None:
     """The pod; None after its last words were shown. waits: until it is there and has begun."""
     is_told = False
     while True:
         finetune = read_finetune(cluster.finetunes.get(name))
-        pod = choose(_pods(cluster, finetune), wanted)
+        is_early = not any(attempt.ended_at for attempt in finetune.status.attempts)
+        pod = choose(_pods(cluster, finetune), wanted, is_early=is_early)
         has_begun = pod is not None and (pod.get("status") or {}).get("phase") != "Pending"
         if has_begun or (pod is not None and not waits):
             return pod
-        if not waits or finetune.status.state in names.TERMINAL_STATES:
-            _show_last_words(finetune, place)
+        if not waits or has_ended(finetune, wanted):
+            said, lines = last_words(finetune, wanted, place.flags)
+            Screen().note(said)
+            for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
+                click.echo(printable(line))
             return None
         if not is_told:
             Screen().note(f"waiting for the pod: {finetune.status.message or 'there is none yet'}")
@@ -109,10 +115,10 @@ def _find(cluster: Cluster, name: str, wanted: Wanted, place: Place, *, waits: b
         time.sleep(POLL_SECONDS)
 
 
-def choose(pods: Sequence[Raw], wanted: Wanted) -> Raw | None:
+def choose(pods: Sequence[Raw], wanted: Wanted, *, is_early: bool) -> Raw | None:
     """The newest pod that is meant: of the last attempt, or of the prepare Job.
 
-    Before the first attempt the prepare pod speaks for the gang.
+    is_early: no attempt has ended yet. Then the prepare pod speaks for a gang that is not there.
     """
     kinds = {
         kind: [pod for pod in pods if _label(pod, names.LABEL_COMPONENT) == kind]
@@ -121,8 +127,8 @@ def choose(pods: Sequence[Raw], wanted: Wanted) -> Raw | None:
     gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == wanted.node]
     if wanted.attempt is not None:
         gang = [pod for pod in gang if _attempt(pod) == wanted.attempt]
-    is_early = not kinds[names.COMPONENT_TRAIN] and wanted == Wanted()
-    found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or is_early else gang
+    speaks = is_early and not kinds[names.COMPONENT_TRAIN] and wanted == Wanted()
+    found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or speaks else gang
     return max(found, key=lambda pod: (_attempt(pod), _created(pod)), default=None)
 
 
@@ -137,18 +143,39 @@ def _pods(cluster: Cluster, finetune: FineTune) -> list[Raw]:
     return items
 
 
-def _show_last_words(finetune: FineTune, place: Place) -> None:
-    """The pods are gone, or not there yet: what the status kept of them."""
+def has_ended(finetune: FineTune, wanted: Wanted) -> bool:
+    """Whether the pod that is meant will not come any more."""
+    ended = {attempt.number for attempt in finetune.status.attempts if attempt.ended_at}
+    return finetune.status.state in names.TERMINAL_STATES or wanted.attempt in ended
+
+
+def last_words(finetune: FineTune, wanted: Wanted, flags: str) -> tuple[str, list[str]]:
+    """Where the pods are gone: a sentence, and the last lines that the status kept of them.
+
+    Raises CommandError where it kept none. flags: of the cluster, for the command in the hint.
+    """
     status, name = finetune.status, finetune.metadata.name
-    kept = (status.error.log if status.error else None) or []
-    if not kept:
-        raise CommandError(
-            f"fine-tune {name} ({status.state or 'pending'}) has no such pod",
-            f"`{program()} get {name}{place.flags}` tells its story",
-        )
-    Screen().note("the pods are gone; the last lines that the status kept:")
-    for line in kept:
-        click.echo(printable(line))
+    whole = f"fine-tune {name} ({status.state or 'pending'})"
+    attempts = {attempt.number: attempt for attempt in status.attempts}
+    last = max(attempts, default=None)
+    number = wanted.attempt or last
+    attempt = attempts.get(number) if number else None
+    of_the_end = status.error if number == last else None  # the error tells of the last attempt
+    kept = (attempt and attempt.log) or (of_the_end and of_the_end.log)
+    if wanted.prepare and attempts:
+        kept = None  # the lines are a training's
+    if kept:
+        gone = f"the pods of attempt {number}" if attempt else "the pods"
+        rank = attempt.rank if attempt and attempt.log else None
+        of_whom = "" if rank is None else f" of rank {rank}"
+        return f"{gone} are gone: these are the last lines{of_whom} kept in the status", kept
+    if wanted.attempt is not None and attempt is None:
+        why = f"{whole} has no attempt {number}" + (f": the last is {last}" if last else "")
+    elif attempt and attempt.ended_at and not wanted.prepare:
+        why = f"attempt {number} of {whole} has no pod, and the status kept no lines of it"
+    else:
+        why = f"{whole} has no such pod"
+    raise CommandError(why, f"`{program()} get {name}{flags}` tells its story")
 
 
 def _text(lines: Iterator[bytes]) -> Iterator[str]:

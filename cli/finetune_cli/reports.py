@@ -12,7 +12,7 @@ from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.complaints import CommandError
 from finetune_cli.options import Place, cluster_flags, name_argument
-from finetune_cli.s3 import explained, layout_of, open_storage, write_new
+from finetune_cli.s3 import explained, layout_of, open_storage, require_training, write_new
 from finetune_cli.screen import Screen, file_line
 
 FILE = "report.html"
@@ -34,6 +34,8 @@ def command(*, name: str, path: Path | None, opens: bool, place: Place) -> None:
     from finetune_data.failures import StorageError
 
     finetune = read_finetune(connect(place).finetunes.get(name))
+    if finetune.status.resolved is None:
+        require_training(finetune, "report", place)
     uri = layout_of(finetune).report
     try:
         with explained():
@@ -41,6 +43,7 @@ def command(*, name: str, path: Path | None, opens: bool, place: Place) -> None:
     except StorageError as error:
         if error.failure.code != Reason.DATA_NOT_FOUND:
             raise
+        require_training(finetune, "report", place)
         raise CommandError(
             f"fine-tune {name} ({finetune.status.state or 'pending'}) has no report at {uri}",
             "it is written when the training ends; `results --plot` shows what there is now",

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_cli.complaints import CommandError
+from finetune_cli.programs import program
 
 if TYPE_CHECKING:
     from finetune_api.finetune import FineTune
     from finetune_api.layout import RunLayout
+    from finetune_cli.options import Place
     from finetune_data.storage import Storage
 
 CREDENTIALS = (
@@ -41,6 +43,18 @@ def explained() -> Iterator[None]:
         if refused and not failure.hint and "AWS_" not in failure.message:
             raise StorageError(failure.replace(hint=CREDENTIALS)) from error
         raise
+
+
+def require_training(finetune: FineTune, what: str, place: Place) -> None:
+    """Raises CommandError where it ended before a first step: there will never be such a file."""
+    meta, status = finetune.metadata, finetune.status
+    if status.state not in {"failed", "cancelled"} or (status.progress and status.progress.step):
+        return
+    verb = "failed" if status.state == "failed" else "was cancelled"
+    raise CommandError(
+        f"fine-tune {meta.name} {verb} before it trained: it has no {what}",
+        f"`{program()} get {meta.name}{place.flags}` tells why",
+    )
 
 
 def layout_of(finetune: FineTune) -> RunLayout:

@@ -13,9 +13,11 @@ class FailureError(Exception):
         self.failure = failure
 
     @classmethod
-    def of(cls, code: str, message: str, *, param: str | None = None) -> Self:
+    def of(
+        cls, code: str, message: str, *, param: str | None = None, hint: str | None = None
+    ) -> Self:
         """`code` is one of names.Reason."""
-        return cls(Failure(code=code, message=message, param=param))
+        return cls(Failure(code=code, message=message, param=param, hint=hint))
 
     def about(self, param: str) -> Self:
         """The same error, pointing at a field of the spec unless it already does."""

@@ -98,8 +98,8 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
             Reason.BASE_MODEL_NOT_FOUND,
             uri,
             name,
-            "is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it: copy it to S3 and "
-            "give its s3:// address, or fill the cache",
+            "is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it",
+            hint="copy it to S3 and give its s3:// address, or fill the cache",
         ) from error
 
 
@@ -122,7 +122,8 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             Reason.BASE_MODEL_NOT_FOUND,
             uri,
             name,
-            "is gated: accept its licence on the hub and put HF_TOKEN into the storage Secret",
+            "is gated",
+            hint="accept its licence on the hub and put HF_TOKEN into the storage Secret",
         ) from error
     except RevisionNotFoundError as error:
         raise _error(
@@ -133,8 +134,8 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             Reason.BASE_MODEL_NOT_FOUND,
             uri,
             name,
-            "is not on the hub, or is private: check the address, or put HF_TOKEN into the storage "
-            "Secret",
+            "is not on the hub, or is private",
+            hint="check the address, or put HF_TOKEN into the storage Secret",
         ) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -143,13 +144,16 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             uri,
             name,
             f"can't be fetched: the hub at {_endpoint() or 'huggingface.co'} does not answer "
-            f"({f'HTTP {status}' if status else type(error).__name__}); in a cluster without "
-            "internet copy the model to S3",
+            f"({f'HTTP {status}' if status else type(error).__name__})",
+            hint="in a cluster without internet copy the model to S3",
         ) from error
 
 
-def _error(code: str, uri: HubUri, name: str, what: str) -> BaseModelError:
-    return BaseModelError.of(code, f"base model {name!r} at {uri} {what}", param="model")
+def _error(
+    code: str, uri: HubUri, name: str, what: str, *, hint: str | None = None
+) -> BaseModelError:
+    message = f"base model {name!r} at {uri} {what}"
+    return BaseModelError.of(code, message, param="model", hint=hint)
 
 
 def _endpoint() -> str | None:

@@ -157,21 +157,23 @@ def time_lines(parts: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) -> list[str]:
-    """How to go on, to be pasted into a shell."""
-    lines = [f"    export KUBECONFIG={kubeconfig}"]
-    if programs:
-        lines.append(f"    export PATH={programs}:$PATH")
+    """How to go on: a block to be pasted into a shell, and apart from it what changes much."""
+    if is_own:
+        lines = ['    eval "$(python3 -m devcluster env)"  # the cluster, kubectl, its S3 store']
+    else:
+        lines = [f"    export KUBECONFIG={kubeconfig}"]
+        lines += [f"    export PATH={programs}:$PATH"] if programs else []
     lines += [
+        '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
         f"    kubectl get finetunes -n {namespace}",
         f"    kubectl describe finetune classify -n {namespace}",
         f"    kubectl get models -n {namespace}",
-        '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
-        *(['    eval "$(python3 -m devcluster env)"  # its S3 store'] if is_own else []),
         f"    finetune list -n {namespace}",
         f"    finetune report classify -n {namespace}",
-        "    make demo                     # again, on the warm cluster",
-        "    # docs/tutorials/first-model.md goes on from here, with a spreadsheet",
+        "",
+        "docs/tutorials/first-model.md goes on from here, with a spreadsheet.",
+        "`make demo` trains all of this again, on the warm cluster.",
     ]
     if is_own:
-        lines.append("    make down                     # stop it, leave nothing behind")
+        lines.append("`make down` stops the cluster and leaves nothing behind: the models go, too.")
     return lines

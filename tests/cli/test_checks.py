@@ -122,5 +122,5 @@ PODS = [
 def test_the_newest_pod_that_is_meant_is_chosen(
     pods: list[Raw], chosen: Raw, wanted: str | None
 ) -> None:
-    found = choose(pods, Wanted(**chosen))
+    found = choose(pods, Wanted(**chosen), is_early=True)
     assert (found and found["metadata"]["name"]) == wanted

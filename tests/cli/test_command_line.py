@@ -53,6 +53,7 @@ def test_every_command_explains_itself(words: list[str]) -> None:
         (["cancel"], 2, "say which fine-tune: NAME is missing"),
         (["list", "--state", "done"], 2, "'done' is not one of"),
         (["list"], 1, "error: there is no kubeconfig at"),
+        (["list"], 1, 'eval "$(python3 -m devcluster env)"'),
         (["--kubeconfig", "broken", "list"], 1, "error: the kubeconfig can"),
         (["--kubeconfig", "dead", "list"], 1, "can't be reached: connection refused"),
         (["--kubeconfig", "dead", "--context", "no", "list"], 1, "has no context 'no'"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune_api import names
 from finetune_data.manifests import sha256
 from finetune_data.storage import Storage
 from tests.cli.conftest import Run
@@ -47,6 +48,31 @@ def test_results_and_report_come_from_s3(
     assert "exists already" in at_team("report", "tone").stderr
 
 
+@pytest.mark.parametrize("is_resolved", [True, False])
+def test_what_never_trained_has_neither_results_nor_report_and_says_so(
+    at_team: Run, team: Kubectl, bucket: str, is_resolved: bool
+) -> None:
+    team.apply(finetune("tone"))
+    more = {"resolved": resolved(bucket)} if is_resolved else {}
+    team.patch_status("finetune", "tone", status("failed", **more))
+    for command, what in (("results", "results"), ("report", "report")):
+        ran = at_team(command, "tone")
+        assert ran.returncode == 1
+        assert f"error: fine-tune tone failed before it trained: it has no {what}\n" in ran.stderr
+        assert f"get tone -n {team.namespace}` tells why" in ran.stderr
+        assert "--plot" not in ran.stderr
+
+
+def test_a_training_that_failed_on_the_way_has_no_report_and_perhaps_results(
+    at_team: Run, team: Kubectl, bucket: str
+) -> None:
+    team.apply(finetune("tone"))
+    progress = {"step": 3, "steps": 9}
+    known = status("failed", resolved=resolved(bucket), progress=progress)
+    team.patch_status("finetune", "tone", known)
+    assert "results --plot" in at_team("report", "tone").stderr
+
+
 def test_logs_falls_back_to_what_the_status_kept(at_team: Run, team: Kubectl) -> None:
     """There is no kubelet here, so no pod has a log; the choice of the pod is tested below."""
     team.apply(finetune("tone"))
@@ -55,6 +81,33 @@ def test_logs_falls_back_to_what_the_status_kept(at_team: Run, team: Kubectl) ->
     team.patch_status("finetune", "tone", status("failed", error=error))
     ran = at_team("logs", "tone")
     assert (ran.returncode, ran.stdout) == (0, "line 1\nline 2\n")
+
+
+def test_logs_of_a_gang_that_is_gone_are_not_those_of_the_prepare_pod(
+    at_team: Run, team: Kubectl
+) -> None:
+    team.apply(finetune("tone"))
+    labels = {
+        names.LABEL_UID: team.get("finetune", "tone")["metadata"]["uid"],
+        names.LABEL_COMPONENT: names.COMPONENT_PREPARE,
+    }
+    team.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "tone-prepare", "labels": labels},
+            "spec": {"containers": [{"name": names.CONTAINER, "image": "none"}]},
+        }
+    )
+    ended = {"startedAt": "2026-11-21T12:00:00Z", "endedAt": "2026-11-21T12:01:00Z"}
+    attempts = [{"number": n, **ended, "log": [f"{n} a", f"{n} b"]} for n in (1, 2)]
+    team.patch_status("finetune", "tone", status("failed", attempts=attempts))
+    ran = at_team("logs", "tone")
+    said = "the pods of attempt 2 are gone: these are the last lines kept in the status\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "2 a\n2 b\n", said)
+    assert at_team("logs", "tone", "--attempt", "1", "--tail", "1").stdout == "1 b\n"
+    none = at_team("logs", "tone", "--attempt", "5")
+    assert "fine-tune tone (failed) has no attempt 5: the last is 2" in none.stderr
 
 
 def a_model(team: Kubectl, bucket: str, digest: str, **spec: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from finetune_cli.following.story import (
 )
 from finetune_cli.listing import row
 from finetune_cli.screen import Screen
+from tests.cli.statuses import resolved
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -259,3 +260,49 @@ def test_get_tells_the_cause_of_a_failure(capsys: pytest.CaptureFixture[str]) ->
     assert "1  NodeLost, not counted" in text
     assert "2  from step 120, RankCrashed: exit code 1, rank 3" in text
     assert "wanted         cancel" in text
+
+
+def with_settings(nodes: int, gpus: int, *, stage: int, batch: int) -> FineTune:
+    return finetune(
+        {
+            "state": "running",
+            "resolved": {
+                **resolved("acme"),
+                "zeroStage": stage,
+                "hyperparameters": {
+                    "nEpochs": 1,
+                    "batchSize": batch,
+                    "learningRate": 0.001,
+                    "lrSchedule": "cosine",
+                    "promptLossWeight": 0.1,
+                    "warmupRatio": 0.1,
+                    "weightDecay": 0.1,
+                    "seed": 1,
+                    "maxSequenceLength": 256,
+                },
+            },
+        },
+        resources={"nodes": nodes, "gpusPerNode": gpus},
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "stage", "batch", "lines"),
+    [
+        (1, 0, 0, 1, ["hardware             1 node, CPU\n", "batch size           1 example\n"]),
+        (2, 0, 1, 4, ["hardware             2 nodes, CPU, ZeRO 1\n", "4 examples\n"]),
+        (1, 1, 0, 4, ["hardware             1 node × 1 GPU, cpu, ZeRO 0\n"]),
+        (2, 8, 3, 4, ["2 nodes × 8 GPUs, cpu, ZeRO 3\n", "max sequence length  256 tokens\n"]),
+    ],
+)
+def test_get_tells_the_settings_in_plain_words(
+    capsys: pytest.CaptureFixture[str],
+    nodes: int,
+    gpus: int,
+    stage: int,
+    batch: int,
+    lines: list[str],
+) -> None:
+    show(Screen(), with_settings(nodes, gpus, stage=stage, batch=batch), NOW)
+    text = capsys.readouterr().out
+    assert [line for line in lines if line not in text] == []

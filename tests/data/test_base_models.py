@@ -225,7 +225,8 @@ def test_a_gated_model_needs_a_token(
     stub.answer = answer
     failure = _hub_failure("hf://acme/tiny@v1", tmp_path, storage)
     assert failure.code == Reason.BASE_MODEL_NOT_FOUND
-    assert "HF_TOKEN" in failure.message
+    assert failure.hint is not None
+    assert "HF_TOKEN" in failure.hint
 
 
 def test_a_hub_without_safetensors_is_refused_before_the_download(

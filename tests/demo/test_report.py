@@ -49,6 +49,24 @@ def csv(steps: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def test_the_block_to_paste_neither_trains_again_nor_stops_the_cluster() -> None:
+    lines = report.next_lines("/kube", "/bin/k", "ns", is_own=True)
+    end = lines.index("")
+    block, rest = lines[:end], " ".join(lines[end:])
+    assert all(line.startswith("    ") for line in block)
+    assert "make " not in " ".join(block)
+    assert "`make demo`" in rest and "`make down`" in rest
+    assert block[0].startswith('    eval "$(python3 -m devcluster env)"')
+    assert "KUBECONFIG=" not in " ".join(block)  # `env` exports it
+
+
+def test_a_cluster_of_ones_own_is_named_by_its_kubeconfig_and_not_stopped() -> None:
+    text = "\n".join(report.next_lines("/kube", "/bin/k", "ns", is_own=False))
+    assert "    export KUBECONFIG=/kube\n    export PATH=/bin/k:$PATH\n" in text
+    assert "devcluster" not in text
+    assert "make down" not in text
+
+
 @pytest.mark.parametrize("steps", [1, 3, 40, 292])
 def test_every_line_fits_80_columns(steps: int) -> None:
     results = Results.parse(csv(steps))

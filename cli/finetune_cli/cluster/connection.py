@@ -170,7 +170,8 @@ def _load(configuration: Any, place: Place) -> str:
     if not exists:
         raise CommandError(
             f"there is no kubeconfig at {file}",
-            "name one with --kubeconfig or KUBECONFIG; your cluster's administrator has it",
+            "name one with --kubeconfig or KUBECONFIG: your cluster's administrator has it, and "
+            'after `make demo` or `make up` it is set by `eval "$(python3 -m devcluster env)"`',
         )
     kube_config.load_kube_config(
         config_file=file,

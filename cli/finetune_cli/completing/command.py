@@ -132,7 +132,10 @@ def _separated(prompt: str, source: Source, screen: Screen) -> str:
     found = with_separator(prompt, source.separator)
     if found != prompt:
         added = json.dumps(source.separator, ensure_ascii=False)
-        screen.note(f"The prompt ends with {added} now, as all did in training (not with --as-is).")
+        screen.note(
+            f"Added the separator {added} that every prompt of the training ended with "
+            "(--as-is leaves the prompt alone)."
+        )
     return found
 
 

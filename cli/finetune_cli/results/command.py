@@ -13,7 +13,7 @@ from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.complaints import CommandError
 from finetune_cli.options import Place, cluster_flags, name_argument, output_flag
-from finetune_cli.s3 import explained, layout_of, open_storage, parse_address
+from finetune_cli.s3 import explained, layout_of, open_storage, parse_address, require_training
 from finetune_cli.screen import Screen, show_objects
 
 HEIGHT = 10  # lines of one plot
@@ -50,7 +50,7 @@ def command(
     from finetune_cli.results.table import panels, parse
 
     finetune = read_finetune(connect(place).finetunes.get(name))
-    text, where = _fetch(finetune)
+    text, where = _fetch(finetune, place)
     if not (plot or png or columns or output):
         click.echo(text, nl=False)
         return
@@ -76,10 +76,12 @@ def command(
                 click.echo(line)
 
 
-def _fetch(finetune: FineTune) -> tuple[str, str]:
+def _fetch(finetune: FineTune, place: Place) -> tuple[str, str]:
     """The text and its address: what the status names, else where it grows."""
     from finetune_data.failures import StorageError
 
+    if finetune.status.resolved is None:
+        require_training(finetune, "results", place)
     named = finetune.status.result_files or []
     uri = parse_address(named[0]) if named else layout_of(finetune).results
     try:
@@ -88,6 +90,7 @@ def _fetch(finetune: FineTune) -> tuple[str, str]:
     except StorageError as error:
         if error.failure.code != Reason.DATA_NOT_FOUND:
             raise
+        require_training(finetune, "results", place)
         state = finetune.status.state or "pending"
         raise CommandError(
             f"no results file available for fine-tune {finetune.metadata.name} ({state})",

@@ -10,12 +10,17 @@ from pydantic import ValidationError
 from finetune_api.catalogue import CATALOGUE, CatalogueModel
 from finetune_api.layout import MANIFEST
 from finetune_api.names import LOCAL_BUCKET
+from finetune_api.outcome import Failure
 from finetune_api.tasks import BaseModelRef
 from finetune_cli.complaints import CommandError
 from finetune_cli.create.uploads import is_local
 from finetune_cli.programs import EXIT_USAGE
 
 MODELS = "models"  # the folder below the output that names local base models
+OWN_MODELS = (
+    "--models FILE names base models of your own: a YAML list of name, uri (a folder of this "
+    "machine will do), pretrainingLearningRate and contextLength"
+)
 
 
 def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
@@ -29,11 +34,17 @@ def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
     if name in made:
         return _continued(made[name], known)
     listed = ", ".join([*known, *sorted(made)])
+    why = "spec.model takes a name, no folder; " if "/" in name else ""
     raise CommandError(
-        f"model {name!r:.80} is unknown: there are {listed}",
-        "--models FILE adds base models, as the chart's value `models` has them",
-        code=EXIT_USAGE,
+        f"model {name!r:.80} is unknown: {why}there are {listed}", OWN_MODELS, code=EXIT_USAGE
     )
+
+
+def for_a_person(failure: Failure, uri: str) -> Failure:
+    """A base model that can't be had from the hub: what helps in a cluster helps nobody here."""
+    if failure.param != "model" or failure.hint is None or not uri.startswith("hf://"):
+        return failure
+    return failure.replace(hint=f"set HF_TOKEN where it is gated or private; {OWN_MODELS}")
 
 
 def read_models(path: Path, root: Path) -> list[CatalogueModel]:

@@ -15,7 +15,7 @@ import click
 from finetune_api.assignments import prepare_task, train_task, with_prepared
 from finetune_api.finetune import FineTune, Resolved
 from finetune_api.hyperparameters import HyperparameterRules
-from finetune_api.layout import RunLayout
+from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.limits import DataLimits
 from finetune_api.names import (
     ENV_LOCAL_ROOT,
@@ -32,7 +32,7 @@ from finetune_cli.create import manifest, uploads
 from finetune_cli.create.checking import check
 from finetune_cli.create.command import FILE_FIELDS, with_full_paths, with_stand_ins
 from finetune_cli.programs import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program
-from finetune_cli.running.base import find_base
+from finetune_cli.running.base import find_base, for_a_person
 from finetune_cli.running.gang import free_port, train
 from finetune_cli.running.machine import Machine, find_machine, require_trainer
 from finetune_cli.screen import Screen
@@ -83,6 +83,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         screen.note("Nothing was trained: spec.dryRun is set.")
         return
     layout = RunLayout.of(resolved.output, NAMESPACE, finetune.metadata.name, finetune.metadata.uid)
+    was_trained = _is_there(layout.model.child(MANIFEST))
     task = train_task(
         *(finetune, resolved, _next_attempt(root / layout.root.key)),
         micro_batch_share=1,
@@ -90,12 +91,18 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         master_port=free_port(),
         progress_port=free_port(),
     )
-    screen.note(f"progress: http://127.0.0.1:{task.progress_port}/progress")
+    if was_trained:
+        screen.note(
+            f"This manifest was trained already; its model is at {_readable(layout.model, root)}. "
+            "Another --output-folder trains it again."
+        )
+    else:
+        screen.note(f"progress: http://127.0.0.1:{task.progress_port}/progress")
     outcome = train(task, root)
     if outcome is None:
         raise CommandError("the training ended and did not say why", "see the lines above")
     if outcome.failure is not None:
-        raise _ended(outcome.failure)
+        raise _ended(outcome.failure, resolved)
     assert outcome.trained is not None
     _show(outcome.trained, layout, root, screen)
 
@@ -119,7 +126,8 @@ def _on_this_machine(written: Raw, machine: Machine, screen: Screen) -> FineTune
     nodes, gpus = asked.get("nodes", 1), asked.get("gpusPerNode", 1)
     # as many as in a cluster add up in the same order, so the numbers are the same
     processes = nodes if gpus == machine.gpus == 0 and nodes <= machine.cpus else 1
-    if (nodes, gpus) != (processes, machine.gpus):
+    is_asked = not asked.keys().isdisjoint({"nodes", "gpusPerNode"})  # defaults are nobody's words
+    if is_asked and (nodes, gpus) != (processes, machine.gpus):
         have = f"{machine.gpus} GPUs" if machine.gpus else "the CPU"
         screen.note(f"spec.resources is for a cluster: this machine trains on {have}")
     here = {**asked, "nodes": processes, "gpusPerNode": machine.gpus}
@@ -158,7 +166,7 @@ def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
         outcome = prepare(task, Storage.from_environment(), Path(folder))
     if outcome.failure is not None:
-        raise _ended(outcome.failure)
+        raise _ended(outcome.failure, resolved)
     found = outcome.prepared
     assert found is not None
     rate, batch = found.hyperparameters.learning_rate, found.hyperparameters.batch_size
@@ -178,7 +186,14 @@ def _next_attempt(folder: Path) -> int:
     return number
 
 
-def _ended(failure: Failure) -> CommandError:
+def _is_there(uri: S3Uri) -> bool:
+    from finetune_data.storage import Storage
+
+    return Storage.from_environment().exists(uri)
+
+
+def _ended(failure: Failure, resolved: Resolved) -> CommandError:
+    failure = for_a_person(failure, resolved.base.uri)
     if failure.exit_code == EXIT_PREEMPTED:
         return CommandError(
             failure.message, f"the same `{program()} run` goes on from it", code=EXIT_INTERRUPTED

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune_cli.completing.command import _separated
 from finetune_cli.completing.prompts import of_messages, of_text, with_separator
+from finetune_cli.completing.sources import Source
+from finetune_cli.screen import Screen
 from finetune_data.examples import COMPLETION, Row
 from finetune_data.tokenization import load_tokenizer
 from tests.data.builders import write_json, write_tokenizer
@@ -75,3 +78,17 @@ def test_the_models_own_end_tokens_end_it_too(
 )
 def test_a_prompt_ends_with_the_separator_once(text: str, separator: str, wanted: str) -> None:
     assert with_separator(text, separator) == wanted
+
+
+def test_a_separator_that_was_added_is_told_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "manifest.json", {"separator": "\n\n###\n\n"})
+    source = Source("tiny", tmp_path)
+    assert _separated("a", source, Screen()) == "a\n\n###\n\n"
+    assert capsys.readouterr().err == (
+        r'Added the separator "\n\n###\n\n" that every prompt of the training ended with '
+        "(--as-is leaves the prompt alone).\n"
+    )
+    assert _separated("a\n\n###\n\n", source, Screen()) == "a\n\n###\n\n"
+    assert capsys.readouterr().err == ""

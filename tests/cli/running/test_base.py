@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from finetune_api.catalogue import CATALOGUE
+from finetune_api.names import Reason
 from finetune_cli.complaints import CommandError
-from finetune_cli.running.base import find_base
+from finetune_cli.running.base import OWN_MODELS, find_base, for_a_person
+from finetune_data.failures import BaseModelError
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,4 +77,29 @@ def test_a_wrong_file_of_models_is_a_sentence(tmp_path: Path, text: str, words: 
 def test_an_unknown_model_is_told_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="there are ada, babbage, curie, davinci") as caught:
         find_base("gpt-9", None, tmp_path)
-    assert "--models" in caught.value.hint
+    assert caught.value.hint == OWN_MODELS
+
+
+def test_a_folder_as_a_model_s_name_is_answered_with_the_file_of_models(tmp_path: Path) -> None:
+    (tmp_path / "pulled").mkdir()
+    with pytest.raises(CommandError, match=r"spec\.model takes a name") as told:
+        find_base("./pulled", None, tmp_path)
+    assert told.value.hint == OWN_MODELS
+    for word in ("--models FILE", "name", "uri", "pretrainingLearningRate", "contextLength"):
+        assert word in OWN_MODELS
+
+
+def test_a_hub_out_of_reach_is_answered_with_the_file_of_models() -> None:
+    failure = BaseModelError.of(
+        Reason.S3_UNAVAILABLE,
+        "base model 'curie' at hf://a/b can't be fetched: the hub does not answer (ProxyError)",
+        param="model",
+        hint="in a cluster without internet copy the model to S3",
+    ).failure
+    found = for_a_person(failure, "hf://a/b")
+    assert found.message == failure.message
+    assert found.hint is not None
+    assert found.hint.endswith(OWN_MODELS)
+    for other in (failure.replace(param="trainingFile"), failure.replace(hint=None)):
+        assert for_a_person(other, "hf://a/b") == other
+    assert for_a_person(failure, "s3://a/b") == failure

@@ -86,6 +86,7 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     write(tmp_path, model, resources={"nodes": 2, "gpusPerNode": 0})
     code, text = run(tmp_path, "whole")
     assert code == 0, text
+    assert "trained already" not in text
     assert "Fine-tune succeeded: tiny:ft-local-" in text
     (published,) = (tmp_path / "whole").glob("local/tone-*/model")
     assert {"config.json", "model.safetensors", "manifest.json"} <= {
@@ -112,7 +113,8 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     begin = time.monotonic()
     code, text = run(tmp_path)
     assert code == 0, text
-    assert "has published the model already" in text
+    assert "This manifest was trained already; its model is at out/local/tone-" in text
+    assert "progress: http" not in text
     assert time.monotonic() - begin < 60
 
 
@@ -136,3 +138,13 @@ def test_what_can_t_be_trained_is_a_sentence(
     assert found == code, text
     assert words in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("resources", [None, {"memory": "8Gi"}, {"nodes": 64, "gpusPerNode": 8}])
+def test_only_resources_that_were_asked_for_are_said_to_be_for_a_cluster(
+    model: Path, tmp_path: Path, resources: dict[str, Any] | None
+) -> None:
+    write(tmp_path, model, dryRun=True, **({"resources": resources} if resources else {}))
+    code, text = run(tmp_path)
+    assert code == 0, text
+    assert ("spec.resources is for a cluster" in text) == ("nodes" in (resources or {}))

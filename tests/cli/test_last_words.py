@@ -1,0 +1,110 @@
+"""`finetune logs` where the pods are gone: what the status kept of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api.finetune import FineTune
+from finetune_cli.complaints import CommandError
+from finetune_cli.logs import Wanted, choose, has_ended, last_words
+from tests.cli.test_checks import a_pod
+
+ATTEMPTS = [
+    {"number": 1, "startedAt": "t", "endedAt": "t", "log": ["one a", "one b"], "rank": 3},
+    {"number": 2, "startedAt": "t", "endedAt": "t"},
+    {"number": 3, "startedAt": "t", "endedAt": "t", "log": ["three a", "three b"]},
+]
+ERROR = {"code": "RankCrashed", "message": "m", "log": ["error a"]}
+
+
+def finetune(state: str = "failed", **status: Any) -> FineTune:
+    return FineTune.parse(
+        {
+            "metadata": {"name": "tone"},
+            "spec": {"trainingFile": "s3://acme/train.jsonl"},
+            "status": {"state": state, **status},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted", "lines", "words"),
+    [
+        (
+            {"attempts": ATTEMPTS, "error": ERROR},
+            Wanted(),
+            ["three a", "three b"],
+            "the pods of attempt 3 are gone: these are the last lines kept in the status",
+        ),
+        (
+            {"attempts": ATTEMPTS},
+            Wanted(attempt=1),
+            ["one a", "one b"],
+            "the pods of attempt 1 are gone: these are the last lines of rank 3 kept in the status",
+        ),
+        (
+            {"attempts": ATTEMPTS[:2], "error": ERROR},
+            Wanted(),
+            ["error a"],
+            "the pods of attempt 2 are gone: these are the last lines kept in the status",
+        ),
+        (
+            {"error": ERROR},
+            Wanted(),
+            ["error a"],
+            "the pods are gone: these are the last lines kept in the status",
+        ),
+    ],
+)
+def test_the_lines_of_the_attempt_that_is_meant_are_shown(
+    status: dict[str, Any], wanted: Wanted, lines: list[str], words: str
+) -> None:
+    assert last_words(finetune(**status), wanted, "") == (words, lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        (
+            finetune(attempts=ATTEMPTS, error=ERROR),
+            Wanted(attempt=2),
+            "attempt 2 of fine-tune tone .failed. has no pod, and the status kept no lines of it",
+        ),
+        (
+            finetune(attempts=ATTEMPTS),
+            Wanted(attempt=5),
+            "fine-tune tone .failed. has no attempt 5: the last is 3",
+        ),
+        (finetune(), Wanted(attempt=1), "fine-tune tone .failed. has no attempt 1"),
+        (
+            finetune(attempts=ATTEMPTS, error=ERROR),
+            Wanted(prepare=True),
+            "fine-tune tone .failed. has no such pod",
+        ),
+        (finetune("pending"), Wanted(), "fine-tune tone .pending. has no such pod"),
+    ],
+)
+def test_where_no_line_was_kept_a_sentence_says_so(
+    found: FineTune, wanted: Wanted, words: str
+) -> None:
+    with pytest.raises(CommandError, match=f"^{words}$") as caught:
+        last_words(found, wanted, " -n team")
+    assert caught.value.hint.endswith("get tone -n team` tells its story")
+
+
+def test_the_prepare_pod_speaks_for_no_gang_that_has_ended() -> None:
+    pods = [a_pod("p1", "prepare")]
+    assert choose(pods, Wanted(), is_early=False) is None
+    assert choose(pods, Wanted(), is_early=True) == pods[0]
+    assert choose(pods, Wanted(prepare=True), is_early=False) == pods[0]
+
+
+def test_an_attempt_under_way_is_awaited_and_one_that_has_ended_is_not() -> None:
+    under_way = {"number": 4, "startedAt": "t"}
+    found = finetune("running", attempts=[*ATTEMPTS, under_way])
+    assert has_ended(found, Wanted(attempt=1))
+    assert not has_ended(found, Wanted(attempt=4))
+    assert not has_ended(found, Wanted())
+    assert has_ended(finetune("failed"), Wanted())
