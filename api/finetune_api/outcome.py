@@ -12,6 +12,7 @@ from finetune_api.wire import Stored, Wire
 
 TEXT_BYTES = 1000  # of a sentence
 ITEM_BYTES = 400  # of a log line or a finding
+DIVERGED_NATS = 0.5  # one batch differs from the mean of an epoch by less
 
 
 class Failure(Stored):
@@ -75,6 +76,12 @@ class Trained(Stored):
     first_loss: float | None = None  # of the first step
     before: EpochMetrics | None = None  # of the model that it continued from, epoch 0
     epochs: list[EpochMetrics] | None = None  # the last ones that fit
+
+    @property
+    def has_diverged(self) -> bool:
+        """The last epoch's loss is above the first step's by more than batches differ."""
+        first, last = self.first_loss, self.training_loss
+        return first is not None and last is not None and last > first + DIVERGED_NATS
 
 
 class Outcome(Stored):

@@ -216,6 +216,12 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
             ("loss", "" if loss is None else f"{loss:.4f}"),
         ]
     )
+    if trained.has_diverged:
+        screen.say(
+            f"The training loss ended above the {trained.first_loss:.4f} of the first step: train "
+            "again with a tenth of the learning rate",
+            "yellow",
+        )
     model = shlex.quote(_readable(layout.model, root))
     screen.say(f"Let it answer: {program()} complete {model} -p PROMPT", "dim")
 

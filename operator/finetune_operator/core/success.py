@@ -10,8 +10,6 @@ from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, Create, Plan, stamp
 from finetune_operator.core.progress import say_epochs, to_progress
 
-DIVERGED_NATS = 0.5  # one batch differs from the mean of an epoch by less
-
 
 def find_published(seen: Observed) -> tuple[Job, Trained] | None:
     """The attempt whose model is in S3.
@@ -46,7 +44,14 @@ def succeed(
     draft.say("ModelUploaded", f"Uploaded model: {trained.fine_tuned_model}")
     for uri in trained.result_files[:1]:
         draft.say("ResultsUploaded", f"Uploaded result file: {uri}")
-    _warn_of_divergence(draft, trained)
+    if trained.has_diverged:
+        draft.say(
+            "Diverged",
+            f"The training loss ended at {trained.training_loss:.4f}, above the "
+            f"{trained.first_loss:.4f} of the first step: the model has unlearned, train again "
+            "with a tenth of the learning rate",
+            "warning",
+        )
     draft.say("Succeeded", "Fine-tune succeeded")
     _complete_progress(draft, trained)
     draft.set(
@@ -59,17 +64,6 @@ def succeed(
     draft.succeed(Reason.SUCCEEDED, f"the model is {trained.fine_tuned_model}")
     create = Create(build_model(finetune, resolved, trained))
     return Plan(draft.finish(), (*actions, create))
-
-
-def _warn_of_divergence(draft: Draft, trained: Trained) -> None:
-    first, last = trained.first_loss, trained.training_loss
-    if first is not None and last is not None and last > first + DIVERGED_NATS:
-        draft.say(
-            "Diverged",
-            f"The training loss ended at {last:.4f}, above the {first:.4f} of the first step: "
-            "the model has unlearned, train again with a tenth of the learning rate",
-            "warning",
-        )
 
 
 def _complete_progress(draft: Draft, trained: Trained) -> None:

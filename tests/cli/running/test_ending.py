@@ -1,0 +1,23 @@
+"""The last lines of a run on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_api.layout import RunLayout
+from finetune_cli.running import command
+from finetune_cli.screen import Screen
+from tests.support.objects import trained
+
+
+@pytest.mark.parametrize(("first", "is_told"), [(0.7, True), (1.2, False), (None, False)])
+def test_a_loss_that_ended_above_its_first_step_is_told(
+    first: float | None, is_told: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    done = trained().trained
+    assert done is not None
+    layout = RunLayout.of("s3://bucket/out", "team", "tone", "0123456789")
+    command._show(done.replace(first_loss=first), layout, tmp_path, Screen())
+    said = capsys.readouterr().out
+    assert "Fine-tune succeeded: ada:ft-team:tone" in said
+    assert ("ended above the 0.7000 of the first step" in said) == is_told
