@@ -58,7 +58,7 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
 USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_data"]
-COPY api data /app/
+COPY api storage data /app/
 
 # --- trainer ------------------------------------------------------------------------------------
 # torch and its CUDA libraries: 4 GB that change with torch's version only.
@@ -108,4 +108,4 @@ print('ahead-of-time:', Builder().load().__file__)"
 USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_trainer"]
-COPY api data trainer /app/
+COPY api storage data trainer /app/

@@ -7,7 +7,7 @@ UV_VERSION := 0.13.8
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-export PYTHONPATH := api:operator:data:trainer:cli:.
+export PYTHONPATH := api:operator:storage:data:trainer:cli:.
 # Hundreds of processes of the tests import torch: compiled once, not each time.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -15,7 +15,7 @@ from typing import Any
 QUIET_LOAD = 0.7
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-ROOMS = ("api", "operator", "data", "trainer", "cli", ".")
+ROOMS = ("api", "operator", "storage", "data", "trainer", "cli", ".")
 
 
 def refuse_when_loaded(*, is_forced: bool) -> None:

@@ -26,11 +26,11 @@ RSS_MB = 2048
 
 with atheris.instrument_imports(include=["finetune_data"]):
     from finetune_api.limits import DataLimits
-    from finetune_data.examples import Batch, Conversation, Row
-    from finetune_data.findings import Finding
-    from finetune_data.reading import Reader, ReadOptions
-    from finetune_data.rewriting import to_line
-    from finetune_data.sources import LocalSource
+    from finetune_data.read.examples import Batch, Conversation, Row
+    from finetune_data.read.findings import Finding
+    from finetune_data.read.reader import Reader, ReadOptions
+    from finetune_data.read.sources import LocalSource
+    from finetune_data.rewrite.rewriting import to_line
 
 LIMITS = DataLimits(max_file_bytes=200_000, max_line_bytes=5_000, max_nesting=8)
 

@@ -13,8 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # Which rooms an image holds, as in the Dockerfile's last lines.
 ROOMS = {
     "operator": ("api/finetune_api", "operator/finetune_operator"),
-    "prepare": ("api/finetune_api", "data/finetune_data"),
-    "trainer": ("api/finetune_api", "data/finetune_data", "trainer/finetune_trainer"),
+    "prepare": ("api/finetune_api", "storage/finetune_storage", "data/finetune_data"),
+    "trainer": (
+        "api/finetune_api",
+        "storage/finetune_storage",
+        "data/finetune_data",
+        "trainer/finetune_trainer",
+    ),
 }
 FILES = (
     ".dockerignore",

@@ -1,6 +1,8 @@
 """From a FineTune to what its pods are told: the operator's way, and that of a single machine."""
 
-from finetune_api.finetune import FineTune, FineTuneSpec, Resolved
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.finetune_status import Resolved
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
 from finetune_api.outcome import Prepared
@@ -8,10 +10,10 @@ from finetune_api.tasks import (
     Classification,
     MethodRef,
     PrepareTask,
+    RankResources,
     RequestedHyperparameters,
     RunRef,
     TrainTask,
-    Workers,
 )
 
 
@@ -34,7 +36,7 @@ def prepare_task(
         data_tolerance=spec.data_tolerance,
         method=method_of(spec),
         classification=classification_of(spec),
-        workers=Workers(
+        workers=RankResources(
             nodes=spec.resources.nodes,
             processes_per_node=max(1, spec.resources.gpus_per_node),
             accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",

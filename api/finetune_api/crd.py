@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec, FineTuneStatus
+from finetune_api.finetune_spec import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec
+from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
 
 Schema = dict[str, Any]

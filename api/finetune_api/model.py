@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from finetune_api.finetune import DNS_SUBDOMAIN, Condition, Metadata, S3Address, Spec
+from finetune_api.finetune import Metadata
+from finetune_api.finetune_spec import DNS_SUBDOMAIN, S3Address, Spec
+from finetune_api.finetune_status import Condition
 from finetune_api.wire import Stored
 
 

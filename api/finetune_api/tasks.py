@@ -85,7 +85,7 @@ class Classification(Stored):
 Offload = Literal["none", "optimizer", "parameters"]
 
 
-class Workers(Stored):
+class RankResources(Stored):
     """The ranks that will train, and what each may use."""
 
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -113,7 +113,7 @@ class PrepareTask(Stored):
     data_tolerance: float = 0
     method: MethodRef = MethodRef()
     classification: Classification | None = None
-    workers: Workers = Workers()
+    workers: RankResources = RankResources()
 
 
 class DeletionTask(Stored):

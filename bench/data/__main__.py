@@ -83,7 +83,7 @@ def pack_alpaca() -> tuple[float, float]:
     """Fill and seconds, on lengths like Alpaca's."""
     import numpy as np
 
-    from finetune_data.packing import pack
+    from finetune_trainer.batching.packing import pack
 
     sigma = np.sqrt(2 * np.log(MEAN / MEDIAN))
     lengths = np.random.default_rng(1).lognormal(np.log(MEDIAN), sigma, EXAMPLES).astype(int)

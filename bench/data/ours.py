@@ -7,8 +7,8 @@ from pathlib import Path
 from bench.machine import report
 from finetune_api.limits import DataLimits
 from finetune_data.lint.inspection import inspect
-from finetune_data.reading import Reader, ReadOptions
-from finetune_data.sources import LocalSource
+from finetune_data.read.reader import Reader, ReadOptions
+from finetune_data.read.sources import LocalSource
 
 
 def main(path: str) -> None:

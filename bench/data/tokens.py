@@ -41,11 +41,11 @@ def ours() -> None:
     import tempfile
 
     from finetune_api.limits import DataLimits
-    from finetune_data.findings import FileFindings, Report
-    from finetune_data.reading import Reader, ReadOptions
-    from finetune_data.sources import LocalSource
-    from finetune_data.splits import SplitRules, prepare_split
-    from finetune_data.tokenization import load_tokenizer
+    from finetune_data.prepare.tokenize_file import SplitRules, prepare_split
+    from finetune_data.read.findings import FileFindings, Report
+    from finetune_data.read.reader import Reader, ReadOptions
+    from finetune_data.read.sources import LocalSource
+    from finetune_data.tokenize.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(tokenizer_folder(), "bench")
     limits = DataLimits(max_file_bytes=10**10)

@@ -24,20 +24,22 @@ def main() -> None:
     import deepspeed
     import torch
 
-    from finetune_trainer import attention, batches, microbatch, startup
-    from finetune_trainer.engine import configuration
-    from finetune_trainer.objective import Objective, Way, arguments
+    from finetune_trainer.batching import microbatch, order
+    from finetune_trainer.engine import attention
+    from finetune_trainer.engine.deepspeed import configuration
+    from finetune_trainer.engine.objective import ComputePath, Objective, arguments
+    from finetune_trainer.rank import loading
 
-    startup.import_libraries()
+    loading.import_libraries()
     attention.register()
     split = split_of(options.folder)
-    model = startup.load_model(options.folder / "model", "fp32")
+    model = loading.load_model(options.folder / "model", "fp32")
     connect_alone()
     objective = Objective(model)
-    objective.choose(Way(is_chunked=True, is_packed=True))
+    objective.choose(ComputePath(is_chunked=True, is_packed=True))
     made: list[Any] = []
     for step in range(1, options.steps + 2):
-        examples = batches.step_examples(len(split), options.batch, 1, step)
+        examples = order.step_examples(len(split), options.batch, 1, step)
         batch = microbatch.assemble(split, examples.tolist(), packed=True, prompts=False)
         made.append((arguments(batch, 0.0, torch.device("cpu")), batch.weight(0.0)))
     adam = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)

@@ -2,8 +2,8 @@
 
 The 8B shape trains an adapter, since its optimiser would not fit beside it on one GPU. MFU is
 (6N, for an adapter 4N, + 12·L·d·s)·tokens a second / the GPU's dense bf16 peak, with N the
-parameters that multiply and s the tokens attended to on average (see `finetune_trainer.gpu`); real
-tokens only.
+parameters that multiply and s the tokens attended to on average (see
+`finetune_trainer.engine.mfu`); real tokens only.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from bench.machine import report
 from bench.trainer.store import BUCKET
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
-from finetune_data.dataset import TokenSplit
+from finetune_data.tokenize.dataset import TokenSplit
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def task_of(options: argparse.Namespace, examples: int) -> TrainTask:
 
 def connect_alone(accelerator: str = "cpu") -> None:
     """This process is the only rank."""
-    from finetune_trainer.engine import connect
+    from finetune_trainer.engine.deepspeed import connect
 
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -98,37 +98,37 @@ def connect_alone(accelerator: str = "cpu") -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    from finetune_data.storage import Storage
-    from finetune_trainer import startup
-    from finetune_trainer.adapter import add_adapter
-    from finetune_trainer.capacity import micro_batch_costs
-    from finetune_trainer.checkpoint import Checkpoints
-    from finetune_trainer.engine import Engine, Place, Precision
-    from finetune_trainer.gpu import Gpu
-    from finetune_trainer.progress import Progress
-    from finetune_trainer.report import Reporter
-    from finetune_trainer.saving import Saving
-    from finetune_trainer.state import TrainingState
-    from finetune_trainer.stepping import Stepper
-    from finetune_trainer.stop import Stop
-    from finetune_trainer.training import Run, train
-    from finetune_trainer.ways import choose_way
+    from finetune_storage.connect import open_storage
+    from finetune_trainer.checkpoint.state import TrainingState
+    from finetune_trainer.checkpoint.store import Checkpoints
+    from finetune_trainer.engine.compute_path import choose_compute_path
+    from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates
+    from finetune_trainer.engine.lora import add_adapter
+    from finetune_trainer.engine.memory_budget import micro_batch_costs
+    from finetune_trainer.engine.mfu import Gpu
+    from finetune_trainer.outputs.run_log import Reporter
+    from finetune_trainer.progress import ProgressTracker
+    from finetune_trainer.rank import loading
+    from finetune_trainer.rank.checkpoint_policy import CheckpointPolicy
+    from finetune_trainer.rank.sigterm import SigtermFlag
+    from finetune_trainer.rank.training import Run, train
+    from finetune_trainer.step.stepper import Stepper
 
-    startup.import_libraries()
+    loading.import_libraries()
     split = split_of(options.folder)
     task = task_of(options, len(split))
     precision: Precision = "bf16" if options.nvidia else "fp32"
-    model = startup.load_model(options.folder / "model", precision)
+    model = loading.load_model(options.folder / "model", precision)
     if options.lora:
         model = add_adapter(model, task.method, 1)
     connect_alone(task.accelerator)
-    place = Place(0, 0, 1)
+    place = RankCoordinates(0, 0, 1)
     engine = Engine(
         model, place, zero_stage=options.zero_stage, precision=precision, weight_decay=0.0
     )
-    choose_way(engine, longest=1024, warn=print, packing=task.packing)
-    storage: Any = Storage.from_environment()
-    progress = Progress(1, starting_detail=str)
+    choose_compute_path(engine, longest=1024, warn=print, packing=task.packing)
+    storage: Any = open_storage()
+    progress = ProgressTracker(1, starting_detail=str)
 
     class Told(Reporter):
         """Counts the checkpoints that are complete."""
@@ -160,7 +160,7 @@ def measure(options: argparse.Namespace) -> None:
             tokens.append(found[1].tokens)
             return found
 
-    saving = Saving(
+    saving = CheckpointPolicy(
         *(checkpoints, reporter),
         ranks=1,
         is_first=True,
@@ -175,7 +175,7 @@ def measure(options: argparse.Namespace) -> None:
         classifier=None,
         saving=saving,
         reporter=reporter,
-        stop=Stop(is_training=lambda: True),
+        stop=SigtermFlag(is_training=lambda: True),
     )
     reporter.start(TrainingState())
     gc.collect()

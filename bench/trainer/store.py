@@ -64,11 +64,16 @@ def put(workload: Path, folder: Path) -> tuple[str, str, int]:
 
     from bench.trainer.ours import split_of
     from finetune_api.uris import S3Uri
-    from finetune_data.dataset import DatasetManifest, DatasetSource, SplitCounts, write_dataset
-    from finetune_data.manifests import file_entry
-    from finetune_data.storage import Storage
+    from finetune_data.tokenize.dataset import (
+        DatasetManifest,
+        DatasetSource,
+        SplitCounts,
+        write_dataset,
+    )
+    from finetune_storage.connect import open_storage
+    from finetune_storage.manifests import file_entry
 
-    storage = Storage.from_environment()
+    storage = open_storage()
     model, data = S3Uri(BUCKET, "model"), S3Uri(BUCKET, "dataset")
     for path in sorted((workload / "model").iterdir()):
         storage.upload_file(path, model.child(path.name))

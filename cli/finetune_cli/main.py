@@ -5,31 +5,47 @@ from pathlib import PurePath
 
 import click
 
-from finetune_cli.lazy_group import LazyGroup
-from finetune_cli.options import Place, cluster_flags
-from finetune_cli.programs import EXIT_INTERRUPTED, program
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.options import cluster_flags
+from finetune_cli.terminal.lazy_group import LazyGroup
+from finetune_cli.terminal.program import EXIT_INTERRUPTED, program
 
 COMMANDS = {
-    "create": ("finetune_cli.create.command:command", "Start a fine-tune, and follow it."),
-    "list": ("finetune_cli.listing:command", "The fine-tunes of a namespace."),
-    "get": ("finetune_cli.details:command", "Everything that is known of one."),
-    "follow": ("finetune_cli.following.command:command", "Watch one until it ends."),
-    "cancel": ("finetune_cli.steering:cancel", "End one for good; keeps what it has."),
-    "suspend": ("finetune_cli.steering:suspend", "Free its GPUs after a checkpoint."),
-    "resume": ("finetune_cli.steering:resume", "Go on from the checkpoint."),
-    "results": ("finetune_cli.results.command:command", "results.csv, as text or as a plot."),
-    "report": ("finetune_cli.reports:command", "Fetch report.html."),
-    "logs": ("finetune_cli.logs:command", "What the pods print."),
-    "run": ("finetune_cli.running.command:command", "Train on this machine, with no cluster."),
+    "create": ("finetune_cli.commands.create.command:command", "Start a fine-tune, and follow it."),
+    "list": ("finetune_cli.commands.list:command", "The fine-tunes of a namespace."),
+    "get": ("finetune_cli.commands.get:command", "Everything that is known of one."),
+    "follow": ("finetune_cli.commands.follow.command:command", "Watch one until it ends."),
+    "cancel": ("finetune_cli.commands.steer:cancel", "End one for good; keeps what it has."),
+    "suspend": ("finetune_cli.commands.steer:suspend", "Free its GPUs after a checkpoint."),
+    "resume": ("finetune_cli.commands.steer:resume", "Go on from the checkpoint."),
+    "results": (
+        "finetune_cli.commands.results.command:command",
+        "results.csv, as text or as a plot.",
+    ),
+    "report": ("finetune_cli.commands.report:command", "Fetch report.html."),
+    "logs": ("finetune_cli.commands.logs:command", "What the pods print."),
+    "run": ("finetune_cli.commands.run.command:command", "Train on this machine, with no cluster."),
     "models": (
-        "finetune_cli.models.command:command",
+        "finetune_cli.commands.models.command:command",
         "Fine-tuned models: list, get, pull.",
     ),
-    "complete": ("finetune_cli.completing.command:command", "Let a fine-tuned model answer."),
-    "prepare-data": ("finetune_cli.prepare_data.command:command", "Check and convert data files."),
-    "tokenize": ("finetune_cli.tokens:command", "How a text becomes tokens."),
-    "doctor": ("finetune_cli.doctor.command:command", "What is missing, and how to mend it."),
-    "completion": ("finetune_cli.completion:command", "Completion for bash, zsh and fish."),
+    "complete": (
+        "finetune_cli.commands.complete.command:command",
+        "Let a fine-tuned model answer.",
+    ),
+    "prepare-data": (
+        "finetune_cli.commands.prepare_data.command:command",
+        "Check and convert data files.",
+    ),
+    "tokenize": ("finetune_cli.commands.tokenize:command", "How a text becomes tokens."),
+    "doctor": (
+        "finetune_cli.commands.doctor.command:command",
+        "What is missing, and how to mend it.",
+    ),
+    "completion": (
+        "finetune_cli.commands.shell_completion:command",
+        "Completion for bash, zsh and fish.",
+    ),
 }
 
 
@@ -48,7 +64,7 @@ COMMANDS = {
 @cluster_flags
 @click.version_option(package_name="finetune-operator", prog_name="finetune")
 @click.pass_context
-def finetune(ctx: click.Context, place: Place) -> None:
+def finetune(ctx: click.Context, place: ClusterTarget) -> None:
     """Fine-tune models on your own Kubernetes."""
     ctx.obj = place
 
@@ -70,7 +86,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except Exception as error:
-        from finetune_cli.complaints import complain
+        from finetune_cli.terminal.errors import complain
 
         code = complain(error)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from finetune_cli.cluster.target import ClusterTarget
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which cluster and namespace; None: what the kubeconfig says."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
-
-    @property
-    def flags(self) -> str:
-        """To be repeated in a command that is proposed; with a leading space, or empty."""
-        named = (("--kubeconfig", self.kubeconfig), ("--context", self.context))
-        words = [f" {flag} {shlex.quote(value)}" for flag, value in named if value]
-        words += [f" -n {shlex.quote(self.namespace)}"] if self.namespace else []
-        return "".join(words)
-
-    def behind(self, outer: object) -> Place:
-        """What was given here, else what stood before the command's name."""
-        if not isinstance(outer, Place):
-            return self
-        return Place(
-            self.kubeconfig or outer.kubeconfig,
-            self.context or outer.context,
-            self.namespace or outer.namespace,
-        )
 
 
 def cluster_flags(function: Function) -> Function:
@@ -57,7 +30,9 @@ def cluster_flags(function: Function) -> Function:
         namespace: str | None,
         **settings: Any,
     ) -> Any:
-        place = Place(kubeconfig, context, namespace).behind(click.get_current_context().obj)
+        place = ClusterTarget(kubeconfig, context, namespace).behind(
+            click.get_current_context().obj
+        )
         return function(*arguments, place=place, **settings)
 
     return wrapper  # type: ignore[return-value]
@@ -101,11 +76,11 @@ def complete_names(
     from click.shell_completion import CompletionItem
 
     from finetune_cli.cluster.connection import connect
-    from finetune_cli.complaints import CommandError
+    from finetune_cli.terminal.errors import CommandError
 
     found = {key: ctx.params.get(key) for key in ("kubeconfig", "context", "namespace")}
     outer = ctx.parent.params if ctx.parent else {}
-    place = Place(**{key: value or outer.get(key) for key, value in found.items()})
+    place = ClusterTarget(**{key: value or outer.get(key) for key, value in found.items()})
     try:
         items = connect(place, patience=2).finetunes.list()
     except CommandError:

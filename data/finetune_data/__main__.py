@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from finetune_api.errors import FailureError
 from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH, Reason
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
-from finetune_data.failures import FailureError
-from finetune_data.progress import say
+from finetune_data.console import say
 from finetune_data.termination import finish
 
 LOG_LINES = 20
@@ -58,11 +58,11 @@ def run(task_json: str) -> Outcome:
     except ValidationError as error:
         return Outcome(failure=_internal(f"{ENV_TASK} is not a PrepareTask: {error}"[:500]))
     try:
-        from finetune_data.prepare import prepare
-        from finetune_data.storage import Storage
+        from finetune_data.prepare.job import prepare
+        from finetune_storage.connect import open_storage
 
         with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
-            return prepare(task, Storage.from_environment(), Path(folder))
+            return prepare(task, open_storage(), Path(folder))
     except FailureError as error:
         return Outcome(failure=error.failure)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 from docs.generator.markdown import HEADER, code, sentence, table
 from docs.generator.status_words import MODEL, MODEL_STATUS, SPEC, STATUS
 from finetune_api.crd import finetune_crd, model_crd
-from finetune_api.finetune import MUTABLE_FIELDS, SPEC_RULES
+from finetune_api.finetune_spec import MUTABLE_FIELDS, SPEC_RULES
 
 Schema = dict[str, Any]
 Row = Callable[[str, Schema, bool], list[str]]

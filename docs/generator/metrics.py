@@ -8,9 +8,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from docs.generator.markdown import code, sentence, table
 from docs.generator.source import ROOT
-from finetune_operator.handlers import metrics
-from finetune_operator.handlers.metrics_states import PROGRESS
-from finetune_operator.kube import metrics as requests
+from finetune_operator.telemetry import metrics, requests
+from finetune_operator.telemetry.states import PROGRESS
 from finetune_trainer.progress import GAUGES, METRICS
 
 OPERATOR = "finetune_operator_"

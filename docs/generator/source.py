@@ -13,7 +13,7 @@ from pathlib import Path
 from finetune_api.names import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("operator", "data", "trainer")
+ROOMS = ("operator", "storage", "data", "trainer")
 SAYING = frozenset({"say", "say_again", "say_turn"})  # Draft's methods
 NAMES = {value: key for key, value in vars(Reason).items() if key.isupper()}
 

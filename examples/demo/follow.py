@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from examples.demo.cluster import Cluster
 from examples.demo.terminal import DemoError, Terminal, clock
-from finetune_api.finetune import FineTuneStatus
+from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.names import TERMINAL_STATES, State
 
 LONGEST_SECONDS = 1200.0

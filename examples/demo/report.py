@@ -12,7 +12,7 @@ from itertools import pairwise
 from examples.demo.follow import local_time
 from examples.demo.samples import Answers
 from examples.demo.terminal import WIDTH, clock
-from finetune_api.finetune import EventEntry
+from finetune_api.finetune_status import EventEntry
 
 BARS = "▁▂▃▄▅▆▇█"
 CHART_COLUMNS = 48

@@ -16,7 +16,7 @@ from examples.demo.bucket import Bucket
 from examples.demo.cluster import NAMESPACE, ROOT, Cluster
 from examples.demo.follow import follow
 from examples.demo.terminal import DemoError, Running, Terminal
-from finetune_api.finetune import FineTuneStatus
+from finetune_api.finetune_status import FineTuneStatus
 
 HERE = Path(__file__).parent
 WORK = ROOT / ".demo"

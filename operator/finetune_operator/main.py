@@ -13,12 +13,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
-from finetune_operator.handlers import metrics
-from finetune_operator.handlers.announcer import Announcer
-from finetune_operator.handlers.queue import WorkQueue
+from finetune_operator.core.key import Key
+from finetune_operator.handlers.change_filter import ChangeFilter
+from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile import Reconciler
-from finetune_operator.handlers.sightings import Sightings
-from finetune_operator.handlers.triggers import (
+from finetune_operator.handlers.watches import (
     WATCHED,
     WATCHED_WITH_MODELS,
     build_kopf_settings,
@@ -26,11 +25,12 @@ from finetune_operator.handlers.triggers import (
     dead_watches,
     sweep,
 )
+from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.client import Client
-from finetune_operator.kube.metrics import REGISTRY
 from finetune_operator.kube.metrics_access import MetricsAccess
-from finetune_operator.kube.observe import Key
 from finetune_operator.settings import Settings
+from finetune_operator.telemetry import metrics
+from finetune_operator.telemetry.requests import REGISTRY
 
 logger = logging.getLogger("finetune_operator")
 
@@ -87,12 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
 async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
     queue: WorkQueue[Key] = WorkQueue()
-    sightings = Sightings()
+    sightings = ChangeFilter()
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
-        announcer = Announcer(client)
+        announcer = EventRecorder(client)
         reconciler = Reconciler(client, settings, queue, sightings, announcer)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),

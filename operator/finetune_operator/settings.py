@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from finetune_api.catalogue import CatalogueModel
-from finetune_api.finetune import DNS_LABEL
+from finetune_api.finetune_spec import DNS_LABEL
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
 from finetune_api.wire import Wire

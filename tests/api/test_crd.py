@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from finetune_api.crd import finetune_crd, model_crd, structural
-from finetune_api.finetune import MUTABLE_FIELDS, FineTuneSpec
+from finetune_api.finetune_spec import MUTABLE_FIELDS, FineTuneSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 

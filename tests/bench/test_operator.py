@@ -16,7 +16,7 @@ from bench.operator.objects import POISON
 from bench.operator.plane import MODEL, stages_text
 from bench.operator.runs import Run
 from bench.table import Line
-from finetune_api.finetune import FineTuneStatus
+from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.outcome import Outcome
 from finetune_operator.core.decide import decide
 from tests.support.objects import World, a_finetune

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from finetune_operator.handlers import metrics
-from finetune_operator.handlers.metrics_states import PROGRESS
-from finetune_operator.kube.metrics import REGISTRY
 from finetune_operator.settings import Settings
+from finetune_operator.telemetry import metrics
+from finetune_operator.telemetry.requests import REGISTRY
+from finetune_operator.telemetry.states import PROGRESS
 from tests.chart.conftest import CHART, ROOT, Object, Render
 from tests.chart.test_chart import Helm, name, of_kind, one, refused
 

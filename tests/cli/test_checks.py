@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api import names
-from finetune_cli.doctor import cluster_checks as checks
-from finetune_cli.logs import INDEX, Wanted, choose
+from finetune_cli.commands.doctor import cluster_checks as checks
+from finetune_cli.commands.logs import INDEX, Wanted, choose
 
 Raw = dict[str, Any]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from finetune_cli.complaints import CommandError, explain
+from finetune_cli.commands.models.command import COMMANDS as MODELS
 from finetune_cli.main import COMMANDS, finetune
-from finetune_cli.models.command import COMMANDS as MODELS
+from finetune_cli.terminal.errors import CommandError, explain
 from tests.cli.conftest import Run
 
 HEAVY = {"boto3", "kubernetes", "numpy", "pyarrow", "pydantic", "rich", "transformers", "yaml"}

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from finetune_api.model_names import resource_name
-from finetune_cli.configuration import settings_file
-from finetune_data.manifests import sha256
-from finetune_data.storage import Storage
+from finetune_cli.terminal.configuration import settings_file
+from finetune_storage.manifests import sha256
+from finetune_storage.s3 import Storage
 from tests.cli.conftest import Run
 from tests.cli.statuses import status
 from tests.support.kubectl import Kubectl, finetune

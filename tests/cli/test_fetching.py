@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from finetune_api import names
-from finetune_data.manifests import sha256
-from finetune_data.storage import Storage
+from finetune_storage.manifests import sha256
+from finetune_storage.s3 import Storage
 from tests.cli.conftest import Run
 from tests.cli.statuses import resolved, status
 from tests.support.kubectl import Kubectl, finetune
@@ -133,7 +133,7 @@ def test_a_model_is_listed_fetched_whole_and_deleted(
     at_team: Run, team: Kubectl, home: Path, storage: Storage, bucket: str
 ) -> None:
     from finetune_api.uris import S3Uri
-    from finetune_data.manifests import FileEntry, Manifest, file_entry, to_bytes
+    from finetune_storage.manifests import FileEntry, Manifest, file_entry, to_bytes
 
     source = home / "source"
     (source / "adapter").mkdir(parents=True)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.finetune import FineTune
-from finetune_cli.complaints import CommandError
-from finetune_cli.logs import Wanted, choose, has_ended, last_words
+from finetune_cli.commands.logs import Wanted, choose, has_ended, last_words
+from finetune_cli.terminal.errors import CommandError
 from tests.cli.test_checks import a_pod
 
 ATTEMPTS = [

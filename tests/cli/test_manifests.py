@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.finetune import FineTuneSpec
-from finetune_cli.complaints import CommandError
-from finetune_cli.create import manifest
-from finetune_cli.create.checking import check
-from finetune_cli.create.flags import FIELDS, SWITCHES, field_values, join_betas
-from finetune_cli.screen import to_yaml
+from finetune_api.finetune_spec import FineTuneSpec
+from finetune_cli.commands.create.flags import FIELDS, SWITCHES, field_values, join_betas
+from finetune_cli.manifests import manifest
+from finetune_cli.manifests.checking import check
+from finetune_cli.terminal.console import to_yaml
+from finetune_cli.terminal.errors import CommandError
 
 GOOD = {
     "apiVersion": "finetune.dev/v1alpha1",

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from finetune_api.names import EXIT_USER
+from finetune_cli.commands.prepare_data.outcome import choose
+from finetune_cli.commands.prepare_data.screen import Screen
 from finetune_cli.main import finetune
-from finetune_cli.prepare_data.outcome import choose
-from finetune_cli.prepare_data.screen import Screen
-from finetune_data.examples import Row
+from finetune_data.read.examples import Row
 from tests.data.builders import read, write_tokenizer
 from tests.data.lint.support import look
 

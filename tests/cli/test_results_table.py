@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_cli.complaints import CommandError
-from finetune_cli.results.chart import chart
-from finetune_cli.results.png import write_png
-from finetune_cli.results.table import Series, panels, parse
+from finetune_cli.commands.results.chart import chart
+from finetune_cli.commands.results.png import write_png
+from finetune_cli.commands.results.table import Series, panels, parse
+from finetune_cli.terminal.errors import CommandError
 
 CSV = (
     "step,training_loss,training_token_accuracy,validation_loss\n"

@@ -141,8 +141,8 @@ def test_a_cluster_without_the_operator_says_so(
     from finetune_cli.cluster.connection import connect
     from finetune_cli.cluster.errors import ApiError
     from finetune_cli.cluster.resources import Resource
-    from finetune_cli.options import Place
+    from finetune_cli.cluster.target import ClusterTarget
 
-    nothing = Resource(connect(Place(namespace=team.namespace)), "nothings", "Nothing")
+    nothing = Resource(connect(ClusterTarget(namespace=team.namespace)), "nothings", "Nothing")
     with pytest.raises(ApiError, match="CRDs are not installed"):
         nothing.list()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetune_data.storage import Storage
-from finetune_data.tokenization import load_tokenizer
+from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_storage.s3 import Storage
 from tests.cli.conftest import Run
 
 

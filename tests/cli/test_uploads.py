@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.complaints import CommandError
-from finetune_cli.configuration import keep_upload_prefix, settings_file, upload_prefix
-from finetune_cli.create.uploads import find_file, is_local, plan, send
-from finetune_data.storage import Storage
+from finetune_cli.manifests.uploads import find_file, is_local, plan, send
+from finetune_cli.terminal.configuration import keep_upload_prefix, settings_file, upload_prefix
+from finetune_cli.terminal.errors import CommandError
+from finetune_storage.s3 import Storage
 
 ROW = b'{"prompt": "a", "completion": "b"}\n'
 

@@ -9,19 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.finetune import EventEntry, FineTune, FineTuneStatus
-from finetune_cli import wording
-from finetune_cli.details import show
-from finetune_cli.following.story import (
-    Story,
-    bar,
-    ending,
-    live_parts,
-    plain_line,
-    standing,
-)
-from finetune_cli.listing import row
-from finetune_cli.screen import Screen
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import EventEntry, FineTuneStatus
+from finetune_cli.commands.follow.story import Story, bar, ending, live_parts, plain_line, standing
+from finetune_cli.commands.get import show
+from finetune_cli.commands.list import row
+from finetune_cli.terminal import format
+from finetune_cli.terminal.console import Screen
 from tests.cli.statuses import resolved
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -40,8 +34,8 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
     ],
 )
 def test_times_are_short(seconds: float, age: str, words: str) -> None:
-    assert wording.short_age(seconds) == age
-    assert wording.duration(seconds) == words
+    assert format.short_age(seconds) == age
+    assert format.duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -49,12 +43,12 @@ def test_times_are_short(seconds: float, age: str, words: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**30, "5.0 GiB"), (2**42, "4.0 TiB")],
 )
 def test_sizes_have_units(count: int, words: str) -> None:
-    assert wording.size(count) == words
+    assert format.size(count) == words
 
 
 @given(st.text(max_size=30), st.integers(3, 20))
 def test_a_shortened_name_keeps_both_ends(text: str, width: int) -> None:
-    found = wording.shortened(text, width)
+    found = format.shortened(text, width)
     assert found == text if len(text) <= width else len(found) == width
     start, _, end = found.partition("…") if "…" not in text else (found, "", "")
     assert text.startswith(start)
@@ -62,7 +56,7 @@ def test_a_shortened_name_keeps_both_ends(text: str, width: int) -> None:
 
 
 def test_a_strangers_text_can_not_steer_a_terminal() -> None:
-    assert wording.printable("a\x1b[31mb\x07\u202e\nc") == "a\\x1b[31mb\\x07\\u202e\nc"
+    assert format.printable("a\x1b[31mb\x07\u202e\nc") == "a\\x1b[31mb\\x07\\u202e\nc"
 
 
 def entry(number: int) -> EventEntry:

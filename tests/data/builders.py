@@ -11,11 +11,11 @@ from typing import Any
 
 from finetune_api.tasks import BaseModelRef, PrepareTask, RunRef
 from finetune_api.uris import S3Uri
-from finetune_data.examples import Batch, Example, Row
-from finetune_data.findings import Finding
-from finetune_data.reading import Reader, ReadOptions
-from finetune_data.sources import LocalSource
-from finetune_data.storage import Storage
+from finetune_data.read.examples import Batch, Example, Row
+from finetune_data.read.findings import Finding
+from finetune_data.read.reader import Reader, ReadOptions
+from finetune_data.read.sources import LocalSource
+from finetune_storage.s3 import Storage
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "yes no maybe", " positive negative\n"] * 4
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_data.storage import Storage
+from finetune_storage.connect import open_storage
+from finetune_storage.s3 import Storage
 from tests.data.builders import write_tokenizer
 from tests.data.stub_server import StubServer
 
@@ -60,7 +61,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> pytest.MonkeyPatch
 def storage(s3_endpoint: str) -> Storage:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, s3_endpoint)
-        return Storage.from_environment()
+        return open_storage()
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def stub_storage(stub_server: StubServer) -> Storage:
     """A client of that server."""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, stub_server.url)
-        return Storage.from_environment()
+        return open_storage()
 
 
 @pytest.fixture(scope="session")

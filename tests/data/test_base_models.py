@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.outcome import Failure
 from finetune_api.uris import S3Uri
-from finetune_data.base_models import fetch_base_model
-from finetune_data.failures import FailureError
-from finetune_data.storage import Storage
+from finetune_data.models.base_models import fetch_base_model
 from finetune_data.termination import exit_code
+from finetune_storage.s3 import Storage
 from tests.data.builders import base_model, put_folder, safetensors_bytes
 from tests.data.stub_server import Answer, Request, StubServer
 

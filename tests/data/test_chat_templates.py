@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_data.chat_templates import CLOSE, OPEN, ChatTemplate, Piece, TemplateSource
-from finetune_data.examples import COMPLETION, Conversation
-from finetune_data.failures import BaseModelError
-from finetune_data.findings import Finding
-from finetune_data.tokenization import Encoded, load_tokenizer
+from finetune_data.errors import BaseModelError
+from finetune_data.read.examples import COMPLETION, Conversation
+from finetune_data.read.findings import Finding
+from finetune_data.tokenize.chat_templates import CLOSE, OPEN, ChatTemplate, Piece, TemplateSource
+from finetune_data.tokenize.tokenizer import Encoded, load_tokenizer
 from tests.data.builders import write_tokenizer
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<s>")

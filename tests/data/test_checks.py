@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune_data.checks import CheckedFile, Seen, advise, skipped_advice, verdict
-from finetune_data.examples import Row
-from finetune_data.findings import FileFindings, Finding, Report
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.content import Labels
 from finetune_data.lint.fingerprints import Fingerprints
+from finetune_data.prepare.checks import CheckedFile, Seen, advise, skipped_advice, verdict
+from finetune_data.read.examples import Row
+from finetune_data.read.findings import FileFindings, Finding, Report
 
 URI = "s3://acme/train.jsonl"
 
@@ -124,7 +124,7 @@ def test_status_gets_the_first_and_the_report_gets_all(tmp_path: Path) -> None:
 def test_a_file_of_nothing_but_mistakes_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_data.findings.REPORTED", 10)
+    monkeypatch.setattr("finetune_data.read.findings.REPORTED", 10)
     file = checked(tmp_path, 0, *[BROKEN] * 1000)
     assert file.findings.count == 1000
     assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 10

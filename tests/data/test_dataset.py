@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
-from finetune_data.array_files import SplitFiles
-from finetune_data.dataset import (
+from finetune_data.tokenize.array_files import SplitFiles
+from finetune_data.tokenize.dataset import (
     DatasetManifest,
     DatasetSource,
     SplitCounts,
@@ -22,9 +23,8 @@ from finetune_data.dataset import (
     read_manifest,
     write_dataset,
 )
-from finetune_data.failures import FailureError
-from finetune_data.manifests import file_entry
-from finetune_data.storage import Storage
+from finetune_storage.manifests import file_entry
+from finetune_storage.s3 import Storage
 
 Example = tuple[list[int], bytes]
 SOURCE = DatasetSource(tokenizer_sha256="t", context_length=8, inputs={})

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_USER, Reason
 from finetune_api.tasks import DeletionTask
 from finetune_api.uris import S3Uri
-from finetune_data.deletion import delete_model, run
-from finetune_data.failures import FailureError
-from finetune_data.storage import Storage
+from finetune_data.deletion.job import delete_model, run
 from finetune_data.termination import exit_code
+from finetune_storage.s3 import Storage
 
 UID = "11111111-2222-3333-4444-555555555555"
 FILES = ["config.json", "model.safetensors", "adapter/adapter_model.safetensors"]

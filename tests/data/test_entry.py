@@ -23,9 +23,9 @@ from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data.__main__ import run
-from finetune_data.dataset import fetch_dataset
-from finetune_data.storage import Storage
 from finetune_data.termination import exit_code, finish
+from finetune_data.tokenize.dataset import fetch_dataset
+from finetune_storage.s3 import Storage
 from tests.data.builders import base_model, examples, jsonl, prepare_task, put_folder
 
 # The prepare image has no torch: an import of it must not even be tried with success.
@@ -143,7 +143,7 @@ def test_whatever_nobody_foresaw_leaves_its_last_lines(
     def explode(*_: object) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("finetune_data.prepare.load_tokenizer", explode)
+    monkeypatch.setattr("finetune_data.prepare.job.load_tokenizer", explode)
     failure = run(task.to_json()).failure
     assert failure is not None
     assert failure.code == Reason.INTERNAL
@@ -157,7 +157,7 @@ def test_a_full_volume_is_said_so(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("finetune_data.prepare.prepare_split", full)
+    monkeypatch.setattr("finetune_data.prepare.job.prepare_split", full)
     failure = run(task.to_json()).failure
     assert failure is not None
     assert "is full: give it more space" in failure.message

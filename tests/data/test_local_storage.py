@@ -7,9 +7,10 @@ import pytest
 
 from finetune_api.names import ENV_LOCAL_ROOT, LOCAL_BUCKET, Reason
 from finetune_api.uris import S3Uri
-from finetune_data.failures import AlreadyExists, StorageError
-from finetune_data.local_storage import LocalStorage
-from finetune_data.storage import Storage
+from finetune_storage.connect import open_storage
+from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.local import LocalStorage
+from finetune_storage.s3 import Storage
 
 
 def at(key: str) -> S3Uri:
@@ -19,7 +20,7 @@ def at(key: str) -> S3Uri:
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     monkeypatch.setenv(ENV_LOCAL_ROOT, str(tmp_path / "root"))
-    found = Storage.from_environment()
+    found = open_storage()
     assert isinstance(found, LocalStorage)
     return found
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_api.tasks import MethodRef, Workers
-from finetune_data.memory import GIB, ModelShape, choose, estimate, smallest
+from finetune_api.tasks import MethodRef, RankResources
+from finetune_data.models.memory_model import GIB, ModelShape, choose, estimate, smallest
 
 LLAMA_8B = {
     "vocab_size": 128256,
@@ -25,9 +25,9 @@ def shape(weight_bytes: int | None = None) -> ModelShape:
     return found
 
 
-def workers(ranks: int, memory: float | None = 80, **changes: object) -> Workers:
+def workers(ranks: int, memory: float | None = 80, **changes: object) -> RankResources:
     values = {"processesPerNode": ranks, "accelerator": "nvidia", "gpuMemoryGib": memory}
-    return Workers.model_validate(values | changes)
+    return RankResources.model_validate(values | changes)
 
 
 def test_parameters_are_counted_from_the_files_or_from_the_config() -> None:
@@ -82,12 +82,12 @@ def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
         (workers(1, None), 0),
         (workers(8, None), 1),
         (workers(1, None, zeroStage=2), 2),
-        (Workers(accelerator="cpu"), 0),
-        (Workers(accelerator="cpu", processes_per_node=2), 1),
+        (RankResources(accelerator="cpu"), 0),
+        (RankResources(accelerator="cpu", processes_per_node=2), 1),
     ],
 )
 def test_unknown_memory_and_cpu_refuse_nothing_and_offload_nothing(
-    free: Workers, stage: int
+    free: RankResources, stage: int
 ) -> None:
     plan = choose(shape(), free, FULL, 2048)
     assert plan is not None

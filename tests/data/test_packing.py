@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_data.packing import pack, pack_step
+from finetune_trainer.batching.packing import pack, pack_step
 
 lengths = st.lists(st.integers(1, 40), max_size=60)
 

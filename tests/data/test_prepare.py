@@ -14,13 +14,13 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data import prepare as prepare_module
-from finetune_data.dataset import fetch_dataset
-from finetune_data.examples import COMPLETION, Row
-from finetune_data.object_stream import ObjectStream
-from finetune_data.prepare import prepare
-from finetune_data.storage import Storage
-from finetune_data.tokenization import Encoded, load_tokenizer
+from finetune_data.prepare import job as prepare_module
+from finetune_data.prepare.job import prepare
+from finetune_data.read.examples import COMPLETION, Row
+from finetune_data.tokenize.dataset import fetch_dataset
+from finetune_data.tokenize.tokenizer import Encoded, load_tokenizer
+from finetune_storage.s3 import Storage
+from finetune_storage.stream import ObjectStream
 from tests.data.builders import (
     base_model,
     compress,
@@ -274,7 +274,7 @@ def test_a_missing_or_broken_base_model_is_the_models_fault(job: Job) -> None:
 
 
 def test_many_batches_are_as_good_as_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_data.reading.BATCH_EXAMPLES", 7)
+    monkeypatch.setattr("finetune_data.read.reader.BATCH_EXAMPLES", 7)
     job.put("train.jsonl", jsonl([*examples(50), "x", *examples(50, 50)]))
     pieces = job.prepared(data_tolerance=0.5)
     dataset = fetch_dataset(S3Uri.parse(pieces.dataset), job.folder / "fetched", job.storage)

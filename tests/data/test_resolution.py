@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.hyperparameters import HyperparameterRules, MultiplierStep
 from finetune_api.tasks import RequestedHyperparameters
-from finetune_data.resolution import Resolution, resolve, resolve_context
+from finetune_data.prepare.hyperparameters import Resolution, resolve, resolve_context
 from tests.data.builders import base_model
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune_data import rewriting
 from finetune_data.lint.fixes import AddSuffix, LeaveOut, LowerCase
-from finetune_data.rewriting import kept_by, rewrite
-from finetune_data.splitting import Split
+from finetune_data.rewrite import rewriting
+from finetune_data.rewrite.rewriting import kept_by, rewrite
+from finetune_data.rewrite.train_validation_split import Split
 from tests.data.builders import reader
 from tests.data.lint.support import jsonl
 

@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from finetune_api.uris import S3Uri
-from finetune_data.examples import Row
-from finetune_data.failures import DataError, StorageError
-from finetune_data.reading import Reader
-from finetune_data.sources import find_sources
-from finetune_data.storage import Storage
+from finetune_data.errors import DataError
+from finetune_data.read.examples import Row
+from finetune_data.read.reader import Reader
+from finetune_data.read.sources import find_sources
+from finetune_storage.failures import StorageError
+from finetune_storage.s3 import Storage
 from tests.data.builders import compress, jsonl
 
 ROWS = [{"prompt": "a", "completion": "b"}]

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_data.examples import Row
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.splitting import AT_MOST, Split, plan_split
+from finetune_data.read.examples import Row
+from finetune_data.rewrite.train_validation_split import AT_MOST, Split, plan_split
 
 Pair = tuple[str, str]
 

@@ -10,8 +10,10 @@ import pytest
 
 from finetune_api.names import EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.uris import S3Uri
-from finetune_data.storage import AlreadyExists, Storage, StorageError
 from finetune_data.termination import exit_code
+from finetune_storage.connect import open_storage
+from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.s3 import Storage
 from tests.data.stub_server import Answer, Request, StubServer, s3_error
 
 
@@ -136,7 +138,7 @@ def test_a_prefix_comes_down_as_chosen(storage: Storage, bucket: str, tmp_path: 
 def test_a_hostile_key_writes_nothing(
     storage: Storage, bucket: str, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune_data.storage import ObjectEntry
+    from finetune_storage.s3 import ObjectEntry
 
     entries = [ObjectEntry("m/good", 4, "e"), ObjectEntry(f"m/{key}", 4, "e")]
     monkeypatch.setattr(storage, "list", lambda _: entries)  # not every server stores such keys
@@ -214,7 +216,7 @@ def test_refused_credentials_name_what_to_mend(
 def test_no_credentials_at_all_are_a_sentence(aws: pytest.MonkeyPatch) -> None:
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
-    failure = failure_of(Storage.from_environment().head, S3Uri("acme", "train.jsonl"))
+    failure = failure_of(open_storage().head, S3Uri("acme", "train.jsonl"))
     assert failure.code == Reason.S3_ACCESS_DENIED
     assert "finetune-s3" in failure.message
 
@@ -224,14 +226,14 @@ def test_an_endpoint_that_is_no_url_is_the_users_to_mend(
     aws: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     aws.setenv("AWS_ENDPOINT_URL", endpoint)
-    failure = failure_of(Storage.from_environment)
+    failure = failure_of(open_storage)
     assert failure.code == Reason.INVALID_SPEC
     assert "AWS_ENDPOINT_URL" in failure.message
 
 
 def test_a_password_in_the_endpoint_is_not_shown(aws: pytest.MonkeyPatch) -> None:
     aws.setenv("AWS_ENDPOINT_URL", "http://user:very-secret@127.0.0.1:9")
-    assert Storage.from_environment().endpoint == "http://127.0.0.1:9"
+    assert open_storage().endpoint == "http://127.0.0.1:9"
 
 
 def test_an_endpoint_where_nobody_listens_fails_soon(aws: pytest.MonkeyPatch) -> None:
@@ -240,7 +242,7 @@ def test_an_endpoint_where_nobody_listens_fails_soon(aws: pytest.MonkeyPatch) ->
         port = free.getsockname()[1]
     aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     began = time.monotonic()
-    failure = failure_of(Storage.from_environment().head, S3Uri("acme", "train.jsonl"))
+    failure = failure_of(open_storage().head, S3Uri("acme", "train.jsonl"))
     assert time.monotonic() - began < 5
     assert failure.code == Reason.S3_UNAVAILABLE
     assert exit_code(failure) == EXIT_UNAVAILABLE
@@ -257,11 +259,11 @@ def test_a_store_that_is_unwell_is_tried_again_and_then_unavailable(
 
 
 def test_nothing_waits_for_ever(aws: pytest.MonkeyPatch) -> None:
-    config = Storage.from_environment()._client.meta.config
+    config = open_storage()._client.meta.config
     assert config.connect_timeout == 5
     assert config.read_timeout == 60
     aws.delenv("AWS_MAX_ATTEMPTS")
-    retries = Storage.from_environment()._client.meta.config.retries
+    retries = open_storage()._client.meta.config.retries
     assert retries == {"mode": "standard", "total_max_attempts": 5}
 
 

@@ -15,8 +15,8 @@ from finetune_api.outcome import Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data.__main__ import run
-from finetune_data.storage import Storage
 from finetune_data.termination import exit_code
+from finetune_storage.s3 import Storage
 from tests.data.builders import examples, jsonl, prepare_task, put_folder
 from tests.support.proxy import (
     Answer,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.names import Reason
-from finetune_data.examples import COMPLETION, NO_LOSS, PROMPT, Row
-from finetune_data.failures import BaseModelError
-from finetune_data.tokenization import (
+from finetune_data.errors import BaseModelError
+from finetune_data.read.examples import COMPLETION, NO_LOSS, PROMPT, Row
+from finetune_data.tokenize.tokenizer import (
     Encoded,
     ExampleTokenizer,
     load_tokenizer,
@@ -215,9 +215,9 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path:
     write_json(folder / "tokenizer_config.json", settings)
     program = (
         "import json, sys, pathlib; sys.modules['torch'] = None\n"
-        "from finetune_data.tokenization import load_tokenizer\n"
+        "from finetune_data.tokenize.tokenizer import load_tokenizer\n"
         f"tokenizer = load_tokenizer(pathlib.Path({str(folder)!r}), 'tiny')\n"
-        "from finetune_data.examples import Row\n"
+        "from finetune_data.read.examples import Row\n"
         "print(json.dumps(tokenizer.encode([Row(1, 'quick', ' yes')])[0].tokens))\n"
     )
     ran = subprocess.run(

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from examples.demo.follow import documents, one_line, why_it_failed
-from finetune_api.finetune import ErrorInfo, FineTuneStatus, Progress
+from finetune_api.finetune_status import ErrorInfo, FineTuneStatus, Progress
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 

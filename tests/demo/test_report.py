@@ -10,7 +10,7 @@ from examples.demo import report
 from examples.demo.report import Claims, Results
 from examples.demo.samples import Answers, Sample
 from examples.demo.terminal import WIDTH, clock
-from finetune_api.finetune import EventEntry
+from finetune_api.finetune_status import EventEntry
 
 CLAIMS = Claims(base_loss=(7.6, 5.4), loss=(6.2, 1.4), accuracy=0.73, majority_share=0.11, rows=326)
 ANSWERS = Answers(

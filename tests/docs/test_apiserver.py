@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from tests.cli.conftest import admin, aws, control_plane, s3_endpoint, storage, team, tools
 from tests.docs.blocks import ROOT, all_blocks, blocks_for, pages_with
 from tests.docs.programs import command_lines

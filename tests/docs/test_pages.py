@@ -21,7 +21,7 @@ from docs.generator.fields import status_paths
 from docs.generator.source import reasons, sayings, story
 from docs.generator.status_words import STATUS
 from finetune_api.crd import finetune_crd, model_crd
-from finetune_api.finetune import FineTuneSpec
+from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.model import ModelSpec
 from finetune_api.names import API_VERSION
 from tests.docs.blocks import DOCS, NOT_RUN, ROOT, RUN, Block, all_blocks, pages

@@ -178,7 +178,7 @@ class Training:
                 item.startswith(b"FINETUNE_TASK=") and self.uid.encode() in item
                 for item in environment
             )
-            if is_mine and wanted in environment and b"finetune_trainer.worker" in command:
+            if is_mine and wanted in environment and b"finetune_trainer.rank.main" in command:
                 return pid
         raise AssertionError(f"no process of rank {rank}")
 

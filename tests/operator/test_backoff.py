@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api import names
-from finetune_api.finetune import Attempt
+from finetune_api.finetune_status import Attempt
 from finetune_api.names import Reason
-from finetune_operator.core.backoff import seconds_to_wait
+from finetune_operator.core.attempts.backoff import seconds_to_wait
 from finetune_operator.core.plan import stamp
 from tests.support.objects import NOW, World, a_finetune, a_settings, failed, trained
 

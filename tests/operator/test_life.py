@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from finetune_api import names
 from finetune_api.names import Reason
-from finetune_operator.core.attempts import LISTEN_SECONDS
+from finetune_operator.core.attempts.training import LISTEN_SECONDS
 from finetune_operator.core.plan import Create, DeleteJob, Plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 

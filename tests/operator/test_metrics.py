@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from finetune_api.finetune import FineTune, FineTuneStatus
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.outcome import ProgressReport
+from finetune_operator.core.key import Key
 from finetune_operator.core.metrics import OTHER, REASONS, Figures, known_reason, measure
-from finetune_operator.handlers import metrics
-from finetune_operator.handlers.metrics_states import PROGRESS, Known, States
-from finetune_operator.kube.metrics import REGISTRY, count_write
-from finetune_operator.kube.observe import Key
+from finetune_operator.telemetry import metrics
+from finetune_operator.telemetry.requests import REGISTRY, count_write
+from finetune_operator.telemetry.states import PROGRESS, Known, States
 from tests.support.objects import NOW, World, a_finetune, failed, progress, trained
 
 GPUS = {"resources": {"nodes": 2, "gpusPerNode": 4}}

@@ -3,8 +3,9 @@
 from copy import deepcopy
 from typing import Any
 
+from finetune_operator.core.key import Key
 from finetune_operator.kube.client import Client
-from finetune_operator.kube.observe import Key, observe
+from finetune_operator.kube.observe import observe
 from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune
 

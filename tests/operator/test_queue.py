@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
+from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 
 
 async def drain(queue: WorkQueue[str], count: int) -> list[str]:

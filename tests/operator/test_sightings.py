@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.core.observed import Pod
-from finetune_operator.handlers.sightings import READ_AGAIN, Sightings
+from finetune_operator.handlers.change_filter import READ_AGAIN, ChangeFilter
 from tests.support.objects import World, a_finetune
 
 Raw = dict[str, Any]
@@ -52,33 +52,33 @@ NEWS: dict[str, Raw] = {
 
 @pytest.mark.parametrize("status", QUIET.values(), ids=QUIET)
 def test_what_every_pod_goes_through_wakes_nobody(status: Raw) -> None:
-    assert not Sightings().is_news("pods", a_pod(**status), "MODIFIED")
+    assert not ChangeFilter().is_news("pods", a_pod(**status), "MODIFIED")
 
 
 @pytest.mark.parametrize("status", NEWS.values(), ids=NEWS)
 def test_what_a_decision_hangs_on_is_news_once(status: Raw) -> None:
-    sightings = Sightings()
+    sightings = ChangeFilter()
     pod = a_pod(**status)
     assert sightings.is_news("pods", pod, "MODIFIED")
     pod["metadata"]["resourceVersion"] = "2"
     assert not sightings.is_news("pods", pod, "MODIFIED")
     assert not sightings.is_news("pods", pod, None), "a watch that was opened again tells it all"
-    assert Sightings().is_news("pods", pod, None), "a new process knows nothing"
+    assert ChangeFilter().is_news("pods", pod, None), "a new process knows nothing"
 
 
 def test_a_pod_that_is_well_again_is_news() -> None:
-    sightings = Sightings()
+    sightings = ChangeFilter()
     assert sightings.is_news("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
     assert sightings.is_news("pods", a_pod(), "MODIFIED")
 
 
 def test_nobody_waits_for_a_pod_that_prepares_to_be_ready() -> None:
     status = NEWS["it is ready"]
-    assert not Sightings().is_news("pods", a_pod("prepare", **status), "MODIFIED")
+    assert not ChangeFilter().is_news("pods", a_pod("prepare", **status), "MODIFIED")
 
 
 def test_what_is_gone_is_news_however_often() -> None:
-    sightings = Sightings()
+    sightings = ChangeFilter()
     assert sightings.is_news("pods", a_pod(), "DELETED")
     assert sightings.is_news("pods", a_pod(), "DELETED")
 
@@ -86,7 +86,7 @@ def test_what_is_gone_is_news_however_often() -> None:
 def test_a_pod_that_goes_is_news() -> None:
     pod = a_pod()
     pod["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
-    assert Sightings().is_news("pods", pod, "MODIFIED")
+    assert ChangeFilter().is_news("pods", pod, "MODIFIED")
 
 
 def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
@@ -106,7 +106,7 @@ def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
 def test_a_job_is_news_when_it_fails_waits_or_goes(change: Raw, is_news: bool) -> None:
     world = a_world()
     job = deepcopy(world.jobs[world.job("a1")])
-    sightings = Sightings()
+    sightings = ChangeFilter()
     assert not sightings.is_news("jobs", job, "ADDED"), "whoever ordered it knows"
     for part, fields in change.items():
         job[part] = {**job.get(part, {}), **fields}
@@ -120,7 +120,7 @@ def finetune(**changes: Any) -> Raw:
 
 
 def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
-    sightings, raw = Sightings(), finetune()
+    sightings, raw = ChangeFilter(), finetune()
     sightings.expect("u", 1, a_world().status)
     assert not sightings.is_news("finetunes", raw, "MODIFIED")
     raw["status"]["message"] = "written by hand"
@@ -132,19 +132,19 @@ def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
     [{"generation": 2}, {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"uid": "another"}],
 )
 def test_an_edit_a_deletion_and_a_namesake_are_news(changed: Raw) -> None:
-    sightings, raw = Sightings(), finetune()
+    sightings, raw = ChangeFilter(), finetune()
     sightings.expect("u", 1, a_world().status)
     raw["metadata"] |= changed
     assert sightings.is_news("finetunes", raw, "MODIFIED")
 
 
 def test_a_number_is_the_same_with_and_without_a_fraction() -> None:
-    sightings, raw = Sightings(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
+    sightings, raw = ChangeFilter(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
     assert sightings.is_news("finetunes", raw, "MODIFIED")
     again = finetune(status={"progress": {"step": 1, "loss": 1}})
     assert not sightings.is_news("finetunes", again, "MODIFIED")
 
 
 def test_a_new_finetune_is_news() -> None:
-    assert Sightings().is_news("finetunes", finetune(status=None), "ADDED")
+    assert ChangeFilter().is_news("finetunes", finetune(status=None), "ADDED")
     assert a_finetune().status.state is None

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api import names
-from finetune_api.finetune import Attempt, ErrorInfo
+from finetune_api.finetune_status import Attempt, ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome
-from finetune_operator.core.memory import next_share
+from finetune_operator.core.attempts.oom_retry import next_share
+from finetune_operator.core.attempts.retry import ATTEMPTS_AT_MOST, may_retry
 from finetune_operator.core.observed import Job
-from finetune_operator.core.retry import ATTEMPTS_AT_MOST, may_retry
 from finetune_operator.core.verdict import Verdict, judge
 from tests.support.objects import World, a_finetune, failed, progress
 

@@ -17,7 +17,8 @@ from finetune_api.names import ENV_TASK, EXIT_OK, EXIT_USER, Reason
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import PrepareTask, RunRef
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage
+from finetune_storage.connect import open_storage
+from finetune_storage.s3 import Storage
 from tests.data.builders import (
     base_model,
     examples,
@@ -52,7 +53,7 @@ def as_tenant(tenant: Tenant) -> Storage:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in tenant.environment.items():
             patch.setenv(name, value)
-        return Storage.from_environment()
+        return open_storage()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage
+from finetune_storage.connect import open_storage
+from finetune_storage.s3 import Storage
 from tests.trainer import support
 
 
@@ -31,7 +32,7 @@ def storage(s3_server: str) -> Iterator[Storage]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_REGION", "us-east-1")
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=support.BUCKET)
-        yield Storage.from_environment()
+        yield open_storage()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A rank's process, started many times in little time: a server that has imported all forks it.
 
-The process is `finetune_trainer.worker` as the launcher starts it; its S3 and its end are real.
+The process is `finetune_trainer.rank.main` as the launcher starts it; its S3 and its end are real.
 """
 
 import multiprocessing
@@ -13,11 +13,11 @@ from pathlib import Path
 from finetune_api.names import ENV_TASK
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
-from finetune_trainer.fetch import Fetch
-from finetune_trainer.work import WorkFolder
+from finetune_trainer.launcher.downloads import Downloads
+from finetune_trainer.workdir import WorkDir
 from tests.trainer import support
 
-PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.training"]
+PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.rank.training"]
 
 
 def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerProcess":
@@ -30,15 +30,15 @@ def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerP
 
 
 def _live(task: str, folder: str) -> None:
-    from finetune_data.storage import Storage
-    from finetune_trainer import worker
+    from finetune_storage.connect import open_storage
+    from finetune_trainer.rank import main as worker
 
     log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    work = WorkFolder(Path(folder))
+    work = WorkDir(Path(folder))
     work.root.mkdir(parents=True)
-    fetch = Fetch(TrainTask.model_validate_json(task), work, Storage.from_environment())
+    fetch = Downloads(TrainTask.model_validate_json(task), work, open_storage())
     fetch._run()
     os.environ |= {
         **{ENV_TASK: task, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},

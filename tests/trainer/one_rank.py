@@ -4,24 +4,24 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.engine import Place
-from finetune_trainer.microbatch import MicroBatch
-from finetune_trainer.objective import Objective, Way, arguments
+from finetune_trainer.batching.microbatch import MicroBatch
+from finetune_trainer.engine.deepspeed import RankCoordinates
+from finetune_trainer.engine.objective import ComputePath, Objective, arguments
 
 
 class OneRank:
-    """As `Engine` is seen by a Classifier or by `choose_way`."""
+    """As `Engine` is seen by a Classifier or by `choose_compute_path`."""
 
     precision = "fp32"
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.objective = Objective(model)
-        self.place = Place(0, 0, 1)
+        self.place = RankCoordinates(0, 0, 1)
         self.device = torch.device("cpu")
 
     @property
-    def way(self) -> Way:
+    def way(self) -> ComputePath:
         return self.objective.way
 
     def predict(self, batch: MicroBatch, prompt_weight: float) -> Any:

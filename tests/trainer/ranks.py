@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.tasks import MethodRef
-from finetune_data.storage import Storage
-from finetune_trainer import attention, stepping
-from finetune_trainer.adapter import add_adapter, is_adapted
-from finetune_trainer.batches import Costs
-from finetune_trainer.checkpoint import Checkpoints
-from finetune_trainer.engine import Engine, Place, Precision, connect
-from finetune_trainer.microbatch import MicroBatch, assemble, total_weight
-from finetune_trainer.objective import Way
-from finetune_trainer.publish import write_model
-from finetune_trainer.schedule import learning_rate
-from finetune_trainer.startup import import_libraries
-from finetune_trainer.state import TrainingState
-from finetune_trainer.stepping import Stepper, target_counts
+from finetune_storage.connect import open_storage
+from finetune_storage.s3 import Storage
+from finetune_trainer.batching.microbatch import MicroBatch, assemble, total_weight
+from finetune_trainer.batching.order import Costs
+from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.checkpoint.store import Checkpoints
+from finetune_trainer.engine import attention
+from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
+from finetune_trainer.engine.lora import add_adapter, is_adapted
+from finetune_trainer.engine.lr_schedule import learning_rate
+from finetune_trainer.engine.objective import ComputePath
+from finetune_trainer.publishing.publish import write_model
+from finetune_trainer.rank.loading import import_libraries
+from finetune_trainer.step import stepper
+from finetune_trainer.step.stepper import Stepper, target_counts
 from tests.trainer import support
 
 STEPS = 20
@@ -37,7 +39,7 @@ SKEWED: list[support.Example] = [
 ]
 
 
-def engine_of(place: Place, zero_stage: int, precision: Precision) -> Engine:
+def engine_of(place: RankCoordinates, zero_stage: int, precision: Precision) -> Engine:
     import torch
 
     model = support.tiny_llama()
@@ -52,7 +54,7 @@ def engine_of(place: Place, zero_stage: int, precision: Precision) -> Engine:
 LORA = MethodRef(type="lora", rank=4, alpha=16)
 
 
-def adapted_engine(place: Place, zero_stage: int) -> Engine:
+def adapted_engine(place: RankCoordinates, zero_stage: int) -> Engine:
     """As `engine_of`, with everything frozen but an adapter."""
     model = add_adapter(support.tiny_llama(), LORA, seed=42)
     model.train()
@@ -97,10 +99,10 @@ def run_steps(
     return found
 
 
-WAYS = {
-    "whole-padded": Way(),
-    "chunked-padded": Way(is_chunked=True),
-    "chunked-packed": Way(is_chunked=True, is_packed=True),
+COMPUTE_PATHS = {
+    "whole-padded": ComputePath(),
+    "chunked-padded": ComputePath(is_chunked=True),
+    "chunked-packed": ComputePath(is_chunked=True, is_packed=True),
 }
 
 
@@ -109,7 +111,9 @@ def gradients(engine: Engine, folder: Path) -> None:
     from safetensors.torch import save_file
 
     exact = [
-        (way, rows) for way in WAYS for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))
+        (way, rows)
+        for way in COMPUTE_PATHS
+        for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))
     ]
     wrong = [("mean-of-means", rows) for rows in (4, 1) if engine.precision == "fp32"]
     for name, examples in {"even": EXAMPLES[:8], "skewed": SKEWED}.items():
@@ -117,7 +121,7 @@ def gradients(engine: Engine, folder: Path) -> None:
         prompts, completions = target_counts(split).sum(0)
         weight = total_weight(prompts, completions, PROMPT_WEIGHT)
         for kind, rows_each in [*exact, *wrong]:
-            engine.objective.choose(WAYS.get(kind, Way()))
+            engine.objective.choose(COMPUTE_PATHS.get(kind, ComputePath()))
             mine = [
                 assemble(split, part, packed=engine.way.is_packed, prompts=True)
                 for part in cut(len(examples), engine.place, rows_each)
@@ -125,7 +129,7 @@ def gradients(engine: Engine, folder: Path) -> None:
             if kind == "mean-of-means":
                 mean_of_means(engine, mine)
             else:
-                stepping.accumulate(engine, mine, PROMPT_WEIGHT, weight)
+                stepper.accumulate(engine, mine, PROMPT_WEIGHT, weight)
             whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
             engine.step(0.0)  # changes no weight, and empties the gradients
             if engine.place.rank == 0:
@@ -134,7 +138,7 @@ def gradients(engine: Engine, folder: Path) -> None:
     engine.start_at(0)
 
 
-def cut(examples: int, place: Place, rows_each: int) -> list[list[int]]:
+def cut(examples: int, place: RankCoordinates, rows_each: int) -> list[list[int]]:
     """Micro-batches of `rows_each` over all ranks: 1x8, 2x4, 8x1; padding rows fill up."""
     parts = [list(range(i, i + rows_each)) for i in range(0, examples, rows_each)]
     parts += [[]] * (-len(parts) % place.ranks)
@@ -157,7 +161,7 @@ def save_logits(engine: Engine, path: Path) -> None:
 
     engine.model.eval()
     tokens = torch.tensor([EXAMPLES[0][0] + EXAMPLES[0][1]])
-    engine.objective.choose(Way())
+    engine.objective.choose(ComputePath())
     with torch.no_grad():
         logits = engine.model(input_ids=tokens[:, :-1], use_cache=False).logits
         save_file({"tokens": tokens, "logits": logits}, path)
@@ -167,9 +171,9 @@ def save_logits(engine: Engine, path: Path) -> None:
 def main(out: Path, *, has_curves: bool) -> None:
     import_libraries()
     attention.register()
-    place = Place.from_environment()
+    place = RankCoordinates.from_environment()
     connect("cpu")
-    storage = Storage.from_environment()
+    storage = open_storage()
     found: dict[str, Any] = {}
     kinds: list[tuple[Precision, int]] = [("fp32", stage) for stage in range(4)]
     kinds += [("bf16", stage) for stage in (1, 2, 3)]
@@ -177,7 +181,7 @@ def main(out: Path, *, has_curves: bool) -> None:
         engine = engine_of(place, zero_stage, precision)
         gradients(engine, out)
         if has_curves:
-            engine.objective.choose(Way(is_chunked=True, is_packed=True))
+            engine.objective.choose(ComputePath(is_chunked=True, is_packed=True))
             found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
     if not has_curves:
         return
@@ -185,7 +189,7 @@ def main(out: Path, *, has_curves: bool) -> None:
         support.tiny_llama().save_pretrained(out / "base")
     for zero_stage in (0, 2, 3):
         engine = adapted_engine(place, zero_stage)
-        engine.objective.choose(Way(is_chunked=True, is_packed=zero_stage != 2))
+        engine.objective.choose(ComputePath(is_chunked=True, is_packed=zero_stage != 2))
         found[f"lora {zero_stage}"] = curve(engine, storage, out / "checkpoints")
         write_model(engine, out / f"lora-{zero_stage}-{place.ranks}", out / "base")
         if place.rank == 0 and zero_stage == 0:

@@ -17,15 +17,15 @@ from finetune_api.layout import MANIFEST
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import BaseModelRef, RunRef, TrainTask
 from finetune_api.uris import S3Uri
-from finetune_data.dataset import (
+from finetune_data.tokenize.dataset import (
     DatasetManifest,
     DatasetSource,
     SplitCounts,
     TokenSplit,
     write_dataset,
 )
-from finetune_data.manifests import file_entry
-from finetune_data.storage import Storage
+from finetune_storage.manifests import file_entry
+from finetune_storage.s3 import Storage
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 64

@@ -2,10 +2,10 @@
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.names import Reason
 from finetune_api.tasks import MethodRef
-from finetune_data.failures import FailureError
-from finetune_trainer.adapter import add_adapter, linear_layers
+from finetune_trainer.engine.lora import add_adapter, linear_layers
 from tests.trainer import support
 
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
-from finetune_trainer.autopsy import ECHO, Death, Scene, explain_death, find_cause
+from finetune_trainer.errors import ECHO
+from finetune_trainer.launcher.root_cause import Death, PodEvidence, explain_death, find_cause
 
-SCENE = Scene(first_rank=4, logs={1: ["step 3"]}, was_out_of_memory=False, has_killed=False)
+SCENE = PodEvidence(first_rank=4, logs={1: ["step 3"]}, was_out_of_memory=False, has_killed=False)
 MEMORY = Failure(code=Reason.OUT_OF_MEMORY, message="rank 5 ran out of GPU memory", rank=5)
 LOST = Failure(code=Reason.RANK_CRASHED, message="rank 4 lost", rank=4, exit_code=1, hint=ECHO)
 STOPPED = Failure(code=Reason.POD_LOST, message="stopped", rank=4, exit_code=EXIT_PREEMPTED)

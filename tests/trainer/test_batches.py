@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.batches import (
+from finetune_trainer.batching.order import (
     Costs,
     epoch_order,
     spread,

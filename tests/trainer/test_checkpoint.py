@@ -10,10 +10,11 @@ import pytest
 
 from finetune_api.names import EXIT_CRASH, Reason
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage, StorageError
-from finetune_trainer.checkpoint import shard_name
-from finetune_trainer.fragments import share
-from finetune_trainer.snapshot import HostCopy, upload
+from finetune_storage.failures import StorageError
+from finetune_storage.s3 import Storage
+from finetune_trainer.checkpoint.snapshot import HostCopy, upload
+from finetune_trainer.checkpoint.store import shard_name
+from finetune_trainer.engine.fragments import share
 from tests.trainer.support import BUCKET
 
 
@@ -67,7 +68,13 @@ def test_an_upload_that_s3_refuses_says_what_s3_says(tmp_path: Path, storage: St
 
 def test_an_upload_ends_with_the_rank_that_started_it() -> None:
     reader, writer = os.pipe()
-    command = [sys.executable, "-m", "finetune_trainer.shard_upload", str(reader), "s3://b/k"]
+    command = [
+        sys.executable,
+        "-m",
+        "finetune_trainer.checkpoint.shard_upload",
+        str(reader),
+        "s3://b/k",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[reader])
     assert process.stdin is not None
     process.stdin.close()  # it would read for ever from a pipe that nobody closes

@@ -6,9 +6,9 @@ import pytest
 
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
-from finetune_data.storage import Storage
-from finetune_trainer import claim
-from finetune_trainer.claim import CLAIM, Claim, wait_for_twin
+from finetune_storage.s3 import Storage
+from finetune_trainer.publishing import lock
+from finetune_trainer.publishing.lock import LOCK, PublishLock, wait_for_duplicate_pod
 from tests.support.objects import trained
 from tests.trainer import support
 
@@ -29,17 +29,17 @@ def said(_: str) -> None:
 
 
 def test_the_first_one_publishes(task: TrainTask, storage: Storage) -> None:
-    assert wait_for_twin(task, storage, never, said) is None
+    assert wait_for_duplicate_pod(task, storage, never, said) is None
 
 
 def test_a_second_pod_of_the_attempt_takes_over_what_the_first_one_published(
     task: TrainTask, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim.time, "sleep", lambda _: None)
-    wait_for_twin(task, storage, never, said)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: None)
+    wait_for_duplicate_pod(task, storage, never, said)
     answers = iter([None, None, trained()])
     words: list[str] = []
-    found = wait_for_twin(task, storage, lambda *_: next(answers), words.append)
+    found = wait_for_duplicate_pod(task, storage, lambda *_: next(answers), words.append)
     assert found == trained()
     assert words == ["another pod of this rank publishes the model"]
 
@@ -47,13 +47,13 @@ def test_a_second_pod_of_the_attempt_takes_over_what_the_first_one_published(
 def test_a_pod_that_died_while_it_published_is_given_up(
     task: TrainTask, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "PATIENCE_SECONDS", 0.0)
-    wait_for_twin(task, storage, never, said)
-    assert wait_for_twin(task, storage, lambda *_: None, said) is None
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.0)
+    wait_for_duplicate_pod(task, storage, never, said)
+    assert wait_for_duplicate_pod(task, storage, lambda *_: None, said) is None
 
 
 def test_the_next_attempt_waits_for_nobody(task: TrainTask, storage: Storage) -> None:
-    wait_for_twin(task, storage, never, said)
-    assert wait_for_twin(task.replace(attempt=2), storage, never, said) is None
-    claimed = Claim.model_validate_json(storage.read_bytes(task.run.layout.root.child(CLAIM)))
+    wait_for_duplicate_pod(task, storage, never, said)
+    assert wait_for_duplicate_pod(task.replace(attempt=2), storage, never, said) is None
+    claimed = PublishLock.model_validate_json(storage.read_bytes(task.run.layout.root.child(LOCK)))
     assert claimed.attempt == 2

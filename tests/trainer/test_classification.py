@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_api.errors import FailureError
 from finetune_api.names import Reason
 from finetune_api.tasks import Classification
-from finetune_data.dataset import TokenSplit
-from finetune_data.failures import FailureError
-from finetune_data.tokenization import load_tokenizer
-from finetune_trainer.batches import Costs
-from finetune_trainer.classification import (
+from finetune_data.tokenize.dataset import TokenSplit
+from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_trainer.batching.order import Costs
+from finetune_trainer.evaluation.class_metrics import (
     auroc,
     average_precision,
     columns,
@@ -23,7 +23,7 @@ from finetune_trainer.classification import (
     softmax,
     weighted_f1,
 )
-from finetune_trainer.classifier import Classifier, find_positive
+from finetune_trainer.evaluation.class_scorer import Classifier, find_positive
 from tests.data.builders import write_tokenizer
 from tests.trainer import support
 

@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import runpy, threading
 from concurrent.futures import ThreadPoolExecutor
-from finetune_trainer import launch
+from finetune_trainer.launcher import main as launch
 
 def main():
     for_ever = threading.Event()

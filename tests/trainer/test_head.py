@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune_trainer import head
-from finetune_trainer.head import Head, chunk
+from finetune_trainer.engine import head
+from finetune_trainer.engine.head import Head, chunk
 
 VOCABULARY, WIDTH, TARGETS = 50, 8, 70
 

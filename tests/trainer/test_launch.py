@@ -6,35 +6,36 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_CRASH, Reason
 from finetune_api.outcome import Failure, Outcome, Trained
 from finetune_api.tasks import TrainTask
-from finetune_data.failures import FailureError
-from finetune_data.storage import Storage
-from finetune_trainer import launch, workers
-from finetune_trainer.autopsy import ECHO, Death
-from finetune_trainer.container import available_cpus
-from finetune_trainer.failures import Preempted, explain
-from finetune_trainer.launch import wait_for_name
-from finetune_trainer.work import WorkFolder
-from finetune_trainer.workers import Worker, Workers, environment
+from finetune_storage.s3 import Storage
+from finetune_trainer.errors import ECHO, Preempted, explain
+from finetune_trainer.launcher import main as launch
+from finetune_trainer.launcher import rank_processes
+from finetune_trainer.launcher.cgroup import available_cpus
+from finetune_trainer.launcher.main import wait_for_name
+from finetune_trainer.launcher.rank_processes import RankProcess, RankProcesses, environment
+from finetune_trainer.launcher.root_cause import Death
+from finetune_trainer.workdir import WorkDir
 from tests.trainer import support
 
 
 @pytest.fixture(autouse=True)
 def few_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr(rank_processes, "LAST_WORDS_SECONDS", 0.2)
 
 
 class NotAsked:
     is_asked = False
 
 
-def watch(*scripts: str) -> Workers:
+def watch(*scripts: str) -> RankProcesses:
     """A pod whose ranks run these programs, until all have ended."""
-    ranks = Workers(
+    ranks = RankProcesses(
         [
-            Worker([sys.executable, "-c", script], dict(os.environ), rank)
+            RankProcess([sys.executable, "-c", script], dict(os.environ), rank)
             for rank, script in enumerate(scripts)
         ]
     )
@@ -119,8 +120,8 @@ def test_a_rank_that_is_asked_to_stop_can_end_well() -> None:
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
         "print('listening', flush=True); time.sleep(60)"
     )
-    worker = Worker([sys.executable, "-c", script], dict(os.environ), 0)
-    ranks = Workers([worker])
+    worker = RankProcess([sys.executable, "-c", script], dict(os.environ), 0)
+    ranks = RankProcesses([worker])
     while not worker.lines:
         assert not ranks.has_ended()
         time.sleep(0.02)
@@ -198,7 +199,7 @@ def test_a_dataset_that_is_not_there_ends_the_pod_with_its_reason(
 
 
 def test_the_launcher_reads_what_the_workers_left(tmp_path: Path) -> None:
-    work = WorkFolder(tmp_path)
+    work = WorkDir(tmp_path)
     assert work.fetch_detail() == "starting"
     assert work.fetched_base_model() is None
     work.tell_fetch("downloading the base model: 34 %")

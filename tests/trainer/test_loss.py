@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from finetune_trainer.loss import Totals, scale, sums
-from finetune_trainer.microbatch import MicroBatch, assemble
-from finetune_trainer.objective import of_logits
+from finetune_trainer.batching.microbatch import MicroBatch, assemble
+from finetune_trainer.engine.objective import of_logits
+from finetune_trainer.step.loss import Totals, scale, sums
 from tests.trainer.support import VOCABULARY, Example, random_examples, split_of
 
 EXAMPLES = random_examples(6, seed=5)

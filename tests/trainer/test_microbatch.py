@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.microbatch import MicroBatch, arrange, assemble
-from finetune_trainer.stepping import target_counts
+from finetune_trainer.batching.microbatch import MicroBatch, arrange, assemble
+from finetune_trainer.step.stepper import target_counts
 from tests.trainer.support import Example, split_of
 
 TWO: list[Example] = [([5], [6, 2]), ([7, 8, 9], [2])]

@@ -18,12 +18,12 @@ from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, R
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
-from finetune_data.base_models import fetch_base_model
-from finetune_data.manifests import find_damage
-from finetune_data.storage import Storage
-from finetune_trainer import provenance
-from finetune_trainer.publish import ModelManifest
-from finetune_trainer.reporting.scales import number
+from finetune_data.models.base_models import fetch_base_model
+from finetune_storage.manifests import find_damage
+from finetune_storage.s3 import Storage
+from finetune_trainer import run_manifest
+from finetune_trainer.publishing.lookup import ModelManifest
+from finetune_trainer.reporting.charts.scales import number
 from tests.trainer import support
 from tests.trainer.support import Pod, checkpoint_steps, start_pods
 
@@ -219,7 +219,7 @@ def test_the_published_model_is_the_trained_one(
 
 def test_the_run_says_what_it_was_made_of(finished: Finished, storage: Storage) -> None:
     data = storage.read_bytes(finished.task.run.layout.manifest)
-    found = provenance.RunManifest.model_validate_json(data)
+    found = run_manifest.RunManifest.model_validate_json(data)
     assert found.hyperparameters == finished.task.hyperparameters
     assert found.versions["torch"].startswith("2.")
     assert found.trained is not None

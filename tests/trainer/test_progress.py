@@ -6,14 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from finetune_api.outcome import EpochMetrics, ProgressReport
-from finetune_trainer.progress import Progress, serve
+from finetune_trainer.progress import ProgressTracker, serve
 
-Server = tuple[Progress, str]
+Server = tuple[ProgressTracker, str]
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    progress = Progress(attempt=2, starting_detail=lambda: "downloading the base model: 34 %")
+    progress = ProgressTracker(
+        attempt=2, starting_detail=lambda: "downloading the base model: 34 %"
+    )
     running = serve(progress, port=0)
     yield progress, f"http://127.0.0.1:{running.server_address[1]}"
     running.shutdown()

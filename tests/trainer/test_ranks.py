@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from tests.trainer import support
 from tests.trainer.support import Example
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 STAGES = (0, 1, 2, 3)
 RANKS = (1, 2)
 MANY = 4  # ranks of which only the gradients are looked at
-WAYS = ("whole-padded", "chunked-padded", "chunked-packed")
+COMPUTE_PATHS = ("whole-padded", "chunked-padded", "chunked-packed")
 CUTS = (8, 4, 1)  # rows of a micro-batch: 1x8, 2x4, 8x1
 BATCHES = ("even", "skewed")
 TOLERANCE = 1e-5
@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_the_whole_batch_by_definition(
     for name in BATCHES:
         right = expected(name)
         for stage in STAGES:
-            for ranks, rows, way in itertools.product((*RANKS, MANY), CUTS, WAYS):
+            for ranks, rows, way in itertools.product((*RANKS, MANY), CUTS, COMPUTE_PATHS):
                 file = f"fp32-{stage}-{ranks}-{name}-{rows}-{way}"
                 distances[file] = distance(computed, file, right)
     print("largest relative distance of a gradient:", max(distances.values()))
@@ -117,7 +117,7 @@ def test_in_bf16_the_gradient_is_right_up_to_rounding(
 ) -> None:
     for name in BATCHES:
         right = expected(name)
-        for stage, ranks, way in itertools.product((1, 2, 3), (*RANKS, MANY), WAYS):
+        for stage, ranks, way in itertools.product((1, 2, 3), (*RANKS, MANY), COMPUTE_PATHS):
             assert distance(computed, f"bf16-{stage}-{ranks}-{name}-4-{way}", right) < 0.05
 
 

@@ -1,10 +1,10 @@
 import pytest
 
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage
-from finetune_trainer import results
-from finetune_trainer.loss import Totals
-from finetune_trainer.results import Results, columns, line, row, until_step
+from finetune_storage.s3 import Storage
+from finetune_trainer.outputs import results_csv
+from finetune_trainer.outputs.results_csv import Results, columns, line, row, until_step
+from finetune_trainer.step.loss import Totals
 from tests.trainer import support
 
 TRAINING = Totals(
@@ -79,7 +79,7 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint() -> None:
 def test_s3_has_whole_lines_only_and_everything_at_the_end(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "UPLOAD_SECONDS", 0.01)
+    monkeypatch.setattr(results_csv, "UPLOAD_SECONDS", 0.01)
     uri = S3Uri.parse(f"s3://{support.BUCKET}/results-test/results.csv")
     file = Results(uri, storage, columns(has_validation=False))
     file.start(resumed_step=0)

@@ -1,7 +1,7 @@
 import pytest
 
 from finetune_api.hyperparameters import LrSchedule
-from finetune_trainer.schedule import learning_rate
+from finetune_trainer.engine.lr_schedule import learning_rate
 
 
 def rates(schedule: LrSchedule, warmup_ratio: float = 0.2, steps: int = 10) -> list[float]:

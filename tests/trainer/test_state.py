@@ -1,7 +1,7 @@
 """What a resumed attempt knows of the steps before it."""
 
-from finetune_trainer.loss import Totals
-from finetune_trainer.state import TrainingState
+from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.step.loss import Totals
 
 
 def test_the_first_steps_loss_outlives_epochs_and_checkpoints() -> None:

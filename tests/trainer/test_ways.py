@@ -8,13 +8,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from finetune_trainer import attention, microbatch, ways
-from finetune_trainer.objective import Objective, Way, arguments
-from finetune_trainer.ways import choose_way
+from finetune_trainer.batching import microbatch
+from finetune_trainer.engine import attention, compute_path
+from finetune_trainer.engine.compute_path import choose_compute_path
+from finetune_trainer.engine.objective import ComputePath, Objective, arguments
 from tests.trainer import support
 from tests.trainer.one_rank import OneRank
 
-PACKED, PADDED = Way(is_chunked=True, is_packed=True), Way(is_chunked=True)
+PACKED, PADDED = ComputePath(is_chunked=True, is_packed=True), ComputePath(is_chunked=True)
 SMALL = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -28,7 +29,7 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Way]] = {
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], ComputePath]] = {
     "llama": ("llama", {}, PACKED),
     "tied llama": ("llama", {"tie_word_embeddings": True}, PACKED),
     "qwen2": ("qwen2", {}, PACKED),
@@ -41,7 +42,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Way]] = {
     "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, PACKED),
     "gpt_neox": ("gpt_neox", {}, PACKED),
     "phi3": ("phi3", {}, PACKED),
-    "phi, whose head has a bias": ("phi", {}, Way(is_packed=True)),
+    "phi, whose head has a bias": ("phi", {}, ComputePath(is_packed=True)),
     "cohere, which scales its logits": ("cohere", {"logit_scale": 0.3}, PACKED),
     "granite, which divides them": ("granite", {"logits_scaling": 4.0}, PACKED),
     "opt": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, PACKED),
@@ -66,7 +67,7 @@ def test_the_fastest_way_that_is_right_for_the_architecture_is_taken(name: str) 
     model = model_of(kind, changes)
     engine: Any = OneRank(model)
     told: list[str] = []
-    assert choose_way(engine, longest=40, warn=told.append) == wanted, told
+    assert choose_compute_path(engine, longest=40, warn=told.append) == wanted, told
     assert len(told) == (not wanted.is_packed) + (not wanted.is_chunked)
     assert engine.way == wanted
     assert model.training
@@ -76,7 +77,7 @@ def test_the_fastest_way_that_is_right_for_the_architecture_is_taken(name: str) 
     model.eval()
     with torch.no_grad():
         found = engine.predict(batch, 1.0)[1]
-        engine.objective.choose(Way())
+        engine.objective.choose(ComputePath())
         for index, (prompt, completion) in enumerate(examples):
             tokens = torch.tensor([prompt + completion])
             truth = model(input_ids=tokens, labels=tokens, use_cache=False).loss
@@ -88,7 +89,7 @@ def test_the_fastest_way_that_is_right_for_the_architecture_is_taken(name: str) 
 def test_a_packed_neighbour_changes_no_logit() -> None:
     attention.register()
     objective = Objective(support.tiny_llama().eval())
-    objective.choose(Way(is_packed=True))
+    objective.choose(ComputePath(is_packed=True))
     one, two, other = ([5, 9, 11, 40, 7, 2], [8, 30, 2], [44, 45, 46])
 
     def logits(*examples: list[int]) -> torch.Tensor:
@@ -122,11 +123,11 @@ def test_a_way_that_leaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from transformers import AttentionInterface
 
-    monkeypatch.setattr(ways.attention, "register", lambda: None)
+    monkeypatch.setattr(compute_path.attention, "register", lambda: None)
     AttentionInterface.register(attention.NAME, leaking)
     told: list[str] = []
     engine: Any = OneRank(model_of("llama", {}))
-    assert choose_way(engine, longest=40, warn=told.append) == PADDED
+    assert choose_compute_path(engine, longest=40, warn=told.append) == PADDED
     assert "its losses differ by" in told[0]
     attention.register()
     monkeypatch.undo()
@@ -135,5 +136,5 @@ def test_a_way_that_leaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packing_can_be_switched_off() -> None:
     told: list[str] = []
     engine: Any = OneRank(support.tiny_llama())
-    assert choose_way(engine, longest=40, warn=told.append, packing=False) == PADDED
+    assert choose_compute_path(engine, longest=40, warn=told.append, packing=False) == PADDED
     assert told == []

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from finetune_trainer.launch import main
+from finetune_trainer.launcher.main import main
 
 if __name__ == "__main__":
     try:

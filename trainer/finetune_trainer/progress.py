@@ -36,7 +36,7 @@ GAUGES = {  # what only Prometheus is told
 }
 
 
-class Progress:
+class ProgressTracker:
     """The report, replaced whole with each change, so that a reader needs no lock."""
 
     def __init__(self, attempt: int, starting_detail: Callable[[], str]) -> None:
@@ -89,7 +89,7 @@ class Progress:
 class _Gauges:
     """A prometheus_client collector: reads the report when it is asked."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressTracker) -> None:
         self._progress = progress
 
     def collect(self) -> Iterable[Any]:
@@ -104,7 +104,7 @@ class _Gauges:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    progress: Progress
+    progress: ProgressTracker
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds; for a connection that nobody uses
 
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         """A probe every two seconds is no news."""
 
 
-def serve(progress: Progress, port: int) -> ThreadingHTTPServer:
+def serve(progress: ProgressTracker, port: int) -> ThreadingHTTPServer:
     """Start answering on every address of the pod; ends with the process."""
     handler = type("Handler", (_Handler,), {"progress": progress})
     server = ThreadingHTTPServer(("", port), handler)

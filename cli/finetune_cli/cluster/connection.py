@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 from finetune_cli.cluster.resources import Resource
-from finetune_cli.complaints import CommandError
-from finetune_cli.options import Place
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
     import urllib3
@@ -121,7 +121,7 @@ class Cluster:
                 response.response.close()  # of a watch more may come: it can't be used again
 
 
-def connect(place: Place, *, patience: float = READ_SECONDS) -> Cluster:
+def connect(place: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
     """Log in as kubectl would; inside a pod without a kubeconfig, as its service account.
 
     patience: seconds that an answer may take.
@@ -153,7 +153,7 @@ def connect(place: Place, *, patience: float = READ_SECONDS) -> Cluster:
     return Cluster(ApiClient(configuration), place.namespace or namespace, patience=patience)
 
 
-def _load(configuration: Any, place: Place) -> str:
+def _load(configuration: Any, place: ClusterTarget) -> str:
     """Fill the configuration; returns the namespace that it names."""
     import os
     from pathlib import Path
@@ -202,7 +202,7 @@ def _logged_errors() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(collector)
 
 
-def _login_failed(error: Exception, place: Place | None = None) -> CommandError:
+def _login_failed(error: Exception, place: ClusterTarget | None = None) -> CommandError:
     what = " ".join(str(error).split())[:300].removeprefix("Invalid kube-config file. ")
     if place is not None and place.context and f"name {place.context} " in what:
         return CommandError(

@@ -6,9 +6,9 @@ import json
 from http import HTTPStatus
 from typing import Any, Self
 
-from finetune_cli.complaints import CommandError
-from finetune_cli.programs import program
-from finetune_data.findings import detail
+from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.program import program
+from finetune_data.read.findings import detail
 
 MISSING_KIND = "could not find the requested resource"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from finetune_cli.complaints import CommandError
+from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
     from finetune_api.finetune import FineTune

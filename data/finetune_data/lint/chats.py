@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from finetune_data.examples import Conversation
 from finetune_data.lint.columns import Columns, is_answer
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.remarks import Places, Remark
+from finetune_data.read.examples import Conversation
 
 
 class Turns:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 
-from finetune_data.examples import Conversation, Example, Row
+from finetune_data.read.examples import Conversation, Example, Row
 
 NUL = "\0"  # in no text: readers refuse it
 

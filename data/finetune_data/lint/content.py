@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune_data.findings import counted, shown
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import LABEL_CHARACTERS, LABELS, Facts
 from finetune_data.lint.fingerprints import Fingerprints, Ordinals
 from finetune_data.lint.fixes import LeaveOut, Respell
 from finetune_data.lint.remarks import PLACES, Remark
+from finetune_data.read.findings import counted, shown
 
 FEW_IN_A_CLASS = 100
 FEW_FOR_GENERATION = 500

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from finetune_data.examples import Example, Row
+from finetune_data.read.examples import Example, Row
 
 Field = Literal["prompt", "completion"]
 Mask = npt.NDArray[np.bool_]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from finetune_data.findings import Finding, counted, shown
 from finetune_data.lint import content
 from finetune_data.lint.chats import Turns
 from finetune_data.lint.columns import Columns
@@ -18,14 +17,15 @@ from finetune_data.lint.fixes import Fix, LeaveOutWrong
 from finetune_data.lint.lengths import Lengths
 from finetune_data.lint.remarks import LEVELS, Remark
 from finetune_data.lint.style import Beginning, Case, Ending, LeadingSpace
-from finetune_data.reading import Reader
+from finetune_data.read.findings import Finding, counted, shown
+from finetune_data.read.reader import Reader
 
 if TYPE_CHECKING:
-    from finetune_data.tokenization import ExampleTokenizer
+    from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
 FINDINGS_KEPT = 100
 READABLE = {"missing-key", "mixed-shapes"}  # fatal, of files that were read and are not fit
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass
@@ -75,7 +75,7 @@ def inspect(
     profile: Profile = "auto",
     tokenizer: ExampleTokenizer | None = None,
     context: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Inspection:
     """Look at everything once, at the training files twice where an ending needs it.
 
@@ -162,7 +162,7 @@ def inspect(
 class _Walk:
     """Batches of several files as columns, with ordinals over all of them, and the progress."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: ProgressCallback | None, total: int) -> None:
         self._progress = progress
         self._total = total
         self._before = 0  # bytes of the files that are done

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune_data.findings import counted
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.fixes import LeaveOut
 from finetune_data.lint.remarks import Places, Remark
+from finetune_data.read.findings import counted
 
 BINS = 32  # powers of two
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from finetune_data.findings import shown
 from finetune_data.lint.fixes import Fix
+from finetune_data.read.findings import shown
 
 Level = Literal["error", "warning", "advice", "info"]
 LEVELS = ("error", "warning", "advice", "info")  # the gravest first

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune_data.findings import shown
 from finetune_data.lint.columns import NUL, Columns
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.fixes import AddPrefix, AddSuffix, Field, LowerCase, StripPrefix
 from finetune_data.lint.remarks import Remark
+from finetune_data.read.findings import shown
 
 SEPARATORS = (
     "\n\n###\n\n",

@@ -4,7 +4,8 @@ import hashlib
 from typing import Any
 
 from finetune_api import names
-from finetune_api.finetune import EventEntry, FineTune
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import EventEntry
 
 
 def build_event(finetune: FineTune, entry: EventEntry) -> dict[str, Any]:

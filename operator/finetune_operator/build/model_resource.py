@@ -3,7 +3,8 @@
 from typing import Any
 
 from finetune_api import names
-from finetune_api.finetune import FineTune, Resolved
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import Resolved
 from finetune_api.model import ModelMetrics, ModelSource, ModelSpec, ValidationMetrics
 from finetune_api.model_names import resource_name
 from finetune_api.outcome import EpochMetrics, Trained

@@ -4,7 +4,8 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.assignments import prepare_task
-from finetune_api.finetune import FineTune, Resolved
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import Resolved
 from finetune_operator.build.identity import child_metadata, child_name, labels
 from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings

@@ -2,7 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from finetune_api.finetune import ErrorInfo, FineTune
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.verdict import Verdict

@@ -9,23 +9,19 @@ from datetime import datetime
 
 from finetune_api import names
 from finetune_api.assignments import with_prepared
-from finetune_api.finetune import ErrorInfo, Resolved
+from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import Prepared
 from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
-from finetune_operator.core.attempts import (
-    decide_training,
-    find_abandoned,
-    leaves_jobs,
-)
+from finetune_operator.core.attempts.records import end_open_attempt
+from finetune_operator.core.attempts.training import decide_training, find_abandoned, leaves_jobs
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
-from finetune_operator.core.draft import Draft
-from finetune_operator.core.endings import end_open_attempt
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
 from finetune_operator.core.resolution import adopted, resolve
+from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.success import find_published
 from finetune_operator.core.verdict import judge
 from finetune_operator.settings import Settings
@@ -57,7 +53,7 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
 
 def _decide_life(seen: Observed, settings: Settings, now: datetime) -> Plan:
     finetune = seen.finetune
-    draft = Draft(finetune, now)
+    draft = StatusBuilder(finetune, now)
     if finetune.status.started_at is None:
         draft.set(started_at=stamp(now)).say(
             "Created", f"Created fine-tune: {finetune.metadata.name}"
@@ -110,7 +106,7 @@ def _all_jobs(seen: Observed) -> tuple[Action, ...]:
 
 
 def _decide_prepare(
-    seen: Observed, draft: Draft, resolved: Resolved, settings: Settings
+    seen: Observed, draft: StatusBuilder, resolved: Resolved, settings: Settings
 ) -> Plan | None:
     """None once the data is known to be good: then the draft holds what was resolved."""
     finetune, job = seen.finetune, seen.prepare_job
@@ -145,18 +141,18 @@ def _decide_prepare(
     return Plan(draft.finish(), (), RECHECK_SECONDS)
 
 
-def _take_prepared(draft: Draft, resolved: Resolved, prepared: Prepared) -> None:
+def _take_prepared(draft: StatusBuilder, resolved: Resolved, prepared: Prepared) -> None:
     draft.set(resolved=with_prepared(resolved, prepared))
     # Advice is kept in the story; a Kubernetes Event each would drown the rest.
     for sentence in (prepared.advice or [])[:8]:
         draft.say("Advice", sentence, "warning")
 
 
-def _ended(draft: Draft, error: ErrorInfo) -> Plan:
+def _ended(draft: StatusBuilder, error: ErrorInfo) -> Plan:
     return Plan(draft.fail(error).finish())
 
 
-def _give_way(seen: Observed, draft: Draft) -> Plan:
+def _give_way(seen: Observed, draft: StatusBuilder) -> Plan:
     """Somebody else's object is left alone. A model that is in S3 already stays there, and told."""
     listed = ", ".join(seen.foreign)
     published = find_published(seen)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api import names
-from finetune_api.finetune import Condition
+from finetune_api.finetune_status import Condition
 from finetune_api.model import Model, ModelStatus
 from finetune_api.names import Reason
 from finetune_operator.build.deletion_job import build_deletion_job

@@ -1,6 +1,6 @@
 """Pods that ended through no word of their own: preempted, evicted, refused, or their node lost."""
 
-from finetune_api.finetune import ErrorInfo
+from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_operator.core.observed import Pod
 

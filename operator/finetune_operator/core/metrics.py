@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api import names
-from finetune_api.finetune import Attempt, FineTune, FineTuneStatus
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import Attempt, FineTuneStatus
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport
 

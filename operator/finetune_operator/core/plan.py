@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_api.finetune import FineTuneStatus
+from finetune_api.finetune_status import FineTuneStatus
 
 
 @dataclass(frozen=True)

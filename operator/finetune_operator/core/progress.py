@@ -3,15 +3,15 @@
 import re
 from datetime import datetime, timedelta
 
-from finetune_api.finetune import Progress
+from finetune_api.finetune_status import Progress
 from finetune_api.outcome import EpochMetrics, ProgressReport
-from finetune_operator.core.draft import Draft
 from finetune_operator.core.plan import stamp
+from finetune_operator.core.status_builder import StatusBuilder
 
 EPOCH = re.compile(r"Completed epoch (\d+)/")
 
 
-def apply_progress(draft: Draft, report: ProgressReport, every: float) -> None:
+def apply_progress(draft: StatusBuilder, report: ProgressReport, every: float) -> None:
     """At most one write in `every` seconds, but an epoch's end at once."""
     say_epochs(draft, report.before, report.completed_epochs, report.epochs)
     has_news = draft.status.events != draft.finetune.status.events
@@ -47,7 +47,7 @@ def to_progress(report: ProgressReport, now: datetime) -> Progress:
 
 
 def say_epochs(
-    draft: Draft, before: EpochMetrics | None, done: list[EpochMetrics], epochs: int
+    draft: StatusBuilder, before: EpochMetrics | None, done: list[EpochMetrics], epochs: int
 ) -> None:
     """Those that were not told yet; the story keeps its newest lines, so their last one counts.
 

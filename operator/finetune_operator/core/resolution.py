@@ -1,6 +1,7 @@
 """From names in the spec to what they mean today; frozen into `status.resolved` at the start."""
 
-from finetune_api.finetune import ErrorInfo, FineTune, Resolved
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.model import Model
 from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef

@@ -1,14 +1,14 @@
 """The good end: which attempt published the model, and what the status and a Model say of it."""
 
-from finetune_api.finetune import Progress
+from finetune_api.finetune_status import Progress
 from finetune_api.names import Reason
 from finetune_api.outcome import Trained
 from finetune_operator.build.model_resource import build_model
-from finetune_operator.core.draft import Draft
-from finetune_operator.core.endings import end_attempt, gpu_seconds
+from finetune_operator.core.attempts.records import end_attempt, gpu_seconds
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, Create, Plan, stamp
 from finetune_operator.core.progress import say_epochs, to_progress
+from finetune_operator.core.status_builder import StatusBuilder
 
 
 def find_published(seen: Observed) -> tuple[Job, Trained] | None:
@@ -29,7 +29,7 @@ def _trained(job: Job) -> Trained | None:
 
 
 def succeed(
-    seen: Observed, draft: Draft, job: Job, trained: Trained, actions: tuple[Action, ...]
+    seen: Observed, draft: StatusBuilder, job: Job, trained: Trained, actions: tuple[Action, ...]
 ) -> Plan:
     finetune, resolved = seen.finetune, draft.status.resolved
     assert resolved is not None and resolved.hyperparameters is not None
@@ -66,7 +66,7 @@ def succeed(
     return Plan(draft.finish(), (*actions, create))
 
 
-def _complete_progress(draft: Draft, trained: Trained) -> None:
+def _complete_progress(draft: StatusBuilder, trained: Trained) -> None:
     last = trained.epochs[-1] if trained.epochs else None
     known = draft.status.progress or Progress()
     loss = trained.training_loss

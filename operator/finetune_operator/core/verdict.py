@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api import names
-from finetune_api.finetune import ErrorInfo
+from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_operator.core.disruption import describe_disruption, is_own_fault

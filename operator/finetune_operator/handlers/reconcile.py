@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from finetune_operator.core.decide import decide
+from finetune_operator.core.key import Key
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.plan import Plan
-from finetune_operator.handlers import metrics
-from finetune_operator.handlers.announcer import Announcer
-from finetune_operator.handlers.queue import COMPLETION, CREATION, WorkQueue
-from finetune_operator.handlers.sightings import Sightings
+from finetune_operator.handlers.change_filter import ChangeFilter
+from finetune_operator.handlers.event_recorder import EventRecorder
+from finetune_operator.handlers.models import reconcile_model
+from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
     ForeignObjectError,
     UnseenError,
@@ -21,9 +22,9 @@ from finetune_operator.kube.act import (
     write_status,
 )
 from finetune_operator.kube.client import ApiError, Client
-from finetune_operator.kube.models import reconcile_model
-from finetune_operator.kube.observe import Key, observe
+from finetune_operator.kube.observe import observe
 from finetune_operator.settings import Settings
+from finetune_operator.telemetry import metrics
 
 WORKERS = 8
 # So many of them look for what starts before what ends: neither waits for a flood of the other.
@@ -41,8 +42,8 @@ class Reconciler:
         client: Client,
         settings: Settings,
         queue: WorkQueue[Key],
-        sightings: Sightings,
-        announcer: Announcer,
+        sightings: ChangeFilter,
+        announcer: EventRecorder,
     ) -> None:
         self.client = client
         self._announcer = announcer

@@ -3,7 +3,8 @@
 import logging
 
 from finetune_api import names
-from finetune_api.finetune import EventEntry, FineTune, FineTuneStatus
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.train_job import build_service
 from finetune_operator.core.observed import Observed

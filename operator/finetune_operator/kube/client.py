@@ -12,7 +12,7 @@ import aiohttp
 import kopf
 import orjson
 
-from finetune_operator.kube import metrics
+from finetune_operator.telemetry import requests
 
 UNAUTHORIZED, TOO_MANY = 401, 429
 PATIENCE = 5  # requests that the API server, when it is busy, may ask to send again later
@@ -114,7 +114,7 @@ class Client:
     ) -> Raw:
         assert self._session is not None
         if method != "GET":
-            metrics.count_write(method, path)
+            requests.count_write(method, path)
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"Content-Type": kind}
         try:
@@ -123,14 +123,14 @@ class Client:
             ) as response:
                 text = await response.read()
                 if response.status >= 400:
-                    metrics.count_error(response.status)
+                    requests.count_error(response.status)
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
                     raise ApiError(response.status, _message(text), seconds)
                 found: Raw = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            metrics.count_error(0)
+            requests.count_error(0)
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 import aiohttp
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from finetune_api.model import Model
 from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.build.identity import attempt_name
+from finetune_operator.core.key import Key
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client, Raw
@@ -20,18 +20,6 @@ from finetune_operator.kube.client import ApiError, Client, Raw
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Key:
-    """Which FineTune, or which Model."""
-
-    namespace: str
-    name: str
-    kind: str = "FineTune"
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 async def observe(

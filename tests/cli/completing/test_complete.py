@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from tests.cli.conftest import Ran, Run
 from tests.cli.statuses import status
 from tests.data.builders import put_folder
@@ -224,7 +224,7 @@ def test_a_model_is_found_by_its_name_and_by_its_fine_tunes(
     trained: Path, at_team: Run, team: Kubectl, home: Path, storage: Storage, bucket: str
 ) -> None:
     from finetune_api.uris import S3Uri
-    from finetune_data.manifests import sha256
+    from finetune_storage.manifests import sha256
 
     prefix = S3Uri.parse(f"s3://{bucket}/team/tone/model")
     put_folder(storage, trained, prefix)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_cli.completing.answers import chat_completion, completion, usage
-from finetune_cli.completing.generation import Request, complete
-from finetune_cli.completing.sampling import Numbers, Sampling
+from finetune_cli.commands.complete.answers import chat_completion, completion, usage
+from finetune_cli.commands.complete.generation import Request, complete
+from finetune_cli.commands.complete.sampling import Numbers, Sampling
 
 LETTERS = "$abcd"  # $ ends
 GREEDY = Sampling(temperature=0)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.completing.command import _separated
-from finetune_cli.completing.prompts import of_messages, of_text, with_separator
-from finetune_cli.completing.sources import Source
-from finetune_cli.screen import Screen
-from finetune_data.examples import COMPLETION, Row
-from finetune_data.tokenization import load_tokenizer
+from finetune_cli.commands.complete.command import _separated
+from finetune_cli.commands.complete.prompts import of_messages, of_text, with_separator
+from finetune_cli.commands.complete.sources import Source
+from finetune_cli.terminal.console import Screen
+from finetune_data.read.examples import COMPLETION, Row
+from finetune_data.tokenize.tokenizer import load_tokenizer
 from tests.data.builders import write_json, write_tokenizer
 
 TEMPLATE = (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from finetune_cli.completing.sampling import (
+from finetune_cli.commands.complete.sampling import (
     Sampling,
     likeliest,
     log_probabilities,

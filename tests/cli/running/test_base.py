@@ -8,9 +8,9 @@ import yaml
 
 from finetune_api.catalogue import CATALOGUE
 from finetune_api.names import Reason
-from finetune_cli.complaints import CommandError
-from finetune_cli.running.base import OWN_MODELS, find_base, for_a_person
-from finetune_data.failures import BaseModelError
+from finetune_cli.commands.run.base import OWN_MODELS, find_base, for_a_person
+from finetune_cli.terminal.errors import CommandError
+from finetune_data.errors import BaseModelError
 
 ROOT = Path(__file__).parents[3]
 

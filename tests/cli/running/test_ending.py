@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.layout import RunLayout
-from finetune_cli.running import command
-from finetune_cli.screen import Screen
+from finetune_cli.commands.run import command
+from finetune_cli.terminal.console import Screen
 from tests.support.objects import trained
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from finetune_api.layout import RunLayout
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from tests.cli.sessions.terminal import PROGRAM, WIDTH, Terminal, terminal
 from tests.cli.statuses import resolved, status
 from tests.support.kubectl import Kubectl, finetune

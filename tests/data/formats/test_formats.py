@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.limits import DataLimits
-from finetune_data.examples import Conversation, Example, Row
-from finetune_data.failures import DataError
-from finetune_data.findings import Finding
-from finetune_data.reading import Reader
-from finetune_data.rewriting import to_line
-from finetune_data.sources import find_sources
+from finetune_data.errors import DataError
+from finetune_data.read.examples import Conversation, Example, Row
+from finetune_data.read.findings import Finding
+from finetune_data.read.reader import Reader
+from finetune_data.read.sources import find_sources
+from finetune_data.rewrite.rewriting import to_line
 from tests.data.builders import compress, read, reader
 
 PAIRS = [

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.limits import DataLimits
-from finetune_data.examples import Example, Row
-from finetune_data.findings import Finding
+from finetune_data.read.examples import Example, Row
+from finetune_data.read.findings import Finding
 from tests.data.builders import compress, parse, row, texts
 from tests.data.builders import read as read_file
 

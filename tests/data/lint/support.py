@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from finetune_data.examples import Example
 from finetune_data.lint.fixes import Fix
 from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.lint.remarks import Remark
-from finetune_data.reading import Reader
-from finetune_data.rewriting import rewrite, to_line
+from finetune_data.read.examples import Example
+from finetune_data.read.reader import Reader
+from finetune_data.rewrite.rewriting import rewrite, to_line
 from tests.data.builders import read, reader
 
 Pair = tuple[str, str]
 
 
 def jsonl(pairs: list[Pair]) -> bytes:
-    from finetune_data.examples import Row
+    from finetune_data.read.examples import Row
 
     return b"".join(to_line(Row(1, *pair)) for pair in pairs)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_data.examples import Row
 from finetune_data.lint.fixes import apply_all
 from finetune_data.lint.inspection import Inspection, inspect
+from finetune_data.read.examples import Row
 from tests.data.builders import reader
 from tests.data.lint.support import Pair, checks, fixed, jsonl, look, recommended, remark
 

@@ -6,12 +6,12 @@ import json
 import tracemalloc
 from pathlib import Path
 
-from finetune_data.examples import Row
-from finetune_data.findings import Finding
 from finetune_data.lint.fingerprints import ROW
 from finetune_data.lint.inspection import inspect
-from finetune_data.splitting import plan_split
-from finetune_data.tokenization import load_tokenizer
+from finetune_data.read.examples import Row
+from finetune_data.read.findings import Finding
+from finetune_data.rewrite.train_validation_split import plan_split
+from finetune_data.tokenize.tokenizer import load_tokenizer
 from tests.data.builders import read, reader, write_tokenizer
 from tests.data.lint.support import checks, fixed, jsonl, look, recommended, remark
 
@@ -168,8 +168,8 @@ def test_13_memory_grows_by_at_most_32_bytes_a_row(tmp_path: Path) -> None:
         path.write_bytes(
             jsonl([(f"prompt {n} " + "x" * 200, f"completion {n}") for n in range(count)])
         )
-        from finetune_data.reading import Reader
-        from finetune_data.sources import LocalSource
+        from finetune_data.read.reader import Reader
+        from finetune_data.read.sources import LocalSource
 
         made = Reader(LocalSource(path))
         tracemalloc.start()

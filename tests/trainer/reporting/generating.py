@@ -9,35 +9,38 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer import attention
-from finetune_trainer.engine import Place, connect
-from finetune_trainer.objective import Way
+from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.engine import attention
+from finetune_trainer.engine.deepspeed import RankCoordinates, connect
+from finetune_trainer.engine.objective import ComputePath
+from finetune_trainer.rank.loading import import_libraries
 from finetune_trainer.reporting.samples import Prompt, choose, generate
-from finetune_trainer.startup import import_libraries
-from finetune_trainer.state import TrainingState
 from tests.trainer import support
 from tests.trainer.ranks import EXAMPLES, STEPS, adapted_engine, engine_of, run_steps
 
 PROMPTS: list[Prompt] = choose(support.split_of(EXAMPLES), count=5)
-WAYS = {"padded": Way(is_chunked=True), "packed": Way(is_chunked=True, is_packed=True)}
+COMPUTE_PATHS = {
+    "padded": ComputePath(is_chunked=True),
+    "packed": ComputePath(is_chunked=True, is_packed=True),
+}
 
 
 def main(out: Path) -> None:
     import_libraries()
     attention.register()
-    place = Place.from_environment()
+    place = RankCoordinates.from_environment()
     connect("cpu")
     found: dict[str, Any] = {}
     engines = [(f"stage {stage}", engine_of(place, stage, "fp32")) for stage in (1, 3)]
     engines.append(("lora", adapted_engine(place, 3)))
     for kind, engine in engines:
-        for name, way in WAYS.items():
+        for name, way in COMPUTE_PATHS.items():
             engine.objective.choose(way)
             found[f"{kind} {name}"] = generate(engine, lambda: None)(PROMPTS)
         assert engine.model.training
     begin = TrainingState(step=STEPS - 3)
     for kind, engine in [engines[1], ("fresh", engine_of(place, 3, "fp32"))]:
-        engine.objective.choose(WAYS["packed"])
+        engine.objective.choose(COMPUTE_PATHS["packed"])
         found[f"losses {kind}"] = run_steps(engine, None, begin)
     (out / f"rank-{place.rank}.json").write_text(json.dumps(found))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from finetune_api.outcome import EpochMetrics
 from finetune_api.tasks import Classification
-from finetune_data.dataset import DatasetManifest, DatasetSource, SplitCounts
-from finetune_data.sources import InputFile
-from finetune_trainer import classification
-from finetune_trainer.provenance import RunManifest
+from finetune_data.read.sources import InputFile
+from finetune_data.tokenize.dataset import DatasetManifest, DatasetSource, SplitCounts
+from finetune_trainer.evaluation import class_metrics
+from finetune_trainer.outputs.results_csv import columns, line
 from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.results import columns, line
+from finetune_trainer.run_manifest import RunManifest
 from tests.trainer import support
 
 BINARY = Classification(n_classes=2, positive_class=" yes", betas=[0.5])
@@ -28,7 +28,7 @@ def results(
     seed: int = 1,
 ) -> str:
     """results.csv of a run that learns; `changes`: cells by step."""
-    names = columns(validation, classification.columns(asked) if asked else ())
+    names = columns(validation, class_metrics.columns(asked) if asked else ())
     noise = random.Random(seed)
     lines = [",".join(names)]
     ends = epoch_ends(steps, epochs)
@@ -54,7 +54,7 @@ def results(
                 "validation_sequence_accuracy": 0.1 + 0.5 * learned,
             }
         if asked and step in ends:
-            cells |= dict.fromkeys(classification.columns(asked), 0.5 + 0.4 * learned)
+            cells |= dict.fromkeys(class_metrics.columns(asked), 0.5 + 0.4 * learned)
         cells |= (changes or {}).get(step, {})
         lines.append(line(cells, names))
     return "\n".join(lines) + "\n"

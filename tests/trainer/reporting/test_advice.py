@@ -8,12 +8,12 @@ import pytest
 from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.tasks import Classification
-from finetune_data.dataset import SplitCounts
-from finetune_trainer.reporting.advice import advise
-from finetune_trainer.reporting.confusion import Confusion
-from finetune_trainer.reporting.curves import Curves, Point
+from finetune_data.tokenize.dataset import SplitCounts
+from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.reporting.advice.evidence import Advice, find_spikes, gather
+from finetune_trainer.reporting.advice.rules import advise
+from finetune_trainer.reporting.charts.curves import Curves, Point
 from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.reporting.evidence import Advice, find_spikes, gather
 from tests.trainer.reporting import support
 
 CLASSES = Classification(n_classes=2, positive_class=" yes")

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_trainer.evaluation.confusion import Confusion
 from finetune_trainer.reporting.card import card, read_license
-from finetune_trainer.reporting.confusion import Confusion
 from finetune_trainer.reporting.data import ReportData, Sample
 from finetune_trainer.reporting.markdown import block, code, plain, scalar
 from tests.trainer.reporting import support

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from finetune_trainer.reporting.charts import HEIGHT, HOVERS, WIDTH, Chart, Mark
-from finetune_trainer.reporting.curves import Point
-from finetune_trainer.reporting.lines import Line
-from finetune_trainer.reporting.scales import Unit
+from finetune_trainer.reporting.charts.chart import HEIGHT, HOVERS, WIDTH, Chart, Mark
+from finetune_trainer.reporting.charts.curves import Point
+from finetune_trainer.reporting.charts.lines import Line
+from finetune_trainer.reporting.charts.scales import Unit
 
 
 def run_of(steps: int) -> list[Point]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.reporting.confusion import Confusion
+from finetune_trainer.evaluation.confusion import Confusion
 
 TRUTH = [0, 0, 0, 1, 1, 2]
 SAID = [0, 0, 1, 1, 1, 0]

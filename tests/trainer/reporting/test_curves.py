@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.reporting.curves import Curves, Point, smooth, thin
-from finetune_trainer.results import columns
+from finetune_trainer.outputs.results_csv import columns
+from finetune_trainer.reporting.charts.curves import Curves, Point, smooth, thin
 from tests.trainer.reporting import support
 
 VALUES = st.floats(-1e6, 1e6)

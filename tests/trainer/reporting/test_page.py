@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from finetune_api.outcome import EpochMetrics, Failure
-from finetune_data.dataset import SplitCounts
-from finetune_data.sources import InputFile
-from finetune_trainer.reporting.confusion import Confusion
-from finetune_trainer.reporting.curves import Curves
+from finetune_data.read.sources import InputFile
+from finetune_data.tokenize.dataset import SplitCounts
+from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.reporting.charts.curves import Curves
 from finetune_trainer.reporting.data import Attempt, ReportData, Sample, SpeedPoint
 from finetune_trainer.reporting.page import page
 from tests.trainer.reporting import support

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_trainer.reporting.scales import (
+from finetune_trainer.reporting.charts.scales import (
     Unit,
     duration,
     number,

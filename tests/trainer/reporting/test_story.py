@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from finetune_trainer.reporting.story import FILE, NO_WORD, Story
 from finetune_trainer.reporting.writing import find_license, write_card, write_page
 from tests.trainer.reporting import support

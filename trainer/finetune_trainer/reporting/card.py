@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from finetune_api.uris import HubUri, parse_model_uri
 from finetune_trainer.reporting import facts
-from finetune_trainer.reporting.curves import Curves
+from finetune_trainer.reporting.charts.curves import Curves
+from finetune_trainer.reporting.charts.scales import number, percent
 from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.facts import Fact
 from finetune_trainer.reporting.markdown import block, code, plain, scalar, table
 from finetune_trainer.reporting.page import cut
-from finetune_trainer.reporting.scales import number, percent
 
 CARD, REPORT = "README.md", "report.html"
 SAMPLES_SHOWN = 3

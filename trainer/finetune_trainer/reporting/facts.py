@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from finetune_api.outcome import EpochMetrics
-from finetune_data.dataset import SplitCounts
-from finetune_trainer.classification import PREFIX as CLASSIFICATION
-from finetune_trainer.reporting.curves import Curves
+from finetune_data.tokenize.dataset import SplitCounts
+from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
+from finetune_trainer.reporting.charts.curves import Curves
+from finetune_trainer.reporting.charts.panels import metric_label
+from finetune_trainer.reporting.charts.scales import duration, number, percent, size
 from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.reporting.panels import metric_label
-from finetune_trainer.reporting.scales import duration, number, percent, size
 
 SPLITS = {"train": "Training", "validation": "Validation"}
 

@@ -5,12 +5,12 @@ from base64 import b64encode
 from typing import Any
 
 from finetune_trainer.reporting import facts
-from finetune_trainer.reporting.advice import advise
-from finetune_trainer.reporting.curves import Curves
+from finetune_trainer.reporting.advice.evidence import gather
+from finetune_trainer.reporting.advice.rules import advise
+from finetune_trainer.reporting.charts.curves import Curves
+from finetune_trainer.reporting.charts.panels import column_rows, make_charts
+from finetune_trainer.reporting.charts.scales import duration, number, percent
 from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.reporting.evidence import gather
-from finetune_trainer.reporting.panels import column_rows, make_charts
-from finetune_trainer.reporting.scales import duration, number, percent
 
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
 SAMPLE_CHARACTERS = 4000  # of a prompt or a completion

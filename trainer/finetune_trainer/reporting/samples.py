@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from finetune_data.dataset import TokenSplit
-from finetune_data.examples import COMPLETION
-from finetune_trainer.adapter import is_adapted
+from finetune_data.read.examples import COMPLETION
+from finetune_data.tokenize.dataset import TokenSplit
+from finetune_trainer.engine.lora import is_adapted
 from finetune_trainer.reporting.data import Sample
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from finetune_trainer.engine import Engine
+    from finetune_trainer.engine.deepspeed import Engine
 
 COUNT = 6  # samples
 PROMPT_TOKENS = 1024  # longer prompts are not chosen
@@ -143,7 +143,7 @@ def _cached(engine: "Engine", prompts: Sequence[Prompt]) -> list[Tokens]:
     """All prompts at once, padded on the left, a token a pass."""
     import torch
 
-    from finetune_trainer.objective import Way
+    from finetune_trainer.engine.objective import ComputePath
 
     width = max(len(prompt.tokens) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.int64)
@@ -153,7 +153,9 @@ def _cached(engine: "Engine", prompts: Sequence[Prompt]) -> list[Tokens]:
         mask[row, width - len(prompt.tokens) :] = 1
     model: Any = engine.model
     former, was_training = engine.way, model.training
-    engine.objective.choose(Way(is_chunked=former.is_chunked))  # its own attention knows the mask
+    engine.objective.choose(
+        ComputePath(is_chunked=former.is_chunked)
+    )  # its own attention knows the mask
     model.eval()
     try:
         with torch.no_grad():

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_data.dataset import Dataset
-from finetune_data.tokenization import load_tokenizer
+from finetune_data.tokenize.dataset import Dataset
+from finetune_data.tokenize.tokenizer import load_tokenizer
 from finetune_trainer.reporting import samples
 from finetune_trainer.reporting.data import Sample
 
 if TYPE_CHECKING:
-    from finetune_trainer.engine import Engine
+    from finetune_trainer.engine.deepspeed import Engine
 
 
 class Showing:

@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
-from finetune_data.manifests import to_bytes
-from finetune_data.storage import Storage, StorageError
+from finetune_storage.failures import StorageError
+from finetune_storage.manifests import to_bytes
+from finetune_storage.s3 import Storage
 from finetune_trainer.reporting.data import Attempt, SpeedPoint
 from finetune_trainer.reporting.speed import SpeedLog
 

@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 
 from finetune_api.uris import S3Uri
-from finetune_data.storage import Storage
+from finetune_storage.s3 import Storage
 from finetune_trainer.reporting.card import CARD, REPORT, card, read_license
 from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.page import page

@@ -1,0 +1,36 @@
+"""A Model by either of its names: the one people use, and the one Kubernetes allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.model_names import resource_name
+from finetune_cli.cluster.errors import ApiError
+from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.program import program
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster.connection import Cluster
+
+Raw = dict[str, Any]
+
+
+def find_model(cluster: Cluster, name: str) -> Raw:
+    """The Model whose spec.id or whose own name it is. Raises CommandError where none is."""
+    guess = resource_name(name)
+    if guess:
+        try:
+            found = cluster.models.get(guess)
+        except ApiError as error:
+            if not error.is_missing:
+                raise
+        else:
+            if name in {found["spec"].get("id"), found["metadata"]["name"]}:
+                return found
+    for item in cluster.models.list():  # one that was made by hand, under any name
+        if item.get("spec", {}).get("id") == name:
+            return item
+    raise CommandError(
+        f"there is no model {name!r:.300} in namespace {cluster.namespace!r}",
+        f"`{program()} models list` shows those there are",
+    )

@@ -1,0 +1,63 @@
+"""`finetune doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.commands.doctor.findings import Finding
+from finetune_cli.options import cluster_flags, output_flag
+from finetune_cli.terminal.console import Screen, show_objects
+from finetune_cli.terminal.errors import CommandError
+
+PATIENCE_SECONDS = 10
+COMMANDS = ("finetune ", "helm ", "kubectl ")  # a remedy that is one
+COLOURS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
+
+
+@click.command()
+@click.option("--upload-to", metavar="S3", help="[default: what `create` has kept]")
+@output_flag
+@cluster_flags
+def command(*, upload_to: str | None, output: str | None, place: ClusterTarget) -> None:
+    """Look at everything that a fine-tune needs; say what is missing and how to mend it.
+
+    Cluster, CRDs, your permissions, the operator, the pods' credentials, GPUs, and S3 from this
+    machine. It changes nothing but for one small object that it writes to S3 and deletes.
+    Exit code 1 where something that is needed is missing.
+    """
+    found: list[Finding] = []
+    screen = Screen()
+    for finding in _findings(place, upload_to):
+        found.append(finding)
+        if not output:
+            start = f"{finding.level:<8} "
+            screen.hanging(start, f"{finding.what}: {finding.detail}", COLOURS[finding.level])
+            if finding.remedy:
+                _show_remedy(screen, finding.remedy)
+    if output:
+        show_objects([finding.record() for finding in found], output)
+    raise SystemExit(1 if any(finding.level == "error" for finding in found) else 0)
+
+
+def _show_remedy(screen: Screen, remedy: str) -> None:
+    """A command stays one line, to be copied; other words are broken between words."""
+    start = " " * 9
+    if remedy.startswith(COMMANDS):
+        screen.say(start + remedy)
+    else:
+        screen.hanging(start, remedy)
+
+
+def _findings(place: ClusterTarget, upload_to: str | None) -> Iterator[Finding]:
+    from finetune_cli.commands.doctor.cluster_checks import cluster_findings
+    from finetune_cli.commands.doctor.storage_checks import storage_finding
+
+    try:
+        yield from cluster_findings(connect(place, patience=PATIENCE_SECONDS))
+    except CommandError as error:
+        yield Finding("error", "cluster", error.message, error.hint)
+    yield storage_finding(upload_to)

@@ -1,0 +1,93 @@
+"""`finetune follow`, and what `create` does after it has created."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from finetune_api.names import TERMINAL_STATES, State
+from finetune_cli.cluster.connection import Cluster, connect
+from finetune_cli.cluster.objects import read_finetune
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.cluster.watching import Deleted, Lost, observe
+from finetune_cli.commands.follow.display import Display
+from finetune_cli.commands.follow.story import Story, ending, farewell
+from finetune_cli.options import cluster_flags, name_argument, output_flag
+from finetune_cli.terminal.console import Screen, to_yaml
+from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program
+
+
+@click.command()
+@name_argument
+@output_flag
+@cluster_flags
+def command(*, name: str, output: str | None, place: ClusterTarget) -> None:
+    """Watch a fine-tune until it ends: its events, and where it stands.
+
+    Ctrl-C only stops watching. A lost connection is sought again for as long as it takes.
+    -o json prints the status each time it changes, one line each.
+    """
+    cluster = connect(place)
+    if output:
+        raise SystemExit(_stream(cluster, name, output))
+    raise SystemExit(follow(cluster, name, place))
+
+
+def follow(cluster: Cluster, name: str, place: ClusterTarget) -> int:
+    """Show it until it ends; returns the exit code. Raises CommandError when it is deleted."""
+    screen, story = Screen(), Story()
+    try:
+        with Display(screen) as display:
+            for update in observe(cluster.finetunes, name):
+                if isinstance(update, Lost):
+                    display.lost(update.why)
+                    continue
+                if isinstance(update, Deleted):
+                    raise _deleted(name)
+                finetune = read_finetune(update.object)
+                for event in story.news(finetune.status.events):
+                    display.event(event)
+                if finetune.status.state in TERMINAL_STATES:
+                    break
+                display.status(finetune.status)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        for line in farewell(name, program(), place.flags):
+            screen.note(line)
+        return EXIT_INTERRUPTED
+    for text, colour in ending(finetune, program(), place.flags):
+        start, hint, rest = text.partition("hint: ")
+        if hint and not start:
+            screen.hanging(hint, rest, colour)
+        else:
+            screen.say(text, colour)
+    return 0 if finetune.status.state == State.SUCCEEDED else EXIT_NOT_SUCCEEDED
+
+
+def _stream(cluster: Cluster, name: str, output: str) -> int:
+    """The status for programs, each time it changes."""
+    former: Any = None
+    for update in observe(cluster.finetunes, name):
+        if isinstance(update, Deleted):
+            raise _deleted(name)
+        if isinstance(update, Lost):
+            Screen().note(f"reconnecting: {update.why}")
+            continue
+        status = update.object.get("status") or {}
+        if status != former:
+            text = json.dumps(status) if output == "json" else f"---\n{to_yaml(status).rstrip()}"
+            click.echo(text)
+        former = status
+        if status.get("state") in TERMINAL_STATES:
+            return 0 if status["state"] == State.SUCCEEDED else EXIT_NOT_SUCCEEDED
+    raise _deleted(name)
+
+
+def _deleted(name: str) -> CommandError:
+    return CommandError(
+        f"the fine-tune {name!r} was deleted while it was followed",
+        f"what it had written is still in S3; `{program()} list` shows what is there",
+    )

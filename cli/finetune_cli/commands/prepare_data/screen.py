@@ -1,0 +1,170 @@
+"""What a person sees: a table and colours on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from finetune_cli.terminal import console
+from finetune_data.read.findings import counted, shown
+
+if TYPE_CHECKING:
+    from finetune_data.lint.inspection import Inspection
+    from finetune_data.lint.remarks import Remark
+    from finetune_data.read.reader import Description
+    from finetune_data.rewrite.rewriting import Written
+
+COLOURS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
+BAR = 24  # characters of the longest bar
+CLASSES = 12  # of the table; the rest is counted
+TOLD_WRONG = 20  # wrong lines that are shown
+
+ProgressCallback = Callable[[int, int], None]
+
+
+class Screen(console.Screen):
+    """Everything that is said; questions are asked only where somebody can answer."""
+
+    @property
+    def can_ask(self) -> bool:
+        return sys.stdin.isatty() and self.is_pretty
+
+    def complain(self, text: str) -> None:
+        """A line on stderr."""
+        click.secho(text, fg="red", err=True)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[ProgressCallback]:
+        """A bar on a terminal; nothing in a pipe, where it would only be in the way."""
+        if not self.errors.is_terminal:
+            yield lambda done, total: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.errors, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+    def ask(self, question: str, default: bool) -> bool:
+        return click.confirm(click.style(question, bold=True), default=default)
+
+    # --- what was found ---------------------------------------------------------------------------
+
+    def file(self, description: Description) -> None:
+        """One line a file, then what is worth knowing about how it was read."""
+        if not description.format:
+            self.say(f"{Path(description.name).name}", "bold")
+            return  # empty, or no data file: the findings say which
+        packed = f", {description.compression}" if description.compression else ""
+        columns = ", ".join(shown(name) for name in description.columns[:8])
+        more = ", …" if len(description.columns) > 8 else ""
+        self.say(f"{Path(description.name).name}", "bold")
+        shape = f"; {description.shape}" if description.shape else ""
+        self.say(f"  {description.format}{packed}{shape}; columns {columns}{more}")
+        if len(description.sheets) > 1:
+            others = ", ".join(shown(name) for name in description.sheets)
+            self.say(
+                f"  sheet {shown(description.sheet or '')} of {others} (--sheet takes another)"
+            )
+        if description.ignored:
+            ignored = ", ".join(shown(name) for name in description.ignored[:8])
+            self.say(f"  not read: {ignored}")
+        for note in description.notes:
+            self.say(f"  {note}")
+
+    def findings(self, inspection: Inspection) -> None:
+        """Wrong lines first, then the remarks, the gravest first."""
+        for finding in inspection.findings[:TOLD_WRONG]:
+            if not finding.fatal:  # the remark about it says it all
+                self.say(f"  {finding}", "red")
+        if inspection.wrong > TOLD_WRONG:
+            self.say(f"  … and {inspection.wrong - TOLD_WRONG:,} more", "red")
+        if not inspection.remarks:
+            self.say("Nothing to complain about.", "green")
+            return
+        remarks = inspection.remarks
+        if self.is_pretty:
+            self.console.print(_table(remarks))
+            self.say()
+            return
+        for remark in remarks:
+            self.say(f"{remark.level}: {remark.message}{_where(remark)}")
+            for sample in remark.samples:
+                self.say(f"    {sample}")
+
+    def summary(self, inspection: Inspection) -> None:
+        """What kind of data it is, how much, and its classes and lengths as bars."""
+        validation = (
+            f", {inspection.validation_examples:,} for validation"
+            if inspection.validation_examples
+            else ""
+        )
+        tokens = f", {inspection.tokens:,} tokens" if inspection.tokens is not None else ""
+        if not inspection.examples:
+            return
+        self.say()
+        amount = f"{counted(inspection.examples, 'example')}{validation}{tokens}"
+        self.say(f"{inspection.kind}: {amount}", "bold")
+        if inspection.classes:
+            listed = [(shown(label), count) for label, count in inspection.classes[:CLASSES]]
+            more = len(inspection.classes) - CLASSES
+            self._bars(f"{len(inspection.classes)} classes", listed)
+            if more > 0:
+                self.say(f"  … and {more} more")
+        if inspection.lengths:
+            self._bars(f"lengths in {inspection.length_unit}", inspection.lengths)
+        self.say()
+
+    def _bars(self, title: str, rows: Sequence[tuple[str, int]]) -> None:
+        most = max((count for _, count in rows), default=0) or 1
+        width = max(len(label) for label, _ in rows)
+        self.say(f"  {title}", "dim")
+        for label, count in rows:
+            bar = "█" * max(1 if count else 0, round(BAR * count / most))
+            self.say(f"  {label:>{width}}  {bar if self.is_pretty else ''} {count:,}".rstrip())
+
+    # --- what was done ----------------------------------------------------------------------------
+
+    def written(self, written: Sequence[Written]) -> None:
+        for file in written:
+            self.say(f"wrote {file.path}: {counted(file.examples, 'example')}", "green")
+
+    def code(self, title: str, text: str) -> None:
+        """Something to copy."""
+        self.say()
+        self.say(title, "bold")
+        for line in text.splitlines():
+            self.say(f"  {line}")
+
+
+def _table(remarks: Sequence[Remark]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for remark in remarks:
+        body = f"{escape(remark.message)}[dim]{escape(_where(remark))}[/dim]"
+        for sample in remark.samples:
+            body += f"\n[dim]{escape(sample)}[/dim]"
+        style = COLOURS[remark.level]
+        table.add_row(f"[{style}]{remark.level}[/{style}]", body)
+    return table
+
+
+def _where(remark: Remark) -> str:
+    if not remark.places:
+        return ""
+    more = ", …" if remark.count > len(remark.places) else ""
+    return f" ({', '.join(remark.places)}{more})"

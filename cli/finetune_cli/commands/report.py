@@ -1,0 +1,65 @@
+"""`finetune report`: report.html, one file that a browser opens without a network."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+
+import click
+
+from finetune_api.names import Reason
+from finetune_cli.artifacts.s3 import (
+    explained,
+    layout_of,
+    open_storage,
+    require_training,
+    write_new,
+)
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.objects import read_finetune
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.options import cluster_flags, name_argument
+from finetune_cli.terminal.console import Screen, file_line
+from finetune_cli.terminal.errors import CommandError
+
+FILE = "report.html"
+
+
+@click.command()
+@name_argument
+@click.option(
+    "--to",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="[default: NAME-report.html; - is stdout]",
+)
+@click.option("--open", "opens", is_flag=True, help="In the browser, too.")
+@cluster_flags
+def command(*, name: str, path: Path | None, opens: bool, place: ClusterTarget) -> None:
+    """Fetch the report that the trainer wrote beside the model: curves, data, what to try next."""
+    from finetune_storage.failures import StorageError
+
+    finetune = read_finetune(connect(place).finetunes.get(name))
+    if finetune.status.resolved is None:
+        require_training(finetune, "report", place)
+    uri = layout_of(finetune).report
+    try:
+        with explained():
+            data = open_storage().read_bytes(uri)
+    except StorageError as error:
+        if error.failure.code != Reason.DATA_NOT_FOUND:
+            raise
+        require_training(finetune, "report", place)
+        raise CommandError(
+            f"fine-tune {name} ({finetune.status.state or 'pending'}) has no report at {uri}",
+            "it is written when the training ends; `results --plot` shows what there is now",
+        ) from error
+    if path == Path("-"):
+        click.echo(data, nl=False)
+        return
+    target = path or Path(f"{name}-{FILE}")
+    write_new(target, data)
+    Screen().say(f"Wrote {file_line(str(target), len(data))}")
+    if opens:
+        webbrowser.open(target.resolve().as_uri())

@@ -1,0 +1,99 @@
+"""A line chart in characters: braille dots, eight a cell. Pure.
+
+The first series is a line; each further one is marks, so that they differ without colours too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from finetune_cli.commands.results.table import Series
+from finetune_cli.terminal.format import number
+
+MARKS = ("⣿", "o", "x", "+")
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row and column in a cell
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of an axis, never empty."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Range:
+        low, high = min(values), max(values)
+        if low == high:
+            margin = abs(low) * 0.1 or 1.0
+            return cls(low - margin, high + margin)
+        return cls(low, high)
+
+    def place(self, value: float, cells: int) -> int:
+        """0 to cells - 1."""
+        share = (value - self.low) / (self.high - self.low)
+        return min(cells - 1, max(0, round(share * (cells - 1))))
+
+
+def chart(panel: Sequence[Series], width: int, height: int) -> list[str]:
+    """The lines of a chart of at most `width` characters, its title and axes included.
+
+    height: lines of the plot itself. Every extreme is drawn, however many points there are.
+    """
+    steps = Range.of([step for series in panel for step in series.steps])
+    values = Range.of([value for series in panel for value in series.values])
+    labels = _labels(values, height)
+    margin = max(map(len, labels))
+    columns = max(10, width - margin - 2)
+    cells = _line(panel[0], steps, values, columns, height)
+    for mark, series in zip(MARKS[1:], panel[1:], strict=False):
+        for step, value in zip(series.steps, series.values, strict=True):
+            cells[height - 1 - values.place(value, height)][steps.place(step, columns)] = mark
+    lines = [" " * (margin + 2) + _legend(panel)]
+    for label, cell in zip(labels, cells, strict=True):
+        lines.append(f"{label:>{margin}} ┤{''.join(cell)}".rstrip())
+    first, last = f"{steps.low:,.0f}", f"{steps.high:,.0f}"
+    lines.append(" " * margin + " └" + "─" * columns)
+    lines.append(" " * (margin + 2) + first + last.rjust(columns - len(first)))
+    return lines
+
+
+def _labels(values: Range, height: int) -> list[str]:
+    """Of each line: the highest, the middle and the lowest value."""
+    labels = [""] * height
+    labels[(height - 1) // 2] = number((values.low + values.high) / 2)
+    labels[0], labels[-1] = number(values.high), number(values.low)
+    return labels
+
+
+def _line(
+    series: Series, steps: Range, values: Range, columns: int, height: int
+) -> list[list[str]]:
+    """Rows of characters; points that follow each other are joined."""
+    dots = [[0] * columns for _ in range(height)]
+    wide, high = 2 * columns, 4 * height
+
+    def dot(x: int, y: int) -> None:
+        row = high - 1 - y
+        dots[row // 4][x // 2] |= _DOTS[row % 4][x % 2]
+
+    points = [
+        (steps.place(step, wide), values.place(value, high))
+        for step, value in zip(series.steps, series.values, strict=True)
+    ]
+    for (x, y), (to_x, to_y) in pairwise(points):
+        length = max(abs(to_x - x), abs(to_y - y), 1)
+        for done in range(length + 1):
+            dot(x + round((to_x - x) * done / length), y + round((to_y - y) * done / length))
+    if len(points) == 1:
+        dot(*points[0])
+    return [[chr(0x2800 + cell) if cell else " " for cell in row] for row in dots]
+
+
+def _legend(panel: Sequence[Series]) -> str:
+    words = [f"{series.name} {number(series.values[-1])}" for series in panel]
+    if len(panel) == 1:
+        return words[0]
+    return "   ".join(f"{mark} {word}" for mark, word in zip(MARKS, words, strict=False))

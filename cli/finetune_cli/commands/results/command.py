@@ -1,0 +1,105 @@
+"""`finetune results`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from finetune_api.finetune import FineTune
+from finetune_api.names import Reason
+from finetune_cli.artifacts.s3 import (
+    explained,
+    layout_of,
+    open_storage,
+    parse_address,
+    require_training,
+)
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.objects import read_finetune
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.options import cluster_flags, name_argument, output_flag
+from finetune_cli.terminal.console import Screen, show_objects
+from finetune_cli.terminal.errors import CommandError
+
+HEIGHT = 10  # lines of one plot
+WIDEST = 120  # characters
+
+
+@click.command()
+@name_argument
+@click.option("--plot", is_flag=True, help="Losses and accuracies as plots in the terminal.")
+@click.option(
+    "--png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The plots as a PNG; needs matplotlib.",
+)
+@click.option(
+    "-c", "--column", "columns", multiple=True, metavar="NAME", help="Plot this one; repeatable."
+)
+@output_flag
+@cluster_flags
+def command(
+    *,
+    name: str,
+    plot: bool,
+    png: Path | None,
+    columns: tuple[str, ...],
+    output: str | None,
+    place: ClusterTarget,
+) -> None:
+    """results.csv, one row for each step: printed as it is, or plotted.
+
+    It is there while the training runs, too. This machine needs S3 credentials (AWS_*).
+    """
+    from finetune_cli.commands.results.table import panels, parse
+
+    finetune = read_finetune(connect(place).finetunes.get(name))
+    text, where = _fetch(finetune, place)
+    if not (plot or png or columns or output):
+        click.echo(text, nl=False)
+        return
+    table = parse(text, where)
+    if output:
+        show_objects(table.records(), output)
+        return
+    chosen = panels(table, columns)
+    if not chosen or not all(series.values for panel in chosen for series in panel):
+        raise CommandError(f"{where} has nothing to plot yet", "try again after a few steps")
+    screen = Screen()
+    if png:
+        from finetune_cli.commands.results.png import write_png
+
+        write_png(png, chosen, f"{name} ({finetune.spec.model})")
+        screen.note(f"Wrote {png}")
+    if plot or not png:
+        from finetune_cli.commands.results.chart import chart
+
+        width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
+        for panel in chosen:
+            for line in chart(panel, width, HEIGHT):
+                click.echo(line)
+
+
+def _fetch(finetune: FineTune, place: ClusterTarget) -> tuple[str, str]:
+    """The text and its address: what the status names, else where it grows."""
+    from finetune_storage.failures import StorageError
+
+    if finetune.status.resolved is None:
+        require_training(finetune, "results", place)
+    named = finetune.status.result_files or []
+    uri = parse_address(named[0]) if named else layout_of(finetune).results
+    try:
+        with explained():
+            return open_storage().read_bytes(uri).decode("utf-8", "replace"), str(uri)
+    except StorageError as error:
+        if error.failure.code != Reason.DATA_NOT_FOUND:
+            raise
+        require_training(finetune, "results", place)
+        state = finetune.status.state or "pending"
+        raise CommandError(
+            f"no results file available for fine-tune {finetune.metadata.name} ({state})",
+            "it is written from the first steps of the training on",
+        ) from error

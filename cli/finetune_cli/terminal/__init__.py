@@ -1,0 +1,1 @@
+"""The terminal: printing, formatting, errors, and the program's own settings."""

@@ -1,0 +1,155 @@
+"""What a person sees: colours on a terminal, the same words plainly in a pipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune_cli.terminal.format import printable, shortened, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from finetune_storage.s3 import ProgressCallback
+
+
+GAP, NARROW_GAP = 3, 2  # blanks between the columns of a table
+ELASTIC = 14  # characters that a column keeps at least
+
+
+class Screen:
+    """Everything that is said to people; stdout for what they asked for, stderr for the rest."""
+
+    @cached_property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=False)
+
+    @cached_property
+    def errors(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
+
+    @property
+    def is_pretty(self) -> bool:
+        return self.console.is_terminal
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """Lines on stdout; `text` may come from a stranger."""
+        text = printable(text)
+        if self.is_pretty:
+            from rich.text import Text
+
+            # the terminal wraps by itself, so that commands and addresses can be copied
+            self.console.print(Text(text, style=style or ""), soft_wrap=True)
+        else:
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A line beside the output, on stderr."""
+        click.echo(printable(text), err=True)
+
+    def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
+        """Names and values below each other; what is empty is left out."""
+        shown = [(name, value) for name, value in rows if value]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            self.hanging(" " * indent + f"{name:<{width}}  ", value)
+
+    def hanging(self, start: str, text: str, style: str = "dim") -> None:
+        """`start` in a style, and beside it a text whose further lines stand below its first."""
+        text = printable(text)
+        if not self.is_pretty:
+            click.echo(start + text)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        if " " not in text:  # an address, to be copied
+            self.console.print(
+                Text(start, style=style).append(text, style="default"), soft_wrap=True
+            )
+            return
+        table = Table.grid(padding=0)
+        table.add_column(no_wrap=True, style=style)
+        table.add_column(overflow="fold")
+        table.add_row(Text(start), Text(text))
+        self.console.print(table)
+
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], elastic: str = ""
+    ) -> None:
+        """Columns as kubectl aligns them.
+
+        elastic: a heading whose cells lose their middle where a terminal is too narrow; in a pipe
+        they stay whole.
+        """
+        lines = [[printable(cell) for cell in row] for row in (headings, *rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        gap, excess = GAP, sum(widths) + GAP * (len(widths) - 1) - self.console.width
+        if self.is_pretty and excess > 0:
+            gap, excess = NARROW_GAP, excess - (len(widths) - 1) * (GAP - NARROW_GAP)
+        if self.is_pretty and excess > 0 and elastic:
+            place = headings.index(elastic)
+            widths[place] = max(min(widths[place], ELASTIC), widths[place] - excess)
+            for line in lines:
+                line[place] = shortened(line[place], widths[place])
+        for line in lines:
+            cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+            click.echo((" " * gap).join(cells).rstrip())
+
+    @contextmanager
+    def transfer(self, what: str) -> Iterator[ProgressCallback]:
+        """A bar of bytes on a terminal; one line where stderr is no terminal."""
+        if not self.errors.is_terminal:
+            self.note(what)
+            yield lambda done, total: None
+            return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), Remaining())
+        with Progress(*columns, console=self.errors, transient=True) as bar:
+            task = bar.add_task(printable(what), total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def show_objects(value: Any, output: str) -> None:
+    """An object or a list of them for programs: JSON or YAML that reads back as the same value."""
+    if output == "json":
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    click.echo(to_yaml(value), nl=False)
+
+
+def to_yaml(value: Any) -> str:
+    """YAML without aliases, keys in their order."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Dumper, value: str) -> Any:
+        # in single quotes these would be read back as blanks
+        style = '"' if any(char in "\x85\u2028\u2029" for char in value) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def as_list(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What kubectl prints for several objects."""
+    return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(items)}
+
+
+def file_line(path: str, count: int) -> str:
+    return f"{path} ({size(count)})"

@@ -1,0 +1,1 @@
+"""The deletion Job of a Model: `python -m finetune_data.deletion`."""

@@ -1,0 +1,136 @@
+"""Deletes a model's files: `python -m finetune_data.deletion`, with the task in FINETUNE_TASK.
+
+Exactly the keys that the model's own manifest lists, below the model's own prefix; the manifest
+last, so that a deletion that broke off knows how to go on. Anything doubtful deletes nothing.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from typing import Literal
+
+from pydantic import ValidationError
+
+from finetune_api.errors import FailureError
+from finetune_api.layout import MANIFEST
+from finetune_api.names import ENV_TASK, TERMINATION_MESSAGE_PATH, Reason
+from finetune_api.outcome import Deleted, Failure, Outcome
+from finetune_api.tasks import DeletionTask
+from finetune_api.uris import S3Uri
+from finetune_data.console import say
+from finetune_data.errors import DataError
+from finetune_data.termination import finish
+from finetune_storage.connect import open_storage
+from finetune_storage.manifests import Manifest
+from finetune_storage.s3 import Storage
+
+
+class ModelFiles(Manifest):
+    """What of a model's manifest says whose files they are."""
+
+    kind: Literal["model"]
+    fine_tune_uid: str
+
+
+def main() -> int:
+    """Returns the pod's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m finetune_data.deletion", description=__doc__)
+    parser.add_argument(
+        "--termination-log",
+        default=os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_MESSAGE_PATH),
+        help="where the outcome is written (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    outcome = run(os.environ.get(ENV_TASK, ""))
+    if outcome.failure is not None:
+        say(f"failed: {outcome.failure.message}")
+    elif outcome.deleted is not None:
+        say(f"deleted: {outcome.deleted.files} files, {outcome.deleted.size:,} bytes")
+    return finish(outcome, arguments.termination_log)
+
+
+def run(task_json: str) -> Outcome:
+    """The outcome of a task; whatever nobody foresaw becomes one, too."""
+    try:
+        task = DeletionTask.model_validate_json(task_json)
+        return Outcome(deleted=delete_model(task, open_storage()))
+    except FailureError as error:
+        return Outcome(failure=error.failure)
+    except ValidationError as error:
+        message = f"{ENV_TASK} is not a DeletionTask: {error}"
+        return Outcome(failure=Failure(code=Reason.INTERNAL, message=message[:500]))
+    except Exception as error:
+        message = f"the deletion crashed: {type(error).__name__}: {error}"
+        return Outcome(failure=Failure(code=Reason.INTERNAL, message=message[:500]))
+
+
+def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
+    """Raises FailureError, with nothing deleted, where the files may not be this model's."""
+    uri = _prefix(task)
+    try:
+        data = storage.read_bytes(uri.child(MANIFEST))
+    except FailureError as error:
+        if error.failure.code == Reason.DATA_NOT_FOUND:
+            return Deleted(files=0)  # a prefix without manifest does not exist
+        raise
+    manifest = _own_manifest(task, uri, data)
+    keys = [_key(uri, entry.path) for entry in manifest.files if entry.path != MANIFEST]
+    for key in keys:
+        storage.delete(key)
+    storage.delete(uri.child(MANIFEST))
+    return Deleted(files=len(keys) + 1, size=sum(entry.size for entry in manifest.files))
+
+
+def _prefix(task: DeletionTask) -> S3Uri:
+    """The model's address, which must be where this namespace's trainer publishes."""
+    try:
+        uri = S3Uri.parse(task.uri)
+    except ValueError as error:
+        raise DataError.of(Reason.INVALID_SPEC, f"uri: {error}") from error
+    parts = uri.key.split("/")
+    run = f"{task.fine_tune}-{(task.fine_tune_uid or '')[:8]}" if task.fine_tune else None
+    is_ours = len(parts) >= 3 and parts[-1] == "model" and parts[-3] == task.namespace
+    if not is_ours or (run is not None and parts[-2] != run):
+        expected = f"<output>/{task.namespace}/{run or '<name>-<uid>'}/model"
+        raise DataError.of(
+            Reason.INVALID_SPEC,
+            f"{uri} is not where this namespace's models are ({expected}): nothing was deleted",
+            param="uri",
+        )
+    return uri
+
+
+def _own_manifest(task: DeletionTask, uri: S3Uri, data: bytes) -> ModelFiles:
+    try:
+        manifest = ModelFiles.model_validate_json(data)
+    except ValidationError as error:
+        raise DataError.of(
+            Reason.INVALID_DATA,
+            f"{uri.child(MANIFEST)} is no model's manifest: nothing was deleted",
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    is_other = task.manifest_sha256 is not None and digest != task.manifest_sha256
+    if is_other or task.fine_tune_uid not in {None, manifest.fine_tune_uid}:
+        raise DataError.of(
+            Reason.INVALID_DATA,
+            f"{uri} holds another model than {task.model} (another manifest): nothing was deleted",
+        )
+    return manifest
+
+
+def _key(uri: S3Uri, path: str) -> S3Uri:
+    """An address below the prefix; whoever can write the manifest can't point elsewhere."""
+    key = uri.child(path)
+    try:
+        is_clean = S3Uri.parse(str(key)).key == f"{uri.key}/{path}"
+    except ValueError:
+        is_clean = False
+    if not is_clean:
+        message = f"the manifest of {uri} lists {path!r}: nothing was deleted"
+        raise DataError.of(Reason.INVALID_DATA, message)
+    return key
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Base models: their files, their shape, and the memory that they need."""

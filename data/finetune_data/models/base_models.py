@@ -1,0 +1,208 @@
+"""Base models: from `s3://` or `hf://` to a folder that transformers can load.
+
+Only safetensors and JSON come over: never a pickle, never Python. What arrives is checked before
+anybody computes with it, so that a broken copy is one plain sentence and not a crash an hour later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_api.layout import MANIFEST
+from finetune_api.names import Reason
+from finetune_api.tasks import BaseModelRef
+from finetune_api.uris import HubUri, S3Uri, parse_model_uri
+from finetune_data.errors import BaseModelError
+from finetune_data.models import hub
+from finetune_data.models.safetensors_files import find_truncation
+from finetune_storage.failures import StorageError
+from finetune_storage.manifests import Manifest, find_damage
+from finetune_storage.s3 import ProgressCallback, Storage
+from finetune_storage.transfers import matches
+
+CONFIG = "config.json"
+CARD = "README.md"  # names the license
+INDEX = "model.safetensors.index.json"
+
+# Of the top level only: subfolders hold other formats of the same weights.
+SMALL_FILES = (
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    CARD,
+    MANIFEST,
+)
+WEIGHT_FILES = ("model*.safetensors", INDEX)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def fetch_base_model(
+    base: BaseModelRef,
+    folder: Path,
+    storage: Storage,
+    *,
+    weights: bool,
+    progress: ProgressCallback | None = None,
+) -> Path:
+    """Bring config, tokenizer and, with `weights`, the weights of `base` to this machine.
+
+    Returns the folder that holds them: `folder`, or the hub's own cache. Raises BaseModelError
+    (BaseModelNotFound, BaseModelInvalid), or StorageError where S3 refuses or is away.
+    """
+    try:
+        uri = parse_model_uri(base.uri)
+    except ValueError as error:
+        raise _error(Reason.BASE_MODEL_INVALID, base, f"has no usable address: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(uri, HubUri):
+        found = hub.list_files(uri, _wanted(weights), base.name)
+        _check_names(base, found.names, weights)
+        folder = hub.fetch(found, folder, base.name, progress)
+    else:
+        _fetch_from_s3(base, uri, folder, storage, weights=weights, progress=progress)
+    problem = find_problem(folder, weights=weights)
+    if problem is not None:
+        raise _error(Reason.BASE_MODEL_INVALID, base, f"can't be used: {problem}")
+    return folder
+
+
+def weigh(base: BaseModelRef, storage: Storage) -> int | None:
+    """Bytes of the weight files, without fetching them; None where only the hub knows."""
+    uri = parse_model_uri(base.uri)
+    if isinstance(uri, HubUri):
+        return None
+    start = len(uri.key) + 1 if uri.key else 0
+    sizes = [
+        entry.size
+        for entry in storage.list(uri)
+        if matches(entry.key[start:], ("model*.safetensors",))
+    ]
+    return sum(sizes) or None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is no such file. Raises ValueError, naming the file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
+
+
+def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with what it says of the text part of a larger model on top."""
+    part = config.get("text_config")
+    return {**config, **part} if isinstance(part, dict) else dict(config)
+
+
+def find_problem(folder: Path, *, weights: bool) -> str | None:
+    """What is wrong with a model's files, in words; None for a model that can be loaded."""
+    try:
+        if not read_json(folder / CONFIG).get("model_type"):
+            return f"{CONFIG} names no model_type"
+        manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
+        if manifest is not None:
+            # a fetch without the weights has only some of the files, and none has an adapter's
+            top = [entry for entry in manifest.files if "/" not in entry.path]
+            here = [entry for entry in top if weights or (folder / entry.path).exists()]
+            if damage := find_damage(folder, here):
+                return damage
+        if not weights:
+            return None
+        shards = _shards(folder)
+    except ValueError as error:
+        return str(error)
+    for shard in shards:
+        if not (folder / shard).is_file():
+            return f"{shard} is missing, which {INDEX} lists"
+        if problem := find_truncation(folder / shard):
+            return f"{shard} {problem}"
+    return None
+
+
+def _shards(folder: Path) -> list[str]:
+    index = read_json(folder / INDEX)
+    if not index:
+        return ["model.safetensors"]
+    names = index.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{INDEX} has no weight_map")
+    shards = sorted({str(name) for name in names.values()})
+    if any(not matches(shard, WEIGHT_FILES) for shard in shards):
+        raise ValueError(f"{INDEX} lists files that are not model*.safetensors beside it")
+    return shards
+
+
+def _fetch_from_s3(
+    base: BaseModelRef,
+    uri: S3Uri,
+    folder: Path,
+    storage: Storage,
+    *,
+    weights: bool,
+    progress: ProgressCallback | None,
+) -> None:
+    try:
+        start = len(uri.key) + 1 if uri.key else 0
+        _check_names(base, [entry.key[start:] for entry in storage.list(uri)], weights)
+        storage.download_prefix(uri, folder, _wanted(weights), progress)
+    except StorageError as error:
+        if error.failure.code in {Reason.DATA_NOT_FOUND, Reason.BUCKET_NOT_FOUND}:
+            raise _error(
+                Reason.BASE_MODEL_NOT_FOUND, base, f"is not there: {error.failure.message}"
+            ) from error
+        if error.failure.code == Reason.INVALID_DATA:
+            raise _error(Reason.BASE_MODEL_INVALID, base, f"is unsafe: {error}") from error
+        raise error.about("model") from error
+
+
+def _check_names(base: BaseModelRef, names: Iterable[str], weights: bool) -> None:
+    """Say what is missing before gigabytes are fetched."""
+    names = set(names)
+    if not names:
+        raise _error(Reason.BASE_MODEL_NOT_FOUND, base, "is not there: no file has that prefix")
+    if CONFIG not in names:
+        raise _error(
+            Reason.BASE_MODEL_NOT_FOUND,
+            base,
+            f"has no {CONFIG}: expected a Hugging Face layout right below that address",
+        )
+    if weights and not names & {"model.safetensors", INDEX}:
+        pickled = sorted(name for name in names if matches(name, PICKLES))
+        what = f" but pickled ones ({pickled[0]}), which are never loaded" if pickled else ""
+        raise _error(
+            Reason.BASE_MODEL_INVALID,
+            base,
+            f"has no safetensors weights{what}: save the model as model.safetensors",
+        )
+
+
+def _wanted(weights: bool) -> tuple[str, ...]:
+    return (*SMALL_FILES, *WEIGHT_FILES) if weights else SMALL_FILES
+
+
+def _error(code: str, base: BaseModelRef, what: str) -> BaseModelError:
+    return BaseModelError.of(code, f"base model {base.name!r} at {base.uri} {what}", param="model")
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""

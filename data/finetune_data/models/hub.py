@@ -1,0 +1,160 @@
+"""The edge to a Hugging Face hub: files come over, its exceptions do not.
+
+Settings are the hub's own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, and HF_HOME or HF_HUB_CACHE for
+a cache that outlives the pod. The hub's client is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.names import Reason
+from finetune_api.uris import HubUri
+from finetune_data.errors import BaseModelError
+from finetune_storage.s3 import ProgressCallback
+from finetune_storage.transfers import Meter, all_at_once, matches
+
+ANSWER_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """What a revision holds, and what of it is wanted."""
+
+    uri: HubUri
+    commit: str
+    names: list[str]  # all files of the revision
+    wanted: dict[str, int]  # path -> bytes
+    cached: Path | None = None  # where they are already, offline
+
+
+def list_files(uri: HubUri, include: Sequence[str], name: str) -> HubFiles:
+    """Ask the hub for a revision's files; offline, look into the cache. Raises BaseModelError."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.is_offline_mode():
+        folder = _cached_folder(uri, include, name)
+        names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        return HubFiles(uri, folder.name, names, {}, folder)
+    with _errors(uri, name):
+        info = HfApi(endpoint=_endpoint()).model_info(
+            uri.repo, revision=uri.revision, files_metadata=True, timeout=ANSWER_SECONDS
+        )
+    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
+    wanted = {path: size for path, size in sizes.items() if matches(path, include)}
+    return HubFiles(uri, str(info.sha), list(sizes), wanted)
+
+
+def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback | None) -> Path:
+    """Download what is wanted; returns the folder that holds it. Raises BaseModelError."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    if files.cached is not None:
+        return files.cached
+    shared = bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
+    meter = Meter(sum(files.wanted.values()), progress)
+    arrived: dict[str, Path] = {}
+
+    def download(path: str) -> None:
+        arrived[path] = Path(
+            hf_hub_download(
+                files.uri.repo,
+                path,
+                revision=files.commit,
+                local_dir=None if shared else folder,
+                endpoint=_endpoint(),
+            )
+        )
+        meter(files.wanted[path])
+
+    disable_progress_bars()  # this is a log
+    with _errors(files.uri, name):
+        all_at_once(download, files.wanted)
+    # every wanted file stands at the top level
+    return next((path.parent for path in arrived.values()), folder)
+
+
+def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                uri.repo,
+                revision=uri.revision,
+                local_files_only=True,
+                allow_patterns=list(include),
+                ignore_patterns=["*/*"],
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise _error(
+            Reason.BASE_MODEL_NOT_FOUND,
+            uri,
+            name,
+            "is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it",
+            hint="copy it to S3 and give its s3:// address, or fill the cache",
+        ) from error
+
+
+@contextmanager
+def _errors(uri: HubUri, name: str) -> Iterator[None]:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise _error(
+            Reason.BASE_MODEL_NOT_FOUND,
+            uri,
+            name,
+            "is gated",
+            hint="accept its licence on the hub and put HF_TOKEN into the storage Secret",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise _error(
+            Reason.BASE_MODEL_NOT_FOUND, uri, name, f"has no revision {uri.revision!r}"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise _error(
+            Reason.BASE_MODEL_NOT_FOUND,
+            uri,
+            name,
+            "is not on the hub, or is private",
+            hint="check the address, or put HF_TOKEN into the storage Secret",
+        ) from error
+    except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        raise _error(
+            Reason.S3_UNAVAILABLE,
+            uri,
+            name,
+            f"can't be fetched: the hub at {_endpoint() or 'huggingface.co'} does not answer "
+            f"({f'HTTP {status}' if status else type(error).__name__})",
+            hint="in a cluster without internet copy the model to S3",
+        ) from error
+
+
+def _error(
+    code: str, uri: HubUri, name: str, what: str, *, hint: str | None = None
+) -> BaseModelError:
+    message = f"base model {name!r} at {uri} {what}"
+    return BaseModelError.of(code, message, param="model", hint=hint)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")

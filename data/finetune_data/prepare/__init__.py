@@ -1,0 +1,1 @@
+"""The prepare Job: checks every line, resolves hyperparameters, and writes the dataset."""

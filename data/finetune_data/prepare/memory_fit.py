@@ -1,0 +1,43 @@
+"""Whether the training fits the memory of its GPUs, said before any GPU is asked for."""
+
+from __future__ import annotations
+
+from finetune_api.names import Reason
+from finetune_api.outcome import Failure
+from finetune_api.tasks import PrepareTask
+from finetune_data.errors import DataError
+from finetune_data.models.memory_model import USABLE, ModelShape, Plan, choose, smallest
+
+
+def fit(shape: ModelShape | None, task: PrepareTask, tokens: int) -> Plan | None:
+    """The ZeRO stage and offload to use; None where the model's config says too little.
+
+    tokens: of the longest example. Raises DataError (InvalidSpec) where nothing fits.
+    """
+    if shape is None:
+        return None
+    plan = choose(shape, task.workers, task.method, tokens)
+    if plan is not None:
+        return plan
+    workers = task.workers
+    least = smallest(shape, workers, task.method, tokens)
+    free = workers.model_copy(update={"zero_stage": None, "offload": None})
+    other = choose(shape, free, task.method, tokens)
+    is_fixed = workers.zero_stage is not None or workers.offload is not None
+    asked = f"zeroStage {least.zero_stage}, offload {least.offload}"
+    hint = (
+        f"leave deepspeed out: zeroStage {other.zero_stage} with offload {other.offload} needs "
+        f"about {other.gib:.1f} GiB"
+        if other is not None
+        else "use more GPUs, method.type lora, a shorter maxSequenceLength or a smaller model"
+    )
+    raise DataError(
+        Failure(
+            code=Reason.INVALID_SPEC,
+            message=f"{task.base.name} ({shape.parameters / 1e9:.1f} billion parameters) does not "
+            f"fit: about {least.gib:.1f} GiB a GPU with {asked} on {workers.ranks} GPUs, and "
+            f"{USABLE:.0%} of {workers.gpu_memory_gib:g} GiB can be used",
+            param="deepspeed" if is_fixed and other is not None else "resources.gpusPerNode",
+            hint=hint,
+        )
+    )

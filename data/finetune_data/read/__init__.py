@@ -1,0 +1,1 @@
+"""Readers of every format, and the shapes of rows."""

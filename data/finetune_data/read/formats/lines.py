@@ -1,0 +1,94 @@
+"""Lines of a file that nobody trusts, bounded in length, numbered from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from finetune_api.limits import DataLimits
+from finetune_data.read.findings import Finding
+from finetune_data.read.formats.compression import BOM
+
+
+class Line(NamedTuple):
+    """One line that has something on it, without its end; `number` counts from 1."""
+
+    number: int
+    data: bytes
+
+
+def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[Line | Finding]:
+    """The lines of a text, and a finding for each that can't be one.
+
+    Empty lines at the end are fine; before the end they are a finding, one for a run of them.
+    """
+    number = 0  # of the last complete line
+    empty = 0  # empty lines right before this one
+    for data in split_lines(blocks, limits):
+        if isinstance(data, Finding):
+            if data.fatal:
+                yield data
+                return
+            number += 1
+        else:
+            number += 1
+            data = data.removesuffix(b"\n").removesuffix(b"\r")  # noqa: PLW2901
+            if not data or data.isspace():
+                empty += 1
+                continue
+        if empty:
+            yield _empty_lines(number - empty, number - 1)
+            empty = 0
+        yield data if isinstance(data, Finding) else Line(number, data)
+
+
+def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[bytes | Finding]:
+    """Every line with its end, without the byte order mark; a Finding for one that is too long.
+
+    So what comes counts lines, until a fatal finding.
+    """
+    pending: list[bytes] = []  # the beginning of the next line
+    size = 0  # of it
+    number = 0  # of lines that came
+    dropping = False  # the rest of a line that was too long
+    for block in blocks:
+        if isinstance(block, Finding):
+            yield block
+            return
+        pieces = (block.removeprefix(BOM) if number == 0 and not pending else block).split(b"\n")
+        last = pieces.pop()
+        if pieces:
+            pieces[0] = b"".join((*pending, pieces[0]))
+            pending, size = [], 0
+            for piece in pieces:
+                number += 1
+                if dropping:
+                    dropping = False
+                elif _is_too_long(piece, limits):
+                    yield _too_long(number, limits)
+                else:
+                    yield piece + b"\n"
+        if dropping:
+            continue
+        pending.append(last)
+        size += len(last)
+        if size > limits.max_line_bytes + 1:  # a carriage return may come
+            yield _too_long(number + 1, limits)
+            dropping, pending, size = True, [], 0
+    if size and not dropping:
+        rest = b"".join(pending)
+        yield _too_long(number + 1, limits) if _is_too_long(rest, limits) else rest
+
+
+def _empty_lines(first: int, last: int) -> Finding:
+    message = "empty line" if first == last else f"empty lines up to line {last}"
+    return Finding("empty-line", message, first)
+
+
+def _is_too_long(line: bytes, limits: DataLimits) -> bool:
+    limit = limits.max_line_bytes
+    return len(line) > limit and len(line.removesuffix(b"\r")) > limit
+
+
+def _too_long(number: int, limits: DataLimits) -> Finding:
+    return Finding("line-too-long", f"longer than {limits.max_line_bytes:,} bytes", number)

@@ -1,0 +1,1 @@
+"""Rewriting data files: accepted fixes, and the train/validation split."""

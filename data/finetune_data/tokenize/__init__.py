@@ -1,0 +1,1 @@
+"""From rows to tokens: tokenizer, chat template, and the tokenized dataset."""

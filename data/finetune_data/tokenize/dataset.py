@@ -1,0 +1,220 @@
+"""The tokenised dataset in S3: tokenised once by a prepare Job, read by every attempt.
+
+Its address follows from what it is made of, so a second FineTune on the same files starts at once.
+
+For each split (`train`, `validation`) three arrays and, last of all, one manifest:
+
+    <split>.tokens.npy    int32, every token of every example, end to end
+    <split>.roles.npy     uint8, the role of each token: 0 no loss, 1 prompt, 2 completion
+    <split>.offsets.npy   int64, n + 1 positions: example i is tokens[offsets[i]:offsets[i + 1]]
+    manifest.json         sizes, digests, and what it was made of
+
+The arrays are memory-mapped: a dataset may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from finetune_api.layout import MANIFEST
+from finetune_api.names import Reason
+from finetune_api.tasks import Classification
+from finetune_api.uris import S3Uri
+from finetune_api.wire import Stored
+from finetune_data.errors import DataError
+from finetune_data.read.sources import InputFile
+from finetune_storage.failures import StorageError
+from finetune_storage.manifests import FileEntry, find_damage, to_bytes
+from finetune_storage.s3 import ProgressCallback, Storage
+
+FORMAT = 2  # of the arrays; another number is tokenised anew
+TRAIN = "train"
+VALIDATION = "validation"
+
+Tokens = npt.NDArray[np.int32]
+Roles = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+Number = TypeVar("Number", bound=np.generic)
+
+EMPTY_NPY_BYTES = 128  # a header and nothing else
+
+
+class SplitCounts(Stored):
+    """What a split holds."""
+
+    examples: int
+    tokens: int
+    skipped_lines: int = 0
+    lines: int = 0  # with an example or a mistake on them
+    longest_example: int = 0  # tokens
+    prompt_tokens: int = 0  # of the tokens, those that are given and not learned in full
+
+
+class DatasetSource(Stored):
+    """What decides every byte of a dataset: equal sources, equal arrays."""
+
+    format: int = FORMAT
+    tokenizer_sha256: str
+    context_length: int  # tokens; longer examples are not in it
+    data_tolerance: float = 0
+    classification: Classification | None = None  # which the files were checked against
+    inputs: dict[str, InputFile]  # by split
+
+    def key(self, run: str) -> str:
+        """Equal inputs, equal key: the name of the dataset in S3.
+
+        run: whose dataset it is where the store gives no ETags, and nothing tells files apart.
+        """
+        inputs = {name: known.replace(sha256="") for name, known in self.inputs.items()}
+        whose = run if any(not known.etag for known in inputs.values()) else ""
+        text = f"{self.replace(inputs=inputs).to_json()}{whose}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class DatasetManifest(Stored):
+    """`dataset/manifest.json`."""
+
+    kind: Literal["dataset"] = "dataset"
+    source: DatasetSource
+    splits: dict[str, SplitCounts]
+    advice: list[str] = Field(default_factory=list)  # what the checks said about the data
+    data_kind: str | None = None  # lint.facts.Kind of the training file
+    classes: int | None = None  # different completions, of a classification
+    separator: str | None = None  # what every prompt of the training file ends with
+    files: list[FileEntry]
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """The examples of one split, memory-mapped; indexing reads only what it returns."""
+
+    tokens: Tokens
+    roles: Roles
+    offsets: Offsets
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> TokenSplit:
+        """Raises ValueError for arrays that don't belong together."""
+        tokens = _memory_map(folder / f"{split}.tokens.npy", np.int32)
+        roles = _memory_map(folder / f"{split}.roles.npy", np.uint8)
+        offsets = _memory_map(folder / f"{split}.offsets.npy", np.int64)
+        if (
+            len(offsets) == 0
+            or offsets[0] != 0
+            or not len(tokens) == len(roles) == offsets[-1]
+            or bool(np.any(np.diff(offsets) < 0))
+        ):
+            raise ValueError(f"the arrays of {split} don't belong together")
+        return cls(tokens, roles, offsets)
+
+    def __len__(self) -> int:
+        """How many examples."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Offsets:
+        """Tokens of each example, shape (n,), int64."""
+        return np.diff(self.offsets)
+
+    def example(self, index: int) -> tuple[Tokens, Roles]:
+        """Tokens (int32) and roles (uint8) of one example, both of shape (its length,).
+
+        Views of the file: copy before changing. Raises IndexError outside 0..n-1.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.tokens[start:end], self.roles[start:end]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A complete, checked dataset on this machine."""
+
+    train: TokenSplit
+    validation: TokenSplit | None
+    manifest: DatasetManifest
+
+    @property
+    def longest(self) -> int:
+        """Of all examples, in tokens."""
+        splits = [self.train, *([self.validation] if self.validation else [])]
+        return int(max(split.lengths.max() for split in splits))
+
+
+def read_manifest(uri: S3Uri, storage: Storage) -> DatasetManifest | None:
+    """The manifest of the dataset at `uri`; None where there is no complete dataset."""
+    try:
+        return DatasetManifest.model_validate_json(storage.read_bytes(uri.child(MANIFEST)))
+    except StorageError as error:
+        if error.failure.code == Reason.DATA_NOT_FOUND:
+            return None
+        raise
+    except ValidationError:
+        return None
+
+
+def write_dataset(
+    folder: Path,
+    uri: S3Uri,
+    storage: Storage,
+    manifest: DatasetManifest,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Upload the arrays that `manifest` lists from `folder`, and then the manifest."""
+    total = sum(entry.size for entry in manifest.files)
+    before = 0
+    for entry in manifest.files:
+        done = before
+
+        def count(bytes_done: int, _: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done + bytes_done, total)
+
+        storage.upload_file(folder / entry.path, uri.child(entry.path), count)
+        before += entry.size
+    storage.write_bytes(uri.child(MANIFEST), to_bytes(manifest))
+
+
+def fetch_dataset(
+    uri: S3Uri, folder: Path, storage: Storage, progress: ProgressCallback | None = None
+) -> Dataset:
+    """Download the dataset at `uri` into `folder`, check every byte, and open it.
+
+    Raises StorageError (DataNotFound) where there is no complete dataset, and DataError
+    (InternalError: another attempt may heal it) where a file is not what its manifest says.
+    """
+    manifest = read_manifest(uri, storage)
+    if manifest is None:
+        raise StorageError.of(
+            Reason.DATA_NOT_FOUND,
+            f"there is no complete dataset at {uri}: the prepare Job has not finished there",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.download_prefix(uri, folder, [entry.path for entry in manifest.files], progress)
+    damage = find_damage(folder, manifest.files)
+    if damage is not None:
+        raise DataError.of(Reason.INTERNAL, f"the dataset at {uri} is damaged: {damage}")
+    return open_dataset(folder, manifest)
+
+
+def open_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
+    """The dataset whose files are in `folder` already, and were checked."""
+    splits = {name: TokenSplit.open(folder, name) for name in manifest.splits}
+    return Dataset(splits[TRAIN], splits.get(VALIDATION), manifest)
+
+
+def _memory_map(path: Path, dtype: type[Number]) -> npt.NDArray[Number]:
+    """Read-only; an array without elements can't be mapped and is loaded."""
+    mode: Literal["r"] | None = "r" if path.stat().st_size > EMPTY_NPY_BYTES else None
+    array: npt.NDArray[Number] = np.load(path, mmap_mode=mode, allow_pickle=False)
+    if array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f"{path.name} holds {array.dtype} of shape {array.shape}")
+    return array

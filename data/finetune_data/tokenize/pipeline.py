@@ -1,0 +1,36 @@
+"""Reading and tokenising at once: two threads encode batches while the next ones are read.
+
+The tokenizers use all cores and hold no lock of Python's. While one batch's tokens become Python's
+objects, the other's text keeps the cores busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from finetune_data.read.examples import Batch
+from finetune_data.read.findings import Finding
+from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
+
+WORKERS = 2
+AHEAD = 4  # batches that wait for the tokenizer, so that it never waits
+
+
+def encode_batches(
+    batches: Iterable[Batch], tokenizer: ExampleTokenizer
+) -> Iterator[tuple[Batch, list[Encoded | Finding]]]:
+    """Each batch with its encoded examples, in order. Errors come where the batch would."""
+    waiting: list[tuple[Batch, Future[list[Encoded | Finding]]]] = []
+    with ThreadPoolExecutor(WORKERS, "tokenizer") as pool:
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(tokenizer.encode, batch.examples)))
+                if len(waiting) > AHEAD:
+                    done, future = waiting.pop(0)
+                    yield done, future.result()
+            for done, future in waiting:
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()

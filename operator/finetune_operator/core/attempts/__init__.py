@@ -1,0 +1,1 @@
+"""Attempts: one Job each. The whole gang of pods restarts together."""

@@ -1,0 +1,18 @@
+"""Opens the object storage that the environment names."""
+
+import os
+from pathlib import Path
+
+from finetune_api.names import ENV_LOCAL_ROOT
+from finetune_storage.local import LocalStorage
+from finetune_storage.s3 import Storage, s3_client
+
+
+def open_storage() -> Storage:
+    """S3 as the AWS_* variables say; with FINETUNE_LOCAL_ROOT, a folder of this machine as well.
+
+    Raises StorageError (InvalidSpec) where a setting is wrong.
+    """
+    if root := os.environ.get(ENV_LOCAL_ROOT):
+        return LocalStorage(Path(root))
+    return Storage(s3_client())

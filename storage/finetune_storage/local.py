@@ -1,0 +1,188 @@
+"""A folder of this machine as a bucket of `Storage`, so that what runs in pods runs without S3.
+
+`s3://finetune-local/…` is a file below the folder; every other address is S3 as ever.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api.names import LOCAL_BUCKET, Reason
+from finetune_api.uris import S3Uri
+from finetune_storage import transfers
+from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.s3 import ObjectEntry, ProgressCallback, Storage, s3_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PART = ".finetune-part"  # what is written and not yet whole
+
+
+class LocalStorage(Storage):
+    """Files appear whole or not at all, as objects do."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.endpoint = str(root)
+
+    @cached_property
+    def _client(self) -> S3Client:  # type: ignore[override]
+        """Only where an address asks for it."""
+        return s3_client()
+
+    def _path(self, uri: S3Uri) -> Path | None:
+        """The file of an address; None: it is not of this folder."""
+        return self._root / uri.key if uri.bucket == LOCAL_BUCKET else None
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def open_stream(self, uri: S3Uri) -> io.RawIOBase:
+        path = self._path(uri)
+        if path is None:
+            return super().open_stream(uri)
+        with _errors(path):
+            return path.open("rb", buffering=0)
+
+    def head(self, uri: S3Uri) -> ObjectEntry:
+        path = self._path(uri)
+        if path is None:
+            return super().head(uri)
+        with _errors(path):
+            if path.is_dir():
+                raise IsADirectoryError(21, "it is a folder")
+            return _entry(uri.key, path)
+
+    def list(self, prefix: S3Uri) -> builtins.list[ObjectEntry]:
+        folder = self._path(prefix)
+        if folder is None:
+            return super().list(prefix)
+        with _errors(folder):
+            files = (path for path in folder.rglob("*") if path.is_file())
+            found = [
+                _entry(str(path.relative_to(self._root)), path)
+                for path in files
+                if PART not in path.name
+            ]
+        return sorted(found, key=lambda entry: entry.key)
+
+    def download_file(
+        self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None
+    ) -> None:
+        source = self._path(uri)
+        if source is None:
+            return super().download_file(uri, path, progress)
+        with _errors(source):
+            _place(source.resolve(strict=True), path)
+            size = path.stat().st_size
+        transfers.Meter(size, progress)(size)
+        return None
+
+    def download_prefix(
+        self,
+        uri: S3Uri,
+        folder: Path,
+        include: Sequence[str] = ("**",),
+        progress: ProgressCallback | None = None,
+    ) -> builtins.list[str]:
+        if self._path(uri) is None:
+            return super().download_prefix(uri, folder, include, progress)
+        wanted = transfers.choose(self.list(uri), uri, folder, include)
+        meter = transfers.Meter(sum(entry.size for entry in wanted.values()), progress)
+        for relative, entry in wanted.items():
+            self.download_file(S3Uri(uri.bucket, entry.key), folder / relative)
+            meter(entry.size)
+        return sorted(wanted)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
+        path = self._path(uri)
+        if path is None:
+            return super().write_bytes(uri, data, only_if_absent=only_if_absent)
+        with _errors(path), _part(path) as part:
+            part.write_bytes(data)
+            if not only_if_absent:
+                part.replace(path)
+                return None
+            try:
+                os.link(part, path)
+            except FileExistsError as error:
+                raise AlreadyExists.of(
+                    Reason.INTERNAL, f"{path} exists already and is not replaced"
+                ) from error
+        return None
+
+    def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
+        target = self._path(uri)
+        if target is None:
+            return super().upload_file(path, uri, progress)
+        with _errors(target):
+            _place(path, target)
+        size = target.stat().st_size
+        transfers.Meter(size, progress)(size)
+        return None
+
+    def delete(self, uri: S3Uri) -> None:
+        path = self._path(uri)
+        if path is None:
+            return super().delete(uri)
+        with _errors(path):
+            path.unlink(missing_ok=True)
+            for folder in path.parents:  # a prefix without objects does not exist
+                if folder == self._root:
+                    break
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        return None
+
+
+def _entry(key: str, path: Path) -> ObjectEntry:
+    found = path.stat()
+    return ObjectEntry(key, found.st_size, f"{found.st_mtime_ns:x}-{found.st_size:x}")
+
+
+def _place(source: Path, target: Path) -> None:
+    """The same file under another name where the file system allows it, else a copy."""
+    with _part(target) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+        part.replace(target)
+        # of two names of one file `replace` would leave the second
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A name beside the file for what becomes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name[:100]}{PART}-{uuid.uuid4().hex}")
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError.of(Reason.DATA_NOT_FOUND, f"there is no file {path}") from error
+    except PermissionError as error:
+        raise StorageError.of(Reason.S3_ACCESS_DENIED, f"{path} must not be touched") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError.of(Reason.INVALID_SPEC, f"{path} can't be used: {reason}") from error

@@ -1,0 +1,256 @@
+"""The one way to objects: S3 on AWS or any compatible store; `local_storage` beside it.
+
+Settings come from the standard AWS_* environment only. Nothing hangs: 5 s to connect, 60 s for
+an answer, five attempts. boto3's exceptions end here, as `StorageError`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api.names import Reason
+from finetune_api.uris import S3Uri
+from finetune_storage import transfers
+from finetune_storage.errors import (
+    CLIENT_ERRORS,
+    bucket_missing,
+    error_code,
+    http_status,
+    plain_endpoint,
+    shown_endpoint,
+    storage_error,
+)
+from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.stream import ObjectStream
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+ProgressCallback = Callable[
+    [int, int], None
+]  # bytes done, bytes in all; called from several threads
+
+CONNECT_SECONDS = 5
+READ_SECONDS = 60
+ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
+
+
+@dataclass(frozen=True)
+class ObjectEntry:
+    """One object: its whole key, its size in bytes, its ETag without quotes."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Storage:
+    """Objects by address. Every method raises StorageError, and is safe in threads."""
+
+    def __init__(self, client: S3Client) -> None:
+        self._client = client
+        self.endpoint = plain_endpoint(client.meta.endpoint_url)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def read_bytes(self, uri: S3Uri) -> bytes:
+        """The whole object, in memory."""
+        with self.open_stream(uri) as stream:
+            return stream.read() or b""
+
+    def open_stream(self, uri: S3Uri) -> io.RawIOBase:
+        """The object's bytes as they arrive; a broken connection is taken up where it broke."""
+
+        def fetch(start: int, etag: str | None) -> GetObjectOutputTypeDef:
+            with self._errors(uri):
+                if etag is None:
+                    return self._client.get_object(Bucket=uri.bucket, Key=uri.key)
+                return self._client.get_object(
+                    Bucket=uri.bucket, Key=uri.key, Range=f"bytes={start}-", IfMatch=etag
+                )
+
+        return ObjectStream(fetch, lambda error: storage_error(error, uri, self.endpoint))
+
+    def head(self, uri: S3Uri) -> ObjectEntry:
+        """Size and ETag; a missing bucket and a missing key have codes of their own."""
+        try:
+            answer = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
+        except CLIENT_ERRORS as error:
+            raise self._head_error(error, uri) from error
+        return ObjectEntry(uri.key, answer["ContentLength"], answer["ETag"].strip('"'))
+
+    def exists(self, uri: S3Uri) -> bool:
+        """Whether the object is there; a missing bucket is an error."""
+        try:
+            self.head(uri)
+        except StorageError as error:
+            if error.failure.code == Reason.DATA_NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def list(self, prefix: S3Uri) -> list[ObjectEntry]:
+        """Every object below `prefix/`, by key. The keys are whatever a stranger chose."""
+        start = f"{prefix.key}/" if prefix.key else ""
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._errors(prefix):
+            return [
+                ObjectEntry(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                for page in pages.paginate(Bucket=prefix.bucket, Prefix=start)
+                for entry in page.get("Contents", [])
+            ]
+
+    def download_file(
+        self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None
+    ) -> None:
+        """The object as a file, in parallel ranges; `path` appears only when it is whole."""
+        size = self.head(uri).size
+        meter = transfers.Meter(size, progress)
+        with self._errors(uri):
+            transfers.download(self._client, uri, path, meter)
+
+    def download_prefix(
+        self,
+        uri: S3Uri,
+        folder: Path,
+        include: Sequence[str] = ("**",),
+        progress: ProgressCallback | None = None,
+    ) -> builtins.list[str]:
+        """The objects below `uri/` as files below `folder`, several at once.
+
+        include: patterns against the path below the prefix; `*` stays in one folder level, a
+        pattern with `**` crosses them. Returns the relative paths, sorted. Raises StorageError
+        (InvalidData) for a key that does not name a file below `folder`.
+        """
+        wanted = transfers.choose(self.list(uri), uri, folder, include)
+        meter = transfers.Meter(sum(entry.size for entry in wanted.values()), progress)
+
+        def fetch(relative: str) -> None:
+            source = S3Uri(uri.bucket, wanted[relative].key)
+            with self._errors(source):
+                transfers.download(self._client, source, folder / relative, meter)
+
+        transfers.all_at_once(fetch, wanted)
+        return sorted(wanted)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
+        """Write one object whole. With only_if_absent, AlreadyExists where there is one."""
+        if not only_if_absent:
+            with self._errors(uri):
+                self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data)
+            return
+        for last in (False, False, True):
+            try:
+                self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data, IfNoneMatch="*")
+                return
+            except CLIENT_ERRORS as error:
+                status = http_status(error)
+                if status == HTTPStatus.PRECONDITION_FAILED:
+                    # the answer to a write of ours may have been lost, and the write repeated
+                    if _was_repeated(error) and self.read_bytes(uri) == data:
+                        return
+                    raise _already_exists(uri) from error
+                if status == HTTPStatus.CONFLICT and not last:
+                    continue  # somebody writes the same key at this moment
+                if status != HTTPStatus.NOT_IMPLEMENTED:
+                    raise storage_error(error, uri, self.endpoint) from error
+                # an old store without conditional writes: the best that it allows
+                if self.exists(uri):
+                    raise _already_exists(uri) from error
+                return self.write_bytes(uri, data)
+
+    def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
+        """The file as one object, in parts when it is large. Replaces what is there."""
+        meter = transfers.Meter(path.stat().st_size, progress)
+        with self._errors(uri):
+            transfers.upload(self._client, path, uri, meter)
+
+    def delete(self, uri: S3Uri) -> None:
+        """One object; no error where there is none."""
+        with self._errors(uri):
+            self._client.delete_object(Bucket=uri.bucket, Key=uri.key)
+
+    # --- errors ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self, uri: S3Uri) -> Iterator[None]:
+        try:
+            yield
+        except CLIENT_ERRORS as error:
+            # transfers begin with a HEAD, whose answer has no body and so no code
+            if error_code(error) in {"404", "403", "400"}:
+                raise self._head_error(error, uri) from error
+            raise storage_error(error, uri, self.endpoint) from error
+
+    def _head_error(self, error: Exception, uri: S3Uri) -> StorageError:
+        """What a HEAD's bare 404 or 403 means: a second question brings the answer with a body."""
+        status = http_status(error)
+        try:
+            if status == HTTPStatus.NOT_FOUND:
+                self._client.head_bucket(Bucket=uri.bucket)
+            elif status in {HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST}:
+                self._client.get_object(Bucket=uri.bucket, Key=uri.key, Range="bytes=0-0")
+        except CLIENT_ERRORS as second:
+            if status == HTTPStatus.NOT_FOUND:
+                if http_status(second) == HTTPStatus.NOT_FOUND:
+                    return bucket_missing(uri, self.endpoint)
+                return storage_error(error, uri, self.endpoint)
+            return storage_error(second, uri, self.endpoint)
+        return storage_error(error, uri, self.endpoint)
+
+
+def _was_repeated(error: Exception) -> bool:
+    metadata = getattr(error, "response", {}).get("ResponseMetadata", {})
+    return int(metadata.get("RetryAttempts") or 0) > 0
+
+
+def _already_exists(uri: S3Uri) -> AlreadyExists:
+    return AlreadyExists.of(Reason.INTERNAL, f"{uri} exists already and is not replaced")
+
+
+def s3_client() -> S3Client:
+    """For AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or AWS, with the AWS_* credentials.
+
+    Raises StorageError (InvalidSpec) where a setting is wrong, such as an endpoint without
+    `https://`.
+    """
+    import boto3
+    from botocore.config import Config
+
+    environment = os.environ
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    try:
+        attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=transfers.CONNECTIONS,
+            # the default checksums of new SDKs are refused by many S3-compatible stores
+            request_checksum_calculation="when_required" if endpoint else None,
+            response_checksum_validation="when_required" if endpoint else None,
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        )
+        # a session of its own: the default one remembers credentials
+        client = boto3.session.Session().client(
+            "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
+        )
+    except (ValueError, *CLIENT_ERRORS) as error:
+        raise StorageError.of(
+            Reason.INVALID_SPEC,
+            f"the AWS_* settings can't be used ({type(error).__name__}): AWS_ENDPOINT_URL "
+            f"must be like https://host:port, and is {shown_endpoint(endpoint)}",
+        ) from error
+    return client

@@ -1,0 +1,68 @@
+"""An S3 object as a stream of bytes that survives broken connections."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError
+from urllib3.exceptions import HTTPError
+
+from finetune_storage.failures import StorageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+RESUMES = 5  # times that a stream is taken up again without a byte in between
+
+# (first byte, ETag that it must still have) -> S3's answer; no ETag: the first request
+Fetch = Callable[[int, "str | None"], "GetObjectOutputTypeDef"]
+
+
+class ObjectStream(io.RawIOBase):
+    """Reads from the first byte to the last; `size` in bytes and `etag` are known at once.
+
+    Raises StorageError where the object can't be read, or changes while it is read.
+    """
+
+    def __init__(self, fetch: Fetch, convert: Callable[[Exception], StorageError]) -> None:
+        super().__init__()
+        self._fetch = fetch
+        self._convert = convert
+        answer = fetch(0, None)
+        self._body = answer["Body"]
+        self.size = answer["ContentLength"]
+        self.etag = answer["ETag"].strip('"')
+        self._quoted_etag = answer["ETag"]
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._position >= self.size or not len(view):
+            return 0
+        for resume in range(RESUMES + 1):
+            try:
+                chunk = self._body.read(len(view))
+                if chunk:
+                    view[: len(chunk)] = chunk
+                    self._position += len(chunk)
+                    return len(chunk)
+                error: Exception = EOFError("the object ends early")
+            except (BotoCoreError, HTTPError, OSError) as broken:
+                error = broken
+            if resume < RESUMES:
+                with contextlib.suppress(Exception):
+                    self._body.close()
+                self._body = self._fetch(self._position, self._quoted_etag)["Body"]
+        raise self._convert(error)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._body.close()
+        super().close()

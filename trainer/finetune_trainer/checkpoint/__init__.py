@@ -1,0 +1,1 @@
+"""Checkpoints: each rank's fragments are copied to host memory and uploaded in the background."""

@@ -1,0 +1,294 @@
+"""Checkpoints: every rank's fragments of fp32 weights and Adam moments, the manifest last.
+
+Any number of ranks can read what any other wrote. A prefix without a manifest does not exist, and
+one whose bytes are not what it says is passed over. Safetensors and JSON: nothing here is
+unpickled. Saving is asynchronous: `begin` copies, `proceed` takes what has ended one step further,
+`finish` waits.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from finetune_api.errors import FailureError
+from finetune_api.layout import MANIFEST, RunLayout
+from finetune_api.names import Reason
+from finetune_api.uris import S3Uri
+from finetune_api.wire import Stored
+from finetune_storage.failures import StorageError
+from finetune_storage.manifests import FileEntry, find_damage, to_bytes
+from finetune_storage.s3 import Storage
+from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
+from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.engine import fragments
+from finetune_trainer.engine.deepspeed import Engine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEEP = 2  # the last ones; the best is kept besides
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint on its way: first the shards, then the manifest."""
+
+    state: TrainingState
+    work: BackgroundTask
+    begin: float
+    is_uploaded: bool = False
+
+
+_STEP = re.compile(r"step-(\d+)/(.+)")
+_FRAGMENT = re.compile(r"(.+)@(\d+)#(\w+)")
+
+
+class CheckpointManifest(Stored):
+    """`checkpoints/step-…/manifest.json`."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    attempt: int
+    ranks: int  # that wrote it; any number may read it
+    state: TrainingState
+    files: list[FileEntry]
+
+
+class Checkpoints:
+    """Those of one run. Every method is called by all ranks together."""
+
+    def __init__(
+        self,
+        layout: RunLayout,
+        storage: Storage,
+        engine: Engine,
+        folder: Path,
+        attempt: int,
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """before: what rank 0 does before it writes a manifest."""
+        self._layout = layout
+        self._storage = storage
+        self._engine = engine
+        self._folder = folder
+        self._attempt = attempt
+        self._before = before
+        self._copy = HostCopy(folder)
+        self._pending: _Pending | None = None
+        self.copy_seconds = 0.0  # that the training last waited for a copy
+        self.upload_seconds = 0.0  # from the copy until the last checkpoint was complete
+
+    # --- saving ----------------------------------------------------------------------------------
+
+    def begin(self, state: TrainingState) -> None:
+        """Copies what this rank holds; the upload goes on beside the training."""
+        self.finish()
+        begin = time.monotonic()
+        self._copy.take(state_of(self._engine))
+        self.copy_seconds = time.monotonic() - begin
+        place = self._engine.place
+        name = shard_name(place.rank, place.ranks, self._attempt)
+        uri = self._layout.checkpoint(state.step).child(name)
+        self._pending = _Pending(state, BackgroundTask(upload(self._copy, uri)), begin)
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether one is on its way."""
+        return self._pending is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this rank's part of what is on its way has ended, well or not."""
+        return self._pending is not None and self._pending.work.has_ended
+
+    def proceed(self) -> TrainingState | None:
+        """Once `has_ended` on all ranks. The state of a checkpoint that is complete now.
+
+        Where S3 could not be reached it is given up with a word, since the next one has a chance
+        of its own. Raises FailureError for what will not go away by itself.
+        """
+        pending = self._pending
+        assert pending is not None
+        pending.work.join()
+        error = pending.work.error
+        if self._engine.any(error is not None):
+            self._pending = None
+            if error is not None:
+                _forgive(error, pending.state.step)
+            return None
+        if pending.is_uploaded:
+            self._pending = None
+            self.upload_seconds = time.monotonic() - pending.begin
+            return pending.state
+        assert pending.work.result is not None
+        entries = self._gather(pending.work.result)  # all shards are in S3 from here on
+        is_first = self._engine.place.rank == 0
+        work = BackgroundTask(lambda: self._complete(pending.state, entries) if is_first else None)
+        self._pending = _Pending(pending.state, work, pending.begin, is_uploaded=True)
+        return None
+
+    def finish(self) -> TrainingState | None:
+        """Waits for the one on its way. Its state: it exists, durably; None: there is none."""
+        done = None
+        while self._pending is not None:
+            done = self.proceed()
+        return done
+
+    def _complete(self, state: TrainingState, entries: list[FileEntry]) -> None:
+        self._before()
+        ranks = self._engine.place.ranks
+        manifest = CheckpointManifest(
+            attempt=self._attempt, ranks=ranks, state=state, files=entries
+        )
+        uri = self._layout.checkpoint(state.step).child(MANIFEST)
+        self._storage.write_bytes(uri, to_bytes(manifest))
+        self._prune(state)
+
+    def _gather(self, entry: FileEntry) -> list[FileEntry]:
+        import torch
+
+        digest = bytes.fromhex(entry.sha256) + entry.size.to_bytes(8, "little")
+        mine = torch.tensor(list(digest), dtype=torch.uint8, device=self._engine.device)
+        ranks = self._engine.place.ranks
+        rows = [bytes(row.tolist()) for row in self._engine.gather(mine)]
+        return [
+            FileEntry(
+                path=shard_name(rank, ranks, self._attempt),
+                size=int.from_bytes(row[32:], "little"),
+                sha256=row[:32].hex(),
+            )
+            for rank, row in enumerate(rows)
+        ]
+
+    def _prune(self, state: TrainingState) -> None:
+        """Keep the last ones and the best; what a crash left without a manifest goes as well."""
+        steps = self._steps()
+        complete = [step for step, is_complete in steps.items() if is_complete]
+        kept = {*complete[:KEEP], state.best_step}
+        for step in steps:
+            if step < state.step and step not in kept:
+                remove(self._storage, self._layout.checkpoint(step))
+
+    # --- restoring -------------------------------------------------------------------------------
+
+    def restore(self) -> TrainingState:
+        """From the newest that is whole; an empty state where there is none."""
+        refused: set[int] = set()
+        while step := self._agree_on_newest(refused):
+            uri = self._layout.checkpoint(step)
+            folder = self._folder / f"step-{step}"
+            manifest = self._fetch(uri, folder)
+            if manifest is not None:
+                self._load(folder, manifest)
+                self._engine.barrier()
+                if self._engine.place.local_rank == 0:
+                    shutil.rmtree(folder)
+                return manifest.state
+            refused.add(step)
+        return TrainingState()
+
+    def _agree_on_newest(self, refused: set[int]) -> int:
+        """Rank 0 looks, all follow; 0: none."""
+        import torch
+
+        newest = 0
+        if self._engine.place.rank == 0:
+            complete = (step for step, is_complete in self._steps().items() if is_complete)
+            newest = next((step for step in complete if step not in refused), 0)
+        value = torch.tensor([newest], dtype=torch.float64, device=self._engine.device)
+        return int(self._engine.sum(value).item())
+
+    def _steps(self) -> dict[int, bool]:
+        """Steps of which there is anything, the newest first, and whether it has a manifest."""
+        start = len(self._layout.checkpoints.key) + 1
+        names = [entry.key[start:] for entry in self._storage.list(self._layout.checkpoints)]
+        found = [match for name in names if (match := _STEP.fullmatch(name))]
+        complete = {int(match[1]) for match in found if match[2] == MANIFEST}
+        steps = sorted({int(match[1]) for match in found}, reverse=True)
+        return {step: step in complete for step in steps}
+
+    def _fetch(self, uri: S3Uri, folder: Path) -> CheckpointManifest | None:
+        """One download a pod; None, on all ranks, where any pod found damage."""
+        damage = None
+        if self._engine.place.local_rank == 0:
+            manifest = self._read_manifest(uri)
+            damage = "its manifest can't be read"
+            if manifest is not None:
+                paths = [entry.path for entry in manifest.files]
+                self._storage.download_prefix(uri, folder, paths)
+                damage = find_damage(folder, manifest.files)
+        if self._engine.any(damage is not None):
+            if damage is not None:
+                print(f"the checkpoint at {uri} is passed over: {damage}", flush=True)
+            return None
+        return self._read_manifest(uri)
+
+    def _read_manifest(self, uri: S3Uri) -> CheckpointManifest | None:
+        try:
+            return CheckpointManifest.model_validate_json(
+                self._storage.read_bytes(uri.child(MANIFEST))
+            )
+        except ValidationError:
+            return None
+
+    def _load(self, folder: Path, manifest: CheckpointManifest) -> None:
+        from safetensors import safe_open
+
+        self._engine.start_at(manifest.state.step)
+        shards: list[Any] = [safe_open(folder / entry.path, "pt") for entry in manifest.files]
+        where = {key: shard for shard in shards for key in shard.keys()}  # noqa: SIM118
+        runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for key in where:
+            if match := _FRAGMENT.fullmatch(key):
+                runs.setdefault((match[1], match[3]), []).append((int(match[2]), key))
+        for name, parameter in self._engine.parameters():
+            size = prod(self._engine.shape(parameter))
+            whole = {
+                kind: _joined([where[key].get_tensor(key) for _, key in sorted(found)], size)
+                for kind in fragments.KINDS
+                if (found := runs.get((name, kind)))
+            }
+            if whole.keys() != set(fragments.KINDS):
+                raise _foreign(name)
+            fragments.write(self._engine, parameter, whole)
+
+
+def _joined(parts: list["Tensor"], size: int) -> "Tensor":
+    import torch
+
+    whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if whole.numel() != size:
+        raise _foreign(f"{whole.numel()} numbers instead of {size}")
+    return whole
+
+
+def _foreign(what: str) -> FailureError:
+    return FailureError.of(
+        Reason.INTERNAL, f"the checkpoint is of another model or method: {what} does not fit"
+    )
+
+
+def _forgive(error: Exception, step: int) -> None:
+    """An S3 that can't be reached for a while; raises everything else."""
+    if not (isinstance(error, StorageError) and error.failure.code == Reason.S3_UNAVAILABLE):
+        raise error
+    print(f"warning: no checkpoint of step {step}: {error}", flush=True)
+
+
+def shard_name(rank: int, ranks: int, attempt: int) -> str:
+    """An attempt that was given up can't replace what a later one wrote."""
+    return f"rank-{rank:05d}-of-{ranks:05d}-attempt-{attempt}.safetensors"
+
+
+def remove(storage: Storage, uri: S3Uri) -> None:
+    """The manifest first: half a checkpoint must not look like one."""
+    keys = [uri.child(MANIFEST).key, *(entry.key for entry in storage.list(uri))]
+    for key in keys:
+        storage.delete(S3Uri(uri.bucket, key))

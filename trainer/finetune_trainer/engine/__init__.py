@@ -1,0 +1,1 @@
+"""The model on a device. DeepSpeed is imported here and nowhere else."""

@@ -1,0 +1,93 @@
+"""LoRA: an adapter around the linear layers, trained alone, published by itself and merged.
+
+peft is imported here only: it costs seconds that a full fine-tune need not spend.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.errors import FailureError
+from finetune_api.names import Reason
+from finetune_api.outcome import Failure
+from finetune_api.tasks import MethodRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+FOLDER = "adapter"  # beside the merged model
+SHOWN = 20  # names of layers in an error
+
+
+def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
+    """The model with a LoRA adapter; all its own weights are frozen.
+
+    seed: of the adapter's first weights, the same on every rank and in every attempt. Raises
+    FailureError (InvalidSpec) where `method.targets` names no layer.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=method.targets or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    linear = linear_layers(model)
+    unknown = [name for name in method.targets or () if name not in linear]
+    if unknown:
+        listed = ", ".join(sorted(linear)[:SHOWN])
+        raise FailureError(
+            Failure(
+                code=Reason.INVALID_SPEC,
+                message=f"method.targets names {', '.join(unknown)}, and the base model has no "
+                "linear layer of that name",
+                param="method.targets",
+                hint=f"its linear layers are {listed}; leave targets out for all but the head",
+            )
+        )
+    # the engine decides about precision: no fp32 copies here
+    adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
+    return adapted
+
+
+def linear_layers(model: "Module") -> set[str]:
+    """The last parts of their names: `q_proj`, `down_proj`, ..."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    return {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, Linear | Conv1D)
+    }
+
+
+def is_adapted(model: "Module") -> bool:
+    return hasattr(model, "peft_config")
+
+
+def write_adapter(model: Any, weights: dict[str, "Tensor"], folder: Path) -> None:
+    """In peft's own layout. weights: the trained ones, whole, by their names in the model."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    named = get_peft_model_state_dict(model, state_dict=weights)
+    tensors = {name: tensor.contiguous() for name, tensor in named.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"]
+    config.inference_mode = True
+    config.base_model_name_or_path = ""  # a path of this pod says nothing elsewhere
+    config.save_pretrained(folder)
+
+
+def merge(base: "Module", adapter: Path) -> "Module":
+    """The base model with the adapter's products added to its weights, in the base's precision."""
+    from peft import PeftModel
+
+    merged: Module = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    return merged

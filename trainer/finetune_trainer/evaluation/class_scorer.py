@@ -1,0 +1,139 @@
+"""Scores every class for every validation example: the log-probability of its whole label."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from finetune_api.errors import FailureError
+from finetune_api.names import Reason
+from finetune_api.outcome import Failure
+from finetune_api.tasks import Classification
+from finetune_data.read.examples import COMPLETION
+from finetune_data.tokenize.dataset import TokenSplit
+from finetune_trainer.batching.microbatch import Example, arrange
+from finetune_trainer.batching.order import Costs
+from finetune_trainer.engine.deepspeed import Engine
+from finetune_trainer.evaluation import class_metrics
+from finetune_trainer.evaluation.class_metrics import Labels, Scores
+from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.step import stepper
+
+Tokens = tuple[int, ...]
+
+
+class Classifier:
+    """Made once; measures after each epoch. All ranks take part and get the same numbers."""
+
+    def __init__(
+        self,
+        asked: Classification,
+        training: TokenSplit,
+        validation: TokenSplit,
+        *,
+        positive: Callable[[Sequence[Tokens]], int | None],
+        costs: Costs,
+        is_alive: Callable[[], None],
+    ) -> None:
+        """positive: tells which label is the positive class; see `find_positive`."""
+        self._asked = asked
+        self._costs = costs
+        self._is_alive = is_alive  # called after each micro-batch
+        cut = [_cut(validation, index) for index in range(len(validation))]
+        others = [_cut(training, index)[1] for index in range(len(training))]
+        self.labels = class_metrics.to_classes([others, [label for _, label in cut]])
+        self._prompts = [prompt for prompt, _ in cut]
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        self._truth = np.array([numbers[label] for _, label in cut], np.int64)
+        self._positive = positive(self.labels)
+        self._said: Labels | None = None  # by the last `measure`
+
+    def confusion(self, decode: Callable[[Tokens], str]) -> Confusion | None:
+        """Which class the last `measure` took for which; None before the first."""
+        if self._said is None:
+            return None
+        labels = [decode(label) for label in self.labels]
+        return Confusion.of(labels, self._truth.tolist(), self._said.tolist())
+
+    @property
+    def has_one_class(self) -> bool:
+        """Then neither AUROC nor AUPRC means anything."""
+        return len(set(self._truth.tolist())) < 2
+
+    def measure(self, engine: Engine) -> dict[str, float | None]:
+        """The columns of results.csv for the whole validation file."""
+        scores = class_metrics.softmax(self.scores(engine))
+        self._said = scores.argmax(1)
+        return class_metrics.measure(scores, self._truth, self._asked, self._positive)
+
+    def scores(self, engine: Engine) -> Scores:
+        """[examples, classes]: log-probability of each label behind each prompt."""
+        import torch
+
+        classes = len(self.labels)
+        lengths = [len(p) + len(label) for p in self._prompts for label in self.labels]
+        shares = stepper.shares(lengths, engine, self._costs)
+        found = torch.zeros(len(lengths), dtype=torch.float64, device=engine.device)
+        engine.model.eval()
+        with torch.no_grad():
+            for part in shares[engine.place.rank]:
+                rows = [self._row(index, classes) for index in part]
+                batch = arrange(rows, packed=engine.way.is_packed, prompts=False)
+                nll = engine.predict(batch, 0.0)[1].double()
+                owners = torch.tensor([part[owner] for owner in batch.owners], dtype=torch.int64)
+                found.index_add_(0, owners.to(engine.device), -nll)
+                self._is_alive()
+        engine.model.train()
+        whole: Scores = engine.sum(found).cpu().numpy()  # each is on one rank, 0 on the others
+        return whole.reshape(-1, classes)
+
+    def _row(self, index: int, classes: int) -> Example:
+        prompt, label = self._prompts[index // classes], self.labels[index % classes]
+        tokens = np.array([*prompt, *label], np.int64)
+        roles = np.zeros(len(tokens), np.uint8)
+        roles[len(prompt) :] = COMPLETION
+        return tokens, roles
+
+
+def _cut(split: TokenSplit, index: int) -> tuple[Tokens, Tokens]:
+    """Prompt and completion. A start token belongs to the prompt, what ends a chat to neither."""
+    tokens, roles = split.example(index)
+    learned = np.flatnonzero(roles == COMPLETION)
+    start, end = int(learned[0]), int(learned[-1]) + 1
+    return tuple(tokens[:start].tolist()), tuple(tokens[start:end].tolist())
+
+
+def find_positive(folder: Path, asked: Classification) -> Callable[[Sequence[Tokens]], int | None]:
+    """Which of the labels the positive class is, by the base model's tokenizer in `folder`.
+
+    The label of exactly its tokens, else the only one of its text: in a chat the template has
+    written around it. Raises FailureError (InvalidData) where there is none.
+    """
+
+    def find(labels: Sequence[Tokens]) -> int | None:
+        from finetune_data.read.examples import Row
+        from finetune_data.read.findings import Finding
+        from finetune_data.tokenize.tokenizer import load_tokenizer
+
+        text = asked.positive_class
+        if text is None:
+            return None
+        tokenizer = load_tokenizer(folder, "the base model")
+        [encoded] = tokenizer.encode([Row(1, "?", text)])
+        assert not isinstance(encoded, Finding)  # only chats become findings
+        exact = tuple(encoded.tokens[encoded.roles.index(COMPLETION) :])
+        if exact in labels:
+            return labels.index(exact)
+        texts = [tokenizer.decode(label).strip() for label in labels]
+        if texts.count(text.strip()) == 1:
+            return texts.index(text.strip())
+        raise FailureError(
+            Failure(
+                code=Reason.INVALID_DATA,
+                message=f"the positive class {text!r} is no completion of the training or "
+                "validation file: write it as the files do, with its leading space",
+                param="hyperparameters.classificationPositiveClass",
+            )
+        )
+
+    return find

@@ -1,0 +1,60 @@
+"""A published model that is asked for its next tokens: one row, transformers' own cache."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_data.models.base_models import CONFIG, read_json, text_settings
+from finetune_trainer.engine import lora
+from finetune_trainer.engine.loading import load_model
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+class CausalModel:
+    """On the first GPU, or on the CPU, in the precision that it was published in."""
+
+    def __init__(self, folder: Path, adapter_folder: Path | None = None, *, cpu: bool) -> None:
+        """adapter_folder: LoRA weights to add to the model in `folder`."""
+        import torch
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        # of transformers about peft's calls
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        config = text_settings(read_json(folder / CONFIG))
+        dtype = config.get("dtype") or config.get("torch_dtype")
+        model = load_model(folder, "bf16" if dtype in {"bfloat16", "float16"} else "fp32")
+        if adapter_folder is not None:
+            model = lora.merge(model, adapter_folder)
+        self.device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+        self._model: Module = model.to(self.device).eval()
+        self._cache: Any = None
+
+    def begin(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Logits behind the prompt; forgets what was before."""
+        self._cache = None
+        return self._logits(tokens)
+
+    def follow(self, token: int) -> npt.NDArray[np.float64]:
+        """Logits behind one more token."""
+        return self._logits([token])
+
+    def _logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        import torch
+
+        with torch.inference_mode():
+            output = self._model(
+                input_ids=torch.tensor([list(tokens)], device=self.device),
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        self._cache = output.past_key_values
+        found: npt.NDArray[np.float64] = output.logits[0, -1].double().cpu().numpy()
+        return found

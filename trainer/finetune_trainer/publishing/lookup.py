@@ -1,0 +1,79 @@
+"""The manifest of a published model, and the search for one that an earlier attempt published."""
+
+from hashlib import sha256
+from typing import Literal
+
+from pydantic import Field
+
+from finetune_api.errors import FailureError
+from finetune_api.layout import MANIFEST
+from finetune_api.names import Reason
+from finetune_api.outcome import EpochMetrics, Outcome, Trained
+from finetune_api.tasks import TrainTask
+from finetune_api.wire import Stored
+from finetune_storage.failures import StorageError
+from finetune_storage.manifests import FileEntry
+from finetune_storage.s3 import Storage
+
+
+class ModelManifest(Stored):
+    """`model/manifest.json`: whose model it is, and how it came about."""
+
+    kind: Literal["model"] = "model"
+    id: str
+    fine_tune: str  # namespace/name
+    fine_tune_uid: str
+    attempt: int
+    base: str
+    base_uri: str
+    method: Literal["full", "lora"] = "full"  # lora: adapter/ holds what was trained
+    published: str  # ISO 8601, UTC
+    dtype: str
+    steps: int
+    trained_tokens: int
+    training_loss: float | None = None
+    first_loss: float | None = None  # of the first step
+    before: EpochMetrics | None = None  # of the model that it continued from
+    epochs: list[EpochMetrics] = Field(default_factory=list)
+    separator: str | None = None  # what every prompt of the training file ends with
+    files: list[FileEntry]
+
+
+def find_published(task: TrainTask, storage: Storage) -> Outcome | None:
+    """The outcome of an attempt that got as far as publishing; None where none did.
+
+    Raises FailureError where the model of another FineTune is in its place.
+    """
+    uri = task.run.layout.model.child(MANIFEST)
+    try:
+        data = storage.read_bytes(uri)
+    except StorageError as error:
+        if error.failure.code == Reason.DATA_NOT_FOUND:
+            return None
+        raise
+    manifest = ModelManifest.model_validate_json(data)
+    if manifest.fine_tune_uid != task.run.uid:
+        raise FailureError.of(
+            Reason.FOREIGN_OBJECT,
+            f"{uri} belongs to {manifest.fine_tune} (uid {manifest.fine_tune_uid}): "
+            "choose another spec.output",
+        )
+    return outcome_of(task, manifest, data)
+
+
+def outcome_of(task: TrainTask, manifest: ModelManifest, data: bytes) -> Outcome:
+    layout = task.run.layout
+    return Outcome(
+        trained=Trained(
+            fine_tuned_model=manifest.id,
+            model_uri=str(layout.model),
+            model_manifest_sha256=sha256(data).hexdigest(),
+            result_files=[str(layout.results)],
+            trained_tokens=manifest.trained_tokens,
+            steps=manifest.steps,
+            training_loss=manifest.training_loss,
+            first_loss=manifest.first_loss,
+            before=manifest.before,
+            epochs=manifest.epochs,
+        )
+    )

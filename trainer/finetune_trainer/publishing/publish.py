@@ -1,0 +1,121 @@
+"""The fine-tuned model in S3, Hugging Face layout, its manifest last and never replaced."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_api.layout import MANIFEST
+from finetune_api.model_names import fine_tuned_model_name
+from finetune_api.outcome import Outcome
+from finetune_api.tasks import TrainTask
+from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
+from finetune_storage.failures import AlreadyExists
+from finetune_storage.manifests import file_entry, to_bytes
+from finetune_storage.s3 import Storage
+from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.engine import lora
+from finetune_trainer.engine.deepspeed import Engine
+from finetune_trainer.engine.loading import load_model
+from finetune_trainer.publishing.lock import wait_for_duplicate_pod
+from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
+from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.writing import write_card, write_page
+
+# From the base model as they are; the rest is written anew.
+TOKENIZER_FILES = tuple(
+    name for name in SMALL_FILES if name not in {CONFIG, CARD, "generation_config.json", MANIFEST}
+)
+SHARD_SIZE = "5GB"
+
+
+def publish(
+    task: TrainTask,
+    state: TrainingState,
+    engine: Engine,
+    storage: Storage,
+    *,
+    base: Path,
+    folder: Path,
+    progress: Callable[[str], None],
+    describe: Callable[[str, str], ReportData],
+) -> Outcome | None:
+    """Called by all ranks; rank 0 gets the outcome. `base`: with the tokenizer's files.
+
+    describe: what the card and the report say, by the model's name and when it was published.
+    """
+    write_model(engine, folder, base)
+    if engine.place.rank != 0:
+        return None
+    published = wait_for_duplicate_pod(task, storage, find_published, progress)
+    if published is not None:
+        return published
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    now = datetime.now(UTC)
+    name = fine_tuned_model_name(task.base.root, task.organization, task.suffix, now)
+    data = describe(name, now.isoformat(timespec="seconds"))
+    write_card(data, folder)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(str(path.relative_to(folder)) for path in files)
+    uri = task.run.layout.model
+    for path in paths:
+        progress(f"uploading {path}")
+        storage.upload_file(folder / path, uri.child(path))
+    write_page(data, task.run.layout.root, storage)
+    last = state.completed_epochs[-1] if state.completed_epochs else None
+    manifest = ModelManifest(
+        id=name,
+        fine_tune=f"{task.run.namespace}/{task.run.name}",
+        fine_tune_uid=task.run.uid,
+        attempt=task.attempt,
+        base=task.base.name,
+        base_uri=task.base.uri,
+        method=task.method.type,
+        published=now.isoformat(timespec="seconds"),
+        dtype={"fp32": "float32", "bf16": "bfloat16"}[engine.precision],
+        steps=state.step,
+        trained_tokens=state.trained_tokens,
+        training_loss=last.training_loss if last else None,
+        first_loss=state.first_loss,
+        before=state.before,
+        epochs=state.completed_epochs,
+        separator=data.dataset.separator,
+        files=[file_entry(folder, path) for path in paths],
+    )
+    written = to_bytes(manifest)
+    try:
+        storage.write_bytes(uri.child(MANIFEST), written, only_if_absent=True)
+    except AlreadyExists:
+        return find_published(task, storage)
+    return outcome_of(task, manifest, written)
+
+
+def write_model(engine: Engine, folder: Path, base: Path) -> None:
+    """Whole weights in the training's precision, gathered one by one; rank 0 writes them.
+
+    Of a LoRA run the adapter alone is gathered; the merged model is the base from its files, with
+    the adapter added.
+    """
+    import torch
+
+    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    is_adapter = lora.is_adapted(engine.model)
+    weights = {}
+    for name, parameter in engine.parameters():
+        whole = engine.read_weights(parameter)
+        if engine.place.rank == 0:
+            weights[name] = whole.to(torch.float32 if is_adapter else dtype).cpu().contiguous()
+    if engine.place.rank != 0:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_adapter:
+        lora.write_adapter(engine.model, weights, folder / lora.FOLDER)
+        model = load_model(base, "fp32")  # the sum is exact in fp32
+        merged = lora.merge(model, folder / lora.FOLDER).to(dtype)
+        merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        return
+    buffers = dict(engine.model.named_buffers())
+    weights |= {name: buffers[name].cpu() for name in engine.model.state_dict() if name in buffers}
+    engine.model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)

@@ -1,0 +1,1 @@
+"""One rank: one process per GPU. It loads, trains, checkpoints, and publishes."""

@@ -1,0 +1,1 @@
+"""Advice for the next run: rules over the evidence that a run leaves. Pure."""

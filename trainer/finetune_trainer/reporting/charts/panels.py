@@ -1,0 +1,162 @@
+"""Which columns share a chart, and the table of all columns."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
+from finetune_trainer.reporting.charts.chart import Chart, Mark
+from finetune_trainer.reporting.charts.curves import STEP, Curves, Point
+from finetune_trainer.reporting.charts.lines import Line
+from finetune_trainer.reporting.charts.scales import Unit, number
+from finetune_trainer.reporting.data import ReportData
+
+COUNTERS = (STEP, "elapsed_tokens", "elapsed_examples")
+LINES = 8  # of one chart: as many colours as can be told apart
+VALIDATION = "validation_"  # columns of one batch, and of the whole file at an epoch's end
+SPEED = "tokens_per_second"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart's title, and its columns with what they are called there."""
+
+    title: str
+    columns: dict[str, str]
+    unit: Unit = "plain"
+    may_be_logarithmic: bool = False
+    is_noisy: bool = True
+
+
+PANELS = (
+    Panel(
+        "Loss",
+        {"training_loss": "training", "validation_loss": "validation"},
+        may_be_logarithmic=True,
+    ),
+    Panel(
+        "Loss of the completions alone",
+        {"training_completion_loss": "training", "validation_completion_loss": "validation"},
+        may_be_logarithmic=True,
+    ),
+    Panel(
+        "Token accuracy",
+        {"training_token_accuracy": "training", "validation_token_accuracy": "validation"},
+        unit="percent",
+    ),
+    Panel(
+        "Sequence accuracy",
+        {"training_sequence_accuracy": "training", "validation_sequence_accuracy": "validation"},
+        unit="percent",
+    ),
+    Panel("Learning rate", {"learning_rate": "learning rate"}, is_noisy=False),
+    Panel("Gradient norm", {"gradient_norm": "before clipping"}, may_be_logarithmic=True),
+    Panel("Tokens a second", {SPEED: "tokens a second"}, unit="count"),
+)
+
+
+def make_charts(data: ReportData, curves: Curves) -> list[Chart]:
+    """Of everything that was measured; a column that no panel knows gets one of its own."""
+    measured = dict(curves.columns)
+    if data.speeds:
+        measured[SPEED] = [Point(speed.step, speed.tokens_per_second) for speed in data.speeds]
+    marks = make_marks(data)
+    charts = []
+    ends = frozenset(epoch.step for epoch in data.epochs)
+    for panel in _panels(measured):
+        lines = [
+            Line(name, label, measured[name], ends if name.startswith(VALIDATION) else ())
+            for name, label in panel.columns.items()
+            if name in measured
+        ]
+        if lines:
+            charts.append(
+                Chart(
+                    panel.title,
+                    lines,
+                    last_step=curves.last_step,
+                    unit=panel.unit,
+                    may_be_logarithmic=panel.may_be_logarithmic,
+                    is_noisy=panel.is_noisy,
+                    marks=marks,
+                )
+            )
+    return charts
+
+
+def _panels(measured: dict[str, list[Point]]) -> Iterator[Panel]:
+    yield from PANELS
+    classes = [name for name in measured if name.startswith(CLASSIFICATION)]
+    for start in range(0, len(classes), LINES):
+        part = classes[start : start + LINES]
+        labels = {name: metric_label(name) for name in part}
+        # All of them are shares; what a stranger's file has may be anything.
+        values = [point.value for name in part for point in measured[name]]
+        unit: Unit = "percent" if all(0 <= value <= 1 for value in values) else "plain"
+        yield Panel("Classification, on the validation file", labels, unit=unit)
+    known = {name for panel in PANELS for name in panel.columns} | set(COUNTERS) | set(classes)
+    for name in measured:
+        if name not in known:
+            yield Panel(name, {name: name})
+
+
+def metric_label(column: str) -> str:
+    """classification/f1.0 as F1."""
+    name = column.removeprefix(CLASSIFICATION)
+    if name in {"auroc", "auprc"}:
+        return name.upper()
+    if name[:1] == "f" and name[1:2].isdigit():
+        return "F" + name[1:].removesuffix(".0")
+    return name.replace("_", " ").replace("f1", "F1")
+
+
+def make_marks(data: ReportData) -> list[Mark]:
+    """Ends of epochs, and where an attempt went on."""
+    epochs = [Mark(epoch.step, f"epoch {epoch.epoch}") for epoch in data.epochs]
+    restarts = [
+        Mark(attempt.from_step, f"attempt {attempt.number} went on", "restart")
+        for attempt in data.attempts
+        if attempt.from_step
+    ]
+    return [*epochs, *restarts]
+
+
+@dataclass(frozen=True)
+class ColumnRow:
+    """A line of the table of all columns; values as texts."""
+
+    name: str
+    count: int
+    first: str
+    last: str
+    lowest: str
+    highest: str
+
+
+def column_rows(curves: Curves) -> list[ColumnRow]:
+    """Every measured column of results.csv."""
+    rows = []
+    for name, points in curves.columns.items():
+        finite = curves.finite(name)
+        if name == STEP:
+            continue
+        if not finite:
+            rows.append(ColumnRow(name, len(points), "–", "–", "never finite", "–"))
+            continue
+        low = min(finite, key=lambda point: point.value)
+        high = max(finite, key=lambda point: point.value)
+        write = _whole if name in COUNTERS else number
+        rows.append(
+            ColumnRow(
+                name,
+                len(points),
+                write(points[0].value),
+                write(points[-1].value),
+                f"{write(low.value)} (step {low.step:,})",
+                f"{write(high.value)} (step {high.step:,})",
+            )
+        )
+    return rows
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"

@@ -1,0 +1,88 @@
+"""`manifest.json` of the run: what was trained on what, with which software."""
+
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any, Literal
+
+from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.outcome import Trained
+from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
+from finetune_api.wire import Stored
+from finetune_data.tokenize.dataset import DatasetManifest
+from finetune_storage.manifests import to_bytes
+from finetune_storage.s3 import Storage
+
+PACKAGES = (
+    "finetune-operator",
+    "torch",
+    "deepspeed",
+    "transformers",
+    "peft",
+    "safetensors",
+    "numpy",
+)
+
+
+class RunManifest(Stored):
+    """Enough to train the same model again."""
+
+    kind: Literal["run"] = "run"
+    run: RunRef
+    attempt: int
+    base: BaseModelRef
+    hyperparameters: ResolvedHyperparameters  # the seed among them
+    method: MethodRef = MethodRef()
+    dataset: dict[str, Any]  # its manifest's source: data files with ETags and digests
+    splits: dict[str, Any]
+    nodes: int
+    processes_per_node: int
+    accelerator: str
+    zero_stage: int
+    precision: str
+    versions: dict[str, str]
+    trained: Trained | None = None
+
+
+def versions() -> dict[str, str]:
+    """What computes here."""
+    found = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # run from its sources
+    return found
+
+
+def make(
+    task: TrainTask, dataset: DatasetManifest, precision: str, trained: Trained | None = None
+) -> RunManifest:
+    """Of this attempt."""
+    return RunManifest(
+        run=task.run,
+        attempt=task.attempt,
+        base=task.base,
+        hyperparameters=task.hyperparameters,
+        method=task.method,
+        dataset=dataset.source.to_dict(),
+        splits={name: counts.to_dict() for name, counts in dataset.splits.items()},
+        nodes=task.nodes,
+        processes_per_node=task.processes_per_node,
+        accelerator=task.accelerator,
+        zero_stage=task.zero_stage,
+        precision=precision,
+        versions=versions(),
+        trained=trained,
+    )
+
+
+def write(
+    task: TrainTask,
+    dataset: DatasetManifest,
+    precision: str,
+    storage: Storage,
+    trained: Trained | None = None,
+) -> None:
+    """At the start of each attempt, and once more with what came out."""
+    manifest = make(task, dataset, precision, trained)
+    storage.write_bytes(task.run.layout.manifest, to_bytes(manifest))
