@@ -15,7 +15,6 @@ from typing import Any
 QUIET_LOAD = 0.7
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-ROOMS = ("api", "operator", "storage", "data", "trainer", "cli", ".")
 
 
 def refuse_when_loaded(*, is_forced: bool) -> None:
@@ -50,8 +49,9 @@ def run_fresh(module: str, *arguments: str) -> Measured:
 
 
 def python_path() -> str:
-    """Of a process that runs what stands in this checkout."""
-    return os.pathsep.join(str(ROOT / room) for room in ROOMS)
+    """The import path of a process that runs the packages of this checkout."""
+    folders = sorted(package.parent for package in ROOT.glob("*/finetune_*"))
+    return os.pathsep.join(str(folder) for folder in [*folders, ROOT])
 
 
 def report(**values: Any) -> None:

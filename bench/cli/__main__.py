@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from bench.machine import ROOT, median, refuse_when_loaded, save, spread
+from bench.machine import median, python_path, refuse_when_loaded, save, spread
 
 WANTED = 0.3  # seconds of `finetune --help`
 ENTRY = ("-m", "finetune_cli")
@@ -37,13 +37,12 @@ def main() -> None:
 
 def measure(words: Sequence[str], repeats: int) -> list[float]:
     """Wall time of fresh processes; the first one, which fills the page cache, is left out."""
-    rooms = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", "cli"))
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, *words],
-            env={**os.environ, "PYTHONPATH": rooms},
+            env={**os.environ, "PYTHONPATH": python_path()},
             stdout=subprocess.DEVNULL,
             check=True,
         )

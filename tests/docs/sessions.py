@@ -7,10 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.docs.blocks import ROOT, Block
+from tests.docs.blocks import Block
 
 MARK = "\x1e"
-ROOMS = ("api", "operator", "data", "trainer", "cli")
 # The suite's CRDs came with kubectl: helm takes them over.
 HELM = """#!/bin/sh
 case "$1" in
@@ -51,7 +50,6 @@ def environment(folder: Path, tools: Path | None = None, **more: str) -> dict[st
         "PATH": os.pathsep.join(path),
         "HOME": str(home),
         "COLUMNS": "100",
-        "PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ROOMS),
         "OMP_NUM_THREADS": "2",
         **more,
     }

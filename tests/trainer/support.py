@@ -163,8 +163,7 @@ def train_task(uid: str, **changes: Any) -> TrainTask:
 
 
 def pod_environment(**added: str) -> dict[str, str]:
-    path = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer"))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **added}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **added}
 
 
 @dataclass

@@ -23,8 +23,6 @@ from tests.support.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
-ROOMS = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", "cli"))
 FOXES, CATS = "fox {} ->", "cat {} ->"
 
 
@@ -33,7 +31,7 @@ def execute(folder: Path, *arguments: str) -> Ran:
     return subprocess.run(
         [sys.executable, "-m", "finetune_cli", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", "HOME": str(folder)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,

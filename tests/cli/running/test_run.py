@@ -17,9 +17,6 @@ from tests.support.tiny_model import make_word_model
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
-ROOMS = os.pathsep.join(str(ROOT / room) for room in ("api", "data", "trainer", "cli"))
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,7 +58,7 @@ def start(folder: Path, output: str = "out") -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*command, "--models", "models.yaml", "-o", output],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
