@@ -1,6 +1,6 @@
 """Processes by identity: a pid together with the moment at which that process started.
 
-The rule of this room: nothing is ever signalled by a bare number. The kernel gives pids again, and
+The rule of this room: nothing is ever signaled by a bare number. The kernel gives pids again, and
 a reboot starts over; a pid whose start time is another is somebody else's process.
 """
 

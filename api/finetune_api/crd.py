@@ -47,7 +47,7 @@ def finetune_crd() -> Schema:
     columns = [
         ("STATE", ".status.state", "string", "pending, running, succeeded, failed or cancelled"),
         ("MODEL", ".spec.model", "string", "what training starts from"),
-        ("PROGRESS", ".status.progress.percent", "string", "of all optimiser steps"),
+        ("PROGRESS", ".status.progress.percent", "string", "of all optimizer steps"),
         ("LOSS", ".status.progress.loss", "number", "training loss"),
         ("ETA", ".status.progress.eta", "string", "estimated finish"),
         ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "what came out"),
@@ -69,7 +69,7 @@ def model_crd() -> Schema:
     ]
     columns = [
         ("ID", ".spec.id", "string", "the name to use"),
-        ("BASE", ".spec.base", "string", "the catalogue model it comes from"),
+        ("BASE", ".spec.base", "string", "the catalog model it comes from"),
         ("TOKENS", ".spec.trainedTokens", "integer", "that it was trained on"),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]

@@ -29,7 +29,7 @@ class Hyperparameters(Spec):
         None,
         ge=1,
         le=65536,
-        description="Examples an optimiser step, whatever the number of GPUs. "
+        description="Examples an optimizer step, whatever the number of GPUs. "
         "Default: 0.2 % of the training examples, at least 1, at most 256.",
     )
     learning_rate_multiplier: float | None = Field(
@@ -98,7 +98,7 @@ class DeepSpeed(Spec):
 
     zero_stage: int | None = Field(None, ge=0, le=3, description="ZeRO stage.")
     offload: Offload | None = Field(
-        None, description="To CPU memory: the optimiser's states, or parameters as well (stage 3)."
+        None, description="To CPU memory: the optimizer's states, or parameters as well (stage 3)."
     )
 
 
@@ -141,7 +141,7 @@ class FineTuneSpec(Spec):
         "curie",
         min_length=1,
         max_length=253,
-        description="A catalogue name, or the name of a fine-tuned model to continue from.",
+        description="A catalog name, or the name of a fine-tuned model to continue from.",
     )
     suffix: str | None = Field(
         None, min_length=1, max_length=40, description="Becomes part of the model's name."

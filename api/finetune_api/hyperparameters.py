@@ -42,7 +42,7 @@ class ResolvedHyperparameters(Stored):
     """Every hyperparameter as used; stands in `status.resolved` and in the manifest."""
 
     n_epochs: int
-    batch_size: int  # examples an optimiser step, over all GPUs
+    batch_size: int  # examples an optimizer step, over all GPUs
     learning_rate_multiplier: float | None = None  # none where learningRate was given
     learning_rate: float  # absolute, at the schedule's peak
     prompt_loss_weight: float

@@ -47,7 +47,7 @@ class RunLayout:
 
 
 def dataset_uri(output: str, namespace: str, key: str) -> S3Uri:
-    """A tokenised dataset: `<output>/<namespace>/datasets/<key>`, shared by equal inputs."""
+    """A tokenized dataset: `<output>/<namespace>/datasets/<key>`, shared by equal inputs."""
     return S3Uri.parse(output).child(namespace, "datasets", key)
 
 

@@ -40,7 +40,7 @@ class ModelSpec(Spec):
         description="The name to use: {base}:ft-{org}:{suffix}-{time}.",
     )
     uri: S3Address = Field(description="Hugging Face layout, safetensors.")
-    base: str = Field(max_length=253, description="The catalogue model at the start of the chain.")
+    base: str = Field(max_length=253, description="The catalog model at the start of the chain.")
     parent: str | None = Field(None, max_length=256, description="What this one continued from.")
     manifest_sha256: str | None = Field(None, max_length=64)
     pretraining_learning_rate: float = Field(ge=0, le=1)

@@ -159,7 +159,7 @@ class ProgressReport(Wire):
     stage: Literal["starting", "training", "evaluating", "publishing"]
     detail: str = ""  # "downloading the base model: 34 %"
     attempt: int
-    step: int = 0  # optimiser steps done
+    step: int = 0  # optimizer steps done
     steps: int = 0
     epoch: float = 0  # 1.5: half of the second epoch is done
     epochs: int = 0

@@ -14,7 +14,7 @@ class BaseModelRef(Stored):
     """The model that training starts from."""
 
     name: str = Field(max_length=253)  # as the user wrote it
-    root: str = Field(max_length=253)  # the catalogue name at the bottom of the chain
+    root: str = Field(max_length=253)  # the catalog name at the bottom of the chain
     uri: str = Field(max_length=1400)  # s3://... or hf://org/name@revision
     pretraining_learning_rate: float
     context_length: int
@@ -101,7 +101,7 @@ class RankResources(Stored):
 
 
 class PrepareTask(Stored):
-    """Check the data, count tokens, resolve hyperparameters, write the tokenised dataset."""
+    """Check the data, count tokens, resolve hyperparameters, write the tokenized dataset."""
 
     run: RunRef
     base: BaseModelRef

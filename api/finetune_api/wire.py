@@ -5,6 +5,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+JsonObject = dict[str, Any]  # as `json` reads an object, and as Kubernetes' API sends one
+
 
 class Wire(BaseModel):
     """A value that is written as JSON: frozen, and an unknown key is an error."""

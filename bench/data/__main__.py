@@ -107,7 +107,7 @@ def draw(found: dict[str, list[Measured]]) -> str:
     pairs = (
         ("seconds", "all checks, 500,000 rows", ("ours", "old"), "s"),
         ("peak", "peak memory", ("ours", "old"), "MB"),
-        ("seconds", "tokenising, 100,000 rows", ("pipeline", "raw"), "s"),
+        ("seconds", "tokenizing, 100,000 rows", ("pipeline", "raw"), "s"),
     )
     labels = {"ours": "ours", "old": "pandas,\nthe old way", "pipeline": "pipeline", "raw": "raw"}
     for axis, (kind, title, names, unit) in zip(axes, pairs, strict=True):

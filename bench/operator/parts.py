@@ -24,7 +24,7 @@ from bench.operator.runs import (
 )
 from bench.operator.subject import Subject
 from bench.table import Line
-from finetune_operator.kube.client import Raw
+from finetune_api.wire import JsonObject
 from tests.support.kubectl import Kubectl
 
 OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 6, 2  # the budget; the pods tell of two epochs
@@ -181,7 +181,7 @@ def restart(settings: Settings) -> Iterator[Line]:
         settings.say(f"{part}: creating them")
         operator.start()
         burst(plane, team, operator, "first", 1)
-        status: Raw = team.status("first-0")
+        status: JsonObject = team.status("first-0")
         operator.stop()
         create(plane, [(f"old-{number}", status) for number in range(count)])
         settings.say(f"{part}: the restart")

@@ -36,8 +36,8 @@ def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
     panels = list(axes) if curves else [axes]
     for axis, (size, of_size) in zip(panels, curves.items(), strict=False):
         for name, seconds in of_size.items():
-            colour, style = STYLES[name]
-            axis.plot(seconds, range(101), style, color=colour, label=name)
+            color, style = STYLES[name]
+            axis.plot(seconds, range(101), style, color=color, label=name)
         axis.set_title(f"{size:,} at once", fontsize=10, loc="left")
         axis.set_xlabel("seconds")
         axis.set_ylabel("% of them")
@@ -53,8 +53,8 @@ def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
 def _draw_limits(axis: Any, judged: list[Line]) -> None:
     shares = [100 * (line.ratio or 0) / _limit(line) for line in judged]
     labels = [f"{line.part}: {line.name}" for line in judged]
-    colours = [OURS if line.is_met else "#c84040" for line in judged]
-    bars = axis.barh(labels, shares, color=colours)
+    colors = [OURS if line.is_met else "#c84040" for line in judged]
+    bars = axis.barh(labels, shares, color=colors)
     told = [f" {line.ratio:,.3g} of {_limit(line):g}" for line in judged]
     axis.bar_label(
         bars, told, fontsize=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}

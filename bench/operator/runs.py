@@ -19,8 +19,9 @@ from bench.operator.objects import a_spec
 from bench.operator.plane import NAMESPACE, Plane, started
 from bench.operator.subject import Subject, installed
 from finetune_api import names
+from finetune_api.wire import JsonObject
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import Client, Raw
+from finetune_operator.kube.client import Client
 from tests.support.kubectl import Kubectl
 
 AT_ONCE = 32  # requests of the person who creates FineTunes
@@ -107,10 +108,10 @@ def _run(
     return Run(lives, *counted, end - begin, apiserver, cpu, peak)
 
 
-def create(plane: Plane, wanted: Sequence[tuple[str, Raw]]) -> None:
+def create(plane: Plane, wanted: Sequence[tuple[str, JsonObject]]) -> None:
     """FineTunes by name, each with a status unless that is empty; many requests at once."""
 
-    async def one(client: Client, turns: asyncio.Semaphore, name: str, status: Raw) -> None:
+    async def one(client: Client, turns: asyncio.Semaphore, name: str, status: JsonObject) -> None:
         collection = paths.finetunes(NAMESPACE)
         manifest = {
             "apiVersion": names.API_VERSION,

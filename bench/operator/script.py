@@ -23,13 +23,14 @@ from bench.operator.objects import a_spec
 from finetune_api import names
 from finetune_api.assignments import with_prepared
 from finetune_api.finetune import FineTune
+from finetune_api.wire import JsonObject
 from finetune_operator.build.model_resource import build_model
 from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.build.train_job import build_service, build_train_job
 from finetune_operator.core.resolution import resolve
 from finetune_operator.handlers.reconcile import WORKERS
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import Client, Raw
+from finetune_operator.kube.client import Client
 from finetune_operator.main import load_settings
 from finetune_operator.settings import Settings
 from tests.support.objects import prepared, trained
@@ -38,7 +39,7 @@ from tests.support.objects import prepared, trained
 class WatchingClient(Client):
     """One more request: a watch."""
 
-    async def watch(self, path: str, **params: str) -> AsyncIterator[Raw]:
+    async def watch(self, path: str, **params: str) -> AsyncIterator[JsonObject]:
         assert self._session is not None
         async with self._session.get(
             self._server + path,
@@ -98,7 +99,7 @@ class Script:
         name = f"{result.fine_tuned_model}-{life.metadata.name}"
         await self._create(build_model(life, resolved, result.replace(fine_tuned_model=name)))
 
-    async def _create(self, manifest: Raw) -> Raw:
+    async def _create(self, manifest: JsonObject) -> JsonObject:
         if manifest["kind"] == "Job":
             del manifest["metadata"]["ownerReferences"]  # there is no FineTune
         async with self._turns:

@@ -87,8 +87,8 @@ def draw(lines: list[Line]) -> str:
     for axis, part in zip(axes[:, 0], parts, strict=True):
         shown = [line for line in lines if line.part == part][::-1]
         middles = [statistics.median(line.values) for line in shown]
-        colours = ["#4078c8" if line.is_ours else "#b0b0b0" for line in shown]
-        axis.barh([line.name for line in shown], middles, color=colours)
+        colors = ["#4078c8" if line.is_ours else "#b0b0b0" for line in shown]
+        axis.barh([line.name for line in shown], middles, color=colors)
         for height, (line, middle) in enumerate(zip(shown, middles, strict=True)):
             axis.plot(line.values, [height] * len(line.values), "k.", markersize=4)
             axis.annotate(

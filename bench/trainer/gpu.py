@@ -1,6 +1,6 @@
 """Where there is a GPU: tokens a second and MFU of a 1B and an 8B shape with random weights.
 
-The 8B shape trains an adapter, since its optimiser would not fit beside it on one GPU. MFU is
+The 8B shape trains an adapter, since its optimizer would not fit beside it on one GPU. MFU is
 (6N, for an adapter 4N, + 12·L·d·s)·tokens a second / the GPU's dense bf16 peak, with N the
 parameters that multiply and s the tokens attended to on average (see
 `finetune_trainer.engine.mfu`); real tokens only.
@@ -43,7 +43,7 @@ def shapes(settings: Settings) -> Iterator[Line]:
             )
             seconds, tokens = found["seconds"][WARM_UP:], found["tokens"][WARM_UP:]
             speeds.append(sum(tokens) / sum(seconds))
-            shares.append(speeds[-1] * (found["utilisation_of_a_token"] or 0))
+            shares.append(speeds[-1] * (found["utilization_of_a_token"] or 0))
         yield Line("gpu", f"ours, {name}, real tokens", speeds, "tokens/s")
         middle = sorted(shares)[len(shares) // 2]
         yield Line("gpu", f"ours, {name}, MFU", shares, "of the peak", middle, WANTED)

@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace) -> None:
     from finetune_trainer.engine.lora import add_adapter
     from finetune_trainer.engine.memory_budget import micro_batch_costs
     from finetune_trainer.engine.mfu import Gpu
-    from finetune_trainer.outputs.run_log import Reporter
+    from finetune_trainer.outputs.run_log import RunLog
     from finetune_trainer.progress import ProgressTracker
     from finetune_trainer.rank import loading
     from finetune_trainer.rank.checkpoint_policy import CheckpointPolicy
@@ -130,7 +130,7 @@ def measure(options: argparse.Namespace) -> None:
     storage: Any = open_storage()
     progress = ProgressTracker(1, starting_detail=str)
 
-    class Told(Reporter):
+    class Told(RunLog):
         """Counts the checkpoints that are complete."""
 
         checkpoints = 0
@@ -185,14 +185,14 @@ def measure(options: argparse.Namespace) -> None:
     saving.finish()
     reporter.close()
     seconds = np.diff(ends).tolist()
-    share = Gpu(task, engine, split).utilisation(1.0) if options.nvidia else None
+    share = Gpu(task, engine, split).utilization(1.0) if options.nvidia else None
     report(
         seconds=seconds[1:],
         tokens=tokens[1:],
         copy_seconds=checkpoints.copy_seconds,
         upload_seconds=checkpoints.upload_seconds,
         checkpoints=reporter.checkpoints,
-        utilisation_of_a_token=share,
+        utilization_of_a_token=share,
     )
 
 

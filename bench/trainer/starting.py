@@ -1,4 +1,4 @@
-"""From exec to the end of the first optimiser step, and steps beside checkpoints."""
+"""From exec to the end of the first optimizer step, and steps beside checkpoints."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from finetune_api.catalogue import CatalogueModel
+from finetune_api.catalog import CatalogModel
 from finetune_api.finetune_spec import DNS_LABEL
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
@@ -46,7 +46,7 @@ class Settings(Wire):
     prepare_image: str
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
-    models: list[CatalogueModel]
+    models: list[CatalogModel]
     runtimes: list[Runtime] = Field(min_length=1)
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
@@ -66,7 +66,7 @@ class Settings(Wire):
     # Every FineTune is looked at so often whatever happens: a trigger may have got lost.
     sweep_seconds: float = Field(300, gt=0)
 
-    def model(self, name: str) -> CatalogueModel | None:
+    def model(self, name: str) -> CatalogModel | None:
         return next((model for model in self.models if model.name == name), None)
 
     def runtime(self, name: str | None) -> Runtime | None:

@@ -115,7 +115,7 @@ def all_at_once(fetch: Callable[[str], None], names: Iterable[str]) -> None:
 
 
 def download(client: S3Client, uri: S3Uri, path: Path, meter: Meter) -> None:
-    """Fetch to a neighbouring file first, so that `path` is never half a file."""
+    """Fetch to a neighboring file first, so that `path` is never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:

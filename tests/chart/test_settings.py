@@ -73,7 +73,7 @@ def test_numbers_stay_numbers(render: Render) -> None:
     assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
 
 
-def test_the_catalogue_is_hugging_face_with_a_revision() -> None:
+def test_the_catalog_is_hugging_face_with_a_revision() -> None:
     for model in ENTRIES["models"]:
         assert model["uri"].startswith("hf://")
         assert "@" in model["uri"]

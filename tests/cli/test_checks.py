@@ -1,4 +1,4 @@
-"""The doctor's judgements and the choice of a pod: pure."""
+"""The doctor's judgments and the choice of a pod: pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from finetune_api import names
+from finetune_api.wire import JsonObject
 from finetune_cli.commands.doctor import cluster_checks as checks
-from finetune_cli.commands.logs import INDEX, Wanted, choose
-
-Raw = dict[str, Any]
+from finetune_cli.commands.logs import INDEX, PodSelector, choose
 
 
-def a_node(amount: str | None, **spec: Any) -> Raw:
+def a_node(amount: str | None, **spec: Any) -> JsonObject:
     allocatable = {"cpu": "8"} | ({"nvidia.com/gpu": amount} if amount else {})
     return {"spec": spec, "status": {"allocatable": allocatable}}
 
@@ -33,7 +32,7 @@ def a_node(amount: str | None, **spec: Any) -> Raw:
     ],
 )
 def test_gpus_are_counted_where_pods_may_go(
-    nodes: list[Raw] | None, level: str, words: str
+    nodes: list[JsonObject] | None, level: str, words: str
 ) -> None:
     found = checks.gpus(nodes)
     assert (found.level, words in found.detail) == (level, True), found
@@ -49,11 +48,11 @@ def test_gpus_are_counted_where_pods_may_go(
         ({}, "error"),
     ],
 )
-def test_an_old_cluster_is_told(version: Raw, level: str) -> None:
+def test_an_old_cluster_is_told(version: JsonObject, level: str) -> None:
     assert checks.server(version, "https://host").level == level
 
 
-def a_deployment(ready: int) -> Raw:
+def a_deployment(ready: int) -> JsonObject:
     return {"metadata": {"name": "op", "namespace": "ml"}, "status": {"readyReplicas": ready}}
 
 
@@ -69,7 +68,7 @@ def a_deployment(ready: int) -> Raw:
     ],
 )
 def test_an_operator_is_judged_by_what_it_does(
-    deployments: list[Raw] | None, unseen: list[str], level: str
+    deployments: list[JsonObject] | None, unseen: list[str], level: str
 ) -> None:
     assert checks.operator(deployments, unseen, "team").level == level
 
@@ -86,7 +85,7 @@ def test_a_missing_right_is_an_error_only_where_it_is_needed() -> None:
     assert "--role=finetune-user" in found.remedy
 
 
-def a_pod(name: str, component: str, attempt: int = 0, index: int = 0) -> Raw:
+def a_pod(name: str, component: str, attempt: int = 0, index: int = 0) -> JsonObject:
     labels = {
         names.LABEL_COMPONENT: component,
         names.LABEL_ATTEMPT: str(attempt),
@@ -120,7 +119,7 @@ PODS = [
     ],
 )
 def test_the_newest_pod_that_is_meant_is_chosen(
-    pods: list[Raw], chosen: Raw, wanted: str | None
+    pods: list[JsonObject], chosen: JsonObject, wanted: str | None
 ) -> None:
-    found = choose(pods, Wanted(**chosen), is_early=True)
+    found = choose(pods, PodSelector(**chosen), is_early=True)
     assert (found and found["metadata"]["name"]) == wanted

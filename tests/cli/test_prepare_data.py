@@ -277,7 +277,7 @@ def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> 
     assert (held_out.prompt, held_out.completion) == ("p1\n\n###\n\n", " c1\n")
 
 
-def test_a_terminal_is_asked_and_coloured(here: Path) -> None:
+def test_a_terminal_is_asked_and_colored(here: Path) -> None:
     (here / "labels.csv").write_text(CSV + "text 1,positive,99\n")
     main, other = pty.openpty()
     child = subprocess.Popen(

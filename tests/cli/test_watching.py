@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 from finetune_cli.cluster.watching import (
     LONGEST_WAIT,
     POLL_SECONDS,
+    Current,
     Deleted,
-    Lost,
-    Seen,
+    Disconnected,
     Update,
-    observe,
+    watch_object,
 )
 
-Raw = dict[str, Any]
 
-
-def an_object(version: int, uid: str = "u") -> Raw:
+def an_object(version: int, uid: str = "u") -> JsonObject:
     return {"metadata": {"name": "a", "uid": uid, "resourceVersion": str(version)}}
 
 
@@ -38,18 +37,18 @@ class Script:
     An exception is raised where it stands. What is asked beyond the script fails the test.
     """
 
-    def __init__(self, gets: list[Raw | Exception], watches: list[list[Any]]) -> None:
+    def __init__(self, gets: list[JsonObject | Exception], watches: list[list[Any]]) -> None:
         self.gets, self.watches = gets, watches
         self.asked: list[str] = []
 
-    def get(self, name: str) -> Raw:
+    def get(self, name: str) -> JsonObject:
         self.asked.append("get")
         answer = self.gets.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def watch(self, name: str, version: str) -> Iterator[tuple[str, Raw]]:
+    def watch(self, name: str, version: str) -> Iterator[tuple[str, JsonObject]]:
         self.asked.append(f"watch {version}")
         for event in self.watches.pop(0):
             if isinstance(event, Exception):
@@ -61,7 +60,7 @@ def play(script: Script, count: int) -> tuple[list[Update], list[float]]:
     """The first `count` updates, and the pauses between them."""
     pauses: list[float] = []
     found: list[Update] = []
-    for update in observe(script, "a", pause=pauses.append):  # type: ignore[arg-type]
+    for update in watch_object(script, "a", pause=pauses.append):  # type: ignore[arg-type]
         found.append(update)
         if len(found) == count:
             break
@@ -75,14 +74,14 @@ def test_a_watch_goes_on_where_the_former_one_ended() -> None:
         [[("MODIFIED", an_object(2)), bookmark], [("MODIFIED", an_object(10))]],
     )
     found, _ = play(script, 3)
-    assert found == [Seen(an_object(1)), Seen(an_object(2)), Seen(an_object(10))]
+    assert found == [Current(an_object(1)), Current(an_object(2)), Current(an_object(10))]
     assert script.asked == ["get", "watch 1", "watch 9"]
 
 
 def test_a_forgotten_version_is_read_anew_after_a_breath() -> None:
     script = Script([an_object(1), an_object(50)], [[GONE], [("MODIFIED", an_object(51))]])
     found, pauses = play(script, 3)
-    assert found[-1] == Seen(an_object(51))
+    assert found[-1] == Current(an_object(51))
     assert script.asked == ["get", "watch 1", "get", "watch 50"]
     assert all(pause > 0 for pause in pauses)
     assert len(pauses) == 1
@@ -99,7 +98,7 @@ def test_watches_that_end_at_once_are_not_asked_for_hotly() -> None:
 def test_a_lost_connection_is_sought_with_longer_and_longer_waits() -> None:
     script = Script([an_object(1), *[LOST] * 9, BUSY, an_object(2)], [[LOST], []])
     found, pauses = play(script, 13)
-    assert [type(update) for update in found] == [Seen, *[Lost] * 11, Seen]
+    assert [type(update) for update in found] == [Current, *[Disconnected] * 11, Current]
     assert pauses == sorted(pauses)
     assert pauses[0] < 1
     assert pauses[-1] == LONGEST_WAIT
@@ -108,14 +107,14 @@ def test_a_lost_connection_is_sought_with_longer_and_longer_waits() -> None:
 def test_after_a_success_the_waits_begin_anew() -> None:
     script = Script([LOST, LOST, an_object(1), LOST], [[LOST]])
     found, pauses = play(script, 4)
-    assert [type(update) for update in found] == [Lost, Lost, Seen, Lost]
+    assert [type(update) for update in found] == [Disconnected, Disconnected, Current, Disconnected]
     assert pauses[0] == found[-1].wait  # type: ignore[union-attr]
 
 
 def test_who_may_not_watch_reads_now_and_then() -> None:
     script = Script([an_object(1), an_object(2)], [[FORBIDDEN]])
     found, pauses = play(script, 2)
-    assert found == [Seen(an_object(1)), Seen(an_object(2))]
+    assert found == [Current(an_object(1)), Current(an_object(2))]
     assert pauses == [POLL_SECONDS]
     assert script.asked == ["get", "watch 1", "get"]
 
@@ -130,14 +129,14 @@ def test_who_may_not_watch_reads_now_and_then() -> None:
     ],
 )
 def test_it_ends_when_the_object_is_gone_or_another_has_its_name(
-    gets: list[Raw | Exception], watches: list[list[Any]]
+    gets: list[JsonObject | Exception], watches: list[list[Any]]
 ) -> None:
     updates = [
         it
-        for it in observe(Script(gets, watches), "a", pause=lambda _: None)  # type: ignore[arg-type]
-        if not isinstance(it, Lost)
+        for it in watch_object(Script(gets, watches), "a", pause=lambda _: None)  # type: ignore[arg-type]
+        if not isinstance(it, Disconnected)
     ]
-    assert updates == [Seen(an_object(1)), Deleted()]
+    assert updates == [Current(an_object(1)), Deleted()]
 
 
 @pytest.mark.parametrize("error", [MISSING, FORBIDDEN, ApiError("no login", "", 401, {})])

@@ -1,4 +1,4 @@
-"""The tokenised dataset: what is written is what every rank reads, or nothing is."""
+"""The tokenized dataset: what is written is what every rank reads, or nothing is."""
 
 from __future__ import annotations
 

@@ -404,7 +404,7 @@ def test_a_class_of_the_validation_file_alone_is_named_with_its_line(job: Job) -
     )
 
 
-def labelled_chats(*labels: str, answers: int = 1) -> bytes:
+def labeled_chats(*labels: str, answers: int = 1) -> bytes:
     turns = [
         [{"role": "user", "content": f"{label} {n}"}, {"role": "assistant", "content": label}]
         for n in range(5)
@@ -416,15 +416,15 @@ def labelled_chats(*labels: str, answers: int = 1) -> bytes:
 def test_the_last_message_of_a_chat_can_be_its_class(job: Job) -> None:
     template = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
     job.storage.write_bytes(S3Uri(job.bucket, "model/chat_template.jinja"), template.encode())
-    job.put("train.jsonl", labelled_chats("yes", "no"))
-    valid = job.put("valid.jsonl", labelled_chats("yes", "no"))
+    job.put("train.jsonl", labeled_chats("yes", "no"))
+    valid = job.put("valid.jsonl", labeled_chats("yes", "no"))
     failure = job.failure(validation_file=valid, classification={"nClasses": 3})
     assert "the files have 2 classes" in failure.message
-    job.put("train.jsonl", labelled_chats("yes", "no", answers=2))
+    job.put("train.jsonl", labeled_chats("yes", "no", answers=2))
     failure = job.failure(validation_file=valid, classification={"nClasses": 2})
     assert failure.param == "hyperparameters.computeClassificationMetrics"
     assert "more is learned than the last message" in failure.message
-    job.put("train.jsonl", labelled_chats("yes", "no"))
+    job.put("train.jsonl", labeled_chats("yes", "no"))
     job.prepared(validation_file=valid, classification={"positiveClass": "yes"})
 
 

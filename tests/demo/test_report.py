@@ -17,7 +17,7 @@ ANSWERS = Answers(
     rows=326,
     right=238,
     samples=[
-        Sample("Return True if the request for closing can be honoured. " * 3, "xml", "xml"),
+        Sample("Return True if the request for closing can be honored. " * 3, "xml", "xml"),
         Sample("Stop the loop.", "asyncio", "multiprocessing"),
         Sample("x", "multiprocessing", "multiprocessing…"),
     ],

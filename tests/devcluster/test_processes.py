@@ -1,4 +1,4 @@
-"""A process is a pid and a start time, and nothing else is ever signalled."""
+"""A process is a pid and a start time, and nothing else is ever signaled."""
 
 import dataclasses
 import os

@@ -290,10 +290,10 @@ def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str) -> None:
     assert secret_key not in json.dumps(status)
 
 
-def test_a_model_nobody_knows_is_answered_with_the_catalogue(team: Team, name: str) -> None:
+def test_a_model_nobody_knows_is_answered_with_the_catalog(team: Team, name: str) -> None:
     team.kubectl.apply(finetune(name, model="gpt5"))
     status = team.kubectl.wait_state(name, "failed", seconds=30)
-    assert "the catalogue has tiny, missing" in status["message"]
+    assert "the catalog has tiny, missing" in status["message"]
 
 
 def test_a_base_model_whose_files_are_missing_is_named(team: Team, name: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from finetune_api.wire import JsonObject
 from tests.e2e.conftest import ROOT, RUN, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
-from tests.support.kubectl import Raw, until
+from tests.support.kubectl import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
 
@@ -17,7 +18,7 @@ URGENT = f"{RUN}-urgent"
 KUEUE = "kueue.x-k8s.io/v1beta1"
 
 
-def queue_of_three_pods(namespace: str) -> list[Raw]:
+def queue_of_three_pods(namespace: str) -> list[JsonObject]:
     """One gang of two fits and leaves a place that no other gang may take."""
     flavor = {"name": RUN, "resources": [{"name": "pods", "nominalQuota": 3}]}
     return [
@@ -116,7 +117,7 @@ def see_places_in_the_queue(queueing: Team) -> None:
     queueing.kubectl("delete", "finetune", "second", "third", "--timeout=60s")
 
 
-def all_finished(workloads: list[Raw]) -> bool:
+def all_finished(workloads: list[JsonObject]) -> bool:
     """Nothing keeps a quota after its end."""
     return all(
         any(

@@ -31,7 +31,7 @@ RATE = 0.001
 
 @pytest.fixture(scope="module")
 def demo(cluster: Cluster, team: Team, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A namespace whose catalogue has the demo's base model, with its files and data in S3."""
+    """A namespace whose catalog has the demo's base model, with its files and data in S3."""
     folder = tmp_path_factory.mktemp("demo")
     made = Team(cluster, f"{team.name}-demo", folder)
     made.create()

@@ -1,4 +1,4 @@
-"""Runs inside the trainer image, under torchrun: one optimiser step, ZeRO-1, two gloo ranks."""
+"""Runs inside the trainer image, under torchrun: one optimizer step, ZeRO-1, two gloo ranks."""
 
 import os
 import shutil

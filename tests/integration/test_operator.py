@@ -74,12 +74,12 @@ def test_invalid_data_fails_with_the_line_and_no_train_job(
     assert len(team.list("jobs")) == 1
 
 
-def test_an_unknown_model_fails_at_once_with_the_catalogue(
+def test_an_unknown_model_fails_at_once_with_the_catalog(
     team: Kubectl, operator: Operator
 ) -> None:
     team.apply(finetune("tone", model="gpt5"))
     status = team.wait_state("tone", "failed")
-    assert "the catalogue has ada" in status["message"]
+    assert "the catalog has ada" in status["message"]
     assert team.list("jobs") == []
 
 

@@ -129,7 +129,7 @@ def test_a_value_that_reaches_for_more_is_refused(team: Kubectl, spec: dict[str,
 @pytest.mark.parametrize(
     "model", ["s3://bucket/models/ada", "hf://evil/model@main", "/models/ada", "../ada", "ada/../x"]
 )
-def test_a_model_is_a_name_of_the_catalogue_and_never_an_address(
+def test_a_model_is_a_name_of_the_catalog_and_never_an_address(
     team: Kubectl, operator: Operator, model: str
 ) -> None:
     team.apply(finetune("tone", model=model))

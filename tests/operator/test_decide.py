@@ -336,7 +336,7 @@ def test_a_prepare_job_that_was_made_before_the_status_was_written_is_believed()
 @pytest.mark.parametrize(
     ("spec", "code", "words"),
     [
-        ({"model": "gpt5"}, "UnknownModel", "the catalogue has ada"),
+        ({"model": "gpt5"}, "UnknownModel", "the catalog has ada"),
         ({"runtime": "tpu"}, "UnknownRuntime", "nvidia, cpu"),
         ({"runtime": "cpu", "resources": {"gpusPerNode": 1}}, "InvalidSpec", "gpusPerNode to 0"),
     ],

@@ -65,10 +65,10 @@ async def test_of_a_new_one_nothing_else_is_read_unless_thoroughly(answers: Answ
     world.step(writes=False)  # an operator that died before it told of its Job
     served(world, answers)
     async with Client() as client:
-        first = await observe(client, Key("team", "tone"), catalogue=frozenset({"ada"}))
+        first = await observe(client, Key("team", "tone"), catalog=frozenset({"ada"}))
         asked = paths_asked(answers)
         second = await observe(
-            client, Key("team", "tone"), catalogue=frozenset({"ada"}), is_thorough=True
+            client, Key("team", "tone"), catalog=frozenset({"ada"}), is_thorough=True
         )
     assert first is not None
     assert second is not None
@@ -80,7 +80,7 @@ async def test_a_new_one_that_is_cancelled_is_looked_at_whole(answers: Answers) 
     world = World(a_finetune(cancel=True))
     served(world, answers)
     async with Client() as client:
-        await observe(client, Key("team", "tone"), catalogue=frozenset({"ada"}))
+        await observe(client, Key("team", "tone"), catalog=frozenset({"ada"}))
     assert JOBS in paths_asked(answers)
 
 

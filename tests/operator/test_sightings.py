@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Pod
 from finetune_operator.handlers.change_filter import READ_AGAIN, ChangeFilter
 from tests.support.objects import World, a_finetune
 
-Raw = dict[str, Any]
 TERMINATED = {"exitCode": 0, "reason": "Completed", "message": "{}"}
 
 
@@ -17,7 +17,7 @@ def a_world() -> World:
     return World().until_training()
 
 
-def a_pod(component: str = "a1", **status: Any) -> Raw:
+def a_pod(component: str = "a1", **status: Any) -> JsonObject:
     world = a_world()
     pod = deepcopy(world.pod(component))
     pod["metadata"]["uid"] = f"uid-{component}"
@@ -25,21 +25,21 @@ def a_pod(component: str = "a1", **status: Any) -> Raw:
     return pod
 
 
-def container(**state: Any) -> Raw:
+def container(**state: Any) -> JsonObject:
     return {"containerStatuses": [{"name": "main", "state": state}]}
 
 
-def condition(kind: str, status: str = "True", **more: Any) -> Raw:
+def condition(kind: str, status: str = "True", **more: Any) -> JsonObject:
     return {"conditions": [{"type": kind, "status": status, **more}]}
 
 
-QUIET: dict[str, Raw] = {
+QUIET: dict[str, JsonObject] = {
     "it is new": {},
     "it has a node": condition("PodScheduled"),
     "its image is pulled": container(waiting={"reason": "ContainerCreating"}),
     "it runs and is not ready": {"phase": "Running", "podIP": "10.0.0.1", **container(running={})},
 }
-NEWS: dict[str, Raw] = {
+NEWS: dict[str, JsonObject] = {
     "it is ready": {"phase": "Running", **condition("Ready")},
     "it can't be scheduled": condition("PodScheduled", "False", message="0/1 nodes"),
     "its image can't be pulled": container(waiting={"reason": "ErrImagePull", "message": "no"}),
@@ -51,12 +51,12 @@ NEWS: dict[str, Raw] = {
 
 
 @pytest.mark.parametrize("status", QUIET.values(), ids=QUIET)
-def test_what_every_pod_goes_through_wakes_nobody(status: Raw) -> None:
+def test_what_every_pod_goes_through_wakes_nobody(status: JsonObject) -> None:
     assert not ChangeFilter().is_news("pods", a_pod(**status), "MODIFIED")
 
 
 @pytest.mark.parametrize("status", NEWS.values(), ids=NEWS)
-def test_what_a_decision_hangs_on_is_news_once(status: Raw) -> None:
+def test_what_a_decision_hangs_on_is_news_once(status: JsonObject) -> None:
     sightings = ChangeFilter()
     pod = a_pod(**status)
     assert sightings.is_news("pods", pod, "MODIFIED")
@@ -103,7 +103,7 @@ def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
         ({"metadata": {"deletionTimestamp": "2026-11-21T12:00:00Z"}}, True),
     ],
 )
-def test_a_job_is_news_when_it_fails_waits_or_goes(change: Raw, is_news: bool) -> None:
+def test_a_job_is_news_when_it_fails_waits_or_goes(change: JsonObject, is_news: bool) -> None:
     world = a_world()
     job = deepcopy(world.jobs[world.job("a1")])
     sightings = ChangeFilter()
@@ -113,7 +113,7 @@ def test_a_job_is_news_when_it_fails_waits_or_goes(change: Raw, is_news: bool) -
     assert sightings.is_news("jobs", job, "MODIFIED") is is_news
 
 
-def finetune(**changes: Any) -> Raw:
+def finetune(**changes: Any) -> JsonObject:
     status = a_world().status.to_dict()
     meta = {"name": "tone", "namespace": "team", "uid": "u", "generation": 1}
     return {"metadata": meta, "spec": {}, "status": status, **changes}
@@ -131,7 +131,7 @@ def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
     "changed",
     [{"generation": 2}, {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"uid": "another"}],
 )
-def test_an_edit_a_deletion_and_a_namesake_are_news(changed: Raw) -> None:
+def test_an_edit_a_deletion_and_a_namesake_are_news(changed: JsonObject) -> None:
     sightings, raw = ChangeFilter(), finetune()
     sightings.expect("u", 1, a_world().status)
     raw["metadata"] |= changed

@@ -11,16 +11,15 @@ from finetune_api import names
 from finetune_api.finetune_status import Attempt, ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome
+from finetune_api.wire import JsonObject
 from finetune_operator.core.attempts.oom_retry import next_share
 from finetune_operator.core.attempts.retry import ATTEMPTS_AT_MOST, may_retry
 from finetune_operator.core.observed import Job
 from finetune_operator.core.verdict import Verdict, judge
 from tests.support.objects import World, a_finetune, failed, progress
 
-Raw = dict[str, Any]
 
-
-def disrupted(cause: str, **status: Any) -> Raw:
+def disrupted(cause: str, **status: Any) -> JsonObject:
     condition = {
         "type": "DisruptionTarget",
         "status": "True",
@@ -30,16 +29,16 @@ def disrupted(cause: str, **status: Any) -> Raw:
     return {"phase": "Failed", "conditions": [condition], **status}
 
 
-def ended(code: int, reason: str = "Error", message: str = "") -> Raw:
+def ended(code: int, reason: str = "Error", message: str = "") -> JsonObject:
     state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
     return {"phase": "Failed", "containerStatuses": [{"state": state}]}
 
 
-def said(outcome: Outcome, code: int) -> Raw:
+def said(outcome: Outcome, code: int) -> JsonObject:
     return ended(code, message=outcome.to_termination_message())
 
 
-def a_job(*pods: Raw, deleted: bool = False) -> Job:
+def a_job(*pods: JsonObject, deleted: bool = False) -> Job:
     """Of an attempt, with pods of these statuses on nodes of their own."""
     labels = {"finetune.dev/component": "train", "finetune.dev/attempt": "1"}
     meta = {"name": "ft-a1", "uid": "j", "labels": labels}

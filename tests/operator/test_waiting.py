@@ -1,17 +1,15 @@
 """What is read of a Job that waits: over HTTP, in the shapes of the API server and of Kueue."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
+from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.waiting import explain_newest
 from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune, a_settings
-
-Raw = dict[str, Any]
 
 WORKLOADS = "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/workloads"
 PENDING = (
@@ -32,7 +30,7 @@ async def read(world: World, version: str = "v1beta1") -> Job:
     return max(jobs, key=lambda job: job.attempt or 0)
 
 
-def a_workload(*conditions: Raw) -> Raw:
+def a_workload(*conditions: JsonObject) -> JsonObject:
     return {"metadata": {"name": "job-ft-a1-12345"}, "status": {"conditions": list(conditions)}}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-Raw = dict[str, Any]
+from finetune_api.wire import JsonObject
 
 
 class RefusedError(Exception):
@@ -40,33 +40,33 @@ class Kubectl:
     def within(self, namespace: str) -> "Kubectl":
         return Kubectl(self.binary, self.kubeconfig, namespace)
 
-    def apply(self, *objects: Raw) -> str:
+    def apply(self, *objects: JsonObject) -> str:
         return self("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def apply_file(self, path: Path) -> str:
         return self("apply", "-f", str(path))
 
-    def get(self, kind: str, name: str) -> Raw:
-        found: Raw = json.loads(self("get", kind, name, "-o", "json"))
+    def get(self, kind: str, name: str) -> JsonObject:
+        found: JsonObject = json.loads(self("get", kind, name, "-o", "json"))
         return found
 
-    def list(self, kind: str, selector: str = "") -> list[Raw]:
+    def list(self, kind: str, selector: str = "") -> list[JsonObject]:
         chosen = ["-l", selector] if selector else []
-        items: list[Raw] = json.loads(self("get", kind, *chosen, "-o", "json"))["items"]
+        items: list[JsonObject] = json.loads(self("get", kind, *chosen, "-o", "json"))["items"]
         return items
 
-    def patch_status(self, kind: str, name: str, status: Raw) -> None:
+    def patch_status(self, kind: str, name: str, status: JsonObject) -> None:
         patch = json.dumps({"status": status})
         self("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
 
-    def status(self, name: str) -> Raw:
+    def status(self, name: str) -> JsonObject:
         """Of a FineTune."""
-        found: Raw = self.get("finetune", name).get("status", {})
+        found: JsonObject = self.get("finetune", name).get("status", {})
         return found
 
-    def wait_state(self, name: str, *states: str, seconds: float = 60) -> Raw:
+    def wait_state(self, name: str, *states: str, seconds: float = 60) -> JsonObject:
         """The status once the FineTune is in one of the states; its story when it is not."""
-        status: Raw = {}
+        status: JsonObject = {}
 
         def reached() -> bool:
             nonlocal status
@@ -92,7 +92,7 @@ def until(
     raise AssertionError(f"not within {seconds:.0f} s. {explain()}")
 
 
-def finetune(name: str, **spec: Any) -> Raw:
+def finetune(name: str, **spec: Any) -> JsonObject:
     """A manifest as a person writes it."""
     return {
         "apiVersion": "finetune.dev/v1alpha1",

@@ -9,6 +9,7 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
+from finetune_api.wire import JsonObject
 from finetune_operator.core.decide import decide
 from finetune_operator.core.observed import Job, Observed, Workload
 from finetune_operator.core.plan import Create, DeleteJob, Plan
@@ -16,7 +17,6 @@ from finetune_operator.settings import Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"
-Raw = dict[str, Any]
 
 
 def a_settings(**changes: Any) -> Settings:
@@ -44,7 +44,7 @@ def a_settings(**changes: Any) -> Settings:
     )
 
 
-def a_finetune(status: Raw | None = None, **spec: Any) -> FineTune:
+def a_finetune(status: JsonObject | None = None, **spec: Any) -> FineTune:
     """As after the API server's defaulting; two nodes on CPU."""
     return FineTune.parse(
         {
@@ -122,10 +122,10 @@ class World:
     def __init__(self, finetune: FineTune | None = None, settings: Settings | None = None) -> None:
         self.finetune = finetune or a_finetune()
         self.settings = settings or a_settings()
-        self.jobs: dict[str, Raw] = {}
-        self.pods: dict[str, list[Raw]] = {}
+        self.jobs: dict[str, JsonObject] = {}
+        self.pods: dict[str, list[JsonObject]] = {}
         self.services: set[str] = set()
-        self.created: list[Raw] = []
+        self.created: list[JsonObject] = []
         self.deleted: list[str] = []
         self.status_writes = 0
         self.progress: ProgressReport | None = None
@@ -181,7 +181,7 @@ class World:
                 return
         raise AssertionError("it never settles")
 
-    def _create(self, manifest: Raw) -> None:
+    def _create(self, manifest: JsonObject) -> None:
         name = manifest["metadata"]["name"]
         if manifest["kind"] == "Job" and name in self.jobs:
             return  # 409, and it is ours
@@ -201,7 +201,7 @@ class World:
     def job(self, ending: str) -> str:
         return next(name for name in self.jobs if name.endswith(ending))
 
-    def pod(self, ending: str, index: int = 0) -> Raw:
+    def pod(self, ending: str, index: int = 0) -> JsonObject:
         return self.pods[self.job(ending)][index]
 
     def end_pod(self, ending: str, index: int, code: int, outcome: Outcome | str | None) -> None:
@@ -266,12 +266,12 @@ class World:
         return [event.message for event in self.status.events]
 
 
-def _pods_of(job: Raw) -> list[Raw]:
+def _pods_of(job: JsonObject) -> list[JsonObject]:
     count = job["spec"].get("completions", 1)
     return [a_pod(job["metadata"], index) for index in range(count)]
 
 
-def a_pod(job_meta: Raw, index: int) -> Raw:
+def a_pod(job_meta: JsonObject, index: int) -> JsonObject:
     return {
         "metadata": {
             "name": f"{job_meta['name']}-{index}",

@@ -86,7 +86,7 @@ def test_the_fastest_way_that_is_right_for_the_architecture_is_taken(name: str) 
             )
 
 
-def test_a_packed_neighbour_changes_no_logit() -> None:
+def test_a_packed_neighbor_changes_no_logit() -> None:
     attention.register()
     objective = Objective(support.tiny_llama().eval())
     objective.choose(ComputePath(is_packed=True))

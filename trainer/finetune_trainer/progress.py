@@ -13,8 +13,8 @@ from typing import Any
 from finetune_api.outcome import ProgressReport
 
 METRICS = {  # ProgressReport's fields as gauges
-    "step": "Optimiser steps done",
-    "steps": "Optimiser steps in all",
+    "step": "Optimizer steps done",
+    "steps": "Optimizer steps in all",
     "epoch": "Passes over the training file",
     "trained_tokens": "Tokens trained on, repeats counted",
     "training_loss": "Weighted loss of the last step",
@@ -47,7 +47,7 @@ class ProgressTracker:
         self._gauges: dict[str, float] = {}
 
     def update(self, *, stepped: bool = False, **changes: Any) -> None:
-        """`stepped`: an optimiser step (or an evaluation's or upload's piece) has just ended."""
+        """`stepped`: an optimizer step (or an evaluation's or upload's piece) has just ended."""
         if stepped:
             self._stepped_at = time.monotonic()
         self._report = self._report.replace(**changes)

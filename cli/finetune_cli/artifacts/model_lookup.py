@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune_api.model_names import resource_name
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import program
+from finetune_cli.terminal.program import program_name
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
 
-Raw = dict[str, Any]
 
-
-def find_model(cluster: Cluster, name: str) -> Raw:
+def find_model(cluster: Cluster, name: str) -> JsonObject:
     """The Model whose spec.id or whose own name it is. Raises CommandError where none is."""
     guess = resource_name(name)
     if guess:
@@ -32,5 +31,5 @@ def find_model(cluster: Cluster, name: str) -> Raw:
             return item
     raise CommandError(
         f"there is no model {name!r:.300} in namespace {cluster.namespace!r}",
-        f"`{program()} models list` shows those there are",
+        f"`{program_name()} models list` shows those there are",
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 from finetune_cli.cluster.resources import Resource
 from finetune_cli.cluster.target import ClusterTarget
@@ -20,7 +21,6 @@ from finetune_cli.terminal.errors import CommandError
 if TYPE_CHECKING:
     import urllib3
 
-Raw = dict[str, Any]
 Query = Mapping[str, str | int | bool]
 
 CONNECT_SECONDS = 5.0
@@ -52,7 +52,7 @@ class Cluster:
         path: str,
         *,
         query: Query | None = None,
-        body: Raw | None = None,
+        body: JsonObject | None = None,
         content_type: str = JSON,
         accept: str = JSON,
     ) -> Any:
@@ -84,7 +84,7 @@ class Cluster:
         seconds: float,
         *,
         query: Query | None = None,
-        body: Raw | None = None,
+        body: JsonObject | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         import urllib3
@@ -121,7 +121,7 @@ class Cluster:
                 response.response.close()  # of a watch more may come: it can't be used again
 
 
-def connect(place: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
+def connect(target: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
     """Log in as kubectl would; inside a pod without a kubeconfig, as its service account.
 
     patience: seconds that an answer may take.
@@ -135,9 +135,9 @@ def connect(place: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
     configuration = type.__call__(Configuration)
     try:
         with _logged_errors() as logged:
-            namespace = _load(configuration, place)
+            namespace = _load(configuration, target)
     except ConfigException as error:
-        raise _login_failed(error, place) from error
+        raise _login_failed(error, target) from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CommandError(
             f"the kubeconfig can't be read ({type(error).__name__})",
@@ -150,10 +150,10 @@ def connect(place: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
         )
     configuration.retries = False
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig asked
-    return Cluster(ApiClient(configuration), place.namespace or namespace, patience=patience)
+    return Cluster(ApiClient(configuration), target.namespace or namespace, patience=patience)
 
 
-def _load(configuration: Any, place: ClusterTarget) -> str:
+def _load(configuration: Any, target: ClusterTarget) -> str:
     """Fill the configuration; returns the namespace that it names."""
     import os
     from pathlib import Path
@@ -161,9 +161,9 @@ def _load(configuration: Any, place: ClusterTarget) -> str:
     from kubernetes.config import incluster_config, kube_config
 
     default = os.environ.get("KUBECONFIG") or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
-    file = place.kubeconfig or default
+    file = target.kubeconfig or default
     exists = any(Path(part).expanduser().exists() for part in file.split(os.pathsep) if part)
-    if not exists and not place.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if not exists and not target.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ:
         incluster_config.load_incluster_config(client_configuration=configuration)
         found = Path(incluster_config.SERVICE_TOKEN_FILENAME).with_name("namespace")
         return found.read_text().strip() if found.exists() else "default"
@@ -175,13 +175,13 @@ def _load(configuration: Any, place: ClusterTarget) -> str:
         )
     kube_config.load_kube_config(
         config_file=file,
-        context=place.context,
+        context=target.context,
         client_configuration=configuration,
         persist_config=False,
     )
     contexts, active = kube_config.list_kube_config_contexts(file)
-    chosen = place.context or active["name"]
-    context: Raw = next((item["context"] for item in contexts if item["name"] == chosen), {})
+    chosen = target.context or active["name"]
+    context: JsonObject = next((item["context"] for item in contexts if item["name"] == chosen), {})
     return str(context.get("namespace") or "default")
 
 
@@ -202,11 +202,11 @@ def _logged_errors() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(collector)
 
 
-def _login_failed(error: Exception, place: ClusterTarget | None = None) -> CommandError:
+def _login_failed(error: Exception, target: ClusterTarget | None = None) -> CommandError:
     what = " ".join(str(error).split())[:300].removeprefix("Invalid kube-config file. ")
-    if place is not None and place.context and f"name {place.context} " in what:
+    if target is not None and target.context and f"name {target.context} " in what:
         return CommandError(
-            f"the kubeconfig has no context {place.context!r}",
+            f"the kubeconfig has no context {target.context!r}",
             "`kubectl config get-contexts` lists them",
         )
     return CommandError(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
 
-Raw = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 PAGE = 500  # objects in one answer of a list
@@ -30,16 +30,16 @@ class Resource:
         self._plural = plural
         self.kind = kind
 
-    def get(self, name: str) -> Raw:
+    def get(self, name: str) -> JsonObject:
         return _tidy(self._cluster.request("GET", self._path(name)))
 
-    def list(self, *, everywhere: bool = False, selector: str = "") -> list[Raw]:
+    def list(self, *, everywhere: bool = False, selector: str = "") -> list[JsonObject]:
         """In the namespace, or in all; oldest first, then by name."""
         query: dict[str, str | int | bool] = {"limit": PAGE}
         if selector:
             query["labelSelector"] = selector
         path = f"/apis/{GROUP}/{VERSION}/{self._plural}" if everywhere else self._path()
-        items: list[Raw] = []
+        items: list[JsonObject] = []
         while True:
             page = self._cluster.request("GET", path, query=query)
             items += page["items"]
@@ -51,7 +51,7 @@ class Resource:
         kind = {"apiVersion": f"{GROUP}/{VERSION}", "kind": self.kind}
         return sorted(({**kind, **_tidy(item)} for item in items), key=_age_and_name)
 
-    def create(self, manifest: Raw, *, dry_run: bool = False) -> Raw:
+    def create(self, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
         """As the API server stored it; dry_run: as it would have. An unknown field is an error."""
         query: dict[str, str | int | bool] = {
             "fieldManager": FIELD_MANAGER,
@@ -61,7 +61,7 @@ class Resource:
             query["dryRun"] = "All"
         return _tidy(self._cluster.request("POST", self._path(), query=query, body=manifest))
 
-    def patch_spec(self, name: str, **fields: Any) -> Raw:
+    def patch_spec(self, name: str, **fields: Any) -> JsonObject:
         """A merge patch of these fields of the spec and nothing else."""
         found = self._cluster.request(
             "PATCH",
@@ -76,7 +76,7 @@ class Resource:
         """Only the object with this UID: not one that was made anew under its name."""
         self._cluster.request("DELETE", self._path(name), body={"preconditions": {"uid": uid}})
 
-    def watch(self, name: str, version: str) -> Iterator[tuple[str, Raw]]:
+    def watch(self, name: str, version: str) -> Iterator[tuple[str, JsonObject]]:
         """(ADDED | MODIFIED | DELETED | BOOKMARK, object) after `version`, until the server ends
         it. Raises ApiError with status 410 where that version is forgotten."""
         query: dict[str, str | int | bool] = {
@@ -101,12 +101,12 @@ class Resource:
         return f"{base}/{quote(name, safe='')}" if name else base
 
 
-def _tidy(item: Raw) -> Raw:
+def _tidy(item: JsonObject) -> JsonObject:
     """Without who wrote which field: kubectl hides it too."""
     item["metadata"].pop("managedFields", None)
     return item
 
 
-def _age_and_name(item: Raw) -> tuple[str, str]:
+def _age_and_name(item: JsonObject) -> tuple[str, str]:
     meta = item["metadata"]
     return meta.get("creationTimestamp", ""), meta["name"]

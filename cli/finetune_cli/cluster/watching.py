@@ -11,28 +11,28 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.resources import Resource
 
-Raw = dict[str, Any]
 
 POLL_SECONDS = 2.0  # between two reads where no watch is allowed
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two attempts to reach the server
 
 
 @dataclass(frozen=True)
-class Seen:
+class Current:
     """The object as it is now."""
 
-    object: Raw
+    object: JsonObject
 
 
 @dataclass(frozen=True)
-class Lost:
+class Disconnected:
     """No connection: another attempt follows in `wait` seconds."""
 
     why: str
@@ -44,10 +44,10 @@ class Deleted:
     """The object is gone, or another one has its name."""
 
 
-Update = Seen | Lost | Deleted
+Update = Current | Disconnected | Deleted
 
 
-def observe(
+def watch_object(
     resource: Resource, name: str, *, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[Update]:
     """Every state of the object from now on; ends only after Deleted.
@@ -65,13 +65,13 @@ def observe(
                     return
             pause(FIRST_WAIT if observer.may_watch else POLL_SECONDS)
         except UnreachableError as error:
-            yield Lost(error.why, wait)
+            yield Disconnected(error.why, wait)
             pause(wait)
             wait = min(2 * wait, LONGEST_WAIT)
         except ApiError as error:
-            if not error.is_passing:
+            if not error.is_transient:
                 raise
-            yield Lost(f"the API server answers {error.status}", wait)
+            yield Disconnected(f"the API server answers {error.status}", wait)
             pause(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -119,9 +119,9 @@ class _Observer:
             if not brought:
                 return  # after a breath: something between here and there may end every watch
 
-    def _seen(self, found: Raw) -> Update:
+    def _seen(self, found: JsonObject) -> Update:
         meta = found["metadata"]
         if self._uid and meta["uid"] != self._uid:
             return Deleted()
         self._uid, self._version = meta["uid"], meta["resourceVersion"]
-        return Seen(found)
+        return Current(found)

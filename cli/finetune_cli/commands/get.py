@@ -15,7 +15,7 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.follow.story import plain_line
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
-from finetune_cli.terminal.format import STATE_COLOURS, duration, local, moment, number
+from finetune_cli.terminal.format import STATE_COLORS, duration, local, moment, number
 
 EVENTS = 12  # of the newest; the rest is counted
 
@@ -24,12 +24,12 @@ EVENTS = 12  # of the newest; the rest is counted
 @name_argument
 @output_flag
 @cluster_flags
-def command(*, name: str, output: str | None, place: ClusterTarget) -> None:
+def command(*, name: str, output: str | None, target: ClusterTarget) -> None:
     """Everything that is known of one fine-tune: state, progress, settings, error, story.
 
     -o yaml prints the object as it is; `create -f` reads it back.
     """
-    raw = connect(place).finetunes.get(name)
+    raw = connect(target).finetunes.get(name)
     if output:
         show_objects(raw, output)
         return
@@ -41,7 +41,7 @@ def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
     state = status.state or "pending"
     screen.say(finetune.metadata.name, "bold")
     line = f"{state}  {status.error.code}" if status.error else plain_line(status, now)
-    screen.say(f"  {line}", STATE_COLOURS.get(state))
+    screen.say(f"  {line}", STATE_COLORS.get(state))
     if status.error is None and status.message and status.message not in line:
         screen.say(f"  {status.message}")
     _error(screen, finetune)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 import click
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 from finetune_cli.cluster.objects import read_finetune
@@ -22,9 +22,7 @@ from finetune_cli.options import cluster_flags, name_argument
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.format import printable
-from finetune_cli.terminal.program import program
-
-Raw = dict[str, Any]
+from finetune_cli.terminal.program import program_name
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 POLL_SECONDS = 2.0  # while a pod is awaited
@@ -49,15 +47,15 @@ def command(
     prepare: bool,
     follows: bool,
     tail: int | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
 ) -> None:
     """What the pods print; the last lines in the status where the pods are gone.
 
     Pod 0 tells the losses; the others tell of themselves.
     """
-    cluster = connect(place)
-    wanted = Wanted(node=node, attempt=attempt, prepare=prepare)
-    pod = _find(cluster, name, wanted, place, waits=follows, tail=tail)
+    cluster = connect(target)
+    wanted = PodSelector(node=node, attempt=attempt, prepare=prepare)
+    pod = _find(cluster, name, wanted, target, waits=follows, tail=tail)
     if pod is None:
         return
     query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
@@ -75,7 +73,7 @@ def command(
             raise
         raise CommandError(
             f"pod {meta['name']} has printed nothing yet: {error.message}",
-            f"`{program()} logs -f {name}{place.flags}` waits for it",
+            f"`{program_name()} logs -f {name}{target.flags}` waits for it",
         ) from error
     except UnreachableError as error:
         raise CommandError(
@@ -84,7 +82,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PodSelector:
     """Which pod is meant; attempt None: the last."""
 
     node: int = 0
@@ -95,12 +93,12 @@ class Wanted:
 def _find(
     cluster: Cluster,
     name: str,
-    wanted: Wanted,
-    place: ClusterTarget,
+    wanted: PodSelector,
+    target: ClusterTarget,
     *,
     waits: bool,
     tail: int | None,
-) -> Raw | None:
+) -> JsonObject | None:
     """The pod; None after its last words were shown. waits: until it is there and has begun."""
     is_told = False
     while True:
@@ -111,7 +109,7 @@ def _find(
         if has_begun or (pod is not None and not waits):
             return pod
         if not waits or has_ended(finetune, wanted):
-            said, lines = last_words(finetune, wanted, place.flags)
+            said, lines = stored_log_lines(finetune, wanted, target.flags)
             Screen().note(said)
             for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
                 click.echo(printable(line))
@@ -122,7 +120,7 @@ def _find(
         time.sleep(POLL_SECONDS)
 
 
-def choose(pods: Sequence[Raw], wanted: Wanted, *, is_early: bool) -> Raw | None:
+def choose(pods: Sequence[JsonObject], wanted: PodSelector, *, is_early: bool) -> JsonObject | None:
     """The newest pod that is meant: of the last attempt, or of the prepare Job.
 
     is_early: no attempt has ended yet. Then the prepare pod speaks for a gang that is not there.
@@ -134,29 +132,29 @@ def choose(pods: Sequence[Raw], wanted: Wanted, *, is_early: bool) -> Raw | None
     gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == wanted.node]
     if wanted.attempt is not None:
         gang = [pod for pod in gang if _attempt(pod) == wanted.attempt]
-    speaks = is_early and not kinds[names.COMPONENT_TRAIN] and wanted == Wanted()
+    speaks = is_early and not kinds[names.COMPONENT_TRAIN] and wanted == PodSelector()
     found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or speaks else gang
     return max(found, key=lambda pod: (_attempt(pod), _created(pod)), default=None)
 
 
-def _pods(cluster: Cluster, finetune: FineTune) -> list[Raw]:
+def _pods(cluster: Cluster, finetune: FineTune) -> list[JsonObject]:
     meta = finetune.metadata
     answer = cluster.request(
         "GET",
         f"/api/v1/namespaces/{quote(meta.namespace)}/pods",
         query={"labelSelector": f"{names.LABEL_UID}={meta.uid}"},
     )
-    items: list[Raw] = answer["items"]
+    items: list[JsonObject] = answer["items"]
     return items
 
 
-def has_ended(finetune: FineTune, wanted: Wanted) -> bool:
+def has_ended(finetune: FineTune, wanted: PodSelector) -> bool:
     """Whether the pod that is meant will not come any more."""
     ended = {attempt.number for attempt in finetune.status.attempts if attempt.ended_at}
     return finetune.status.state in names.TERMINAL_STATES or wanted.attempt in ended
 
 
-def last_words(finetune: FineTune, wanted: Wanted, flags: str) -> tuple[str, list[str]]:
+def stored_log_lines(finetune: FineTune, wanted: PodSelector, flags: str) -> tuple[str, list[str]]:
     """Where the pods are gone: a sentence, and the last lines that the status kept of them.
 
     Raises CommandError where it kept none. flags: of the cluster, for the command in the hint.
@@ -182,7 +180,7 @@ def last_words(finetune: FineTune, wanted: Wanted, flags: str) -> tuple[str, lis
         why = f"attempt {number} of {whole} has no pod, and the status kept no lines of it"
     else:
         why = f"{whole} has no such pod"
-    raise CommandError(why, f"`{program()} get {name}{flags}` tells its story")
+    raise CommandError(why, f"`{program_name()} get {name}{flags}` tells its story")
 
 
 def _text(lines: Iterator[bytes]) -> Iterator[str]:
@@ -193,15 +191,15 @@ def _text(lines: Iterator[bytes]) -> Iterator[str]:
         yield printable(text.rpartition("\r")[2]) if is_terminal else text
 
 
-def _label(pod: Raw, key: str) -> str:
+def _label(pod: JsonObject, key: str) -> str:
     return str(pod["metadata"].get("labels", {}).get(key, ""))
 
 
-def _index(pod: Raw) -> int:
+def _index(pod: JsonObject) -> int:
     return _whole(_label(pod, INDEX))
 
 
-def _attempt(pod: Raw) -> int:
+def _attempt(pod: JsonObject) -> int:
     return _whole(_label(pod, names.LABEL_ATTEMPT))
 
 
@@ -209,5 +207,5 @@ def _whole(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _created(pod: Raw) -> str:
+def _created(pod: JsonObject) -> str:
     return str(pod["metadata"].get("creationTimestamp", ""))

@@ -7,14 +7,13 @@ from typing import Any
 import click
 
 from finetune_api.names import TERMINAL_STATES, State
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, complete_names, output_flag
 from finetune_cli.terminal.console import Screen, as_list, show_objects
-from finetune_cli.terminal.errors import CommandError, complain
-from finetune_cli.terminal.program import program
-
-Raw = dict[str, Any]
+from finetune_cli.terminal.errors import CommandError, print_error
+from finetune_cli.terminal.program import program_name
 
 
 def _names(function: Any) -> Any:
@@ -29,10 +28,10 @@ def _names(function: Any) -> Any:
 @output_flag
 @cluster_flags
 def cancel(
-    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, place: ClusterTarget
+    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
     """End fine-tunes for good. Checkpoints and partial results are kept."""
-    _steer(place, (*names, *old_names), output, {"cancel": True})
+    _steer(target, (*names, *old_names), output, {"cancel": True})
 
 
 @click.command()
@@ -40,10 +39,10 @@ def cancel(
 @output_flag
 @cluster_flags
 def suspend(
-    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, place: ClusterTarget
+    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
     """Free the GPUs after a checkpoint; `resume` goes on from there."""
-    _steer(place, (*names, *old_names), output, {"suspend": True})
+    _steer(target, (*names, *old_names), output, {"suspend": True})
 
 
 @click.command()
@@ -51,26 +50,26 @@ def suspend(
 @output_flag
 @cluster_flags
 def resume(
-    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, place: ClusterTarget
+    *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
     """Go on with suspended fine-tunes, from their last checkpoint."""
-    _steer(place, (*names, *old_names), output, {"suspend": False})
+    _steer(target, (*names, *old_names), output, {"suspend": False})
 
 
 def _steer(
-    place: ClusterTarget, names: tuple[str, ...], output: str | None, change: dict[str, bool]
+    target: ClusterTarget, names: tuple[str, ...], output: str | None, change: dict[str, bool]
 ) -> None:
     """Each name in turn; one that can't be changed does not keep the others from it."""
     if not names:
         raise click.UsageError("say which fine-tune: NAME is missing (`list` shows all)")
-    cluster, screen = connect(place), Screen()
-    changed: list[Raw] = []
+    cluster, screen = connect(target), Screen()
+    changed: list[JsonObject] = []
     code = 0
     for name in dict.fromkeys(names):
         try:
-            found, words = _change(cluster, name, change, place.flags)
+            found, words = _change(cluster, name, change, target.flags)
         except CommandError as error:
-            code = complain(error)
+            code = print_error(error)
             continue
         changed.append(found)
         if not output:
@@ -80,7 +79,9 @@ def _steer(
     raise SystemExit(code)
 
 
-def _change(cluster: Cluster, name: str, change: dict[str, bool], flags: str) -> tuple[Raw, str]:
+def _change(
+    cluster: Cluster, name: str, change: dict[str, bool], flags: str
+) -> tuple[JsonObject, str]:
     """The object after the patch, and what to say. Raises CommandError where it is too late."""
     found = cluster.finetunes.get(name)
     spec, state = found["spec"], (found.get("status") or {}).get("state")
@@ -90,7 +91,7 @@ def _change(cluster: Cluster, name: str, change: dict[str, bool], flags: str) ->
         verb = _verb(change)
         raise CommandError(
             f"{name} has {_past(state)} already: there is nothing to {verb}",
-            f"`{program()} get {name}{flags}` shows what came out",
+            f"`{program_name()} get {name}{flags}` shows what came out",
         )
     if spec.get("cancel") and "cancel" not in change:
         raise CommandError(
@@ -105,9 +106,9 @@ def _done(name: str, change: dict[str, bool], flags: str) -> str:
     if change.get("cancel"):
         return f"{name} is being cancelled; its checkpoint and partial results are kept."
     if change["suspend"]:
-        again = f"{program()} resume {name}{flags}"
+        again = f"{program_name()} resume {name}{flags}"
         return f"{name} is suspended after a checkpoint. To go on: {again}"
-    return f"{name} goes on from its last checkpoint. To watch: {program()} follow {name}{flags}"
+    return f"{name} goes on from its last checkpoint. To watch: {program_name()} follow {name}{flags}"
 
 
 def _verb(change: dict[str, bool]) -> str:

@@ -50,14 +50,14 @@ def command(
     completion: str | None,
     ids: bool,
     output: str | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
 ) -> None:
     """How a text becomes tokens in a base model's own tokenizer. TEXT is read from stdin without.
 
-    Every token is a colour on a terminal, and stands between bars in a pipe.
+    Every token is a color on a terminal, and stands between bars in a pipe.
     """
     example = _example(text, prompt, completion)
-    found, names = _encode(_address(model, place), example)
+    found, names = _encode(_address(model, target), example)
     plain_roles = [ROLES[role] for role in found.roles]
     if output:
         pairs = zip(found.tokens, names, plain_roles, strict=True)
@@ -90,14 +90,14 @@ def _example(text: str | None, prompt: str | None, completion: str | None) -> Ex
     return Row(1, "", text)
 
 
-def _address(model: str, place: ClusterTarget) -> str:
+def _address(model: str, target: ClusterTarget) -> str:
     """Where the tokenizer is; a name is looked up in the cluster."""
     if "://" in model or Path(model).expanduser().is_dir():
         return model
     from finetune_cli.artifacts.model_lookup import find_model
     from finetune_cli.cluster.connection import connect
 
-    cluster = connect(place)
+    cluster = connect(target)
     try:
         base = (cluster.finetunes.get(model).get("status") or {}).get("resolved", {}).get("base")
         if base:
@@ -112,7 +112,7 @@ def _address(model: str, place: ClusterTarget) -> str:
     except CommandError as error:
         raise CommandError(
             f"{model!r:.300} is no folder, no address, no fine-tune and no model here",
-            "catalogue names are known to the operator only: give the address that the chart's "
+            "catalog names are known to the operator only: give the address that the chart's "
             "value `models` has for it (s3://... or hf://...)",
         ) from error
 

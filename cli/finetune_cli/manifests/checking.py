@@ -15,14 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.wire import JsonObject
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 from finetune_data.read.findings import shown
 
-Raw = dict[str, Any]
 
-
-def check(spec: Raw) -> None:
+def check(spec: JsonObject) -> None:
     """Raise CommandError that names every wrong field."""
     problems = [*_unknown(spec, FineTuneSpec, "spec")]
     try:

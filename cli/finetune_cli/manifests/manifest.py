@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.names import API_VERSION
+from finetune_api.wire import JsonObject
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 from finetune_data.read.findings import detail, shown
-
-Raw = dict[str, Any]
 
 LARGEST_FILE = 1024 * 1024  # bytes; etcd takes no larger object
 KEPT_METADATA = ("name", "generateName", "namespace", "labels", "annotations")
@@ -24,7 +23,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
-def read(source: str) -> Raw:
+def read(source: str) -> JsonObject:
     """The one FineTune in a file, `-` for stdin; what the server writes is left out."""
     text = _text(source)
     documents = [found for found in parse(text, source) if found is not None]
@@ -63,7 +62,7 @@ def parse(text: str, source: str) -> list[Any]:
         raise _wrong(f"{source} is not YAML: {detail(error)}") from error
 
 
-def clean(found: Any, source: str) -> Raw:
+def clean(found: Any, source: str) -> JsonObject:
     """Kind and version checked; metadata and spec as a person would write them."""
     if not isinstance(found, dict):
         raise _wrong(f"{source} holds no object", "it must begin with `apiVersion:` and `kind:`")
@@ -93,11 +92,11 @@ def clean(found: Any, source: str) -> Raw:
     }
 
 
-def empty() -> Raw:
+def empty() -> JsonObject:
     return {"apiVersion": API_VERSION, "kind": "FineTune", "metadata": {}, "spec": {}}
 
 
-def with_values(manifest: Raw, values: Sequence[tuple[str, Any]]) -> Raw:
+def with_values(manifest: JsonObject, values: Sequence[tuple[str, Any]]) -> JsonObject:
     """A copy with each `a.b.c` of the spec set; a map that is not there is made."""
     changed = copy.deepcopy(manifest)
     for path, value in values:
@@ -124,7 +123,7 @@ def settings(texts: Sequence[str]) -> list[tuple[str, Any]]:
     return found
 
 
-def named(manifest: Raw, name: str | None) -> Raw:
+def named(manifest: JsonObject, name: str | None) -> JsonObject:
     """With the name that was asked for, the file's own, or one that the server makes up."""
     changed = copy.deepcopy(manifest)
     metadata = changed["metadata"]
@@ -154,7 +153,7 @@ def slug(text: str) -> str:
     return _OTHER.sub("-", text.lower()).strip("-")[:NAME_CHARACTERS].strip("-")
 
 
-def _stem(spec: Raw) -> str:
+def _stem(spec: JsonObject) -> str:
     """Of the suffix, else of the training file; short, since five characters follow."""
     for source in (spec.get("suffix"), Path(str(spec.get("trainingFile", ""))).name):
         found = slug(str(source or "").partition(".")[0])[:40].strip("-")

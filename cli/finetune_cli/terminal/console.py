@@ -1,4 +1,4 @@
-"""What a person sees: colours on a terminal, the same words plainly in a pipe."""
+"""What a person sees: colors on a terminal, the same words plainly in a pipe."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
-STATE_COLOURS = {
+STATE_COLORS = {
     "pending": "yellow",
     "running": "cyan",
     "succeeded": "green",

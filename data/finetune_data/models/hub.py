@@ -123,7 +123,7 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             uri,
             name,
             "is gated",
-            hint="accept its licence on the hub and put HF_TOKEN into the storage Secret",
+            hint="accept its license on the hub and put HF_TOKEN into the storage Secret",
         ) from error
     except RevisionNotFoundError as error:
         raise _error(

@@ -1,8 +1,8 @@
 """How much memory a rank needs at its peak, and which ZeRO stage fits. Pure; an estimate.
 
 Bytes a parameter, trained in bf16 with AdamW: 2 weights, 4 gradients (accumulated in fp32), 12
-optimiser (fp32 weights and two moments); in fp32 on CPU: 4, 4 and 8. ZeRO divides by the ranks:
-the optimiser from stage 1, gradients from stage 2, weights from stage 3 (Rajbhandari et al. 2020,
+optimizer (fp32 weights and two moments); in fp32 on CPU: 4, 4 and 8. ZeRO divides by the ranks:
+the optimizer from stage 1, gradients from stage 2, weights from stage 3 (Rajbhandari et al. 2020,
 table 1). Activations with gradient checkpointing: every layer's input, 34·tokens·hidden bytes of
 the one layer that is computed again (Korthikanti et al. 2022, equation 2, without attention scores,
 which flash kernels never store), and one chunk of logits.
@@ -89,11 +89,11 @@ def estimate(
 ) -> Plan:
     """The peak of one rank. tokens: of the longest micro-batch."""
     is_gpu = workers.accelerator == "nvidia"
-    weight, gradient, optimiser = (2, 4, 12) if is_gpu else (4, 4, 8)
+    weight, gradient, optimizer = (2, 4, 12) if is_gpu else (4, 4, 8)
     ranks = workers.ranks
     trained = shape.parameters if method.type == "full" else _adapter(shape, method)
     weights = float(weight * shape.parameters)
-    gradients, states = float(gradient * trained), float(optimiser * trained)
+    gradients, states = float(gradient * trained), float(optimizer * trained)
     if zero_stage >= 3:
         layer = weight * shape.parameters / shape.layers
         weights = weights / ranks + 2 * layer  # the layer at work, and the next one

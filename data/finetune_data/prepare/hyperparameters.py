@@ -46,7 +46,7 @@ class Context(NamedTuple):
 
 
 def resolve_context(requested: int | None, base: BaseModelRef, positions: int | None) -> Context:
-    """The user's maxSequenceLength, capped by the catalogue and by the model's own config.
+    """The user's maxSequenceLength, capped by the catalog and by the model's own config.
 
     positions: what the model's config.json allows, None where it says nothing.
     """
@@ -54,7 +54,7 @@ def resolve_context(requested: int | None, base: BaseModelRef, positions: int | 
     longest = base.context_length
     if positions is not None and positions < longest:
         advice.append(
-            f"The catalogue gives {base.name} a context of {longest:,} tokens, its config.json "
+            f"The catalog gives {base.name} a context of {longest:,} tokens, its config.json "
             f"{positions:,}: {positions:,} is used."
         )
         longest = positions

@@ -1,4 +1,4 @@
-"""The prepare Job: from a PrepareTask to an Outcome, and a tokenised dataset in S3.
+"""The prepare Job: from a PrepareTask to an Outcome, and a tokenized dataset in S3.
 
 In this order, so that what is cheap fails first: addresses, the data files' existence, the base
 model's tokenizer, a dataset of an earlier try, then every line of the data.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from finetune_storage.failures import StorageError
 
 from finetune_api.errors import FailureError
 from finetune_api.layout import dataset_uri
@@ -42,7 +44,6 @@ from finetune_data.tokenize.dataset import (
     write_dataset,
 )
 from finetune_data.tokenize.tokenizer import ExampleTokenizer, load_tokenizer, model_positions
-from finetune_storage.failures import StorageError
 from finetune_storage.manifests import file_entry
 from finetune_storage.s3 import Storage
 
@@ -105,7 +106,7 @@ def _build(  # noqa: PLR0917 - what was found out before, in its order
     with Report(folder / "data-report.jsonl") as report:
         for split, known in present.items():
             findings = FileFindings(PARAMS[split], known.name, report)
-            say(f"checking and tokenising {PARAMS[split]} {known.name}: {known.size:,} bytes")
+            say(f"checking and tokenizing {PARAMS[split]} {known.name}: {known.size:,} bytes")
             reader = Reader(known, ReadOptions(limits=task.limits))
             with _about(PARAMS[split]):
                 splits[split] = prepare_split(

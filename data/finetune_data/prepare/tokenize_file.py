@@ -1,4 +1,4 @@
-"""One data file to one tokenised split: read, check, encode and write in a single pass."""
+"""One data file to one tokenized split: read, check, encode and write in a single pass."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def prepare_split(
     ending = CommonEnding("prompt")
     rows.begin(findings.param)
     is_chat = False
-    ticker = Ticker(f"checking and tokenising {findings.param}")
+    ticker = Ticker(f"checking and tokenizing {findings.param}")
     with SplitFiles(folder, split) as files:
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
             right, examples = _sort(batch, encoded, rules, findings)

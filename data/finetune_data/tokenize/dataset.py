@@ -1,4 +1,4 @@
-"""The tokenised dataset in S3: tokenised once by a prepare Job, read by every attempt.
+"""The tokenized dataset in S3: tokenized once by a prepare Job, read by every attempt.
 
 Its address follows from what it is made of, so a second FineTune on the same files starts at once.
 
@@ -21,6 +21,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from finetune_storage.failures import StorageError
 from pydantic import Field, ValidationError
 
 from finetune_api.layout import MANIFEST
@@ -30,11 +31,10 @@ from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 from finetune_data.errors import DataError
 from finetune_data.read.sources import InputFile
-from finetune_storage.failures import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.s3 import ProgressCallback, Storage
 
-FORMAT = 2  # of the arrays; another number is tokenised anew
+FORMAT = 2  # of the arrays; another number is tokenized anew
 TRAIN = "train"
 VALIDATION = "validation"
 

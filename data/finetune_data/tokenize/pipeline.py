@@ -1,4 +1,4 @@
-"""Reading and tokenising at once: two threads encode batches while the next ones are read.
+"""Reading and tokenizing at once: two threads encode batches while the next ones are read.
 
 The tokenizers use all cores and hold no lock of Python's. While one batch's tokens become Python's
 objects, the other's text keeps the cores busy.

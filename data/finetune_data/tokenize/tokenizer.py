@@ -120,7 +120,7 @@ class ExampleTokenizer:
         ids = self._ids(texts)
         for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
             completion = self._without_sentinel(row.completion, found) if row.prompt else found
-            start = self._start if prompt else self._empty_start  # some normalise it all away
+            start = self._start if prompt else self._empty_start  # some normalize it all away
             tokens = [*start, *prompt, *completion]
             if not completion or completion[-1] != self._eos:  # some files write it out
                 tokens.append(self._eos)

@@ -55,7 +55,7 @@ def resolve(
 def resolve_base(
     finetune: FineTune, models: tuple[Model, ...], settings: Settings
 ) -> BaseModelRef | ErrorInfo:
-    """A catalogue entry, or a Model of this namespace by its name or its id."""
+    """A catalog entry, or a Model of this namespace by its name or its id."""
     wanted = finetune.spec.model
     entry = settings.model(wanted)
     if entry is not None:
@@ -74,10 +74,10 @@ def resolve_base(
     return ErrorInfo(
         code=Reason.UNKNOWN_MODEL,
         param="model",
-        message=f"model {wanted!r} is unknown: the catalogue has {known}, and no Model in "
+        message=f"model {wanted!r} is unknown: the catalog has {known}, and no Model in "
         f"namespace {finetune.metadata.namespace!r} has that name or id",
         hint="kubectl get models shows the fine-tuned models; the chart value `models` is the "
-        "catalogue",
+        "catalog",
     )
 
 

@@ -82,7 +82,7 @@ def _certainty(pod: Pod) -> int:
     if failure is not None and failure.code == Reason.OUT_OF_MEMORY:
         return PLAIN
     if failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
-        return PLAIN  # killed: not an exception that a lost neighbour raises
+        return PLAIN  # killed: not an exception that a lost neighbor raises
     if failure is not None:
         return 2
     code = pod.exit_code

@@ -108,9 +108,9 @@ class Reconciler:
         self, key: Key, foreign: tuple[str, ...] = (), *, is_thorough: bool = False
     ) -> tuple[Observed, Plan] | None:
         """Look, decide and act; once more, and thoroughly, when something unexpected was there."""
-        catalogue = frozenset(model.name for model in self.settings.models)
+        catalog = frozenset(model.name for model in self.settings.models)
         kueue = self.settings.kueue_version
-        seen = await observe(self.client, key, foreign, kueue, catalogue, is_thorough=is_thorough)
+        seen = await observe(self.client, key, foreign, kueue, catalog, is_thorough=is_thorough)
         if seen is None:
             return None
         plan = decide(seen, self.settings, datetime.now(UTC))

@@ -17,8 +17,8 @@ from finetune_operator.core.key import Key
 
 # name without prefix -> what it is; one series a running FineTune each
 PROGRESS = {
-    "progress_ratio": "Optimiser steps done of all, 0 to 1.",
-    "step": "Optimiser steps done.",
+    "progress_ratio": "Optimizer steps done of all, 0 to 1.",
+    "step": "Optimizer steps done.",
     "training_loss": "Loss of the last step, the weighted objective.",
     "validation_loss": "Loss of the last validation.",
     "learning_rate": "Learning rate of the last step.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune_api.catalogue import CATALOGUE
+from finetune_api.catalog import CATALOG
 from finetune_api.names import Reason
 from finetune_cli.commands.run.base import OWN_MODELS, find_base, for_a_person
 from finetune_cli.terminal.errors import CommandError
@@ -24,13 +24,13 @@ def models_file(folder: Path, uri: str) -> Path:
 
 def test_the_names_are_those_that_the_chart_ships() -> None:
     values = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
-    ours = [model.model_dump(by_alias=True) for model in CATALOGUE]
+    ours = [model.model_dump(by_alias=True) for model in CATALOG]
     assert values["models"] == ours
 
 
-def test_a_catalogue_s_model_is_found_by_its_name(tmp_path: Path) -> None:
+def test_a_catalog_s_model_is_found_by_its_name(tmp_path: Path) -> None:
     found = find_base("ada", None, tmp_path)
-    assert (found.root, found.uri) == ("ada", CATALOGUE[0].uri)
+    assert (found.root, found.uri) == ("ada", CATALOG[0].uri)
 
 
 def test_a_folder_beside_the_file_of_models_becomes_part_of_the_local_bucket(
@@ -54,7 +54,7 @@ def test_a_model_that_was_made_here_can_be_continued(tmp_path: Path) -> None:
     found = find_base(name, None, tmp_path)
     assert (found.name, found.root) == (name, "ada")
     assert found.uri == "s3://finetune-local/local/tone-12345678/model"
-    assert found.pretraining_learning_rate == CATALOGUE[0].pretraining_learning_rate
+    assert found.pretraining_learning_rate == CATALOG[0].pretraining_learning_rate
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Tab:
         return found["result"].get("value")
 
     async def open(self, path: Path, *, width: int, scheme: str) -> None:
-        """Until it is loaded, at this width and colour scheme."""
+        """Until it is loaded, at this width and color scheme."""
         for domain in ("Page", "Log", "Network", "Runtime"):
             await self.call(f"{domain}.enable")
         await self.call(

@@ -19,7 +19,7 @@ SCHEMES = ("light", "dark")
 SMALLEST_TEXT = 9  # pixels
 
 # Red, green, blue of what is drawn and of what is behind it.
-COLOURS = """(() => {
+COLORS = """(() => {
   const body = getComputedStyle(document.body);
   return [body.color, body.backgroundColor, ...[...document.querySelectorAll('.line')].map(
     line => getComputedStyle(line).stroke)].map(text => text.match(/[\\d.]+/g).map(Number));
@@ -57,10 +57,10 @@ async def look(folder: Path, text: str, width: int, scheme: str, *scripts: str) 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_it_is_readable_and_asks_for_nothing(width: int, scheme: str, tmp_path: Path) -> None:
-    colours, heights, outside = await look(
-        tmp_path, page(full()), width, scheme, COLOURS, TEXT_HEIGHTS, OUTSIDE
+    colors, heights, outside = await look(
+        tmp_path, page(full()), width, scheme, COLORS, TEXT_HEIGHTS, OUTSIDE
     )
-    words, behind, *lines = colours
+    words, behind, *lines = colors
     assert contrast(words, behind) > 7
     assert lines
     assert min(contrast(line, behind) for line in lines) > 3
@@ -74,9 +74,9 @@ async def test_what_strangers_wrote_does_nothing(tmp_path: Path) -> None:
     assert scripts == 0
 
 
-def luminance(colour: list[float]) -> float:
+def luminance(color: list[float]) -> float:
     """Relative luminance, as WCAG defines it."""
-    shares = [part / 255 for part in colour[:3]]
+    shares = [part / 255 for part in color[:3]]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -30,7 +30,7 @@ class TrainingState(Stored):
         return min(measured)[1] if measured else None
 
     def after_step(self, totals: Totals, tokens: int, examples: int) -> "TrainingState":
-        """One optimiser step further."""
+        """One optimizer step further."""
         return self.replace(
             step=self.step + 1,
             trained_tokens=self.trained_tokens + tokens,

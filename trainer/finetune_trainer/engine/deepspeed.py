@@ -265,7 +265,7 @@ class Engine:
         return found.detach()
 
     def adam_state(self, parameter: "Parameter") -> dict[str, "Tensor"]:
-        """The optimiser's own, where no partition stands between them (ZeRO 0)."""
+        """The optimizer's own, where no partition stands between them (ZeRO 0)."""
         found: dict[str, Tensor] = self._adam.state[parameter]
         return found
 

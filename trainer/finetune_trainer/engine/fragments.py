@@ -21,7 +21,7 @@ KINDS = (WEIGHTS, *MOMENTS)
 
 @dataclass(frozen=True)
 class Fragment:
-    """A run of a flattened parameter: fp32 weights and moments as the optimiser has them."""
+    """A run of a flattened parameter: fp32 weights and moments as the optimizer has them."""
 
     name: str
     start: int

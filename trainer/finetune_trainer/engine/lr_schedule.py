@@ -8,7 +8,7 @@ from finetune_api.hyperparameters import LrSchedule
 def learning_rate(
     step: int, *, steps: int, peak: float, warmup_ratio: float, schedule: LrSchedule
 ) -> float:
-    """The rate of optimiser step `step` (1 to `steps`): a linear climb, then the schedule.
+    """The rate of optimizer step `step` (1 to `steps`): a linear climb, then the schedule.
 
     Neither the first nor the last step is at zero, which would waste it.
     """

@@ -71,7 +71,7 @@ class Gpu:
             )
             self._flops = flops / peak / engine.place.ranks
 
-    def utilisation(self, tokens_a_second: float) -> float | None:
+    def utilization(self, tokens_a_second: float) -> float | None:
         """0 to 1 at so many tokens a second over all ranks; None: the GPU's peak is unknown."""
         return None if self._flops is None else self._flops * tokens_a_second
 

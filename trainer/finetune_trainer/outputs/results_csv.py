@@ -1,11 +1,12 @@
-"""results.csv: a row for each optimiser step, in S3 while the run goes on."""
+"""results.csv: a row for each optimizer step, in S3 while the run goes on."""
 
 import threading
 from collections.abc import Sequence
 
+from finetune_storage.failures import StorageError
+
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
-from finetune_storage.failures import StorageError
 from finetune_storage.s3 import Storage
 from finetune_trainer.step.loss import Totals
 

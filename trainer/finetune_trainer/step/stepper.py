@@ -29,7 +29,7 @@ class Batch:
 
 
 class Stepper:
-    """Gradients of one optimiser step."""
+    """Gradients of one optimizer step."""
 
     def __init__(self, task: TrainTask, engine: Engine, split: TokenSplit, costs: Costs) -> None:
         self._parameters = task.hyperparameters

@@ -5,15 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from finetune_api.wire import JsonObject
 from finetune_cli.commands.complete.generation import Choice, Chosen
 
-Raw = dict[str, Any]
 Names = Callable[[Sequence[int]], Sequence[str]]
 
 
-def completion(model: str, choices: Sequence[Choice], names: Names | None) -> Raw:
+def completion(model: str, choices: Sequence[Choice], names: Names | None) -> JsonObject:
     """`text_completion`. names: of tokens; None: no log-probabilities were asked for."""
     return _answer(
         "cmpl",
@@ -31,7 +30,7 @@ def completion(model: str, choices: Sequence[Choice], names: Names | None) -> Ra
     )
 
 
-def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) -> Raw:
+def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) -> JsonObject:
     """`chat.completion`."""
     return _answer(
         "chatcmpl",
@@ -59,7 +58,7 @@ def usage(prompt_tokens: int, sampled: Sequence[Choice]) -> dict[str, int]:
     }
 
 
-def _answer(prefix: str, kind: str, model: str, choices: list[Raw]) -> Raw:
+def _answer(prefix: str, kind: str, model: str, choices: list[JsonObject]) -> JsonObject:
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": kind,
@@ -69,7 +68,7 @@ def _answer(prefix: str, kind: str, model: str, choices: list[Raw]) -> Raw:
     }
 
 
-def _logprobs(chosen: Sequence[Chosen], names: Names) -> Raw:
+def _logprobs(chosen: Sequence[Chosen], names: Names) -> JsonObject:
     """Four lists, an entry for each token; `text_offset` counts in the completion's text."""
     return {
         "tokens": [*names([it.token for it in chosen])],
@@ -87,7 +86,7 @@ def _tops(chosen: Chosen, names: Names) -> dict[str, float]:
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 
 
-def _chat_logprobs(chosen: Sequence[Chosen], names: Names) -> Raw:
+def _chat_logprobs(chosen: Sequence[Chosen], names: Names) -> JsonObject:
     return {
         "content": [
             {
@@ -99,6 +98,6 @@ def _chat_logprobs(chosen: Sequence[Chosen], names: Names) -> Raw:
     }
 
 
-def _token(token: int, logprob: float, names: Names) -> Raw:
+def _token(token: int, logprob: float, names: Names) -> JsonObject:
     (name,) = names([token])
     return {"token": name, "logprob": logprob, "bytes": None}  # a name may be a part of a character

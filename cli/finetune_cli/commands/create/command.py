@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune_api.model_names import FINE_TUNED_MARK
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.create.flags import field_flags, field_values, join_betas
@@ -17,18 +18,17 @@ from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
 from finetune_cli.manifests.uploads import Upload, is_local
 from finetune_cli.options import cluster_flags, output_flag
-from finetune_cli.terminal.configuration import ENVIRONMENT, keep_upload_prefix, upload_prefix
+from finetune_cli.terminal.configuration import ENVIRONMENT, save_upload_prefix, upload_prefix
 from finetune_cli.terminal.console import Screen, file_line, show_objects, to_yaml
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_USAGE, program
+from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_USAGE, program_name
 
 if TYPE_CHECKING:
     from finetune_storage.s3 import Storage
 
-Raw = dict[str, Any]
 
 FILE_FIELDS = ("trainingFile", "validationFile")
-STAND_IN = "s3://bucket/key"  # of a file that has no address yet
+PLACEHOLDER_URI = "s3://bucket/key"  # of a file that has no address yet
 
 EPILOG = """
 \b
@@ -49,7 +49,7 @@ class CreateCommand(click.Command):
 
 
 @dataclass(frozen=True)
-class Sending:
+class UploadOptions:
     """How local files travel."""
 
     upload_to: str | None
@@ -61,7 +61,7 @@ class Sending:
 @click.option("-f", "--file", "source", metavar="FILE", help="A FineTune as YAML; - is stdin.")
 @click.option("--training-file", "-t", "training_file", metavar="FILE", help="Local, or s3://.")
 @click.option("--validation-file", "-v", "validation_file", metavar="FILE", help="Local, or s3://.")
-@click.option("--model", "-m", "model", help="Of the catalogue, or a fine-tuned one to go on from.")
+@click.option("--model", "-m", "model", help="Of the catalog, or a fine-tuned one to go on from.")
 @click.option("--suffix", help="Part of the fine-tuned model's name; at most 40 characters.")
 @field_flags
 @click.option(
@@ -95,7 +95,7 @@ def command(
     dry_run: bool,
     follows: bool | None,
     output: str | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
     **fields: Any,
 ) -> None:
     """Start a fine-tune: upload local files, create the FineTune, follow it.
@@ -118,10 +118,10 @@ def command(
     whole = manifest.with_values(written, [*values, *manifest.settings(settings)])
     whole = manifest.named(whole, name)
     _require_training_file(whole, has_file=source is not None)
-    check(with_stand_ins(whole["spec"]))
-    cluster = _cluster_for(whole, place)
+    check(with_placeholder_uris(whole["spec"]))
+    cluster = _cluster_for(whole, target)
     _require_fine_tuned(cluster, str(whole["spec"].get("model", "")))
-    ready, sending = _with_addresses(whole, Sending(upload_to, reuse=not always), screen)
+    ready, sending = _with_addresses(whole, UploadOptions(upload_to, reuse=not always), screen)
     tried = cluster.finetunes.create(ready, dry_run=True)
     if dry_run:
         _show_dry_run(screen, ready, tried, sending, output)
@@ -132,7 +132,7 @@ def command(
         raise CommandError(
             "interrupted: no fine-tune was made", code=EXIT_INTERRUPTED
         ) from interrupt
-    if upload_to and keep_upload_prefix(upload_to):  # now that it has proved to be right
+    if upload_to and save_upload_prefix(upload_to):  # now that it has proved to be right
         screen.note(f"Local files go to {upload_to} from now on.")
     made = cluster.finetunes.create(ready)
     made_name = made["metadata"]["name"]
@@ -142,16 +142,16 @@ def command(
         screen.say(f"Created fine-tune: {made_name}", "bold green")
     if not (output is None if follows is None else follows):
         if not output:
-            screen.say(f"To follow it: {program()} follow {made_name}{place.flags}", "dim")
+            screen.say(f"To follow it: {program_name()} follow {made_name}{target.flags}", "dim")
         return
     from finetune_cli.commands.follow.command import follow
 
     if not output:
         screen.say("Following it until it ends (Ctrl-C stops following, not the fine-tune)", "dim")
-    raise SystemExit(follow(cluster, made_name, place))
+    raise SystemExit(follow(cluster, made_name, target))
 
 
-def with_full_paths(written: Raw, folder: Path) -> Raw:
+def with_full_paths(written: JsonObject, folder: Path) -> JsonObject:
     """Local files in a manifest are relative to it, not to where the person stands."""
     spec = written["spec"]
     found = [
@@ -162,12 +162,12 @@ def with_full_paths(written: Raw, folder: Path) -> Raw:
     return manifest.with_values(written, found)
 
 
-def _require_training_file(whole: Raw, *, has_file: bool) -> None:
+def _require_training_file(whole: JsonObject, *, has_file: bool) -> None:
     if "trainingFile" not in whole["spec"]:
         how = "spec.trainingFile is missing in the file" if has_file else "-t FILE is missing"
         raise CommandError(
             f"say what to train on: {how}",
-            f"`{program()} create --help` has examples",
+            f"`{program_name()} create --help` has examples",
             code=EXIT_USAGE,
         )
     for field in FILE_FIELDS:
@@ -176,7 +176,7 @@ def _require_training_file(whole: Raw, *, has_file: bool) -> None:
 
 
 def _require_fine_tuned(cluster: Cluster, model: str) -> None:
-    """A fine-tuned model to go on from must be there; the catalogue is the operator's to know."""
+    """A fine-tuned model to go on from must be there; the catalog is the operator's to know."""
     from finetune_cli.artifacts.model_lookup import find_model
     from finetune_cli.cluster.errors import ApiError
 
@@ -189,24 +189,26 @@ def _require_fine_tuned(cluster: Cluster, model: str) -> None:
             raise
 
 
-def with_stand_ins(spec: Raw) -> Raw:
-    stand_ins = {field: STAND_IN for field in FILE_FIELDS if is_local(spec.get(field))}
-    return {**spec, **stand_ins}
+def with_placeholder_uris(spec: JsonObject) -> JsonObject:
+    placeholders = {field: PLACEHOLDER_URI for field in FILE_FIELDS if is_local(spec.get(field))}
+    return {**spec, **placeholders}
 
 
-def _cluster_for(whole: Raw, place: ClusterTarget) -> Cluster:
+def _cluster_for(whole: JsonObject, target: ClusterTarget) -> Cluster:
     """The manifest's namespace counts, and must not contradict -n."""
     written = whole["metadata"].get("namespace")
-    if written and place.namespace and written != place.namespace:
+    if written and target.namespace and written != target.namespace:
         raise CommandError(
-            f"the file says namespace {written!r:.80}, and -n says {place.namespace!r:.80}",
+            f"the file says namespace {written!r:.80}, and -n says {target.namespace!r:.80}",
             "leave one of them out",
             code=EXIT_USAGE,
         )
-    return connect(ClusterTarget(place.kubeconfig, place.context, place.namespace or written))
+    return connect(ClusterTarget(target.kubeconfig, target.context, target.namespace or written))
 
 
-def _with_addresses(whole: Raw, how: Sending, screen: Screen) -> tuple[Raw, list[Upload]]:
+def _with_addresses(
+    whole: JsonObject, how: UploadOptions, screen: Screen
+) -> tuple[JsonObject, list[Upload]]:
     """The manifest with S3 addresses, and the uploads that make them true."""
     local = {
         field: whole["spec"][field] for field in FILE_FIELDS if is_local(whole["spec"].get(field))
@@ -246,7 +248,7 @@ def _send(sending: list[Upload], screen: Screen) -> None:
 
 
 def _show_dry_run(
-    screen: Screen, ready: Raw, tried: Raw, sending: list[Upload], output: str | None
+    screen: Screen, ready: JsonObject, tried: JsonObject, sending: list[Upload], output: str | None
 ) -> None:
     """What would be made: as written for people, with all defaults for programs."""
     for upload in sending:

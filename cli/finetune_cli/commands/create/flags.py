@@ -29,7 +29,7 @@ class FloatList(click.ParamType[list[float]]):
 # (flag, path in the spec, type, help); a flag that is not given changes nothing
 FIELDS: tuple[tuple[str, str, Any, str], ...] = (
     ("--n-epochs", f"{HYPERPARAMETERS}.nEpochs", int, "Passes over the training file."),
-    ("--batch-size", f"{HYPERPARAMETERS}.batchSize", int, "Examples an optimiser step."),
+    ("--batch-size", f"{HYPERPARAMETERS}.batchSize", int, "Examples an optimizer step."),
     (
         "--learning-rate-multiplier",
         f"{HYPERPARAMETERS}.learningRateMultiplier",

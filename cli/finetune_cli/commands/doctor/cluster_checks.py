@@ -8,13 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 from finetune_api.names import GROUP, VERSION
+from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.commands.doctor.findings import Finding
 from finetune_cli.terminal.format import moment
 from finetune_data.read.findings import counted
-
-Raw = dict[str, Any]
 
 INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
 SECRET = "finetune-s3"  # noqa: S105 - a name; the chart's default
@@ -54,7 +53,7 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
     yield gpus(_look(lambda: _nodes(cluster)))
 
 
-def server(version: Raw, host: str) -> Finding:
+def server(version: JsonObject, host: str) -> Finding:
     text = str(version.get("gitVersion", "?"))
     digits = [
         int("".join(filter(str.isdecimal, str(version.get(key, "")))) or 0)
@@ -109,7 +108,9 @@ def rights(allowed: Sequence[bool], namespace: str) -> Finding:
     )
 
 
-def operator(deployments: Sequence[Raw] | None, unseen: Sequence[str], namespace: str) -> Finding:
+def operator(
+    deployments: Sequence[JsonObject] | None, unseen: Sequence[str], namespace: str
+) -> Finding:
     """deployments: None where they can't be seen; unseen: FineTunes that nobody has touched."""
     if unseen:
         return Finding(
@@ -163,7 +164,7 @@ def secret(is_there: bool | None, namespace: str) -> Finding:
     )
 
 
-def gpus(nodes: Sequence[Raw] | None) -> Finding:
+def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
     """What the nodes offer; how much of it is free only the scheduler knows."""
     if nodes is None:
         return Finding("unknown", "GPUs", "you may not list nodes")
@@ -233,13 +234,13 @@ def _may(cluster: Cluster, verb: str, group: str, resource: str) -> bool:
     return bool(answer["status"].get("allowed"))
 
 
-def _operators(cluster: Cluster) -> list[Raw]:
+def _operators(cluster: Cluster) -> list[JsonObject]:
     """Of all namespaces where they may be seen, else of this one."""
     for path in ("/apis/apps/v1/deployments", _path(cluster, "/apis/apps/v1", "deployments")):
         try:
-            items: list[Raw] = cluster.request("GET", path, query={"labelSelector": OPERATOR})[
-                "items"
-            ]
+            items: list[JsonObject] = cluster.request(
+                "GET", path, query={"labelSelector": OPERATOR}
+            )["items"]
         except ApiError as error:
             if error.status != 403 or "namespaces" in path:
                 raise
@@ -283,8 +284,8 @@ def _is_there(cluster: Cluster, path: str) -> bool:
     return True
 
 
-def _nodes(cluster: Cluster) -> list[Raw]:
-    items: list[Raw] = cluster.request("GET", "/api/v1/nodes")["items"]
+def _nodes(cluster: Cluster) -> list[JsonObject]:
+    items: list[JsonObject] = cluster.request("GET", "/api/v1/nodes")["items"]
     return items
 
 

@@ -15,14 +15,14 @@ from finetune_cli.terminal.errors import CommandError
 
 PATIENCE_SECONDS = 10
 COMMANDS = ("finetune ", "helm ", "kubectl ")  # a remedy that is one
-COLOURS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
+COLORS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
 
 
 @click.command()
 @click.option("--upload-to", metavar="S3", help="[default: what `create` has kept]")
 @output_flag
 @cluster_flags
-def command(*, upload_to: str | None, output: str | None, place: ClusterTarget) -> None:
+def command(*, upload_to: str | None, output: str | None, target: ClusterTarget) -> None:
     """Look at everything that a fine-tune needs; say what is missing and how to mend it.
 
     Cluster, CRDs, your permissions, the operator, the pods' credentials, GPUs, and S3 from this
@@ -31,11 +31,11 @@ def command(*, upload_to: str | None, output: str | None, place: ClusterTarget) 
     """
     found: list[Finding] = []
     screen = Screen()
-    for finding in _findings(place, upload_to):
+    for finding in _findings(target, upload_to):
         found.append(finding)
         if not output:
             start = f"{finding.level:<8} "
-            screen.hanging(start, f"{finding.what}: {finding.detail}", COLOURS[finding.level])
+            screen.hanging(start, f"{finding.what}: {finding.detail}", COLORS[finding.level])
             if finding.remedy:
                 _show_remedy(screen, finding.remedy)
     if output:
@@ -52,12 +52,12 @@ def _show_remedy(screen: Screen, remedy: str) -> None:
         screen.hanging(start, remedy)
 
 
-def _findings(place: ClusterTarget, upload_to: str | None) -> Iterator[Finding]:
+def _findings(target: ClusterTarget, upload_to: str | None) -> Iterator[Finding]:
     from finetune_cli.commands.doctor.cluster_checks import cluster_findings
     from finetune_cli.commands.doctor.storage_checks import storage_finding
 
     try:
-        yield from cluster_findings(connect(place, patience=PATIENCE_SECONDS))
+        yield from cluster_findings(connect(target, patience=PATIENCE_SECONDS))
     except CommandError as error:
         yield Finding("error", "cluster", error.message, error.hint)
     yield storage_finding(upload_to)

@@ -11,69 +11,69 @@ from finetune_api.names import TERMINAL_STATES, State
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.cluster.target import ClusterTarget
-from finetune_cli.cluster.watching import Deleted, Lost, observe
+from finetune_cli.cluster.watching import Deleted, Disconnected, watch_object
 from finetune_cli.commands.follow.display import Display
-from finetune_cli.commands.follow.story import Story, ending, farewell
+from finetune_cli.commands.follow.story import interrupt_lines
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, to_yaml
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program
+from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
 
 
 @click.command()
 @name_argument
 @output_flag
 @cluster_flags
-def command(*, name: str, output: str | None, place: ClusterTarget) -> None:
+def command(*, name: str, output: str | None, target: ClusterTarget) -> None:
     """Watch a fine-tune until it ends: its events, and where it stands.
 
     Ctrl-C only stops watching. A lost connection is sought again for as long as it takes.
     -o json prints the status each time it changes, one line each.
     """
-    cluster = connect(place)
+    cluster = connect(target)
     if output:
         raise SystemExit(_stream(cluster, name, output))
-    raise SystemExit(follow(cluster, name, place))
+    raise SystemExit(follow(cluster, name, target))
 
 
-def follow(cluster: Cluster, name: str, place: ClusterTarget) -> int:
+def follow(cluster: Cluster, name: str, target: ClusterTarget) -> int:
     """Show it until it ends; returns the exit code. Raises CommandError when it is deleted."""
-    screen, story = Screen(), Story()
+    screen, story = Screen(), EventHistory()
     try:
         with Display(screen) as display:
-            for update in observe(cluster.finetunes, name):
-                if isinstance(update, Lost):
+            for update in watch_object(cluster.finetunes, name):
+                if isinstance(update, Disconnected):
                     display.lost(update.why)
                     continue
                 if isinstance(update, Deleted):
                     raise _deleted(name)
                 finetune = read_finetune(update.object)
-                for event in story.news(finetune.status.events):
+                for event in history.new_events(finetune.status.events):
                     display.event(event)
                 if finetune.status.state in TERMINAL_STATES:
                     break
                 display.status(finetune.status)
     except KeyboardInterrupt:
         click.echo(err=True)
-        for line in farewell(name, program(), place.flags):
+        for line in interrupt_lines(name, program_name(), target.flags):
             screen.note(line)
         return EXIT_INTERRUPTED
-    for text, colour in ending(finetune, program(), place.flags):
+    for text, color in ending_lines(finetune, program_name(), target.flags):
         start, hint, rest = text.partition("hint: ")
         if hint and not start:
-            screen.hanging(hint, rest, colour)
+            screen.hanging(hint, rest, color)
         else:
-            screen.say(text, colour)
+            screen.say(text, color)
     return 0 if finetune.status.state == State.SUCCEEDED else EXIT_NOT_SUCCEEDED
 
 
 def _stream(cluster: Cluster, name: str, output: str) -> int:
     """The status for programs, each time it changes."""
     former: Any = None
-    for update in observe(cluster.finetunes, name):
+    for update in watch_object(cluster.finetunes, name):
         if isinstance(update, Deleted):
             raise _deleted(name)
-        if isinstance(update, Lost):
+        if isinstance(update, Disconnected):
             Screen().note(f"reconnecting: {update.why}")
             continue
         status = update.object.get("status") or {}
@@ -89,5 +89,5 @@ def _stream(cluster: Cluster, name: str, output: str) -> int:
 def _deleted(name: str) -> CommandError:
     return CommandError(
         f"the fine-tune {name!r} was deleted while it was followed",
-        f"what it had written is still in S3; `{program()} list` shows what is there",
+        f"what it had written is still in S3; `{program_name()} list` shows what is there",
     )

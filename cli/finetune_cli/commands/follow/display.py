@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
-from finetune_cli.commands.follow.story import live_parts, plain_line, standing
+from finetune_cli.commands.follow.story import live_parts, plain_line, status_line
 from finetune_cli.terminal.console import Screen
-from finetune_cli.terminal.format import STATE_COLOURS, local
-from finetune_cli.terminal.program import program
+from finetune_cli.terminal.format import STATE_COLORS, local
+from finetune_cli.terminal.program import program_name
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 PATIENCE_SECONDS = 30.0  # an operator that is well needs a second
 PLAIN_SECONDS = 30.0  # between two lines about progress in a pipe
-EVENT_COLOURS = {"warning": "yellow", "error": "red"}
+EVENT_COLORS = {"warning": "yellow", "error": "red"}
 
 
 class Display:
@@ -49,7 +49,7 @@ class Display:
     def event(self, entry: EventEntry) -> None:
         """A line that stays, in the old tool's form."""
         text = f"[{local(entry.at)}] {entry.message}"
-        self._screen.say(text, EVENT_COLOURS.get(entry.level))
+        self._screen.say(text, EVENT_COLORS.get(entry.level))
 
     def status(self, status: FineTuneStatus) -> None:
         """Where it stands now; the connection is well."""
@@ -79,13 +79,13 @@ class Display:
         if self._trouble:
             yield Text(f"reconnecting: {self._trouble}"[:width], style="yellow")
             return
-        found = standing(self._status, datetime.now(UTC))
+        found = status_line(self._status, datetime.now(UTC))
         if self._status.state is None and time.monotonic() - self._began > PATIENCE_SECONDS:
-            found = replace(found, words=(f"no operator takes it up: try {program()} doctor",))
+            found = replace(found, words=(f"no operator takes it up: try {program_name()} doctor",))
         state, drawn, words = live_parts(found, width)
-        colour = STATE_COLOURS.get(found.state, "")
+        color = STATE_COLORS.get(found.state, "")
         line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(state, style=f"bold {colour}")
+        line.append(state, style=f"bold {color}")
         if drawn:
-            line.append("  ").append(drawn, style=colour)
+            line.append("  ").append(drawn, style=color)
         yield line.append("  ").append(words)

@@ -14,13 +14,13 @@ from finetune_cli.terminal.format import loss_text, time_left
 BAR_MINIMUM, BAR_MAXIMUM = 8, 40  # characters
 
 
-class Story:
+class EventHistory:
     """Tells each event once, although the status holds only the newest ones."""
 
     def __init__(self) -> None:
         self._told: list[EventEntry] = []
 
-    def news(self, events: Sequence[EventEntry]) -> list[EventEntry]:
+    def new_events(self, events: Sequence[EventEntry]) -> list[EventEntry]:
         """Those of `events` that come after all that was told."""
         longest = min(len(events), len(self._told))
         overlap = next((n for n in range(longest, 0, -1) if self._told[-n:] == list(events[:n])), 0)
@@ -30,7 +30,7 @@ class Story:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StatusLine:
     """Where it stands: `share` of 1 for the bar, the rest in words, the most important first."""
 
     state: str
@@ -39,14 +39,14 @@ class Standing:
     words: tuple[str, ...]
 
 
-def standing(status: FineTuneStatus, now: datetime) -> Standing:
+def status_line(status: FineTuneStatus, now: datetime) -> StatusLine:
     """Stage, step, loss, speed, time left; before the training the reason for waiting."""
     state, stage = status.state or State.PENDING, status.stage or ""
     if status.state is None:
-        return Standing(state, stage, None, ("waiting for the operator to see it",))
+        return StatusLine(state, stage, None, ("waiting for the operator to see it",))
     progress = status.progress
     if status.state != State.RUNNING or progress is None or not progress.steps:
-        return Standing(state, stage, None, (status.message or status.reason or "",))
+        return StatusLine(state, stage, None, (status.message or status.reason or "",))
     words = [f"step {progress.step:,}/{progress.steps:,}"]
     if progress.loss is not None:
         words.append(f"loss {loss_text(progress.loss)}")
@@ -56,12 +56,12 @@ def standing(status: FineTuneStatus, now: datetime) -> Standing:
         words.append(left)
     if progress.validation_loss is not None:
         words.append(f"validation {loss_text(progress.validation_loss)}")
-    return Standing(state, stage, progress.step / progress.steps, tuple(words))
+    return StatusLine(state, stage, progress.step / progress.steps, tuple(words))
 
 
 def plain_line(status: FineTuneStatus, now: datetime) -> str:
     """The same for a pipe: one line, no bar."""
-    found = standing(status, now)
+    found = status_line(status, now)
     percent = "" if found.share is None else f"{found.share:.0%}".replace("%", " %")
     return "  ".join(filter(None, (found.state, found.stage, percent, *found.words)))
 
@@ -74,7 +74,7 @@ def bar(share: float, width: int) -> str:
     return body.ljust(width, "░")
 
 
-def live_parts(found: Standing, width: int) -> tuple[str, str, str]:
+def live_parts(found: StatusLine, width: int) -> tuple[str, str, str]:
     """(state and stage, bar, words) that fit into `width` characters together.
 
     The last words go first; what is left over is the bar's.
@@ -93,8 +93,8 @@ def live_parts(found: Standing, width: int) -> tuple[str, str, str]:
     return state, bar(found.share, room) if room >= BAR_MINIMUM else "", words
 
 
-def ending(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]]:
-    """(line, colour) when it has ended: what came out, or why not, and the next step.
+def ending_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]]:
+    """(line, color) when it has ended: what came out, or why not, and the next step.
 
     program: how the person calls this; flags: of the cluster, to be repeated.
     """
@@ -119,10 +119,10 @@ def ending(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]
             ("Job cancelled. Its checkpoint and partial results are kept.", "magenta"),
             (f"What there is: {program} get {name}{flags}", "dim"),
         ]
-    return failure(finetune, program, flags)
+    return failure_lines(finetune, program, flags)
 
 
-def failure(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]]:
+def failure_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]]:
     """Why it failed, with the lines that show it."""
     status = finetune.status
     error = status.error
@@ -155,7 +155,7 @@ def _plan(status: FineTuneStatus) -> list[tuple[str, str]]:
     return lines
 
 
-def farewell(name: str, program: str, flags: str) -> list[str]:
+def interrupt_lines(name: str, program: str, flags: str) -> list[str]:
     """After Ctrl-C."""
     return [
         f"Stopped following. The fine-tune {name} goes on.",

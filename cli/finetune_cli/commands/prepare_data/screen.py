@@ -1,4 +1,4 @@
-"""What a person sees: a table and colours on a terminal, plain lines in a pipe."""
+"""What a person sees: a table and colors on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from finetune_data.read.reader import Description
     from finetune_data.rewrite.rewriting import Written
 
-COLOURS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
+COLORS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
 BAR = 24  # characters of the longest bar
 CLASSES = 12  # of the table; the rest is counted
-TOLD_WRONG = 20  # wrong lines that are shown
+SHOWN_FINDINGS = 20  # wrong lines that are shown
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -36,7 +36,7 @@ class Screen(console.Screen):
     def can_ask(self) -> bool:
         return sys.stdin.isatty() and self.is_pretty
 
-    def complain(self, text: str) -> None:
+    def print_error(self, text: str) -> None:
         """A line on stderr."""
         click.secho(text, fg="red", err=True)
 
@@ -87,11 +87,11 @@ class Screen(console.Screen):
 
     def findings(self, inspection: Inspection) -> None:
         """Wrong lines first, then the remarks, the gravest first."""
-        for finding in inspection.findings[:TOLD_WRONG]:
+        for finding in inspection.findings[:SHOWN_FINDINGS]:
             if not finding.fatal:  # the remark about it says it all
                 self.say(f"  {finding}", "red")
-        if inspection.wrong > TOLD_WRONG:
-            self.say(f"  … and {inspection.wrong - TOLD_WRONG:,} more", "red")
+        if inspection.wrong > SHOWN_FINDINGS:
+            self.say(f"  … and {inspection.wrong - SHOWN_FINDINGS:,} more", "red")
         if not inspection.remarks:
             self.say("Nothing to complain about.", "green")
             return
@@ -158,7 +158,7 @@ def _table(remarks: Sequence[Remark]) -> Table:
         body = f"{escape(remark.message)}[dim]{escape(_where(remark))}[/dim]"
         for sample in remark.samples:
             body += f"\n[dim]{escape(sample)}[/dim]"
-        style = COLOURS[remark.level]
+        style = COLORS[remark.level]
         table.add_row(f"[{style}]{remark.level}[/{style}]", body)
     return table
 

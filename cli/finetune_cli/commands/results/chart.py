@@ -1,6 +1,6 @@
 """A line chart in characters: braille dots, eight a cell. Pure.
 
-The first series is a line; each further one is marks, so that they differ without colours too.
+The first series is a line; each further one is marks, so that they differ without colors too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base model of a run: the catalogue's, one of a file of further ones, or one made here."""
+"""The base model of a run: the catalog's, one of a file of further ones, or one made here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.catalogue import CATALOGUE, CatalogueModel
+from finetune_api.catalog import CATALOG, CatalogModel
 from finetune_api.layout import MANIFEST
 from finetune_api.names import LOCAL_BUCKET
 from finetune_api.outcome import Failure
@@ -25,7 +25,7 @@ OWN_MODELS = (
 
 def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
     """Of spec.model. Raises CommandError that lists what there is."""
-    known = {model.name: model for model in CATALOGUE}
+    known = {model.name: model for model in CATALOG}
     if models_file is not None:
         known |= {model.name: model for model in read_models(models_file, root)}
     if name in known:
@@ -47,14 +47,14 @@ def for_a_person(failure: Failure, uri: str) -> Failure:
     return failure.replace(hint=f"set HF_TOKEN where it is gated or private; {OWN_MODELS}")
 
 
-def read_models(path: Path, root: Path) -> list[CatalogueModel]:
+def read_models(path: Path, root: Path) -> list[CatalogModel]:
     """A YAML list, or a map with `models`; an address may be a folder of this machine."""
     from finetune_cli.manifests.manifest import parse
 
     try:
         (found,) = parse(path.read_text(encoding="utf-8"), str(path)) or [None]
         entries = found["models"] if isinstance(found, dict) else found
-        return [CatalogueModel.model_validate(_with_address(e, path, root)) for e in entries]
+        return [CatalogModel.model_validate(_with_address(e, path, root)) for e in entries]
     except OSError as error:
         raise _wrong(f"{path} can't be read: {error.strerror}") from error
     except ValidationError as error:
@@ -91,7 +91,7 @@ def _made_here(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     return found
 
 
-def _continued(made: tuple[Path, dict[str, Any]], known: dict[str, CatalogueModel]) -> BaseModelRef:
+def _continued(made: tuple[Path, dict[str, Any]], known: dict[str, CatalogModel]) -> BaseModelRef:
     """The model's own base gives what its name does not say."""
     folder, manifest = made
     root = str(manifest["id"]).partition(":")[0]

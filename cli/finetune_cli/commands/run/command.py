@@ -8,7 +8,6 @@ import os
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -28,7 +27,8 @@ from finetune_api.names import (
 from finetune_api.outcome import Failure, Prepared, Trained
 from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
-from finetune_cli.commands.create.command import FILE_FIELDS, with_full_paths, with_stand_ins
+from finetune_api.wire import JsonObject
+from finetune_cli.commands.create.command import FILE_FIELDS, with_full_paths, with_placeholder_uris
 from finetune_cli.commands.run.base import find_base, for_a_person
 from finetune_cli.commands.run.gang import free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
@@ -36,9 +36,7 @@ from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program
-
-Raw = dict[str, Any]
+from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
 
 NAMESPACE = "local"
 FILES = "files"  # the folder below the output that holds the data, by content
@@ -70,7 +68,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     screen = Screen()
     written = manifest.read(source)
     written = with_full_paths(written, Path(source).parent if source != "-" else Path())
-    check(with_stand_ins(written["spec"]))
+    check(with_placeholder_uris(written["spec"]))
     require_trainer()
     root = output_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -108,7 +106,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     _show(outcome.trained, layout, root, screen)
 
 
-def _on_this_machine(written: Raw, machine: Machine, screen: Screen) -> FineTune:
+def _on_this_machine(written: JsonObject, machine: Machine, screen: Screen) -> FineTune:
     """The manifest with its data in the local bucket and this machine's resources."""
     from finetune_storage.connect import open_storage
 
@@ -197,7 +195,7 @@ def _ended(failure: Failure, resolved: Resolved) -> CommandError:
     failure = for_a_person(failure, resolved.base.uri)
     if failure.exit_code == EXIT_PREEMPTED:
         return CommandError(
-            failure.message, f"the same `{program()} run` goes on from it", code=EXIT_INTERRUPTED
+            failure.message, f"the same `{program_name()} run` goes on from it", code=EXIT_INTERRUPTED
         )
     lines = "".join(f"\n  {line}" for line in failure.lines or failure.log or [])
     code = EXIT_USER if failure.code in USER_REASONS else EXIT_NOT_SUCCEEDED
@@ -224,7 +222,7 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
             "yellow",
         )
     model = shlex.quote(_readable(layout.model, root))
-    screen.say(f"Let it answer: {program()} complete {model} -p PROMPT", "dim")
+    screen.say(f"Let it answer: {program_name()} complete {model} -p PROMPT", "dim")
 
 
 def _readable(uri: S3Uri, root: Path) -> str:

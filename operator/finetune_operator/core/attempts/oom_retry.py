@@ -3,7 +3,7 @@
 from finetune_api.finetune_status import Attempt
 from finetune_api.names import Reason
 
-SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimiser, one long row
+SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimizer, one long row
 HINT = (
     "use more GPUs or a higher deepspeed.zeroStage, offload, a shorter maxSequenceLength, "
     "or more resources.memory"

@@ -14,7 +14,7 @@ def _check(text: str) -> str:
     return text
 
 
-class CatalogueModel(Wire):
+class CatalogModel(Wire):
     """A base model that an admin offers."""
 
     name: str = Field(min_length=1, max_length=63)
@@ -35,13 +35,13 @@ class CatalogueModel(Wire):
         )
 
 
-def _model(name: str, uri: str, rate: float, context: int) -> CatalogueModel:
-    return CatalogueModel(
+def _model(name: str, uri: str, rate: float, context: int) -> CatalogModel:
+    return CatalogModel(
         name=name, uri=uri, pretraining_learning_rate=rate, context_length=context
     )
 
 
-CATALOGUE = (
+CATALOG = (
     _model("ada", "hf://HuggingFaceTB/SmolLM2-360M@main", 0.003, 8192),
     _model("babbage", "hf://HuggingFaceTB/SmolLM2-1.7B@main", 0.0005, 8192),
     _model("curie", "hf://HuggingFaceTB/SmolLM3-3B-Base@main", 0.0002, 65536),
