@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.outcome import Outcome, ProgressReport
-
-Raw = dict[str, Any]
+from finetune_api.wire import JsonObject
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
@@ -50,13 +49,13 @@ class Pod:
         return self.phase == "Failed" or (self.exit_code is not None and self.exit_code != 0)
 
     @classmethod
-    def parse(cls, raw: Raw) -> Self:
+    def parse(cls, raw: JsonObject) -> Self:
         meta, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
         conditions = {item["type"]: item for item in status.get("conditions", [])}
-        container: Raw = next(iter(status.get("containerStatuses", [])), {})
+        container: JsonObject = next(iter(status.get("containerStatuses", [])), {})
         state = container.get("state", {})
         ended = state.get("terminated") or {}
-        wanted: Raw = next(iter(spec.get("containers", [])), {})
+        wanted: JsonObject = next(iter(spec.get("containers", [])), {})
         limits = wanted.get("resources", {}).get("limits", {})
         waiting = state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
@@ -102,7 +101,7 @@ class Workload:
     position: int | None = None  # in the local queue, from 1
 
     @classmethod
-    def parse(cls, raw: Raw, position: int | None = None) -> Self:
+    def parse(cls, raw: JsonObject, position: int | None = None) -> Self:
         conditions = {item["type"]: item for item in raw.get("status", {}).get("conditions", [])}
         reserved = conditions.get("QuotaReserved", {})
         evicted = conditions.get("Evicted", {})
@@ -158,7 +157,7 @@ class Job:
         return min((pod.started_at for pod in self.pods if pod.started_at), default=None)
 
     @classmethod
-    def parse(cls, raw: Raw, pods: list[Raw]) -> Self:
+    def parse(cls, raw: JsonObject, pods: list[JsonObject]) -> Self:
         meta, spec = raw["metadata"], raw["spec"]
         failed = next(
             (
@@ -225,7 +224,7 @@ class Observed:
         }
 
 
-def _owner(raw: Raw) -> str | None:
+def _owner(raw: JsonObject) -> str | None:
     owners = raw["metadata"].get("ownerReferences", [])
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 

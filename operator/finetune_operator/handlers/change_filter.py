@@ -10,7 +10,8 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune_status import FineTuneStatus
-from finetune_operator.core.observed import Job, Pod, Raw
+from finetune_api.wire import JsonObject
+from finetune_operator.core.observed import Job, Pod
 
 QUIET = 0  # of a child as it was ordered: nothing has come of it yet
 ALIVE = {"Pending", "Running"}  # readiness says what a decision wants to know of them
@@ -24,7 +25,7 @@ class ChangeFilter:
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
 
-    def is_news(self, kind: str, raw: Raw, event: str | None) -> bool:
+    def is_news(self, kind: str, raw: JsonObject, event: str | None) -> bool:
         """Whether a decision may see another object than before. Of a `DELETED` one always."""
         uid = raw["metadata"]["uid"]
         if event == "DELETED":
@@ -40,7 +41,7 @@ class ChangeFilter:
         self._known[uid] = _digest_of_finetune(generation, False, status.to_dict())
 
 
-def _digest(kind: str, raw: Raw) -> int:
+def _digest(kind: str, raw: JsonObject) -> int:
     meta = raw["metadata"]
     if kind == "finetunes":
         is_going, status = "deletionTimestamp" in meta, raw.get("status") or {}
@@ -51,7 +52,7 @@ def _digest(kind: str, raw: Raw) -> int:
     return _digest_of_pod(Pod.parse(raw), trains=trains)
 
 
-def _digest_of_finetune(generation: int, is_going: bool, status: Raw) -> int:
+def _digest_of_finetune(generation: int, is_going: bool, status: JsonObject) -> int:
     return hash((generation, is_going, _frozen(status)))
 
 

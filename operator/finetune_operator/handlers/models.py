@@ -9,7 +9,7 @@ from finetune_operator.core.deletion import ModelPlan, decide_model
 from finetune_operator.core.observed import Job
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import create_ours, delete_job
-from finetune_operator.kube.client import ApiError, Client, Raws
+from finetune_operator.kube.client import ApiError, Client, JsonObjects
 from finetune_operator.settings import Settings
 
 
@@ -48,7 +48,7 @@ async def _deletion_job(client: Client, model: Model) -> Job | None:
 
 async def _write(client: Client, path: str, model: Model, plan: ModelPlan) -> None:
     """The status, then the finalizers: what they release is gone afterwards."""
-    same: Raws = [{"op": "test", "path": "/metadata/uid", "value": model.metadata.uid}]
+    same: JsonObjects = [{"op": "test", "path": "/metadata/uid", "value": model.metadata.uid}]
     if plan.status != model.status:
         value = plan.status.to_dict()
         patch = {"op": "add", "path": "/status", "value": value}

@@ -12,11 +12,12 @@ import kopf
 
 from finetune_api import names
 from finetune_api.names import State
+from finetune_api.wire import JsonObject
 from finetune_operator.core.key import Key
 from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client, Raw, login
+from finetune_operator.kube.client import ApiError, Client, login
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import metrics
 
@@ -36,13 +37,13 @@ def build_registry(
     def is_news(event: Any, type: str | None, resource: Any, **_: Any) -> bool:
         """Asked by kopf first: most events end here, before a handler's costs."""
         metrics.HEALTH.saw_event(resource.plural)
-        raw: Raw = event["object"]
+        raw: JsonObject = event["object"]
         is_of_model = names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {})
         has_ended = raw.get("status", {}).get("state") in names.TERMINAL_STATES
         return sightings.is_news(resource.plural, raw, type) or is_of_model or has_ended
 
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
-        raw: Raw = event["object"]
+        raw: JsonObject = event["object"]
         key, state = _key(raw), raw.get("status", {}).get("state")
         has_ttl = raw["spec"].get("ttlSecondsAfterFinished") is not None
         settled.discard(key)
@@ -135,7 +136,7 @@ async def sweep(
             logger.warning("the sweep could not list all: %s", error)
 
 
-def _key(raw: Raw) -> Key:
+def _key(raw: JsonObject) -> Key:
     return Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 

@@ -5,12 +5,13 @@ import logging
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
+from finetune_api.wire import JsonObject
 from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.train_job import build_service
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client, Raw
+from finetune_operator.kube.client import ApiError, Client
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> No
             await delete_job(client, namespace, action)
 
 
-async def create_ours(client: Client, namespace: str, uid: str, manifest: Raw) -> tuple[Raw, bool]:
+async def create_ours(
+    client: Client, namespace: str, uid: str, manifest: JsonObject
+) -> tuple[JsonObject, bool]:
     """What was made, or (True) what was there already and is of the object with this UID."""
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     collection = paths.of_kind(kind, namespace)
@@ -86,7 +89,7 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
     if new == finetune.status.to_dict():
         return False
     meta = finetune.metadata
-    patch: list[Raw] = [
+    patch: list[JsonObject] = [
         {"op": "test", "path": "/metadata/uid", "value": meta.uid},
         {"op": "test", "path": "/metadata/resourceVersion", "value": meta.resource_version},
         {"op": "add", "path": "/status", "value": new},

@@ -12,6 +12,7 @@ import aiohttp
 import kopf
 import orjson
 
+from finetune_api.wire import JsonObject
 from finetune_operator.telemetry import requests
 
 UNAUTHORIZED, TOO_MANY = 401, 429
@@ -19,8 +20,7 @@ PATIENCE = 5  # requests that the API server, when it is busy, may ask to send a
 WAIT_AT_MOST = 5.0  # seconds; a longer wait is the queue's
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
-Raw: TypeAlias = dict[str, Any]
-Raws: TypeAlias = list[Raw]
+JsonObjects: TypeAlias = list[JsonObject]
 
 
 class ApiError(Exception):
@@ -70,20 +70,20 @@ class Client:
             timeout=TIMEOUT,
         )
 
-    async def get(self, path: str, **params: str) -> Raw:
+    async def get(self, path: str, **params: str) -> JsonObject:
         return await self._request("GET", path, params=params)
 
-    async def list(self, path: str, **params: str) -> Raws:
-        items: Raws = (await self.get(path, **params)).get("items", [])
+    async def list(self, path: str, **params: str) -> JsonObjects:
+        items: JsonObjects = (await self.get(path, **params)).get("items", [])
         return items
 
-    async def create(self, path: str, body: Raw) -> Raw:
+    async def create(self, path: str, body: JsonObject) -> JsonObject:
         return await self._request("POST", path, body=body)
 
-    async def json_patch(self, path: str, body: Raws) -> Raw:
+    async def json_patch(self, path: str, body: JsonObjects) -> JsonObject:
         return await self._request("PATCH", path, body=body, kind="application/json-patch+json")
 
-    async def delete(self, path: str, body: Raw) -> Raw:
+    async def delete(self, path: str, body: JsonObject) -> JsonObject:
         return await self._request("DELETE", path, body=body)
 
     async def _request(
@@ -94,7 +94,7 @@ class Client:
         params: dict[str, str] | None = None,
         body: Any = None,
         kind: str = "application/json",
-    ) -> Raw:
+    ) -> JsonObject:
         has_renewed = False
         for left in reversed(range(PATIENCE)):
             try:
@@ -111,7 +111,7 @@ class Client:
 
     async def _send(
         self, method: str, path: str, params: dict[str, str] | None, body: Any, kind: str
-    ) -> Raw:
+    ) -> JsonObject:
         assert self._session is not None
         if method != "GET":
             requests.count_write(method, path)
@@ -127,7 +127,7 @@ class Client:
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
                     raise ApiError(response.status, _message(text), seconds)
-                found: Raw = orjson.loads(text)
+                found: JsonObject = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             requests.count_error(0)

@@ -7,7 +7,8 @@ for the control plane's own components. No token is kept: answers are known by i
 import hashlib
 import time
 
-from finetune_operator.kube.client import ApiError, Client, Raw
+from finetune_api.wire import JsonObject
+from finetune_operator.kube.client import ApiError, Client
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -60,6 +61,6 @@ class MetricsAccess:
         return 200 if answer.get("status", {}).get("allowed") else 403
 
 
-def _review(group: str, **spec: object) -> Raw:
+def _review(group: str, **spec: object) -> JsonObject:
     kind = {"authentication": "TokenReview", "authorization": "SubjectAccessReview"}[group]
     return {"apiVersion": f"{group}.k8s.io/v1", "kind": kind, "spec": spec}

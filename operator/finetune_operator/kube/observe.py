@@ -11,11 +11,12 @@ from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
+from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.key import Key
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.kube import paths, waiting
-from finetune_operator.kube.client import ApiError, Client, Raw
+from finetune_operator.kube.client import ApiError, Client
 
 PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
 
@@ -27,13 +28,13 @@ async def observe(
     key: Key,
     foreign: tuple[str, ...] = (),
     kueue_version: str = "",
-    catalogue: frozenset[str] = frozenset(),
+    catalog: frozenset[str] = frozenset(),
     *,
     is_thorough: bool = False,
 ) -> Observed | None:
     """None when the FineTune is gone.
 
-    `catalogue`: names that no Model has to be read for. A new FineTune owns nothing unless an
+    `catalog`: names that no Model has to be read for. A new FineTune owns nothing unless an
     operator died after its first creation: only a thorough look would find that.
     """
     try:
@@ -50,7 +51,7 @@ async def observe(
         return Observed(finetune)
     is_new = finetune.status.state is None and not finetune.spec.cancel
     if is_new and not is_thorough:
-        models = await _models(client, finetune, catalogue)
+        models = await _models(client, finetune, catalog)
         return Observed(finetune, models=models, foreign=foreign, is_first=True)
     selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
     jobs, pods = await _jobs_and_pods(client, finetune, selector)
@@ -61,7 +62,7 @@ async def observe(
         finetune=finetune,
         jobs=parsed,
         services=await _services(client, finetune, parsed, selector),
-        models=await _models(client, finetune, catalogue),
+        models=await _models(client, finetune, catalog),
         progress=await _progress(Observed(finetune, parsed)),
         foreign=foreign,
     )
@@ -69,7 +70,7 @@ async def observe(
 
 async def _jobs_and_pods(
     client: Client, finetune: FineTune, selector: str
-) -> tuple[list[Raw], list[Raw]]:
+) -> tuple[list[JsonObject], list[JsonObject]]:
     """A queue suspends a Job, then its pods go: pods seen going need a Job read after them."""
     namespace = finetune.metadata.namespace
     jobs, pods = await asyncio.gather(
@@ -81,7 +82,7 @@ async def _jobs_and_pods(
     return jobs, pods
 
 
-def _owned(jobs: list[Raw], pods: list[Raw], uid: str) -> list[Job]:
+def _owned(jobs: list[JsonObject], pods: list[JsonObject], uid: str) -> list[Job]:
     """Labels can be written by anybody; the owner's UID decides."""
     found = [Job.parse(job, pods) for job in jobs]
     return [job for job in found if job.owner_uid == uid]
@@ -118,11 +119,9 @@ async def _services(
     return frozenset(service["metadata"]["name"] for service in found)
 
 
-async def _models(
-    client: Client, finetune: FineTune, catalogue: frozenset[str]
-) -> tuple[Model, ...]:
-    """Read only for a name that the catalogue does not have: there may be thousands."""
-    if finetune.status.resolved is not None or finetune.spec.model in catalogue:
+async def _models(client: Client, finetune: FineTune, catalog: frozenset[str]) -> tuple[Model, ...]:
+    """Read only for a name that the catalog does not have: there may be thousands."""
+    if finetune.status.resolved is not None or finetune.spec.model in catalog:
         return ()
     found = await client.list(paths.models(finetune.metadata.namespace))
     return tuple(Model.parse(raw) for raw in found)

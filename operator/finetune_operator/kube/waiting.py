@@ -11,7 +11,7 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client, Raws
+from finetune_operator.kube.client import ApiError, Client, JsonObjects
 
 PATIENCE_SECONDS = 2.0  # of a Job's controller that has looked at it, until its pods are there
 LATE_SECONDS = 180.0  # of one that has not: it may have thousands to look at
@@ -75,7 +75,7 @@ async def _workload(client: Client, finetune: FineTune, job: Job, version: str) 
     return Workload.parse(found[0], places[0] if places else None)
 
 
-async def _list(client: Client, path: str, **selectors: str) -> Raws:
+async def _list(client: Client, path: str, **selectors: str) -> JsonObjects:
     """Nothing where it may not be read: what it says is never needed to go on."""
     try:
         return await client.list(path, **selectors)
