@@ -10,19 +10,19 @@ from finetune_trainer.engine.objective import ComputePath, Objective, arguments
 
 
 class OneRank:
-    """As `Engine` is seen by a Classifier or by `choose_compute_path`."""
+    """As `Engine` is seen by a ClassScorer or by `choose_compute_path`."""
 
     precision = "fp32"
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.objective = Objective(model)
-        self.place = RankCoordinates(0, 0, 1)
+        self.coordinates = RankCoordinates(0, 0, 1)
         self.device = torch.device("cpu")
 
     @property
-    def way(self) -> ComputePath:
-        return self.objective.way
+    def compute_path(self) -> ComputePath:
+        return self.objective.compute_path
 
     def predict(self, batch: MicroBatch, prompt_weight: float) -> Any:
         return self.objective(*arguments(batch, prompt_weight, self.device))

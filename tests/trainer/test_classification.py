@@ -23,7 +23,7 @@ from finetune_trainer.evaluation.class_metrics import (
     softmax,
     weighted_f1,
 )
-from finetune_trainer.evaluation.class_scorer import Classifier, find_positive
+from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive
 from tests.data.builders import write_tokenizer
 from tests.trainer import support
 
@@ -101,8 +101,8 @@ def rows(*labels: list[int]) -> list[support.Example]:
     return [([5 + n, 6, 7 + n % 3], label) for n, label in enumerate(labels)]
 
 
-def classifier(asked: Classification) -> Classifier:
-    return Classifier(
+def classifier(asked: Classification) -> ClassScorer:
+    return ClassScorer(
         asked,
         support.split_of(rows(YES, NO, YES)),
         support.split_of(rows(NO, MAYBE, YES, YES)),
@@ -142,7 +142,7 @@ def test_a_label_ends_where_the_chat_goes_on() -> None:
     )
     asked = Classification(n_classes=2)
     costs = Costs(slots=24, overhead=8)
-    found = Classifier(
+    found = ClassScorer(
         *(asked, split, split), positive=lambda _: None, costs=costs, is_alive=lambda: None
     )
     assert found.labels == [(9, 2)]

@@ -23,7 +23,7 @@ from finetune_storage.manifests import find_damage
 from finetune_storage.s3 import Storage
 from finetune_trainer import run_manifest
 from finetune_trainer.publishing.lookup import ModelManifest
-from finetune_trainer.reporting.charts.scales import number
+from finetune_trainer.reporting.formatting import number
 from tests.trainer import support
 from tests.trainer.support import Pod, checkpoint_steps, start_pods
 

@@ -14,11 +14,12 @@ from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import RankCoordinates, connect
 from finetune_trainer.engine.objective import ComputePath
 from finetune_trainer.rank.loading import import_libraries
-from finetune_trainer.reporting.samples import Prompt, choose, generate
+from finetune_trainer.reporting.samples.generation import make_generator
+from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
 from tests.trainer import support
 from tests.trainer.ranks import EXAMPLES, STEPS, adapted_engine, engine_of, run_steps
 
-PROMPTS: list[Prompt] = choose(support.split_of(EXAMPLES), count=5)
+PROMPTS: list[Prompt] = choose_prompts(support.split_of(EXAMPLES), count=5)
 COMPUTE_PATHS = {
     "padded": ComputePath(is_chunked=True),
     "packed": ComputePath(is_chunked=True, is_packed=True),
@@ -36,7 +37,7 @@ def main(out: Path) -> None:
     for kind, engine in engines:
         for name, way in COMPUTE_PATHS.items():
             engine.objective.choose(way)
-            found[f"{kind} {name}"] = generate(engine, lambda: None)(PROMPTS)
+            found[f"{kind} {name}"] = make_generator(engine, lambda: None)(PROMPTS)
         assert engine.model.training
     begin = TrainingState(step=STEPS - 3)
     for kind, engine in [engines[1], ("fresh", engine_of(place, 3, "fp32"))]:

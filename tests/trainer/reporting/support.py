@@ -11,7 +11,7 @@ from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.dataset import DatasetManifest, DatasetSource, SplitCounts
 from finetune_trainer.evaluation import class_metrics
 from finetune_trainer.outputs.results_csv import columns, line
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.run_manifest import RunManifest
 from tests.trainer import support
 

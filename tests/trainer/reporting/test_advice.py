@@ -9,11 +9,11 @@ from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.tasks import Classification
 from finetune_data.tokenize.dataset import SplitCounts
-from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.reporting.advice.evidence import Advice, find_spikes, gather
 from finetune_trainer.reporting.advice.rules import advise
-from finetune_trainer.reporting.charts.curves import Curves, Point
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.metric_curves import Curves, Point
+from finetune_trainer.reporting.report_data import ReportData
 from tests.trainer.reporting import support
 
 CLASSES = Classification(n_classes=2, positive_class=" yes")
@@ -72,7 +72,7 @@ def confused(counts: list[list[int]], accuracy: float, root: str = "ada") -> Rep
         support.report(
             run=run.replace(base=run.base.replace(root=root)),
             results=text,
-            confusion=Confusion(labels=[" no", " yes"], counts=counts),
+            confusion=ConfusionMatrix(labels=[" no", " yes"], counts=counts),
         )
     )
 
@@ -206,7 +206,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     "few steps": (
         lambda: used(batch_size=80, n_epochs=1),
         "Use a smaller batch",
-        ("25 optimiser steps of 80",),
+        ("25 optimizer steps of 80",),
         "hyperparameters.batchSize: 33",
     ),
     "long prompts with short completions": (
@@ -294,7 +294,7 @@ def test_a_run_without_a_step_is_no_reason_for_advice_on_curves() -> None:
     assert advice_on(data) == []
 
 
-UNSEEN = Confusion(labels=["a", "b", "c"], counts=[[40, 1, 0], [0, 40, 0], [9, 3, 0]])
+UNSEEN = ConfusionMatrix(labels=["a", "b", "c"], counts=[[40, 1, 0], [0, 40, 0], [9, 3, 0]])
 
 
 @pytest.mark.parametrize(("classes", "is_unseen"), [(2, True), (3, False), (None, False)])

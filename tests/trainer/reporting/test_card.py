@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.reporting.card import card, read_license
-from finetune_trainer.reporting.data import ReportData, Sample
 from finetune_trainer.reporting.markdown import block, code, plain, scalar
+from finetune_trainer.reporting.report_data import ReportData, Sample
 from tests.trainer.reporting import support
 
 HOSTILE = "`` | ---\n# pwned <script>alert(1)</script> [x](http://evil.example) \x1b\u2028 ***"
@@ -20,7 +20,7 @@ HOSTILE = "`` | ---\n# pwned <script>alert(1)</script> [x](http://evil.example) 
 def full(**changes: Any) -> ReportData:
     values: dict[str, Any] = {
         "results": support.results(1000, asked=support.BINARY),
-        "confusion": Confusion(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
+        "confusion": ConfusionMatrix(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
         "samples": [Sample(prompt="Is it?", expected=" yes", before=" The", after=" yes")],
         "dataset": support.dataset(advice=["2 rows are copies."]),
     }
@@ -110,7 +110,7 @@ def test_hostile_texts_stay_texts() -> None:
             ),
             dataset=whole.replace(source=whole.source.replace(inputs=inputs), advice=[HOSTILE]),
             samples=[Sample(prompt=HOSTILE + "\n```\n# out", expected="e", after=HOSTILE)],
-            confusion=Confusion(labels=[HOSTILE, "b"], counts=[[1, 9], [0, 3]]),
+            confusion=ConfusionMatrix(labels=[HOSTILE, "b"], counts=[[1, 9], [0, 3]]),
         )
     )
     found = front_matter(text)

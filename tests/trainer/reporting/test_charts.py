@@ -4,10 +4,10 @@ import re
 
 import pytest
 
+from finetune_trainer.reporting.charts.axes import Unit
 from finetune_trainer.reporting.charts.chart import HEIGHT, HOVERS, WIDTH, Chart, Mark
-from finetune_trainer.reporting.charts.curves import Point
 from finetune_trainer.reporting.charts.lines import Line
-from finetune_trainer.reporting.charts.scales import Unit
+from finetune_trainer.reporting.metric_curves import Point
 
 
 def run_of(steps: int) -> list[Point]:
@@ -55,7 +55,7 @@ def test_hover_columns_cover_every_step_once(steps: int) -> None:
     assert svg.count('class="hover"') == min(HOVERS, steps)
 
 
-def test_epochs_are_marked_and_labelled_as_long_as_there_is_room() -> None:
+def test_epochs_are_marked_and_labeled_as_long_as_there_is_room() -> None:
     for epochs, labels in ((4, 4), (12, 12), (50, 10)):
         marks = [Mark(20 * n, f"epoch {n}") for n in range(1, epochs + 1)]
         svg = chart(run_of(1000), marks=marks).svg()

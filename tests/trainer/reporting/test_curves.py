@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_trainer.outputs.results_csv import columns
-from finetune_trainer.reporting.charts.curves import Curves, Point, smooth, thin
+from finetune_trainer.reporting.charts.downsampling import smooth, thin
+from finetune_trainer.reporting.metric_curves import Curves, Point
 from tests.trainer.reporting import support
 
 VALUES = st.floats(-1e6, 1e6)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.report_data import ReportData
 from tests.trainer.reporting import support
 from tests.trainer.reporting.test_advice import advice_on, no_validation, used
 

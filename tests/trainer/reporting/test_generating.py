@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.reporting.samples import COMPLETION_TOKENS, Prompt
+from finetune_trainer.reporting.samples.generation import MAX_COMPLETION_TOKENS
+from finetune_trainer.reporting.samples.prompts import Prompt
 from tests.trainer import support
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def expected(prompts: list[Prompt]) -> list[list[int]]:
         output = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
-            max_new_tokens=COMPLETION_TOKENS,
+            max_new_tokens=MAX_COMPLETION_TOKENS,
             do_sample=False,
             eos_token_id=prompt.end,
             pad_token_id=0,

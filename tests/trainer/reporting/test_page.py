@@ -11,10 +11,10 @@ import pytest
 from finetune_api.outcome import EpochMetrics, Failure
 from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.dataset import SplitCounts
-from finetune_trainer.evaluation.confusion import Confusion
-from finetune_trainer.reporting.charts.curves import Curves
-from finetune_trainer.reporting.data import Attempt, ReportData, Sample, SpeedPoint
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
+from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
+from finetune_trainer.reporting.report_data import Attempt, ReportData, Sample, ThroughputPoint
 from tests.trainer.reporting import support
 
 HOSTILE = "</title></svg><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&{{ 7*7 }}\x00"
@@ -62,13 +62,13 @@ def full(steps: int = 1000, **changes: Any) -> ReportData:
     """With everything that a report can hold."""
     values: dict[str, Any] = {
         "results": support.results(steps, asked=support.BINARY),
-        "confusion": Confusion(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
+        "confusion": ConfusionMatrix(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
         "samples": [Sample(prompt="Is it?", expected=" yes", before=" The", after=" yes")],
         "attempts": [
             Attempt(number=1, to_step=600, seconds=3600, processes=2, ended="the node was drained"),
             Attempt(number=2, from_step=500, to_step=steps, seconds=1800, processes=2),
         ],
-        "speeds": [SpeedPoint(step=step, tokens_per_second=5000) for step in range(500, 1000)],
+        "speeds": [ThroughputPoint(step=step, tokens_per_second=5000) for step in range(500, 1000)],
         "dataset": support.dataset(advice=["2 rows are copies."]),
     }
     return support.report(steps, **(values | changes))
@@ -159,7 +159,7 @@ def hostile() -> ReportData:
         dataset=whole.replace(source=whole.source.replace(inputs=inputs)),
         results=f"step,training_loss,{HOSTILE},classification/{HOSTILE}\n1,2,3,4\n2,3,4,{HOSTILE}\n",
         samples=[Sample(prompt=HOSTILE, expected=HOSTILE, before=HOSTILE, after=HOSTILE)],
-        confusion=Confusion(labels=[HOSTILE, "b"], counts=[[1, 9], [0, 3]]),
+        confusion=ConfusionMatrix(labels=[HOSTILE, "b"], counts=[[1, 9], [0, 3]]),
         attempts=[Attempt(number=1, to_step=2, seconds=1, ended=HOSTILE)],
         failure=Failure(code=HOSTILE, message=HOSTILE, hint=HOSTILE),
     )
@@ -204,7 +204,7 @@ def test_an_empty_validation_file_is_none() -> None:
         results=support.results(1000, validation=False),
         dataset=whole.replace(splits=splits),
         epochs=support.epoch_metrics(1000, [2.0, 1.0], [None, None]),
-        confusion=Confusion(labels=[], counts=[]),
+        confusion=ConfusionMatrix(labels=[], counts=[]),
     )
     found = Page(page(data))
     assert "Give it a validation file" in found.text

@@ -11,10 +11,10 @@ from finetune_data.tokenize.dataset import read_manifest
 from finetune_storage.s3 import Storage
 from finetune_trainer.publishing.lookup import ModelManifest
 from finetune_trainer.reporting.card import card
-from finetune_trainer.reporting.charts.curves import Curves
-from finetune_trainer.reporting.charts.scales import number
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.formatting import number
+from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
+from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.run_manifest import RunManifest
 from tests.trainer import support
 from tests.trainer.reporting.test_card import front_matter
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 CLASSES = (40, 41)
 
 
-def labelled(count: int, seed: int) -> list[support.Example]:
+def labeled(count: int, seed: int) -> list[support.Example]:
     """Prompts whose first word decides the class."""
     examples = support.random_examples(count, seed)
     return [(prompt, [CLASSES[prompt[0] % 2], 2]) for prompt, _ in examples]
@@ -46,7 +46,7 @@ def trained(
     )
     uri = S3Uri.parse(task.dataset)
     support.put_dataset(
-        storage, uri, folder / "data", train=labelled(160, 1), validation=labelled(60, 2)
+        storage, uri, folder / "data", train=labeled(160, 1), validation=labeled(60, 2)
     )
     [pod] = support.start_pods(task, folder)
     assert pod.wait() == EXIT_OK, pod.log

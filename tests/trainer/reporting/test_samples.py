@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from finetune_trainer.reporting import samples
-from finetune_trainer.reporting.samples import Prompt, choose, greedy
+from finetune_trainer.reporting.samples.completions import complete_prompts, make_samples
+from finetune_trainer.reporting.samples.generation import greedy
+from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
 from tests.trainer import support
 
 EXAMPLES = support.random_examples(50, seed=4)
@@ -16,20 +17,20 @@ def decode(tokens: Sequence[int]) -> str:
 
 
 def test_prompts_are_spread_over_the_file() -> None:
-    found = choose(support.split_of(EXAMPLES), count=5)
+    found = choose_prompts(support.split_of(EXAMPLES), count=5)
     assert found == [Prompt(*EXAMPLES[index]) for index in (0, 10, 20, 30, 40)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 6])
 def test_a_short_file_gives_what_it_has(count: int) -> None:
-    found = choose(support.split_of(EXAMPLES[:count]), count=4)
+    found = choose_prompts(support.split_of(EXAMPLES[:count]), count=4)
     assert len(found) == min(4, count)
     assert len({str(prompt) for prompt in found}) == len(found)
 
 
 def test_long_prompts_and_empty_ones_are_passed_over() -> None:
     split = support.split_of([(list(range(3, 60)), [5, 2]), ([], [5, 2]), ([7], [6, 2])])
-    assert choose(split, count=1, longest=50) == [Prompt([7], [6, 2])]
+    assert choose_prompts(split, count=1, longest=50) == [Prompt([7], [6, 2])]
 
 
 def test_of_a_chat_the_last_answer_is_asked_for() -> None:
@@ -37,7 +38,7 @@ def test_of_a_chat_the_last_answer_is_asked_for() -> None:
     tokens = [*split.tokens.tolist(), 9, 8, 5, 2, 11]
     roles = [*split.roles.tolist(), 1, 1, 2, 2, 1]
     both = type(split)(*map(_array, (tokens, roles, [0, len(tokens)])))
-    assert choose(both) == [Prompt([3, 4, 5, 6, 2, 9, 8], [5, 2])]
+    assert choose_prompts(both) == [Prompt([3, 4, 5, 6, 2, 9, 8], [5, 2])]
 
 
 def _array(values: list[int]):  # type: ignore[no-untyped-def]
@@ -64,8 +65,8 @@ def test_a_completion_ends_with_its_own_end_token_or_at_the_limit() -> None:
 
 def test_before_after_and_expected_stand_side_by_side() -> None:
     prompts = [Prompt([1, 2], [3]), Prompt([4], [5, 6])]
-    before = samples.complete(prompts, lambda asked: [[7] for _ in asked], decode)
-    found = samples.make(prompts, decode, before=before, after=None)
+    before = complete_prompts(prompts, lambda asked: [[7] for _ in asked], decode)
+    found = make_samples(prompts, decode, before=before, after=None)
     assert [(s.prompt, s.expected, s.before, s.after) for s in found] == [
         ("1 2", "3", "7", None),
         ("4", "5 6", "7", None),

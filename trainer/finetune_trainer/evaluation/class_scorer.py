@@ -16,13 +16,13 @@ from finetune_trainer.batching.order import Costs
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.evaluation import class_metrics
 from finetune_trainer.evaluation.class_metrics import Labels, Scores
-from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.step import stepper
 
 Tokens = tuple[int, ...]
 
 
-class Classifier:
+class ClassScorer:
     """Made once; measures after each epoch. All ranks take part and get the same numbers."""
 
     def __init__(
@@ -48,12 +48,12 @@ class Classifier:
         self._positive = positive(self.labels)
         self._said: Labels | None = None  # by the last `measure`
 
-    def confusion(self, decode: Callable[[Tokens], str]) -> Confusion | None:
+    def confusion(self, decode: Callable[[Tokens], str]) -> ConfusionMatrix | None:
         """Which class the last `measure` took for which; None before the first."""
         if self._said is None:
             return None
         labels = [decode(label) for label in self.labels]
-        return Confusion.of(labels, self._truth.tolist(), self._said.tolist())
+        return ConfusionMatrix.of(labels, self._truth.tolist(), self._said.tolist())
 
     @property
     def has_one_class(self) -> bool:
@@ -76,9 +76,9 @@ class Classifier:
         found = torch.zeros(len(lengths), dtype=torch.float64, device=engine.device)
         engine.model.eval()
         with torch.no_grad():
-            for part in shares[engine.place.rank]:
+            for part in shares[engine.coordinates.rank]:
                 rows = [self._row(index, classes) for index in part]
-                batch = arrange(rows, packed=engine.way.is_packed, prompts=False)
+                batch = arrange(rows, packed=engine.compute_path.is_packed, prompts=False)
                 nll = engine.predict(batch, 0.0)[1].double()
                 owners = torch.tensor([part[owner] for owner in batch.owners], dtype=torch.int64)
                 found.index_add_(0, owners.to(engine.device), -nll)

@@ -9,7 +9,7 @@ SHOWN = 20  # classes; the rarer ones share a row and a column
 SHADES = 10
 
 
-class Confusion(Stored):
+class ConfusionMatrix(Stored):
     """counts[truth][predicted], both in the order of `labels`."""
 
     labels: list[str]
@@ -23,7 +23,7 @@ class Confusion(Stored):
         truth: Sequence[int],
         predicted: Sequence[int],
         shown: int = SHOWN,
-    ) -> "Confusion":
+    ) -> "ConfusionMatrix":
         """truth, predicted: an index into `labels` for each example.
 
         The most frequent classes come first; with more than `shown` the rest are put together.

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri

@@ -17,7 +17,7 @@ LINE_SECONDS = 2.0  # between two lines of the log
 SPEED_STEPS = 20  # tokens a second over this many steps
 
 
-class Reporter:
+class RunLog:
     """Called by every rank; what only rank 0 does is decided here."""
 
     def __init__(
@@ -125,7 +125,7 @@ class Reporter:
         found: dict[str, float] = {}
         if self._gpu is not None:
             found["gpu_memory_peak_bytes"] = self._gpu.peak_bytes()
-            if speed is not None and (share := self._gpu.utilisation(speed)) is not None:
+            if speed is not None and (share := self._gpu.utilization(speed)) is not None:
                 found["model_flops_utilisation"] = share
         return found
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finetune_storage.errors import AlreadyExists
+
 from finetune_api.layout import MANIFEST
 from finetune_api.model_names import fine_tuned_model_name
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
-from finetune_storage.failures import AlreadyExists
 from finetune_storage.manifests import file_entry, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState
@@ -19,8 +20,8 @@ from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.loading import load_model
 from finetune_trainer.publishing.lock import wait_for_duplicate_pod
 from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
-from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.reporting.writing import write_card, write_page
+from finetune_trainer.reporting.report_data import ReportData
+from finetune_trainer.reporting.report_files import write_card, write_page
 
 # From the base model as they are; the rest is written anew.
 TOKENIZER_FILES = tuple(
@@ -45,7 +46,7 @@ def publish(
     describe: what the card and the report say, by the model's name and when it was published.
     """
     write_model(engine, folder, base)
-    if engine.place.rank != 0:
+    if engine.coordinates.rank != 0:
         return None
     published = wait_for_duplicate_pod(task, storage, find_published, progress)
     if published is not None:
@@ -105,9 +106,9 @@ def write_model(engine: Engine, folder: Path, base: Path) -> None:
     weights = {}
     for name, parameter in engine.parameters():
         whole = engine.read_weights(parameter)
-        if engine.place.rank == 0:
+        if engine.coordinates.rank == 0:
             weights[name] = whole.to(torch.float32 if is_adapter else dtype).cpu().contiguous()
-    if engine.place.rank != 0:
+    if engine.coordinates.rank != 0:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if is_adapter:

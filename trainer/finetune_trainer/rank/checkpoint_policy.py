@@ -5,7 +5,7 @@ import time
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.errors import Preempted
-from finetune_trainer.outputs.run_log import Reporter
+from finetune_trainer.outputs.run_log import RunLog
 
 COPIES = 50  # the training waits for copies a fiftieth of its time at most
 
@@ -16,7 +16,7 @@ class CheckpointPolicy:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        reporter: Reporter,
+        reporter: RunLog,
         *,
         ranks: int,
         is_first: bool,

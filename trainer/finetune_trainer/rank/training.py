@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_storage.errors import StorageError
+
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.connect import open_storage
-from finetune_storage.failures import StorageError
 from finetune_trainer import run_manifest
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.checkpoint.state import TrainingState
@@ -23,8 +24,8 @@ from finetune_trainer.engine.lr_schedule import learning_rate
 from finetune_trainer.engine.memory_budget import micro_batch_costs
 from finetune_trainer.engine.mfu import Gpu
 from finetune_trainer.errors import nan_loss
-from finetune_trainer.evaluation.class_scorer import Classifier, find_positive
-from finetune_trainer.outputs.run_log import Reporter
+from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive
+from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.publishing.publish import publish
 from finetune_trainer.rank import loading
@@ -43,9 +44,9 @@ class Run:
     engine: Engine
     stepper: Stepper
     evaluation: Evaluation | None
-    classifier: Classifier | None
+    classifier: ClassScorer | None
     saving: CheckpointPolicy
-    reporter: Reporter
+    reporter: RunLog
     stop: SigtermFlag
     telling: ReportWriter | None = None
 
@@ -95,13 +96,13 @@ def train(run: Run, state: TrainingState) -> TrainingState:
 
 
 def make_classifier(
-    task: TrainTask, dataset: Dataset, costs: Costs, base: Path, reporter: Reporter
-) -> Classifier | None:
+    task: TrainTask, dataset: Dataset, costs: Costs, base: Path, reporter: RunLog
+) -> ClassScorer | None:
     """Where the task asks for classification metrics; `base` has the tokenizer."""
     asked = task.classification
     if asked is None or dataset.validation is None:
         return None
-    classifier = Classifier(
+    classifier = ClassScorer(
         asked,
         dataset.train,
         dataset.validation,
@@ -139,7 +140,7 @@ def run_rank(
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
     )
-    reporter = Reporter(
+    reporter = RunLog(
         *(task, place, progress, storage),
         has_validation=bool(dataset.validation),
         gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,

@@ -1,7 +1,7 @@
 """The model card, `model/README.md`: what the report says, as Hugging Face reads it.
 
 The front matter names a base model only where it is one of the hub's: an `s3://` model has no name
-there, and a catalogue's name could be a stranger's. A license stands in it only when it is known.
+there, and a catalog's name could be a stranger's. A license stands in it only when it is known.
 """
 
 import json
@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 from finetune_api.uris import HubUri, parse_model_uri
 from finetune_trainer.reporting import facts
-from finetune_trainer.reporting.charts.curves import Curves
-from finetune_trainer.reporting.charts.scales import number, percent
-from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.facts import Fact
+from finetune_trainer.reporting.formatting import excerpt, number, percent
 from finetune_trainer.reporting.markdown import block, code, plain, scalar, table
-from finetune_trainer.reporting.page import cut
+from finetune_trainer.reporting.metric_curves import Curves
+from finetune_trainer.reporting.report_data import ReportData
 
 CARD, REPORT = "README.md", "report.html"
 SAMPLES_SHOWN = 3
@@ -215,7 +214,7 @@ def _samples(data: ReportData) -> Iterator[str]:
         ):
             if text is not None:
                 yield f"{label}:"
-                yield block(cut(text) or "(nothing)")
+                yield block(excerpt(text) or "(nothing)")
 
 
 def _findings(data: ReportData) -> Iterator[str]:

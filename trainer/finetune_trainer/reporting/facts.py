@@ -6,10 +6,9 @@ from typing import NamedTuple
 from finetune_api.outcome import EpochMetrics
 from finetune_data.tokenize.dataset import SplitCounts
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
-from finetune_trainer.reporting.charts.curves import Curves
-from finetune_trainer.reporting.charts.panels import metric_label
-from finetune_trainer.reporting.charts.scales import duration, number, percent, size
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.formatting import duration, metric_label, number, percent, size
+from finetune_trainer.reporting.metric_curves import Curves
+from finetune_trainer.reporting.report_data import ReportData
 
 SPLITS = {"train": "Training", "validation": "Validation"}
 

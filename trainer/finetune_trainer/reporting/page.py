@@ -7,13 +7,12 @@ from typing import Any
 from finetune_trainer.reporting import facts
 from finetune_trainer.reporting.advice.evidence import gather
 from finetune_trainer.reporting.advice.rules import advise
-from finetune_trainer.reporting.charts.curves import Curves
 from finetune_trainer.reporting.charts.panels import column_rows, make_charts
-from finetune_trainer.reporting.charts.scales import duration, number, percent
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.formatting import duration, excerpt, number, percent
+from finetune_trainer.reporting.metric_curves import Curves
+from finetune_trainer.reporting.report_data import ReportData
 
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
-SAMPLE_CHARACTERS = 4000  # of a prompt or a completion
 ATTEMPTS_SHOWN = 50
 
 
@@ -33,7 +32,7 @@ def page(data: ReportData) -> str:
         "percent": percent,
         "duration": duration,
         "thousands": lambda count: f"{count:,}",
-        "cut": cut,
+        "excerpt": excerpt,
     }
     style = environment.get_template(STYLE).render()
     return environment.get_template(TEMPLATE).render(
@@ -83,15 +82,6 @@ def _lead(data: ReportData, curves: Curves) -> str:
     if tokens is not None:
         parts.append(f"{tokens:,.0f} tokens trained on")
     return ", ".join(parts)
-
-
-def cut(text: str) -> str:
-    """A prompt may be a whole book."""
-    if len(text) <= SAMPLE_CHARACTERS:
-        return text
-    half = SAMPLE_CHARACTERS // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[{left_out:,} characters left out]\n{text[-half:]}"
 
 
 def _digest(style: str) -> str:

@@ -11,12 +11,12 @@ from finetune_trainer import run_manifest
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.errors import Preempted, explain
-from finetune_trainer.evaluation.class_scorer import Classifier
-from finetune_trainer.outputs.run_log import Reporter
-from finetune_trainer.reporting.data import ReportData
-from finetune_trainer.reporting.showing import Showing
-from finetune_trainer.reporting.story import Story
-from finetune_trainer.reporting.writing import find_license, write_page
+from finetune_trainer.evaluation.class_scorer import ClassScorer
+from finetune_trainer.outputs.run_log import RunLog
+from finetune_trainer.reporting.report_data import ReportData
+from finetune_trainer.reporting.report_files import find_license, write_page
+from finetune_trainer.reporting.run_history import RunHistory
+from finetune_trainer.reporting.samples.completions import SampleCompletions
 
 Describe = Callable[[str, str], ReportData]  # by the model's name and when it was published
 
@@ -30,7 +30,7 @@ class ReportWriter:
         engine: Engine,
         dataset: Dataset,
         storage: Storage,
-        reporter: Reporter,
+        reporter: RunLog,
         *,
         base: Path,
     ) -> None:
@@ -40,12 +40,12 @@ class ReportWriter:
         self._storage = storage
         self._reporter = reporter
         self._base = base
-        self._showing = Showing(engine, dataset, base, reporter.is_alive)
-        self._story = Story(
+        self._showing = SampleCompletions(engine, dataset, base, reporter.is_alive)
+        self._story = RunHistory(
             *(task.run.layout.root, storage),
             attempt=task.attempt,
-            processes=engine.place.ranks,
-            is_first=engine.place.rank == 0,
+            processes=engine.coordinates.ranks,
+            is_first=engine.coordinates.rank == 0,
             warn=reporter.warn,
         )
         self._state = TrainingState()
@@ -64,18 +64,18 @@ class ReportWriter:
         if is_epoch_end:
             self._story.save()
 
-    def failed(self, error: BaseException, classifier: Classifier | None) -> None:
+    def failed(self, error: BaseException, classifier: ClassScorer | None) -> None:
         """The report of what was done until then; not of a run that goes on elsewhere."""
         if not isinstance(error, Exception):
             return self._story.end(type(error).__name__)
-        failure = explain(error, self._engine.place.rank)
+        failure = explain(error, self._engine.coordinates.rank)
         self._story.end(failure.message)
-        if self._engine.place.rank == 0 and not isinstance(error, Preempted):
+        if self._engine.coordinates.rank == 0 and not isinstance(error, Preempted):
             data = self._describe(classifier, None, failure=failure)
             write_page(data, self._task.run.layout.root, self._storage)
         return None
 
-    def end(self, classifier: Classifier | None) -> Describe:
+    def end(self, classifier: ClassScorer | None) -> Describe:
         """After the last step; the fine-tuned model completes the prompts."""
         self._story.end(None)
         after = self._showing.complete()
@@ -87,7 +87,7 @@ class ReportWriter:
 
     def _describe(
         self,
-        classifier: Classifier | None,
+        classifier: ClassScorer | None,
         after: list[str] | None,
         *,
         failure: Failure | None = None,

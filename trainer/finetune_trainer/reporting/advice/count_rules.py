@@ -6,7 +6,7 @@ from finetune_trainer.reporting.advice.curve_rules import (
     has_diverged,
 )
 from finetune_trainer.reporting.advice.evidence import Advice, Evidence
-from finetune_trainer.reporting.charts.scales import number, percent
+from finetune_trainer.reporting.formatting import number, percent
 
 BATCH_SHARES = (0.0001, 0.04)  # of the examples
 LONG_PROMPTS = 10  # times the completions
@@ -122,7 +122,7 @@ def few_steps(evidence: Evidence) -> Advice | None:
     plural = "" if steps == 1 else "s"
     return Advice(
         "Use a smaller batch",
-        f"The whole run is {steps} optimiser step{plural} of {batch} examples.",
+        f"The whole run is {steps} optimizer step{plural} of {batch} examples.",
         f"hyperparameters.batchSize: {max(1, batch * steps // (2 * FEW_STEPS))}",
     )
 

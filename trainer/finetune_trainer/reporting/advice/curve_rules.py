@@ -1,7 +1,7 @@
 """Rules about the curves: how fast it learned, and whether it learned the task. Pure."""
 
 from finetune_trainer.reporting.advice.evidence import Advice, Evidence
-from finetune_trainer.reporting.charts.scales import number, percent
+from finetune_trainer.reporting.formatting import number, percent
 
 TRIED_MULTIPLIERS = (0.02, 0.2)
 HIGH_ACCURACY = 0.9

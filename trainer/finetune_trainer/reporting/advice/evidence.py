@@ -7,9 +7,9 @@ from statistics import fmean, median
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics
-from finetune_trainer.evaluation.confusion import Confusion
-from finetune_trainer.reporting.charts.curves import Curves, Point
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
+from finetune_trainer.reporting.metric_curves import Curves, Point
+from finetune_trainer.reporting.report_data import ReportData
 
 SPIKE = 2.0  # times the loss around it
 SPIKE_RISE = 0.5  # nats above it, so that the ripples of a tiny loss are none
@@ -41,7 +41,7 @@ class Evidence:
     """Everything that a rule may look at; None: not measured."""
 
     parameters: ResolvedHyperparameters
-    root: str  # the catalogue name at the bottom of the chain
+    root: str  # the catalog name at the bottom of the chain
     is_classification: bool
     examples: int
     validation_examples: int
@@ -62,7 +62,7 @@ class Evidence:
     last_loss: float | None
     first_step_loss: float | None
     share_above_first: float  # of the last epoch's steps, whose loss is above the first step's
-    confusion: Confusion | None
+    confusion: ConfusionMatrix | None
     classes: int | None
     unseen_classes: int  # of the validation file, that the training file lacks
 

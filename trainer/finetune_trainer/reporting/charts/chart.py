@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no script, colours from the page's style sheet, hover by <title>."""
+"""Line charts as inline SVG: no script, colors from the page's style sheet, hover by <title>."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,16 +7,11 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-from finetune_trainer.reporting.charts.curves import Point, smooth, thin
-from finetune_trainer.reporting.charts.lines import Line, said, summarise
-from finetune_trainer.reporting.charts.scales import (
-    Scale,
-    Unit,
-    number,
-    percent,
-    step_scale,
-    value_scale,
-)
+from finetune_trainer.reporting.charts.axes import Scale, Unit, step_scale, value_scale
+from finetune_trainer.reporting.charts.downsampling import smooth, thin
+from finetune_trainer.reporting.charts.lines import Line, said, summarize
+from finetune_trainer.reporting.formatting import number, percent
+from finetune_trainer.reporting.metric_curves import Point
 
 # A phone shows these units about as pixels, a wide screen a little larger.
 WIDTH, HEIGHT = 420, 240
@@ -29,7 +24,7 @@ SMALL, LARGE = 2.6, 4.0  # a dot's radius; of one batch, of the whole file
 NEAR = 1.0  # units, from which on two lines can be told apart
 DASH = 12.0  # units from the begin of a dash to that of the next
 HOVERS = 60
-LABELLED_MARKS = 12
+LABELED_MARKS = 12
 LOST_SHOWN = 20
 
 
@@ -82,7 +77,7 @@ class Chart:
     def summary(self) -> list[str]:
         """What the picture says, in words: a sentence for each line."""
         is_short = len(self.lines) > LINES_IN_FULL
-        return [summarise(line, self.write, is_short=is_short) for line in self._parts]
+        return [summarize(line, self.write, is_short=is_short) for line in self._parts]
 
     def write(self, value: float) -> str:
         return percent(value) if self.unit == "percent" else number(value)
@@ -212,7 +207,7 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
     parts = []
     inside = [m for m in marks if frame.across.low <= m.step <= frame.across.high]
     epochs = sum(mark.kind == "epoch" for mark in inside)
-    every = -(-epochs // LABELLED_MARKS) or 1
+    every = -(-epochs // LABELED_MARKS) or 1
     for index, mark in enumerate(inside):
         x = f"{frame.x(mark.step):.1f}"
         parts.append(

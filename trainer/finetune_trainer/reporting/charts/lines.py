@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from finetune_trainer.reporting.charts.curves import Point
+from finetune_trainer.reporting.metric_curves import Point
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Line:
         return [point for point in self.points if math.isfinite(point.value)]
 
 
-def summarise(line: Line, write: Callable[[float], str], *, is_short: bool = False) -> str:
+def summarize(line: Line, write: Callable[[float], str], *, is_short: bool = False) -> str:
     """First and last value of a line, and unless `is_short` the lowest and the highest."""
     points = line.finite
     if not points:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
+from finetune_trainer.reporting.charts.axes import Unit
 from finetune_trainer.reporting.charts.chart import Chart, Mark
-from finetune_trainer.reporting.charts.curves import STEP, Curves, Point
 from finetune_trainer.reporting.charts.lines import Line
-from finetune_trainer.reporting.charts.scales import Unit, number
-from finetune_trainer.reporting.data import ReportData
+from finetune_trainer.reporting.formatting import metric_label, number
+from finetune_trainer.reporting.metric_curves import STEP, Curves, Point
+from finetune_trainer.reporting.report_data import ReportData
 
 COUNTERS = (STEP, "elapsed_tokens", "elapsed_examples")
-LINES = 8  # of one chart: as many colours as can be told apart
+LINES = 8  # of one chart: as many colors as can be told apart
 VALIDATION = "validation_"  # columns of one batch, and of the whole file at an epoch's end
 SPEED = "tokens_per_second"
 
@@ -97,16 +98,6 @@ def _panels(measured: dict[str, list[Point]]) -> Iterator[Panel]:
     for name in measured:
         if name not in known:
             yield Panel(name, {name: name})
-
-
-def metric_label(column: str) -> str:
-    """classification/f1.0 as F1."""
-    name = column.removeprefix(CLASSIFICATION)
-    if name in {"auroc", "auprc"}:
-        return name.upper()
-    if name[:1] == "f" and name[1:2].isdigit():
-        return "F" + name[1:].removesuffix(".0")
-    return name.replace("_", " ").replace("f1", "F1")
 
 
 def make_marks(data: ReportData) -> list[Mark]:

@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError
 
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
-from finetune_trainer.reporting.data import Attempt, SpeedPoint
-from finetune_trainer.reporting.speed import SpeedLog
+from finetune_trainer.reporting.report_data import Attempt, ThroughputPoint
+from finetune_trainer.reporting.throughput import ThroughputLog
 
 FILE = "story.json"  # beside results.csv
 NO_WORD = "it ended without a word: killed, or its node was lost"
@@ -28,11 +28,11 @@ class Record(Stored):
 
     kind: Literal["story"] = "story"
     attempts: list[Attempt] = Field(default_factory=list)
-    speeds: list[SpeedPoint] = Field(default_factory=list)
+    speeds: list[ThroughputPoint] = Field(default_factory=list)
     before: list[str] | None = None  # completions of the sample prompts by the base model
 
 
-class Story:
+class RunHistory:
     """The record of former attempts, and what this one adds to it."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Story:
         self._former = Record()
         self._attempt = Attempt(number=attempt, to_step=0, seconds=0, processes=processes)
         self._begin = clock()
-        self._speed = SpeedLog(self._begin, 0)
+        self._speed = ThroughputLog(self._begin, 0)
         self.before: list[str] | None = None
 
     def begin(self, step: int, tokens: int) -> None:
@@ -65,7 +65,7 @@ class Story:
         self.before = self._former.before
         self._attempt = self._attempt.replace(from_step=step, to_step=step)
         self._begin = self._clock()
-        self._speed = SpeedLog(self._begin, tokens)
+        self._speed = ThroughputLog(self._begin, tokens)
 
     def stepped(self, step: int, tokens: int) -> None:
         """A step has ended; `tokens`: trained on in all."""

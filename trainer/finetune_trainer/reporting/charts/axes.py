@@ -1,57 +1,16 @@
-"""Axes: where ticks stand, how numbers are written, from values to positions."""
+"""Axes: the mapping from values to positions, and the positions and labels of ticks."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune_trainer.reporting.formatting import number
+
 Unit = Literal["plain", "percent", "count"]
 LOGARITHMIC_FROM = 30  # highest / lowest
 LARGEST_DECADES = 12
 SMALLEST = 1e-300  # below, a difference can't be divided into ticks
-
-
-def number(value: float | None) -> str:
-    """Four digits, and no more zeros than needed; an en dash where nothing was measured."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "infinite"
-    size = abs(value)
-    if size and (size < 1e-3 or size >= 1e7):
-        mantissa, _, exponent = f"{value:.3e}".partition("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """The two largest units."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
-
-
-def size(count: int) -> str:
-    """Bytes, as people say it."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    if count == 1:
-        return "1 byte"
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
 
 
 @dataclass(frozen=True)

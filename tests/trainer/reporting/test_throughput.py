@@ -2,11 +2,11 @@
 
 import pytest
 
-from finetune_trainer.reporting.speed import SpeedLog
+from finetune_trainer.reporting.throughput import ThroughputLog
 
 
 def test_speed_is_tokens_over_seconds_between_two_steps() -> None:
-    log = SpeedLog(10.0, 500)
+    log = ThroughputLog(10.0, 500)
     log.add(6, 12.0, 700)
     log.add(7, 12.5, 750)
     assert [(p.step, p.tokens_per_second) for p in log.points()] == [(6, 100.0), (7, 100.0)]
@@ -14,7 +14,7 @@ def test_speed_is_tokens_over_seconds_between_two_steps() -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 15, 16, 17, 1000, 9999])
 def test_a_long_run_has_few_points_and_loses_no_time(steps: int) -> None:
-    log = SpeedLog(0.0, 0, points=16)
+    log = ThroughputLog(0.0, 0, points=16)
     for step in range(1, steps + 1):
         log.add(step, step * 0.5, step * 30)
     points = log.points()
@@ -25,6 +25,6 @@ def test_a_long_run_has_few_points_and_loses_no_time(steps: int) -> None:
 
 
 def test_a_clock_that_stands_still_gives_no_speed() -> None:
-    log = SpeedLog(1.0, 0)
+    log = ThroughputLog(1.0, 0)
     log.add(1, 1.0, 10)
     assert log.points() == []

@@ -1,7 +1,6 @@
 """The columns of results.csv as curves: read, thinned for drawing, smoothed."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,36 +73,3 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
-
-
-def thin(points: Sequence[Point], buckets: int) -> list[Point]:
-    """Of each of so many equal spans of steps the first, lowest, highest and last point."""
-    if len(points) <= 4 * buckets:
-        return list(points)
-    first, span = points[0].step, points[-1].step - points[0].step + 1
-    kept: list[Point] = []
-    start = 0
-    for bucket in range(buckets):
-        end = start
-        while end < len(points) and (points[end].step - first) * buckets < (bucket + 1) * span:
-            end += 1
-        part = points[start:end]
-        if part:
-            low = min(part, key=lambda point: point.value)
-            high = max(part, key=lambda point: point.value)
-            kept += sorted({part[0], low, high, part[-1]})
-        start = end
-    return kept
-
-
-def smooth(points: Sequence[Point], window: int) -> list[Point]:
-    """The mean of the `window` points around each one, as far as there are any at both ends."""
-    sums = [0.0]
-    for point in points:
-        sums.append(sums[-1] + point.value)
-    half = window // 2
-    smoothed = []
-    for index, point in enumerate(points):
-        low, high = max(0, index - half), min(len(points), index + half + 1)
-        smoothed.append(Point(point.step, (sums[high] - sums[low]) / (high - low)))
-    return smoothed

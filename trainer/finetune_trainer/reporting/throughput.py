@@ -1,11 +1,11 @@
 """Tokens a second over a whole attempt, in a list that never grows beyond a bound."""
 
-from finetune_trainer.reporting.data import SpeedPoint
+from finetune_trainer.reporting.report_data import ThroughputPoint
 
 POINTS = 512
 
 
-class SpeedLog:
+class ThroughputLog:
     """Call `add` after each step; the clock is the caller's. Spans double when the list is full."""
 
     def __init__(self, seconds: float, tokens: int, points: int = POINTS) -> None:
@@ -25,7 +25,7 @@ class SpeedLog:
             self._marks[1:] = self._marks[2::2]
             self._every *= 2
 
-    def points(self) -> list[SpeedPoint]:
+    def points(self) -> list[ThroughputPoint]:
         """One a span."""
         found = []
         for (_, begin, before), (step, end, after) in zip(
@@ -33,5 +33,5 @@ class SpeedLog:
         ):
             if end > begin:
                 speed = round((after - before) / (end - begin), 1)
-                found.append(SpeedPoint(step=step, tokens_per_second=speed))
+                found.append(ThroughputPoint(step=step, tokens_per_second=speed))
         return found

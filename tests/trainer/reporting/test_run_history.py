@@ -6,8 +6,8 @@ import pytest
 
 from finetune_api.uris import S3Uri
 from finetune_storage.s3 import Storage
-from finetune_trainer.reporting.story import FILE, NO_WORD, Story
-from finetune_trainer.reporting.writing import find_license, write_card, write_page
+from finetune_trainer.reporting.report_files import find_license, write_card, write_page
+from finetune_trainer.reporting.run_history import FILE, NO_WORD, RunHistory
 from tests.trainer.reporting import support
 
 ROOT = S3Uri.parse("s3://tests/out/team/story")
@@ -24,9 +24,9 @@ class Clock:
 
 def story(
     storage: Storage, root: S3Uri, attempt: int, clock: Clock, *, is_first: bool = True
-) -> Story:
+) -> RunHistory:
     warnings: list[str] = []
-    return Story(
+    return RunHistory(
         root,
         storage,
         attempt=attempt,
@@ -37,7 +37,7 @@ def story(
     )
 
 
-def train(told: Story, clock: Clock, first: int, last: int) -> None:
+def train(told: RunHistory, clock: Clock, first: int, last: int) -> None:
     for step in range(first, last + 1):
         clock.now += 2
         told.stepped(step, 100 * step)

@@ -6,8 +6,8 @@ from pathlib import Path
 from finetune_api.uris import S3Uri
 from finetune_storage.s3 import Storage
 from finetune_trainer.reporting.card import CARD, REPORT, card, read_license
-from finetune_trainer.reporting.data import ReportData
 from finetune_trainer.reporting.page import page
+from finetune_trainer.reporting.report_data import ReportData
 
 
 def write_card(data: ReportData, folder: Path) -> None:

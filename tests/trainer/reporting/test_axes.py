@@ -4,15 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_trainer.reporting.charts.scales import (
-    Unit,
-    duration,
-    number,
-    percent,
-    size,
-    step_scale,
-    value_scale,
-)
+from finetune_trainer.reporting.charts.axes import Unit, step_scale, value_scale
+from finetune_trainer.reporting.formatting import duration, number, percent, size
 
 
 @pytest.mark.parametrize(

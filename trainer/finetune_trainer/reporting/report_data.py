@@ -6,7 +6,7 @@ from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.wire import Stored
 from finetune_data.tokenize.dataset import TRAIN, VALIDATION, DatasetManifest, SplitCounts
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
-from finetune_trainer.evaluation.confusion import Confusion
+from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.run_manifest import RunManifest
 
 
@@ -21,7 +21,7 @@ class Attempt(Stored):
     ended: str | None = None  # why it was not the last one
 
 
-class SpeedPoint(Stored):
+class ThroughputPoint(Stored):
     """Tokens a second over the steps up to this one."""
 
     step: int
@@ -49,9 +49,9 @@ class ReportData(Stored):
     before: EpochMetrics | None = None  # the model that it continued from, on the same files
     epochs: list[EpochMetrics] = Field(default_factory=list)
     attempts: list[Attempt] = Field(default_factory=list)
-    speeds: list[SpeedPoint] = Field(default_factory=list)
+    speeds: list[ThroughputPoint] = Field(default_factory=list)
     samples: list[Sample] = Field(default_factory=list)
-    confusion: Confusion | None = None  # of the whole validation file, after the last epoch
+    confusion: ConfusionMatrix | None = None  # of the whole validation file, after the last epoch
     failure: Failure | None = None
 
     @property
