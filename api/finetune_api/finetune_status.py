@@ -71,12 +71,26 @@ class ErrorInfo(Stored):
 
 
 class EventEntry(Stored):
-    """One line of the FineTune's story, kept when Kubernetes' own Event is long gone."""
+    """One Event of a FineTune. The status keeps it after the Kubernetes Event has expired.
 
-    at: str = Field(max_length=64)
-    level: Literal["info", "warning", "error"] = "info"
-    reason: str = Field(max_length=128)
-    message: str = Field(max_length=1024)
+    `reason`, `attempt`, and `key` identify an Event: the operator records each combination once.
+    """
+
+    at: str = Field(max_length=64, description="Time of the Event, RFC 3339.")
+    level: Literal["info", "warning", "error"] = Field("info", description="Severity of the Event.")
+    reason: str = Field(
+        max_length=128, description="Machine-readable reason, for example `EpochCompleted`."
+    )
+    message: str = Field(max_length=1024, description="Human-readable message.")
+    attempt: int | None = Field(
+        None, description="Number of the attempt that the Event is about, if it is about one."
+    )
+    key: str | None = Field(
+        None,
+        max_length=128,
+        description="Distinguishes Events with the same reason, for example the epoch number of "
+        "`EpochCompleted`.",
+    )
 
 
 class Resolved(Stored):

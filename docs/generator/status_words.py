@@ -107,6 +107,8 @@ STATUS = {
     "events[].level": "A `warning` or an `error` is an Event of type Warning.",
     "events[].reason": "One word.",
     "events[].message": "The sentence.",
+    "events[].attempt": "Number of the attempt that the Event is about, if it is about one.",
+    "events[].key": "Distinguishes Events with the same reason, for example the epoch number of `EpochCompleted`.",
     "startedAt": "When the operator accepted it.",
     "finishedAt": "When it ended.",
 }
