@@ -24,7 +24,7 @@ from finetune_api.crd import finetune_crd, model_crd
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.model import ModelSpec
 from finetune_api.names import API_VERSION
-from tests.docs.blocks import DOCS, NOT_RUN, ROOT, RUN, Block, all_blocks, pages
+from tests.docs.blocks import DOCS, FENCE, NOT_RUN, ROOT, RUN, Block, all_blocks, pages
 from tests.docs.old_words import COMMANDS_THEN, EVENTS_THEN, FIELDS_THEN, STATES_THEN
 from tests.docs.programs import KNOWN, command_lines, finetune_problem
 
@@ -59,7 +59,7 @@ def test_no_command_hides_in_another_kind_of_block() -> None:
 
 @pytest.mark.parametrize("page", sorted(pages()))
 def test_no_command_hides_in_an_indented_block(page: str) -> None:
-    outside = re.sub(r"^```.*?^```$", "", pages()[page], flags=re.MULTILINE | re.DOTALL)
+    outside = FENCE.sub("", pages()[page])
     programs = "|".join(sorted(KNOWN - {"true", "date"}))
     found = re.findall(rf"^(?: {{4}}|\t)(?:{programs}) .*", outside, re.MULTILINE)
     assert not found, f"docs/{page}: put it into a fence and say where it is run: {found}"
