@@ -135,16 +135,16 @@ def measure(options: argparse.Namespace) -> None:
 
         checkpoints = 0
 
-        def saved(self, state: TrainingState, seconds: float) -> None:
+        def record_checkpoint(self, state: TrainingState, seconds: float) -> None:
             self.checkpoints += 1
-            super().saved(state, seconds)
+            super().record_checkpoint(state, seconds)
 
-    reporter = Told(task, place, progress, storage, has_validation=False)
+    run_log = Told(task, place, progress, storage, has_validation=False)
     if options.nvidia:  # no S3 server beside a GPU; its steps take far longer than a row
-        reporter._results = None
+        run_log._results = None
     checkpoints = Checkpoints(
         *(task.run.layout, storage, engine, options.folder / "checkpoints", 1),
-        before=reporter.upload,
+        before=run_log.upload,
     )
     ends: list[float] = []
     tokens: list[int] = []
@@ -161,7 +161,7 @@ def measure(options: argparse.Namespace) -> None:
             return found
 
     saving = CheckpointPolicy(
-        *(checkpoints, reporter),
+        *(checkpoints, run_log),
         ranks=1,
         is_first=True,
         seconds=options.checkpoint_seconds,
@@ -174,16 +174,16 @@ def measure(options: argparse.Namespace) -> None:
         evaluation=None,
         classifier=None,
         saving=saving,
-        reporter=reporter,
+        run_log=run_log,
         stop=SigtermFlag(is_training=lambda: True),
     )
-    reporter.start(TrainingState())
+    run_log.start(TrainingState())
     gc.collect()
     gc.freeze()
     with contextlib.suppress(StopIteration):
         train(run, TrainingState())
     saving.finish()
-    reporter.close()
+    run_log.close()
     seconds = np.diff(ends).tolist()
     share = Gpu(task, engine, split).utilization(1.0) if options.nvidia else None
     report(
@@ -191,7 +191,7 @@ def measure(options: argparse.Namespace) -> None:
         tokens=tokens[1:],
         copy_seconds=checkpoints.copy_seconds,
         upload_seconds=checkpoints.upload_seconds,
-        checkpoints=reporter.checkpoints,
+        checkpoints=run_log.checkpoints,
         utilization_of_a_token=share,
     )
 

@@ -108,7 +108,7 @@ def classifier(asked: Classification) -> ClassScorer:
         support.split_of(rows(NO, MAYBE, YES, YES)),
         positive=lambda _: None,
         costs=Costs(slots=24, overhead=8),
-        is_alive=lambda: None,
+        heartbeat=lambda: None,
     )
 
 
@@ -143,7 +143,7 @@ def test_a_label_ends_where_the_chat_goes_on() -> None:
     asked = Classification(n_classes=2)
     costs = Costs(slots=24, overhead=8)
     found = ClassScorer(
-        *(asked, split, split), positive=lambda _: None, costs=costs, is_alive=lambda: None
+        *(asked, split, split), positive=lambda _: None, costs=costs, heartbeat=lambda: None
     )
     assert found.labels == [(9, 2)]
     assert found.has_one_class

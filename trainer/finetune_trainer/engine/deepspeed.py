@@ -123,7 +123,7 @@ class Engine:
 
         # DeepSpeed's bf16 without ZeRO keeps no state that can be read; ZeRO 1 is the same sums.
         self.zero_stage = max(1, zero_stage) if precision == "bf16" else zero_stage
-        self.place = place
+        self.coordinates = place
         self.precision = precision
         self._clip = clip
         self.model = model
@@ -166,9 +166,9 @@ class Engine:
         return found
 
     @property
-    def way(self) -> "ComputePath":
+    def compute_path(self) -> "ComputePath":
         """How `predict` wants its micro-batches."""
-        return self.objective.way
+        return self.objective.compute_path
 
     def backward(self, loss: "Tensor", *, is_last: bool) -> None:
         """Add the gradient of one micro-batch; all ranks reduce with the last of the step."""
@@ -179,7 +179,7 @@ class Engine:
         """Clip and update. Returns the gradient's norm before clipping."""
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
-        if self.zero_stage == 0:  # DeepSpeed clips here without telling the norm
+        if self.zero_stage == 0:  # DeepSpeed clips here without returning the norm
             norm = self._clip_gradients()
             self._engine.step()
         else:
@@ -214,7 +214,7 @@ class Engine:
         """The float64 sums over all ranks."""
         import torch
 
-        if self.place.ranks > 1:
+        if self.coordinates.ranks > 1:
             torch.distributed.all_reduce(values)
         return values
 
@@ -236,7 +236,7 @@ class Engine:
         """[ranks, ...]: the same shape from every rank."""
         import torch
 
-        found = [torch.empty_like(values) for _ in range(self.place.ranks)]
+        found = [torch.empty_like(values) for _ in range(self.coordinates.ranks)]
         torch.distributed.all_gather(found, values)
         return torch.stack(found)
 

@@ -33,12 +33,12 @@ class ClassScorer:
         *,
         positive: Callable[[Sequence[Tokens]], int | None],
         costs: Costs,
-        is_alive: Callable[[], None],
+        heartbeat: Callable[[], None],
     ) -> None:
         """positive: tells which label is the positive class; see `find_positive`."""
         self._asked = asked
         self._costs = costs
-        self._is_alive = is_alive  # called after each micro-batch
+        self._heartbeat = heartbeat  # called after each micro-batch
         cut = [_cut(validation, index) for index in range(len(validation))]
         others = [_cut(training, index)[1] for index in range(len(training))]
         self.labels = class_metrics.to_classes([others, [label for _, label in cut]])
@@ -82,7 +82,7 @@ class ClassScorer:
                 nll = engine.predict(batch, 0.0)[1].double()
                 owners = torch.tensor([part[owner] for owner in batch.owners], dtype=torch.int64)
                 found.index_add_(0, owners.to(engine.device), -nll)
-                self._is_alive()
+                self._heartbeat()
         engine.model.train()
         whole: Scores = engine.sum(found).cpu().numpy()  # each is on one rank, 0 on the others
         return whole.reshape(-1, classes)

@@ -1,1 +1,1 @@
-"""What a run writes while it trains: the log, results.csv, and the progress of the pod."""
+"""The outputs of a running training: the pod's log, its progress, and results.csv."""

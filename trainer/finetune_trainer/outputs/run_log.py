@@ -58,7 +58,7 @@ class RunLog:
         self._show(state)
         self._progress.training_starts()
 
-    def stepped(
+    def record_step(
         self,
         state: TrainingState,
         totals: Totals,
@@ -158,14 +158,14 @@ class RunLog:
             parts += [f"{speed:,.0f} tokens/s", f"{_clock(seconds_left)} left"]
         return "  ".join(parts)
 
-    def evaluating(self) -> None:
+    def begin_evaluation(self) -> None:
         self._progress.update(stage="evaluating", detail="the whole validation file")
 
     def warn(self, text: str) -> None:
         """A line of the log that stands out."""
         self._say(f"warning: {text}")
 
-    def is_alive(self) -> None:
+    def heartbeat(self) -> None:
         """Something has got done that takes longer than a step."""
         self._progress.update(stepped=True)
 
@@ -174,18 +174,18 @@ class RunLog:
         if self._results:
             self._results.upload()
 
-    def copied(self, seconds: float) -> None:
+    def record_checkpoint_copy(self, seconds: float) -> None:
         """The training has waited so long for a checkpoint's copy."""
         self._progress.gauge(checkpoint_copy_seconds=seconds)
         self._progress.update(stepped=True)
 
-    def saved(self, state: TrainingState, seconds: float) -> None:
+    def record_checkpoint(self, state: TrainingState, seconds: float) -> None:
         """seconds: from the copy until the checkpoint was complete."""
         self._progress.gauge(checkpoint_seconds=seconds)
         self._progress.update(stepped=True, checkpoint_step=state.step)
         self._say(f"checkpoint saved at step {state.step}")
 
-    def publishing(self, detail: str) -> None:
+    def begin_publishing(self, detail: str) -> None:
         self._progress.update(stepped=True, stage="publishing", detail=detail)
         self._say(detail)
 

@@ -16,7 +16,7 @@ class CheckpointPolicy:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        reporter: RunLog,
+        run_log: RunLog,
         *,
         ranks: int,
         is_first: bool,
@@ -25,7 +25,7 @@ class CheckpointPolicy:
     ) -> None:
         """seconds: between two checkpoints. saved_step: of the one that was restored, or 0."""
         self._checkpoints = checkpoints
-        self._reporter = reporter
+        self._run_log = run_log
         self._ranks = ranks
         self._is_first = is_first
         self._seconds = seconds
@@ -53,7 +53,7 @@ class CheckpointPolicy:
             self.finish()
             self._checkpoints.begin(state)
             self._begun = time.monotonic()
-            self._reporter.copied(self._checkpoints.copy_seconds)
+            self._run_log.record_checkpoint_copy(self._checkpoints.copy_seconds)
         if stops and not is_last:
             self.finish()
             raise Preempted(state.step, self._saved_step or None)
@@ -65,4 +65,4 @@ class CheckpointPolicy:
     def _tell(self, complete: TrainingState | None) -> None:
         if complete is not None:
             self._saved_step = complete.step
-            self._reporter.saved(complete, self._checkpoints.upload_seconds)
+            self._run_log.record_checkpoint(complete, self._checkpoints.upload_seconds)

@@ -46,9 +46,9 @@ class Run:
     evaluation: Evaluation | None
     classifier: ClassScorer | None
     saving: CheckpointPolicy
-    reporter: RunLog
+    run_log: RunLog
     stop: SigtermFlag
-    telling: ReportWriter | None = None
+    report_writer: ReportWriter | None = None
 
     def rate(self, step: int) -> float:
         parameters = self.task.hyperparameters
@@ -79,24 +79,24 @@ def train(run: Run, state: TrainingState) -> TrainingState:
         validation, classes = None, None
         if run.evaluation is not None:
             if is_epoch_end:
-                run.reporter.evaluating()
+                run.run_log.begin_evaluation()
             validation = run.evaluation.after(step, whole=is_epoch_end)
         if run.classifier is not None and is_epoch_end:
             classes = run.classifier.measure(run.engine)
         if is_epoch_end:
             state = state.after_epoch(step // steps_per_epoch, validation, rate)
-        run.reporter.stepped(
+        run.run_log.record_step(
             state, totals, validation, rate, norm, wait=batch.wait, classes=classes
         )
-        if run.telling is not None:
-            run.telling.stepped(state, is_epoch_end=is_epoch_end)
+        if run.report_writer is not None:
+            run.report_writer.record_step(state, is_epoch_end=is_epoch_end)
         run.saving.after_step(state, flags, is_epoch_end=is_epoch_end, is_last=step == steps)
     run.saving.finish()
     return state
 
 
 def make_classifier(
-    task: TrainTask, dataset: Dataset, costs: Costs, base: Path, reporter: RunLog
+    task: TrainTask, dataset: Dataset, costs: Costs, base: Path, run_log: RunLog
 ) -> ClassScorer | None:
     """Where the task asks for classification metrics; `base` has the tokenizer."""
     asked = task.classification
@@ -108,10 +108,10 @@ def make_classifier(
         dataset.validation,
         positive=find_positive(base, asked),
         costs=costs,
-        is_alive=reporter.is_alive,
+        heartbeat=run_log.heartbeat,
     )
     if classifier.has_one_class:
-        reporter.warn("the validation file has one class only: AUROC can't be measured")
+        run_log.warn("the validation file has one class only: AUROC can't be measured")
     return classifier
 
 
@@ -140,20 +140,20 @@ def run_rank(
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
     )
-    reporter = RunLog(
+    run_log = RunLog(
         *(task, place, progress, storage),
         has_validation=bool(dataset.validation),
         gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,
     )
-    choose_compute_path(engine, longest=dataset.longest, warn=reporter.warn, packing=task.packing)
+    choose_compute_path(engine, longest=dataset.longest, warn=run_log.warn, packing=task.packing)
     costs = micro_batch_costs(task, engine, dataset.longest)
     checkpoints = Checkpoints(
-        *(task.run.layout, storage, engine, work.checkpoint, task.attempt), before=reporter.upload
+        *(task.run.layout, storage, engine, work.checkpoint, task.attempt), before=run_log.upload
     )
     progress.update(detail="looking for a checkpoint")
     state = checkpoints.restore()
     evaluation = (
-        Evaluation(task, engine, dataset.validation, costs, reporter.is_alive)
+        Evaluation(task, engine, dataset.validation, costs, run_log.heartbeat)
         if dataset.validation
         else None
     )
@@ -163,9 +163,9 @@ def run_rank(
     if place.rank == 0:
         run_manifest.write(task, dataset.manifest, precision, storage)
     progress.update(detail="completing some prompts for the report")
-    telling = ReportWriter(task, engine, dataset, storage, reporter, base=base)
-    telling.begin(state)
-    reporter.start(state)
+    report_writer = ReportWriter(task, engine, dataset, storage, run_log, base=base)
+    report_writer.begin(state)
+    run_log.start(state)
     gc.collect()
     gc.freeze()
     run = Run(
@@ -173,35 +173,35 @@ def run_rank(
         engine=engine,
         stepper=Stepper(task, engine, dataset.train, costs),
         evaluation=evaluation,
-        classifier=make_classifier(task, dataset, costs, base, reporter),
+        classifier=make_classifier(task, dataset, costs, base, run_log),
         saving=CheckpointPolicy(
             checkpoints,
-            reporter,
+            run_log,
             ranks=place.ranks,
             is_first=place.rank == 0,
             seconds=task.checkpoint_seconds,
             saved_step=state.step,
         ),
-        reporter=reporter,
+        run_log=run_log,
         stop=stop,
-        telling=telling,
+        report_writer=report_writer,
     )
     try:
         state = train(run, state)
     except BaseException as error:
         with contextlib.suppress(StorageError):
-            reporter.close()  # the rows so far; what went wrong is said by the exception
-        telling.failed(error, run.classifier)
+            run_log.close()  # the rows so far; what went wrong is said by the exception
+        report_writer.fail(error, run.classifier)
         raise
-    reporter.close()
-    reporter.publishing("completing some prompts for the report")
-    describe = telling.end(run.classifier)
-    reporter.publishing("gathering the model")
+    run_log.close()
+    run_log.begin_publishing("completing some prompts for the report")
+    describe = report_writer.finish(run.classifier)
+    run_log.begin_publishing("gathering the model")
     outcome = publish(
         *(task, state, engine, storage),
         base=base,
         folder=work.model,
-        progress=reporter.publishing,
+        progress=run_log.begin_publishing,
         describe=describe,
     )
     if outcome is not None:

@@ -30,7 +30,7 @@ class ReportWriter:
         engine: Engine,
         dataset: Dataset,
         storage: Storage,
-        reporter: RunLog,
+        run_log: RunLog,
         *,
         base: Path,
     ) -> None:
@@ -38,15 +38,15 @@ class ReportWriter:
         self._engine = engine
         self._dataset = dataset
         self._storage = storage
-        self._reporter = reporter
+        self._run_log = run_log
         self._base = base
-        self._showing = SampleCompletions(engine, dataset, base, reporter.is_alive)
+        self._showing = SampleCompletions(engine, dataset, base, run_log.heartbeat)
         self._story = RunHistory(
             *(task.run.layout.root, storage),
             attempt=task.attempt,
             processes=engine.coordinates.ranks,
             is_first=engine.coordinates.rank == 0,
-            warn=reporter.warn,
+            warn=run_log.warn,
         )
         self._state = TrainingState()
 
@@ -58,13 +58,13 @@ class ReportWriter:
             self._story.before = self._showing.complete()
         self._story.save()
 
-    def stepped(self, state: TrainingState, *, is_epoch_end: bool) -> None:
+    def record_step(self, state: TrainingState, *, is_epoch_end: bool) -> None:
         self._state = state
         self._story.stepped(state.step, state.trained_tokens)
         if is_epoch_end:
             self._story.save()
 
-    def failed(self, error: BaseException, classifier: ClassScorer | None) -> None:
+    def fail(self, error: BaseException, classifier: ClassScorer | None) -> None:
         """The report of what was done until then; not of a run that goes on elsewhere."""
         if not isinstance(error, Exception):
             return self._story.end(type(error).__name__)
@@ -75,7 +75,7 @@ class ReportWriter:
             write_page(data, self._task.run.layout.root, self._storage)
         return None
 
-    def end(self, classifier: ClassScorer | None) -> Describe:
+    def finish(self, classifier: ClassScorer | None) -> Describe:
         """After the last step; the fine-tuned model completes the prompts."""
         self._story.end(None)
         after = self._showing.complete()
@@ -96,7 +96,7 @@ class ReportWriter:
         return ReportData(
             run=run_manifest.make(self._task, manifest, self._engine.precision),
             dataset=manifest,
-            results=self._reporter.results,
+            results=self._run_log.results,
             license=find_license(self._base),
             before=self._state.before,
             epochs=self._state.completed_epochs,

@@ -51,7 +51,7 @@ class Stepper:
         examples = order.step_examples(
             len(self._split), parameters.batch_size, parameters.seed, step
         )
-        seed_step(parameters.seed, step, engine.place.rank)
+        seed_step(parameters.seed, step, engine.coordinates.rank)
         own = own_batches(self._split, examples, engine, self._costs, parameters.prompt_loss_weight)
         prompts, completions = self._counts[examples].sum(0)
         weight = microbatch.total_weight(
@@ -76,7 +76,7 @@ def accumulate(
     """
     import torch
 
-    factor = scale(weight, engine.place.ranks)
+    factor = scale(weight, engine.coordinates.ranks)
     found = torch.zeros(7 + len(flags), dtype=torch.float64, device=engine.device)
     for index, batch in enumerate(own):
         predicted = engine.predict(batch, prompt_weight)
@@ -97,13 +97,13 @@ class Evaluation:
         engine: Engine,
         split: TokenSplit,
         costs: Costs,
-        is_alive: Callable[[], None],
+        heartbeat: Callable[[], None],
     ) -> None:
         self._parameters = task.hyperparameters
         self._engine = engine
         self._split = split
         self._costs = costs
-        self._is_alive = is_alive  # called after each micro-batch
+        self._heartbeat = heartbeat  # called after each micro-batch
 
     def after(self, step: int, *, whole: bool) -> Totals | None:
         """None where this step has no evaluation."""
@@ -128,7 +128,7 @@ class Evaluation:
         with torch.no_grad():
             for batch in own_batches(self._split, examples, engine, self._costs, weight):
                 found += sums(batch, engine.predict(batch, weight), weight)
-                self._is_alive()
+                self._heartbeat()
         engine.model.train()
         return Totals(*engine.sum(found).tolist())
 
@@ -140,17 +140,17 @@ def own_batches(
     lengths = split.offsets[examples + 1] - split.offsets[examples]
     return [
         microbatch.assemble(
-            split, examples[part].tolist(), packed=engine.way.is_packed, prompts=prompt_weight > 0
+            split, examples[part].tolist(), packed=engine.compute_path.is_packed, prompts=prompt_weight > 0
         )
-        for part in shares(lengths.tolist(), engine, costs)[engine.place.rank]
+        for part in shares(lengths.tolist(), engine, costs)[engine.coordinates.rank]
     ]
 
 
 def shares(lengths: Sequence[int], engine: Engine, costs: Costs) -> list[order.MicroBatches]:
     """Each rank's micro-batches of examples with these lengths, as positions among them."""
-    if engine.way.is_packed:
-        return pack_step(lengths, costs.slots, engine.place.ranks)
-    return order.spread(lengths, engine.place.ranks, costs)
+    if engine.compute_path.is_packed:
+        return pack_step(lengths, costs.slots, engine.coordinates.ranks)
+    return order.spread(lengths, engine.coordinates.ranks, costs)
 
 
 def target_counts(split: TokenSplit) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":

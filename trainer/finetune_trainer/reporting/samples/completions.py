@@ -23,12 +23,12 @@ class SampleCompletions:
     """
 
     def __init__(
-        self, engine: "Engine", dataset: Dataset, base: Path, is_alive: Callable[[], None]
+        self, engine: "Engine", dataset: Dataset, base: Path, heartbeat: Callable[[], None]
     ) -> None:
-        """base: the folder with the tokenizer. is_alive: called after each generated token."""
+        """base: the folder with the tokenizer. heartbeat: called after each generated token."""
         self._prompts = choose_prompts(dataset.validation or dataset.train)
         self._tokenizer = load_tokenizer(base, "the base model")
-        self._generate = make_generator(engine, is_alive)
+        self._generate = make_generator(engine, heartbeat)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(tokens)

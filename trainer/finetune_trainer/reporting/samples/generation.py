@@ -41,7 +41,7 @@ def greedy(
     return completions
 
 
-def make_generator(engine: "Engine", is_alive: Callable[[], None]) -> Generate:
+def make_generator(engine: "Engine", heartbeat: Callable[[], None]) -> Generate:
     """Return a greedy generator over the current weights.
 
     All ranks call it together; rank 0 gets the completions.
@@ -56,7 +56,7 @@ def make_generator(engine: "Engine", is_alive: Callable[[], None]) -> Generate:
             )
 
         def next_tokens(rows: Sequence[Tokens]) -> Tokens:
-            is_alive()
+            heartbeat()
             return _next_tokens(engine, rows)
 
         was_training = engine.model.training
