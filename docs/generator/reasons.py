@@ -28,20 +28,21 @@ stand in the code; `...` is where a name or a number is put in.
 
 """
 GROUPS = (
-    ("Nothing is wrong", "Where it is, or how it ended well."),
+    ("No action needed", "The FineTune is in progress, or it ended as requested."),
     (
         "Waiting",
-        "Pods were asked for and do not work yet. A `pendingDeadlineSeconds` that passes ends it.",
+        "The pods are requested and not running yet. `pendingDeadlineSeconds` limits the wait.",
     ),
     (
-        "Yours to mend",
-        "Another attempt would meet the same. It fails at once, never retried; the pods' exit "
-        "code is 65.",
+        "Errors to fix",
+        "The FineTune fails immediately and is not retried, because the same input would fail "
+        "again. The exit code of the pods is 65.",
     ),
     (
-        "May heal",
-        "Most are followed by another attempt from the last checkpoint, until `spec.maxRestarts` "
-        "are spent. [Troubleshooting](../troubleshooting.md) says which are not counted.",
+        "Errors that can be retried",
+        "After most of these errors, another attempt starts from the last checkpoint, until "
+        "`spec.maxRestarts` is reached. [Troubleshooting](../troubleshooting.md) says which "
+        "errors count toward that limit.",
     ),
 )
 EVENTS = """# Events

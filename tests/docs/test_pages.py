@@ -140,7 +140,7 @@ def test_every_reason_has_an_entry_and_every_entry_a_reason() -> None:
     told = {entry.split("\n")[0] for entry in entries}
     assert told == set(reasons())
     for entry in entries:
-        for part in ("**Means**", "**Look at**", "**Do**"):
+        for part in ("**Meaning:**", "**Check:**", "**Action:**"):
             assert part in entry, f"{entry.splitlines()[0]}: no {part}"
 
 
