@@ -21,6 +21,7 @@ from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_data.console import say
 from finetune_data.termination import finish
+from finetune_storage.audience import process_audience
 
 LOG_LINES = 20
 
@@ -64,7 +65,7 @@ def run(task_json: str) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
             return prepare(task, open_storage(), Path(folder))
     except FailureError as error:
-        return Outcome(failure=error.failure)
+        return Outcome(failure=error.failure_for(process_audience()))
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             return Outcome(failure=_crash(error))

@@ -11,7 +11,7 @@ from finetune_storage.s3 import Storage, s3_client
 def open_storage() -> Storage:
     """S3 as the AWS_* variables say; with FINETUNE_LOCAL_ROOT, a folder of this machine as well.
 
-    Raises StorageError (InvalidSpec) where a setting is wrong.
+    Raises StorageError (InvalidSpec) for a wrong setting.
     """
     if root := os.environ.get(ENV_LOCAL_ROOT):
         return LocalStorage(Path(root))

@@ -17,10 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_api.names import LOCAL_BUCKET, Reason
+from finetune_api.names import LOCAL_BUCKET
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
-from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.errors import AlreadyExists, StorageError
+from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.s3 import ObjectEntry, ProgressCallback, Storage, s3_client
 
 if TYPE_CHECKING:
@@ -118,9 +119,8 @@ class LocalStorage(Storage):
             try:
                 os.link(part, path)
             except FileExistsError as error:
-                raise AlreadyExists.of(
-                    Reason.INTERNAL, f"{path} exists already and is not replaced"
-                ) from error
+                context = ProblemContext(str(path))
+                raise AlreadyExists.from_problem(StorageProblem.ALREADY_EXISTS, context) from error
         return None
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
@@ -180,9 +180,13 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError.of(Reason.DATA_NOT_FOUND, f"there is no file {path}") from error
+        raise _error(StorageProblem.FILE_MISSING, path, error) from error
     except PermissionError as error:
-        raise StorageError.of(Reason.S3_ACCESS_DENIED, f"{path} must not be touched") from error
+        raise _error(StorageProblem.FILE_DENIED, path, error) from error
     except OSError as error:
-        reason = error.strerror or error
-        raise StorageError.of(Reason.INVALID_SPEC, f"{path} can't be used: {reason}") from error
+        raise _error(StorageProblem.FILE_UNUSABLE, path, error) from error
+
+
+def _error(problem: StorageProblem, path: Path, error: OSError) -> StorageError:
+    detail = error.strerror or str(error)
+    return StorageError.from_problem(problem, ProblemContext(str(path), detail=detail))

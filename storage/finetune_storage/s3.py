@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
-from finetune_storage.errors import (
+from finetune_storage.boto_errors import (
     CLIENT_ERRORS,
     bucket_missing,
     error_code,
@@ -28,7 +28,8 @@ from finetune_storage.errors import (
     shown_endpoint,
     storage_error,
 )
-from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.errors import AlreadyExists, StorageError
+from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.stream import ObjectStream
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _was_repeated(error: Exception) -> bool:
 
 
 def _already_exists(uri: S3Uri) -> AlreadyExists:
-    return AlreadyExists.of(Reason.INTERNAL, f"{uri} exists already and is not replaced")
+    return AlreadyExists.from_problem(StorageProblem.ALREADY_EXISTS, ProblemContext(str(uri)))
 
 
 def s3_client() -> S3Client:
@@ -248,9 +249,6 @@ def s3_client() -> S3Client:
             "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
         )
     except (ValueError, *CLIENT_ERRORS) as error:
-        raise StorageError.of(
-            Reason.INVALID_SPEC,
-            f"the AWS_* settings can't be used ({type(error).__name__}): AWS_ENDPOINT_URL "
-            f"must be like https://host:port, and is {shown_endpoint(endpoint)}",
-        ) from error
+        context = ProblemContext("", code=type(error).__name__, detail=shown_endpoint(endpoint))
+        raise StorageError.from_problem(StorageProblem.SETTINGS_INVALID, context) from error
     return client

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

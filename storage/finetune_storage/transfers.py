@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
+from finetune_storage.messages import ProblemContext, StorageProblem
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -66,20 +66,14 @@ def choose(
         if not matches(relative, include) or (relative.endswith("/") and entry.size == 0):
             continue  # the second: what some tools write for an empty folder
         if not is_safe(relative, folder):
-            raise StorageError.of(
-                Reason.INVALID_DATA,
-                f"the key {entry.key!r} below {prefix} does not name a file below that prefix: "
-                "rename or delete the object",
-            )
+            context = ProblemContext(str(prefix), detail=repr(entry.key))
+            raise StorageError.from_problem(StorageProblem.KEY_UNSAFE, context)
         chosen[relative] = entry
     for relative in chosen:
         parent = next((p for p in Path(relative).parents if str(p) in chosen), None)
         if parent is not None:
-            raise StorageError.of(
-                Reason.INVALID_DATA,
-                f"below {prefix} there are both {str(parent)!r} and {relative!r}: a file can't be "
-                "a folder as well; delete one of the objects",
-            )
+            context = ProblemContext(str(prefix), detail=repr(str(parent)))
+            raise StorageError.from_problem(StorageProblem.KEY_IS_FOLDER, context)
     return chosen
 
 

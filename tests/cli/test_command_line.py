@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from finetune_cli.commands.models.command import COMMANDS as MODELS
 from finetune_cli.main import COMMANDS, finetune
-from finetune_cli.terminal.errors import CommandError, explain
+from finetune_cli.terminal.errors import CommandError, describe_error
 from tests.cli.conftest import Run
 
 HEAVY = {"boto3", "kubernetes", "numpy", "pyarrow", "pydantic", "rich", "transformers", "yaml"}
@@ -95,17 +95,19 @@ users: [{name: me, user: {token: abc}}]
 def test_a_defect_says_so_and_hides_its_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = explain(ZeroDivisionError("division\nby zero"))
+    found = describe_error(ZeroDivisionError("division\nby zero"))
     assert found.message == "finetune has a defect: ZeroDivisionError: division by zero"
     assert "FINETUNE_TRACEBACK=1" in found.hint
-    assert explain(CommandError("a", "b", code=3)).code == 3
-    assert explain(FileNotFoundError(2, "No such file", "x.csv")).message == "x.csv: No such file"
+    assert describe_error(CommandError("a", "b", code=3)).code == 3
+    assert (
+        describe_error(FileNotFoundError(2, "No such file", "x.csv")).message
+        == "x.csv: No such file"
+    )
 
 
 def test_a_refusal_of_s3_names_the_environment_of_this_machine(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, aws: pytest.MonkeyPatch
 ) -> None:
-    """The storage room speaks to pods, which have a Secret."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     (home / "a.jsonl").write_text("{}\n")
@@ -113,7 +115,7 @@ def test_a_refusal_of_s3_names_the_environment_of_this_machine(
     ran = run("--kubeconfig", "dead", "create", "-t", "a.jsonl", "--upload-to", "s3://acme/data")
     assert ran.returncode == 1
     assert "no S3 credentials for s3://acme/data" in ran.stderr
-    assert "into the environment, or set AWS_PROFILE" in ran.stderr
+    assert "in the environment, or set AWS_PROFILE" in ran.stderr
     assert "Secret" not in ran.stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 from finetune_api.names import ENV_LOCAL_ROOT, LOCAL_BUCKET, Reason
 from finetune_api.uris import S3Uri
 from finetune_storage.connect import open_storage
-from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.local import LocalStorage
 from finetune_storage.s3 import Storage
 

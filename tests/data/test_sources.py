@@ -11,7 +11,7 @@ from finetune_data.errors import DataError
 from finetune_data.read.examples import Row
 from finetune_data.read.reader import Reader
 from finetune_data.read.sources import find_sources
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.s3 import Storage
 from tests.data.builders import compress, jsonl
 

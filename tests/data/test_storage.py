@@ -12,7 +12,7 @@ from finetune_api.names import EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.uris import S3Uri
 from finetune_data.termination import exit_code
 from finetune_storage.connect import open_storage
-from finetune_storage.failures import AlreadyExists, StorageError
+from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.s3 import Storage
 from tests.data.stub_server import Answer, Request, StubServer, s3_error
 
@@ -186,9 +186,9 @@ def test_a_missing_key_and_a_missing_bucket_are_told_apart(
     [
         ("InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
         ("SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
-        ("ExpiredToken", "session token"),
+        ("ExpiredToken", "AWS_SESSION_TOKEN"),
         ("RequestTimeTooSkewed", "clock"),
-        ("AccessDenied", "allow"),
+        ("AccessDenied", "permission"),
     ],
 )
 def test_refused_credentials_name_what_to_mend(

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.names import EXIT_CRASH, Reason
 from finetune_api.uris import S3Uri
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.snapshot import HostCopy, upload
 from finetune_trainer.checkpoint.store import shard_name

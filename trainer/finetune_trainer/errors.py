@@ -1,15 +1,16 @@
-"""From what went wrong in a worker to a Failure that a person can act on."""
+"""Converts the exception that ended a rank into a Failure that the user can act on."""
 
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
 
 LOG_LINES = 10
-ECHO = "the cause is on the rank that ended first"  # the hint of a failure that another one caused
 
-# What gloo, NCCL and the store say when the process at the other end is gone.
+# Messages of gloo, NCCL, and torch's TCPStore when the process at the other end is gone.
 _PEER_GONE = (
     "connection closed by peer",
     "connection reset by peer",
@@ -24,8 +25,16 @@ _COLLECTIVES = "/torch/distributed/"
 _HOST_MEMORY = ("can't allocate memory", "cannot allocate memory")
 
 
-class Preempted(Exception):  # noqa: N818 - nothing is wrong
-    """A rank was asked to stop; all stop after the same step."""
+@dataclass(frozen=True)
+class RankFailure:
+    """The failure of one rank, and whether the loss of another rank caused it."""
+
+    failure: Failure
+    is_echo: bool = False  # this rank only lost its peer; the root cause is on another rank
+
+
+class Preempted(Exception):  # noqa: N818 - not an error: the pod received SIGTERM
+    """A rank received SIGTERM; all ranks stop after the same step."""
 
     def __init__(self, step: int, checkpoint_step: int | None) -> None:
         super().__init__(f"stopped after step {step}")
@@ -33,76 +42,100 @@ class Preempted(Exception):  # noqa: N818 - nothing is wrong
         self.checkpoint_step = checkpoint_step
 
 
-def nan_loss(step: int, what: str, learning_rate: float) -> FailureError:
-    """The loss or the gradient is no number any more; another attempt would meet it again."""
+def nan_loss(step: int, quantity: str, learning_rate: float) -> FailureError:
+    """The loss or the gradient is no longer a number; a retry would fail at the same step."""
     return FailureError(
         Failure(
             code=Reason.NAN_LOSS,
-            message=f"the {what} became NaN or infinite at step {step} "
+            message=f"the {quantity} became NaN or infinite at step {step} "
             f"(learning rate {learning_rate:.3g})",
-            hint="lower learningRateMultiplier or raise warmupRatio; look for broken examples",
+            hint="lower learningRateMultiplier or raise warmupRatio; "
+            "check the training file for broken examples",
             param="hyperparameters.learningRateMultiplier",
         )
     )
 
 
-def explain(error: BaseException, rank: int) -> Failure:
-    """The Failure for what ended this rank."""
+def out_of_host_memory(
+    rank: int, detail: str, *, log: Sequence[str], exit_code: int | None = None
+) -> Failure:
+    """An allocation failed (`detail` is the error), or the kernel killed the process."""
+    return Failure(
+        code=Reason.OUT_OF_MEMORY,
+        message=f"rank {rank} ran out of host memory: {detail}",
+        hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
+        rank=rank,
+        exit_code=exit_code,
+        log=list(log),
+    )
+
+
+def rank_crash(rank: int, event: str, *, exit_code: int, log: Sequence[str]) -> Failure:
+    """The rank ended without a more specific reason. event: "was killed by signal 9"."""
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} {event}",
+        hint="read the last lines of the rank's log; if it crashes at the same step in every "
+        "attempt, check the data and the settings",
+        rank=rank,
+        exit_code=exit_code,
+        log=list(log),
+    )
+
+
+def failure_from_exception(error: BaseException, rank: int) -> RankFailure:
+    """The failure of a rank that `error` ended."""
     if isinstance(error, FailureError):
-        return error.failure.replace(rank=rank)
+        return RankFailure(error.failure.replace(rank=rank))
     if isinstance(error, Preempted):
-        saved = error.checkpoint_step
-        return Failure(
-            code=Reason.POD_LOST,
-            message=f"stopped after step {error.step}: a pod was asked to end (SIGTERM); "
-            + (f"the checkpoint of step {saved} is kept" if saved else "there's no checkpoint yet"),
-            rank=rank,
-            exit_code=EXIT_PREEMPTED,
-        )
-    log = _log(error)
+        return RankFailure(_preemption(error, rank))
+    log = _last_lines(error)
     text = f"{type(error).__name__}: {error}".lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _HOST_MEMORY):
-        return Failure(
-            code=Reason.OUT_OF_MEMORY,
-            message=f"rank {rank} found no more memory: {_first_line(error)}",
-            hint="raise resources.memory, lower hyperparameters.maxSequenceLength",
-            rank=rank,
-            log=log,
-        )
+    if isinstance(error, MemoryError) or any(message in text for message in _HOST_MEMORY):
+        return RankFailure(out_of_host_memory(rank, _first_line(error), log=log))
     if type(error).__name__ == "OutOfMemoryError":
-        return Failure(
-            code=Reason.OUT_OF_MEMORY,
-            message=f"rank {rank} ran out of GPU memory: {_first_line(error)}",
-            hint="use more GPUs, a higher deepspeed.zeroStage or a shorter maxSequenceLength",
-            rank=rank,
-            log=log,
+        return RankFailure(
+            Failure(
+                code=Reason.OUT_OF_MEMORY,
+                message=f"rank {rank} ran out of GPU memory: {_first_line(error)}",
+                hint="use more GPUs, a higher deepspeed.zeroStage, or a shorter maxSequenceLength",
+                rank=rank,
+                log=log,
+            )
         )
-    if _is_echo(error, text):
-        return Failure(
+    if _is_lost_connection(error, text):
+        lost = Failure(
             code=Reason.RANK_CRASHED,
             message=f"rank {rank} lost the connection to another rank: "
             + _first_line(error).split(". ")[0],
-            hint=ECHO,
+            hint="look for the cause in the log of the rank that failed first",
             rank=rank,
             exit_code=1,
             log=log,
         )
+        return RankFailure(lost, is_echo=True)
+    event = f"failed with {type(error).__name__}: {_first_line(error)}"
+    return RankFailure(rank_crash(rank, event, exit_code=1, log=log))
+
+
+def _preemption(error: Preempted, rank: int) -> Failure:
+    saved = error.checkpoint_step
     return Failure(
-        code=Reason.RANK_CRASHED,
-        message=f"rank {rank} ended with {type(error).__name__}: {_first_line(error)}",
+        code=Reason.POD_LOST,
+        message=f"stopped after step {error.step}: a pod received SIGTERM; "
+        + (f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"),
         rank=rank,
-        exit_code=1,
-        log=log,
+        exit_code=EXIT_PREEMPTED,
     )
 
 
-def _is_echo(error: BaseException, text: str) -> bool:
-    """The process at the other end is gone: said in words, or raised inside a collective."""
+def _is_lost_connection(error: BaseException, text: str) -> bool:
+    """The process at the other end is gone: by the message, or by an error in a collective."""
     frames = traceback.extract_tb(error.__traceback__)
     is_in_collective = bool(frames) and _COLLECTIVES in frames[-1].filename
     return (
         type(error).__name__.startswith("Dist")
-        or any(words in text for words in _PEER_GONE)
+        or any(message in text for message in _PEER_GONE)
         or (isinstance(error, RuntimeError) and is_in_collective)
     )
 
@@ -111,6 +144,6 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "")[:300]
 
 
-def _log(error: BaseException) -> list[str]:
+def _last_lines(error: BaseException) -> list[str]:
     lines = "".join(traceback.format_exception(error)).splitlines()
     return [line for line in lines if line.strip()][-LOG_LINES:]

@@ -14,7 +14,7 @@ import click
 
 from finetune_api.layout import MANIFEST
 from finetune_cli.artifacts.model_lookup import find_model
-from finetune_cli.artifacts.s3 import explained, open_storage, parse_address
+from finetune_cli.artifacts.s3 import open_storage, parse_address
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_model
 from finetune_cli.cluster.target import ClusterTarget
@@ -36,18 +36,17 @@ ADAPTER = "adapter/"
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--adapter-only", is_flag=True, help="Of a LoRA model: only adapter/.")
 @cluster_flags
-def pull(*, model: str, folder: Path | None, adapter_only: bool, place: ClusterTarget) -> None:
+def pull(*, model: str, folder: Path | None, adapter_only: bool, target: ClusterTarget) -> None:
     """Fetch a model into FOLDER, by default one named after it.
 
     The folder appears when every file is there with the SHA-256 that the model's manifest lists.
     """
-    found = read_model(find_model(connect(place), model))
-    target = folder or Path(found.metadata.name)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CommandError(f"{target} is there and not empty", "choose another folder")
+    found = read_model(find_model(connect(target), model))
+    destination = folder or Path(found.metadata.name)
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise CommandError(f"{destination} is there and not empty", "choose another folder")
     uri, storage, screen = parse_address(found.spec.uri), open_storage(), Screen()
-    with explained():
-        data = storage.read_bytes(uri.child(MANIFEST))
+    data = storage.read_bytes(uri.child(MANIFEST))
     manifest = checked_manifest(data, found.spec.manifest_sha256, str(uri))
     wanted = [it for it in manifest.files if not adapter_only or it.path.startswith(ADAPTER)]
     if not wanted:
@@ -56,11 +55,11 @@ def pull(*, model: str, folder: Path | None, adapter_only: bool, place: ClusterT
         *(uri, storage),
         wanted=wanted,
         manifest=data,
-        target=target,
+        destination=destination,
         name=found.spec.id,
         screen=screen,
     )
-    screen.say(f"Fetched {found.spec.id} into {target} ({len(wanted)} files, {size(needed)})")
+    screen.say(f"Fetched {found.spec.id} into {destination} ({len(wanted)} files, {size(needed)})")
 
 
 def fetch(
@@ -69,35 +68,37 @@ def fetch(
     *,
     wanted: Sequence[FileEntry],
     manifest: bytes,
-    target: Path,
+    destination: Path,
     name: str,
     screen: Screen,
 ) -> int:
-    """`wanted` and the manifest into `target`, which appears when all is right; returns bytes.
+    """`wanted` and the manifest into `destination`, which appears when all is right; returns bytes.
 
     Raises CommandError where the disk has no room or a file is not as the manifest lists it.
     """
     from finetune_storage.manifests import find_damage
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    room, needed = shutil.disk_usage(target.parent).free, sum(entry.size for entry in wanted)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    room, needed = shutil.disk_usage(destination.parent).free, sum(entry.size for entry in wanted)
     if needed > room:
         raise CommandError(
-            f"{name} needs {size(needed)}, and {target.parent.resolve()} has {size(room)}",
+            f"{name} needs {size(needed)}, and {destination.parent.resolve()} has {size(room)}",
             "choose a folder on another disk",
         )
-    # beside the target, so that the last step is a rename
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+    # beside the destination, so that the last step is a rename
+    with tempfile.TemporaryDirectory(
+        prefix=f".{destination.name}-", dir=destination.parent
+    ) as folder:
         part = Path(folder) / "model"
         patterns = [glob.escape(entry.path) for entry in wanted]
-        with screen.transfer(f"fetching {name}") as progress, explained():
+        with screen.transfer(f"fetching {name}") as progress:
             storage.download_prefix(uri, part, patterns, progress)
         if damage := find_damage(part, wanted):
             raise CommandError(f"what came from {uri} is damaged: {damage}", "try again")
         (part / MANIFEST).write_bytes(manifest)
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
+        if destination.exists():
+            destination.rmdir()
+        part.rename(destination)
     return needed
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import program
+from finetune_cli.terminal.program import program_name
 
 if TYPE_CHECKING:
     from finetune_api.finetune import FineTune
     from finetune_api.layout import RunLayout
     from finetune_cli.cluster.target import ClusterTarget
     from finetune_storage.s3 import Storage
-
-CREDENTIALS = (
-    "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for stores other than AWS, AWS_ENDPOINT_URL"
-)
 
 
 def open_storage() -> Storage:
@@ -30,22 +23,7 @@ def open_storage() -> Storage:
     return connect.open_storage()
 
 
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """A refusal gets the next step: which settings are meant."""
-    from finetune_storage.failures import StorageError
-
-    try:
-        yield
-    except StorageError as error:
-        failure = error.failure
-        refused = failure.code in {Reason.S3_ACCESS_DENIED, Reason.BUCKET_NOT_FOUND}
-        if refused and not failure.hint and "AWS_" not in failure.message:
-            raise StorageError(failure.replace(hint=CREDENTIALS)) from error
-        raise
-
-
-def require_training(finetune: FineTune, what: str, place: ClusterTarget) -> None:
+def require_training(finetune: FineTune, what: str, target: ClusterTarget) -> None:
     """Raises CommandError where it ended before a first step: there will never be such a file."""
     meta, status = finetune.metadata, finetune.status
     if status.state not in {"failed", "cancelled"} or (status.progress and status.progress.step):
@@ -53,7 +31,7 @@ def require_training(finetune: FineTune, what: str, place: ClusterTarget) -> Non
     verb = "failed" if status.state == "failed" else "was cancelled"
     raise CommandError(
         f"fine-tune {meta.name} {verb} before it trained: it has no {what}",
-        f"`{program()} get {meta.name}{place.flags}` tells why",
+        f"`{program_name()} get {meta.name}{target.flags}` tells why",
     )
 
 

@@ -9,7 +9,6 @@ import click
 
 from finetune_api.names import Reason
 from finetune_cli.artifacts.s3 import (
-    explained,
     layout_of,
     open_storage,
     require_training,
@@ -36,21 +35,20 @@ FILE = "report.html"
 )
 @click.option("--open", "opens", is_flag=True, help="In the browser, too.")
 @cluster_flags
-def command(*, name: str, path: Path | None, opens: bool, place: ClusterTarget) -> None:
+def command(*, name: str, path: Path | None, opens: bool, target: ClusterTarget) -> None:
     """Fetch the report that the trainer wrote beside the model: curves, data, what to try next."""
-    from finetune_storage.failures import StorageError
+    from finetune_storage.errors import StorageError
 
-    finetune = read_finetune(connect(place).finetunes.get(name))
+    finetune = read_finetune(connect(target).finetunes.get(name))
     if finetune.status.resolved is None:
-        require_training(finetune, "report", place)
+        require_training(finetune, "report", target)
     uri = layout_of(finetune).report
     try:
-        with explained():
-            data = open_storage().read_bytes(uri)
+        data = open_storage().read_bytes(uri)
     except StorageError as error:
         if error.failure.code != Reason.DATA_NOT_FOUND:
             raise
-        require_training(finetune, "report", place)
+        require_training(finetune, "report", target)
         raise CommandError(
             f"fine-tune {name} ({finetune.status.state or 'pending'}) has no report at {uri}",
             "it is written when the training ends; `results --plot` shows what there is now",
@@ -58,8 +56,8 @@ def command(*, name: str, path: Path | None, opens: bool, place: ClusterTarget) 
     if path == Path("-"):
         click.echo(data, nl=False)
         return
-    target = path or Path(f"{name}-{FILE}")
-    write_new(target, data)
-    Screen().say(f"Wrote {file_line(str(target), len(data))}")
+    file = path or Path(f"{name}-{FILE}")
+    write_new(file, data)
+    Screen().say(f"Wrote {file_line(str(file), len(data))}")
     if opens:
-        webbrowser.open(target.resolve().as_uri())
+        webbrowser.open(file.resolve().as_uri())

@@ -1,4 +1,4 @@
-"""What went wrong, as a person is told: one sentence, and the next step where one is known."""
+"""Errors as users read them: one sentence, and a hint with the next step if one is known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from finetune_api.names import EXIT_CRASH
 
-TRACEBACK = "FINETUNE_TRACEBACK"  # environment: set, an error that nobody foresaw shows where
+TRACEBACK = "FINETUNE_TRACEBACK"  # environment variable: if set, errors print a traceback
 
 
 class CommandError(Exception):
-    """A command can't go on; `message` is one sentence, `hint` the next step."""
+    """A command cannot continue. message: one sentence; hint: the next step."""
 
     def __init__(self, message: str, hint: str = "", *, code: int = EXIT_CRASH) -> None:
         super().__init__(message)
@@ -21,66 +21,50 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True)
-class Complaint:
-    """What is printed, and the exit code."""
+class ErrorReport:
+    """The printed lines and the exit code."""
 
     message: str
     hint: str
     code: int
 
 
-def explain(error: Exception) -> Complaint:
-    """The sentence for any exception that a command let through."""
-    from finetune_api.errors import FailureError
-    from finetune_storage.failures import StorageError
+def describe_error(error: Exception) -> ErrorReport:
+    """The message, hint, and exit code for any exception that a command raised."""
+    from finetune_api.errors import Audience, FailureError
 
     if isinstance(error, CommandError):
-        return Complaint(error.message, error.hint, error.code)
-    if isinstance(error, StorageError):
-        message = _for_this_machine(error.failure.message)
-        return Complaint(message, error.failure.hint or "", EXIT_CRASH)
+        return ErrorReport(error.message, error.hint, error.code)
     if isinstance(error, FailureError):
-        return Complaint(error.failure.message, error.failure.hint or "", EXIT_CRASH)
+        failure = error.failure_for(Audience.SHELL)
+        return ErrorReport(failure.message, failure.hint or "", EXIT_CRASH)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return Complaint(f"{where}{error.strerror or error}", "", EXIT_CRASH)
+        return ErrorReport(f"{where}{error.strerror or error}", "", EXIT_CRASH)
     if isinstance(error, ImportError):
-        return Complaint(
-            f"the Python package {error.name} is missing",
+        return ErrorReport(
+            f"the Python package {error.name} is not installed",
             "pip install 'finetune-operator[cli]'",
             EXIT_CRASH,
         )
     what = " ".join(str(error).split())[:300]
-    return Complaint(
-        f"finetune has a defect: {type(error).__name__}: {what}",
-        f"set {TRACEBACK}=1 to see where, and report it",
+    return ErrorReport(
+        f"internal error: {type(error).__name__}: {what}",
+        f"set {TRACEBACK}=1 for a traceback and report the bug",
         EXIT_CRASH,
     )
 
 
-def complain(error: Exception) -> int:
-    """Print the sentence to stderr; returns the exit code."""
+def print_error(error: Exception) -> int:
+    """Print the message and the hint to stderr; returns the exit code."""
     import click
 
     if os.environ.get(TRACEBACK):
         import traceback
 
         traceback.print_exception(error)
-    complaint = explain(error)
-    click.secho(f"error: {complaint.message}", fg="red", err=True)
-    if complaint.hint:
-        click.echo(f"hint: {complaint.hint}", err=True)
-    return complaint.code
-
-
-def _for_this_machine(message: str) -> str:
-    """Storage speaks to pods, which have a Secret; a person has the environment."""
-    from finetune_storage.errors import SECRET
-
-    message = message.replace(f"into {SECRET}", "into the environment")
-    message = message.replace(f"in {SECRET}", "in the environment")
-    message = message.replace(
-        ", or give the namespace's finetune ServiceAccount a workload identity",
-        ", or set AWS_PROFILE",
-    )
-    return message.replace(" and that pods may reach it", "")
+    report = describe_error(error)
+    click.secho(f"error: {report.message}", fg="red", err=True)
+    if report.hint:
+        click.echo(f"hint: {report.hint}", err=True)
+    return report.code

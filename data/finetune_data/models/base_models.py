@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune_api.errors import Audience
 from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef
@@ -18,7 +19,7 @@ from finetune_api.uris import HubUri, S3Uri, parse_model_uri
 from finetune_data.errors import BaseModelError
 from finetune_data.models import hub
 from finetune_data.models.safetensors_files import find_truncation
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import Manifest, find_damage
 from finetune_storage.s3 import ProgressCallback, Storage
 from finetune_storage.transfers import matches
@@ -167,12 +168,21 @@ def _fetch_from_s3(
         storage.download_prefix(uri, folder, _wanted(weights), progress)
     except StorageError as error:
         if error.failure.code in {Reason.DATA_NOT_FOUND, Reason.BUCKET_NOT_FOUND}:
-            raise _error(
-                Reason.BASE_MODEL_NOT_FOUND, base, f"is not there: {error.failure.message}"
-            ) from error
+            raise _missing(base, error) from error
         if error.failure.code == Reason.INVALID_DATA:
             raise _error(Reason.BASE_MODEL_INVALID, base, f"is unsafe: {error}") from error
         raise error.about("model") from error
+
+
+def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
+    """BaseModelNotFound for each audience of the storage error."""
+    pod, shell = error.failure_for(Audience.POD), error.failure_for(Audience.SHELL)
+    start = f"base model {base.name!r} at {base.uri} does not exist: "
+    changes = {"code": Reason.BASE_MODEL_NOT_FOUND, "param": "model"}
+    return BaseModelError(
+        pod.replace(message=start + pod.message, **changes),
+        shell.replace(message=start + shell.message, **changes),
+    )
 
 
 def _check_names(base: BaseModelRef, names: Iterable[str], weights: bool) -> None:

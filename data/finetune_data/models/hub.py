@@ -99,7 +99,7 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
             uri,
             name,
             "is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it",
-            hint="copy it to S3 and give its s3:// address, or fill the cache",
+            hint="copy it to S3 and use its s3:// address, or fill the cache",
         ) from error
 
 
@@ -123,7 +123,8 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             uri,
             name,
             "is gated",
-            hint="accept its license on the hub and put HF_TOKEN into the storage Secret",
+            hint="accept its license on the hub, and put HF_TOKEN into the storage Secret",
+            shell_hint="accept its license on the hub, and set HF_TOKEN in the environment",
         ) from error
     except RevisionNotFoundError as error:
         raise _error(
@@ -136,6 +137,7 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             name,
             "is not on the hub, or is private",
             hint="check the address, or put HF_TOKEN into the storage Secret",
+            shell_hint="check the address, or set HF_TOKEN in the environment",
         ) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -145,15 +147,22 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             name,
             f"can't be fetched: the hub at {_endpoint() or 'huggingface.co'} does not answer "
             f"({f'HTTP {status}' if status else type(error).__name__})",
-            hint="in a cluster without internet copy the model to S3",
+            hint="in a cluster without internet access, copy the model to S3",
+            shell_hint="check the connection of this machine, and HF_ENDPOINT if you use a mirror",
         ) from error
 
 
 def _error(
-    code: str, uri: HubUri, name: str, what: str, *, hint: str | None = None
+    code: str,
+    uri: HubUri,
+    name: str,
+    what: str,
+    *,
+    hint: str | None = None,
+    shell_hint: str | None = None,
 ) -> BaseModelError:
     message = f"base model {name!r} at {uri} {what}"
-    return BaseModelError.of(code, message, param="model", hint=hint)
+    return BaseModelError.of(code, message, param="model", hint=hint, shell_hint=shell_hint)
 
 
 def _endpoint() -> str | None:

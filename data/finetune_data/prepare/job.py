@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_storage.failures import StorageError
-
 from finetune_api.errors import FailureError
 from finetune_api.layout import dataset_uri
 from finetune_api.names import Reason
@@ -44,6 +42,8 @@ from finetune_data.tokenize.dataset import (
     write_dataset,
 )
 from finetune_data.tokenize.tokenizer import ExampleTokenizer, load_tokenizer, model_positions
+from finetune_storage.audience import process_audience
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import file_entry
 from finetune_storage.s3 import Storage
 
@@ -55,7 +55,7 @@ def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
     try:
         return Outcome(prepared=_prepare(task, storage, folder))
     except FailureError as error:
-        return Outcome(failure=error.failure)
+        return Outcome(failure=error.failure_for(process_audience()))
 
 
 def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:

@@ -21,7 +21,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from finetune_storage.failures import StorageError
 from pydantic import Field, ValidationError
 
 from finetune_api.layout import MANIFEST
@@ -31,6 +30,7 @@ from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 from finetune_data.errors import DataError
 from finetune_data.read.sources import InputFile
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.s3 import ProgressCallback, Storage
 

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from finetune_api.catalog import CATALOG
+from finetune_api.errors import Audience
 from finetune_api.names import Reason
-from finetune_cli.commands.run.base import OWN_MODELS, find_base, for_a_person
+from finetune_cli.commands.run.base import OWN_MODELS, find_base, with_own_models
 from finetune_cli.terminal.errors import CommandError
 from finetune_data.errors import BaseModelError
 
@@ -89,17 +90,18 @@ def test_a_folder_as_a_model_s_name_is_answered_with_the_file_of_models(tmp_path
         assert word in OWN_MODELS
 
 
-def test_a_hub_out_of_reach_is_answered_with_the_file_of_models() -> None:
-    failure = BaseModelError.of(
+def test_the_hint_of_a_model_that_the_hub_does_not_provide_names_the_file_of_models() -> None:
+    error = BaseModelError.of(
         Reason.S3_UNAVAILABLE,
         "base model 'curie' at hf://a/b can't be fetched: the hub does not answer (ProxyError)",
         param="model",
-        hint="in a cluster without internet copy the model to S3",
-    ).failure
-    found = for_a_person(failure, "hf://a/b")
+        hint="copy the model to S3",
+        shell_hint="check the connection",
+    )
+    failure = error.failure_for(Audience.SHELL)
+    found = with_own_models(failure, "hf://a/b")
     assert found.message == failure.message
-    assert found.hint is not None
-    assert found.hint.endswith(OWN_MODELS)
+    assert found.hint == f"check the connection; {OWN_MODELS}"
     for other in (failure.replace(param="trainingFile"), failure.replace(hint=None)):
-        assert for_a_person(other, "hf://a/b") == other
-    assert for_a_person(failure, "s3://a/b") == failure
+        assert with_own_models(other, "hf://a/b") == other
+    assert with_own_models(failure, "s3://a/b") == failure

@@ -28,8 +28,9 @@ def main(descriptor: int, address: str) -> int:
     give_way()  # before the imports, which keep a CPU busy for longer than most shards
     from finetune_api.names import EXIT_CRASH, EXIT_OK
     from finetune_api.uris import S3Uri
+    from finetune_storage.audience import process_audience
     from finetune_storage.connect import open_storage
-    from finetune_storage.failures import StorageError
+    from finetune_storage.errors import StorageError
     from finetune_storage.manifests import FileEntry, sha256
 
     threading.Thread(target=_end_with_the_rank, args=(EXIT_CRASH,), daemon=True).start()
@@ -40,7 +41,7 @@ def main(descriptor: int, address: str) -> int:
     try:
         open_storage().upload_file(path, uri)
     except StorageError as error:
-        print(error.failure.to_json(), flush=True)
+        print(error.failure_for(process_audience()).to_json(), flush=True)
         return EXIT_CRASH
     print(entry.to_json(), flush=True)
     return EXIT_OK

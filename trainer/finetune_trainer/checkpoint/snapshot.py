@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from finetune_api.outcome import Failure
 from finetune_api.uris import S3Uri
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.fragments import own_fragments

@@ -22,7 +22,7 @@ from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
@@ -71,15 +71,15 @@ class Checkpoints:
         folder: Path,
         attempt: int,
         *,
-        before: Callable[[], None] = lambda: None,
+        before_manifest: Callable[[], None] = lambda: None,
     ) -> None:
-        """before: what rank 0 does before it writes a manifest."""
+        """before_manifest: called by rank 0 before it writes a manifest."""
         self._layout = layout
         self._storage = storage
         self._engine = engine
         self._folder = folder
         self._attempt = attempt
-        self._before = before
+        self._before_manifest = before_manifest
         self._copy = HostCopy(folder)
         self._pending: _Pending | None = None
         self.copy_seconds = 0.0  # that the training last waited for a copy
@@ -93,7 +93,7 @@ class Checkpoints:
         begin = time.monotonic()
         self._copy.take(state_of(self._engine))
         self.copy_seconds = time.monotonic() - begin
-        place = self._engine.place
+        place = self._engine.coordinates
         name = shard_name(place.rank, place.ranks, self._attempt)
         uri = self._layout.checkpoint(state.step).child(name)
         self._pending = _Pending(state, BackgroundTask(upload(self._copy, uri)), begin)
@@ -129,7 +129,7 @@ class Checkpoints:
             return pending.state
         assert pending.work.result is not None
         entries = self._gather(pending.work.result)  # all shards are in S3 from here on
-        is_first = self._engine.place.rank == 0
+        is_first = self._engine.coordinates.rank == 0
         work = BackgroundTask(lambda: self._complete(pending.state, entries) if is_first else None)
         self._pending = _Pending(pending.state, work, pending.begin, is_uploaded=True)
         return None
@@ -142,8 +142,8 @@ class Checkpoints:
         return done
 
     def _complete(self, state: TrainingState, entries: list[FileEntry]) -> None:
-        self._before()
-        ranks = self._engine.place.ranks
+        self._before_manifest()
+        ranks = self._engine.coordinates.ranks
         manifest = CheckpointManifest(
             attempt=self._attempt, ranks=ranks, state=state, files=entries
         )
@@ -156,7 +156,7 @@ class Checkpoints:
 
         digest = bytes.fromhex(entry.sha256) + entry.size.to_bytes(8, "little")
         mine = torch.tensor(list(digest), dtype=torch.uint8, device=self._engine.device)
-        ranks = self._engine.place.ranks
+        ranks = self._engine.coordinates.ranks
         rows = [bytes(row.tolist()) for row in self._engine.gather(mine)]
         return [
             FileEntry(
@@ -188,7 +188,7 @@ class Checkpoints:
             if manifest is not None:
                 self._load(folder, manifest)
                 self._engine.barrier()
-                if self._engine.place.local_rank == 0:
+                if self._engine.coordinates.local_rank == 0:
                     shutil.rmtree(folder)
                 return manifest.state
             refused.add(step)
@@ -199,7 +199,7 @@ class Checkpoints:
         import torch
 
         newest = 0
-        if self._engine.place.rank == 0:
+        if self._engine.coordinates.rank == 0:
             complete = (step for step, is_complete in self._steps().items() if is_complete)
             newest = next((step for step in complete if step not in refused), 0)
         value = torch.tensor([newest], dtype=torch.float64, device=self._engine.device)
@@ -217,7 +217,7 @@ class Checkpoints:
     def _fetch(self, uri: S3Uri, folder: Path) -> CheckpointManifest | None:
         """One download a pod; None, on all ranks, where any pod found damage."""
         damage = None
-        if self._engine.place.local_rank == 0:
+        if self._engine.coordinates.local_rank == 0:
             manifest = self._read_manifest(uri)
             damage = "its manifest can't be read"
             if manifest is not None:

@@ -1,4 +1,4 @@
-"""The pod's entry: fetch, start the workers, watch them, and say what happened."""
+"""The pod's entry point: starts the ranks, downloads, watches the ranks, and reports the outcome."""
 
 import argparse
 import os
@@ -25,23 +25,23 @@ from finetune_api.names import (
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.termination import finish
-from finetune_trainer.errors import ECHO, explain
+from finetune_trainer.errors import RankFailure, failure_from_exception
 from finetune_trainer.launcher import rank_processes
 from finetune_trainer.launcher.cgroup import memory_kills
 from finetune_trainer.launcher.rank_processes import RankProcesses
-from finetune_trainer.launcher.root_cause import PodEvidence, find_cause
+from finetune_trainer.launcher.root_cause import PodEvidence, find_root_cause
 from finetune_trainer.workdir import WorkDir
 
 if TYPE_CHECKING:
     from finetune_trainer.launcher.downloads import Downloads
 
-RESOLVE_SECONDS = 300  # the Service may appear after the pod
+RESOLVE_SECONDS = 300  # the headless Service may appear after the pod
 POLL_SECONDS = 0.1
-ECHO_SECONDS = 5.0  # what another pod may need to say why it ended (2 s for its workers' words)
+ECHO_SECONDS = 5.0  # for the pod with the root cause to end (its ranks have 2 s to report)
 
 
 def main() -> int:
-    """`python -m finetune_trainer`: the task is in FINETUNE_TASK, the node's rank in the index."""
+    """Run one pod of a training. FINETUNE_TASK holds the task, JOB_COMPLETION_INDEX the node."""
     parser = argparse.ArgumentParser(prog="finetune_trainer", description=main.__doc__)
     parser.add_argument(
         "--work-folder", type=Path, default=Path(tempfile.gettempdir()) / "finetune"
@@ -52,13 +52,12 @@ def main() -> int:
         task = TrainTask.model_validate_json(os.environ[ENV_TASK])
         node_rank = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
     except (KeyError, ValueError, ValidationError) as error:
-        unclear = Failure(
-            code=Reason.INTERNAL, message=f"this pod does not know what to do: {error}"
-        )
-        return finish(_failed(unclear), options.termination_log)
-    stop = _Stop()
+        message = f"invalid or missing {ENV_TASK}: {error}"
+        invalid = Failure(code=Reason.INTERNAL, message=message)
+        return finish(Outcome(failure=invalid), options.termination_log)
+    stop = StopSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop.note)
+        signal.signal(number, stop.handle)
     outcome = run(task, node_rank, options.work_folder, stop)
     if outcome is None:
         return EXIT_OK
@@ -70,21 +69,21 @@ def main() -> int:
     return code
 
 
-class _Stop:
-    """Remembers that the pod was asked to stop."""
+class StopSignal:
+    """Whether the pod has received SIGTERM or SIGINT."""
 
-    is_asked = False
+    is_received = False
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.is_received = True
 
 
-def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome | None:
-    """From the first download to the last worker's end; None: nothing to report from this pod."""
+def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outcome | None:
+    """Run the pod to its end. None: this pod has no outcome to report."""
     folder.mkdir(parents=True, exist_ok=True)
-    work = WorkDir(folder)
+    workdir = WorkDir(folder)
     first_rank = node_rank * task.processes_per_node
-    ranks = rank_processes.start(task, node_rank, work.root)  # their imports take the longest
+    ranks = rank_processes.start(task, node_rank, workdir.root)  # first: their imports take longest
     from finetune_storage.connect import open_storage
     from finetune_trainer.launcher.downloads import Downloads
     from finetune_trainer.publishing.lookup import find_published
@@ -92,91 +91,117 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: _Stop) -> Outcome |
     try:
         storage = open_storage()
         if (published := find_published(task, storage)) is not None:
-            print("an earlier attempt has published the model already", flush=True)
+            print("an earlier attempt has already published the model", flush=True)
             return published if node_rank == 0 else None
-        fetch = Downloads(task, work, storage, before=lambda: wait_for_name(task.master_host, stop))
-        fetch.start()
-        return _watch(task, node_rank, ranks, work, fetch=fetch, stop=stop)
+        downloads = Downloads(
+            *(task, workdir, storage),
+            before_release=lambda: wait_for_name(task.master_host, stop),
+        )
+        downloads.start()
+        kills = memory_kills()
+        _wait(ranks, workdir, downloads, stop, ranks_per_node=task.processes_per_node)
+        ranks.close()
+        evidence = PodEvidence(
+            first_rank=first_rank,
+            logs=ranks.logs,
+            was_out_of_memory=memory_kills() > kills,
+            has_killed=ranks.has_killed,
+        )
+        return _outcome(ranks, workdir, evidence, stop, is_only_pod=task.nodes == 1)
     except FailureError as error:
-        return _failed(error.failure.replace(rank=first_rank))
+        return Outcome(failure=error.failure.replace(rank=first_rank))
     except Exception as error:
         traceback.print_exc()
-        return _failed(explain(error, first_rank))
+        return Outcome(failure=failure_from_exception(error, first_rank).failure)
     finally:
         ranks.close()
 
 
-def _watch(
-    task: TrainTask,
-    node_rank: int,
+def _wait(
     ranks: RankProcesses,
-    work: WorkDir,
+    workdir: WorkDir,
+    downloads: "Downloads",
+    stop: StopSignal,
     *,
-    fetch: "Downloads",
-    stop: _Stop,
-) -> Outcome | None:
-    kills_before = memory_kills()
-    was_told = False
+    ranks_per_node: int,
+) -> None:
+    """Return when all ranks have exited, or when the pod may stop before the training starts."""
+    is_stop_requested = False
     while not ranks.has_ended():
-        if fetch.error is not None:
-            raise fetch.error
-        if stop.is_asked and not was_told:
-            was_told = True
-            if not work.are_listening(task.processes_per_node):
-                break  # nothing is lost yet
-            ranks.ask_to_stop()
+        if downloads.error is not None:
+            raise downloads.error
+        if stop.is_received and not is_stop_requested:
+            is_stop_requested = True
+            if not workdir.is_handling_sigterm(ranks_per_node):
+                return  # no step is lost
+            ranks.request_stop()
         time.sleep(POLL_SECONDS)
-    ranks.close()
-    outcomes = work.read_outcomes()
-    said = {rank: found.failure for rank, found in outcomes.items() if found.failure is not None}
-    if stop.is_asked and not ranks.deaths and not outcomes:
-        message = "the pod was asked to stop (SIGTERM) before the training could start"
-        return _failed(Failure(code=Reason.POD_LOST, message=message, exit_code=EXIT_PREEMPTED))
-    if not ranks.deaths:
-        return next(iter(outcomes.values()), None)
-    scene = PodEvidence(
-        first_rank=node_rank * task.processes_per_node,
-        logs=ranks.logs,
-        was_out_of_memory=memory_kills() > kills_before,
-        has_killed=ranks.has_killed,
-    )
-    cause = find_cause(ranks.deaths, said, scene)
+
+
+def _outcome(
+    ranks: RankProcesses,
+    workdir: WorkDir,
+    evidence: PodEvidence,
+    stop: StopSignal,
+    *,
+    is_only_pod: bool,
+) -> Outcome | None:
+    """The outcome of the pod, from the exits of its ranks and the outcomes that they wrote."""
+    written = workdir.read_outcomes()
+    outcomes = [found.outcome for found in written.values()]
+    if not ranks.failed_exits:
+        if stop.is_received and not outcomes:
+            return _stopped_before_training()
+        return next(iter(outcomes), None)
+    reported = {
+        local_rank: RankFailure(found.outcome.failure, found.is_echo)
+        for local_rank, found in written.items()
+        if found.outcome.failure is not None
+    }
+    cause = find_root_cause(ranks.failed_exits, reported, evidence)
     assert cause is not None
-    if cause.hint == ECHO and task.nodes > 1:
-        _give_way(stop)
-    steps = (found.resumed_from_step for found in outcomes.values())
+    if cause.is_echo and not is_only_pod:
+        _let_the_cause_end_first(stop)
+    steps = (found.resumed_from_step for found in outcomes)
     step = next((step for step in steps if step is not None), None)
-    return _failed(cause).replace(resumed_from_step=step)
+    return Outcome(failure=cause.failure, resumed_from_step=step)
 
 
-def _give_way(stop: _Stop) -> None:
-    """The pod with the cause ends first: the Job fails, and removes the pods that still go on."""
-    until = time.monotonic() + ECHO_SECONDS
-    while time.monotonic() < until and not stop.is_asked:
+def _stopped_before_training() -> Outcome:
+    return Outcome(
+        failure=Failure(
+            code=Reason.POD_LOST,
+            message="the pod received SIGTERM before the training started",
+            exit_code=EXIT_PREEMPTED,
+        )
+    )
+
+
+def _let_the_cause_end_first(stop: StopSignal, seconds: float = ECHO_SECONDS) -> None:
+    """When a pod ends, the Job fails and its other pods are deleted: the cause has to come first."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not stop.is_received:
         time.sleep(POLL_SECONDS)
 
 
-def wait_for_name(host: str, stop: _Stop, seconds: float = RESOLVE_SECONDS) -> None:
-    """Until the master's DNS name resolves. Raises FailureError after `seconds`."""
-    begin = time.monotonic()
-    told = begin - 10
-    while not stop.is_asked:
+def wait_for_name(host: str, stop: StopSignal, seconds: float = RESOLVE_SECONDS) -> None:
+    """Return when the DNS name of rank 0's pod resolves. Raises FailureError after `seconds`."""
+    start = time.monotonic()
+    printed = start - 10
+    while not stop.is_received:
         try:
             socket.getaddrinfo(host, None)
             return
         except OSError as error:
             now = time.monotonic()
-            if now - begin > seconds:
+            if now - start > seconds:
                 raise FailureError.of(
                     Reason.POD_LOST,
-                    f"the name of rank 0's pod, {host}, did not resolve within {seconds:.0f} s "
-                    f"({error}): its pod is not there, or the cluster's DNS does not work",
+                    f"{host}, the DNS name of rank 0's pod, did not resolve within {seconds:.0f} s "
+                    f"({error})",
+                    hint="check that the pod of rank 0 is running and that the cluster's DNS works",
                 ) from error
-            if now - told >= 10:
-                told = now
-                print(f"waiting for {host} to resolve ({now - begin:.0f} s)", flush=True)
+            if now - printed >= 10:
+                printed = now
+                print(f"waiting for {host} to resolve ({now - start:.0f} s)", flush=True)
         time.sleep(0.5)
-
-
-def _failed(failure: Failure) -> Outcome:
-    return Outcome(failure=failure)

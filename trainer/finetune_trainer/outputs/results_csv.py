@@ -1,12 +1,11 @@
-"""results.csv: a row for each optimizer step, in S3 while the run goes on."""
+"""results.csv: one row for each optimizer step, uploaded while the training runs."""
 
 import threading
 from collections.abc import Sequence
 
-from finetune_storage.errors import StorageError
-
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
+from finetune_storage.errors import StorageError
 from finetune_storage.s3 import Storage
 from finetune_trainer.step.loss import Totals
 
@@ -23,7 +22,7 @@ VALIDATION_COLUMNS = [
     "validation_sequence_accuracy",
     "validation_token_accuracy",
 ]
-# Nothing here depends on the clock: a run that is repeated writes the same bytes.
+# None of them depends on the clock: a repeated run writes the same bytes.
 OWN_COLUMNS = ["training_completion_loss", "learning_rate", "gradient_norm"]
 OWN_VALIDATION_COLUMNS = ["validation_completion_loss"]
 
@@ -31,7 +30,7 @@ UPLOAD_SECONDS = 5.0
 
 
 def columns(has_validation: bool, classification: Sequence[str] = ()) -> list[str]:
-    """The old service's columns in its order, then our own."""
+    """The columns of OpenAI's fine-tunes API in its order, then the additional ones."""
     if not has_validation:
         return [*COLUMNS, *OWN_COLUMNS]
     measured = [*VALIDATION_COLUMNS, *classification]
@@ -73,7 +72,7 @@ def row(
 
 
 def line(cells: dict[str, float | None], names: list[str]) -> str:
-    """One line of CSV. Nine digits: what a float32 holds, and no noise after it."""
+    """One line of CSV. Floats have nine significant digits, the precision of float32."""
     return ",".join(_cell(cells.get(name)) for name in names)
 
 
@@ -84,7 +83,7 @@ def _cell(value: float | None) -> str:
 
 
 def until_step(text: str, step: int) -> str:
-    """The header and the rows up to `step`: what came after a checkpoint is trained again."""
+    """The header and the rows up to `step`; later steps are trained again after a resume."""
     header, *rows = text.splitlines()
     kept = [found for found in rows if found.count(",") == header.count(",")]
     kept = [found for found in kept if int(found.split(",", 1)[0]) <= step]
@@ -92,7 +91,7 @@ def until_step(text: str, step: int) -> str:
 
 
 class Results:
-    """The file of a run, written by rank 0. A thread uploads what is new every few seconds."""
+    """results.csv of a run, written by rank 0. A thread uploads new rows every few seconds."""
 
     def __init__(self, uri: S3Uri, storage: Storage, names: Sequence[str]) -> None:
         self._uri = uri
@@ -100,25 +99,27 @@ class Results:
         self._columns = list(names)
         self._lines = [",".join(self._columns) + "\n"]
         self._uploaded_lines = 0
-        self._lock = threading.Lock()  # one upload at a time, so that none overtakes another
+        self._lock = (
+            threading.Lock()
+        )  # one upload at a time: an older text must not overwrite a newer one
         self._closed = threading.Event()
         self._thread = threading.Thread(
-            target=self._upload_now_and_then, name="results", daemon=True
+            target=self._upload_periodically, name="results", daemon=True
         )
 
     def start(self, resumed_step: int) -> None:
-        """After a resume the rows up to its step are taken over from S3, if they are there."""
+        """Start the uploads; after a resume, keep the rows in S3 up to `resumed_step`."""
         if resumed_step and self._storage.exists(self._uri):
             text = until_step(self._storage.read_bytes(self._uri).decode(), resumed_step)
             self._lines[1:] = text.splitlines(keepends=True)[1:]
         self._thread.start()
 
     def add(self, cells: dict[str, float | None]) -> None:
-        """One more step."""
+        """Append the row of a step."""
         self._lines.append(line(cells, self._columns) + "\n")
 
     def upload(self) -> None:
-        """Everything up to now is in S3 when this returns."""
+        """Upload the rows so far; returns when they are in S3."""
         with self._lock:
             lines = self._lines.copy()
             if len(lines) != self._uploaded_lines:
@@ -127,19 +128,19 @@ class Results:
 
     @property
     def text(self) -> str:
-        """All rows up to now."""
+        """The header and all rows so far."""
         return "".join(self._lines)
 
     def close(self) -> None:
-        """The last rows, also of a run that failed."""
+        """Stop the thread and upload the last rows."""
         self._closed.set()
         self.upload()
 
-    def _upload_now_and_then(self) -> None:
+    def _upload_periodically(self) -> None:
         while not self._closed.wait(UPLOAD_SECONDS):
             try:
                 self.upload()
             except StorageError as error:
-                # the next one has these rows too; what can't wait raises from `upload` itself
+                # the next upload has these rows, too; `upload` before a checkpoint raises
                 if error.failure.code != Reason.S3_UNAVAILABLE:
-                    print(f"results.csv is not uploaded: {error}", flush=True)
+                    print(f"warning: could not upload results.csv: {error}", flush=True)

@@ -11,7 +11,7 @@ from uuid import uuid4
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_api.wire import Stored
-from finetune_storage.failures import AlreadyExists
+from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
 

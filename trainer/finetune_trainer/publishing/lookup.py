@@ -11,7 +11,7 @@ from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics, Outcome, Trained
 from finetune_api.tasks import TrainTask
 from finetune_api.wire import Stored
-from finetune_storage.failures import StorageError
+from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry
 from finetune_storage.s3 import Storage
 

@@ -45,7 +45,7 @@ class Source:
         return next((text for text in told if isinstance(text, str)), "")
 
 
-def find_source(model: str, base: str | None, place: ClusterTarget, screen: Screen) -> Source:
+def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> Source:
     """Fetches what is not here yet. base: what an adapter alone is added to."""
     path = Path(model).expanduser()
     if path.is_dir():
@@ -58,7 +58,7 @@ def find_source(model: str, base: str | None, place: ClusterTarget, screen: Scre
     from finetune_cli.cluster.connection import connect
     from finetune_cli.cluster.objects import read_model
 
-    cluster = connect(place)
+    cluster = connect(target)
     spec = read_model(find_model(cluster, _model_of(cluster, model))).spec
     return Source(spec.id, _published(spec.uri, spec.manifest_sha256, spec.id, screen))
 
@@ -78,11 +78,10 @@ def _model_of(cluster: Cluster, name: str) -> str:
 
 def _published(address: str, digest: str | None, name: str, screen: Screen) -> Path:
     """A published model never changes: what is in the cache under its manifest's digest is it."""
-    from finetune_cli.artifacts.s3 import explained, open_storage, parse_address
+    from finetune_cli.artifacts.s3 import open_storage, parse_address
 
     uri, storage = parse_address(address), open_storage()
-    with explained():
-        data = storage.read_bytes(uri.child(MANIFEST))
+    data = storage.read_bytes(uri.child(MANIFEST))
     manifest = checked_manifest(data, digest, str(uri))
     folder = cache_folder() / hashlib.sha256(data).hexdigest()
     if not folder.is_dir():
@@ -91,7 +90,7 @@ def _published(address: str, digest: str | None, name: str, screen: Screen) -> P
             *(uri, storage),
             wanted=wanted,
             manifest=data,
-            target=folder,
+            destination=folder,
             name=name,
             screen=screen,
         )
@@ -102,9 +101,7 @@ def _published(address: str, digest: str | None, name: str, screen: Screen) -> P
 def _of_folder(path: Path, base: str | None, screen: Screen) -> Source:
     if (path / CONFIG).is_file() and base is None:
         return Source(path.name or str(path), path)
-    adapter = next(
-        (place for place in (path, path / ADAPTER) if (place / ADAPTER_CONFIG).is_file()), None
-    )
+    adapter = next((it for it in (path, path / ADAPTER) if (it / ADAPTER_CONFIG).is_file()), None)
     if adapter is None:
         what = "adapter" if base else "model"
         missing = ADAPTER_CONFIG if base else CONFIG
@@ -116,8 +113,8 @@ def _recorded_base(path: Path) -> str:
     """What a pulled model's manifest says that it was made from."""
     from finetune_data.models.base_models import read_json
 
-    for place in (path, path.resolve().parent):
-        found = read_json(place / MANIFEST).get("baseUri")
+    for folder in (path, path.resolve().parent):
+        found = read_json(folder / MANIFEST).get("baseUri")
         if isinstance(found, str) and found and not found.startswith(f"s3://{LOCAL_BUCKET}/"):
             return found
     raise CommandError(
@@ -135,7 +132,7 @@ def _base(address: str, screen: Screen) -> Path:
             raise CommandError(f"{folder} holds no model: there is no {CONFIG}", code=EXIT_USAGE)
         return folder
     from finetune_api.tasks import BaseModelRef
-    from finetune_cli.artifacts.s3 import explained, open_storage, parse_address
+    from finetune_cli.artifacts.s3 import open_storage, parse_address
     from finetune_data.models.base_models import fetch_base_model
 
     reference = BaseModelRef(
@@ -145,19 +142,18 @@ def _base(address: str, screen: Screen) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     key = address
     if address.startswith("s3://"):  # what lies there may change: its ETags say so
-        with explained():
-            key = "\n".join(map(str, storage.list(parse_address(address))))
-    target = cache / f"base-{hashlib.sha256(key.encode()).hexdigest()}"
-    if target.is_dir():
-        return target
+        key = "\n".join(map(str, storage.list(parse_address(address))))
+    cached = cache / f"base-{hashlib.sha256(key.encode()).hexdigest()}"
+    if cached.is_dir():
+        return cached
     with tempfile.TemporaryDirectory(prefix=".base-", dir=cache) as name:
         part = Path(name) / "model"
-        with screen.transfer(f"fetching {address}") as progress, explained():
+        with screen.transfer(f"fetching {address}") as progress:
             found = fetch_base_model(reference, part, storage, weights=True, progress=progress)
         if found != part:  # the hub's library has a cache of its own
             return found
-        part.rename(target)
-    return target
+        part.rename(cached)
+    return cached
 
 
 def cache_folder() -> Path:

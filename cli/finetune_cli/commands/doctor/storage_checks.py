@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 
-from finetune_cli.artifacts.s3 import CREDENTIALS, open_storage
+from finetune_cli.artifacts.s3 import open_storage
 from finetune_cli.commands.doctor.findings import Finding
 from finetune_cli.manifests.uploads import parse_prefix
 from finetune_cli.terminal.configuration import upload_prefix
-from finetune_cli.terminal.errors import CommandError, explain
-from finetune_storage.failures import StorageError
+from finetune_cli.terminal.errors import CommandError, describe_error
+from finetune_storage.errors import StorageError
 
 WHAT = "S3 from here"
 
@@ -33,9 +33,6 @@ def storage_finding(upload_to: str | None = None) -> Finding:
         finally:
             storage.delete(probe)
     except (StorageError, CommandError) as error:
-        complaint = explain(error)
-        is_told = "AWS_" in complaint.message
-        return Finding(
-            "error", WHAT, complaint.message, complaint.hint or ("" if is_told else CREDENTIALS)
-        )
+        report = describe_error(error)
+        return Finding("error", WHAT, report.message, report.hint)
     return Finding("ok", WHAT, f"{prefix} can be written and read")

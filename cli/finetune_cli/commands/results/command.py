@@ -10,7 +10,6 @@ import click
 from finetune_api.finetune import FineTune
 from finetune_api.names import Reason
 from finetune_cli.artifacts.s3 import (
-    explained,
     layout_of,
     open_storage,
     parse_address,
@@ -48,7 +47,7 @@ def command(
     png: Path | None,
     columns: tuple[str, ...],
     output: str | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
 ) -> None:
     """results.csv, one row for each step: printed as it is, or plotted.
 
@@ -56,8 +55,8 @@ def command(
     """
     from finetune_cli.commands.results.table import panels, parse
 
-    finetune = read_finetune(connect(place).finetunes.get(name))
-    text, where = _fetch(finetune, place)
+    finetune = read_finetune(connect(target).finetunes.get(name))
+    text, where = _fetch(finetune, target)
     if not (plot or png or columns or output):
         click.echo(text, nl=False)
         return
@@ -83,21 +82,20 @@ def command(
                 click.echo(line)
 
 
-def _fetch(finetune: FineTune, place: ClusterTarget) -> tuple[str, str]:
+def _fetch(finetune: FineTune, target: ClusterTarget) -> tuple[str, str]:
     """The text and its address: what the status names, else where it grows."""
-    from finetune_storage.failures import StorageError
+    from finetune_storage.errors import StorageError
 
     if finetune.status.resolved is None:
-        require_training(finetune, "results", place)
+        require_training(finetune, "results", target)
     named = finetune.status.result_files or []
     uri = parse_address(named[0]) if named else layout_of(finetune).results
     try:
-        with explained():
-            return open_storage().read_bytes(uri).decode("utf-8", "replace"), str(uri)
+        return open_storage().read_bytes(uri).decode("utf-8", "replace"), str(uri)
     except StorageError as error:
         if error.failure.code != Reason.DATA_NOT_FOUND:
             raise
-        require_training(finetune, "results", place)
+        require_training(finetune, "results", target)
         state = finetune.status.state or "pending"
         raise CommandError(
             f"no results file available for fine-tune {finetune.metadata.name} ({state})",

@@ -40,11 +40,11 @@ def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
     )
 
 
-def for_a_person(failure: Failure, uri: str) -> Failure:
-    """A base model that can't be had from the hub: what helps in a cluster helps nobody here."""
+def with_own_models(failure: Failure, uri: str) -> Failure:
+    """A base model that the hub does not provide: the hint also names the user's own models."""
     if failure.param != "model" or failure.hint is None or not uri.startswith("hf://"):
         return failure
-    return failure.replace(hint=f"set HF_TOKEN where it is gated or private; {OWN_MODELS}")
+    return failure.replace(hint=f"{failure.hint}; {OWN_MODELS}")
 
 
 def read_models(path: Path, root: Path) -> list[CatalogModel]:

@@ -29,7 +29,7 @@ from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
 from finetune_cli.commands.create.command import FILE_FIELDS, with_full_paths, with_placeholder_uris
-from finetune_cli.commands.run.base import find_base, for_a_person
+from finetune_cli.commands.run.base import find_base, with_own_models
 from finetune_cli.commands.run.gang import free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
 from finetune_cli.manifests import manifest, uploads
@@ -192,10 +192,12 @@ def _is_there(uri: S3Uri) -> bool:
 
 
 def _ended(failure: Failure, resolved: Resolved) -> CommandError:
-    failure = for_a_person(failure, resolved.base.uri)
+    failure = with_own_models(failure, resolved.base.uri)
     if failure.exit_code == EXIT_PREEMPTED:
         return CommandError(
-            failure.message, f"the same `{program_name()} run` goes on from it", code=EXIT_INTERRUPTED
+            failure.message,
+            f"the same `{program_name()} run` goes on from it",
+            code=EXIT_INTERRUPTED,
         )
     lines = "".join(f"\n  {line}" for line in failure.lines or failure.log or [])
     code = EXIT_USER if failure.code in USER_REASONS else EXIT_NOT_SUCCEEDED
