@@ -90,6 +90,7 @@ class Operator:
         folder.mkdir(exist_ok=True)
         self.user = f"system:serviceaccount:{team.namespace}:finetune-operator"
         self.process: subprocess.Popen[bytes] | None = None
+        self.python_path: str | None = None  # of another version's sources
         self.port = _free_port()
         self.metrics_port = _free_port()
         self._install_role(helm)
@@ -170,7 +171,11 @@ class Operator:
                 "--metrics-port",
                 str(self.metrics_port),
             ],
-            env={**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")},
+            env={
+                **os.environ,
+                "KUBECONFIG": str(self.folder / "kubeconfig"),
+                **({"PYTHONPATH": self.python_path} if self.python_path else {}),
+            },
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )
