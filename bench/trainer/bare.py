@@ -27,13 +27,13 @@ def main() -> None:
     from finetune_trainer.batching import microbatch, order
     from finetune_trainer.engine import attention
     from finetune_trainer.engine.deepspeed import configuration
+    from finetune_trainer.engine.loading import import_libraries, load_model
     from finetune_trainer.engine.objective import ComputePath, Objective, arguments
-    from finetune_trainer.rank import loading
 
-    loading.import_libraries()
+    import_libraries()
     attention.register()
     split = split_of(options.folder)
-    model = loading.load_model(options.folder / "model", "fp32")
+    model = load_model(options.folder / "model", "fp32")
     connect_alone()
     objective = Objective(model)
     objective.choose(ComputePath(is_chunked=True, is_packed=True))

@@ -103,22 +103,22 @@ def measure(options: argparse.Namespace) -> None:
     from finetune_trainer.checkpoint.store import Checkpoints
     from finetune_trainer.engine.compute_path import choose_compute_path
     from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates
+    from finetune_trainer.engine.loading import import_libraries, load_model
     from finetune_trainer.engine.lora import add_adapter
     from finetune_trainer.engine.memory_budget import micro_batch_costs
     from finetune_trainer.engine.mfu import Gpu
     from finetune_trainer.outputs.run_log import RunLog
     from finetune_trainer.progress import ProgressTracker
-    from finetune_trainer.rank import loading
     from finetune_trainer.rank.checkpoint_policy import CheckpointPolicy
     from finetune_trainer.rank.sigterm import SigtermFlag
     from finetune_trainer.rank.training import Run, train
     from finetune_trainer.step.stepper import Stepper
 
-    loading.import_libraries()
+    import_libraries()
     split = split_of(options.folder)
     task = task_of(options, len(split))
     precision: Precision = "bf16" if options.nvidia else "fp32"
-    model = loading.load_model(options.folder / "model", precision)
+    model = load_model(options.folder / "model", precision)
     if options.lora:
         model = add_adapter(model, task.method, 1)
     connect_alone(task.accelerator)

@@ -17,7 +17,7 @@ from finetune_trainer.launcher.downloads import Downloads
 from finetune_trainer.workdir import WorkDir
 from tests.trainer import support
 
-PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.rank.training"]
+PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.rank.lifecycle"]
 
 
 def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerProcess":
@@ -31,15 +31,14 @@ def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerP
 
 def _live(task: str, folder: str) -> None:
     from finetune_storage.connect import open_storage
-    from finetune_trainer.rank import main as worker
+    from finetune_trainer.rank import main as rank
 
     log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    work = WorkDir(Path(folder))
-    work.root.mkdir(parents=True)
-    fetch = Downloads(TrainTask.model_validate_json(task), work, open_storage())
-    fetch._run()
+    workdir = WorkDir(Path(folder))
+    workdir.root.mkdir(parents=True)
+    Downloads(TrainTask.model_validate_json(task), workdir, open_storage()).run()
     os.environ |= {
         **{ENV_TASK: task, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(support.free_port())},
@@ -48,7 +47,7 @@ def _live(task: str, folder: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    os._exit(worker.main(work.root))
+    os._exit(rank.main(workdir.root))
 
 
 def kill_when(

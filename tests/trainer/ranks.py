@@ -19,11 +19,11 @@ from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
+from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.lora import add_adapter, is_adapted
 from finetune_trainer.engine.lr_schedule import learning_rate
 from finetune_trainer.engine.objective import ComputePath
 from finetune_trainer.publishing.publish import write_model
-from finetune_trainer.rank.loading import import_libraries
 from finetune_trainer.step import stepper
 from finetune_trainer.step.stepper import Stepper, target_counts
 from tests.trainer import support
@@ -64,7 +64,7 @@ def adapted_engine(place: RankCoordinates, zero_stage: int) -> Engine:
 def curve(engine: Engine, storage: Storage, folder: Path) -> dict[str, Any]:
     """Losses of 20 steps, and of the last ten again from checkpoints of this and other runs."""
     adapted = "lora" if is_adapted(engine.model) else ""
-    kind, ranks = f"{adapted}{engine.precision}{engine.zero_stage}", engine.place.ranks
+    kind, ranks = f"{adapted}{engine.precision}{engine.zero_stage}", engine.coordinates.ranks
     saved = checkpoints(f"{kind}w{ranks}", storage, engine, folder)
     found: dict[str, Any] = {"straight": run_steps(engine, saved, TrainingState())}
     for origin in (1, 2):
@@ -123,8 +123,8 @@ def gradients(engine: Engine, folder: Path) -> None:
         for kind, rows_each in [*exact, *wrong]:
             engine.objective.choose(COMPUTE_PATHS.get(kind, ComputePath()))
             mine = [
-                assemble(split, part, packed=engine.way.is_packed, prompts=True)
-                for part in cut(len(examples), engine.place, rows_each)
+                assemble(split, part, packed=engine.compute_path.is_packed, prompts=True)
+                for part in cut(len(examples), engine.coordinates, rows_each)
             ]
             if kind == "mean-of-means":
                 mean_of_means(engine, mine)
@@ -132,8 +132,8 @@ def gradients(engine: Engine, folder: Path) -> None:
                 stepper.accumulate(engine, mine, PROMPT_WEIGHT, weight)
             whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
             engine.step(0.0)  # changes no weight, and empties the gradients
-            if engine.place.rank == 0:
-                where = f"{engine.precision}-{engine.zero_stage}-{engine.place.ranks}"
+            if engine.coordinates.rank == 0:
+                where = f"{engine.precision}-{engine.zero_stage}-{engine.coordinates.ranks}"
                 save_file(whole, folder / f"{where}-{name}-{rows_each}-{kind}.safetensors")
     engine.start_at(0)
 

@@ -198,9 +198,9 @@ class Pod:
         return (self.folder / "log").read_text()
 
     @property
-    def worker(self) -> int:
-        """The process id of its only worker; 0 before it runs."""
-        path = self.folder / "work" / "worker-0.pid"
+    def rank_pid(self) -> int:
+        """The process id of the pod's only rank; 0 before it runs."""
+        path = self.folder / "work" / "rank-0.pid"
         return int(path.read_text()) if path.exists() else 0
 
     def wait(self, seconds: float = 120) -> int:

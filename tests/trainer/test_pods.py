@@ -256,7 +256,7 @@ def killed(storage: Storage, base_model: Path, tmp_path_factory: pytest.TempPath
     task = prepared("killed", storage, folder)
     pods = start_pods(task, folder)
     wait_for(lambda: bool(checkpoint_steps(storage, task)), pods)
-    os.kill(pods[1].worker, signal.SIGKILL)
+    os.kill(pods[1].rank_pid, signal.SIGKILL)
     begin = time.monotonic()
     for pod in pods:
         pod.wait(60)
@@ -285,9 +285,9 @@ def test_in_a_pod_of_two_ranks_the_one_that_was_killed_is_named(
 ) -> None:
     task = prepared("two ranks a pod", storage, tmp_path)
     (pod,) = start_pods(task.replace(nodes=1, processes_per_node=2), tmp_path / "pods")
-    workers = [pod.folder / "work" / f"worker-{rank}.pid" for rank in (0, 1)]
-    wait_for(lambda: all(path.exists() for path in workers), [pod])
-    os.kill(int(workers[1].read_text()), signal.SIGKILL)
+    pids = [pod.folder / "work" / f"rank-{rank}.pid" for rank in (0, 1)]
+    wait_for(lambda: all(path.exists() for path in pids), [pod])
+    os.kill(int(pids[1].read_text()), signal.SIGKILL)
     begin = time.monotonic()
     assert pod.wait(60) == EXIT_CRASH
     assert time.monotonic() - begin < 15

@@ -1,8 +1,9 @@
-"""Which way of computing a model is right for it: tried on its own weights when training starts.
+"""Chooses the fastest compute path that is exact for a model, by a test on its own weights.
 
-Two short examples, each alone, whole logits, the model's own attention: that is the truth. The
-fastest way that says the same is taken. A model whose head scales its logits, or whose layers look
-over the border between two packed examples, is found out here and not in the loss.
+The reference is two short examples, each alone, with whole logits and the model's own attention.
+The trainer uses the fastest path with the same losses. This detects, before training starts, a
+model whose head scales its logits, or whose layers attend across the border between two packed
+examples.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,54 +25,59 @@ COMPUTE_PATHS = (
     ComputePath(False, False),
 )
 LENGTHS = (10, 7, 5)
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of the mean difference of a token's nll
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # mean absolute difference of the nll per token
 
 
 def choose_compute_path(
     engine: Engine, *, longest: int, warn: Callable[[str], None], packing: bool = True
 ) -> ComputePath:
-    """Sets it on the engine's objective. All ranks together. longest: example, in tokens."""
+    """Set the path on the engine's objective, and return it. All ranks call it together.
+
+    longest: the number of tokens of the longest example. packing: whether to try packed paths.
+    """
     objective = engine.objective
     attention.register()
     examples = list(_examples(int(objective.config.vocab_size)))
     alone = [_nll(engine, arrange([e], packed=False, prompts=False)) for e in examples]
-    truth = np.concatenate(alone)
+    reference = np.concatenate(alone)
     can_pack = packing and attention.is_plain(objective.config, longest)
-    doubts: dict[str, str] = {}
-    for way in COMPUTE_PATHS:
-        if way == ComputePath() or (way.is_packed and not can_pack):
+    problems: dict[str, str] = {}
+    for path in COMPUTE_PATHS:
+        if path == ComputePath() or (path.is_packed and not can_pack):
             continue
-        doubt = _doubt(engine, way, examples, truth)
-        if not engine.any(doubt is not None):
+        problem = _problem(engine, path, examples, reference)
+        if not engine.any(problem is not None):
             break
         objective.choose(ComputePath())
-        doubts["packed" if way.is_chunked and way.is_packed else "chunked"] = doubt or "elsewhere"
+        kind = "packed" if path.is_chunked and path.is_packed else "chunked"
+        problems[kind] = problem or "another rank reported a problem"
     else:
-        way = ComputePath()
-    if not way.is_packed and packing:
-        why = doubts.get("packed", "a layer of it looks at less than all earlier tokens")
-        warn(f"the examples of this model are padded, not packed, which is slower: {why}")
-    if not way.is_chunked:
-        warn(f"the logits of this model are held whole, which takes memory: {doubts['chunked']}")
-    return way
+        path = ComputePath()
+    if not path.is_packed and packing:
+        reason = problems.get("packed", "a layer does not attend to all earlier tokens")
+        warn(f"training is slower: examples of this model are padded, not packed ({reason})")
+    if not path.is_chunked:
+        reason = problems["chunked"]
+        warn(f"training needs more memory: logits of this model are not chunked ({reason})")
+    return path
 
 
-def _doubt(
+def _problem(
     engine: Engine,
-    way: ComputePath,
+    path: ComputePath,
     examples: list[Example],
-    truth: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    reference: "np.ndarray[tuple[int], np.dtype[np.float64]]",
 ) -> str | None:
-    """Why the way is wrong for this model; None: it is right."""
+    """Why the path is not usable for this model; None: it is usable."""
     try:
-        engine.objective.choose(way)
-        found = _nll(engine, arrange(examples, packed=way.is_packed, prompts=False))
+        engine.objective.choose(path)
+        found = _nll(engine, arrange(examples, packed=path.is_packed, prompts=False))
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    difference = float(np.abs(found - truth).mean())
+    difference = float(np.abs(found - reference).mean())
     if difference < TOLERANCE[engine.precision]:
         return None
-    return f"its losses differ by {difference:.3g}"
+    return f"the losses differ by {difference:.3g}"
 
 
 def _examples(vocabulary: int) -> Iterator[Example]:

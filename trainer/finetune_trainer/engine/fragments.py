@@ -37,9 +37,9 @@ def own_fragments(engine: Engine) -> Iterator[Fragment]:
     parameters = list(engine.parameters())
     if engine.zero_stage == 0:  # every rank has everything: each saves a share
         sizes = [prod(engine.shape(parameter)) for _, parameter in parameters]
-        owners = share(sizes, engine.place.ranks)
+        owners = share(sizes, engine.coordinates.ranks)
         for (name, parameter), owner in zip(parameters, owners, strict=True):
-            if owner == engine.place.rank:
+            if owner == engine.coordinates.rank:
                 state = engine.adam_state(parameter)
                 tensors = {WEIGHTS: parameter.detach(), **{key: state[key] for key in MOMENTS}}
                 yield Fragment(name, 0, {kind: t.flatten() for kind, t in tensors.items()})
@@ -67,7 +67,7 @@ def _piece(engine: Engine, name: str, parameter: Any) -> Fragment | None:
     from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 
     size = parameter.ds_tensor.numel()
-    start = size * engine.place.rank
+    start = size * engine.coordinates.rank
     real = min(size, prod(engine.shape(parameter)) - start)
     if real <= 0:
         return None
@@ -102,7 +102,7 @@ def _write_piece(engine: Engine, parameter: Any, whole: dict[str, "Tensor"]) -> 
     from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
     from torch.nn import functional
 
-    size, place = parameter.ds_tensor.numel(), engine.place
+    size, place = parameter.ds_tensor.numel(), engine.coordinates
 
     def mine(tensor: "Tensor") -> "Tensor":
         # safe_set_full_* fails where the ranks do not divide the parameter

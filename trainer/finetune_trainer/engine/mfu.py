@@ -69,7 +69,7 @@ class Gpu:
                 attended=mean_attended(split),
                 trains_everything=task.method.type == "full",
             )
-            self._flops = flops / peak / engine.place.ranks
+            self._flops = flops / peak / engine.coordinates.ranks
 
     def utilization(self, tokens_a_second: float) -> float | None:
         """0 to 1 at so many tokens a second over all ranks; None: the GPU's peak is unknown."""

@@ -1,4 +1,4 @@
-"""The model and its loss as one module, which DeepSpeed wraps: from token ids to Σ w·nll."""
+"""The model and its loss as one module for DeepSpeed: from token ids to Σ w·nll."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,42 +17,42 @@ from finetune_trainer.engine.lora import is_adapted
 
 @dataclass(frozen=True)
 class ComputePath:
-    """How the same numbers are computed."""
+    """One of several computations with the same result."""
 
-    is_chunked: bool = False  # the head's logits a chunk at a time, never the whole
-    is_packed: bool = False  # examples behind each other in one row, with attention of our own
+    is_chunked: bool = False  # logits are computed one chunk of tokens at a time
+    is_packed: bool = False  # examples share one row, with `packed_attention`
 
 
 class Objective(nn.Module):  # type: ignore[misc]
-    """`forward` returns the same as `Head.forward`, in whichever way."""
+    """`forward` returns the same as `Head.forward`, on any compute path."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.head = find_head(self._causal)
-        self.way = ComputePath()
+        self.compute_path = ComputePath()
         self._own_attention = self._causal.config._attn_implementation
 
     @property
     def _causal(self) -> Any:
-        """The model of transformers, also where an adapter is around it."""
+        """The transformers model, without the adapter that may wrap it."""
         return self.model.get_base_model() if is_adapted(self.model) else self.model
 
     @property
     def config(self) -> Any:
-        """Of the language model."""
+        """The configuration of the language model."""
         return self._causal.config.get_text_config()
 
-    def choose(self, way: ComputePath) -> None:
-        """From now on. Raises ValueError where the model doesn't offer what that needs."""
-        if way.is_chunked and (self.head is None or self._causal.base_model is self._causal):
-            raise ValueError("its last layer is not a plain linear one")
-        if way.is_packed != self.way.is_packed:
-            name = attention.NAME if way.is_packed else self._own_attention
+    def choose(self, path: ComputePath) -> None:
+        """Use `path` from now on. Raises ValueError if the model does not support it."""
+        if path.is_chunked and (self.head is None or self._causal.base_model is self._causal):
+            raise ValueError("the last layer is not a plain linear layer")
+        if path.is_packed != self.compute_path.is_packed:
+            name = attention.NAME if path.is_packed else self._own_attention
             self._causal.set_attn_implementation(name)
-        self.way = way
+        self.compute_path = path
 
-    def forward(  # noqa: PLR0917 - DeepSpeed passes them on
+    def forward(  # noqa: PLR0917 - DeepSpeed passes positional arguments
         self,
         inputs: Tensor,
         positions: Tensor,
@@ -63,12 +63,12 @@ class Objective(nn.Module):  # type: ignore[misc]
     ) -> Predicted:
         """inputs, positions [rows, width]; places, targets, weights [n]; see `MicroBatch`.
 
-        Padding stands on the right, where causal attention never looks: no mask is needed, and
-        without one attention is at its fastest. Explicit positions and `use_cache=False` keep
-        transformers from guessing.
+        Padding is on the right, where causal attention never reads it, so no mask is needed, and
+        attention is fastest without one. Explicit positions and `use_cache=False` keep transformers
+        from deriving its own.
         """
         settings = {"position_ids": positions, "use_cache": False, **packing}
-        if self.way.is_chunked:
+        if self.compute_path.is_chunked:
             assert self.head is not None
             hidden = self._causal.base_model(input_ids=inputs, **settings)[0]
             found: Predicted = self.head(
@@ -80,7 +80,7 @@ class Objective(nn.Module):  # type: ignore[misc]
 
 
 def of_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> Predicted:
-    """From whole logits [n, vocabulary], for models whose head is something else."""
+    """The same from whole logits [n, vocabulary], for models with another kind of head."""
     nll = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     with torch.no_grad():
         right = logits.argmax(-1) == targets
@@ -88,7 +88,7 @@ def of_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> Predicted:
 
 
 def arguments(batch: MicroBatch, prompt_weight: float, device: torch.device) -> tuple[Any, ...]:
-    """Of `Objective.forward`, on the device."""
+    """The arguments of `Objective.forward`, on the device."""
 
     def put(values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What the pod's container may use, and what the kernel did to it."""
+"""The limits of the pod's container, and the kernel's out-of-memory kills in it."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_cpus(cgroup: Path = CGROUP) -> int:
-    """The CPUs this container may use: its quota where it has one, else what it may run on."""
+    """The CPUs this container may use: its quota if it has one, and at most its CPU set."""
     cpus = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         quota, period = (cgroup / "cpu.max").read_text().split()
@@ -17,7 +17,7 @@ def available_cpus(cgroup: Path = CGROUP) -> int:
 
 
 def memory_kills(cgroup: Path = CGROUP) -> int:
-    """How many processes of this container the kernel has killed for memory."""
+    """The number of processes of this container that the kernel has killed for memory."""
     with contextlib.suppress(OSError, ValueError):
         for line in (cgroup / "memory.events").read_text().splitlines():
             name, count = line.split()

@@ -1,4 +1,4 @@
-"""Base model and dataset, fetched by the launcher while the workers still import torch."""
+"""Downloads the base model and the dataset in a thread, while the ranks import their libraries."""
 
 import threading
 from collections.abc import Callable
@@ -13,58 +13,59 @@ from finetune_trainer.workdir import WorkDir
 
 
 class Downloads:
-    """Runs in a thread. `error` is what ended it, if anything did."""
+    """The downloads of one pod. `error` is the exception that ended them, if any."""
 
     def __init__(
         self,
         task: TrainTask,
-        work: WorkDir,
+        workdir: WorkDir,
         storage: Storage,
         *,
-        before: Callable[[], None] = lambda: None,
+        before_release: Callable[[], None] = lambda: None,
     ) -> None:
-        """before: the last thing that is waited for before the workers are told to go on."""
-        self._before = before
+        """before_release: called after the downloads, before the ranks may continue."""
+        self._before_release = before_release
         self._task = task
-        self._work = work
+        self._workdir = workdir
         self._storage = storage
         self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="downloads", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Download everything; never raises."""
         try:
-            self._work.tell_fetch("downloading the dataset")
+            self._workdir.write_download_progress("downloading the dataset")
             dataset = fetch_dataset(
                 S3Uri.parse(self._task.dataset),
-                self._work.dataset,
+                self._workdir.dataset,
                 self._storage,
                 progress=self._percent("downloading the dataset"),
             )
-            (self._work.dataset / MANIFEST).write_text(dataset.manifest.to_json())
+            (self._workdir.dataset / MANIFEST).write_text(dataset.manifest.to_json())
             base_model = fetch_base_model(
                 self._task.base,
-                self._work.base_model,
+                self._workdir.base_model,
                 self._storage,
                 weights=True,
                 progress=self._percent("downloading the base model"),
             )
-            print("base model and dataset are here", flush=True)
-            self._before()
-            self._work.tell_fetch("loading the base model", base_model)
+            print("downloaded the base model and the dataset", flush=True)
+            self._before_release()
+            self._workdir.write_download_progress("loading the base model", base_model)
         except Exception as error:
             self.error = error
 
-    def _percent(self, what: str) -> Callable[[int, int], None]:
-        told = -1
+    def _percent(self, action: str) -> Callable[[int, int], None]:
+        last = -1
 
-        def tell(done: int, total: int) -> None:
-            nonlocal told
+        def report(done: int, total: int) -> None:
+            nonlocal last
             percent = 100 * done // total if total else 100
-            if percent != told:
-                told = percent
-                self._work.tell_fetch(f"{what}: {percent} %")
+            if percent != last:
+                last = percent
+                self._workdir.write_download_progress(f"{action}: {percent} %")
 
-        return tell
+        return report

@@ -1,4 +1,4 @@
-"""The pod's entry point: starts the ranks, downloads, watches the ranks, and reports the outcome."""
+"""The pod's entry point: starts the ranks, downloads, waits, and reports the outcome."""
 
 import argparse
 import os
@@ -178,7 +178,7 @@ def _stopped_before_training() -> Outcome:
 
 
 def _let_the_cause_end_first(stop: StopSignal, seconds: float = ECHO_SECONDS) -> None:
-    """When a pod ends, the Job fails and its other pods are deleted: the cause has to come first."""
+    """The first pod that fails ends the Job, which deletes the others: let it be the cause."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and not stop.is_received:
         time.sleep(POLL_SECONDS)

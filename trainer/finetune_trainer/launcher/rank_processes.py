@@ -1,8 +1,7 @@
-"""The pod's ranks as child processes: their output, and which of them died, and how.
+"""The pod's ranks as child processes: their output, their exit codes, and the order of failures.
 
-What torchrun does with a static rendezvous and no restarts, without its own import of torch (two
-seconds and 650 MB beside every pod's ranks) and with the kernel's word on each end instead of a
-log to be read.
+Replaces torchrun with a static rendezvous and no restarts, for two reasons: torchrun imports torch
+(two seconds and 650 MB per pod), and it reports a failure in a log, not as an exit status.
 """
 
 import contextlib
@@ -19,10 +18,10 @@ from pathlib import Path
 from finetune_api.names import ENV_TASK
 from finetune_api.tasks import TrainTask
 from finetune_trainer.launcher.cgroup import available_cpus
-from finetune_trainer.launcher.root_cause import Death
+from finetune_trainer.launcher.root_cause import RankExit
 
 LOG_LINES = 12
-LAST_WORDS_SECONDS = 2.0  # for the other workers of the pod to write down what they saw
+GRACE_SECONDS = 2.0  # after the first failure, for the other ranks to report theirs
 
 
 class RankProcess:
@@ -54,66 +53,69 @@ class RankProcess:
                 self.lines.append(line.rstrip()[:300])
 
     def poll(self) -> int | None:
-        """The exit code once it has ended; negative: the signal."""
+        """The exit code, or None while the process runs; negative: the signal."""
         return self._process.poll()
 
     def send(self, number: signal.Signals) -> None:
-        """To the worker and everything that it started."""
+        """Send a signal to the rank and to its child processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        """After its end: nothing that it started is left, and its output is read."""
+        """Kill the process group, and read the output to its end."""
         self.send(signal.SIGKILL)
         self._process.wait()
         self._reader.join(timeout=2)
 
 
 class RankProcesses:
-    """All ranks of the pod. One that dies ends the others, who get a moment for their words."""
+    """All ranks of the pod. When one fails, the others are killed after a grace period."""
 
-    def __init__(self, workers: Sequence[RankProcess]) -> None:
-        self._workers = workers
-        self._died_at: float | None = None
-        self.deaths: list[Death] = []  # the first one first
+    def __init__(
+        self, ranks: Sequence[RankProcess], *, grace_seconds: float = GRACE_SECONDS
+    ) -> None:
+        self._ranks = ranks
+        self._grace_seconds = grace_seconds
+        self._failed_at: float | None = None
+        self.failed_exits: list[RankExit] = []  # in the order of their time
         self.has_killed = False
 
     @property
     def logs(self) -> dict[int, list[str]]:
-        """The last lines of each, by local rank."""
-        return {worker.local_rank: list(worker.lines) for worker in self._workers}
+        """The last lines of each rank, by local rank."""
+        return {rank.local_rank: list(rank.lines) for rank in self._ranks}
 
     def has_ended(self) -> bool:
-        """Whether all have, by themselves or because one of them died."""
+        """Whether all ranks have exited. Call it repeatedly: it also enforces the grace period."""
         now = time.monotonic()
-        dead = {death.local_rank for death in self.deaths}
-        codes = {worker.local_rank: worker.poll() for worker in self._workers}
-        for rank, code in codes.items():
-            if code and rank not in dead:
-                self._died_at = self._died_at or now
-                self.deaths.append(Death(local_rank=rank, exit_code=code))
+        failed = {rank_exit.local_rank for rank_exit in self.failed_exits}
+        codes = {rank.local_rank: rank.poll() for rank in self._ranks}
+        for local_rank, code in codes.items():
+            if code and local_rank not in failed:
+                self._failed_at = self._failed_at or now
+                self.failed_exits.append(RankExit(local_rank=local_rank, exit_code=code))
         is_over = None not in codes.values()
-        if self._died_at and now - self._died_at > LAST_WORDS_SECONDS and not is_over:
+        if self._failed_at and now - self._failed_at > self._grace_seconds and not is_over:
             self.has_killed = True
-            for worker in self._workers:
-                worker.send(signal.SIGKILL)
+            for rank in self._ranks:
+                rank.send(signal.SIGKILL)
         return is_over
 
-    def ask_to_stop(self) -> None:
-        """SIGTERM; each one notes it, and ends after its step."""
-        for worker in self._workers:
-            if worker.poll() is None:
-                worker.send(signal.SIGTERM)
+    def request_stop(self) -> None:
+        """Send SIGTERM to each rank; each one stops after its current step."""
+        for rank in self._ranks:
+            if rank.poll() is None:
+                rank.send(signal.SIGTERM)
 
     def close(self) -> None:
-        """End whatever is left."""
-        for worker in self._workers:
-            worker.close()
+        """Kill all remaining processes."""
+        for rank in self._ranks:
+            rank.close()
 
 
-def start(task: TrainTask, node_rank: int, work: Path) -> RankProcesses:
-    """Every rank of this pod."""
-    command = [sys.executable, "-m", "finetune_trainer.rank.main", str(work)]
+def start(task: TrainTask, node_rank: int, workdir: Path) -> RankProcesses:
+    """Start every rank of this pod."""
+    command = [sys.executable, "-m", "finetune_trainer.rank.main", str(workdir)]
     return RankProcesses(
         [
             RankProcess(command, environment(task, node_rank, rank, dict(os.environ)), rank)
@@ -125,26 +127,26 @@ def start(task: TrainTask, node_rank: int, work: Path) -> RankProcesses:
 def environment(
     task: TrainTask, node_rank: int, local_rank: int, inherited: dict[str, str]
 ) -> dict[str, str]:
-    """A rank's: the pod's own, its task and place, the accelerator, and threads that fit the CPUs.
+    """The environment of a rank: the pod's own, the task, and torch.distributed's `env://` names.
 
-    The ranks are what the operator says: the names are torch.distributed's `env://`.
+    The task and the coordinates replace inherited values; the other settings are defaults.
     """
-    each = task.processes_per_node
+    ranks_per_node = task.processes_per_node
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, available_cpus() // each)),
+        "OMP_NUM_THREADS": str(max(1, available_cpus() // ranks_per_node)),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1",  # everything is in the work folder
+        "HF_HUB_OFFLINE": "1",  # all files are in the working directory
     }
     if task.accelerator == "cpu":
         defaults |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    place = {
+    fixed = {
         ENV_TASK: task.model_dump_json(),
-        "RANK": node_rank * each + local_rank,
+        "RANK": node_rank * ranks_per_node + local_rank,
         "LOCAL_RANK": local_rank,
-        "WORLD_SIZE": task.nodes * each,
-        "LOCAL_WORLD_SIZE": each,
+        "WORLD_SIZE": task.nodes * ranks_per_node,
+        "LOCAL_WORLD_SIZE": ranks_per_node,
         "MASTER_ADDR": task.master_host,
         "MASTER_PORT": task.master_port,
     }
-    return {**defaults, **inherited, **{name: str(value) for name, value in place.items()}}
+    return {**defaults, **inherited, **{name: str(value) for name, value in fixed.items()}}

@@ -1,17 +1,17 @@
-"""Which of a pod's failures is the cause: its workers' own words, and how they ended. Pure."""
+"""Selects the root cause among a pod's failures, from the ranks' reports and exit codes. Pure."""
 
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.names import EXIT_PREEMPTED, Reason
+from finetune_api.names import EXIT_PREEMPTED
 from finetune_api.outcome import Failure
-from finetune_trainer.errors import ECHO
+from finetune_trainer.errors import RankFailure, out_of_host_memory, rank_crash
 
 
 @dataclass(frozen=True)
-class Death:
-    """A worker that ended badly."""
+class RankExit:
+    """The exit of a rank that failed."""
 
     local_rank: int
     exit_code: int  # negative: the signal
@@ -19,68 +19,60 @@ class Death:
 
 @dataclass(frozen=True)
 class PodEvidence:
-    """What the launcher found around its workers' ends."""
+    """The launcher's observations around the exits of its ranks."""
 
     first_rank: int  # of this pod
-    logs: Mapping[int, list[str]]  # the last lines of each worker, by local rank
+    logs: Mapping[int, list[str]]  # the last lines of each rank, by local rank
     was_out_of_memory: bool  # the kernel killed a process of this pod for memory
-    has_killed: bool  # the launcher itself killed workers that would not end
+    has_killed: bool  # the launcher itself killed ranks that did not exit
 
 
-def find_cause(
-    deaths: Sequence[Death], said: Mapping[int, Failure], scene: PodEvidence
-) -> Failure | None:
-    """`deaths`: the first one first; `said`: by local rank, what workers left. None: neither.
+def find_root_cause(
+    exits: Sequence[RankExit], reported: Mapping[int, RankFailure], evidence: PodEvidence
+) -> RankFailure | None:
+    """The first exit counts, unless another failure caused it: a lost connection, or SIGTERM.
 
-    The first death counts, unless it is the echo of another: a lost connection, or SIGTERM. Those
-    that the launcher has ended say nothing.
+    exits: in the order of their time. reported: the failures that ranks reported, by local rank.
+    Ranks that the launcher killed are not candidates. None: there are neither exits nor reports.
     """
     candidates = []
-    for place, death in enumerate(deaths):
-        own = said.get(death.local_rank)
+    for index, rank_exit in enumerate(exits):
+        own = reported.get(rank_exit.local_rank)
         if own is not None:
             candidates.append(own)
-        elif place == 0 or not _was_ended_by_us(death, scene):
-            candidates.append(explain_death(death, scene))
-    candidates += [failure for failure in said.values() if failure not in candidates]
-    return min(candidates, key=_is_echo, default=None)
+        elif index == 0 or not _was_ended_by_launcher(rank_exit, evidence):
+            candidates.append(RankFailure(failure_from_exit(rank_exit, evidence)))
+    candidates += [failure for failure in reported.values() if failure not in candidates]
+    return min(candidates, key=_priority, default=None)
 
 
-def _was_ended_by_us(death: Death, scene: PodEvidence) -> bool:
-    return death.exit_code == -signal.SIGTERM or (
-        scene.has_killed and death.exit_code == -signal.SIGKILL
+def _was_ended_by_launcher(rank_exit: RankExit, evidence: PodEvidence) -> bool:
+    return rank_exit.exit_code == -signal.SIGTERM or (
+        evidence.has_killed and rank_exit.exit_code == -signal.SIGKILL
     )
 
 
-def _is_echo(failure: Failure) -> int:
-    return 1 if failure.hint == ECHO else 2 if failure.exit_code == EXIT_PREEMPTED else 0
+def _priority(found: RankFailure) -> int:
+    """0: a cause of its own. 1: the loss of another rank. 2: a stop on request."""
+    if found.is_echo:
+        return 1
+    return 2 if found.failure.exit_code == EXIT_PREEMPTED else 0
 
 
-def explain_death(death: Death, scene: PodEvidence) -> Failure:
-    """A worker that could not say itself what happened."""
-    rank = scene.first_rank + death.local_rank
-    code = death.exit_code if death.exit_code >= 0 else 128 - death.exit_code
-    if scene.was_out_of_memory and death.exit_code == -signal.SIGKILL:
-        return Failure(
-            code=Reason.OUT_OF_MEMORY,
-            message=f"rank {rank} used more memory than the pod's limit and was killed",
-            hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
-            rank=rank,
-            exit_code=code,
-            log=scene.logs.get(death.local_rank, []),
-        )
-    return Failure(
-        code=Reason.RANK_CRASHED,
-        message=f"rank {rank} {_how(death.exit_code)}",
-        rank=rank,
-        exit_code=code,
-        log=scene.logs.get(death.local_rank, []),
-    )
+def failure_from_exit(rank_exit: RankExit, evidence: PodEvidence) -> Failure:
+    """The failure of a rank that exited without a report."""
+    rank = evidence.first_rank + rank_exit.local_rank
+    exit_code = rank_exit.exit_code if rank_exit.exit_code >= 0 else 128 - rank_exit.exit_code
+    log = evidence.logs.get(rank_exit.local_rank, [])
+    if evidence.was_out_of_memory and rank_exit.exit_code == -signal.SIGKILL:
+        detail = "the kernel killed it at the pod's memory limit"
+        return out_of_host_memory(rank, detail, exit_code=exit_code, log=log)
+    return rank_crash(rank, _event(rank_exit.exit_code), exit_code=exit_code, log=log)
 
 
-def _how(exit_code: int) -> str:
+def _event(exit_code: int) -> str:
     if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
+        return f"exited with code {exit_code}"
     try:
         name = signal.Signals(-exit_code).name
     except ValueError:

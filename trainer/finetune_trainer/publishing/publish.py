@@ -5,13 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finetune_storage.errors import AlreadyExists
-
 from finetune_api.layout import MANIFEST
 from finetune_api.model_names import fine_tuned_model_name
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
+from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import file_entry, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState

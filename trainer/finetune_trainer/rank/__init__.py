@@ -1,1 +1,4 @@
-"""One rank: one process per GPU. It loads, trains, checkpoints, and publishes."""
+"""One process per GPU: it builds its parts, restores a checkpoint, trains, and publishes.
+
+It does not import `launcher`; they exchange files (`workdir`).
+"""

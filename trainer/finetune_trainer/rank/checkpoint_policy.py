@@ -1,4 +1,4 @@
-"""When a checkpoint is made: at each epoch's end, now and then, and when the pods have to go."""
+"""When to save a checkpoint: after each epoch, at intervals, and after SIGTERM."""
 
 import time
 
@@ -7,11 +7,11 @@ from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.errors import Preempted
 from finetune_trainer.outputs.run_log import RunLog
 
-COPIES = 50  # the training waits for copies a fiftieth of its time at most
+COPY_INTERVALS = 50  # the training waits for copies for at most a fiftieth of its time
 
 
 class CheckpointPolicy:
-    """Every rank says what it wants before a step (`flags`); after it all do the same."""
+    """Ranks agree through `flags`, summed with the step's losses: all save after the same step."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class CheckpointPolicy:
         seconds: float,
         saved_step: int,
     ) -> None:
-        """seconds: between two checkpoints. saved_step: of the one that was restored, or 0."""
+        """seconds: between two checkpoints. saved_step: of the restored checkpoint, or 0."""
         self._checkpoints = checkpoints
         self._run_log = run_log
         self._ranks = ranks
@@ -32,24 +32,27 @@ class CheckpointPolicy:
         self._begun = time.monotonic()
         self._saved_step = saved_step
 
-    def flags(self, *, is_asked_to_stop: bool) -> list[float]:
-        """To be summed over the ranks: asked to stop, time for one, one has ended its part."""
-        wait = max(self._seconds, COPIES * self._checkpoints.copy_seconds)
-        is_time = (
+    def flags(self, *, is_stop_requested: bool) -> list[float]:
+        """This rank's flags: a stop is requested, a checkpoint is due, and its upload has ended."""
+        wait = max(self._seconds, COPY_INTERVALS * self._checkpoints.copy_seconds)
+        is_due = (
             self._is_first
             and not self._checkpoints.is_saving
             and time.monotonic() - self._begun >= wait
         )
-        return [float(is_asked_to_stop), float(is_time), float(self._checkpoints.has_ended)]
+        return [float(is_stop_requested), float(is_due), float(self._checkpoints.has_ended)]
 
     def after_step(
         self, state: TrainingState, sums: list[float], *, is_epoch_end: bool, is_last: bool
     ) -> None:
-        """Raises Preempted where any rank was asked to stop: the checkpoint is made before."""
-        stops, times, ended = sums
+        """Act on the sums of all ranks' flags.
+
+        Raises Preempted after a checkpoint if a rank requested a stop before the last step.
+        """
+        stops, due, ended = sums
         if self._checkpoints.is_saving and ended == self._ranks:
-            self._tell(self._checkpoints.proceed())
-        if is_epoch_end or stops or times:
+            self._record(self._checkpoints.proceed())
+        if is_epoch_end or stops or due:
             self.finish()
             self._checkpoints.begin(state)
             self._begun = time.monotonic()
@@ -59,10 +62,10 @@ class CheckpointPolicy:
             raise Preempted(state.step, self._saved_step or None)
 
     def finish(self) -> None:
-        """Waits until nothing is on its way any more."""
-        self._tell(self._checkpoints.finish())
+        """Wait until no checkpoint is being saved."""
+        self._record(self._checkpoints.finish())
 
-    def _tell(self, complete: TrainingState | None) -> None:
+    def _record(self, complete: TrainingState | None) -> None:
         if complete is not None:
             self._saved_step = complete.step
             self._run_log.record_checkpoint(complete, self._checkpoints.upload_seconds)

@@ -1,4 +1,4 @@
-"""One rank: `python -m finetune_trainer.rank.main <work folder>`."""
+"""The entry point of one rank: `python -m finetune_trainer.rank.main <working directory>`."""
 
 import gc
 import os
@@ -9,47 +9,48 @@ from pathlib import Path
 from finetune_api.names import ENV_TASK, EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
-from finetune_trainer.errors import Preempted, explain
+from finetune_trainer.errors import Preempted, failure_from_exception
 from finetune_trainer.progress import ProgressTracker, serve
 from finetune_trainer.rank.sigterm import SigtermFlag
 from finetune_trainer.workdir import WorkDir, replace
 
 
 def main(folder: Path) -> int:
-    """Leaves an outcome in the work folder: the launcher turns it into the pod's."""
-    gc.disable()  # while everything is imported: nothing is garbage, and looking takes its time
-    work = WorkDir(folder)
+    """Run the rank, and write its outcome into the working directory for the launcher."""
+    gc.disable()  # during the imports, which create no garbage: collections would only take time
+    workdir = WorkDir(folder)
     task = TrainTask.model_validate_json(os.environ[ENV_TASK])
     local_rank = int(os.environ["LOCAL_RANK"])
-    progress = ProgressTracker(task.attempt, starting_detail=work.fetch_detail)
-    stop = SigtermFlag(is_training=lambda: progress.is_ready)
-    stop.listen()
-    replace(work.listening(local_rank), str(os.getpid()))
+    progress = ProgressTracker(task.attempt, starting_detail=workdir.download_detail)
+    sigterm = SigtermFlag(is_training=lambda: progress.is_ready)
+    sigterm.install()
+    replace(workdir.pid(local_rank), str(os.getpid()))
+
+    def write(outcome: Outcome, *, is_echo: bool = False) -> None:
+        step = progress.report.resumed_from_step
+        workdir.write_outcome(local_rank, outcome.replace(resumed_from_step=step), is_echo=is_echo)
+
     try:
         if local_rank == 0:
             serve(progress, task.progress_port)
-        from finetune_trainer.rank.training import run_rank
+        from finetune_trainer.rank.lifecycle import run_rank
 
-        outcome = run_rank(task, work, progress, stop)
+        outcome = run_rank(task, workdir, progress, sigterm)
     except Exception as error:
-        if not isinstance(error, Preempted):
+        is_preempted = isinstance(error, Preempted)
+        if not is_preempted:
             traceback.print_exc()
-        failed = Outcome(failure=explain(error, int(os.environ["RANK"])))
-        _leave(work, local_rank, failed, progress)
-        return EXIT_PREEMPTED if isinstance(error, Preempted) else EXIT_CRASH
+        found = failure_from_exception(error, int(os.environ["RANK"]))
+        write(Outcome(failure=found.failure), is_echo=found.is_echo)
+        return EXIT_PREEMPTED if is_preempted else EXIT_CRASH
     if outcome is not None:
-        _leave(work, local_rank, outcome, progress)
+        write(outcome)
     return EXIT_OK
-
-
-def _leave(work: WorkDir, local_rank: int, outcome: Outcome, progress: ProgressTracker) -> None:
-    step = progress.report.resumed_from_step
-    work.leave_outcome(local_rank, outcome.replace(resumed_from_step=step))
 
 
 if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    # The interpreter's own end would wait for threads of gloo and NCCL whose peers are gone.
+    # A regular exit would wait for threads of gloo and NCCL whose peers are gone.
     os._exit(code)

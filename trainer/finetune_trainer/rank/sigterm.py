@@ -1,4 +1,4 @@
-"""SIGTERM in a worker: while it trains a note for the end of the step, before that the end."""
+"""SIGTERM in a rank: during training a flag for the end of the step, before that an exception."""
 
 import signal
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from finetune_trainer.errors import Preempted
 
 
 class SigtermFlag:
-    """Whether this process was asked to stop."""
+    """Whether this process has received SIGTERM."""
 
     def __init__(self, is_training: Callable[[], bool]) -> None:
-        self.is_asked = False
+        self.is_set = False
         self._is_training = is_training
 
-    def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._note)
+    def install(self) -> None:
+        signal.signal(signal.SIGTERM, self._handle)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
         if not self._is_training():
             raise Preempted(0, None)

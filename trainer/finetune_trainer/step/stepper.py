@@ -140,7 +140,10 @@ def own_batches(
     lengths = split.offsets[examples + 1] - split.offsets[examples]
     return [
         microbatch.assemble(
-            split, examples[part].tolist(), packed=engine.compute_path.is_packed, prompts=prompt_weight > 0
+            split,
+            examples[part].tolist(),
+            packed=engine.compute_path.is_packed,
+            prompts=prompt_weight > 0,
         )
         for part in shares(lengths.tolist(), engine, costs)[engine.coordinates.rank]
     ]

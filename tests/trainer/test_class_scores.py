@@ -23,7 +23,7 @@ from finetune_trainer.evaluation.class_metrics import (
     softmax,
     weighted_f1,
 )
-from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive
+from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive_class
 from tests.data.builders import write_tokenizer
 from tests.trainer import support
 
@@ -160,11 +160,11 @@ def test_the_positive_class_is_the_label_of_its_tokens_or_the_only_one_of_its_te
 
     end = tokens("</s>")
     rows = [tokens(" no") + end, tokens(" yes") + end]
-    assert find_positive(folder, BINARY)(rows) == 1
+    assert find_positive_class(folder, BINARY)(rows) == 1
     chats = [tokens("yes</s>\n"), tokens("no</s>\n")]
-    assert find_positive(folder, Classification(positive_class="yes"))(chats) == 0
-    assert find_positive(folder, Classification(n_classes=2))(chats) is None
+    assert find_positive_class(folder, Classification(positive_class="yes"))(chats) == 0
+    assert find_positive_class(folder, Classification(n_classes=2))(chats) is None
     with pytest.raises(FailureError) as caught:
-        find_positive(folder, Classification(positive_class="maybe"))(chats)
+        find_positive_class(folder, Classification(positive_class="maybe"))(chats)
     assert caught.value.failure.code == Reason.INVALID_DATA
     assert caught.value.failure.param == "hyperparameters.classificationPositiveClass"

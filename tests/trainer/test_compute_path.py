@@ -1,4 +1,4 @@
-"""Each architecture's numbers are its own, whichever way they are computed."""
+"""Each architecture computes the same numbers on every compute path."""
 
 from itertools import pairwise
 from typing import Any
@@ -62,14 +62,14 @@ def model_of(kind: str, changes: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_fastest_way_that_is_right_for_the_architecture_is_taken(name: str) -> None:
+def test_the_fastest_exact_path_of_each_architecture_is_chosen(name: str) -> None:
     kind, changes, wanted = ARCHITECTURES[name]
     model = model_of(kind, changes)
     engine: Any = OneRank(model)
-    told: list[str] = []
-    assert choose_compute_path(engine, longest=40, warn=told.append) == wanted, told
-    assert len(told) == (not wanted.is_packed) + (not wanted.is_chunked)
-    assert engine.way == wanted
+    warnings: list[str] = []
+    assert choose_compute_path(engine, longest=40, warn=warnings.append) == wanted, warnings
+    assert len(warnings) == (not wanted.is_packed) + (not wanted.is_chunked)
+    assert engine.compute_path == wanted
     assert model.training
     examples = support.random_examples(5, seed=8, longest=40)
     split = support.split_of(examples)
@@ -116,7 +116,7 @@ def test_a_packed_neighbor_changes_no_logit() -> None:
     assert (behind - nll).abs().max() < 1e-6
 
 
-def test_a_way_that_leaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_attends_across_examples_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     def leaking(*args: Any, **named: Any) -> Any:
         named["bounds"] = (0, named["bounds"][-1])
         return attention.packed_attention(*args, **named)
@@ -125,16 +125,16 @@ def test_a_way_that_leaks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(compute_path.attention, "register", lambda: None)
     AttentionInterface.register(attention.NAME, leaking)
-    told: list[str] = []
+    warnings: list[str] = []
     engine: Any = OneRank(model_of("llama", {}))
-    assert choose_compute_path(engine, longest=40, warn=told.append) == PADDED
-    assert "its losses differ by" in told[0]
+    assert choose_compute_path(engine, longest=40, warn=warnings.append) == PADDED
+    assert "the losses differ by" in warnings[0]
     attention.register()
     monkeypatch.undo()
 
 
 def test_packing_can_be_switched_off() -> None:
-    told: list[str] = []
+    warnings: list[str] = []
     engine: Any = OneRank(support.tiny_llama())
-    assert choose_compute_path(engine, longest=40, warn=told.append, packing=False) == PADDED
-    assert told == []
+    assert choose_compute_path(engine, longest=40, warn=warnings.append, packing=False) == PADDED
+    assert warnings == []

@@ -8,27 +8,20 @@ import pytest
 
 from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_CRASH, Reason
-from finetune_api.outcome import Failure, Outcome, Trained
+from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import TrainTask
 from finetune_storage.s3 import Storage
-from finetune_trainer.errors import ECHO, Preempted, explain
-from finetune_trainer.launcher import main as launch
-from finetune_trainer.launcher import rank_processes
+from finetune_trainer.errors import Preempted, failure_from_exception
+from finetune_trainer.launcher import main as launcher
 from finetune_trainer.launcher.cgroup import available_cpus
 from finetune_trainer.launcher.main import wait_for_name
 from finetune_trainer.launcher.rank_processes import RankProcess, RankProcesses, environment
-from finetune_trainer.launcher.root_cause import Death
+from finetune_trainer.launcher.root_cause import PodEvidence, RankExit
 from finetune_trainer.workdir import WorkDir
+from tests.support.objects import trained
 from tests.trainer import support
 
-
-@pytest.fixture(autouse=True)
-def few_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_processes, "LAST_WORDS_SECONDS", 0.2)
-
-
-class NotAsked:
-    is_asked = False
+NO_STOP = launcher.StopSignal()  # never received
 
 
 def watch(*scripts: str) -> RankProcesses:
@@ -37,7 +30,8 @@ def watch(*scripts: str) -> RankProcesses:
         [
             RankProcess([sys.executable, "-c", script], dict(os.environ), rank)
             for rank, script in enumerate(scripts)
-        ]
+        ],
+        grace_seconds=0.2,
     )
     end = time.monotonic() + 20
     while not ranks.has_ended() and time.monotonic() < end:
@@ -79,7 +73,7 @@ STUCK = "import time; print('waiting', flush=True); time.sleep(60)"
 
 def test_ranks_that_end_well_are_no_death() -> None:
     ranks = watch("print('one')", "print('two')")
-    assert (ranks.deaths, ranks.has_killed) == ([], False)
+    assert (ranks.failed_exits, ranks.has_killed) == ([], False)
 
 
 def test_the_first_death_ends_the_others_and_its_last_lines_are_kept() -> None:
@@ -87,7 +81,7 @@ def test_the_first_death_ends_the_others_and_its_last_lines_are_kept() -> None:
         STUCK,
         "import os, signal; print('step 3', flush=True); os.kill(os.getpid(), signal.SIGSEGV)",
     )
-    assert ranks.deaths == [Death(1, -11), Death(0, -9)]
+    assert ranks.failed_exits == [RankExit(1, -11), RankExit(0, -9)]
     assert ranks.has_killed
     assert ranks.logs == {0: ["waiting"], 1: ["step 3"]}
 
@@ -97,7 +91,7 @@ def test_the_others_have_a_moment_to_say_what_they_saw() -> None:
         "import time, sys; time.sleep(0.1); sys.exit(3)",
         "import sys; print('gone', file=sys.stderr); sys.exit(7)",
     )
-    assert ranks.deaths == [Death(1, 7), Death(0, 3)]
+    assert ranks.failed_exits == [RankExit(1, 7), RankExit(0, 3)]
     assert not ranks.has_killed
     assert ranks.logs[1] == ["gone"]
 
@@ -125,11 +119,11 @@ def test_a_rank_that_is_asked_to_stop_can_end_well() -> None:
     while not worker.lines:
         assert not ranks.has_ended()
         time.sleep(0.02)
-    ranks.ask_to_stop()
+    ranks.request_stop()
     while not ranks.has_ended():
         time.sleep(0.02)
     ranks.close()
-    assert ranks.deaths == []
+    assert ranks.failed_exits == []
 
 
 def test_what_went_wrong_in_a_worker_has_a_code() -> None:
@@ -138,7 +132,7 @@ def test_what_went_wrong_in_a_worker_has_a_code() -> None:
 
     closed = RuntimeError("[pair.cc:553] Connection closed by peer [10.0.0.7]:49041. This is")
     codes = {
-        explain(error, 3).code: error
+        failure_from_exception(error, 3).failure.code: error
         for error in (
             OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
             FailureError.of(Reason.NAN_LOSS, "the loss became NaN"),
@@ -146,30 +140,30 @@ def test_what_went_wrong_in_a_worker_has_a_code() -> None:
         )
     }
     assert set(codes) == {Reason.OUT_OF_MEMORY, Reason.NAN_LOSS, Reason.POD_LOST}
-    assert explain(MemoryError(), 0).code == Reason.OUT_OF_MEMORY
-    lost = explain(closed, 3)
-    assert lost.code == Reason.RANK_CRASHED
-    assert lost.message == (
+    assert failure_from_exception(MemoryError(), 0).failure.code == Reason.OUT_OF_MEMORY
+    lost = failure_from_exception(closed, 3)
+    assert lost.is_echo
+    assert lost.failure.code == Reason.RANK_CRASHED
+    assert lost.failure.message == (
         "rank 3 lost the connection to another rank: [pair.cc:553] Connection closed by peer "
         "[10.0.0.7]:49041"
     )
-    own = explain(KeyError("x"), 3)
-    assert (own.code, own.rank, own.message) == (
-        Reason.RANK_CRASHED,
-        3,
-        "rank 3 ended with KeyError: 'x'",
-    )
+    own = failure_from_exception(KeyError("x"), 3)
+    assert not own.is_echo
+    assert (own.failure.code, own.failure.rank) == (Reason.RANK_CRASHED, 3)
+    assert own.failure.message == "rank 3 failed with KeyError: 'x'"
+    assert own.failure.hint
 
 
 def test_a_name_that_resolves_is_not_waited_for() -> None:
     begin = time.monotonic()
-    wait_for_name("localhost", NotAsked())
+    wait_for_name("localhost", NO_STOP)
     assert time.monotonic() - begin < 1
 
 
 def test_a_name_that_never_resolves_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FailureError) as error:
-        wait_for_name("ft-0.nowhere.invalid", NotAsked(), seconds=0.6)
+        wait_for_name("ft-0.nowhere.invalid", NO_STOP, seconds=0.6)
     assert error.value.failure.code == Reason.POD_LOST
     assert "ft-0.nowhere.invalid" in error.value.failure.message
     assert "waiting for ft-0.nowhere.invalid to resolve (0 s)" in capfd.readouterr().out
@@ -179,7 +173,7 @@ def test_a_pod_without_a_task_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.delenv("FINETUNE_TASK", raising=False)
     monkeypatch.setattr(sys, "argv", ["-", "--termination-log", str(tmp_path / "log")])
-    assert launch.main() == EXIT_CRASH
+    assert launcher.main() == EXIT_CRASH
     outcome = Outcome.parse((tmp_path / "log").read_text())
     assert outcome is not None
     assert outcome.failure is not None
@@ -192,44 +186,55 @@ def test_a_dataset_that_is_not_there_ends_the_pod_with_its_reason(
 ) -> None:
     """Without a single import of torch: what starts too late to matter is ended."""
     task = support.train_task("no-dataset", nodes=1)
-    outcome = launch.run(task, 0, tmp_path, NotAsked())
+    outcome = launcher.run(task, 0, tmp_path, NO_STOP)
     assert outcome is not None
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.failure.rank) == (Reason.DATA_NOT_FOUND, 0)
 
 
-def test_the_launcher_reads_what_the_workers_left(tmp_path: Path) -> None:
-    work = WorkDir(tmp_path)
-    assert work.fetch_detail() == "starting"
-    assert work.fetched_base_model() is None
-    work.tell_fetch("downloading the base model: 34 %")
-    assert work.fetch_detail() == "downloading the base model: 34 %"
-    work.tell_fetch("loading the base model", tmp_path / "base")
-    assert work.wait_for_base_model() == tmp_path / "base"
-    trained = Trained(
-        fine_tuned_model="a:ft-b-c",
-        model_uri="s3://b/m",
-        model_manifest_sha256="0",
-        result_files=[],
-        trained_tokens=1,
-        steps=1,
-    )
-    work.leave_outcome(1, Outcome(failure=Failure(code="X", message="later")))
-    work.leave_outcome(0, Outcome(trained=trained))
-    found = work.read_outcomes()
-    assert {rank: o.trained is not None for rank, o in found.items()} == {0: True, 1: False}
+def test_the_launcher_reads_the_outcomes_of_the_ranks(tmp_path: Path) -> None:
+    workdir = WorkDir(tmp_path)
+    assert workdir.download_detail() == "starting"
+    assert workdir.downloaded_base_model() is None
+    workdir.write_download_progress("downloading the base model: 34 %")
+    assert workdir.download_detail() == "downloading the base model: 34 %"
+    workdir.write_download_progress("loading the base model", tmp_path / "base")
+    assert workdir.wait_for_base_model() == tmp_path / "base"
+    workdir.write_outcome(1, Outcome(failure=Failure(code="X", message="later")), is_echo=True)
+    workdir.write_outcome(0, trained())
+    workdir.outcome(2).write_text("not an outcome")
+    found = workdir.read_outcomes()
+    assert {rank: o.outcome.trained is not None for rank, o in found.items()} == {0: True, 1: False}
+    assert {rank: o.is_echo for rank, o in found.items()} == {0: False, 1: True}
 
 
-def test_an_echo_s_pod_that_is_asked_to_end_waits_no_longer(
-    monkeypatch: pytest.MonkeyPatch,
+FAILS = "import sys; sys.exit(1)"
+EVIDENCE = PodEvidence(first_rank=0, logs={}, was_out_of_memory=False, has_killed=False)
+
+
+@pytest.mark.parametrize(("is_echo", "is_only_pod"), [(True, False), (True, True), (False, False)])
+def test_only_an_echo_in_one_of_several_pods_waits_for_the_pod_with_the_cause(
+    is_echo: bool, is_only_pod: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "ECHO_SECONDS", 3600)
-    asked = launch._Stop()
-    asked.note(signal.SIGTERM, None)
-    launch._give_way(asked)
+    """The mark decides, never the text; and the termination message does not hold it."""
+    waited: list[object] = []
+    monkeypatch.setattr(launcher, "_let_the_cause_end_first", waited.append)
+    failure = Failure(code=Reason.RANK_CRASHED, message="any text", rank=0, exit_code=1)
+    workdir = WorkDir(tmp_path)
+    workdir.write_outcome(0, Outcome(failure=failure, resumed_from_step=7), is_echo=is_echo)
+    outcome = launcher._outcome(watch(FAILS), workdir, EVIDENCE, NO_STOP, is_only_pod=is_only_pod)
+    assert outcome == Outcome(failure=failure, resumed_from_step=7)
+    assert "cho" not in outcome.to_termination_message()
+    assert bool(waited) == (is_echo and not is_only_pod)
 
 
-def test_an_error_inside_a_collective_is_an_echo_whatever_its_words() -> None:
+def test_an_echo_s_pod_that_receives_sigterm_stops_waiting() -> None:
+    stop = launcher.StopSignal()
+    stop.handle(signal.SIGTERM, None)
+    launcher._let_the_cause_end_first(stop, seconds=3600)
+
+
+def test_an_error_inside_a_collective_is_an_echo_for_any_message() -> None:
     import torch.distributed as dist
 
     store = dist.HashStore()
@@ -239,5 +244,10 @@ def test_an_error_inside_a_collective_is_an_echo_whatever_its_words() -> None:
             dist.all_reduce("not a tensor")  # type: ignore[arg-type]
     finally:
         dist.destroy_process_group()
-    found = explain(RuntimeError("gloo is unhappy").with_traceback(caught.value.__traceback__), 2)
-    assert found.hint == ECHO
+    error = RuntimeError("gloo is unhappy").with_traceback(caught.value.__traceback__)
+    assert failure_from_exception(error, 2).is_echo
+
+
+def test_an_error_with_a_failure_of_its_own_is_no_echo() -> None:
+    error = FailureError.of(Reason.S3_UNAVAILABLE, "broken pipe")
+    assert not failure_from_exception(error, 2).is_echo

@@ -1,22 +1,22 @@
-"""The launcher's own process ends with its outcome, whatever still goes on in it."""
+"""The launcher's process exits with its outcome, even if a download still runs."""
 
 import os
 import subprocess
 import sys
 
-# A download waits in one executor for the work of another one, as boto3's do.
+# A download waits in one executor for another one, as in boto3.
 SCRIPT = """
 import runpy, threading
 from concurrent.futures import ThreadPoolExecutor
-from finetune_trainer.launcher import main as launch
+from finetune_trainer.launcher import main as launcher
 
 def main():
-    for_ever = threading.Event()
-    ThreadPoolExecutor(1).submit(for_ever.wait)
-    print("said", flush=True)
+    forever = threading.Event()
+    ThreadPoolExecutor(1).submit(forever.wait)
+    print("done", flush=True)
     return 7
 
-launch.main = main
+launcher.main = main
 runpy.run_module("finetune_trainer", run_name="__main__")
 """
 
@@ -31,10 +31,10 @@ def test_a_download_that_never_ends_does_not_hold_the_pod() -> None:
         timeout=60,
         check=False,
     )
-    assert (ran.returncode, ran.stdout) == (7, "said\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (7, "done\n"), ran.stderr
 
 
-def test_wrong_arguments_are_answered_as_ever() -> None:
+def test_argparse_s_exit_codes_are_kept() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for arguments, code in ((["--help"], 0), (["--nonsense"], 2)):
         ran = subprocess.run(

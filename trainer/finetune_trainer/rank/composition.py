@@ -1,0 +1,112 @@
+"""Builds the parts of a rank, each once, before the first step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.tasks import TrainTask
+from finetune_data.tokenize.dataset import Dataset
+from finetune_storage.connect import open_storage
+from finetune_storage.s3 import Storage
+from finetune_trainer.batching.order import Costs
+from finetune_trainer.checkpoint.store import Checkpoints
+from finetune_trainer.engine.compute_path import choose_compute_path
+from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
+from finetune_trainer.engine.loading import import_libraries, load_model
+from finetune_trainer.engine.lora import add_adapter
+from finetune_trainer.engine.memory_budget import micro_batch_costs
+from finetune_trainer.engine.mfu import Gpu
+from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive
+from finetune_trainer.outputs.run_log import RunLog
+from finetune_trainer.progress import ProgressTracker
+from finetune_trainer.rank.dataset import read_dataset
+from finetune_trainer.reporting.writer import ReportWriter
+from finetune_trainer.step.stepper import Evaluation, Stepper
+from finetune_trainer.workdir import WorkDir
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a rank uses from the restored checkpoint to the published model."""
+
+    task: TrainTask
+    progress: ProgressTracker
+    storage: Storage
+    base_model: Path  # the folder with the base model and its tokenizer
+    dataset: Dataset
+    engine: Engine
+    run_log: RunLog
+    checkpoints: Checkpoints
+    stepper: Stepper
+    evaluation: Evaluation | None  # None: there is no validation file
+    classifier: ClassScorer | None  # None: no classification metrics were requested
+    report_writer: ReportWriter
+
+
+def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) -> Parts:
+    """Wait for the downloads, load the model, and join the other ranks. All ranks together."""
+    coordinates = RankCoordinates.from_environment()
+    precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
+    storage = open_storage()
+    import_libraries()
+    base_model = workdir.wait_for_base_model()
+    dataset = read_dataset(task, workdir)
+    model = load_model(base_model, precision)
+    if task.method.type == "lora":
+        model = add_adapter(model, task.method, task.hyperparameters.seed)
+    progress.update(detail="waiting for the other ranks")
+    connect(task.accelerator)
+    engine = Engine(
+        model,
+        coordinates,
+        zero_stage=task.zero_stage,
+        precision=precision,
+        weight_decay=task.hyperparameters.weight_decay,
+        offload=task.offload,
+    )
+    run_log = RunLog(
+        *(task, coordinates, progress, storage),
+        has_validation=bool(dataset.validation),
+        gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,
+    )
+    choose_compute_path(engine, longest=dataset.longest, warn=run_log.warn, packing=task.packing)
+    costs = micro_batch_costs(task, engine, dataset.longest)
+    return Parts(
+        task=task,
+        progress=progress,
+        storage=storage,
+        base_model=base_model,
+        dataset=dataset,
+        engine=engine,
+        run_log=run_log,
+        checkpoints=Checkpoints(
+            *(task.run.layout, storage, engine, workdir.checkpoint, task.attempt),
+            before_manifest=run_log.upload,
+        ),
+        stepper=Stepper(task, engine, dataset.train, costs),
+        evaluation=(
+            Evaluation(task, engine, dataset.validation, costs, run_log.heartbeat)
+            if dataset.validation
+            else None
+        ),
+        classifier=_build_classifier(task, dataset, costs, base_model, run_log),
+        report_writer=ReportWriter(task, engine, dataset, storage, run_log, base=base_model),
+    )
+
+
+def _build_classifier(
+    task: TrainTask, dataset: Dataset, costs: Costs, base_model: Path, run_log: RunLog
+) -> ClassScorer | None:
+    requested = task.classification
+    if requested is None or dataset.validation is None:
+        return None
+    classifier = ClassScorer(
+        requested,
+        dataset.train,
+        dataset.validation,
+        positive=find_positive(base_model, requested),
+        costs=costs,
+        heartbeat=run_log.heartbeat,
+    )
+    if classifier.has_one_class:
+        run_log.warn("the validation file has only one class, so AUROC is undefined")
+    return classifier
