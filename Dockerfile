@@ -1,16 +1,20 @@
 # syntax=docker/dockerfile:1
 # The project's three images, one target each: operator, prepare, trainer.
 #
-#   docker build --target trainer -t finetune-trainer .       with docker or podman, from PyPI
-#   python3 -m images build                                   with buildah, on a machine without docker
+#   docker build --target trainer -t finetune-trainer .       with docker or podman
+#   python3 -m images build                                   with buildah, without a container engine
 #
-# Dependencies come first, in layers that depend on the lists `images/requirements.py` makes of
-# pyproject.toml and constraints.txt; the sources are the last layer, so a change of code
-# rebuilds, pushes and pulls only that. BASE is any Debian with Python 3.11 or later.
-# No image has an entry for its user in /etc/passwd (any uid works); LOGNAME is for programs that ask.
+# The dependencies come first, in layers that depend on the lists that `images/requirements.py`
+# computes from pyproject.toml and constraints.txt. The sources are the last layer, so a code change
+# rebuilds, pushes, and pulls only that layer. BASE is any Debian with Python 3.11 or later. Any uid
+# works: no image has an entry for its user in /etc/passwd, and LOGNAME is set for programs that
+# look up the user's name.
 #
-# A private package index is given as a secret that holds shell `export` lines
-# (`--secret id=index,src=…`): it reaches the build's environment and no layer.
+# The last COPY of a stage, to /app, is the list of the folders in that image; images/context.py
+# reads it.
+#
+# Pass the settings of a private package index as a secret with shell `export` lines
+# (`--secret id=index,src=…`): they reach the build's environment and no layer.
 ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS base
@@ -22,7 +26,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     LANG=C.UTF-8
 WORKDIR /app
 
-# uv is bound into the steps that install and is in no image.
+# uv is mounted in the steps that install packages and is in no image.
 FROM base AS uv
 ARG UV_VERSION=0.13.8
 RUN --mount=type=secret,id=index \
@@ -61,7 +65,7 @@ ENTRYPOINT ["python", "-m", "finetune_data"]
 COPY api storage data /app/
 
 # --- trainer ------------------------------------------------------------------------------------
-# torch and its CUDA libraries: 4 GB that change with torch's version only.
+# torch and its CUDA libraries: 4 GB that change only with torch's version.
 FROM base AS torch
 RUN apt-get update -qq \
  && apt-get install -qq -y --no-install-recommends libgomp1 >/dev/null \
@@ -72,9 +76,9 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
     --mount=type=secret,id=index \
     /uv/bin/install --no-deps -r /requirements/torch.txt
 
-# DeepSpeed compiles its shm_comm op when a process group starts, which neither a read-only root
-# nor an image without a compiler allows: a wheel with the op inside is built here instead.
-# (The op is built for any CPU of the architecture: it finds AVX2 and AVX-512 when it runs.)
+# DeepSpeed compiles its shm_comm op when a process group starts. That fails with a read-only root
+# and without a compiler, so this stage builds a wheel that contains the op. The op runs on any CPU
+# of the architecture; it detects AVX2 and AVX-512 at run time.
 FROM torch AS deepspeed
 RUN apt-get update -qq \
  && apt-get install -qq -y --no-install-recommends g++ >/dev/null \
@@ -90,7 +94,7 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
  && DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 MAX_JOBS=2 python -m pip wheel --no-cache-dir --no-deps \
     --no-build-isolation --wheel-dir /wheels -r /requirements/deepspeed.txt
 
-# (A stage of its own: buildah 1.28 can't bind a stage whose last step is a RUN it has cached.)
+# A separate stage, because buildah 1.28 cannot mount a stage whose last step is a cached RUN.
 FROM base AS wheels
 COPY --from=deepspeed /wheels /wheels
 

@@ -1,4 +1,4 @@
-"""`python3 -m images`: build the images, push them, say what they are called."""
+"""`python3 -m images`: build the images, push them, and print their references."""
 
 from __future__ import annotations
 
@@ -11,73 +11,79 @@ from pathlib import Path
 
 from images.base import base_reference, build_base
 from images.build import build_image
-from images.context import ROOMS, content_tag, copy_context
+from images.context import IMAGES, content_tag, copy_context
 from images.progress import CommandError, run, say
 from images.registry import push_image
 from images.tools import buildah_environment, require
 
 EPILOG = """\
 examples:
-  python3 -m images build                                   all three, into buildah's storage
-  python3 -m images build --only operator                   one of them
-  python3 -m images build --push 127.0.0.1:5000 --out f.json  and push; references as JSON in f.json
+  python3 -m images build                                   build all three into buildah's storage
+  python3 -m images build --only operator                   build one of them
+  python3 -m images build --push 127.0.0.1:5000 --out f.json  push, and write references to f.json
   python3 -m images build --base docker.io/library/python:3.12-slim --push registry.example.com/team
 
-The tag is the hash of what went in: sources, dependency lists, Dockerfile and base. An image that
-is there already is neither built nor pushed again. After a change of code only the last layer is.
-Progress goes to stderr, the references to stdout. With docker or podman you don't need this
-command: docker build --target operator|prepare|trainer .
+The tag is a hash of the sources, dependency lists, Dockerfile, and base. An image that exists under
+its tag is neither built nor pushed again. A code change rebuilds only the last layer. Progress goes
+to stderr and references to stdout. With docker or podman, you do not need this command:
+docker build --target operator|prepare|trainer .
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line."""
     top = argparse.ArgumentParser(
         prog="python3 -m images",
-        description="Build the project's container images with buildah, and push them.",
+        description="Build the project's container images with buildah and push them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     build = commands.add_parser(
-        "build", help="build the images (the base too, where it is missing)",
+        "build", help="build the images, and the base image if it is missing",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     build.add_argument(
-        "--only", metavar="NAMES", type=_names, default=list(ROOMS),
-        help=f"comma-separated: {', '.join(ROOMS)} (default: all)",
+        "--only", metavar="NAMES", type=_names, default=list(IMAGES),
+        help=f"comma-separated names: {', '.join(IMAGES)} (default: all)",
     )  # fmt: skip
     build.add_argument(
         "--push", metavar="REGISTRY",
-        help="push to REGISTRY[/PATH]; one on the loopback is spoken to in plain HTTP",
+        help="push to REGISTRY[/PATH]; uses plain HTTP for a loopback address",
     )  # fmt: skip
-    build.add_argument("--tag", help="a tag of your own instead of the content hash")
+    build.add_argument("--tag", help="use this tag instead of the content hash")
     build.add_argument(
         "--base", metavar="IMAGE",
-        help="any Debian with Python 3.11 or later (default: made here from Debian packages)",
+        help="use any Debian with Python 3.11 or later (default: built from Debian packages)",
     )  # fmt: skip
     build.add_argument(
-        "--again", action="store_true", help="even where the tag is there: after `base --again`"
+        "--again",
+        action="store_true",
+        help="build even if the tag exists, for example after `base --again`",
     )
     build.add_argument("--out", metavar="FILE", type=Path, help="write the references as JSON")
 
     base = commands.add_parser("base", help="build the base image from Debian packages")
-    base.add_argument("--again", action="store_true", help="even if it is there: newer packages")
+    base.add_argument(
+        "--again", action="store_true", help="build even if it exists, with current packages"
+    )
 
-    commands.add_parser("tags", help="print the references that a build would give, and stop")
+    commands.add_parser("tags", help="print the references that a build would produce")
     return top
 
 
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if unknown := sorted(set(names) - set(ROOMS)):
-        raise argparse.ArgumentTypeError(f"no image {unknown[0]!r}: one of {', '.join(ROOMS)}")
+    if unknown := sorted(set(names) - set(IMAGES)):
+        raise argparse.ArgumentTypeError(
+            f"unknown image {unknown[0]!r}. Use one of: {', '.join(IMAGES)}"
+        )
     return names
 
 
 def build(options: argparse.Namespace) -> dict[str, str]:
-    """Build and perhaps push; the references by image."""
+    """Build the chosen images, push them if requested, and return the references by image."""
     require("buildah")
     environment = buildah_environment()
     base = options.base or build_base(environment)
@@ -98,17 +104,17 @@ def build(options: argparse.Namespace) -> dict[str, str]:
 
 
 def tags() -> dict[str, str]:
-    """What a build of the checkout as it is would be called."""
+    """Return the references that a build of this checkout would produce."""
     with tempfile.TemporaryDirectory(prefix="finetune-images-") as folder:
         copy_context(Path(folder))
         return {
             image: f"finetune-{image}:{content_tag(Path(folder), image, base_reference())}"
-            for image in ROOMS
+            for image in IMAGES
         }
 
 
 def main() -> int:
-    """Run one command; the exit code."""
+    """Run one command and return the exit code."""
     options = parser().parse_args()
     try:
         match options.command:

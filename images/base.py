@@ -1,4 +1,4 @@
-"""The base image, from Debian packages: for machines that reach no image registry."""
+"""Builds the base image from Debian packages, for machines that reach no image registry."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ DPKG_OPTIONS = (
 
 
 def base_reference() -> str:
-    """Its name; the tag is the hash of the recipe."""
+    """Return the name of the base image; its tag is a hash of the recipe."""
     recipe = "\n".join((SUITE, *PACKAGES, *DPKG_OPTIONS))
     return f"localhost/finetune-base:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
 def build_base(environment: dict[str, str], *, again: bool = False) -> str:
-    """Build it when it is not there (about 80 s) and return its reference."""
+    """Build the base image if it is missing (about 80 s) and return its reference."""
     reference = base_reference()
     if not again and image_id(reference, environment):
-        say(f"base: {reference} is there")
+        say(f"base: {reference} exists")
         return reference
     require("mmdebstrap")
     say(f"base: Debian {SUITE} with {', '.join(PACKAGES)}")

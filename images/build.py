@@ -13,7 +13,7 @@ from images.progress import run, say
 from images.tools import image_id
 
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-UV_CACHE = "/mnt/uv-cache"  # where install.sh looks for it
+UV_CACHE = "/mnt/uv-cache"  # the path that install.sh tests
 _INDEX_SETTING = re.compile(
     r"UV_(DEFAULT_INDEX|INDEX\w*|EXTRA_INDEX_URL|INSECURE_HOST|KEYRING_PROVIDER)"
     r"|PIP_(INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST|DEFAULT_TIMEOUT|RETRIES)"
@@ -22,7 +22,7 @@ _INDEX_SETTING = re.compile(
 
 @contextmanager
 def index_settings() -> Iterator[str]:
-    """The host's package index settings as shell lines: a path for `--secret`, in memory only."""
+    """Yield a path for `--secret` with the host's index settings as shell lines, in memory only."""
     settings = {name: value for name, value in os.environ.items() if _INDEX_SETTING.fullmatch(name)}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(settings.items())]
     descriptor = os.memfd_create("index")
@@ -34,7 +34,7 @@ def index_settings() -> Iterator[str]:
 
 
 def host_mounts() -> list[str]:
-    """The certificates that this machine trusts, and uv's downloads: nothing is fetched twice."""
+    """Return the volumes with the trusted certificates and uv's download cache of this machine."""
     mounts: list[str] = []
     bundle = Path(os.environ.get("SSL_CERT_FILE") or BUNDLE)
     if bundle.is_file():
@@ -55,9 +55,9 @@ def build_image(
     *,
     again: bool = False,
 ) -> None:
-    """Build target `image` as `reference`, unless that reference (a content hash) is there."""
+    """Build target `image` as `reference`, unless that reference (a content hash) exists."""
     if not again and image_id(reference, environment):
-        say(f"{image}: {reference} is there")
+        say(f"{image}: {reference} exists")
         return
     say(f"{image}: building {reference}")
     with index_settings() as secret:

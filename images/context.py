@@ -1,26 +1,15 @@
-"""What goes into an image: a copy of the sources as they are now, and the hash that is its tag."""
+"""The build context of an image: a copy of the sources, and the content hash that is its tag."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
 from images.requirements import requirement_files
 
 ROOT = Path(__file__).resolve().parent.parent
-
-# Which rooms an image holds, as in the Dockerfile's last lines.
-ROOMS = {
-    "operator": ("api/finetune_api", "operator/finetune_operator"),
-    "prepare": ("api/finetune_api", "storage/finetune_storage", "data/finetune_data"),
-    "trainer": (
-        "api/finetune_api",
-        "storage/finetune_storage",
-        "data/finetune_data",
-        "trainer/finetune_trainer",
-    ),
-}
 FILES = (
     ".dockerignore",
     "Dockerfile",
@@ -30,21 +19,46 @@ FILES = (
     "pyproject.toml",
 )
 _UNWANTED = shutil.ignore_patterns("__pycache__", "*.pyc")
+_STAGE = re.compile(r"^FROM \S+ AS (\S+)$", re.MULTILINE)
+_SOURCES = re.compile(r"^COPY ([\w ]+) /app/$", re.MULTILINE)
+
+
+def image_folders(dockerfile: str) -> dict[str, tuple[str, ...]]:
+    """Return the images of a Dockerfile, each with the folders that it copies to /app."""
+    parts = _STAGE.split(dockerfile)
+    stages = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return {
+        stage: tuple(found[1].split())
+        for stage, text in stages.items()
+        if (found := _SOURCES.search(text))
+    }
+
+
+IMAGES = image_folders((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+
+
+def packages_of(image: str, root: Path = ROOT) -> list[Path]:
+    """Return the product packages in an image: the `finetune_*` of each folder that it copies."""
+    packages = []
+    for folder in IMAGES[image]:
+        found = sorted((root / folder).glob("finetune_*"))
+        if not found:
+            raise FileNotFoundError(f"{folder}/finetune_*: missing. Use a complete checkout.")
+        packages += found
+    return packages
 
 
 def copy_context(target: Path) -> None:
-    """Copy what a build reads to `target`: edits during a build of minutes change nothing in it."""
+    """Copy all inputs of a build to `target`, so that edits during the build do not affect it."""
     for name in FILES:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target / name)
-    for room in sorted({room for rooms in ROOMS.values() for room in rooms}):
-        if not (ROOT / room).is_dir():
-            raise FileNotFoundError(f"{room}/ is missing: is this a whole checkout?")
-        shutil.copytree(ROOT / room, target / room, ignore=_UNWANTED)
+    for package in sorted({package for image in IMAGES for package in packages_of(image)}):
+        shutil.copytree(package, target / package.relative_to(ROOT), ignore=_UNWANTED)
 
 
 def content_tag(context: Path, image: str, base: str) -> str:
-    """The first 12 digits of the hash of all that decides the image's content."""
+    """Return the first 12 digits of the SHA-256 of everything that decides an image's content."""
     lists = requirement_files(
         (context / "pyproject.toml").read_text(), (context / "constraints.txt").read_text()
     )
@@ -59,7 +73,7 @@ def content_tag(context: Path, image: str, base: str) -> str:
         add(name, (context / name).read_bytes())
     for name in (f"{image}.txt", *(("torch.txt", "deepspeed.txt") if image == "trainer" else ())):
         add(name, lists[name].encode())
-    for room in ROOMS[image]:
-        for path in sorted(path for path in (context / room).rglob("*") if path.is_file()):
+    for package in packages_of(image, context):
+        for path in sorted(path for path in package.rglob("*") if path.is_file()):
             add(path.relative_to(context).as_posix(), path.read_bytes())
     return digest.hexdigest()[:12]

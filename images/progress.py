@@ -1,4 +1,4 @@
-"""Runs programs and says what they do: a line a step with the time, never a silent minute."""
+"""Runs programs and prints progress: a line with the time for each step and at least every 15 s."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _started = time.monotonic()
 
 
 class CommandError(Exception):
-    """A program failed; the message holds its last lines."""
+    """A program failed; the message contains its last lines."""
 
 
 def say(text: str) -> None:
-    """One progress line, on stderr: stdout is for results."""
+    """Print one progress line to stderr; stdout is for results."""
     print(f"[{time.monotonic() - _started:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -42,8 +42,8 @@ def run(
 ) -> list[str]:
     """Run `command` and return its output lines.
 
-    Lines for which `shown` is true become progress lines at once; when none came for
-    `HEARTBEAT_SECONDS`, a line says what it has been at since then.
+    A line for which `shown` is true is printed as progress immediately. After `HEARTBEAT_SECONDS`
+    without one, a line repeats the last step and its duration.
     """
     words = [str(word) for word in command]
     process = subprocess.Popen(
@@ -76,5 +76,5 @@ def run(
             say(f"{title}: {step[:110]}")
     if code := process.wait():
         tail = "\n  ".join(deque(output, TAIL_LINES))
-        raise CommandError(f"{shlex.join(words[:3])} … ended with {code}:\n  {tail}")
+        raise CommandError(f"{shlex.join(words[:3])} … failed with exit code {code}:\n  {tail}")
     return output

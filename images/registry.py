@@ -1,4 +1,4 @@
-"""Pushes an image, unless the registry has it."""
+"""Pushes an image, unless the registry already has it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MANIFESTS = (
 
 
 def is_loopback(registry: str) -> bool:
-    """A registry on this machine speaks plain HTTP."""
+    """Whether the registry is on this machine, and therefore uses plain HTTP."""
     host = urlsplit(f"//{registry}").hostname or ""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def has_image(registry: str, reference: str) -> bool:
-    """Whether a loopback registry has the tag; others are asked by buildah, which has the login."""
+    """Whether a loopback registry has the tag; for others, buildah has the login and compares."""
     if not is_loopback(registry):
         return False
     host, _, path = reference.partition("/")
@@ -29,7 +29,7 @@ def has_image(registry: str, reference: str) -> bool:
     request = urllib.request.Request(
         f"http://{host}/v2/{name}/manifests/{tag}", method="HEAD", headers={"Accept": MANIFESTS}
     )
-    # The host's proxy settings don't hold for its own loopback.
+    # The host's proxy does not apply to its own loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=10):
@@ -49,10 +49,10 @@ def push_image(
     *,
     again: bool = False,
 ) -> str:
-    """Push with zstd at its fastest level, and return the reference.
+    """Push an image with zstd at its fastest level and return the reference.
 
-    Layers that the registry has are not sent again, nor is anything where it has the tag, unless
-    `tag` is one of the user's own, which says nothing of the content.
+    Layers that the registry has are not sent again. If it has the content tag, nothing is sent; a
+    `tag` from the user says nothing about the content, so it is always pushed.
     """
     reference = f"{registry}/{local.removeprefix('localhost/')}"
     if tag:

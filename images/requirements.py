@@ -1,9 +1,9 @@
-"""What each image installs, read from pyproject.toml and constraints.txt.
+"""Computes the packages that each image installs from pyproject.toml and constraints.txt.
 
-Runs in two places: in the Dockerfile's `requirements` stage (as a script, standard library only)
-and in `images.tags`. The image's layers depend on the lists that come out of here, not on the
-files themselves, so an edit of the linter's settings rebuilds nothing and a bumped pytest leaves
-the 4 GB of CUDA libraries where they are.
+This module runs as a script in the Dockerfile's `requirements` stage and is imported for the
+content tag, so it uses only the standard library. The layers of an image depend on these lists and
+not on the files, so an edit of the linter's settings rebuilds nothing, and a newer pytest does not
+rebuild the 4 GB of CUDA libraries.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 EXTRAS = ("operator", "prepare", "trainer")
 
-# Installed without their own dependencies in a layer of their own: nine tenths of the trainer
-# image, and the same bytes for months.
+# Installed in a separate layer, without dependencies: 90 % of the trainer image, and unchanged for
+# months.
 HEAVY = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)")
 
-# What compiling DeepSpeed's shm_comm op needs beside torch: what its setup.py and torch import.
+# Besides torch, the packages that DeepSpeed's setup.py and torch import to compile shm_comm.
 WHEEL_BUILD = (
     "annotated-types",
     "einops",
@@ -50,13 +50,13 @@ _SELF = re.compile(r"finetune-operator\[([a-z,\s]+)\]")
 
 
 def pinned_lines(constraints: str) -> dict[str, str]:
-    """The `name==version` lines of constraints.txt by name."""
+    """Return the `name==version` lines of constraints.txt by name."""
     lines = (line.split("#")[0].strip() for line in constraints.splitlines())
     return {line.split("==")[0].strip().lower(): line for line in lines if "==" in line}
 
 
 def extra_requirements(pyproject: str, extra: str) -> list[str]:
-    """The project's dependencies and those of `extra`, its references to other extras resolved."""
+    """Return the dependencies of the project and of `extra`, with references to extras resolved."""
     project = tomllib.loads(pyproject)["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
     found = set(project["dependencies"])
@@ -74,7 +74,7 @@ def extra_requirements(pyproject: str, extra: str) -> list[str]:
 
 
 def requirement_files(pyproject: str, constraints: str) -> dict[str, str]:
-    """Every list that a layer is built from, by file name."""
+    """Return every list that a layer is built from, by file name."""
     pins = pinned_lines(constraints)
     heavy = [line for name, line in pins.items() if HEAVY.fullmatch(name)]
     build = [pins[name] for name in WHEEL_BUILD if name in pins]

@@ -1,4 +1,4 @@
-"""The programs from Debian that this room needs, and the environment they run in."""
+"""The Debian programs that this package needs, and their environment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PACKAGES = {
     "mmdebstrap": ("mmdebstrap",),
 }
 
-# One at a time: devcluster may install its own packages at this moment.
+# The lock is shared with devcluster, which may install packages at the same time.
 APT_GET = ("flock", "/run/lock/finetune-apt", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
 
 
 def require(*programs: str) -> None:
-    """Install what is missing with apt-get, or say how to."""
+    """Install missing programs with apt-get, or raise an error with the command."""
     missing = [program for program in programs if shutil.which(program) is None]
     if not missing:
         return
@@ -26,7 +26,7 @@ def require(*programs: str) -> None:
         raise CommandError(
             f"{', '.join(missing)} not found, and installing needs root and apt-get.\n"
             f"  Debian: sudo apt-get install {' '.join(packages)}\n"
-            "  With docker or podman, no need of this command: docker build --target trainer ."
+            "  With docker or podman, use instead: docker build --target trainer ."
         )
     say(f"installing {' '.join(packages)}")
     apt = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -36,20 +36,20 @@ def require(*programs: str) -> None:
 
 
 def buildah_environment() -> dict[str, str]:
-    """buildah without a container engine: chroot isolation, and overlay unless told otherwise."""
+    """Return buildah's environment: chroot isolation, and overlay storage where it works."""
     environment = dict(os.environ)
     environment.setdefault("BUILDAH_ISOLATION", "chroot")
     if "STORAGE_DRIVER" not in environment:
         try:
             run("buildah info", ["buildah", "info"], env=environment)
         except CommandError:
-            say("buildah's overlay storage does not work here: vfs (slow, takes more disk)")
+            say("overlay storage does not work here; using vfs, which is slow and needs more disk")
             environment["STORAGE_DRIVER"] = "vfs"
     return environment
 
 
 def image_id(reference: str, environment: dict[str, str]) -> str | None:
-    """The local image's id; None: there is no such image."""
+    """Return the id of a local image, or None if it does not exist."""
     try:
         command = ["buildah", "images", "--quiet", "--no-trunc", reference]
         lines = run("buildah images", command, env=environment)

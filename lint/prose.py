@@ -69,7 +69,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     """Translate a rule's pattern; see the head of prose.toml."""
     opening = ""
     if pattern.startswith("^"):
-        opening, pattern = rf"{START}\s*", pattern[1:]
+        opening, pattern = rf"(?:{START}|\n[ \t]*\n)\s*", pattern[1:]
     parts = re.split(r"(\(\?<[!=][^)]*\))", pattern)  # a lookbehind has a fixed width
     parts[0::2] = [part.replace(" ", GAP) for part in parts[0::2]]
     parts[1::2] = [part.replace(" ", r"\s") for part in parts[1::2]]

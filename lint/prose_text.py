@@ -18,6 +18,7 @@ _PREFIX = re.compile(r"[a-zA-Z]*('''|\"\"\"|'|\")")
 _FENCE = re.compile(r"^ *(```+)(.*)$")
 _URL = re.compile(r"\]\([^)\s]*\)|<?https?://[^\s>)]*>?|<!--.*?-->|\{[.#][^}\n]*\}")
 _KEY = re.compile(r"^[ -]*[\w./-]+:(?=\s)", re.MULTILINE)
+_MARKUP = re.compile(r"[ \t]*(?:[#>*\"'-]+[ \t]*)+")
 _COMMENT = re.compile(r"(?:^|\s)(#+)")
 
 
@@ -101,9 +102,15 @@ def _markdown(text: str) -> str:
 
 def _paragraphs(text: str) -> str:
     """Mark where a list item, comment, or table cell starts, and remove its markup."""
-
-    def start(match: re.Match[str]) -> str:
-        markup = match[0]
-        return START + " " * (len(markup) - 1) if markup.strip() else markup
-
-    return re.sub(r"^[ \t]*(?:[#>*\"'-]+[ \t]*)+|\||(?<=\n)\n", start, text, flags=re.MULTILINE)
+    lines = []
+    before = ""
+    for line in text.splitlines(keepends=True):
+        found = _MARKUP.match(line)
+        markup = found[0] if found else ""
+        kind = markup.strip()[:1]
+        blank = " " * len(markup)
+        if kind and not kind == before == "#":  # a comment of several lines starts once
+            blank = START + blank[1:]
+        lines.append(blank + line[len(markup) :].replace("|", START))
+        before = kind
+    return "".join(lines)

@@ -21,7 +21,7 @@ from images.registry import is_loopback
         ("registry.example.com:5000/127.0.0.1", False),
     ],
 )
-def test_only_a_registry_on_this_machine_is_spoken_to_in_plain_http(
+def test_plain_http_is_used_only_for_a_registry_on_this_machine(
     registry: str, loopback: bool
 ) -> None:
     assert is_loopback(registry) is loopback
@@ -32,7 +32,9 @@ def test_an_unknown_image_is_refused_with_the_known_ones(
 ) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["build", "--only", "operator,trainor"])
-    assert "no image 'trainor': one of operator, prepare, trainer" in capsys.readouterr().err
+    assert (
+        "unknown image 'trainor'. Use one of: operator, prepare, trainer" in capsys.readouterr().err
+    )
 
 
 def test_the_hosts_index_settings_are_shell_lines_that_stay_in_memory(
@@ -48,9 +50,9 @@ def test_the_hosts_index_settings_are_shell_lines_that_stay_in_memory(
     assert not Path(path).exists()
 
 
-def test_a_program_that_fails_shows_its_last_words() -> None:
+def test_a_program_that_fails_shows_its_last_lines() -> None:
     script = "print('first'); print('no space left'); raise SystemExit(3)"
-    with pytest.raises(CommandError, match=r"ended with 3(?s:.*)no space left"):
+    with pytest.raises(CommandError, match=r"failed with exit code 3(?s:.*)no space left"):
         run("x", [sys.executable, "-c", script])
 
 
