@@ -36,9 +36,7 @@ class CatalogModel(Wire):
 
 
 def _model(name: str, uri: str, rate: float, context: int) -> CatalogModel:
-    return CatalogModel(
-        name=name, uri=uri, pretraining_learning_rate=rate, context_length=context
-    )
+    return CatalogModel(name=name, uri=uri, pretraining_learning_rate=rate, context_length=context)
 
 
 CATALOG = (

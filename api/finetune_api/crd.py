@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.finetune_spec import MUTABLE_FIELDS, SPEC_RULES, FineTuneSpec
+from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
+from finetune_api.spec_rules import MUTABLE_FIELDS, SPEC_RULES
 
 Schema = dict[str, Any]
 Column = tuple[str, str, str, str]  # name, path, type, description

@@ -1,10 +1,14 @@
-"""The spec of a FineTune, as users write it: bounds, defaults, and CEL rules."""
+"""The spec of a FineTune: its fields with bounds and defaults, and the CEL rules across fields.
+
+A description ends with "Default: ..." where the default is not a constant of the schema. The
+generated reference page moves that sentence into its column of defaults.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.hyperparameters import LrSchedule
+from finetune_api.hyperparameters import RequestedHyperparameters
 from finetune_api.tasks import Offload
 from finetune_api.uris import S3_PATTERN
 from finetune_api.wire import Stored
@@ -18,221 +22,288 @@ Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
 
 
 class Spec(Stored):
-    """A part of a spec, written by people: every string, list and map has a bound."""
+    """A part of a spec. Users write it, so every string, list, and map has a bound."""
 
 
-class Hyperparameters(Spec):
-    """What steers the training; what is left out is resolved and then stands in status."""
+class Hyperparameters(RequestedHyperparameters):
+    """Settings of the training.
 
-    n_epochs: int = Field(4, ge=1, le=50, description="Passes over the training file.")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=65536,
-        description="Examples an optimizer step, whatever the number of GPUs. "
-        "Default: 0.2 % of the training examples, at least 1, at most 256.",
-    )
-    learning_rate_multiplier: float | None = Field(
-        None,
-        ge=1e-6,
-        le=100,
-        description="Times the base model's pre-training learning rate. Tried range 0.02-0.2. "
-        "Default: 0.05, 0.1 or 0.2 by the final batch size.",
-    )
-    prompt_loss_weight: float = Field(
-        0.1, ge=0, le=1, description="Weight of prompt tokens in the loss; completions weigh 1."
-    )
+    A field that is left out is resolved before the training starts; status.resolved shows its
+    value.
+    """
+
     compute_classification_metrics: bool = Field(
-        False, description="Accuracy, F1 and, for two classes, AUROC and AUPRC each epoch."
+        False,
+        description="Treat completions as classes and, at the end of each epoch, compute metrics "
+        "on the validation file: accuracy and weighted F1, or, for two classes, accuracy, "
+        "precision, recall, F-beta, AUROC, and AUPRC.",
     )
     classification_n_classes: int | None = Field(
-        None, ge=2, le=10000, description="How many classes the completions have."
+        None,
+        ge=2,
+        le=10000,
+        description="Number of classes in the completions. Required with "
+        "computeClassificationMetrics, unless classificationPositiveClass is set.",
     )
     classification_positive_class: str | None = Field(
-        None, min_length=1, max_length=256, description="The completion that counts as positive."
+        None,
+        min_length=1,
+        max_length=256,
+        description="Completion of the positive class, for two classes. Default: none.",
     )
     classification_betas: list[Annotated[float, Field(ge=0.01, le=100)]] | None = Field(
-        None, min_length=1, max_length=16, description="An F-beta column each; two classes only."
+        None,
+        min_length=1,
+        max_length=16,
+        description="Values of beta for which F-beta is computed, for two classes; requires "
+        "classificationPositiveClass. Default: none.",
     )
-    learning_rate: float | None = Field(
-        None, ge=1e-9, le=1, description="Absolute peak learning rate instead of a multiplier."
-    )
-    warmup_ratio: float | None = Field(
-        None, ge=0, le=1, description="Share of the steps that the learning rate climbs."
-    )
-    weight_decay: float | None = Field(None, ge=0, le=1, description="AdamW's weight decay.")
-    lr_schedule: LrSchedule | None = Field(None, description="After the warm-up.")
-    max_sequence_length: int | None = Field(
-        None, ge=8, le=1048576, description="Tokens of prompt and completion together."
-    )
-    seed: int | None = Field(None, ge=0, le=2147483647, description="Of the order of examples.")
 
 
 class Method(Spec):
-    """How the weights are trained."""
+    """The weights that are trained: all of them, or a LoRA adapter."""
 
-    type: Literal["full", "lora"] = Field("full", description="All weights, or an adapter.")
-    rank: int | None = Field(None, ge=1, le=1024, description="LoRA rank.")
-    alpha: float | None = Field(None, ge=0.01, le=4096, description="LoRA alpha.")
-    dropout: float | None = Field(None, ge=0, le=1, description="LoRA dropout.")
+    type: Literal["full", "lora"] = Field(
+        "full",
+        description="Weights to train: full for all of them, lora for a low-rank adapter, which is "
+        "published together with the merged model.",
+    )
+    rank: int | None = Field(
+        None, ge=1, le=1024, description="Rank of the LoRA matrices. Default: 16."
+    )
+    alpha: float | None = Field(
+        None,
+        ge=0.01,
+        le=4096,
+        description="LoRA alpha. The adapter's output is scaled by alpha divided by rank. "
+        "Default: twice the rank.",
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Dropout probability of the adapter's input during training. Default: 0.",
+    )
     targets: list[Annotated[str, Field(min_length=1, max_length=128)]] | None = Field(
-        None, min_length=1, max_length=64, description="Module names; default: all linear layers."
+        None,
+        min_length=1,
+        max_length=64,
+        description="Names of the linear modules that get an adapter, such as q_proj. "
+        "Default: all linear layers except the output layer.",
     )
 
 
 class Resources(Spec):
-    """What each pod gets."""
+    """Number of training pods, and the resources of each."""
 
-    nodes: int = Field(1, ge=1, le=512, description="Pods, one a node.")
-    gpus_per_node: int = Field(1, ge=0, le=64, description="0 trains on CPU.")
-    gpu_resource: str = Field(
-        "nvidia.com/gpu", min_length=1, max_length=128, description="The GPUs' resource name."
+    nodes: int = Field(1, ge=1, le=512, description="Number of training pods (nodes).")
+    gpus_per_node: int = Field(
+        1, ge=0, le=64, description="Number of GPUs of each training pod. 0 trains on CPU."
     )
-    cpu: Quantity | None = Field(None, description="CPU request and limit of a pod.")
-    memory: Quantity | None = Field(None, description="Memory request and limit of a pod.")
-    shm: Quantity | None = Field(None, description="Size of /dev/shm, which NCCL needs.")
+    gpu_resource: str = Field(
+        "nvidia.com/gpu",
+        min_length=1,
+        max_length=128,
+        description="Extended resource by which training pods request GPUs.",
+    )
+    cpu: Quantity | None = Field(
+        None,
+        description="CPU request and limit of each training pod. Default: no request and no limit.",
+    )
+    memory: Quantity | None = Field(
+        None,
+        description="Memory request and limit of each training pod. Default: no request and no "
+        "limit.",
+    )
+    shm: Quantity | None = Field(
+        None,
+        description="Size limit of /dev/shm in each training pod. NCCL uses /dev/shm; its contents "
+        "count as memory of the pod. Default: no limit of its own.",
+    )
 
 
 class DeepSpeed(Spec):
-    """Overrides of what is chosen from size and GPUs."""
+    """Overrides for the ZeRO stage and offload, which otherwise follow from the memory estimate."""
 
-    zero_stage: int | None = Field(None, ge=0, le=3, description="ZeRO stage.")
+    zero_stage: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="DeepSpeed ZeRO stage. Default: the first stage that fits the memory of the "
+        "GPUs, from 0 on; 1 when the memory is unknown or on CPU.",
+    )
     offload: Offload | None = Field(
-        None, description="To CPU memory: the optimizer's states, or parameters as well (stage 3)."
+        None,
+        description="State that is kept in CPU memory: the optimizer's, or the parameters as well "
+        "(parameters requires ZeRO stage 3). Default: none, or optimizer or parameters when the "
+        "training does not fit the GPUs otherwise.",
     )
 
 
 class Storage(Spec):
-    """Where the S3 credentials are."""
+    """Access to S3."""
 
     secret_name: str | None = Field(
         None,
         min_length=1,
         max_length=253,
         pattern=DNS_SUBDOMAIN,
-        description="A Secret in this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-        "and, for S3-compatible stores, AWS_ENDPOINT_URL.",
+        description="Name of a Secret in this namespace with AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY, and, for S3-compatible stores, AWS_ENDPOINT_URL. A Secret that is "
+        "named here must exist. Default: chart value secretName; without that Secret, the workload "
+        "identity of the pods' ServiceAccount.",
     )
 
 
 class Toleration(Spec):
-    """As in a pod."""
+    """A toleration, with the fields and rules of a pod's toleration."""
 
-    key: str | None = Field(None, max_length=316)
-    operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = Field(None, max_length=63)
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = Field(None, ge=0)
+    key: str | None = Field(
+        None, max_length=316, description="Key of the taint. Default: every key, with Exists."
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        None, description="Relation between key and value. Default: Equal."
+    )
+    value: str | None = Field(
+        None, max_length=63, description="Value of the taint, with operator Equal. Default: empty."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Effect of the taint. Default: every effect."
+    )
+    toleration_seconds: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds that a taint with effect NoExecute is tolerated. Default: forever.",
+    )
 
 
 class Scheduling(Spec):
-    """Where the pods may run."""
+    """Constraints on the nodes of all pods, data checks included."""
 
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
-        None, max_length=32, description="Labels that a node must have."
+        None, max_length=32, description="Labels that a node must have. Default: none."
     )
-    tolerations: list[Toleration] | None = Field(None, max_length=32)
+    tolerations: list[Toleration] | None = Field(
+        None, max_length=32, description="Node taints the pods tolerate. Default: none."
+    )
 
 
 class FineTuneSpec(Spec):
-    """What a person asks for; only trainingFile is required."""
+    """Desired fine-tune. Only trainingFile is required."""
 
     model: str = Field(
         "curie",
         min_length=1,
         max_length=253,
-        description="A catalog name, or the name of a fine-tuned model to continue from.",
+        description="Base model: a name from the catalog (chart value models), or the name of a "
+        "fine-tuned model in this namespace to continue training.",
     )
     suffix: str | None = Field(
-        None, min_length=1, max_length=40, description="Becomes part of the model's name."
+        None,
+        min_length=1,
+        max_length=40,
+        description="Part of the fine-tuned model's name, which is "
+        "{base}:ft-{organization}:{suffix}-{time}. Default: no such part.",
     )
     training_file: S3Address = Field(
-        description="Prompts and completions, or chats: JSONL, JSON, CSV, TSV, XLSX, TXT or "
-        "Parquet, s3://..."
+        description="S3 URI of the training data: prompts and completions, or chats, as JSONL, "
+        "JSON, CSV, TSV, XLSX, TXT, or Parquet."
     )
     validation_file: S3Address | None = Field(
-        None, description="Of the same kind; no example should stand in both."
+        None,
+        description="S3 URI of the validation data, in any of the formats of trainingFile. Do not "
+        "repeat training examples in it. Default: no validation.",
     )
     hyperparameters: Hyperparameters = Hyperparameters()
     method: Method = Method()
     resources: Resources = Resources()
     runtime: str | None = Field(
-        None, min_length=1, max_length=63, pattern=DNS_LABEL, description="From the chart's list."
+        None,
+        min_length=1,
+        max_length=63,
+        pattern=DNS_LABEL,
+        description="Name of a runtime (chart value runtimes), which determines the image of the "
+        "training pods. Default: the first runtime of the chart; with gpusPerNode 0 the first one "
+        "for CPU.",
     )
     deepspeed: DeepSpeed | None = None
     storage: Storage | None = None
-    output: S3Address | None = Field(None, description="Prefix of all results; default: chart.")
+    output: S3Address | None = Field(
+        None,
+        description="S3 prefix of all results. The files are below "
+        "{output}/{namespace}/{name}-{first 8 characters of the UID}. Default: chart value output.",
+    )
     queue_name: str | None = Field(
-        None, min_length=1, max_length=63, pattern=DNS_LABEL, description="Kueue's local queue."
+        None,
+        min_length=1,
+        max_length=63,
+        pattern=DNS_LABEL,
+        description="Name of a LocalQueue of Kueue, which then admits the training pods. "
+        "Default: no queue.",
     )
     priority_class_name: str | None = Field(
-        None, min_length=1, max_length=253, pattern=DNS_SUBDOMAIN
+        None,
+        min_length=1,
+        max_length=253,
+        pattern=DNS_SUBDOMAIN,
+        description="PriorityClass of all pods. Classes of Kubernetes itself (system-...) are "
+        "refused. Default: the cluster's default class.",
     )
     scheduling: Scheduling | None = None
     data_tolerance: float = Field(
-        0, ge=0, le=1, description="Share of wrong lines that is skipped instead of an error."
+        0,
+        ge=0,
+        le=1,
+        description="Fraction of the lines of a data file that may be invalid. Invalid lines are "
+        "skipped; more of them fail the FineTune with reason InvalidData.",
     )
-    suspend: bool = Field(False, description="Frees the GPUs after a checkpoint.")
-    cancel: bool = Field(False, description="Final; keeps checkpoint and partial results.")
-    max_restarts: int = Field(3, ge=0, le=100, description="Attempts after the first, if counted.")
-    active_deadline_seconds: int | None = Field(None, ge=1, le=31536000)
-    pending_deadline_seconds: int | None = Field(None, ge=1, le=31536000)
-    stall_seconds: int = Field(900, ge=10, le=86400, description="No progress for so long: stall.")
+    suspend: bool = Field(
+        False,
+        description="Stop the training after a checkpoint and release its GPUs. Once it is false "
+        "again, the training continues from the last checkpoint.",
+    )
+    cancel: bool = Field(
+        False,
+        description="Stop the training permanently. Checkpoints and partial results stay in S3.",
+    )
+    max_restarts: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Maximum number of restarts after failures that count toward the limit. Node "
+        "loss, eviction, and preemption do not count.",
+    )
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=31536000,
+        description="Seconds from the start of the first attempt after which the FineTune fails "
+        "with reason DeadlineExceeded. Restarts and the waiting between attempts are included; a "
+        "suspension resets the time. Default: no deadline.",
+    )
+    pending_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=31536000,
+        description="Consecutive seconds in state pending after which the FineTune fails with "
+        "reason DeadlineExceeded. A suspension resets the time. Default: no deadline.",
+    )
+    stall_seconds: int = Field(
+        900,
+        ge=10,
+        le=86400,
+        description="Seconds without a completed step before the attempt is considered stalled and "
+        "restarted.",
+    )
     ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, le=31536000, description="Then the pods go; the FineTune stays."
+        None,
+        ge=0,
+        le=31536000,
+        description="Seconds after the end of the FineTune until its Jobs and pods are deleted. "
+        "The FineTune, its Model, and its files stay. Default: Jobs and pods stay, too.",
     )
-    dry_run: bool = Field(False, description="Check the data and resolve all, then stop.")
-
-
-# What may change after creation; all else is what was trained.
-MUTABLE_FIELDS = frozenset(
-    {
-        "suspend",
-        "cancel",
-        "maxRestarts",
-        "activeDeadlineSeconds",
-        "pendingDeadlineSeconds",
-        "stallSeconds",
-        "ttlSecondsAfterFinished",
-    }
-)
-
-# (CEL rule on the spec, message)
-SPEC_RULES: tuple[tuple[str, str], ...] = (
-    (
-        "!self.hyperparameters.computeClassificationMetrics || has(self.validationFile)",
-        "hyperparameters.computeClassificationMetrics needs a validationFile",
-    ),
-    (
-        "!self.hyperparameters.computeClassificationMetrics "
-        "|| has(self.hyperparameters.classificationNClasses) "
-        "|| has(self.hyperparameters.classificationPositiveClass)",
-        "hyperparameters.computeClassificationMetrics needs classificationNClasses, or "
-        "classificationPositiveClass for two classes",
-    ),
-    (
-        "!has(self.hyperparameters.classificationBetas) "
-        "|| has(self.hyperparameters.classificationPositiveClass)",
-        "hyperparameters.classificationBetas needs classificationPositiveClass",
-    ),
-    (
-        "!has(self.hyperparameters.learningRate) "
-        "|| !has(self.hyperparameters.learningRateMultiplier)",
-        "set hyperparameters.learningRate or learningRateMultiplier, not both",
-    ),
-    (
-        "self.method.type == 'lora' || (!has(self.method.rank) && !has(self.method.alpha) "
-        "&& !has(self.method.dropout) && !has(self.method.targets))",
-        "method.rank, alpha, dropout and targets belong to method.type lora",
-    ),
-    (
-        "!has(self.deepspeed) || !has(self.deepspeed.offload) "
-        "|| self.deepspeed.offload != 'parameters' || !has(self.deepspeed.zeroStage) "
-        "|| self.deepspeed.zeroStage == 3",
-        "deepspeed.offload parameters needs deepspeed.zeroStage 3",
-    ),
-    (
-        "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
-        "priorityClassName can't be one of Kubernetes' own (system-...)",
-    ),
-)
+    dry_run: bool = Field(
+        False,
+        description="Check the data and resolve all settings, then succeed with reason DryRun "
+        "without training.",
+    )

@@ -1,4 +1,4 @@
-"""The Model: a fine-tuned model that outlives the FineTune which made it."""
+"""The Model custom resource: a fine-tuned model. It outlives the FineTune that trained it."""
 
 from typing import Any, Literal
 
@@ -11,63 +11,114 @@ from finetune_api.wire import Stored
 
 
 class ModelSource(Spec):
-    """Which FineTune made it."""
+    """The FineTune that trained the model."""
 
-    name: str = Field(max_length=253)
-    uid: str = Field(max_length=64)
+    name: str = Field(max_length=253, description="Name of the FineTune.")
+    uid: str = Field(
+        max_length=64, description="UID of the FineTune; its name may be in use again."
+    )
 
 
 class ValidationMetrics(Spec):
-    """On the whole validation file."""
+    """Metrics on the whole validation file. They are absent without a validation file."""
 
-    validation_loss: float | None = None
-    validation_sequence_accuracy: float | None = None
-    validation_token_accuracy: float | None = None
+    validation_loss: float | None = Field(
+        None, description="Loss on the validation file in nats per token."
+    )
+    validation_sequence_accuracy: float | None = Field(
+        None,
+        description="Fraction of validation completions whose tokens are all predicted correctly.",
+    )
+    validation_token_accuracy: float | None = Field(
+        None, description="Fraction of validation completion tokens that are predicted correctly."
+    )
 
 
 class ModelMetrics(ValidationMetrics):
-    """At the end of the training."""
+    """Metrics at the end of the training."""
 
-    training_loss: float | None = None
+    training_loss: float | None = Field(
+        None, description="Mean training loss of the last epoch in nats per token."
+    )
 
 
 class ModelSpec(Spec):
-    """What is known of a fine-tuned model."""
+    """A fine-tuned model: its name, its files, and its origin.
+
+    The operator writes it when a FineTune succeeds.
+    """
 
     id: str = Field(
         min_length=1,
         max_length=256,
-        description="The name to use: {base}:ft-{org}:{suffix}-{time}.",
+        description="Name of the model, {base}:ft-{organization}:{suffix}-{time}. Set spec.model "
+        "of a FineTune to it to continue training.",
     )
-    uri: S3Address = Field(description="Hugging Face layout, safetensors.")
-    base: str = Field(max_length=253, description="The catalog model at the start of the chain.")
-    parent: str | None = Field(None, max_length=256, description="What this one continued from.")
-    manifest_sha256: str | None = Field(None, max_length=64)
-    pretraining_learning_rate: float = Field(ge=0, le=1)
-    context_length: int = Field(ge=1, le=10485760)
-    training_examples: int | None = Field(None, ge=0)
-    trained_tokens: int | None = Field(None, ge=0)
+    uri: S3Address = Field(
+        description="S3 prefix of the model's files, in the layout of Hugging Face with "
+        "safetensors."
+    )
+    base: str = Field(
+        max_length=253,
+        description="Name of the catalog model from which the chain of fine-tunes started.",
+    )
+    parent: str | None = Field(
+        None,
+        max_length=256,
+        description="Id of the fine-tuned model from which the training continued. Absent when it "
+        "started from a catalog model.",
+    )
+    manifest_sha256: str | None = Field(
+        None,
+        max_length=64,
+        description="SHA-256 of manifest.json below uri, which lists the digest of each file.",
+    )
+    pretraining_learning_rate: float = Field(
+        ge=0,
+        le=1,
+        description="Peak learning rate of the catalog model's pre-training, which "
+        "learningRateMultiplier multiplies.",
+    )
+    context_length: int = Field(
+        ge=1, le=10485760, description="Context length of the model in tokens."
+    )
+    training_examples: int | None = Field(
+        None, ge=0, description="Number of examples in the training file."
+    )
+    trained_tokens: int | None = Field(
+        None, ge=0, description="Number of tokens trained on. Every epoch counts."
+    )
     fine_tune: ModelSource | None = None
     metrics: ModelMetrics | None = None
     metrics_before: ValidationMetrics | None = Field(
-        None, description="What the model that it continued from had on the same validation file."
+        None,
+        description="Metrics of the parent model on the same validation file. Absent without a "
+        "parent or a validation file.",
     )
     secret_name: str | None = Field(
         None,
         min_length=1,
         max_length=253,
         pattern=DNS_SUBDOMAIN,
-        description="The Secret with the S3 credentials of its files; default: the chart's.",
+        description="Name of the Secret with the S3 credentials for the model's files. Default: "
+        "chart value secretName.",
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
-        "Retain", description="Whether deleting this Model deletes its files."
+        "Retain",
+        description="Treatment of the files when this Model is deleted: Retain keeps them, Delete "
+        "deletes them, too.",
     )
 
 
 class ModelStatus(Stored):
-    """Empty but while its files are deleted."""
+    """Observed state of the Model. It is empty until the Model and its files are deleted."""
 
-    conditions: list[Condition] = Field(default_factory=list, max_length=16)
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Condition FilesDeleted while the files of a Model with deletionPolicy Delete "
+        "are deleted. Its reason and message explain a delay.",
+    )
 
 
 class Model(Stored):

@@ -1,43 +1,70 @@
-"""What the operator tells a pod: one JSON value in the environment variable FINETUNE_TASK."""
+"""The tasks of the pods: the operator passes one as JSON in the variable FINETUNE_TASK."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.hyperparameters import HyperparameterRules, LrSchedule, ResolvedHyperparameters
+from finetune_api.hyperparameters import (
+    HyperparameterRules,
+    RequestedHyperparameters,
+    ResolvedHyperparameters,
+)
 from finetune_api.layout import RunLayout
 from finetune_api.limits import DataLimits
 from finetune_api.wire import Stored
 
+Offload = Literal["none", "optimizer", "parameters"]
+
 
 class BaseModelRef(Stored):
-    """The model that training starts from."""
+    """The model from which the training starts."""
 
-    name: str = Field(max_length=253)  # as the user wrote it
-    root: str = Field(max_length=253)  # the catalog name at the bottom of the chain
-    uri: str = Field(max_length=1400)  # s3://... or hf://org/name@revision
-    pretraining_learning_rate: float
-    context_length: int
-    trained_examples: int | None = None  # of the fine-tune it came from, when it is one
+    name: str = Field(
+        max_length=253,
+        description="Name of the model: that of the catalog, or the id of the fine-tuned model.",
+    )
+    root: str = Field(
+        max_length=253,
+        description="Name of the catalog model from which the chain of fine-tunes started.",
+    )
+    uri: str = Field(
+        max_length=1400,
+        description="Location of the model's files: s3://bucket/prefix or "
+        "hf://organization/name@revision.",
+    )
+    pretraining_learning_rate: float = Field(
+        description="Peak learning rate of the catalog model's pre-training, which "
+        "learningRateMultiplier multiplies."
+    )
+    context_length: int = Field(description="Context length of the model in tokens.")
+    trained_examples: int | None = Field(
+        None,
+        description="Number of examples that the model was fine-tuned on. Absent for a catalog "
+        "model.",
+    )
 
     @property
     def is_continued(self) -> bool:
-        """Whether it is a fine-tuned model itself."""
+        """Whether the model is a fine-tuned one."""
         return self.name != self.root
 
 
 class RuntimeRef(Stored):
-    """Where the training pods get their software."""
+    """The runtime: images and accelerator of the pods (chart value runtimes)."""
 
-    name: str = Field(max_length=63)
-    trainer_image: str = Field(max_length=1024)
-    prepare_image: str = Field(max_length=1024)
-    accelerator: Literal["nvidia", "cpu"]
-    gpu_memory_gib: float | None = None
+    name: str = Field(max_length=63, description="Name of the runtime.")
+    trainer_image: str = Field(max_length=1024, description="Image of the training pods.")
+    prepare_image: str = Field(max_length=1024, description="Image of the pod that checks data.")
+    accelerator: Literal["nvidia", "cpu"] = Field(description="Kind of the accelerator.")
+    gpu_memory_gib: float | None = Field(
+        None,
+        description="Memory of one GPU in GiB. Absent when the runtime does not specify it; the "
+        "memory of the training is then not checked.",
+    )
 
 
 class RunRef(Stored):
-    """Whose work it is."""
+    """The FineTune that a task belongs to, and the prefix of its results."""
 
     namespace: str
     name: str
@@ -47,21 +74,6 @@ class RunRef(Stored):
     @property
     def layout(self) -> RunLayout:
         return RunLayout.of(self.output, self.namespace, self.name, self.uid)
-
-
-class RequestedHyperparameters(Stored):
-    """What the user set; None: to be resolved."""
-
-    n_epochs: int = 4
-    batch_size: int | None = None
-    learning_rate_multiplier: float | None = None
-    prompt_loss_weight: float = 0.1
-    learning_rate: float | None = None
-    warmup_ratio: float | None = None
-    weight_decay: float | None = None
-    lr_schedule: LrSchedule | None = None
-    max_sequence_length: int | None = None
-    seed: int | None = None
 
 
 class MethodRef(Stored):
@@ -75,25 +87,22 @@ class MethodRef(Stored):
 
 
 class Classification(Stored):
-    """Which classification metrics are wanted; `positive_class` for two classes."""
+    """The classification metrics to compute. `positive_class` is for two classes."""
 
     n_classes: int | None = None
     positive_class: str | None = None
     betas: list[float] = Field(default_factory=list)
 
 
-Offload = Literal["none", "optimizer", "parameters"]
-
-
 class RankResources(Stored):
-    """The ranks that will train, and what each may use."""
+    """The number of ranks of the training, and the resources of each."""
 
     nodes: Annotated[int, Field(ge=1)] = 1
-    processes_per_node: Annotated[int, Field(ge=1)] = 1  # one a GPU; 1 on CPU
+    processes_per_node: Annotated[int, Field(ge=1)] = 1  # one for each GPU, or 1 on CPU
     accelerator: Literal["nvidia", "cpu"] = "cpu"
-    gpu_memory_gib: float | None = None  # None: unknown, nothing is estimated against it
-    zero_stage: int | None = None  # None: to be chosen
-    offload: Offload | None = None  # None: to be chosen
+    gpu_memory_gib: float | None = None  # None: unknown, so that nothing is checked against it
+    zero_stage: int | None = None  # None: the prepare Job chooses it
+    offload: Offload | None = None  # None: the prepare Job chooses it
 
     @property
     def ranks(self) -> int:
@@ -101,7 +110,7 @@ class RankResources(Stored):
 
 
 class PrepareTask(Stored):
-    """Check the data, count tokens, resolve hyperparameters, write the tokenized dataset."""
+    """Check the data, count tokens, resolve hyperparameters, and write the tokenized dataset."""
 
     run: RunRef
     base: BaseModelRef
@@ -119,21 +128,21 @@ class PrepareTask(Stored):
 class DeletionTask(Stored):
     """Delete the files of a Model, as its manifest lists them."""
 
-    namespace: str  # of the Model: its files are below it
+    namespace: str  # of the Model; its files are below this prefix
     model: str  # the id, for messages
     uri: str
     manifest_sha256: str | None = None
-    fine_tune: str | None = None  # the name of what made it
+    fine_tune: str | None = None  # the name of the FineTune that trained the model
     fine_tune_uid: str | None = None
 
 
 class TrainTask(Stored):
-    """One attempt: every pod of the gang gets the same value."""
+    """One attempt at the training. Every pod of the attempt gets the same value."""
 
     run: RunRef
     attempt: int
     base: BaseModelRef
-    dataset: str  # s3://..., made by the prepare Job
+    dataset: str  # s3://..., written by the prepare Job
     organization: str
     suffix: str | None = None
     hyperparameters: ResolvedHyperparameters
@@ -144,14 +153,15 @@ class TrainTask(Stored):
     method: MethodRef = MethodRef()
     classification: Classification | None = None
     nodes: int
-    processes_per_node: int  # one a GPU; 1 on CPU
+    processes_per_node: int  # one for each GPU, or 1 on CPU
     accelerator: Literal["nvidia", "cpu"]
     zero_stage: int = 1
     offload: Offload = "none"
-    packing: bool = True  # examples behind each other in a row, where the model allows it
+    packing: bool = True  # several examples in one row, where the model supports it
     checkpoint_seconds: float = 600  # between two checkpoints within an epoch
-    # Of the tokens that a micro-batch may hold: 1, 0.5, 0.25, ...; halved when memory ran out.
+    # Fraction of the normal tokens in a micro-batch: 1, 0.5, 0.25, ... It is halved after each
+    # attempt that ran out of memory.
     micro_batch_share: Annotated[float, Field(gt=0, le=1)] = 1
-    master_host: str  # pod 0's DNS name
+    master_host: str  # DNS name of pod 0
     master_port: int
     progress_port: int

@@ -1,61 +1,65 @@
-"""The fields of the custom resources, from the CRDs' own schema."""
+"""The reference pages of the custom resources, generated from the CRDs' own schema.
+
+The descriptions of the fields are in the pydantic models of `api/finetune_api`.
+"""
 
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 from docs.generator.markdown import HEADER, code, sentence, table
-from docs.generator.status_words import MODEL, MODEL_STATUS, SPEC, STATUS
-from finetune_api.crd import finetune_crd, model_crd
-from finetune_api.finetune_spec import MUTABLE_FIELDS, SPEC_RULES
+from finetune_api.crd import Schema, finetune_crd, model_crd
+from finetune_api.hyperparameters import DEFAULT_MARK
+from finetune_api.spec_rules import MUTABLE_FIELDS, SPEC_RULES
 
-Schema = dict[str, Any]
 Row = Callable[[str, Schema, bool], list[str]]
 
 FINETUNE = """# FineTune: spec
 
-`finetune.dev/v1alpha1`, kind `FineTune`, short name `ft`, namespaced. Only `trainingFile` must be
-given. A name has at most 63 characters.
+`finetune.dev/v1alpha1`, kind `FineTune`, short name `ft`, namespaced. Only `trainingFile` is
+required. A name has at most 63 characters. `kubectl explain finetune.spec` shows the same
+descriptions.
 
-Where it does not say **may change**, a field can't be changed once the FineTune is there: the API
-server refuses. Create a new one instead.
+You can change a field that is marked **may change** at any time. The API server rejects changes of
+all other fields; create a new FineTune instead.
 
 """
 FINETUNE_STATUS = """# FineTune: status
 
-Written by the operator alone. It outlives the pods: what is here is still here when they are gone.
-[States and conditions](../gitops.md#when-is-it-done) says what to wait for.
+The operator writes the status. It remains available after the pods are deleted. See
+[Reasons](reasons.md), [Events](events.md), and [Exit codes](exit-codes.md) for their values, and
+[States and conditions](../gitops.md#when-is-it-done) for the condition to wait for.
+`kubectl explain finetune.status` shows the same descriptions.
 
 """
 MODEL_HEAD = """# Model
 
-`finetune.dev/v1alpha1`, kind `Model`, namespaced. The operator makes one for each fine-tuned model;
-it has no owner, so it stays when its FineTune goes.
+`finetune.dev/v1alpha1`, kind `Model`, namespaced. The operator creates a Model for each fine-tuned
+model. It has no owner, so it remains when its FineTune is deleted.
 
 """
 
 
 def pages() -> dict[str, str]:
-    """Page -> text."""
+    """Map each page to its text."""
     finetune, model = _root(finetune_crd()), _root(model_crd())
     return {
         "reference/finetune.md": HEADER
         + FINETUNE
-        + _spec(finetune["spec"], SPEC, MUTABLE_FIELDS)
+        + _spec(finetune["spec"], MUTABLE_FIELDS)
         + _rules(),
-        "reference/status.md": HEADER + FINETUNE_STATUS + _status(finetune["status"], STATUS),
+        "reference/status.md": HEADER + FINETUNE_STATUS + _status(finetune["status"]),
         "reference/model.md": (
             HEADER
             + MODEL_HEAD
-            + _spec(model["spec"], MODEL, {"deletionPolicy"})
+            + _spec(model["spec"], {"deletionPolicy"})
             + "\n## The status\n\n"
-            + _status(model["status"], MODEL_STATUS)
+            + _status(model["status"])
         ),
     }
 
 
 def paths(schema: Schema, before: str = "") -> Iterator[tuple[str, Schema, bool]]:
-    """(dotted path, its schema, whether it must be given), a parent before its parts."""
+    """Yield (dotted path, schema, whether the field is required), a parent before its parts."""
     required = schema.get("required", [])
     for name, item in schema.get("properties", {}).items():
         path = f"{before}{name}"
@@ -64,7 +68,7 @@ def paths(schema: Schema, before: str = "") -> Iterator[tuple[str, Schema, bool]
 
 
 def _inner(item: Schema) -> Schema:
-    """What has the properties: the object, or a list's items."""
+    """The schema that has the properties: that of the object, or of a list's items."""
     found: Schema = item["items"] if item.get("type") == "array" else item
     return found
 
@@ -73,31 +77,26 @@ def _joint(item: Schema) -> str:
     return "[]." if item.get("type") == "array" else "."
 
 
-def status_paths() -> set[str]:
-    """Every field of FineTune's status."""
-    return {path for path, _, _ in paths(_root(finetune_crd())["status"])}
-
-
 def _root(crd: Schema) -> Schema:
     (version,) = crd["spec"]["versions"]
     found: Schema = version["schema"]["openAPIV3Schema"]["properties"]
     return found
 
 
-def _spec(schema: Schema, known: dict[str, str], mutable: AbstractSet[str]) -> str:
+def _spec(schema: Schema, mutable: AbstractSet[str]) -> str:
     def row(path: str, item: Schema, is_required: bool) -> list[str]:
-        words = sentence(item.get("description") or known.get(path, ""))
+        meaning, default = _described(item)
         marks = " **required**" * is_required + " **may change**" * (path in mutable)
-        return [_type(item), _default(item), f"{words}{marks}"]
+        return [_type(item), default, f"{meaning}{marks}"]
 
-    return _sections(schema, ["type and bounds", "default", "what"], row)
+    return _sections(schema, ["type and bounds", "default", "description"], row)
 
 
-def _status(schema: Schema, words: dict[str, str]) -> str:
-    def row(path: str, item: Schema, _: bool) -> list[str]:
-        return [_type(item), words.get(path, "")]
+def _status(schema: Schema) -> str:
+    def row(_path: str, item: Schema, _is_required: bool) -> list[str]:
+        return [_type(item), sentence(item["description"])]
 
-    return _sections(schema, ["type", "what"], row)
+    return _sections(schema, ["type", "description"], row)
 
 
 def _sections(schema: Schema, head: list[str], row: Row) -> str:
@@ -135,15 +134,19 @@ def _bounds(item: Schema) -> str:
     return ""
 
 
-def _default(item: Schema) -> str:
-    if "default" not in item or item["default"] == {}:
-        return ""
-    value = item["default"]
-    return code(str(value).lower() if isinstance(value, bool) else value)
+def _described(item: Schema) -> tuple[str, str]:
+    """The meaning of a field, and its default: that of the schema, or of its last sentence."""
+    meaning, _, described = item["description"].partition(DEFAULT_MARK)
+    default = item.get("default", {})
+    if default == {}:
+        words = described.removesuffix(".")
+        return sentence(meaning), sentence(words) if " " in words else code(words)
+    return sentence(meaning), code(str(default).lower() if isinstance(default, bool) else default)
 
 
 def _rules() -> str:
     rows = [[sentence(message)] for _, message in SPEC_RULES]
-    return "\n## Rules across fields\n\nThe API server refuses what breaks one.\n\n" + table(
-        ["rule"], rows
+    return (
+        "\n## Rules across fields\n\nThe API server rejects a FineTune that breaks one of these "
+        "rules.\n\n" + table(["rule"], rows)
     )

@@ -1,5 +1,6 @@
 """The schema that is generated from the models."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from finetune_api.crd import finetune_crd, model_crd, structural
-from finetune_api.finetune_spec import MUTABLE_FIELDS, FineTuneSpec
+from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.spec_rules import MUTABLE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +26,9 @@ def walk(schema: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, An
             yield from walk(schema[keyword], f"{where}[]")
 
 
-def parts(crd: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def parts(crd: dict[str, Any], part: str = "spec") -> list[tuple[str, dict[str, Any]]]:
     root = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return list(walk(root["properties"]["spec"], "spec"))
+    return list(walk(root["properties"][part], part))
 
 
 @pytest.mark.parametrize("crd", [finetune_crd(), model_crd()])
@@ -41,6 +43,19 @@ def test_everything_that_a_user_writes_has_a_bound(crd: dict[str, Any]) -> None:
             assert "minimum" in schema, where
         elif kind == "object" and "properties" not in schema:
             assert "maxProperties" in schema, where
+
+
+@pytest.mark.parametrize("crd", [finetune_crd(), model_crd()])
+def test_every_field_has_a_description(crd: dict[str, Any]) -> None:
+    for where, schema in [*parts(crd), *parts(crd, "status")]:
+        is_scalar_item = where.endswith("[]") and "properties" not in schema
+        if not is_scalar_item:
+            text = schema.get("description", "")
+            assert text.endswith(".") and text[0].isupper(), f"{where}: {text}"
+
+
+def test_the_crd_leaves_room_for_the_annotation_of_kubectl_apply() -> None:
+    assert len(json.dumps(finetune_crd())) < 100_000
 
 
 def test_only_what_steers_a_run_may_change() -> None:

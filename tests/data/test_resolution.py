@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_api.hyperparameters import HyperparameterRules, MultiplierStep
-from finetune_api.tasks import RequestedHyperparameters
+from finetune_api.hyperparameters import (
+    HyperparameterRules,
+    MultiplierStep,
+    RequestedHyperparameters,
+)
 from finetune_data.prepare.hyperparameters import Resolution, resolve, resolve_context
 from tests.data.builders import base_model
 

@@ -12,13 +12,15 @@ Defaults of what the old service did not have, and why:
 
 from typing import Literal, NamedTuple
 
-from finetune_api.hyperparameters import HyperparameterRules, ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, RankResources, RequestedHyperparameters
+from finetune_api.hyperparameters import (
+    HyperparameterRules,
+    RequestedHyperparameters,
+    ResolvedHyperparameters,
+)
+from finetune_api.tasks import BaseModelRef, RankResources
 from finetune_data.tokenize.dataset import SplitCounts
 
-WARMUP_RATIO = 0.1
-WEIGHT_DECAY = 0.01
-SEED = 42
+DEFAULTS = {"warmup_ratio": 0.1, "weight_decay": 0.01, "lr_schedule": "cosine", "seed": 42}
 TRIED_MULTIPLIERS = (0.02, 0.2)
 LARGEST_BATCH_SHARE = 0.04  # of the examples
 
@@ -101,18 +103,15 @@ def resolve(
         learning_rate = multiplier * base.pretraining_learning_rate
         if method == "lora":
             learning_rate *= LORA_FACTOR
-    resolved = ResolvedHyperparameters(
-        n_epochs=requested.n_epochs,
-        batch_size=batch_size,
-        learning_rate_multiplier=multiplier,
-        learning_rate=learning_rate,
-        prompt_loss_weight=requested.prompt_loss_weight,
-        warmup_ratio=_or(requested.warmup_ratio, WARMUP_RATIO),
-        weight_decay=_or(requested.weight_decay, WEIGHT_DECAY),
-        lr_schedule=requested.lr_schedule or "cosine",
-        max_sequence_length=context,
-        seed=SEED if requested.seed is None else requested.seed,
-    )
+    values = {
+        **DEFAULTS,
+        **requested.model_dump(exclude_none=True),
+        "batch_size": batch_size,
+        "learning_rate_multiplier": multiplier,
+        "learning_rate": learning_rate,
+        "max_sequence_length": context,
+    }
+    resolved = ResolvedHyperparameters.model_validate(values)
     return Resolution(resolved, advice)
 
 
@@ -155,7 +154,3 @@ def _default_multiplier(
         f"{base.name} was fine-tuned on {before:,} examples and this file has {examples:,}, under "
         f"a tenth: the learning rate multiplier is {reduced:.3g}, a third of {multiplier:g}."
     ]
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
