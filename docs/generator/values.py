@@ -1,4 +1,4 @@
-"""The chart's values, from values.yaml: keys, defaults, and the comments that begin with `--`."""
+"""Renders the reference of the chart's values: keys, defaults, and comments of values.yaml."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from docs.generator.source import ROOT
 VALUES = ROOT / "charts/finetune-operator/values.yaml"
 HEAD = """# Chart values
 
-What `helm install` takes by `--set`, `--set-json` or `-f`. The chart's schema refuses a name or a
-type that is not here.
+You set these values with `--set`, `--set-json`, or `-f` of `helm install` and `helm upgrade`. The
+schema of the chart rejects unknown names and wrong types.
 
 """
 KEY = re.compile(r"^(\s*)([A-Za-z][\w]*):")
@@ -28,11 +28,15 @@ def pages() -> dict[str, str]:
         [code(path), _default(value), sentence(words.get(path, ""))]
         for path, value in leaves(values)
     ]
-    return {"reference/chart-values.md": HEADER + HEAD + table(["value", "default", "what"], rows)}
+    return {
+        "reference/chart-values.md": HEADER
+        + HEAD
+        + table(["value", "default", "description"], rows)
+    }
 
 
 def leaves(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """(dotted path, default); an empty map and a list are leaves."""
+    """List (dotted path, default). Lists and empty maps are leaves."""
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         path = f"{before}{key}"
@@ -44,7 +48,7 @@ def leaves(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 
 def comments(text: str) -> dict[str, str]:
-    """Dotted path -> the comment above it. One that begins with `--` goes on to the key."""
+    """Map each dotted path to the comment above it, from the line that begins with `# --`."""
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     pending: list[str] = []

@@ -301,7 +301,7 @@ def test_a_wrong_value_is_refused_by_name(helm: Helm, values: str, message: str)
 
 
 def test_a_missing_service_account_name_says_what_to_do(helm: Helm) -> None:
-    assert "serviceAccount.name must say" in refused(helm, "serviceAccount.create=false")
+    assert "serviceAccount.name is required" in refused(helm, "serviceAccount.create=false")
 
 
 def test_the_notes_fit_the_values(helm: Helm) -> None:

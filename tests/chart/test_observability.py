@@ -225,7 +225,7 @@ def test_the_pods_policy_names_this_release_s_operator(render: Render) -> None:
 
 @integration
 def test_token_review_takes_a_cluster_role_and_no_more(render: Render, helm: Helm) -> None:
-    assert "needs clusterWide=true" in refused(helm, "metrics.tokenReview=true")
+    assert "Set clusterWide=true" in refused(helm, "metrics.tokenReview=true")
     on = ("clusterWide=true", "metrics.tokenReview=true")
     assert "metrics.serviceMonitor" in refused(helm, *on, "metrics.podMonitor.enabled=true")
     objects = render(*on, "metrics.serviceMonitor.enabled=true")
@@ -266,7 +266,7 @@ def test_who_deletes_no_files_changes_no_model(render: Render) -> None:
 
 @integration
 def test_aggregation_is_asked_for_and_for_cluster_roles(render: Render, helm: Helm) -> None:
-    assert "needs clusterWide=true" in refused(helm, "rbac.userRoles.aggregate=true")
+    assert "Set clusterWide=true" in refused(helm, "rbac.userRoles.aggregate=true")
     wide = render("clusterWide=true")
     assert "aggregate-to" not in json.dumps(wide)
     objects = render("clusterWide=true", "rbac.userRoles.aggregate=true")

@@ -1,12 +1,12 @@
--- When a FineTune is healthy, for Argo CD. Put it into the ConfigMap argocd-cm:
+-- The health check of a FineTune for Argo CD. Add it to the ConfigMap argocd-cm:
 --
 --   data:
 --     resource.customizations.health.finetune.dev_FineTune: |
 --       <this file>
 --
--- A cancelled FineTune is Suspended, not Healthy: what a later sync wave waits for, the model, is
--- not there.
-local words = {
+-- A cancelled FineTune is Suspended, not Healthy, because the model that a later sync wave waits for
+-- does not exist.
+local statuses = {
   pending = "Progressing",
   running = "Progressing",
   succeeded = "Healthy",
@@ -17,7 +17,7 @@ local health = {status = "Progressing", message = "waiting for the operator"}
 if obj.status == nil or obj.status.state == nil then
   return health
 end
-health.status = words[obj.status.state] or "Unknown"
+health.status = statuses[obj.status.state] or "Unknown"
 health.message = obj.status.message or obj.status.state
 if obj.status.state == "pending" and obj.status.conditions ~= nil then
   for _, condition in ipairs(obj.status.conditions) do

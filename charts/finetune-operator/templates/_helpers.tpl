@@ -15,7 +15,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Names of cluster-scoped objects: two releases of one name in two namespaces don't clash. */}}
+{{/* Name of cluster-scoped objects. Releases with the same name in two namespaces do not collide. */}}
 {{- define "finetune-operator.clusterName" -}}
 {{- printf "%s-%s" (include "finetune-operator.fullname" .) .Release.Namespace }}
 {{- end }}
@@ -40,11 +40,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "finetune-operator.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- required "serviceAccount.create is false: serviceAccount.name must say which one to use" .Values.serviceAccount.name }}
+{{- required "serviceAccount.create is false, so serviceAccount.name is required" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
-{{/* (list $ "operator"): a whole reference, or registry/finetune-operator:tag. */}}
+{{/* Argument: (list $ "operator"). A full reference, or registry/finetune-operator:tag. */}}
 {{- define "finetune-operator.image" -}}
 {{- $root := index . 0 }}
 {{- $image := index . 1 }}
@@ -62,8 +62,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-The operator's settings file, key by key: Helm holds numbers as floats, and toYaml would write
-157286400 as 1.572864e+08.
+The operator's settings file. It is written key by key, because Helm stores numbers as floats, and
+toYaml would write 157286400 as 1.572864e+08.
 */}}
 {{- define "finetune-operator.settings" -}}
 {{- $root := . }}
