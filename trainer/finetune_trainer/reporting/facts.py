@@ -1,4 +1,4 @@
-"""What was trained on what, as labels and values: the page and the card say the same."""
+"""The facts of a run as labels and values, for the page and the card."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from finetune_api.outcome import EpochMetrics
 from finetune_data.tokenize.dataset import SplitCounts
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
-from finetune_trainer.reporting.formatting import duration, metric_label, number, percent, size
+from finetune_trainer.reporting.formatting import count, duration, metric_label, number, percent, size
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.report_data import ReportData
 
@@ -14,7 +14,7 @@ SPLITS = {"train": "Training", "validation": "Validation"}
 
 
 class Fact(NamedTuple):
-    """A label and its value; a code is a name that may be copied."""
+    """A label and its value; `is_code` marks names that readers copy."""
 
     label: str
     value: str
@@ -23,7 +23,7 @@ class Fact(NamedTuple):
 
 
 def model_facts(data: ReportData) -> list[Fact]:
-    """Whose model it is and where it came from."""
+    """The FineTune, the base model, the method, and the location of the files."""
     run = data.run
     found = [
         Fact("FineTune", f"{run.run.namespace}/{run.run.name}", is_code=True),
@@ -39,14 +39,14 @@ def model_facts(data: ReportData) -> list[Fact]:
 def _method(data: ReportData) -> str:
     method = data.run.method
     if method.type == "full":
-        return "all weights"
+        return "full fine-tuning (all weights)"
     targets = ", ".join(method.targets) if method.targets else "all linear layers"
-    text = f"LoRA of rank {method.rank}, alpha {number(method.alpha)}, on {targets}"
+    text = f"LoRA with rank {method.rank}, alpha {number(method.alpha)}, on {targets}"
     return f"{text}, dropout {number(method.dropout)}" if method.dropout else text
 
 
 def data_facts(data: ReportData) -> list[Fact]:
-    """The files with their digests, and how much was in them."""
+    """The data files with their digests and counts."""
     found = []
     for name, label in SPLITS.items():
         if (known := data.dataset.source.inputs.get(name)) is not None:
@@ -56,7 +56,7 @@ def data_facts(data: ReportData) -> list[Fact]:
         if (counts := data.dataset.splits.get(name)) is not None:
             found.append(Fact(f"{label} examples", f"{counts.examples:,}", note=_counts(counts)))
     length = data.run.hyperparameters.max_sequence_length
-    found.append(Fact("Longest example allowed", f"{length:,} tokens"))
+    found.append(Fact("Maximum example length", f"{length:,} tokens"))
     return found
 
 
@@ -67,37 +67,29 @@ def _counts(counts: SplitCounts) -> str:
     if counts.longest_example:
         texts.append(f"the longest example has {counts.longest_example:,}")
     if counts.skipped_lines:
-        texts.append(f"{counts.skipped_lines:,} wrong lines were skipped")
+        texts.append(f"{count(counts.skipped_lines, 'invalid line')} skipped")
     return ", ".join(texts)
 
 
 def parameter_facts(data: ReportData) -> list[Fact]:
-    """Every hyperparameter as used, by its name in the FineTune."""
-    used = data.run.hyperparameters
-    values = {
-        "nEpochs": str(used.n_epochs),
-        "batchSize": f"{used.batch_size:,}",
-        "learningRateMultiplier": number(used.learning_rate_multiplier),
-        "learningRate": number(used.learning_rate),
-        "promptLossWeight": number(used.prompt_loss_weight),
-        "lrSchedule": used.lr_schedule,
-        "warmupRatio": number(used.warmup_ratio),
-        "weightDecay": number(used.weight_decay),
-        "maxSequenceLength": f"{used.max_sequence_length:,}",
-        "seed": str(used.seed),
-    }
-    if used.learning_rate_multiplier is None:
-        del values["learningRateMultiplier"]
-    return [Fact(name, value) for name, value in values.items()]
+    """Every hyperparameter with its effective value, by its name in the FineTune."""
+    values = data.run.hyperparameters.to_dict()
+    return [Fact(name, _parameter(name, value)) for name, value in values.items()]
+
+
+def _parameter(name: str, value: str | float) -> str:
+    if isinstance(value, str) or name == "seed":  # a seed counts nothing: no thousands separators
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def machine_facts(data: ReportData) -> list[Fact]:
-    """Where and with what it was computed."""
+    """The machines and the software of the training."""
     run = data.run
     unit = "GPU" if run.accelerator == "nvidia" else "CPU process"
-    nodes = "1 node" if run.nodes == 1 else f"{run.nodes} nodes"
+    nodes = count(run.nodes, "node")
     found = [
-        Fact("Machines", f"{nodes}, {_counted(run.processes_per_node, unit)} each"),
+        Fact("Machines", f"{nodes}, {count(run.processes_per_node, unit)} each"),
         Fact("Precision", run.precision),
         Fact("ZeRO stage", str(run.zero_stage)),
     ]
@@ -105,12 +97,8 @@ def machine_facts(data: ReportData) -> list[Fact]:
     return found
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
-
-
 def process_time(data: ReportData) -> Fact | None:
-    """GPU time over all known attempts; None where no attempt told its seconds."""
+    """GPU time (or CPU process time) over all recorded attempts; None if there are none."""
     seconds = data.process_seconds
     if seconds is None:
         return None
@@ -121,7 +109,7 @@ def process_time(data: ReportData) -> Fact | None:
 
 
 def final_metrics(data: ReportData, curves: Curves) -> list[Fact]:
-    """The last measured value of what tells how good it is; what was not measured is left out."""
+    """The last values of the metrics that were measured."""
     return list(_final_metrics(data, curves))
 
 
@@ -154,7 +142,7 @@ def _final_metrics(data: ReportData, curves: Curves) -> Iterator[Fact]:
 
 
 def _whole_file(last: EpochMetrics | None) -> dict[str, float | None]:
-    """By column of results.csv."""
+    """The metrics of an epoch by column of results.csv."""
     if last is None:
         return {}
     return {
