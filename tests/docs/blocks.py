@@ -1,21 +1,21 @@
-"""The fenced blocks of the pages, and what becomes of each.
+"""Finds the fenced code blocks of the pages and the tests that run them.
 
-A block of commands says in its info string where it is run:
+The info string of a block of commands declares where it runs:
 
 | class | where |
 | --- | --- |
 | run | on this machine, without a cluster (test_commands.py) |
-| train | the same, and it trains: slow |
+| train | the same, for a block that trains: slow |
 | apiserver | against a real API server without nodes (test_apiserver.py) |
-| render | the same; helm only renders, since the objects' kinds are not on that server |
+| render | the same, but helm only renders, because the server lacks the kinds of the objects |
 | cluster | against devcluster with real pods (test_tutorials.py) |
 | by-hand | nowhere: it changes the reader's machine or builds for minutes |
-| needs-gpu, needs-cloud | nowhere: no GPU, no cloud account |
+| needs-gpu, needs-cloud | nowhere: there is no GPU and no cloud account |
+| include | nowhere: it is a file of the repository (`--8<--`), which has its own tests |
 
-| include | a file of the repository (`--8<--`), which has tests of its own |
-
-What is run nowhere is checked all the same: its programs, commands and options exist. A block
-`text {.output}` shows what the block before it prints, `...` standing for anything.
+Tests check that the programs, commands, and options of all blocks exist, including those that run
+nowhere. A block `text {.output}` shows the output of the block before it, where `...` matches any
+text.
 """
 
 import re
@@ -36,7 +36,7 @@ FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block."""
+    """A fenced block."""
 
     page: str  # below docs/
     line: int
@@ -58,7 +58,7 @@ class Block:
 
 
 def read_blocks(text: str, page: str) -> list[Block]:
-    """Every fenced block of a page, in its order."""
+    """Return the fenced blocks of a page, in order."""
     found = []
     for match in FENCE.finditer(text):
         classes = frozenset(re.findall(r"\.([\w-]+)", match["classes"] or ""))
@@ -70,7 +70,7 @@ def read_blocks(text: str, page: str) -> list[Block]:
 
 
 def pages() -> dict[str, str]:
-    """Page below docs/ -> text."""
+    """Map each page below docs/ to its text."""
     return {
         path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(DOCS.rglob("*.md"))
@@ -82,7 +82,7 @@ def all_blocks() -> list[Block]:
 
 
 def blocks_for(page: str, *classes: str) -> list[tuple[Block, str]]:
-    """The page's blocks with one of these classes, each with the output shown behind it."""
+    """Return the blocks of a page with one of these classes, each with its shown output."""
     blocks = read_blocks((DOCS / page).read_text(encoding="utf-8"), page)
     followers = [*blocks[1:], None]
     return [
@@ -93,5 +93,5 @@ def blocks_for(page: str, *classes: str) -> list[tuple[Block, str]]:
 
 
 def pages_with(*classes: str) -> list[str]:
-    """Pages that have a block with one of these classes."""
+    """List the pages that have a block with one of these classes."""
     return sorted({block.page for block in all_blocks() if block.classes & set(classes)})

@@ -1,4 +1,4 @@
-"""Which programs, commands and options a command line names, and whether they exist."""
+"""Finds the programs, commands, and options in a command line, and checks that they exist."""
 
 import re
 import shlex
@@ -10,14 +10,14 @@ from docs.generator.commands import commands
 from finetune_cli.main import finetune
 
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
-KNOWN = frozenset(  # what a reader has, or is told to get
+KNOWN = frozenset(  # programs that a reader has or installs
     "aws cat cd chmod cp curl date docker echo eksctl eval export finetune "  # noqa: SIM905
     "git helm kubectl llama-server ls make mkdir pip printf python3 tail true vllm".split()
 )
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """The words of each command of a shell text: cut at pipes and the like; no here-documents."""
+    """Split shell text into commands, at pipes and other operators, without here-documents."""
     text = HERE_DOCUMENT.sub("", text).replace("\\\n", " ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;()<>\n")
     lexer.whitespace, lexer.whitespace_split = " \t", True
@@ -27,7 +27,7 @@ def command_lines(text: str) -> list[list[str]]:
         if set(word) <= set("|&;()\n"):
             lines.append([])
         elif set(word) <= set("<>&"):
-            skip = True  # the file behind it
+            skip = True  # the file of a redirection
         elif skip:
             skip = False
         elif not (re.fullmatch(r"\w+=.*", word, re.DOTALL) and not lines[-1]):
@@ -37,7 +37,7 @@ def command_lines(text: str) -> list[list[str]]:
 
 
 def _inner(word: str) -> list[list[str]]:
-    """Commands in `$(...)`."""
+    """Find the commands in `$(...)`."""
     return [
         line for text in re.findall(r"\$\((.*)\)", word, re.DOTALL) for line in command_lines(text)
     ]
@@ -45,7 +45,7 @@ def _inner(word: str) -> list[list[str]]:
 
 @cache
 def options_of(words: str) -> frozenset[str]:
-    """Of a command of finetune's, the group's own included."""
+    """Return the options of a `finetune` command, including those of the group."""
     command = dict(commands())[words]
     parameters = [*command.params, *finetune.params]
     names = [
@@ -58,7 +58,7 @@ def options_of(words: str) -> frozenset[str]:
 
 
 def finetune_problem(words: list[str]) -> str | None:
-    """What is wrong with a command line of finetune's; None where it could be run."""
+    """Describe the error in a `finetune` command line; None if there is none."""
     names = {name for name, _ in commands()}
     rest = words[1:]
     while rest and rest[0].startswith("-"):

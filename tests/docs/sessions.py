@@ -1,4 +1,4 @@
-"""A page's commands in one shell, in the order of the page, as a reader types them."""
+"""Runs the commands of a page in one shell, in the order of the page, as a reader does."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 from tests.docs.blocks import Block
 
 MARK = "\x1e"
-# The suite's CRDs came with kubectl: helm takes them over.
+# The test suite created the CRDs with kubectl, so helm must take ownership of them.
 HELM = """#!/bin/sh
 case "$1" in
 install|upgrade) exec "{helm}" "$@" --take-ownership ;;
 *) exec "{helm}" "$@" ;;
 esac
 """
-# The API server knows of a new binding some milliseconds later: a "no" is asked again.
+# The API server applies a new binding after some milliseconds, so a "no" is checked again.
 KUBECTL = """#!/bin/sh
 if [ "$1 $2" = "auth can-i" ]; then
   for again in 1 2 3 4 5; do
@@ -31,9 +31,9 @@ FINETUNE = '#!/bin/sh\nexec "{python}" -m finetune_cli "$@"\n'
 
 
 def environment(folder: Path, tools: Path | None = None, **more: str) -> dict[str, str]:
-    """`finetune` on the PATH, a home, and nothing of this machine's.
+    """Return an environment with `finetune` on the PATH and a home, isolated from this machine.
 
-    tools: the folder of kubectl and helm, for those who need a cluster.
+    tools: the folder of kubectl and helm, for pages that need a cluster.
     """
     programs = folder / "bin"
     programs.mkdir()
@@ -67,9 +67,9 @@ def run_page(
     changes: Mapping[str, str] | None = None,
     seconds: float = 280,
 ) -> None:
-    """Run the blocks; fails with all that was printed where one fails or prints something else.
+    """Run the blocks. If one fails or prints something else, fail with the whole output.
 
-    changes: regular expression -> what stands there instead, in commands.
+    changes: regular expression -> replacement, applied to commands.
     """
     parts = ["set -eu -o pipefail"]
     for number, (block, _) in enumerate(blocks):
@@ -94,7 +94,7 @@ def run_page(
 
 
 def first_missing(expected: str, actual: str) -> str | None:
-    """The first line of what the page shows that was not printed in that order; None: all were."""
+    """Return the first expected line that was not printed in order; None if all were."""
     there = iter([_plain(line) for line in actual.splitlines()])
     for line in filter(None, map(_plain, expected.splitlines())):
         if line == "...":

@@ -1,6 +1,6 @@
-"""The commands that need a cluster but no pods: a real API server, helm, kubectl and the command.
+"""Runs the commands that need a cluster but no pods: an API server, helm, kubectl, and finetune.
 
-There is no operator here, so nothing trains; a FineTune that failed stands there already.
+There is no operator, so nothing trains. A FineTune that failed already exists.
 """
 
 import itertools
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 BUCKET = "acme"
 IMAGES = ("operator", "prepare", "trainer")
-INSTALLED = {"how-to/upgrade.md"}  # pages that begin with a release
+INSTALLED = {"how-to/upgrade.md"}  # pages that require a release
 STATUS: dict[str, Any] = {
     "state": "failed",
     "reason": "InvalidData",
@@ -42,7 +42,7 @@ STATUS: dict[str, Any] = {
 
 
 class Reader:
-    """A person in a copy of the repository, logged in to one namespace."""
+    """A reader in a copy of the repository, with access to one namespace."""
 
     def __init__(self, team: Kubectl, folder: Path, tools: Path, s3: dict[str, str]) -> None:
         self.team = team
@@ -62,7 +62,7 @@ class Reader:
         self.env = environment(folder, tools, KUBECONFIG=str(folder / "kubeconfig"), **s3)
 
     def run(self, page: str) -> None:
-        """`ml` is this test's namespace; helm renders only where the page's kinds are not here."""
+        """Run a page with the namespace of this test for `ml`; helm only renders unknown kinds."""
         changes = {
             r"(?<=-n )ml\b|(?<=serviceaccount:)ml\b": self.team.namespace,
             r"\bteam-b\b": f"{self.team.namespace}-b",
@@ -104,7 +104,7 @@ def test_commands_run_against_an_api_server(page: str, reader: Reader) -> None:
 
 
 def test_the_api_server_accepts_every_manifest_of_the_pages(team: Kubectl) -> None:
-    """Its rules across fields (CEL) are known there only."""
+    """Only an API server evaluates the rules across fields (CEL)."""
     tried = 0
     for block in all_blocks():
         if block.language == "yaml" and "apiVersion: finetune.dev" in block.text:
@@ -115,7 +115,7 @@ def test_the_api_server_accepts_every_manifest_of_the_pages(team: Kubectl) -> No
 
 @pytest.mark.parametrize("program", ["kubectl", "helm"])
 def test_every_option_of_kubectl_and_helm_exists(program: str, tools: Path) -> None:
-    """Those of commands that are run nowhere, too: each one's own help is asked."""
+    """Check all commands, including those that run nowhere, against their own help."""
     asked = 0
     for block in (block for block in all_blocks() if block.is_command):
         lines = [] if block.language == "python" else command_lines(block.text)
@@ -134,7 +134,7 @@ def subcommand(words: list[str]) -> list[str]:
 
 @cache
 def options(binary: str, *words: str) -> frozenset[str]:
-    """What its help lists, and what all commands of kubectl take."""
+    """Return the options in the help of a command, and the global options of kubectl."""
     told = [[*words, "--help"], ["options"]] if binary.endswith("kubectl") else [[*words, "--help"]]
     texts = [
         subprocess.run([binary, *one], capture_output=True, text=True, check=True).stdout

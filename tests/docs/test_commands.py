@@ -1,4 +1,4 @@
-"""The commands that need no cluster, run as they stand."""
+"""Runs the commands that need no cluster, unchanged."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ TRAINING = set(pages_with("train"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What a reader has: the repository's examples."""
+    """Copy the examples of the repository to a folder."""
     made = tmp_path / "repository"
     made.mkdir()
     shutil.copytree(ROOT / "examples", made / "examples")

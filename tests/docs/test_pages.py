@@ -1,4 +1,4 @@
-"""The pages hold together: links, options, manifests, reasons, and what is generated."""
+"""The pages are consistent: links, options, manifests, reasons, and generated parts."""
 
 import json
 import re
@@ -22,8 +22,8 @@ from finetune_api.crd import finetune_crd, model_crd
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.model import ModelSpec
 from finetune_api.names import API_VERSION
+from tests.docs import openai_names
 from tests.docs.blocks import DOCS, FENCE, NOT_RUN, ROOT, RUN, Block, all_blocks, pages
-from tests.docs.old_words import COMMANDS_THEN, EVENTS_THEN, FIELDS_THEN, STATES_THEN
 from tests.docs.programs import KNOWN, command_lines, finetune_problem
 
 BLOCKS = all_blocks()
@@ -44,7 +44,7 @@ def name(block: Block) -> str:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.is_command], ids=name)
-def test_a_block_of_commands_says_where_it_is_run(block: Block) -> None:
+def test_a_block_of_commands_declares_where_it_runs(block: Block) -> None:
     assert block.classes & (RUN | NOT_RUN), f"{block.where}: none of {sorted(RUN | NOT_RUN)}"
     assert not (block.classes & RUN and block.classes & NOT_RUN), block.where
 
@@ -60,7 +60,7 @@ def test_no_command_hides_in_an_indented_block(page: str) -> None:
     outside = FENCE.sub("", pages()[page])
     programs = "|".join(sorted(KNOWN - {"true", "date"}))
     found = re.findall(rf"^(?: {{4}}|\t)(?:{programs}) .*", outside, re.MULTILINE)
-    assert not found, f"docs/{page}: put it into a fence and say where it is run: {found}"
+    assert not found, f"docs/{page}: put it into a fenced block: {found}"
 
 
 @pytest.mark.parametrize(("words", "command"), list(commands()), ids=str)
@@ -72,14 +72,14 @@ def test_examples_of_the_command_s_own_help_exist(words: str, command: click.Com
             assert finetune_problem(line) is None, f"{words}: {finetune_problem(line)}"
 
 
-def test_an_included_file_is_there() -> None:
+def test_an_included_file_exists() -> None:
     for block in BLOCKS:
         if "include" in block.classes:
             (path,) = re.findall(r'^--8<-- "(.*)"$', block.text, re.MULTILINE)
             assert (ROOT / path).is_file(), block.where
 
 
-def test_only_the_output_of_a_command_is_called_so() -> None:
+def test_an_output_block_follows_a_command_that_runs() -> None:
     for before, block in zip([None, *BLOCKS], BLOCKS, strict=False):
         if block.is_output:
             assert before is not None and before.is_command and before.classes & RUN, block.where
@@ -89,7 +89,7 @@ def test_only_the_output_of_a_command_is_called_so() -> None:
 @pytest.mark.parametrize("block", COMMANDS, ids=name)
 def test_every_program_and_option_exists(block: Block) -> None:
     for words in command_lines(block.text):
-        assert words[0] in KNOWN, f"{block.where}: {words[0]!r} is no program that a reader has"
+        assert words[0] in KNOWN, f"{block.where}: {words[0]!r} is not a program that a reader has"
         if words[0] == "finetune":
             assert finetune_problem(words) is None, f"{block.where}: {finetune_problem(words)}"
 
@@ -129,7 +129,7 @@ def test_a_manifest_keeps_to_the_schema(block: Block) -> None:
             jsonschema.validate(thing, version["schema"]["openAPIV3Schema"])
             model.model_validate(thing["spec"])
         else:
-            assert "elsewhere" in block.classes, f"{block.where}: neither ours nor the chart's"
+            assert "elsewhere" in block.classes, f"{block.where}: unknown kind of YAML"
 
 
 def test_every_reason_has_an_entry_and_every_entry_a_reason() -> None:
@@ -142,7 +142,7 @@ def test_every_reason_has_an_entry_and_every_entry_a_reason() -> None:
             assert part in entry, f"{entry.splitlines()[0]}: no {part}"
 
 
-def test_every_reason_of_the_reference_stands_in_the_group_where_troubleshooting_has_it() -> None:
+def test_the_reference_and_troubleshooting_group_reasons_equally() -> None:
     def groups(text: str) -> dict[str, list[str]]:
         parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
         found = {
@@ -153,11 +153,11 @@ def test_every_reason_of_the_reference_stands_in_the_group_where_troubleshooting
     assert groups(pages()["troubleshooting.md"]) == groups(pages()["reference/reasons.md"])
 
 
-def test_the_generated_pages_are_what_the_code_says() -> None:
+def test_the_generated_pages_match_the_code() -> None:
     assert stale() == [], "run `python -m docs.generate`"
 
 
-def test_every_field_has_words() -> None:
+def test_every_field_has_a_description() -> None:
     for page in ("finetune", "status", "model"):
         rows = re.findall(r"^\| `.*", pages()[f"reference/{page}.md"], re.MULTILINE)
         assert rows
@@ -167,27 +167,27 @@ def test_every_field_has_words() -> None:
 
 
 def test_the_source_is_read_for_sentences_and_events() -> None:
-    """A change of how the code says things must not empty the pages."""
+    """A change in the form of the code must not empty the generated pages."""
     assert len({said.reason for said in sayings()}) > len(reasons()) / 2
     assert any("lower learningRateMultiplier" in said.hint for said in sayings())
     told = {item.reason for item in story()}
     assert {"Created", "Started", "EpochCompleted", "Restarted", "Succeeded"} <= told
 
 
-def test_every_old_word_has_its_row() -> None:
-    """The old service's commands, fields, states and events, from its last specification."""
+def test_every_name_in_openais_fine_tunes_api_has_its_row() -> None:
+    """Commands, fields, states, and events, from its last specification."""
     text = pages()["coming-from-openai.md"]
     first_cells = "\n".join(re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE))
-    for word in COMMANDS_THEN:
+    for word in openai_names.COMMANDS:
         assert f"fine_tunes.{word}" in first_cells, word
-    for word in FIELDS_THEN | STATES_THEN:
+    for word in openai_names.FIELDS | openai_names.STATES:
         assert re.search(rf"`(?:--)?{word}`", first_cells), word
-    for words in EVENTS_THEN:
+    for words in openai_names.EVENTS:
         assert f"`{words}" in first_cells, words
 
 
 class Loaded(HTMLParser):
-    """Addresses that a browser fetches by itself."""
+    """Collects the addresses that a browser loads automatically."""
 
     def __init__(self) -> None:
         super().__init__()

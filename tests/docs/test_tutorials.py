@@ -1,7 +1,7 @@
-"""The tutorials with real pods, in their order, as a reader goes through them.
+"""Runs the tutorials with real pods, in order, as a reader does.
 
-What `make demo` leaves is made here in a namespace of the test's own: the release and the demo's
-`ada`, a model of two layers with random weights.
+The tests create the results of `make demo` in their own namespace: the release and the demo's
+`ada`, a two-layer model with random weights.
 """
 
 import re
@@ -35,7 +35,7 @@ AFTER_THEM = sorted(set(pages_with("cluster")) - set(TUTORIALS))
 def reader(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Team, Path]]:
-    """A namespace with the operator and `ada`, and a copy of the repository's examples."""
+    """Create a namespace with the operator and `ada`, and a copy of the examples."""
     folder = tmp_path_factory.mktemp("reader")
     team = Team(cluster, f"{RUN}-docs", folder)
     team.create()
@@ -70,7 +70,7 @@ def reader(
 
 @pytest.fixture(scope="module")
 def env(reader: tuple[Team, Path], cluster: Cluster) -> dict[str, str]:
-    """What `eval "$(python3 -m devcluster env)"` sets, with a kubeconfig of the reader's own."""
+    """Set the variables of `eval "$(python3 -m devcluster env)"`, with a separate kubeconfig."""
     _, folder = reader
     proxies = {name: cluster.place.env[name] for name in PROXIES if name in cluster.place.env}
     tools = Path(cluster.place.programs)
@@ -85,7 +85,7 @@ def run(page: str, reader: tuple[Team, Path], env: dict[str, str], cluster: Clus
         r"(?<=--namespace )finetune-demo\b": team.name,
         r"s3://finetune/": f"s3://{cluster.bucket}/{team.prefix}/",
     }
-    own = Path(env["HOME"]) / "tutorial"  # where the first one leads
+    own = Path(env["HOME"]) / "tutorial"  # created by the first tutorial
     place = own if own.exists() else folder / "repository"
     run_page(blocks_for(page, "cluster"), place, env, changes, seconds=800)
 
@@ -100,7 +100,7 @@ def test_a_tutorial_s_commands_do_what_it_says(
 def test_the_tutorial_s_model_sorts_tickets(
     reader: tuple[Team, Path], env: dict[str, str], cluster: Cluster
 ) -> None:
-    """What the reader is promised: on tickets that it never saw it is far better than guessing."""
+    """On tickets outside the training data, the model is far better than chance."""
     team, _ = reader
     status = team.kubectl.get("finetune", "tickets")["status"]
     table = team.read(next(uri for uri in status["resultFiles"] if uri.endswith("results.csv")))
