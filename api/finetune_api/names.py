@@ -1,46 +1,47 @@
-"""Names that people and programs rely on: group, kinds, labels, reasons, exit codes, ports."""
+"""Names on which users and programs rely: group, labels, states, reasons, exit codes, ports."""
+
+from typing import Final
 
 GROUP = "finetune.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-# Labels. The UID is the selector; the name is for people.
+# Labels and annotations. Selectors use the UID; the name is for users.
 LABEL_FINETUNE = f"{GROUP}/finetune"
 LABEL_UID = f"{GROUP}/finetune-uid"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
-LABEL_INSTANCE = f"{GROUP}/operator"
 MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
 COMPONENT_DELETION = "deletion"
 COMPONENT_NETWORK = "network"
-ANNOTATION_MODEL = f"{GROUP}/model"  # a Model's name is too long for a label
-FINALIZER_MODEL = f"{GROUP}/model-files"  # only where deletionPolicy is Delete
+ANNOTATION_MODEL = f"{GROUP}/model"  # the id of a Model is too long for a label
+FINALIZER_MODEL = f"{GROUP}/model-files"  # on Models whose deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
-# The pods' contract.
-ENV_TASK = "FINETUNE_TASK"  # JSON of PrepareTask or TrainTask
-ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # a folder that is LOCAL_BUCKET, where there is no cluster
+# The contract between the operator and the pods.
+ENV_TASK = "FINETUNE_TASK"  # JSON of a PrepareTask, DeletionTask, or TrainTask
+ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
-PORT_PROGRESS = 9464  # rank 0's /progress and /metrics
+PORT_PROGRESS = 9464  # /progress and /metrics of rank 0
 PORT_RENDEZVOUS = 29500
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4000
 
-# Exit codes of the pods. The user's fault is never retried; all else may be.
-EXIT_OK = 0
-EXIT_CRASH = 1  # anything that nobody foresaw
-EXIT_USER = 65  # data or settings that no retry heals (sysexits' EX_DATAERR)
-EXIT_UNAVAILABLE = 69  # storage that does not answer, after retries (EX_UNAVAILABLE)
-EXIT_PREEMPTED = 143  # ended by SIGTERM, after a checkpoint where there was time
+# Exit codes of the pods. The reference page publishes the comments.
+EXIT_OK = 0  # The pod succeeded.
+EXIT_CRASH = 1  # An unexpected error occurred.
+EXIT_USER = 65  # Data or settings are invalid. The operator does not retry. (EX_DATAERR)
+EXIT_UNAVAILABLE = 69  # Storage did not respond, even after retries. (EX_UNAVAILABLE)
+EXIT_PREEMPTED = 143  # SIGTERM ended the pod, after a checkpoint if time allowed.
 
 
 class State:
-    """`status.state`, the old service's words."""
+    """Values of `status.state`, which are those of OpenAI's fine-tunes API."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -53,19 +54,20 @@ TERMINAL_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
 class Stage:
-    """`status.stage`: where in its life a FineTune is."""
+    """Values of `status.stage`. A training reports those from STARTING on."""
 
-    VALIDATING = "validating"
-    QUEUED = "queued"
-    STARTING = "starting"
-    TRAINING = "training"
-    EVALUATING = "evaluating"
-    PUBLISHING = "publishing"
+    VALIDATING: Final = "validating"
+    QUEUED: Final = "queued"
+    STARTING: Final = "starting"
+    TRAINING: Final = "training"
+    EVALUATING: Final = "evaluating"
+    PUBLISHING: Final = "publishing"
 
 
 class Reason:
-    """Machine reasons: in conditions, in `status.error.code`, in Outcome.code, in Events."""
+    """Machine-readable reasons in conditions, `status.error.code`, Failure.code, and Events."""
 
+    # A FineTune waits, runs, or ended as intended.
     ACCEPTED = "Accepted"
     VALIDATING = "Validating"
     STARTING = "Starting"
@@ -81,7 +83,7 @@ class Reason:
     DRY_RUN = "DryRun"
     CANCELLED = "Cancelled"
     SUSPENDED = "Suspended"
-    # Ends that the user mends
+    # The user must change data, settings, or permissions.
     INVALID_SPEC = "InvalidSpec"
     INVALID_DATA = "InvalidData"
     DATA_NOT_FOUND = "DataNotFound"
@@ -91,10 +93,10 @@ class Reason:
     BASE_MODEL_INVALID = "BaseModelInvalid"
     S3_ACCESS_DENIED = "S3AccessDenied"
     BUCKET_NOT_FOUND = "BucketNotFound"
-    # Ends that another attempt may heal
+    NAN_LOSS = "NaNLoss"
+    # Another attempt may succeed, or an object was deleted or belongs to another owner.
     S3_UNAVAILABLE = "S3Unavailable"
     OUT_OF_MEMORY = "OutOfMemory"
-    NAN_LOSS = "NaNLoss"
     RANK_CRASHED = "RankCrashed"
     POD_LOST = "PodLost"
     NODE_LOST = "NodeLost"
@@ -102,13 +104,12 @@ class Reason:
     EVICTED = "Evicted"
     STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
-    MAX_RESTARTS = "MaxRestartsSpent"
     JOB_DELETED = "JobDeleted"
     FOREIGN_OBJECT = "ForeignObject"
     INTERNAL = "InternalError"
 
 
-# Codes that mean: the user must change something; the pod exits with EXIT_USER.
+# Reasons for which the user must change something. The pod exits with EXIT_USER.
 USER_REASONS = frozenset(
     {
         Reason.INVALID_SPEC,
@@ -124,7 +125,8 @@ USER_REASONS = frozenset(
     }
 )
 
-# Why pods that were asked for do not work yet; a deadline that passes meanwhile ends them so.
+# Reasons for which requested pods do not run yet. An attempt that a deadline ends in this state
+# gets the same reason.
 PENDING_REASONS = frozenset(
     {
         Reason.QUEUED,
@@ -136,7 +138,7 @@ PENDING_REASONS = frozenset(
     }
 )
 
-# All that an attempt's `reason` can be: a pod that says anything else is told as INTERNAL.
+# All reasons of an ended attempt. A reason of a pod that is not among them becomes INTERNAL.
 END_REASONS = (
     USER_REASONS
     | PENDING_REASONS
