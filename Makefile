@@ -1,4 +1,4 @@
-# Everything that a person or CI runs here. `make help` prints the words behind the ##.
+# The commands for users, contributors, and CI. `make help` prints the text after each ##.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,58 +7,70 @@ UV_VERSION := 0.13.8
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-export PYTHONPATH := api:operator:storage:data:trainer:cli:.
-# Hundreds of processes of the tests import torch: compiled once, not each time.
+# Hundreds of test processes import torch: keep its bytecode, even if the environment says otherwise.
 export PYTHONDONTWRITEBYTECODE :=
 
-help: ## print this
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## a real cluster, two fine-tunes on it, and what came out (about 20 minutes, then 2)
+demo: setup ## run two fine-tunes on a real one-node cluster (20 minutes the first time, then 2)
 	@$(PYTHON) -m examples.demo
+
+check: lint test-fast ## lint and the fast tests, before each commit
 
 test: setup lint test-fast test-slow test-integration test-cluster ## everything that CI runs
 
-test-fast: setup ## no cluster, under a minute
+test-fast: setup ## the tests that need no cluster
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'not integration and not cluster and not slow'
 
-test-slow: setup ## several processes each: real DeepSpeed ranks
+test-slow: setup ## the tests that start several processes each, with real DeepSpeed ranks
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'slow and not integration and not cluster'
 
-test-integration: setup ## a real kube-apiserver and etcd, no root
+test-integration: setup ## the tests with a real kube-apiserver and etcd, without root
 	@python3 -m devcluster build
 	@$(PYTHON) -m pytest -q -n 2 --dist loadgroup -m integration
 
-test-cluster: setup ## real pods of the real images on a one-node Kubernetes, as root
+test-cluster: setup ## the tests with real pods of the real images, as root
 	@$(PYTHON) -m pytest -q -m cluster
 
-fuzz: setup ## ten minutes of hostile bytes through the readers (coverage-guided)
+fuzz: setup ## fuzz the readers for ten minutes, guided by coverage
 	@$(PYTHON) -m fuzz.readers --seconds 600
 
-bench-data: setup ## the data room beside pandas and the raw tokenizers, on a quiet machine
+bench-data: setup ## compare the data package with pandas and plain tokenizers, on an idle machine
 	@$(PYTHON) -m bench.data
 
-bench-operator: setup ## the operator beside a bare script on kwok, on a quiet machine
+bench-operator: setup ## compare the operator with a script, on kwok and an idle machine
 	@$(PYTHON) -m bench.operator
 
-bench-cli: setup ## how long a person waits for help
+bench-cli: setup ## measure how long the command line takes to print its help
 	@$(PYTHON) -m bench.cli
 
-bench-trainer: setup ## the trainer beside TRL, bare DeepSpeed and itself, on a quiet machine
+bench-trainer: setup ## compare the trainer with TRL and plain DeepSpeed, on an idle machine
 	@$(PYTHON) -m bench.trainer
 
-docs: setup ## the documentation as a website in site/
+docs: setup ## build the documentation website in site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
-lint: setup ## ruff, mypy, import-linter, generated files
+lint: setup lint-code lint-types lint-imports lint-project lint-generated ## every check without a test
+
+lint-code: setup ## check the code with ruff
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+
+lint-types: setup ## check the types with mypy
 	@$(VENV)/bin/mypy
+
+lint-imports: setup ## check the layers with import-linter
 	@$(VENV)/bin/lint-imports --no-cache
+
+lint-project: setup ## check sizes, import cycles, package lists, and prose
+	@$(PYTHON) -m lint
+
+lint-generated: setup ## check that the CRDs and reference pages match the code
 	@$(PYTHON) crds/generate.py --check
 	@$(PYTHON) -m docs.generate --check
 
-format: setup ## let ruff put the code in order
+format: setup ## format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
@@ -66,23 +78,23 @@ generate: setup ## write the CRDs and the reference pages from the code
 	@$(PYTHON) crds/generate.py
 	@$(PYTHON) -m docs.generate
 
-constraints: setup ## resolve all versions anew
+constraints: setup ## resolve all versions again
 	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
 
 up: ## start the one-node Kubernetes
 	@python3 -m devcluster up
 
-kueue: up ## Kueue, the queue for Jobs, on that cluster
+kueue: up ## install Kueue, the job queue, on that cluster
 	@python3 -m devcluster kueue
 
-down: ## stop it and leave nothing behind
+down: ## stop that cluster and remove everything it created
 	@python3 -m devcluster down
 
-setup: $(READY) ## the Python environment, from constraints.txt
+setup: $(READY) ## create the Python environment from constraints.txt
 
 $(READY): pyproject.toml constraints.txt
-	@echo "setup: the Python environment in $(VENV) (about a minute when nothing is cached)"
+	@echo "setup: creating the Python environment in $(VENV) (about a minute with an empty cache)"
 	@command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates; }
 	@test -x $(VENV)/bin/pip || python3 -m venv $(VENV)
@@ -91,8 +103,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(VENV)/bin/uv pip install -q -p $(PYTHON) --no-build-isolation --no-deps -e .
 	@touch $(READY)
 
-clean: ## remove the Python environment and what tests left
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site
+clean: ## remove the Python environment and the caches of the tools
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site
 
-.PHONY: help demo test test-fast test-slow test-integration test-cluster lint format generate fuzz bench-cli bench-data \
-	bench-operator bench-trainer constraints docs up kueue down setup clean
+.PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
+	lint-project lint-generated format generate fuzz bench-cli bench-data bench-operator bench-trainer constraints \
+	docs up kueue down setup clean
