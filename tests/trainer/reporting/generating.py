@@ -12,8 +12,8 @@ from typing import Any
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import RankCoordinates, connect
+from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.objective import ComputePath
-from finetune_trainer.rank.loading import import_libraries
 from finetune_trainer.reporting.samples.generation import make_generator
 from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
 from tests.trainer import support

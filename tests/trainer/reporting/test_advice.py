@@ -1,4 +1,4 @@
-"""The advice: what the old service's guide says, on runs that call for it, and on none else."""
+"""The advice of OpenAI's fine-tuning guide appears on the runs that need it, and on no others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,13 +24,13 @@ def advice_on(data: ReportData) -> list[Advice]:
 
 
 def used(**changes: Any) -> ReportData:
-    """A good run but for these hyperparameters."""
+    """A good run except for these hyperparameters."""
     run = support.run()
     return support.report(run=run.replace(hyperparameters=run.hyperparameters.replace(**changes)))
 
 
 def counted(name: str = "train", **changes: Any) -> ReportData:
-    """A good run but for what is in a split."""
+    """A good run except for the counts of a split."""
     whole = support.dataset()
     splits = {**whole.splits, name: whole.splits[name].replace(**changes)}
     return support.report(dataset=whole.replace(splits=splits))
@@ -42,7 +42,7 @@ def classified(data: ReportData, asked: Classification = CLASSES) -> ReportData:
 
 
 def flat(accuracy: float) -> str:
-    """results.csv whose training accuracies stay where they are."""
+    """results.csv with constant training accuracies."""
     same = {"training_token_accuracy": accuracy, "training_sequence_accuracy": accuracy}
     return support.results(1000, changes=dict.fromkeys(range(1, 1001), same))
 
@@ -64,13 +64,12 @@ def no_validation(data: ReportData) -> ReportData:
     return data.replace(dataset=support.without_validation(), epochs=epochs)
 
 
-def confused(counts: list[list[int]], accuracy: float, root: str = "ada") -> ReportData:
+def confused(counts: list[list[int]], accuracy: float, parameters: int | None = None) -> ReportData:
     changes = {1000: {"classification/accuracy": accuracy}}
     text = support.results(1000, asked=CLASSES, changes=changes)
-    run = support.run()
     return classified(
         support.report(
-            run=run.replace(base=run.base.replace(root=root)),
+            parameters=parameters,
             results=text,
             confusion=ConfusionMatrix(labels=[" no", " yes"], counts=counts),
         )
@@ -79,7 +78,7 @@ def confused(counts: list[list[int]], accuracy: float, root: str = "ada") -> Rep
 
 SPIKE = {600: {"training_loss": 9.0}}
 
-# what the run was like, the advice, the numbers it names, the field it would change
+# the run, the title of the advice, the numbers in it, the field to change
 CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | None]] = {
     "NaN": (
         lambda: support.report(
@@ -104,7 +103,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
             )
         ),
         "Lower the learning rate",
-        ("ended above where it began", "2.101", "3.901"),
+        ("The training diverged", "2.101", "3.901"),
         "hyperparameters.learningRateMultiplier: 0.01",
     ),
     "a spike": (
@@ -125,28 +124,28 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         lambda: losses(1.3, 1.2, 1.1, 1.1).replace(
             before=EpochMetrics(epoch=0, step=0, validation_loss=1.0)
         ),
-        "Keep the model that it continued from, or mix former examples in",
+        "Keep the previous model, or add examples from its training",
         ("was 1 before the first step and is 1.1 now",),
         "hyperparameters.learningRateMultiplier: 0.05",
     ),
     "a validation loss that rose": (
         lambda: losses(1.1, 0.95, 1.0, 1.2),
         "Train fewer epochs",
-        ("after epoch 2, 0.95", "1.2 after epoch 4"),
+        ("after epoch 2 (0.95)", "1.2 after epoch 4"),
         "hyperparameters.nEpochs: 2",
     ),
     "high training accuracy with low validation accuracy": (
         lambda: support.report(results=flat(0.99)),
         "Train fewer epochs",
-        ("token accuracy is 99.0 %", "80.0 % on the validation"),
+        ("token accuracy is 99.0%", "80.0% on the validation"),
         "hyperparameters.nEpochs: 2",
     ),
     "the same after one epoch": (
         lambda: used(n_epochs=1).replace(
             results=flat(0.99), epochs=support.epoch_metrics(1000, [1.0], [1.0])
         ),
-        "Give it more examples",
-        ("99.0 %", "80.0 %"),
+        "Add training examples",
+        ("99.0%", "80.0%"),
         None,
     ),
     "low training accuracy while the loss falls": (
@@ -154,7 +153,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
             results=flat(0.3), epochs=ended((2.0, 1.8), (1.5, 1.4), accuracy=0.28)
         ),
         "Train more epochs",
-        ("30.0 %", "validation loss from 1.8 to 1.4"),
+        ("30.0%", "validation loss from 1.8 to 1.4"),
         "hyperparameters.nEpochs: 8",
     ),
     "one epoch with low accuracy": (
@@ -162,26 +161,26 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
             results=flat(0.3), epochs=ended((2.0, 1.8), accuracy=0.28)
         ),
         "Train more epochs",
-        ("30.0 %",),
+        ("30.0%",),
         "hyperparameters.nEpochs: 2",
     ),
-    "low training accuracy at a loss that stands still": (
+    "low training accuracy with a constant loss": (
         lambda: used(learning_rate_multiplier=0.05).replace(
             results=flat(0.3), epochs=ended((2.0, 1.8), (2.0, 1.8), accuracy=0.28)
         ),
         "Raise the learning rate",
-        ("30.0 %", "0.05 at batches of 8"),
+        ("30.0%", "0.05 and a batch size of 8"),
         "hyperparameters.learningRateMultiplier: 0.1",
     ),
-    "a multiplier above the tried range": (
+    "a multiplier above the recommended range": (
         lambda: used(learning_rate_multiplier=1.5),
-        "Try a multiplier in the tried range",
+        "Use a learning rate multiplier in the recommended range",
         ("1.5", "0.02 to 0.2"),
         "hyperparameters.learningRateMultiplier: 0.2",
     ),
     "a multiplier below it": (
         lambda: used(learning_rate_multiplier=0.001),
-        "Try a multiplier in the tried range",
+        "Use a learning rate multiplier in the recommended range",
         ("0.001",),
         "hyperparameters.learningRateMultiplier: 0.02",
     ),
@@ -193,19 +192,19 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     ),
     "a large batch": (
         lambda: used(batch_size=256),
-        "Use a smaller batch",
-        ("12.8 % of the 2,000",),
+        "Use a smaller batch size",
+        ("12.8% of the 2,000",),
         "hyperparameters.batchSize: 80",
     ),
     "a small batch": (
         lambda: counted(examples=500_000),
-        "Use a larger batch",
-        ("0.0016 % of the 500,000",),
+        "Use a larger batch size",
+        ("0.0016% of the 500,000",),
         "hyperparameters.batchSize: 256",
     ),
     "few steps": (
         lambda: used(batch_size=80, n_epochs=1),
-        "Use a smaller batch",
+        "Use a smaller batch size",
         ("25 optimizer steps of 80",),
         "hyperparameters.batchSize: 33",
     ),
@@ -217,25 +216,25 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     ),
     "few examples": (
         lambda: counted(examples=300),
-        "Give it more examples",
+        "Add training examples",
         ("300 examples", "500"),
         None,
     ),
     "few examples a class": (
         lambda: classified(counted(examples=150)),
-        "Give it more examples",
-        ("150 examples for 2 classes", "100 a class"),
+        "Add training examples",
+        ("150 examples for 2 classes", "100 per class"),
         None,
     ),
     "no validation file": (
         lambda: no_validation(support.report()),
-        "Give it a validation file",
+        "Add a validation file",
         (),
         "validationFile",
     ),
     "a tiny validation file": (
         lambda: counted("validation", examples=16),
-        "Give it a larger validation file",
+        "Use a larger validation file",
         ("16 examples", "off by 25 percentage points"),
         "validationFile",
     ),
@@ -243,50 +242,51 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
         lambda: support.report(
             run=support.run(nodes=2, processes_per_node=8, accelerator="nvidia")
         ),
-        "Ask for fewer GPUs",
+        "Request fewer GPUs",
         ("8 of 16 GPUs",),
         "resources",
     ),
     "always the same class": (
         lambda: confused([[90, 0], [10, 0]], 0.9),
         "Balance the classes",
-        ("accuracy is 90.0 %", "reach 90.0 %"),
+        ("accuracy is 90.0%", "reach 90.0%"),
         None,
     ),
     "no better than a coin": (
         lambda: confused([[26, 28], [20, 26]], 0.52),
-        "Look at prompts and labels",
-        ("accuracy is 52.0 %", "reach 54.0 %"),
+        "Check the prompts and labels",
+        ("accuracy is 52.0%", "reach 54.0%"),
         None,
     ),
     "two classes that are confused": (
         lambda: confused([[50, 2], [14, 34]], 0.84),
-        "Give more examples of two classes",
-        ("“yes” was taken for “no” 14 of 48",),
+        "Add examples of two classes",
+        ("predicted “no” for 14 of 48 examples of “yes”",),
         None,
     ),
     "classes with a large model": (
-        lambda: confused([[50, 1], [1, 48]], 0.98, root="davinci"),
-        "Try the smallest model",
-        ("davinci reaches 98.0 %",),
-        "model: ada",
+        lambda: confused([[50, 1], [1, 48]], 0.98, parameters=6_740_000_000),
+        "Try a smaller base model",
+        ("98.0% with a base model of 6.7 billion parameters",),
+        "model",
     ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_gets_the_advice_that_it_calls_for(name: str) -> None:
-    make, what, numbers, change = CASES[name]
-    found = {advice.what: advice for advice in advice_on(make())}
-    assert what in found, list(found)
-    assert found[what].change == change
+    make, title, numbers, change = CASES[name]
+    found = {advice.title: advice for advice in advice_on(make())}
+    assert title in found, list(found)
+    assert found[title].change == change
     for number in numbers:
-        assert number in found[what].why
+        assert number in found[title].why
 
 
 def test_a_run_that_went_well_gets_none() -> None:
     assert advice_on(support.report()) == []
     assert advice_on(confused([[50, 1], [1, 48]], 0.98)) == []
+    assert advice_on(confused([[50, 1], [1, 48]], 0.98, parameters=350_000_000)) == []
 
 
 def test_a_run_without_a_step_is_no_reason_for_advice_on_curves() -> None:
@@ -302,10 +302,10 @@ def test_a_class_that_the_training_file_lacks_is_named(
     classes: int | None, is_unseen: bool
 ) -> None:
     whole = support.dataset(data_kind="classification", classes=classes)
-    found = {a.what: a for a in advice_on(support.report(dataset=whole, confusion=UNSEEN))}
-    assert ("Give examples of every class" in found) == is_unseen
+    found = {a.title: a for a in advice_on(support.report(dataset=whole, confusion=UNSEEN))}
+    assert ("Add examples of every class" in found) == is_unseen
     if is_unseen:
-        why = found["Give examples of every class"].why
+        why = found["Add examples of every class"].why
         assert "has 1 class without an example in the training file: “c”." in why
 
 
@@ -320,12 +320,12 @@ def test_one_field_is_changed_one_way_only() -> None:
 
 
 def test_a_validation_loss_that_only_trembles_is_no_overfitting() -> None:
-    assert "Train fewer epochs" not in {a.what for a in advice_on(losses(1.1, 1.0, 0.99, 1.0))}
+    assert "Train fewer epochs" not in {a.title for a in advice_on(losses(1.1, 1.0, 0.99, 1.0))}
 
 
 def test_who_learns_by_heart_is_not_told_to_learn_faster() -> None:
     epochs = ended((2.0, 1.8), (1.5, 1.9), accuracy=0.28)
-    found = [advice.what for advice in advice_on(support.report(results=flat(0.3), epochs=epochs))]
+    found = [advice.title for advice in advice_on(support.report(results=flat(0.3), epochs=epochs))]
     assert found == ["Train fewer epochs"]
 
 
@@ -354,5 +354,5 @@ def test_what_is_known_by_all_needs_no_further_epoch() -> None:
     report = support.report(results=flat(1.0), epochs=epochs)
     report = report.replace(dataset=support.dataset(data_kind="classification", classes=3))
     found = advise(gather(report, Curves.parse(report.results)))
-    assert "Train more epochs" not in {advice.what for advice in found}
+    assert "Train more epochs" not in {advice.title for advice in found}
     assert gather(report, Curves.parse(report.results)).classes == 3

@@ -29,7 +29,7 @@ def test_numbers_have_four_digits(value: float | None, text: str) -> None:
 
 
 def test_shares_durations_and_sizes_are_written_for_people() -> None:
-    assert (percent(0.8333), percent(None)) == ("83.3 %", "–")
+    assert (percent(0.8333), percent(None)) == ("83.3%", "–")
     assert [duration(s) for s in (3.21, 75, 3700, 200_000)] == [
         "3.2 s",
         "1 min 15 s",
@@ -50,8 +50,8 @@ def test_shares_durations_and_sizes_are_written_for_people() -> None:
     [
         ([0.3, 3.3], "plain", ["0", "1", "2", "3", "4"]),
         ([2e-6, 2e-5], "plain", ["0", "5e-6", "1e-5", "1.5e-5", "2e-5"]),
-        ([0.1, 0.93], "percent", ["0 %", "20 %", "40 %", "60 %", "80 %", "100 %"]),
-        ([0.985, 1.0], "percent", ["98.5 %", "99.0 %", "99.5 %", "100.0 %"]),
+        ([0.1, 0.93], "percent", ["0%", "20%", "40%", "60%", "80%", "100%"]),
+        ([0.985, 1.0], "percent", ["98.5%", "99.0%", "99.5%", "100.0%"]),
         ([4800, 5300], "count", ["0", "2k", "4k", "6k"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""The model card: front matter that Hugging Face reads, and Markdown that strangers can't bend."""
+"""The model card: front matter that Hugging Face reads, and Markdown that users cannot alter."""
 
 import re
 from typing import Any
@@ -78,8 +78,8 @@ def test_it_says_the_same_as_the_report() -> None:
     for known in (
         "# ada:ft-your-org:custom-model-name-2026-02-15-04-21-04",
         "| Validation loss | 0.94 (whole file) |",
-        "| 4 | 1,000 | 0.7 | 0.94 | 80.0 % |",
-        "| `yes` | 100 | 80.0 % | 88.9 % |",
+        "| 4 | 1,000 | 0.7 | 0.94 | 80.0% |",
+        "| `yes` | 100 | 80.0% | 88.9% |",
         "`s3://acme/train.jsonl`",
         "1" * 64,
         "2 rows are copies.",
@@ -93,7 +93,7 @@ def test_an_adapter_is_told() -> None:
     run = support.run()
     text = card(full(run=run.replace(method=run.method.replace(type="lora", rank=8))))
     assert "lora" in front_matter(text)["tags"]
-    assert "LoRA of rank 8" in text
+    assert "LoRA with rank 8" in text
     assert "`adapter/`" in text
 
 

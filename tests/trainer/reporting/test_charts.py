@@ -136,4 +136,4 @@ def test_a_line_that_lies_on_another_is_dashed_over_it() -> None:
 def test_a_value_that_never_changes_is_said_once() -> None:
     points = [Point(step, 0.9804) for step in (5, 10, 15)]
     assert chart(points).summary == ["training: always 0.9804"]
-    assert chart(points, unit="percent").summary == ["training: always 98.0 %"]
+    assert chart(points, unit="percent").summary == ["training: always 98.0%"]

@@ -1,4 +1,4 @@
-"""report.html: whole, well-formed, closed to the outside, and deaf to what strangers wrote."""
+"""report.html is complete, well-formed, self-contained, and safe against text from users."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ SELF_CLOSED = {"path", "rect", "circle"}  # of SVG, where they have no content
 
 
 class Page(HTMLParser):
-    """Elements, attributes and texts; raises where a tag is not closed in its order."""
+    """Elements, attributes, and texts of a page; fails if tags are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 
 def full(steps: int = 1000, **changes: Any) -> ReportData:
-    """With everything that a report can hold."""
+    """A report with all its parts."""
     values: dict[str, Any] = {
         "results": support.results(steps, asked=support.BINARY),
         "confusion": ConfusionMatrix(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
@@ -79,10 +79,10 @@ def whole() -> Page:
     return Page(page(full()))
 
 
-def test_all_that_is_known_stands_in_it(whole: Page) -> None:
+def test_the_page_has_all_known_facts(whole: Page) -> None:
     for text in (
         "ada:ft-your-org:custom-model-name-2026-02-15-04-21-04",
-        "1,000 steps, 4 epochs, 2,000 examples, 812,000 tokens trained on",
+        "1,000 steps, 4 epochs, 2,000 examples, 812,000 trained tokens",
         "s3://acme/train.jsonl",
         "1" * 64,
         "learningRateMultiplier",
@@ -90,8 +90,8 @@ def test_all_that_is_known_stands_in_it(whole: Page) -> None:
         "the node was drained",
         "3 h 0 min",
         "2.13.0",
-        "After: as expected",
-        "90.0 %",
+        "After (as expected)",
+        "90.0%",
     ):
         assert text in whole.text
 
@@ -108,7 +108,7 @@ def test_every_measured_column_is_named_and_drawn(has_validation: bool) -> None:
     assert drawn == len(measured - {"step", "elapsed_tokens", "elapsed_examples"})
 
 
-def test_a_column_that_nobody_knew_is_drawn_too() -> None:
+def test_an_unknown_column_is_drawn_too() -> None:
     text = "step,training_loss,own/metric\n1,3,0.5\n2,2,0.75\n"
     found = Page(page(support.report(2, results=text)))
     assert "own/metric" in found.text
@@ -142,7 +142,7 @@ def test_the_policy_allows_the_own_style_and_nothing_else(whole: Page) -> None:
 
 
 def hostile() -> ReportData:
-    """Every text that comes from outside is an attack."""
+    """A report in which every text from users is an attack."""
     run = support.run()
     whole = support.dataset(advice=[HOSTILE])
     inputs = {"train": InputFile(uri=HOSTILE, etag=HOSTILE, size=1, sha256="")}
@@ -165,7 +165,7 @@ def hostile() -> ReportData:
     )
 
 
-def test_what_strangers_wrote_is_text_and_never_markup(whole: Page) -> None:
+def test_text_from_users_is_never_markup(whole: Page) -> None:
     found = Page(page(hostile()))
     assert {tag for tag, _ in found.elements} <= {tag for tag, _ in whole.elements} | {"small"}
     for _, attributes in found.elements:
@@ -193,7 +193,7 @@ def test_no_step_is_a_report_that_says_so() -> None:
     found = Page(page(support.report(0, results="", epochs=[], name=None, failure=failure)))
     assert "team/tiny" in found.text
     assert "the loss is no number at step 1" in found.text
-    assert "No step was finished." in found.text
+    assert "The run completed no step." in found.text
     assert found.of("svg") == []
 
 
@@ -207,8 +207,8 @@ def test_an_empty_validation_file_is_none() -> None:
         confusion=ConfusionMatrix(labels=[], counts=[]),
     )
     found = Page(page(data))
-    assert "Give it a validation file" in found.text
-    assert "Which class was taken for which" not in found.text
+    assert "Add a validation file" in found.text
+    assert "Confusion matrix" not in found.text
 
 
 def test_losses_that_are_no_number_are_crosses() -> None:
@@ -222,8 +222,8 @@ def test_losses_that_are_no_number_are_crosses() -> None:
 def test_50_000_steps_are_under_a_megabyte() -> None:
     text = page(full(50_000, samples=[Sample(prompt="p" * 10**6, expected="e" * 10**6)] * 6))
     assert len(text.encode()) < 1_000_000
-    assert "992,000 characters left out" not in text
-    assert "996,000 characters left out" in text
+    assert "992,000 characters omitted" not in text
+    assert "996,000 characters omitted" in text
     Page(text)
 
 
@@ -239,7 +239,7 @@ def test_a_continued_model_s_former_figures_stand_beside_its_own() -> None:
     before = EpochMetrics(epoch=0, step=0, validation_loss=2.5, validation_token_accuracy=0.25)
     found = Page(page(full(before=before))).text
     assert "whole file; 2.5 before" in found
-    assert "whole file; 25.0 % before" in found
+    assert "whole file; 25.0% before" in found
     assert "whole file; " not in Page(page(full())).text
 
 
@@ -247,19 +247,19 @@ def test_metrics_of_classes_are_percentages_up_to_100() -> None:
     text = "step,training_loss,classification/accuracy,classification/weighted_f1_score\n"
     text += "5,1.0,0.9804,0.9804\n10,0.9,0.9804,0.9804\n"
     found = Page(page(support.report(10, results=text, epochs=[]))).texts
-    assert "accuracy: always 98.0 %" in found
-    assert "100 %" in found
-    assert not {"1.5", "150 %"} & set(found)
-    assert found.count("98.0 % ") == 2  # the tiles
+    assert "accuracy: always 98.0%" in found
+    assert "100%" in found
+    assert not {"1.5", "150%"} & set(found)
+    assert found.count("98.0% ") == 2  # the tiles
 
 
-def test_the_legend_tells_one_batch_from_the_whole_file(whole: Page) -> None:
+def test_the_legend_distinguishes_one_batch_from_the_whole_file(whole: Page) -> None:
     assert {"validation, one batch", "validation, whole file"} <= set(whole.texts)
-    assert "compare the large dots" in whole.text
+    assert "Compare the large dots" in whole.text
     data = support.report(results=support.results(1000, validation=False), epochs=[])
     assert "large dots" not in Page(page(data)).text
 
 
-def test_nothing_asks_for_a_mouse_that_a_phone_has_not(whole: Page) -> None:
+def test_no_text_requires_a_mouse(whole: Page) -> None:
     assert "Point at" not in whole.text
-    assert "The main numbers stand under each chart" in whole.text
+    assert "The text under each chart has the main values" in whole.text

@@ -1,4 +1,4 @@
-"""Samples: the same prompts every time, and what the model itself finds likeliest."""
+"""Samples: the same prompts each time, and greedy completions."""
 
 from collections.abc import Sequence
 
@@ -28,12 +28,12 @@ def test_a_short_file_gives_what_it_has(count: int) -> None:
     assert len({str(prompt) for prompt in found}) == len(found)
 
 
-def test_long_prompts_and_empty_ones_are_passed_over() -> None:
+def test_long_and_empty_prompts_are_skipped() -> None:
     split = support.split_of([(list(range(3, 60)), [5, 2]), ([], [5, 2]), ([7], [6, 2])])
     assert choose_prompts(split, count=1, longest=50) == [Prompt([7], [6, 2])]
 
 
-def test_of_a_chat_the_last_answer_is_asked_for() -> None:
+def test_the_last_answer_of_a_chat_is_completed() -> None:
     split = support.split_of([([3, 4], [5, 6, 2])])
     tokens = [*split.tokens.tolist(), 9, 8, 5, 2, 11]
     roles = [*split.roles.tolist(), 1, 1, 2, 2, 1]
@@ -60,10 +60,10 @@ def test_a_completion_ends_with_its_own_end_token_or_at_the_limit() -> None:
         [21, 22, 23, 24, 25],
         [31],
     ]
-    assert [len(rows) for rows in seen] == [3, 2, 2, 2, 1]  # who is done is asked no more
+    assert [len(rows) for rows in seen] == [3, 2, 2, 2, 1]  # completed rows are left out
 
 
-def test_before_after_and_expected_stand_side_by_side() -> None:
+def test_a_sample_has_expected_and_generated_completions() -> None:
     prompts = [Prompt([1, 2], [3]), Prompt([4], [5, 6])]
     before = complete_prompts(prompts, lambda asked: [[7] for _ in asked], decode)
     found = make_samples(prompts, decode, before=before, after=None)

@@ -1,11 +1,11 @@
-"""Tokens a second, in a list that stays short."""
+"""Tokens per second in a list of bounded length."""
 
 import pytest
 
 from finetune_trainer.reporting.throughput import ThroughputLog
 
 
-def test_speed_is_tokens_over_seconds_between_two_steps() -> None:
+def test_throughput_is_tokens_over_seconds_between_two_steps() -> None:
     log = ThroughputLog(10.0, 500)
     log.add(6, 12.0, 700)
     log.add(7, 12.5, 750)
@@ -24,7 +24,7 @@ def test_a_long_run_has_few_points_and_loses_no_time(steps: int) -> None:
     assert not steps or points[-1].step > steps - steps // 4 - 1
 
 
-def test_a_clock_that_stands_still_gives_no_speed() -> None:
+def test_a_stopped_clock_gives_no_throughput() -> None:
     log = ThroughputLog(1.0, 0)
     log.add(1, 1.0, 10)
     assert log.points() == []

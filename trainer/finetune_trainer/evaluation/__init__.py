@@ -1,1 +1,1 @@
-"""Measurements of a model: class scores and metrics, and inference outside a training run."""
+"""The evaluation of a model: class scores, classification metrics, and inference on one prompt."""

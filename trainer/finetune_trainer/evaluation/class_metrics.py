@@ -1,7 +1,8 @@
-"""Classification metrics, by the definitions of the old service's guide. Pure NumPy.
+"""Classification metrics as OpenAI's fine-tuning guide defines them. Pure NumPy.
 
 scores: [examples, classes], a probability for each class; truth: [examples], indices of classes.
-A ratio whose denominator is zero is 0; what one class alone can't define is None: an empty cell.
+A ratio with a denominator of zero is 0. A metric that needs two classes is None if there is only
+one; its cell in results.csv stays empty.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ PREFIX = "classification/"
 
 
 def columns(asked: Classification) -> list[str]:
-    """In the old service's order: of two classes with a positive one, or of many."""
+    """The columns of a binary task (with a positive class) or of a multiclass task.
+
+    Their order is that of OpenAI's fine-tunes API.
+    """
     if asked.positive_class is None:
         names = ["accuracy", "weighted_f1_score"]
     else:
@@ -27,14 +31,14 @@ def columns(asked: Classification) -> list[str]:
 
 
 def betas(asked: Classification) -> list[float]:
-    """F1 always, then those that were asked for."""
+    """The betas of the F-scores: 1 always comes first."""
     return [1.0, *(float(beta) for beta in asked.betas if float(beta) != 1.0)]
 
 
 def measure(
     scores: Scores, truth: Labels, asked: Classification, positive: int | None
 ) -> dict[str, float | None]:
-    """Each of `columns` for one look at the whole validation file."""
+    """Compute each of `columns` for the scores of the whole validation file."""
     if positive is None:
         predicted = scores.argmax(1)
         values: list[float | None] = [
@@ -43,12 +47,12 @@ def measure(
         ]
         return dict(zip(columns(asked), values, strict=True))
     is_positive, score = truth == positive, scores[:, positive]
-    said = score > 0.5
-    right = int(np.sum(said & is_positive))
-    precision = _ratio(right, int(said.sum()))
+    is_predicted = score > 0.5
+    right = int(np.sum(is_predicted & is_positive))
+    precision = _ratio(right, int(is_predicted.sum()))
     recall = _ratio(right, int(is_positive.sum()))
     values = [
-        float(np.mean(said == is_positive)),
+        float(np.mean(is_predicted == is_positive)),
         precision,
         recall,
         auroc(score, is_positive),
@@ -64,31 +68,34 @@ def f_beta(precision: float, recall: float, beta: float) -> float:
 
 
 def weighted_f1(predicted: Labels, truth: Labels, classes: int) -> float:
-    """Each class's F1, weighted by how many examples it has."""
+    """The mean of the F1 of all classes, weighted by their numbers of examples."""
     total = 0.0
     for label in range(classes):
-        said, is_it = predicted == label, truth == label
-        right = int(np.sum(said & is_it))
-        f1 = f_beta(_ratio(right, int(said.sum())), _ratio(right, int(is_it.sum())), 1.0)
-        total += f1 * int(is_it.sum())
+        is_predicted, is_label = predicted == label, truth == label
+        right = int(np.sum(is_predicted & is_label))
+        f1 = f_beta(_ratio(right, int(is_predicted.sum())), _ratio(right, int(is_label.sum())), 1.0)
+        total += f1 * int(is_label.sum())
     return _ratio(total, len(truth))
 
 
 def auroc(score: Scores, is_positive: npt.NDArray[np.bool_]) -> float | None:
-    """P(a positive scores higher than a negative), ties half: from the ranks (Mann-Whitney)."""
+    """The probability that a positive scores higher than a negative; ties count half.
+
+    Computed from ranks, as the Mann-Whitney U statistic.
+    """
     positives = int(is_positive.sum())
     negatives = len(score) - positives
     if not positives or not negatives:
         return None
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[inverse]  # of equal scores the middle one
+    ranks = (last - (counts - 1) / 2)[inverse]  # equal scores share their mean rank
     above = ranks[is_positive].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
 
 def average_precision(score: Scores, is_positive: npt.NDArray[np.bool_]) -> float | None:
-    """Σ (Rₙ - Rₙ₋₁)·Pₙ over the distinct scores, the highest first."""
+    """Σ (Rₙ - Rₙ₋₁)·Pₙ over the distinct scores in descending order."""
     positives = int(is_positive.sum())
     if not positives:
         return None
@@ -102,14 +109,14 @@ def average_precision(score: Scores, is_positive: npt.NDArray[np.bool_]) -> floa
 
 
 def softmax(logs: Scores) -> Scores:
-    """Over the classes of each row."""
+    """Turn log-probabilities into shares that sum to 1 in each row."""
     shifted = np.exp(logs - logs.max(1, keepdims=True))
     shares: Scores = shifted / shifted.sum(1, keepdims=True)
     return shares
 
 
 def to_classes(completions: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]]:
-    """The distinct ones of all files, in the order in which they appear."""
+    """The distinct completions of all files in order of first appearance."""
     return list(dict.fromkeys(one for file in completions for one in file))
 
 

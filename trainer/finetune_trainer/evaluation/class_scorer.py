@@ -1,4 +1,4 @@
-"""Scores every class for every validation example: the log-probability of its whole label."""
+"""Class scores of the validation examples: the log-probability of each class's whole label."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,10 @@ Tokens = tuple[int, ...]
 
 
 class ClassScorer:
-    """Made once; measures after each epoch. All ranks take part and get the same numbers."""
+    """Measures classification metrics after each epoch.
+
+    All ranks take part and get the same numbers.
+    """
 
     def __init__(
         self,
@@ -35,10 +38,13 @@ class ClassScorer:
         costs: Costs,
         heartbeat: Callable[[], None],
     ) -> None:
-        """positive: tells which label is the positive class; see `find_positive`."""
+        """positive: returns the index of the positive class; see `find_positive_class`.
+
+        heartbeat: called after each micro-batch.
+        """
         self._asked = asked
         self._costs = costs
-        self._heartbeat = heartbeat  # called after each micro-batch
+        self._heartbeat = heartbeat
         cut = [_cut(validation, index) for index in range(len(validation))]
         others = [_cut(training, index)[1] for index in range(len(training))]
         self.labels = class_metrics.to_classes([others, [label for _, label in cut]])
@@ -46,28 +52,28 @@ class ClassScorer:
         numbers = {label: number for number, label in enumerate(self.labels)}
         self._truth = np.array([numbers[label] for _, label in cut], np.int64)
         self._positive = positive(self.labels)
-        self._said: Labels | None = None  # by the last `measure`
+        self._predicted: Labels | None = None  # by the last `measure`
 
     def confusion(self, decode: Callable[[Tokens], str]) -> ConfusionMatrix | None:
-        """Which class the last `measure` took for which; None before the first."""
-        if self._said is None:
+        """The confusion matrix of the last `measure`; None before the first."""
+        if self._predicted is None:
             return None
         labels = [decode(label) for label in self.labels]
-        return ConfusionMatrix.of(labels, self._truth.tolist(), self._said.tolist())
+        return ConfusionMatrix.of(labels, self._truth.tolist(), self._predicted.tolist())
 
     @property
     def has_one_class(self) -> bool:
-        """Then neither AUROC nor AUPRC means anything."""
+        """Whether the validation file has only one class, which leaves AUROC undefined."""
         return len(set(self._truth.tolist())) < 2
 
     def measure(self, engine: Engine) -> dict[str, float | None]:
-        """The columns of results.csv for the whole validation file."""
+        """The classification columns of results.csv for the whole validation file."""
         scores = class_metrics.softmax(self.scores(engine))
-        self._said = scores.argmax(1)
+        self._predicted = scores.argmax(1)
         return class_metrics.measure(scores, self._truth, self._asked, self._positive)
 
     def scores(self, engine: Engine) -> Scores:
-        """[examples, classes]: log-probability of each label behind each prompt."""
+        """Return the log-probability of each label after each prompt: [examples, classes]."""
         import torch
 
         classes = len(self.labels)
@@ -84,7 +90,8 @@ class ClassScorer:
                 found.index_add_(0, owners.to(engine.device), -nll)
                 self._heartbeat()
         engine.model.train()
-        whole: Scores = engine.sum(found).cpu().numpy()  # each is on one rank, 0 on the others
+        # each score is on one rank, and 0 on the others
+        whole: Scores = engine.sum(found).cpu().numpy()
         return whole.reshape(-1, classes)
 
     def _row(self, index: int, classes: int) -> Example:
@@ -96,18 +103,24 @@ class ClassScorer:
 
 
 def _cut(split: TokenSplit, index: int) -> tuple[Tokens, Tokens]:
-    """Prompt and completion. A start token belongs to the prompt, what ends a chat to neither."""
+    """Split an example into prompt and completion.
+
+    A start token belongs to the prompt; tokens after the last learned one belong to neither.
+    """
     tokens, roles = split.example(index)
     learned = np.flatnonzero(roles == COMPLETION)
     start, end = int(learned[0]), int(learned[-1]) + 1
     return tuple(tokens[:start].tolist()), tuple(tokens[start:end].tolist())
 
 
-def find_positive(folder: Path, asked: Classification) -> Callable[[Sequence[Tokens]], int | None]:
-    """Which of the labels the positive class is, by the base model's tokenizer in `folder`.
+def find_positive_class(
+    folder: Path, asked: Classification
+) -> Callable[[Sequence[Tokens]], int | None]:
+    """Return a function that finds the label of the positive class.
 
-    The label of exactly its tokens, else the only one of its text: in a chat the template has
-    written around it. Raises FailureError (InvalidData) where there is none.
+    It is the label with the same tokens, or else the only label with the same text: a chat template
+    can add text around it. `folder` has the tokenizer of the base model. The function raises
+    FailureError (InvalidData) if no label matches.
     """
 
     def find(labels: Sequence[Tokens]) -> int | None:
@@ -130,8 +143,8 @@ def find_positive(folder: Path, asked: Classification) -> Callable[[Sequence[Tok
         raise FailureError(
             Failure(
                 code=Reason.INVALID_DATA,
-                message=f"the positive class {text!r} is no completion of the training or "
-                "validation file: write it as the files do, with its leading space",
+                message=f"the positive class {text!r} is not a completion in the training or "
+                "validation file. Write it as in the files, with any leading space.",
                 param="hyperparameters.classificationPositiveClass",
             )
         )

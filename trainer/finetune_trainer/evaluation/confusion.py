@@ -1,20 +1,20 @@
-"""Which class was taken for which: counts over the whole validation file."""
+"""The confusion matrix of the whole validation file."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from finetune_api.wire import Stored
 
-SHOWN = 20  # classes; the rarer ones share a row and a column
+SHOWN = 20  # rows and columns; less frequent classes share the last one
 SHADES = 10
 
 
 class ConfusionMatrix(Stored):
-    """counts[truth][predicted], both in the order of `labels`."""
+    """`counts[truth][predicted]`, both in the order of `labels`."""
 
     labels: list[str]
     counts: list[list[int]]
-    others: int = 0  # classes that share the last label
+    others: int = 0  # number of classes that share the last label
 
     @classmethod
     def of(
@@ -26,7 +26,8 @@ class ConfusionMatrix(Stored):
     ) -> "ConfusionMatrix":
         """truth, predicted: an index into `labels` for each example.
 
-        The most frequent classes come first; with more than `shown` the rest are put together.
+        The most frequent classes come first. With more than `shown` classes, the others share one
+        label.
         """
         pairs = Counter(zip(truth, predicted, strict=True))
         frequency = Counter(truth)
@@ -36,8 +37,8 @@ class ConfusionMatrix(Stored):
         places = {label: place for place, label in enumerate(kept)}
         size = len(kept) + bool(others)
         counts = [[0] * size for _ in range(size)]
-        for (true, said), count in pairs.items():
-            counts[places.get(true, len(kept))][places.get(said, len(kept))] += count
+        for (true, guess), count in pairs.items():
+            counts[places.get(true, len(kept))][places.get(guess, len(kept))] += count
         names = [labels[label] for label in kept]
         if others:
             names.append(f"{others:,} other classes")
@@ -53,31 +54,31 @@ class ConfusionMatrix(Stored):
 
     @property
     def never_right(self) -> list[int]:
-        """Rows of classes that have examples, none of which was answered right."""
+        """Rows of classes that have examples but no correct prediction."""
         return [row for row in range(len(self.counts)) if self.recall(row) == 0]
 
     @property
     def majority(self) -> float:
-        """The share of the most frequent class: the accuracy of always saying it."""
+        """The share of the most frequent class: the accuracy of always predicting it."""
         own = self.counts[: len(self.counts) - bool(self.others)]
         return max(map(sum, own), default=0) / self.examples if self.examples else 0.0
 
     def recall(self, row: int) -> float | None:
-        """Right / examples of a class. None for a class without examples, and for the others."""
+        """Correct predictions / examples of a class; None without examples and for the others."""
         total = sum(self.counts[row])
         if not total or (self.others and row == len(self.counts) - 1):
             return None
         return self.counts[row][row] / total
 
     def precision(self, column: int) -> float | None:
-        """Right / how often a class was said; None where it never was, and for the others."""
+        """Correct predictions / predictions of a class; None without any and for the others."""
         total = sum(row[column] for row in self.counts)
         if not total or (self.others and column == len(self.counts) - 1):
             return None
         return self.counts[column][column] / total
 
     def worst(self) -> tuple[str, str, int, int] | None:
-        """Truth, what it was taken for, how often, of how many: the commonest mistake."""
+        """The most frequent mistake: truth, prediction, count, and examples of the true class."""
         size = len(self.counts) - bool(self.others)
         mistakes = [
             (self.counts[row][column], row, column)
@@ -91,7 +92,7 @@ class ConfusionMatrix(Stored):
         return self.labels[row], self.labels[column], count, sum(self.counts[row])
 
     def shade(self, row: int, column: int) -> int:
-        """0 to SHADES: the cell's share of its row."""
+        """The share of a cell in its row, from 0 to SHADES."""
         total = sum(self.counts[row])
         count = self.counts[row][column]
         return max(1, round(SHADES * count / total)) if count else 0

@@ -1,4 +1,4 @@
-"""A published model that is asked for its next tokens: one row, transformers' own cache."""
+"""Inference with a published model: one sequence, with the key-value cache of transformers."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class CausalModel:
-    """On the first GPU, or on the CPU, in the precision that it was published in."""
+    """A causal language model on the first GPU or the CPU, in the precision of its config."""
 
     def __init__(self, folder: Path, adapter_folder: Path | None = None, *, cpu: bool) -> None:
-        """adapter_folder: LoRA weights to add to the model in `folder`."""
+        """Load the model in `folder`; adapter_folder: LoRA weights to merge into it."""
         import torch
         import transformers
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        # of transformers about peft's calls
+        # transformers warns about how peft calls it
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         config = text_settings(read_json(folder / CONFIG))
         dtype = config.get("dtype") or config.get("torch_dtype")
@@ -38,12 +38,12 @@ class CausalModel:
         self._cache: Any = None
 
     def begin(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Logits behind the prompt; forgets what was before."""
+        """Start a new sequence with `tokens` and return the logits of the next token."""
         self._cache = None
         return self._logits(tokens)
 
     def follow(self, token: int) -> npt.NDArray[np.float64]:
-        """Logits behind one more token."""
+        """Append a token and return the logits of the next one."""
         return self._logits([token])
 
     def _logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:

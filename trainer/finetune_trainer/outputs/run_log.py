@@ -1,8 +1,9 @@
-"""What a run tells while it goes on: the log's lines, /progress, and rank 0's results.csv."""
+"""The record of a running training: log lines, `/progress`, and results.csv of rank 0."""
 
 import time
 from collections import deque
 
+from finetune_api.names import Stage
 from finetune_api.tasks import TrainTask
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState
@@ -13,12 +14,12 @@ from finetune_trainer.outputs.results_csv import Results, columns, row
 from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.step.loss import Totals
 
-LINE_SECONDS = 2.0  # between two lines of the log
-SPEED_STEPS = 20  # tokens a second over this many steps
+LINE_SECONDS = 2.0  # at least, between two log lines
+SPEED_STEPS = 20  # the throughput is a mean over this many steps
 
 
 class RunLog:
-    """Called by every rank; what only rank 0 does is decided here."""
+    """Every rank calls the same methods: rank 0 writes results.csv, local rank 0 prints the log."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class RunLog:
         self._gpu = gpu
         self._steps = task.hyperparameters.steps(task.training_examples)
         self._steps_per_epoch = task.hyperparameters.steps_per_epoch(task.training_examples)
-        self._speaks = place.local_rank == 0  # every pod's log tells how far it is
+        self._is_printing = place.local_rank == 0  # once for each pod
         self._progress = progress
         self._results = (
             Results(task.run.layout.results, storage, _columns(task, has_validation))
@@ -44,19 +45,19 @@ class RunLog:
         self._printed_at = 0.0
 
     def start(self, state: TrainingState) -> None:
-        """Training can begin, from `state`."""
+        """Record that training starts from `state`."""
         if self._results:
             self._results.start(state.step)
         self._recent.append((time.monotonic(), state.trained_tokens))
         if state.step:
-            self._say(f"resumed from the checkpoint of step {state.step}")
+            self._print(f"resumed from the checkpoint of step {state.step}")
             self._progress.update(resumed_from_step=state.step, checkpoint_step=state.step)
         elif state.before is not None:
-            self._say(
+            self._print(
                 f"before the first step: validation loss {_number(state.before.validation_loss)}"
             )
         self._show(state)
-        self._progress.training_starts()
+        self._progress.start_training()
 
     def record_step(
         self,
@@ -69,7 +70,11 @@ class RunLog:
         wait: float = 0,
         classes: dict[str, float | None] | None = None,
     ) -> None:
-        """A step has ended. wait: seconds for its arrays. classes: metrics at an epoch's end."""
+        """Record a finished step.
+
+        wait: seconds that the step waited for its batch. classes: classification metrics by column,
+        at the end of an epoch.
+        """
         if self._results:
             self._results.add(
                 row(
@@ -96,7 +101,7 @@ class RunLog:
         self._show(state)
         self._progress.update(
             stepped=True,
-            stage="training",
+            stage=Stage.TRAINING,
             detail="",
             training_loss=totals.loss,
             learning_rate=rate,
@@ -106,10 +111,10 @@ class RunLog:
         is_epoch_end = state.step % self._steps_per_epoch == 0
         if now - self._printed_at >= LINE_SECONDS or is_epoch_end:
             self._printed_at = now
-            self._say(self._line(state, totals, validation, rate))
+            self._print(self._line(state, totals, validation, rate))
         if classes:
             shown = [f"{name.rpartition('/')[2]} {_number(classes[name])}" for name in classes]
-            self._say(f"classification: {', '.join(shown)}")
+            self._print(f"classification: {', '.join(shown)}")
 
     def _show(self, state: TrainingState) -> None:
         self._progress.update(
@@ -121,7 +126,7 @@ class RunLog:
         )
 
     def _device(self, speed: float | None) -> dict[str, float]:
-        """Of this rank's GPU: the most memory it held, and the share of its peak that is used."""
+        """Gauges of this rank's GPU: peak memory and model FLOPs utilization."""
         found: dict[str, float] = {}
         if self._gpu is not None:
             found["gpu_memory_peak_bytes"] = self._gpu.peak_bytes()
@@ -130,7 +135,7 @@ class RunLog:
         return found
 
     def _speed(self, step: int) -> tuple[float | None, float | None]:
-        """Tokens a second and seconds left, from the last steps."""
+        """Tokens per second and estimated seconds left, from the last steps."""
         (begin, before), (end, after) = self._recent[0], self._recent[-1]
         if end <= begin:
             return None, None
@@ -159,48 +164,50 @@ class RunLog:
         return "  ".join(parts)
 
     def begin_evaluation(self) -> None:
-        self._progress.update(stage="evaluating", detail="the whole validation file")
+        """Record that the evaluation at the end of an epoch starts."""
+        self._progress.update(stage=Stage.EVALUATING, detail="the whole validation file")
 
     def warn(self, text: str) -> None:
-        """A line of the log that stands out."""
-        self._say(f"warning: {text}")
+        """Print a warning."""
+        self._print(f"warning: {text}")
 
     def heartbeat(self) -> None:
-        """Something has got done that takes longer than a step."""
+        """Show progress between steps, so that the attempt does not count as stalled."""
         self._progress.update(stepped=True)
 
     def upload(self) -> None:
-        """results.csv is in S3 up to here when this returns."""
+        """Upload the rows of results.csv so far; returns when they are in S3."""
         if self._results:
             self._results.upload()
 
     def record_checkpoint_copy(self, seconds: float) -> None:
-        """The training has waited so long for a checkpoint's copy."""
+        """Record the seconds that training waited for the copy of a checkpoint."""
         self._progress.gauge(checkpoint_copy_seconds=seconds)
         self._progress.update(stepped=True)
 
     def record_checkpoint(self, state: TrainingState, seconds: float) -> None:
-        """seconds: from the copy until the checkpoint was complete."""
+        """Record a complete checkpoint; seconds: since its copy."""
         self._progress.gauge(checkpoint_seconds=seconds)
         self._progress.update(stepped=True, checkpoint_step=state.step)
-        self._say(f"checkpoint saved at step {state.step}")
+        self._print(f"checkpoint saved at step {state.step}")
 
     def begin_publishing(self, detail: str) -> None:
-        self._progress.update(stepped=True, stage="publishing", detail=detail)
-        self._say(detail)
+        """Record and print a step of the publication."""
+        self._progress.update(stepped=True, stage=Stage.PUBLISHING, detail=detail)
+        self._print(detail)
 
     @property
     def results(self) -> str:
-        """The text of results.csv; rank 0 alone has it."""
+        """The text of results.csv; empty on all ranks but 0."""
         return self._results.text if self._results else ""
 
     def close(self) -> None:
-        """The rows so far are in S3, also after a failure."""
+        """Upload the last rows, also after a failure."""
         if self._results:
             self._results.close()
 
-    def _say(self, text: str) -> None:
-        if self._speaks:
+    def _print(self, text: str) -> None:
+        if self._is_printing:
             print(text, flush=True)
 
 

@@ -1,7 +1,8 @@
-"""The model card, `model/README.md`: what the report says, as Hugging Face reads it.
+"""The model card, `model/README.md`: the content of the report in the format of Hugging Face.
 
-The front matter names a base model only where it is one of the hub's: an `s3://` model has no name
-there, and a catalog's name could be a stranger's. A license stands in it only when it is known.
+The front matter names the base model only if it comes from the Hugging Face Hub: an `s3://` model
+has no name there, and a catalog name could be the name of an unrelated model. It has a license only
+if the license is known.
 """
 
 import json
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from finetune_api.uris import HubUri, parse_model_uri
 from finetune_trainer.reporting import facts
 from finetune_trainer.reporting.facts import Fact
-from finetune_trainer.reporting.formatting import excerpt, number, percent
+from finetune_trainer.reporting.formatting import count, excerpt, number, percent
 from finetune_trainer.reporting.markdown import block, code, plain, scalar, table
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.report_data import ReportData
@@ -20,7 +21,7 @@ CARD, REPORT = "README.md", "report.html"
 SAMPLES_SHOWN = 3
 CLASSES_SHOWN = 10
 FRONT_MATTER_CHARACTERS = 100_000
-# Columns of results.csv by the hub's names of metrics.
+# the Hub's names of metrics by column of results.csv
 HUB_METRICS = {
     "validation_token_accuracy": "accuracy",
     "classification/accuracy": "accuracy",
@@ -33,7 +34,7 @@ HUB_METRICS = {
 
 
 def card(data: ReportData) -> str:
-    """Pure. YAML front matter and Markdown; strangers' words are in code or escaped."""
+    """Render YAML front matter and Markdown; text from users is in code spans or escaped."""
     curves = Curves.parse(data.results)
     sections = [
         "---\n" + "\n".join(_front_matter(data, curves)) + "\n---",
@@ -44,12 +45,12 @@ def card(data: ReportData) -> str:
         *_epochs(data),
         *_classes(data),
         *_samples(data),
-        "## What was trained on what",
+        "## Training",
         _fact_table(facts.model_facts(data)),
         "### Data",
         _fact_table(facts.data_facts(data)),
         *_findings(data),
-        "### Hyperparameters, as used",
+        "### Hyperparameters",
         _fact_table(facts.parameter_facts(data)),
         "### Machines and software",
         _fact_table([*facts.machine_facts(data), *_time(data)]),
@@ -58,7 +59,7 @@ def card(data: ReportData) -> str:
 
 
 def read_license(text: str) -> str | None:
-    """What the front matter of a base model's card names; None where it names nothing clear."""
+    """Return the license in the front matter of a model card; None if it is missing or unclear."""
     found = re.match(r"---\r?\n(.*?)\n---", text[:FRONT_MATTER_CHARACTERS], re.DOTALL)
     named = found and re.search(
         r"""^license:[ \t]*(["']?)([\w.+-]+)\1[ \t\r]*$""", found[1], re.MULTILINE
@@ -86,7 +87,7 @@ def _front_matter(data: ReportData, curves: Curves) -> Iterator[str]:
 
 
 def _results(data: ReportData, curves: Curves) -> Iterator[str]:
-    """`metrics` and `model-index`, of what was measured on the whole validation file."""
+    """`metrics` and `model-index`, with the metrics of the whole validation file."""
     values = list(_measured(data, curves))
     if not values or data.validation is None:
         return
@@ -109,7 +110,7 @@ def _results(data: ReportData, curves: Curves) -> Iterator[str]:
 
 
 def _measured(data: ReportData, curves: Curves) -> Iterator[tuple[str, str, float]]:
-    """The column, the hub's metric and the last value."""
+    """Column, the Hub's name of the metric, and last value."""
     last = data.epochs[-1] if data.epochs else None
     for column, kind in HUB_METRICS.items():
         value = getattr(last, column, None) if "/" not in column else curves.last(column)
@@ -121,13 +122,12 @@ def _introduction(data: ReportData) -> str:
     examples = data.training.examples
     epochs = data.run.hyperparameters.n_epochs
     text = (
-        f"Fine-tuned from {code(data.run.base.name)} on {examples:,} "
-        f"example{'' if examples == 1 else 's'} for {epochs} epoch{'' if epochs == 1 else 's'}. "
-        f"[{REPORT}](../{REPORT}) beside the model's folder has the curves and what to try next; "
-        "every step is in `results.csv`."
+        f"Fine-tuned from {code(data.run.base.name)} on {count(examples, 'example')} for "
+        f"{count(epochs, 'epoch')}. [{REPORT}](../{REPORT}), next to the model's folder, has the "
+        "curves and advice for the next run. `results.csv` has the metrics of every step."
     )
     if not data.license:
-        text += " The license of the base model applies; it was not known here."
+        text += " The license of the base model applies. Its name is unknown."
     return text
 
 
@@ -139,8 +139,8 @@ def _metrics(data: ReportData, curves: Curves) -> Iterator[str]:
 
 
 def _usage(data: ReportData) -> Iterator[str]:
-    yield "## Use it"
-    yield (f"Copy the folder to a machine and load it from there. {_prompt_rule(data)}")
+    yield "## Usage"
+    yield f"Download the folder and load the model from it. {_prompt_rule(data)}"
     yield (
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -153,15 +153,15 @@ def _usage(data: ReportData) -> Iterator[str]:
         "```"
     )
     if data.run.method.type == "lora":
-        yield "The weights are merged. `adapter/` has what was trained, in peft's layout."
+        yield "The LoRA weights are merged. `adapter/` has them separately, in PEFT format."
 
 
 def _prompt_rule(data: ReportData) -> str:
     if data.dataset.separator:
         ending = json.dumps(data.dataset.separator, ensure_ascii=False)
-        return f"A prompt must end with {code(ending)}, as every one of the training file does."
+        return f"Every prompt must end with {code(ending)}, as in the training file."
     return (
-        "A prompt must end as those of the training file do; a chat goes through "
+        "Prompts must end in the same way as in the training file. For a chat, use "
         "`tokenizer.apply_chat_template`."
     )
 
@@ -197,14 +197,14 @@ def _classes(data: ReportData) -> Iterator[str]:
         rows.append((code(label), examples, percent(recall), percent(precision)))
     yield table(("Class", "Validation examples", "Recall", "Precision"), rows)
     if len(confusion.labels) > CLASSES_SHOWN:
-        yield f"The others are in {REPORT}."
+        yield f"The other classes are in {REPORT}."
 
 
 def _samples(data: ReportData) -> Iterator[str]:
     samples = [sample for sample in data.samples if sample.after is not None]
     if not samples:
         return
-    yield "## Samples"
+    yield "## Sample completions"
     for sample in samples[:SAMPLES_SHOWN]:
         for label, text in (
             ("Prompt", sample.prompt),
@@ -214,12 +214,12 @@ def _samples(data: ReportData) -> Iterator[str]:
         ):
             if text is not None:
                 yield f"{label}:"
-                yield block(excerpt(text) or "(nothing)")
+                yield block(excerpt(text) or "(empty)")
 
 
 def _findings(data: ReportData) -> Iterator[str]:
     if data.dataset.advice:
-        yield "What was found in the data:"
+        yield "Findings in the data:"
         yield "\n".join(f"- {plain(sentence)}" for sentence in data.dataset.advice)
 
 

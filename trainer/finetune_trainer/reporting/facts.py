@@ -6,7 +6,14 @@ from typing import NamedTuple
 from finetune_api.outcome import EpochMetrics
 from finetune_data.tokenize.dataset import SplitCounts
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
-from finetune_trainer.reporting.formatting import count, duration, metric_label, number, percent, size
+from finetune_trainer.reporting.formatting import (
+    count,
+    duration,
+    metric_label,
+    number,
+    percent,
+    size,
+)
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.report_data import ReportData
 

@@ -22,8 +22,15 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun, for example `1 step` or `1,200 steps`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    """A share as a percentage with one decimal; an en dash for None."""
+    return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def duration(seconds: float) -> str:
@@ -38,14 +45,14 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def size(count: int) -> str:
+def size(number_of_bytes: int) -> str:
     """A number of bytes in decimal units, for example `1.2 MB`."""
-    value = float(count)
+    value = float(number_of_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             break
         value /= 1000
-    if count == 1:
+    if number_of_bytes == 1:
         return "1 byte"
     return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
 

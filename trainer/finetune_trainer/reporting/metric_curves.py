@@ -1,4 +1,4 @@
-"""The columns of results.csv as curves: read, thinned for drawing, smoothed."""
+"""The columns of results.csv as curves."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ STEP = "step"
 
 
 class Point(NamedTuple):
-    """A measured cell; the value may be NaN or infinite."""
+    """A measured cell; the value can be NaN or infinite."""
 
     step: int
     value: float
@@ -16,15 +16,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curves:
-    """The measured cells of each column, in the file's order; columns without any are left out."""
+    """The measured cells of each column, in file order; columns without any are omitted."""
 
     columns: dict[str, list[Point]]
     rows: int
-    broken_rows: int = 0  # cut off or unreadable
+    broken_rows: int = 0  # truncated or unreadable
 
     @classmethod
     def parse(cls, text: str) -> "Curves":
-        """Never fails: a report is also made of a file that a crash has cut off."""
+        """Parse results.csv; never fails, because a crash can truncate the file."""
         header, *lines = text.splitlines() or [""]
         names = header.split(",")
         place = names.index(STEP) if STEP in names else -1
@@ -45,25 +45,26 @@ class Curves:
         return cls(measured, rows, broken)
 
     def points(self, name: str) -> list[Point]:
-        """Empty where nothing was measured."""
+        """The points of a column; empty if nothing was measured."""
         return self.columns.get(name, [])
 
     def finite(self, name: str) -> list[Point]:
+        """The points of a column without NaN and infinite values."""
         return [point for point in self.points(name) if math.isfinite(point.value)]
 
     def last(self, name: str) -> float | None:
-        """The last finite value."""
+        """The last finite value; None if there is none."""
         points = self.finite(name)
         return points[-1].value if points else None
 
     def mean_since(self, name: str, step: int) -> float | None:
-        """Over the finite values after `step`."""
+        """The mean of the finite values after `step`; None if there are none."""
         values = [point.value for point in self.finite(name) if point.step > step]
         return sum(values) / len(values) if values else None
 
     @property
     def last_step(self) -> int:
-        """0 where there is no row."""
+        """The step of the last row; 0 if there is no row."""
         steps = self.columns.get(STEP)
         return steps[-1].step if steps else 0
 

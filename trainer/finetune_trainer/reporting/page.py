@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, readable on a phone and without JavaScript."""
+"""report.html: one self-contained file without JavaScript, readable on a phone."""
 
 import hashlib
 from base64 import b64encode
@@ -8,7 +8,7 @@ from finetune_trainer.reporting import facts
 from finetune_trainer.reporting.advice.evidence import gather
 from finetune_trainer.reporting.advice.rules import advise
 from finetune_trainer.reporting.charts.panels import column_rows, make_charts
-from finetune_trainer.reporting.formatting import duration, excerpt, number, percent
+from finetune_trainer.reporting.formatting import count, duration, excerpt, number, percent
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.report_data import ReportData
 
@@ -17,7 +17,7 @@ ATTEMPTS_SHOWN = 50
 
 
 def page(data: ReportData) -> str:
-    """Pure. Everything that strangers wrote is escaped; the page may load nothing at all."""
+    """Render the page. Text from users is escaped, and the page is not allowed to load anything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -31,7 +31,8 @@ def page(data: ReportData) -> str:
         "number": number,
         "percent": percent,
         "duration": duration,
-        "thousands": lambda count: f"{count:,}",
+        "count": count,
+        "thousands": lambda value: f"{value:,}",
         "excerpt": excerpt,
     }
     style = environment.get_template(STYLE).render()
@@ -41,7 +42,7 @@ def page(data: ReportData) -> str:
 
 
 def _values(data: ReportData) -> dict[str, Any]:
-    """What the template names."""
+    """The variables of the template."""
     curves = Curves.parse(data.results)
     tiles = facts.final_metrics(data, curves)
     if (time := facts.process_time(data)) is not None:
@@ -57,9 +58,9 @@ def _values(data: ReportData) -> dict[str, Any]:
         "columns": column_rows(curves),
         "curves": curves,
         "groups": {
-            "The model": facts.model_facts(data),
+            "Model": facts.model_facts(data),
             "Data": facts.data_facts(data),
-            "Hyperparameters, as used": facts.parameter_facts(data),
+            "Hyperparameters": facts.parameter_facts(data),
             "Machines and software": facts.machine_facts(data),
         },
         "attempts": data.attempts[-ATTEMPTS_SHOWN:],
@@ -69,21 +70,21 @@ def _values(data: ReportData) -> dict[str, Any]:
 
 
 def _lead(data: ReportData, curves: Curves) -> str:
-    """One sentence on how far it came."""
+    """The summary line: steps, epochs, examples, and tokens."""
     steps = data.run.hyperparameters.steps(data.training.examples)
     done = curves.last_step
     epochs = data.run.hyperparameters.n_epochs
     tokens = curves.last("elapsed_tokens")
     parts = [
-        f"{done:,} steps" if done == steps else f"{done:,} of {steps:,} steps",
-        "1 epoch" if epochs == 1 else f"{epochs} epochs",
-        f"{data.training.examples:,} examples",
+        count(done, "step") if done == steps else f"{done:,} of {count(steps, 'step')}",
+        count(epochs, "epoch"),
+        count(data.training.examples, "example"),
     ]
     if tokens is not None:
-        parts.append(f"{tokens:,.0f} tokens trained on")
+        parts.append(f"{tokens:,.0f} trained tokens")
     return ", ".join(parts)
 
 
 def _digest(style: str) -> str:
-    """By which the page's own style sheet is told from any other."""
+    """The hash by which the content security policy allows the style sheet of the page."""
     return b64encode(hashlib.sha256(style.encode()).digest()).decode()

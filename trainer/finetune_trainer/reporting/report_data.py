@@ -1,4 +1,4 @@
-"""What a report is made of: values that the trainer, or whoever reads its files, puts together."""
+"""The content of a report, as plain values: from the running trainer or from the files of a run."""
 
 from pydantic import Field
 
@@ -11,25 +11,25 @@ from finetune_trainer.run_manifest import RunManifest
 
 
 class Attempt(Stored):
-    """One gang of pods, as its rank 0 saw it."""
+    """One attempt, as its rank 0 recorded it."""
 
     number: int
-    from_step: int = 0  # of the checkpoint that it went on from
-    to_step: int  # the last one that it did
-    seconds: float  # from the first step's begin to the last one's end, evaluations included
-    processes: int = 1  # ranks: GPUs, or processes on CPU
-    ended: str | None = None  # why it was not the last one
+    from_step: int = 0  # the checkpoint from which it continued
+    to_step: int  # the last completed step
+    seconds: float  # from the start of the first step to the end of the last, with evaluations
+    processes: int = 1  # number of ranks: GPUs, or CPU processes
+    ended: str | None = None  # the cause of its end; None if it completed the training
 
 
 class ThroughputPoint(Stored):
-    """Tokens a second over the steps up to this one."""
+    """Tokens per second over the steps since the previous point."""
 
     step: int
     tokens_per_second: float
 
 
 class Sample(Stored):
-    """A prompt, and what came of it; None: not generated."""
+    """A prompt with its expected and generated completions; None: not generated."""
 
     prompt: str
     expected: str
@@ -38,20 +38,21 @@ class Sample(Stored):
 
 
 class ReportData(Stored):
-    """Everything that the page and the card tell."""
+    """Everything that the page and the card show."""
 
     run: RunManifest
     dataset: DatasetManifest
     results: str  # the text of results.csv
-    name: str | None = None  # of the fine-tuned model; None where none was published
+    name: str | None = None  # the name of the fine-tuned model; None if none was published
     published: str | None = None  # ISO 8601, UTC
-    license: str | None = None  # of the base model, as its card says; None: unknown
-    before: EpochMetrics | None = None  # the model that it continued from, on the same files
+    parameters: int | None = None  # number of parameters of the base model; None if unknown
+    license: str | None = None  # the license that the base model's card names; None if unknown
+    before: EpochMetrics | None = None  # metrics of a continued model before the first step
     epochs: list[EpochMetrics] = Field(default_factory=list)
     attempts: list[Attempt] = Field(default_factory=list)
     speeds: list[ThroughputPoint] = Field(default_factory=list)
     samples: list[Sample] = Field(default_factory=list)
-    confusion: ConfusionMatrix | None = None  # of the whole validation file, after the last epoch
+    confusion: ConfusionMatrix | None = None  # of the validation file, after the last epoch
     failure: Failure | None = None
 
     @property
@@ -60,13 +61,13 @@ class ReportData(Stored):
 
     @property
     def validation(self) -> SplitCounts | None:
-        """None for no validation file, and for one without an example."""
+        """The counts of the validation file; None if there is no file or no example in it."""
         found = self.dataset.splits.get(VALIDATION)
         return found if found and found.examples else None
 
     @property
     def has_classes(self) -> bool:
-        """Whether completions are classes: as the FineTune or the data said, or as was measured."""
+        """Whether completions are classes, by the FineTune, the data, or the measured columns."""
         header = self.results.partition("\n")[0]
         asked = self.dataset.source.classification is not None
         return asked or self.dataset.data_kind == "classification" or CLASSIFICATION in header
@@ -77,7 +78,7 @@ class ReportData(Stored):
 
     @property
     def process_seconds(self) -> float | None:
-        """GPU seconds, or those of CPU ranks, over all attempts that are known."""
+        """GPU seconds (or CPU process seconds) over all recorded attempts."""
         if not self.attempts:
             return None
         return sum(attempt.seconds * attempt.processes for attempt in self.attempts)

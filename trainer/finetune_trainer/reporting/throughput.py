@@ -1,4 +1,4 @@
-"""Tokens a second over a whole attempt, in a list that never grows beyond a bound."""
+"""Tokens per second over a whole attempt, in a list of bounded length."""
 
 from finetune_trainer.reporting.report_data import ThroughputPoint
 
@@ -6,17 +6,17 @@ POINTS = 512
 
 
 class ThroughputLog:
-    """Call `add` after each step; the clock is the caller's. Spans double when the list is full."""
+    """Call `add` after each step. When the list is full, each point covers twice as many steps."""
 
     def __init__(self, seconds: float, tokens: int, points: int = POINTS) -> None:
-        """seconds, tokens: at the attempt's begin, as `add` counts them."""
+        """seconds, tokens: the clock and the token count at the start of the attempt."""
         self._marks = [(0, seconds, tokens)]
         self._points = points
         self._every = 1
         self._count = 0
 
     def add(self, step: int, seconds: float, tokens: int) -> None:
-        """A step has ended, `seconds` on any clock, with `tokens` trained on in all."""
+        """Record a finished step; seconds: of any clock; tokens: trained on in total."""
         self._count += 1
         if self._count % self._every:
             return
@@ -26,7 +26,7 @@ class ThroughputLog:
             self._every *= 2
 
     def points(self) -> list[ThroughputPoint]:
-        """One a span."""
+        """One point for each span of steps."""
         found = []
         for (_, begin, before), (step, end, after) in zip(
             self._marks, self._marks[1:], strict=False

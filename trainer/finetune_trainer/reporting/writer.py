@@ -1,10 +1,11 @@
-"""What a run leaves for people: its story while it goes on, then the report and the model card."""
+"""Writes the training report and the model card."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from finetune_api.outcome import Failure
 from finetune_api.tasks import TrainTask
+from finetune_data.models.memory_model import ModelShape
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.s3 import Storage
 from finetune_trainer import run_manifest
@@ -18,11 +19,14 @@ from finetune_trainer.reporting.report_files import find_license, write_page
 from finetune_trainer.reporting.run_history import RunHistory
 from finetune_trainer.reporting.samples.completions import SampleCompletions
 
-Describe = Callable[[str, str], ReportData]  # by the model's name and when it was published
+Describe = Callable[[str, str], ReportData]  # takes the model's name and its publication time
 
 
 class ReportWriter:
-    """All ranks call it together: the sample prompts are completed by all of them."""
+    """Collects the content of the report during a run.
+
+    All ranks make the same calls, because they complete the sample prompts together.
+    """
 
     def __init__(
         self,
@@ -34,14 +38,15 @@ class ReportWriter:
         *,
         base: Path,
     ) -> None:
+        """base: the folder with the base model's tokenizer and card."""
         self._task = task
         self._engine = engine
         self._dataset = dataset
         self._storage = storage
         self._run_log = run_log
         self._base = base
-        self._showing = SampleCompletions(engine, dataset, base, run_log.heartbeat)
-        self._story = RunHistory(
+        self._completions = SampleCompletions(engine, dataset, base, run_log.heartbeat)
+        self._history = RunHistory(
             *(task.run.layout.root, storage),
             attempt=task.attempt,
             processes=engine.coordinates.ranks,
@@ -51,34 +56,34 @@ class ReportWriter:
         self._state = TrainingState()
 
     def begin(self, state: TrainingState) -> None:
-        """Before the first step; the base model completes the prompts."""
+        """Call before the first step; at step 0 the untrained model completes the prompts."""
         self._state = state
-        self._story.begin(state.step, state.trained_tokens)
+        self._history.begin(state.step, state.trained_tokens)
         if state.step == 0:
-            self._story.before = self._showing.complete()
-        self._story.save()
+            self._history.before = self._completions.complete()
+        self._history.save()
 
     def record_step(self, state: TrainingState, *, is_epoch_end: bool) -> None:
         self._state = state
-        self._story.stepped(state.step, state.trained_tokens)
+        self._history.record_step(state.step, state.trained_tokens)
         if is_epoch_end:
-            self._story.save()
+            self._history.save()
 
     def fail(self, error: BaseException, classifier: ClassScorer | None) -> None:
-        """The report of what was done until then; not of a run that goes on elsewhere."""
+        """Write the report of a failed run; not of a preempted one, which continues elsewhere."""
         if not isinstance(error, Exception):
-            return self._story.end(type(error).__name__)
+            return self._history.end(type(error).__name__)
         failure = explain(error, self._engine.coordinates.rank)
-        self._story.end(failure.message)
+        self._history.end(failure.message)
         if self._engine.coordinates.rank == 0 and not isinstance(error, Preempted):
             data = self._describe(classifier, None, failure=failure)
             write_page(data, self._task.run.layout.root, self._storage)
         return None
 
     def finish(self, classifier: ClassScorer | None) -> Describe:
-        """After the last step; the fine-tuned model completes the prompts."""
-        self._story.end(None)
-        after = self._showing.complete()
+        """Call after the last step; the fine-tuned model completes the prompts."""
+        self._history.end(None)
+        after = self._completions.complete()
 
         def describe(name: str, published: str) -> ReportData:
             return self._describe(classifier, after).replace(name=name, published=published)
@@ -92,17 +97,19 @@ class ReportWriter:
         *,
         failure: Failure | None = None,
     ) -> ReportData:
-        record, manifest = self._story.record, self._dataset.manifest
+        record, manifest = self._history.record, self._dataset.manifest
+        shape = ModelShape.of(self._engine.objective.config.to_dict(), None)
         return ReportData(
             run=run_manifest.make(self._task, manifest, self._engine.precision),
             dataset=manifest,
             results=self._run_log.results,
+            parameters=shape.parameters if shape else None,
             license=find_license(self._base),
             before=self._state.before,
             epochs=self._state.completed_epochs,
             attempts=record.attempts,
             speeds=record.speeds,
-            samples=self._showing.samples(record.before, after),
-            confusion=classifier.confusion(self._showing.decode) if classifier else None,
+            samples=self._completions.samples(record.before, after),
+            confusion=classifier.confusion(self._completions.decode) if classifier else None,
             failure=failure,
         )

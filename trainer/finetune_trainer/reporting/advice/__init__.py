@@ -1,1 +1,1 @@
-"""Advice for the next run: rules over the evidence that a run leaves. Pure."""
+"""Advice for the next run: rules over the curves and counts of this one. Pure."""

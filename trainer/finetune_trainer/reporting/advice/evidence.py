@@ -1,4 +1,4 @@
-"""What the advice looks at: the run's curves and counts, as a few numbers."""
+"""The evidence for the advice: a few numbers from the curves and counts of a run."""
 
 import math
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.reporting.metric_curves import Curves, Point
 from finetune_trainer.reporting.report_data import ReportData
 
-SPIKE = 2.0  # times the loss around it
-SPIKE_RISE = 0.5  # nats above it, so that the ripples of a tiny loss are none
-AROUND = 25  # steps before
-SETTLING = 10  # steps after a spike that still belong to it
-NOISE = 4.0  # median distances from the median, below which a step is as uneven as the others
+SPIKE = 2.0  # times the median of the steps before
+SPIKE_RISE = 0.5  # nats above that median: variations of a tiny loss are no spikes
+AROUND = 25  # number of steps before that are compared
+SETTLING = 10  # number of steps after a spike that still belong to it
+NOISE = 4.0  # median absolute deviations from the median; smaller differences are noise
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to try, why, and the field of the FineTune that it is about."""
+    """A recommendation, the numbers behind it, and the field of the FineTune to change."""
 
-    what: str
+    title: str
     why: str
-    change: str | None = None  # "hyperparameters.nEpochs: 2"
+    change: str | None = None  # "hyperparameters.nEpochs: 2", or the field alone
 
 
 @dataclass(frozen=True)
 class Spike:
-    """A step whose loss stands out from those before it."""
+    """A step whose loss is far above the steps before it."""
 
     step: int
     loss: float
@@ -38,41 +38,41 @@ class Spike:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that a rule may look at; None: not measured."""
+    """The input of the rules; None: not measured."""
 
-    parameters: ResolvedHyperparameters
-    root: str  # the catalog name at the bottom of the chain
+    hyperparameters: ResolvedHyperparameters
+    model_parameters: int | None  # of the base model; None: unknown
     is_classification: bool
     examples: int
     validation_examples: int
     prompt_tokens: int
     completion_tokens: int
-    steps: int  # done
+    steps: int  # completed
     planned_steps: int
     processes: int
     unit: str  # "GPUs" or "ranks"
-    before: EpochMetrics | None  # of the model that it continued from
+    before: EpochMetrics | None  # of a continued model, before the first step
     epochs: list[EpochMetrics]
     training_accuracy: float | None  # of the last epoch
     validation_accuracy: float | None  # of the whole file, at the end
     accuracy_name: str
     spikes: list[Spike]
-    lost_steps: list[int]  # whose loss or gradient is no number
-    first_loss: float | None  # the first and the last tenth of the run
+    lost_steps: list[int]  # with a loss or gradient norm of NaN or infinity
+    first_loss: float | None  # mean over the first tenth of the steps, and over the last
     last_loss: float | None
     first_step_loss: float | None
-    share_above_first: float  # of the last epoch's steps, whose loss is above the first step's
+    share_above_first: float  # share of the last epoch's steps with a loss above the first step's
     confusion: ConfusionMatrix | None
     classes: int | None
-    unseen_classes: int  # of the validation file, that the training file lacks
+    unseen_classes: int  # classes of the validation file that the training file lacks
 
     @property
     def multiplier(self) -> float | None:
-        return self.parameters.learning_rate_multiplier
+        return self.hyperparameters.learning_rate_multiplier
 
 
 def gather(data: ReportData, curves: Curves) -> Evidence:
-    """For classes accuracy is of whole completions, for other texts of tokens."""
+    """Collect the evidence: sequence accuracies for classes, token accuracies for other texts."""
     accuracy = "sequence_accuracy" if data.has_classes else "token_accuracy"
     losses = curves.finite("training_loss")
     tenth = max(1, len(losses) // 10)
@@ -87,8 +87,8 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
     if classes is None and data.confusion is not None:
         classes = data.confusion.classes
     return Evidence(
-        parameters=data.run.hyperparameters,
-        root=data.run.base.root,
+        hyperparameters=data.run.hyperparameters,
+        model_parameters=data.parameters,
         is_classification=data.has_classes,
         examples=training.examples,
         validation_examples=data.validation.examples if data.validation else 0,
@@ -116,7 +116,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
 
 
 def find_spikes(losses: list[Point]) -> list[Spike]:
-    """Steps far above the median of the steps before, and far beyond their own spread."""
+    """Find steps far above the median of the steps before, and far outside their spread."""
     spikes: list[Spike] = []
     for index in range(5, len(losses)):
         before = [point.value for point in losses[max(0, index - AROUND) : index]]
@@ -138,7 +138,7 @@ def _share_above(first: float | None, losses: list[Point]) -> float:
 
 
 def _unseen(data: ReportData) -> int:
-    """The table has the classes of both files, the dataset counted those of the training file."""
+    """Classes of both files (in the matrix) minus those of the training file (in the dataset)."""
     if data.confusion is None or data.dataset.classes is None:
         return 0
     return max(0, data.confusion.classes - data.dataset.classes)
@@ -146,13 +146,13 @@ def _unseen(data: ReportData) -> int:
 
 def _lost(data: ReportData, curves: Curves) -> list[int]:
     if data.failure is not None and data.failure.code == Reason.NAN_LOSS:
-        return [curves.last_step + 1]  # the trainer writes no row of such a step
+        return [curves.last_step + 1]  # the trainer writes no row for such a step
     points = [*curves.points("training_loss"), *curves.points("gradient_norm")]
     return sorted({point.step for point in points if not math.isfinite(point.value)})
 
 
 def _validation_accuracy(data: ReportData, curves: Curves, accuracy: str) -> float | None:
-    """Classification metrics look at all classes; else at the last epoch's end."""
+    """The accuracy among all classes if it was measured, else that of the last epoch."""
     if (found := curves.last("classification/accuracy")) is not None:
         return found
     last = data.epochs[-1] if data.epochs else None

@@ -1,7 +1,7 @@
-"""What to try next: the advice of the old service's guide, applied to this run's curves. Pure.
+"""All advice for a run: the recommendations of OpenAI's fine-tuning guide, applied to its curves.
 
-Each rule looks at the evidence and says nothing, or one `Advice` with the numbers that it looked
-at. Never an error: a run that nothing stands out of gets none.
+Each rule looks at the evidence and returns one `Advice` with the numbers behind it, or None. Rules
+never raise errors. A run without anything unusual gets no advice. Pure.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from finetune_trainer.reporting.advice.evidence import Advice, Evidence
 
 Rule = Callable[[Evidence], Advice | None]
 
-# The gravest first.
+# the most severe first
 RULES: tuple[Rule, ...] = (
-    curve_rules.no_numbers,
+    curve_rules.not_finite,
     curve_rules.diverged,
     curve_rules.spikes,
     curve_rules.worse_than_before,
@@ -23,25 +23,25 @@ RULES: tuple[Rule, ...] = (
     count_rules.majority,
     curve_rules.too_few_epochs,
     curve_rules.slow_learning,
-    curve_rules.untried_multiplier,
+    curve_rules.unusual_multiplier,
     count_rules.many_epochs,
-    count_rules.large_batch,
+    count_rules.batch_size,
     count_rules.few_steps,
     count_rules.long_prompts,
     count_rules.confused_classes,
     count_rules.few_examples,
-    count_rules.no_validation,
+    count_rules.few_validation_examples,
     count_rules.idle_processes,
-    count_rules.smaller_model,
+    count_rules.large_model,
 )
 
 
 def advise(evidence: Evidence) -> list[Advice]:
-    """All that applies, the gravest first; of several about one field the first."""
+    """Return the advice that applies, the most severe first, with at most one for each field."""
     found: list[Advice] = []
     fields: set[str] = set()
     for advice in _all(evidence):
-        field = advice.change.partition(":")[0] if advice.change else advice.what
+        field = advice.change.partition(":")[0] if advice.change else advice.title
         if field not in fields:
             fields.add(field)
             found.append(advice)

@@ -1,1 +1,1 @@
-"""Charts of the report, as SVG."""
+"""The charts of the report as inline SVG."""

@@ -8,14 +8,14 @@ from typing import Literal
 from finetune_trainer.reporting.formatting import number
 
 Unit = Literal["plain", "percent", "count"]
-LOGARITHMIC_FROM = 30  # highest / lowest
+LOGARITHMIC_FROM = 30  # highest / lowest value
 LARGEST_DECADES = 12
-SMALLEST = 1e-300  # below, a difference can't be divided into ticks
+SMALLEST = 1e-300  # smaller differences cannot be divided into ticks
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From `low`..`high` to 0..1; ticks with the text that stands beside each."""
+    """The mapping from `low`..`high` to 0..1, and the ticks with their labels."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ class Scale:
 
 
 def step_scale(first: int, last: int, ticks: int = 5) -> Scale:
-    """Whole steps; a lone step stands in the middle."""
+    """A scale of whole steps; a single step is in the middle."""
     if first >= last:
         return Scale(first - 0.5, first + 0.5, ((first, _short(first, 1)),))
     width = max(1, _nice((last - first) / ticks))
@@ -43,7 +43,7 @@ def step_scale(first: int, last: int, ticks: int = 5) -> Scale:
 def value_scale(
     values: Sequence[float], unit: Unit, *, may_be_logarithmic: bool = False, ticks: int = 5
 ) -> Scale:
-    """Around finite values, with a little room; shares never leave 0 to 1."""
+    """A scale around finite values; shares stay within 0 to 1."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if may_be_logarithmic and low > 0 and high / low > LOGARITHMIC_FROM:
         return _logarithmic(low, high)
@@ -75,7 +75,7 @@ def _logarithmic(low: float, high: float) -> Scale:
 
 
 def _nice(width: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten."""
+    """The next larger of 1, 2, 2.5, and 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(width))
     for factor in (1, 2, 2.5, 5):
         if width <= factor * power * (1 + 1e-9):
@@ -85,7 +85,7 @@ def _nice(width: float) -> float:
 
 def _tick(tick: float, width: float, unit: Unit) -> str:
     if unit == "percent":
-        return f"{100 * tick:.{_decimals(100 * width)}f} %"
+        return f"{100 * tick:.{_decimals(100 * width)}f}%"
     if abs(tick) < width / 2:
         return "0"
     if abs(tick) < 1e-3:
@@ -94,7 +94,7 @@ def _tick(tick: float, width: float, unit: Unit) -> str:
 
 
 def _short(value: float, width: float) -> str:
-    """1,500 as 1.5k."""
+    """A number with a unit prefix: 1,500 is `1.5k`."""
     for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= power and width >= power / 100:
             return f"{value / power:.{_decimals(width / power)}f}{letter}"
@@ -102,7 +102,7 @@ def _short(value: float, width: float) -> str:
 
 
 def _decimals(width: float) -> int:
-    """As many as tell two ticks apart."""
+    """The number of decimals that distinguishes two ticks."""
     decimals = 0
     while decimals < 9 and abs(round(width, decimals) - width) > 1e-6 * width:
         decimals += 1

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no script, colors from the page's style sheet, hover by <title>."""
+"""Line charts as inline SVG: no script, colors from the style sheet, tooltips as <title>."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,20 +9,20 @@ from markupsafe import Markup, escape
 
 from finetune_trainer.reporting.charts.axes import Scale, Unit, step_scale, value_scale
 from finetune_trainer.reporting.charts.downsampling import smooth, thin
-from finetune_trainer.reporting.charts.lines import Line, said, summarize
+from finetune_trainer.reporting.charts.lines import Line, describe, summarize
 from finetune_trainer.reporting.formatting import number, percent
 from finetune_trainer.reporting.metric_curves import Point
 
-# A phone shows these units about as pixels, a wide screen a little larger.
+# One unit is about one pixel on a phone, and a little more on a wide screen.
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 20, 24
-BUCKETS = 180  # of a thinned line; up to four points each
-SMOOTHED_FROM = 240  # points; below, the line itself can be read
+BUCKETS = 180  # of a thinned line, with up to four points each
+SMOOTHED_FROM = 240  # points; shorter lines are readable without a running mean
 DOTS_UP_TO = 40  # points
-LINES_IN_FULL = 2  # of a chart's summary
-SMALL, LARGE = 2.6, 4.0  # a dot's radius; of one batch, of the whole file
-NEAR = 1.0  # units, from which on two lines can be told apart
-DASH = 12.0  # units from the begin of a dash to that of the next
+LINES_IN_FULL = 2  # charts with more lines get short summaries
+SMALL, LARGE = 2.6, 4.0  # radius of a dot for one batch, and for the whole file
+NEAR = 1.0  # units; lines that are closer hide each other
+DASH = 12.0  # units from the start of one dash to the start of the next
 HOVERS = 60
 LABELED_MARKS = 12
 LOST_SHOWN = 20
@@ -30,7 +30,7 @@ LOST_SHOWN = 20
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line: an epoch's end, or where an attempt went on."""
+    """A vertical line at the end of an epoch or at the step from which an attempt continued."""
 
     step: int
     label: str
@@ -39,14 +39,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """Some lines over the same steps."""
+    """Lines over the steps of a run."""
 
     title: str
     lines: Sequence[Line]
-    last_step: int  # of the run: all charts have the same axis
+    last_step: int  # of the run, so that all charts have the same horizontal axis
     unit: Unit = "plain"
     may_be_logarithmic: bool = False
-    is_noisy: bool = True  # a long line gets its running mean
+    is_noisy: bool = True  # whether a long line gets a running mean
     marks: Sequence[Mark] = ()
 
     @property
@@ -55,7 +55,7 @@ class Chart:
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        """Of each part of a line the classes of its key, shaped as it is drawn, and its label."""
+        """CSS classes and label of each part of each line; the key has the shape of its dots."""
         found = []
         for index, line in enumerate(self.lines):
             batches, *whole = line.parts
@@ -75,7 +75,7 @@ class Chart:
 
     @property
     def summary(self) -> list[str]:
-        """What the picture says, in words: a sentence for each line."""
+        """The text alternative of the chart: one sentence for each line."""
         is_short = len(self.lines) > LINES_IN_FULL
         return [summarize(line, self.write, is_short=is_short) for line in self._parts]
 
@@ -83,7 +83,7 @@ class Chart:
         return percent(value) if self.unit == "percent" else number(value)
 
     def svg(self) -> Markup:
-        """The picture. Its lines have the classes line0, line1, ... in their order."""
+        """Draw the chart. Its lines have the CSS classes line0, line1, ... in their order."""
         frame = _Frame(step_scale(1, self.last_step), self._values_scale)
         parts = [
             *_grid(frame),
@@ -110,7 +110,7 @@ class Chart:
             found.append(
                 Markup('<path class="line line{}" d="{}"{}/>').format(index, drawn, dashes)
             )
-        radius = max(1.0, SMALL - 0.9 * below)  # a ring is left of the dots below
+        radius = max(1.0, SMALL - 0.9 * below)  # a ring of the dots below stays visible
         if len(parts) > 1:
             found += self._dots(frame, index, parts[0], "batch", radius)
             found += self._dots(frame, index, parts[1], "whole", LARGE)
@@ -121,7 +121,7 @@ class Chart:
     def _dots(
         self, frame: "_Frame", index: int, part: Line, kind: str, radius: float
     ) -> list[Markup]:
-        """None of a long line: it would be hidden; of the whole file there are few."""
+        """Dots of a part; long lines have none, except for the few of the whole file."""
         if len(part.finite) > DOTS_UP_TO and kind != "whole":
             return []
         return [
@@ -141,7 +141,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Frame:
-    """From steps and values to the picture's units."""
+    """The mapping from steps and values to SVG units."""
 
     across: Scale
     up: Scale
@@ -156,12 +156,12 @@ class _Frame:
         return "M" + "L".join(f"{self.x(p.step):.1f} {self.y(p.value):.1f}" for p in points)
 
     def below(self, lines: Sequence[Line], index: int) -> int:
-        """How many of the lines before this one run along it, and would be hidden by it."""
+        """The number of earlier lines that this line would hide."""
         own = lines[index].finite
         return sum(self._run_together(own, other.finite) for other in lines[:index])
 
     def _run_together(self, one: Sequence[Point], other: Sequence[Point]) -> bool:
-        """Measured at the same steps, and nowhere apart from one of them to the next."""
+        """Whether two lines have the same steps and one hides the other between any two."""
         if [point.step for point in one] != [point.step for point in other]:
             return False
         near = [
@@ -171,7 +171,7 @@ class _Frame:
 
 
 def _dashes(below: int) -> Markup:
-    """Each line over another leaves some of every one below to be seen."""
+    """Dashes that keep every line below visible."""
     if not below:
         return Markup("")
     on = DASH / (below + 1)
@@ -199,7 +199,7 @@ def _grid(frame: _Frame) -> list[Markup]:
 
 
 def _anchor(frame: _Frame, step: float) -> str:
-    """The outermost texts must not leave the picture."""
+    """Keep the last labels inside the chart."""
     return "end" if frame.across.place(step) > 0.96 else "across"
 
 
@@ -226,7 +226,7 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
 
 
 def _lost(frame: _Frame, line: Line) -> list[Markup]:
-    """Where a value was no number: a cross at the upper edge."""
+    """A cross at the upper edge for each value that is NaN or infinite."""
     lost = [point for point in line.points if not math.isfinite(point.value)]
     return [
         Markup('<text class="lost" x="{}" y="{}">×<title>{}</title></text>').format(
@@ -239,14 +239,14 @@ def _lost(frame: _Frame, line: Line) -> list[Markup]:
 
 
 def _hovers(frame: _Frame, lines: Sequence[Line], write: Callable[[float], str]) -> list[Markup]:
-    """Columns that nobody sees, each with what the lines say there."""
+    """Invisible columns with the values of all lines as a tooltip."""
     low, high = math.ceil(frame.across.low), math.floor(frame.across.high)
     count = min(HOVERS, high - low + 1)
     edges = [low + (high + 1 - low) * index / count for index in range(count + 1)]
     left, right = LEFT, WIDTH - RIGHT
     parts = []
     for place, (begin, end) in enumerate(pairwise(edges)):
-        texts = [text for line in lines if (text := said(line, begin, end, write))]
+        texts = [text for line in lines if (text := describe(line, begin, end, write))]
         if not texts:
             continue
         first, last = math.ceil(begin), math.ceil(end) - 1

@@ -6,7 +6,7 @@ from finetune_trainer.reporting.metric_curves import Point
 
 
 def thin(points: Sequence[Point], buckets: int) -> list[Point]:
-    """Of each of so many equal spans of steps the first, lowest, highest and last point."""
+    """Keep the first, lowest, highest, and last point of each of `buckets` equal spans of steps."""
     if len(points) <= 4 * buckets:
         return list(points)
     first, span = points[0].step, points[-1].step - points[0].step + 1
@@ -26,7 +26,7 @@ def thin(points: Sequence[Point], buckets: int) -> list[Point]:
 
 
 def smooth(points: Sequence[Point], window: int) -> list[Point]:
-    """The mean of the `window` points around each one, as far as there are any at both ends."""
+    """The mean of up to `window` points around each point."""
     sums = [0.0]
     for point in points:
         sums.append(sums[-1] + point.value)

@@ -1,4 +1,4 @@
-"""The lines of a chart: their parts, and what they say in words."""
+"""The lines of a chart: their parts, and their values as text."""
 
 import math
 from bisect import bisect_left
@@ -12,14 +12,14 @@ from finetune_trainer.reporting.metric_curves import Point
 class Line:
     """One measured column."""
 
-    name: str  # as results.csv has it
+    name: str  # the column of results.csv
     label: str
     points: Sequence[Point]
-    whole_steps: Collection[int] = ()  # at which the whole file was measured, else one batch
+    whole_steps: Collection[int] = ()  # steps measured on the whole validation file
 
     @property
     def parts(self) -> "list[Line]":
-        """Of one batch each, then of the whole file: the two can't be compared."""
+        """The points of single batches and those of the whole file, which are not comparable."""
         whole = [point for point in self.points if point.step in self.whole_steps]
         if len(whole) in (0, len(self.points)):
             return [self]
@@ -35,7 +35,7 @@ class Line:
 
 
 def summarize(line: Line, write: Callable[[float], str], *, is_short: bool = False) -> str:
-    """First and last value of a line, and unless `is_short` the lowest and the highest."""
+    """First and last value of a line, and its extremes unless `is_short`."""
     points = line.finite
     if not points:
         return f"{line.label}: no finite value"
@@ -52,8 +52,8 @@ def summarize(line: Line, write: Callable[[float], str], *, is_short: bool = Fal
     return f"{ends}, {lowest}, highest {write(high.value)} at step {high.step:,}"
 
 
-def said(line: Line, begin: float, end: float, write: Callable[[float], str]) -> str:
-    """The line's mean over these steps, with its range where it moved."""
+def describe(line: Line, begin: float, end: float, write: Callable[[float], str]) -> str:
+    """The mean of a line over a span of steps, with its range; empty without finite values."""
     start = _position(line.points, begin)
     values = []
     for point in line.points[start : _position(line.points, end)]:
@@ -67,5 +67,5 @@ def said(line: Line, begin: float, end: float, write: Callable[[float], str]) ->
 
 
 def _position(points: Sequence[Point], step: float) -> int:
-    """Of the first point at or after `step`."""
+    """The index of the first point at or after `step`."""
     return bisect_left(points, step, key=lambda point: point.step)

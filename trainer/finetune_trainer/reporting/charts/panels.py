@@ -1,4 +1,4 @@
-"""Which columns share a chart, and the table of all columns."""
+"""The assignment of columns to charts, and the table of all columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from finetune_trainer.reporting.metric_curves import STEP, Curves, Point
 from finetune_trainer.reporting.report_data import ReportData
 
 COUNTERS = (STEP, "elapsed_tokens", "elapsed_examples")
-LINES = 8  # of one chart: as many colors as can be told apart
-VALIDATION = "validation_"  # columns of one batch, and of the whole file at an epoch's end
+LINES = 8  # of one chart: the number of distinguishable colors
+VALIDATION = "validation_"  # measured on one batch, and on the whole file at the end of an epoch
 SPEED = "tokens_per_second"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart's title, and its columns with what they are called there."""
+    """The title of a chart and the labels of its columns."""
 
     title: str
     columns: dict[str, str]
@@ -35,7 +35,7 @@ PANELS = (
         may_be_logarithmic=True,
     ),
     Panel(
-        "Loss of the completions alone",
+        "Completion loss",
         {"training_completion_loss": "training", "validation_completion_loss": "validation"},
         may_be_logarithmic=True,
     ),
@@ -51,12 +51,12 @@ PANELS = (
     ),
     Panel("Learning rate", {"learning_rate": "learning rate"}, is_noisy=False),
     Panel("Gradient norm", {"gradient_norm": "before clipping"}, may_be_logarithmic=True),
-    Panel("Tokens a second", {SPEED: "tokens a second"}, unit="count"),
+    Panel("Throughput", {SPEED: "tokens per second"}, unit="count"),
 )
 
 
 def make_charts(data: ReportData, curves: Curves) -> list[Chart]:
-    """Of everything that was measured; a column that no panel knows gets one of its own."""
+    """Charts of all measured columns; an unknown column gets a chart of its own."""
     measured = dict(curves.columns)
     if data.speeds:
         measured[SPEED] = [Point(speed.step, speed.tokens_per_second) for speed in data.speeds]
@@ -90,10 +90,10 @@ def _panels(measured: dict[str, list[Point]]) -> Iterator[Panel]:
     for start in range(0, len(classes), LINES):
         part = classes[start : start + LINES]
         labels = {name: metric_label(name) for name in part}
-        # All of them are shares; what a stranger's file has may be anything.
+        # the trainer writes shares; a file from elsewhere can have any values
         values = [point.value for name in part for point in measured[name]]
         unit: Unit = "percent" if all(0 <= value <= 1 for value in values) else "plain"
-        yield Panel("Classification, on the validation file", labels, unit=unit)
+        yield Panel("Classification (validation file)", labels, unit=unit)
     known = {name for panel in PANELS for name in panel.columns} | set(COUNTERS) | set(classes)
     for name in measured:
         if name not in known:
@@ -101,10 +101,10 @@ def _panels(measured: dict[str, list[Point]]) -> Iterator[Panel]:
 
 
 def make_marks(data: ReportData) -> list[Mark]:
-    """Ends of epochs, and where an attempt went on."""
+    """The ends of epochs, and the steps from which attempts continued."""
     epochs = [Mark(epoch.step, f"epoch {epoch.epoch}") for epoch in data.epochs]
     restarts = [
-        Mark(attempt.from_step, f"attempt {attempt.number} went on", "restart")
+        Mark(attempt.from_step, f"attempt {attempt.number} continued", "restart")
         for attempt in data.attempts
         if attempt.from_step
     ]
@@ -113,7 +113,7 @@ def make_marks(data: ReportData) -> list[Mark]:
 
 @dataclass(frozen=True)
 class ColumnRow:
-    """A line of the table of all columns; values as texts."""
+    """A row of the table of all columns, with formatted values."""
 
     name: str
     count: int
@@ -124,7 +124,7 @@ class ColumnRow:
 
 
 def column_rows(curves: Curves) -> list[ColumnRow]:
-    """Every measured column of results.csv."""
+    """A row for every measured column of results.csv."""
     rows = []
     for name, points in curves.columns.items():
         finite = curves.finite(name)

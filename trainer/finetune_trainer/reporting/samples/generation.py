@@ -51,9 +51,8 @@ def make_generator(engine: "Engine", heartbeat: Callable[[], None]) -> Generate:
         import torch
 
         if engine.zero_stage < 3:
-            return (
-                _generate_with_cache(engine, prompts) if engine.coordinates.rank == 0 and prompts else []
-            )
+            is_needed = engine.coordinates.rank == 0 and prompts
+            return _generate_with_cache(engine, prompts) if is_needed else []
 
         def next_tokens(rows: Sequence[Tokens]) -> Tokens:
             heartbeat()
