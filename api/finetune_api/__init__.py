@@ -1,5 +1,5 @@
-"""Values that every room shares: the custom resources, the contract with the pods, the names.
+"""Values that all packages share: the custom resources, the contract with the pods, the names.
 
-The rule of this room: values only. It imports pydantic and the standard library, reads no clock,
-no environment and no network, so every room may import it and its import costs nothing.
+This package contains values only. It imports pydantic and the standard library, and reads neither
+the clock nor the environment nor the network. Every other package may import it.
 """

@@ -1,4 +1,4 @@
-"""From a FineTune to what its pods are told: the operator's way, and that of a single machine."""
+"""The tasks of a FineTune's pods. The operator and `finetune run` build them in the same way."""
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_spec import FineTuneSpec
@@ -20,7 +20,7 @@ from finetune_api.tasks import (
 def prepare_task(
     finetune: FineTune, resolved: Resolved, rules: HyperparameterRules, limits: DataLimits
 ) -> PrepareTask:
-    """What the prepare Job is told."""
+    """Build the task of the prepare Job."""
     spec = finetune.spec
     requested = spec.hyperparameters.model_dump(
         include=set(RequestedHyperparameters.model_fields), exclude_none=True
@@ -48,7 +48,7 @@ def prepare_task(
 
 
 def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
-    """What the prepare Job found; what the spec has fixed stays."""
+    """Add the results of the prepare Job. Settings that the spec fixes stay."""
     stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
     return resolved.replace(
         hyperparameters=prepared.hyperparameters,
@@ -73,7 +73,7 @@ def train_task(
     master_port: int,
     progress_port: int,
 ) -> TrainTask:
-    """What every pod of the attempt is told. resolved: with what the prepare Job found."""
+    """Build the task of an attempt. `resolved` must include the results of the prepare Job."""
     spec = finetune.spec
     assert resolved.hyperparameters is not None
     assert resolved.dataset is not None
@@ -104,13 +104,13 @@ def train_task(
 
 
 def run_of(finetune: FineTune, resolved: Resolved) -> RunRef:
-    """Whose work it is, and where it goes."""
+    """The FineTune that a task belongs to, and the prefix of its results."""
     meta = finetune.metadata
     return RunRef(namespace=meta.namespace, name=meta.name, uid=meta.uid, output=resolved.output)
 
 
 def method_of(spec: FineTuneSpec) -> MethodRef:
-    """What the spec leaves open keeps MethodRef's default; alpha is twice the rank."""
+    """The method with all defaults. If only the rank is set, alpha is twice the rank."""
     given = spec.method.model_dump(exclude_none=True)
     if spec.method.rank is not None and spec.method.alpha is None:
         given["alpha"] = 2.0 * spec.method.rank
@@ -118,12 +118,12 @@ def method_of(spec: FineTuneSpec) -> MethodRef:
 
 
 def classification_of(spec: FineTuneSpec) -> Classification | None:
-    """Which classification metrics are asked for."""
-    asked = spec.hyperparameters
-    if not asked.compute_classification_metrics:
+    """The classification metrics to compute, or None."""
+    requested = spec.hyperparameters
+    if not requested.compute_classification_metrics:
         return None
     return Classification(
-        n_classes=asked.classification_n_classes,
-        positive_class=asked.classification_positive_class,
-        betas=asked.classification_betas or [],
+        n_classes=requested.classification_n_classes,
+        positive_class=requested.classification_positive_class,
+        betas=requested.classification_betas or [],
     )

@@ -1,4 +1,7 @@
-"""Base models by the names that users of the old service know; the chart ships the same list."""
+"""The default catalog: base models under the names of OpenAI's fine-tunes API.
+
+The chart has the same list.
+"""
 
 from typing import Annotated
 
@@ -15,17 +18,18 @@ def _check(text: str) -> str:
 
 
 class CatalogModel(Wire):
-    """A base model that an admin offers."""
+    """A base model that an administrator offers."""
 
     name: str = Field(min_length=1, max_length=63)
     uri: Annotated[str, AfterValidator(_check)]
-    # What a learning rate multiplier multiplies: open models publish it, or an admin measures it.
+    # learningRateMultiplier multiplies this rate. Publishers of open models document it, or an
+    # administrator measures it.
     pretraining_learning_rate: float = Field(gt=0, le=1)
     context_length: int = Field(ge=8)
 
     @property
     def reference(self) -> BaseModelRef:
-        """As the bottom of a chain of fine-tunes."""
+        """The model as the base of a FineTune."""
         return BaseModelRef(
             name=self.name,
             root=self.name,

@@ -1,7 +1,7 @@
-"""The custom resource definitions, generated from the models: the schema has one source.
+"""The custom resource definitions, generated from the pydantic models.
 
-An API server refuses much of what pydantic emits ($ref, anyOf with null, titles, const). What is
-not known to be right raises, so that a new keyword in a model is noticed here and not by a user.
+An API server rejects much of the schema that pydantic generates ($ref, anyOf with null, title,
+const). An unknown keyword raises an error, so that a developer notices it here before a user does.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ KEPT = frozenset(
     }
 )
 DROPPED = frozenset({"title", "$defs"})
-NAME_CHARACTERS = 63  # of a FineTune: it becomes a label's value
+NAME_CHARACTERS = 63  # of a FineTune's name, which becomes the value of a label
 
 
 def finetune_crd() -> Schema:
@@ -46,19 +46,23 @@ def finetune_crd() -> Schema:
         *(_immutable(field) for field in spec["properties"] if field not in MUTABLE_FIELDS),
     ]
     columns = [
-        ("STATE", ".status.state", "string", "pending, running, succeeded, failed or cancelled"),
-        ("MODEL", ".spec.model", "string", "what training starts from"),
-        ("PROGRESS", ".status.progress.percent", "string", "of all optimizer steps"),
-        ("LOSS", ".status.progress.loss", "number", "training loss"),
-        ("ETA", ".status.progress.eta", "string", "estimated finish"),
-        ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "what came out"),
+        ("STATE", ".status.state", "string", "State of the FineTune."),
+        ("MODEL", ".spec.model", "string", "Base model."),
+        ("PROGRESS", ".status.progress.percent", "string", "Completed share of the steps."),
+        ("LOSS", ".status.progress.loss", "number", "Training loss of the last step."),
+        ("ETA", ".status.progress.eta", "string", "Estimated time of the end of training."),
+        ("FINE-TUNED MODEL", ".status.fineTunedModel", "string", "Name of the fine-tuned model."),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
     wide = [
-        ("REASON", ".status.reason", "string", "why it is in this state, in one word"),
-        ("MESSAGE", ".status.message", "string", "the same in a sentence"),
+        ("REASON", ".status.reason", "string", "Cause of the state in one word."),
+        ("MESSAGE", ".status.message", "string", "Cause of the state in one sentence."),
     ]
-    schema = _root("FineTune", "A fine-tune job: data and a base model in, a model out.", spec)
+    schema = _root(
+        "FineTune",
+        "A fine-tune job: it trains a base model on data and publishes the result.",
+        spec,
+    )
     schema["properties"]["status"] = {**_status(FineTuneStatus), "x-kubernetes-map-type": "atomic"}
     return _crd("FineTune", "finetunes", ["ft"], schema, columns, wide=wide)
 
@@ -69,12 +73,17 @@ def model_crd() -> Schema:
         _immutable(field) for field in spec["properties"] if field != "deletionPolicy"
     ]
     columns = [
-        ("ID", ".spec.id", "string", "the name to use"),
-        ("BASE", ".spec.base", "string", "the catalog model it comes from"),
-        ("TOKENS", ".spec.trainedTokens", "integer", "that it was trained on"),
+        ("ID", ".spec.id", "string", "Name of the model."),
+        (
+            "BASE",
+            ".spec.base",
+            "string",
+            "Catalog model at the start of the chain.",
+        ),
+        ("TOKENS", ".spec.trainedTokens", "integer", "Number of tokens trained on."),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
-    schema = _root("Model", "A fine-tuned model; it outlives the FineTune that made it.", spec)
+    schema = _root("Model", "A fine-tuned model. It outlives the FineTune that trained it.", spec)
     schema["properties"]["status"] = _status(ModelStatus)
     return _crd("Model", "models", [], schema, columns)
 
@@ -87,7 +96,7 @@ def _status(model: type[BaseModel]) -> Schema:
 
 
 def structural(model: type[BaseModel], *, keep_defaults: bool = True) -> Schema:
-    """A structural schema as apiextensions.k8s.io/v1 wants it."""
+    """The structural schema of a model, as apiextensions.k8s.io/v1 requires it."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(raw, raw.get("$defs", {}), keep_defaults, model.__name__)
 
@@ -109,7 +118,7 @@ def _convert(raw: Schema, defs: Schema, keep_defaults: bool, where: str) -> Sche
             found["enum"] = [value]
         elif keyword == "default":
             if keep_defaults and value is not None:
-                # An object's own properties bring their defaults.
+                # The properties of an object have defaults of their own.
                 found["default"] = {} if isinstance(value, dict) else value
         elif keyword in KEPT:
             found[keyword] = " ".join(value.split()) if keyword == "description" else value
@@ -121,7 +130,7 @@ def _convert(raw: Schema, defs: Schema, keep_defaults: bool, where: str) -> Sche
 
 
 def _inlined(raw: Schema, defs: Schema) -> Schema:
-    """Follow $ref, and take `X | None` as an optional X. A field's own words win."""
+    """Resolve $ref, and treat `X | None` as an optional X. The field's keywords take precedence."""
     while "$ref" in raw or "anyOf" in raw:
         rest = {key: value for key, value in raw.items() if key not in {"$ref", "anyOf"}}
         if "$ref" in raw:
@@ -135,7 +144,7 @@ def _inlined(raw: Schema, defs: Schema) -> Schema:
 
 
 def _immutable(field: str) -> Schema:
-    """On the parent: a rule on the field itself lets an optional field come and go."""
+    """A rule on the parent: one on the field itself would allow adding or removing the field."""
     return {
         "rule": f"has(self.{field}) == has(oldSelf.{field}) "
         f"&& (!has(self.{field}) || self.{field} == oldSelf.{field})",
@@ -178,7 +187,7 @@ def _crd(
     *,
     wide: Sequence[Column] = (),
 ) -> Schema:
-    """wide: columns that only `kubectl get -o wide` shows."""
+    """Build the definition. wide: columns that only `kubectl get -o wide` shows."""
     version = {
         "name": names.VERSION,
         "served": True,

@@ -1,4 +1,4 @@
-"""The FineTune custom resource. The CRD is generated from its models (`finetune_api.crd`)."""
+"""The FineTune custom resource. `finetune_api.crd` generates the CRD from its models."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from finetune_api.wire import Stored
 
 
 class Metadata(Stored):
-    """The part of ObjectMeta that the operator reads."""
+    """The fields of ObjectMeta that the operator reads."""
 
     name: str
     namespace: str = ""

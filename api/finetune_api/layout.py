@@ -1,4 +1,4 @@
-"""What stands where under a FineTune's output prefix in S3."""
+"""The layout of a FineTune's files below its output prefix in S3."""
 
 from dataclasses import dataclass
 
@@ -28,17 +28,17 @@ class RunLayout:
 
     @property
     def report(self) -> S3Uri:
-        """The page for people."""
+        """The training report for users."""
         return self.root.child("report.html")
 
     @property
     def data_report(self) -> S3Uri:
-        """Every finding in the data, JSON lines; status holds the first 20."""
+        """All findings in the data as JSON lines. The status has the first 20."""
         return self.root.child("data-report.jsonl")
 
     @property
     def manifest(self) -> S3Uri:
-        """Provenance: what was trained on what, with digests and versions."""
+        """The provenance of the model: data and base model, with digests and versions."""
         return self.root.child("manifest.json")
 
     @property
@@ -51,4 +51,4 @@ def dataset_uri(output: str, namespace: str, key: str) -> S3Uri:
     return S3Uri.parse(output).child(namespace, "datasets", key)
 
 
-MANIFEST = "manifest.json"  # of a prefix: written last; a prefix without it does not exist
+MANIFEST = "manifest.json"  # written last: a prefix without it is incomplete and not used

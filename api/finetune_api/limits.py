@@ -1,11 +1,11 @@
-"""What a data file may be. Apart from the tasks, since a reader needs nothing else of them."""
+"""The limits of data files, apart from the tasks so that readers do not import these."""
 
 from finetune_api.wire import Stored
 
 
 class DataLimits(Stored):
-    """What a file may be before it is refused."""
+    """The limits of a data file. A file beyond them is refused."""
 
-    max_file_bytes: int = 157_286_400  # 150 MiB, after decompression too
+    max_file_bytes: int = 157_286_400  # 150 MiB, also after decompression
     max_line_bytes: int = 1_048_576
     max_nesting: int = 64

@@ -1,22 +1,22 @@
-"""Names of fine-tuned models, as users of the old service know them."""
+"""Names of fine-tuned models, in the format of OpenAI's fine-tunes API."""
 
 import re
 from datetime import UTC, datetime
 
-FINE_TUNED_MARK = ":ft-"  # in every name of a fine-tuned model, behind its base's
+FINE_TUNED_MARK = ":ft-"  # follows the base model in the name of every fine-tuned model
 
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
 def slug(text: str) -> str:
-    """Lower case, every run of other characters one dash."""
+    """The text in lower case, with one dash for each run of other characters."""
     return _OTHER.sub("-", text.lower()).strip("-")
 
 
 def fine_tuned_model_name(base: str, organization: str, suffix: str | None, at: datetime) -> str:
     """`ada:ft-your-org:custom-model-name-2022-02-15-04-21-04`, or `ada:ft-your-org-2022-...`.
 
-    `at` is an aware time; the name holds it in UTC.
+    `at` is a time with a time zone; the name contains it in UTC.
     """
     stamp = at.astimezone(UTC).strftime("%Y-%m-%d-%H-%M-%S")
     name = slug(suffix or "")

@@ -1,4 +1,4 @@
-"""What a pod leaves behind: its termination message, at most 4,000 bytes of UTF-8 JSON."""
+"""The outcome of a pod: its termination message, at most 4,000 bytes of UTF-8 JSON."""
 
 import json
 from typing import Annotated, Literal
@@ -10,26 +10,26 @@ from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.tasks import Offload
 from finetune_api.wire import Stored, Wire
 
-TEXT_BYTES = 1000  # of a sentence
-ITEM_BYTES = 400  # of a log line or a finding
-DIVERGED_NATS = 0.5  # one batch differs from the mean of an epoch by less
+TEXT_BYTES = 1000  # for a sentence
+ITEM_BYTES = 400  # for a log line or a finding
+DIVERGED_NATS = 0.5  # the loss of a single batch differs less from the mean of an epoch
 
 
 class Failure(Stored):
-    """Why the pod gave up."""
+    """The cause of a pod's failure."""
 
     code: str  # names.Reason
-    message: str  # one plain sentence: what, where, what to do
-    param: str | None = None  # the spec field, "trainingFile"
+    message: str  # one sentence: what happened, and where
+    param: str | None = None  # the field of the spec, such as "trainingFile"
     hint: str | None = None
     rank: int | None = None
     exit_code: int | None = None
     lines: list[str] | None = None  # the first 20 findings, "line 17, column 3: ..."
-    log: list[str] | None = None  # the last lines
+    log: list[str] | None = None  # the last lines of the process's log
 
 
 class Prepared(Stored):
-    """What the prepare Job found."""
+    """The result of the prepare Job."""
 
     training_examples: int
     validation_examples: int = 0
@@ -37,22 +37,22 @@ class Prepared(Stored):
     skipped_lines: int = 0
     steps: int
     hyperparameters: ResolvedHyperparameters
-    dataset: str  # s3://..., content-addressed: equal inputs share it
+    dataset: str  # s3://...; the key is a digest, so that equal inputs share the dataset
     zero_stage: int | None = None
     offload: Offload | None = None
-    memory_per_rank_gib: float | None = None  # estimated peak of one GPU, or of one CPU rank
-    advice: list[str] | None = None  # sentences that become events, never an error
+    memory_per_rank_gib: float | None = None  # estimated peak of one GPU, or of one CPU process
+    advice: list[str] | None = None  # sentences that become Events and never an error
 
 
 class Deleted(Stored):
-    """What is gone from S3."""
+    """The result of a deletion Job."""
 
-    files: int  # 0: there was no manifest any more
+    files: int  # deleted from S3; 0 when there was no manifest
     size: int = 0  # bytes
 
 
 class EpochMetrics(Stored):
-    """At the end of an epoch."""
+    """Metrics at the end of an epoch."""
 
     epoch: int
     step: int
@@ -64,7 +64,7 @@ class EpochMetrics(Stored):
 
 
 class Trained(Stored):
-    """What rank 0 did."""
+    """The result of a training, from rank 0."""
 
     fine_tuned_model: str
     model_uri: str
@@ -74,28 +74,28 @@ class Trained(Stored):
     steps: int
     training_loss: float | None = None
     first_loss: float | None = None  # of the first step
-    before: EpochMetrics | None = None  # of the model that it continued from, epoch 0
-    epochs: list[EpochMetrics] | None = None  # the last ones that fit
+    before: EpochMetrics | None = None  # of the parent model, as epoch 0
+    epochs: list[EpochMetrics] | None = None  # as many of the last ones as fit
 
     @property
     def has_diverged(self) -> bool:
-        """The last epoch's loss is above the first step's by more than batches differ."""
+        """Whether the loss of the last epoch is above that of the first step by DIVERGED_NATS."""
         first, last = self.first_loss, self.training_loss
         return first is not None and last is not None and last > first + DIVERGED_NATS
 
 
 class Outcome(Stored):
-    """Exactly one of the four ends is set."""
+    """The end of a pod. Exactly one of the four results is set."""
 
     kind: Literal["outcome"] = "outcome"
     failure: Failure | None = None
     prepared: Prepared | None = None
     trained: Trained | None = None
     deleted: Deleted | None = None
-    resumed_from_step: int | None = None  # of a training that went on from a checkpoint
+    resumed_from_step: int | None = None  # when a training continued from a checkpoint
 
     def to_termination_message(self) -> str:
-        """JSON of at most 4,000 bytes of UTF-8; entries are dropped whole, never cut in two."""
+        """JSON of at most 4,000 bytes of UTF-8. Entries of lists are dropped until it fits."""
         value = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         for part in value.values():
             if isinstance(part, dict):
@@ -113,13 +113,13 @@ class Outcome(Stored):
             part, key = next(((p, k) for p, k in lists if p[k]), (None, ""))
             if part is None:
                 break
-            # the oldest log line and epoch, the last finding
+            # Drop the oldest log line or epoch, or the last finding.
             del part[key][0 if key in {"log", "epochs"} else -1]
         return text.decode()
 
     @classmethod
     def parse(cls, text: str | None) -> "Outcome | None":
-        """None for anything that is not an outcome: a log's tail, an empty message."""
+        """None for a text that is not an outcome, such as the end of a log."""
         try:
             value = json.loads(text or "")
             return cls.model_validate(value) if value.get("kind") == "outcome" else None
@@ -138,7 +138,7 @@ def _shorten(part: dict[str, object]) -> None:
 
 
 def _cut(text: str, limit: int) -> str:
-    """At most so many bytes as JSON, an ellipsis where something went; no lone surrogates."""
+    """Shorten a text to `limit` bytes of JSON, with an ellipsis, and replace lone surrogates."""
     text = text.encode("utf-8", "replace").decode()
     if _size(text) <= limit:
         return text
@@ -154,14 +154,17 @@ def _size(text: str) -> int:
 
 
 class ProgressReport(Wire):
-    """GET /progress of rank 0. HTTP 200 once training can start, 503 while the pod gets ready."""
+    """The response to GET /progress of rank 0.
+
+    The HTTP status is 200 once the training can start, and 503 before.
+    """
 
     stage: Literal["starting", "training", "evaluating", "publishing"]
     detail: str = ""  # "downloading the base model: 34 %"
     attempt: int
-    step: int = 0  # optimizer steps done
+    step: int = 0  # completed optimizer steps
     steps: int = 0
-    epoch: float = 0  # 1.5: half of the second epoch is done
+    epoch: float = 0  # 1.5 is the middle of the second epoch
     epochs: int = 0
     trained_tokens: int = 0
     training_loss: float | None = None
@@ -171,8 +174,8 @@ class ProgressReport(Wire):
     learning_rate: float | None = None
     tokens_per_second: float | None = None
     seconds_left: float | None = None
-    last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last finished step
+    last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last completed step
     resumed_from_step: int | None = None
     checkpoint_step: int | None = None  # the last complete checkpoint
-    before: EpochMetrics | None = None  # of the model that it continues from, epoch 0
+    before: EpochMetrics | None = None  # of the parent model, as epoch 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Addresses of files and models: `s3://bucket/key` and `hf://org/name@revision`."""
+"""URIs of files and models: `s3://bucket/key` and `hf://organization/name@revision`."""
 
 import re
 from dataclasses import dataclass
@@ -10,17 +10,15 @@ _HF = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 @dataclass(frozen=True)
 class S3Uri:
-    """An object, or a prefix without its closing slash."""
+    """The URI of an object, or of a prefix without its trailing slash."""
 
     bucket: str
     key: str
 
     @classmethod
     def parse(cls, text: str) -> "S3Uri":
-        """Raise ValueError, with what is wrong, for anything but a clean s3:// address."""
-        found = _S3.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r} is not an S3 address: expected s3://bucket/key")
+        """Raise ValueError with the cause unless the text is a plain s3:// URI."""
+        found = _match(_S3, text, "an S3 address: expected s3://bucket/key")
         key = found["key"] or ""
         parts = key.rstrip("/").split("/")
         if any(part in {"", ".", ".."} for part in parts) and key.strip("/"):
@@ -33,22 +31,21 @@ class S3Uri:
         return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
 
     def child(self, *parts: str) -> "S3Uri":
-        """The address below this one."""
+        """The URI below this one."""
         return S3Uri(self.bucket, "/".join(filter(None, (self.key, *parts))))
 
 
 @dataclass(frozen=True)
 class HubUri:
-    """A model on a Hugging Face hub."""
+    """The URI of a model on a Hugging Face hub."""
 
     repo: str
     revision: str
 
     @classmethod
     def parse(cls, text: str) -> "HubUri":
-        found = _HF.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r} is not a hub address: expected hf://org/name@revision")
+        """Raise ValueError unless the text is an hf:// URI. The default revision is main."""
+        found = _match(_HF, text, "a hub address: expected hf://organization/name@revision")
         return cls(found["repo"], found["revision"] or "main")
 
     def __str__(self) -> str:
@@ -56,5 +53,12 @@ class HubUri:
 
 
 def parse_model_uri(text: str) -> S3Uri | HubUri:
-    """Where a model's files are."""
+    """The location of a model's files."""
     return HubUri.parse(text) if text.startswith("hf://") else S3Uri.parse(text)
+
+
+def _match(pattern: re.Pattern[str], text: str, expected: str) -> re.Match[str]:
+    found = pattern.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not {expected}")
+    return found

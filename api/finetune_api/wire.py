@@ -1,15 +1,15 @@
-"""The base of everything that crosses a process border: camelCase outside, snake_case inside."""
+"""The base classes of values that processes exchange: camelCase in JSON, snake_case here."""
 
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-JsonObject = dict[str, Any]  # as `json` reads an object, and as Kubernetes' API sends one
+JsonObject = dict[str, Any]  # a JSON object, such as a Kubernetes object, after parsing
 
 
 class Wire(BaseModel):
-    """A value that is written as JSON: frozen, and an unknown key is an error."""
+    """A value with a JSON form. It is immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -20,11 +20,11 @@ class Wire(BaseModel):
     )
 
     def to_json(self) -> str:
-        """Compact JSON without the fields that hold nothing."""
+        """Compact JSON without the fields that are None."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts and lists, as the Kubernetes API takes it."""
+        """The same as plain dicts and lists, as the Kubernetes API expects it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def replace(self, **changes: Any) -> Self:
@@ -33,6 +33,6 @@ class Wire(BaseModel):
 
 
 class Stored(Wire):
-    """A value that an older or a newer version may have written: an unknown key is ignored."""
+    """A value that another version may have written. An unknown key is ignored."""
 
     model_config = ConfigDict(extra="ignore")
