@@ -151,3 +151,10 @@ def test_the_context_is_the_smallest_of_all(
     context = resolve_context(requested, base_model(), positions)
     assert context.length == length
     assert len(context.advice) == sentences
+
+
+def test_the_schema_documents_the_defaults_that_are_used() -> None:
+    used = resolved(100).hyperparameters
+    for name in ("warmup_ratio", "weight_decay", "lr_schedule", "seed"):
+        description = RequestedHyperparameters.model_fields[name].description or ""
+        assert description.endswith(f"Default: {getattr(used, name)}."), name
