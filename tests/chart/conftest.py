@@ -20,7 +20,7 @@ Render = Callable[..., list[Object]]
 
 
 def program(name: str) -> str:
-    """Its path; without it the test is skipped, in CI it fails."""
+    """Return the path of a program. Without it, skip the test, or fail it in CI."""
     built = Path(gotools.people_folder()) / name
     if built.exists():
         return str(built)
@@ -34,7 +34,7 @@ def program(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs helm with arguments."""
+    """Return a function that runs helm."""
     path = program("helm")
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
-    """`render("crds.install=false", release=..., namespace=...)`: the chart's objects."""
+    """Return a function that renders the chart: `render("crds.install=false", release=...)`."""
 
     def call(*sets: str, release: str = "ft", namespace: str = "ml") -> list[Object]:
         arguments = [word for value in sets for word in ("--set-json", value)]

@@ -1,4 +1,4 @@
-"""JSON schemas for kubeconform without the network: made from Kubernetes' own OpenAPI file.
+"""JSON schemas for kubeconform without network access, from Kubernetes' own OpenAPI file.
 
 The file comes with the Go module that the development cluster is built from.
 """
@@ -14,7 +14,7 @@ REFERENCE = "#/definitions/"
 
 
 def swagger_file() -> Path | None:
-    """The newest `swagger.json` in Go's module cache."""
+    """Find the newest `swagger.json` in Go's module cache."""
     cache = os.environ.get("GOMODCACHE")
     if not cache and (go := shutil.which("go")):
         command = [go, "env", "GOMODCACHE"]
@@ -48,7 +48,7 @@ def write_schemas(swagger: Path, folder: Path) -> str:
 
 
 def _write_monitoring(folder: Path) -> None:
-    """The Prometheus operator's kinds, strict: of their fields those that the chart may set."""
+    """Write strict schemas of the Prometheus operator's kinds, with the fields that the chart sets."""
     text, flag = {"type": "string"}, {"type": "boolean"}
     texts = {"type": "object", "additionalProperties": text}
     selector = _object(matchLabels=texts)

@@ -1,4 +1,4 @@
-"""What the chart installs, rendered by the real helm."""
+"""The objects that the chart installs, rendered by helm."""
 
 import subprocess
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_lint_is_clean(helm: Helm) -> None:
 
 @pytest.fixture(scope="module")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """From Go's module cache; else kubeconform's own, over the network."""
+    """Schemas from Go's module cache, or else kubeconform's own schemas from the network."""
     swagger = swagger_file()
     return write_schemas(swagger, tmp_path_factory.mktemp("schemas")) if swagger else "default"
 

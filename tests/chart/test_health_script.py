@@ -1,4 +1,4 @@
-"""Argo CD's health script, run by a real Lua on what the operator writes in each state."""
+"""Argo CD's health script, run by Lua on the status that the operator writes in each state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ Health = dict[str, str]
 
 @pytest.fixture(scope="module")
 def health() -> Callable[[Any], Health]:
-    """The script's answer about an object, as Argo CD calls it: a global `obj`."""
+    """Run the script as Argo CD does, with the object in a global `obj`."""
     lupa = pytest.importorskip("lupa")
 
     def ask(thing: Any) -> Health:

@@ -1,4 +1,4 @@
-"""What the chart brings for people who look: monitors, alerts, a dashboard, and who may read."""
+"""The chart's monitors, alerts, and dashboard, and access to the metrics."""
 
 import json
 import re
@@ -22,14 +22,14 @@ integration = pytest.mark.integration  # helm is built by devcluster
 
 
 def known_series() -> set[str]:
-    """Every metric that the operator serves, as Prometheus names them."""
+    """Return every metric that the operator serves, with its name in Prometheus."""
     assert metrics.HEALTH
     text = generate_latest(REGISTRY).decode()
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
 
 def used_series(text: str) -> set[str]:
-    """Names of ours in a PromQL expression, a histogram's without its suffix."""
+    """Find the project's metrics in a PromQL expression; histograms without their suffix."""
     found = set(re.findall(r"\b((?:finetune|process)_[a-z_]+)", text))
     known = known_series()
     return {
@@ -88,7 +88,7 @@ def test_the_dashboard_asks_for_its_own_variables_only() -> None:
 
 
 @integration
-def test_all_of_it_is_off_until_asked_for(render: Render) -> None:
+def test_everything_is_disabled_by_default(render: Render) -> None:
     assert not of_kind(render(), *EXTRA)
     assert len(of_kind(render(), "ConfigMap")) == 1
 
@@ -293,7 +293,7 @@ def test_the_schema_knows_every_value() -> None:
     for path in paths(values):
         node = schema
         for part in path.strip(".").split("."):
-            if "properties" not in node:  # a map of the user's own
+            if "properties" not in node:  # a map with arbitrary keys
                 break
             assert node["additionalProperties"] is False, path
             assert part in node["properties"], path

@@ -1,4 +1,4 @@
-"""The settings file that the chart writes is one that the operator reads."""
+"""The operator can read the settings file that the chart writes."""
 
 from typing import Any
 
