@@ -48,7 +48,7 @@ def write_schemas(swagger: Path, folder: Path) -> str:
 
 
 def _write_monitoring(folder: Path) -> None:
-    """Write strict schemas of the Prometheus operator's kinds, with the fields that the chart sets."""
+    """Write strict schemas of the Prometheus operator, with the fields that the chart sets."""
     text, flag = {"type": "string"}, {"type": "boolean"}
     texts = {"type": "object", "additionalProperties": text}
     selector = _object(matchLabels=texts)
