@@ -1,7 +1,7 @@
-"""Writes the custom resource definitions: here, and the copy that the chart carries.
+"""Write the custom resource definitions to this folder and to the chart.
 
-python crds/generate.py           write them
-python crds/generate.py --check   only compare; exit code 1 where a file differs
+python crds/generate.py           write the files
+python crds/generate.py --check   only compare; the exit code is 1 if a file differs
 """
 
 import argparse
@@ -15,11 +15,11 @@ from finetune_api.crd import finetune_crd, model_crd
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "crds", ROOT / "charts" / "finetune-operator" / "files" / "crds")
-HEADER = "# Generated from api/finetune_api by `make generate`: change the models, not this file.\n"
+HEADER = "# Generated from api/finetune_api by `make generate`. Change the models, not this file.\n"
 
 
 def rendered() -> dict[str, str]:
-    """File name -> content."""
+    """Map each file name to its content."""
     return {"finetunes.yaml": _yaml(finetune_crd()), "models.yaml": _yaml(model_crd())}
 
 
@@ -29,7 +29,9 @@ def _yaml(crd: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write or check the generated CRDs.")
-    parser.add_argument("--check", action="store_true", help="compare only; 1 where one differs")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare"
+    )
     check = parser.parse_args().check
     stale = []
     for folder in FOLDERS:

@@ -1,7 +1,7 @@
-"""Writes the reference pages, and the tables of metrics inside two hand-written ones.
+"""Write the reference pages, and the tables of metrics inside two hand-written pages.
 
-python -m docs.generate           write them
-python -m docs.generate --check   only compare; exit code 1 where a file differs
+python -m docs.generate           write the pages
+python -m docs.generate --check   only compare; the exit code is 1 if a page differs
 """
 
 import argparse
@@ -14,13 +14,13 @@ DOCS = Path(__file__).resolve().parent
 
 
 def rendered() -> dict[str, str]:
-    """Page below docs/ -> text."""
+    """Map each page below docs/ to its text."""
     sources = (fields, reasons, commands, values, metrics)
     return {page: text for source in sources for page, text in source.pages().items()}
 
 
 def stale() -> list[str]:
-    """Pages that are not what the code says, and pages in reference/ that nothing makes."""
+    """Pages that differ from the code, and pages in reference/ that no module generates."""
     made = rendered()
     there = {path.relative_to(DOCS).as_posix() for path in (DOCS / "reference").glob("*.md")}
     differing = [page for page, text in made.items() if _text(page) != text]
@@ -34,7 +34,9 @@ def _text(page: str) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write or check the generated pages.")
-    parser.add_argument("--check", action="store_true", help="compare only; 1 where one differs")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare"
+    )
     check = parser.parse_args().check
     pages = stale()
     what = "differs from the code, run `make generate`" if check else "written"

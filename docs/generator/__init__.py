@@ -1,5 +1,5 @@
-"""The reference pages, made from what the code says of itself (`python -m docs.generate`).
+"""Generate the reference pages from the code (`python -m docs.generate`).
 
-A module here is one source: the CRDs, the reasons and Events in the source code, the metrics'
-registries, the command line, the chart's values.
+Each module has one source: the CRDs, the reasons and Events in the source code, the registries of
+metrics, the command line, or the chart values.
 """

@@ -1,4 +1,4 @@
-"""The command line, from its own parameters."""
+"""The reference page of the command line, from its parameters."""
 
 from collections.abc import Iterator
 
@@ -9,25 +9,26 @@ from finetune_cli.main import finetune
 
 HEAD = """# The command line: all options
 
-`finetune COMMAND --help` says the same. [The command line](../cli.md) says how they are used.
-`kubectl finetune` is the same program. Underscores are read as dashes.
+`finetune COMMAND --help` prints the same text. [The command line](../cli.md) explains how to use
+the commands. `kubectl finetune` is the same program. You can write an underscore in place of a
+dash.
 
 """
 COMMON = ("kubeconfig", "context", "namespace", "help")
-COMMON_WORDS = """Every command that needs a cluster takes `--kubeconfig FILE`, `--context NAME`
-and `-n`, `--namespace NAME`, before or after its name.
+COMMON_WORDS = """Every command that needs a cluster accepts `--kubeconfig FILE`, `--context NAME`,
+and `-n` or `--namespace NAME`, before or after its name.
 
 """
 
 
 def pages() -> dict[str, str]:
-    """Page -> text."""
+    """Map each page to its text."""
     parts = [_command(words, command) for words, command in commands()]
     return {"reference/command-line.md": HEADER + HEAD + COMMON_WORDS + "\n".join(parts)}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """("models pull", the command); a group itself is left out."""
+    """Yield ("models pull", the command) for each command that is not a group."""
     yield from _below(finetune, "")
 
 
@@ -51,14 +52,14 @@ def _command(words: str, command: click.Command) -> str:
             for item in command.params
             if isinstance(item, click.Option) and item.name not in COMMON and not item.hidden
         ]
-    options = table(["option", "what"], rows) if rows else ""
+    options = table(["option", "description"], rows) if rows else ""
     examples = _paragraphs(command.epilog or "")
     parts = [f"## {words}", f"`finetune {words} {usage}`", text, options.strip(), examples]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _paragraphs(text: str) -> str:
-    """The help's running text; what click is told not to wrap is a block."""
+    """The text of a help. Paragraphs that click does not wrap become code blocks."""
     parts = []
     for part in text.split("\n\n"):
         body = part.strip("\n")

@@ -1,4 +1,4 @@
-"""The tables of metrics inside docs/metrics.md and docs/training.md, from the registries."""
+"""The tables of metrics in docs/metrics.md and docs/training.md, from the registries."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ SINCE_START = {"counter": "_total"}
 
 
 def pages() -> dict[str, str]:
-    """Page -> the hand-written text with its tables renewed."""
+    """Map each page to its text with generated tables."""
     return {
         "metrics.md": _renewed(
             "metrics.md",
@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
 
 
 def _renewed(page: str, tables: dict[str, str]) -> str:
-    """What stands between `<!-- generated: NAME -->` and `<!-- end -->` is replaced."""
+    """Replace the text between `<!-- generated: NAME -->` and `<!-- end -->`."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for name, made in tables.items():
         region = re.compile(rf"(<!-- generated: {name} -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -44,7 +44,7 @@ def _row(name: str, kind: str, labels: Iterable[str], words: str) -> list[str]:
 
 
 def _kept() -> list[list[str]]:
-    """Counters and histograms, which are module variables."""
+    """Rows of the counters and histograms, which are module variables."""
     found = [
         item
         for module in (metrics, requests)
@@ -59,7 +59,7 @@ def _kept() -> list[list[str]]:
 
 
 def _made_at_scrapes() -> list[list[str]]:
-    """Gauges that collectors make; their labels are known from a sample or the declaration."""
+    """Rows of the gauges that collectors create. Their labels come from the declaration."""
     families: list[Metric] = [*metrics.HEALTH.collect(), *metrics._states.collect()]
     return [
         _row(item.name, item.type, getattr(item, "_labelnames", ()), item.documentation)
@@ -88,9 +88,9 @@ def _finetunes() -> str:
 
 
 def _table(rows: Iterable[list[str]]) -> str:
-    return table(["metric", "type", "labels", "what"], rows)
+    return table(["metric", "type", "labels", "description"], rows)
 
 
 def _gauges() -> str:
     rows = [[code(f"finetune_{name}"), words] for name, words in (METRICS | GAUGES).items()]
-    return table(["gauge", "what"], rows)
+    return table(["gauge", "description"], rows)

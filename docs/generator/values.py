@@ -17,11 +17,11 @@ schema of the chart rejects unknown names and wrong types.
 
 """
 KEY = re.compile(r"^(\s*)([A-Za-z][\w]*):")
-SHOWN = 70  # characters of a default
+SHOWN = 70  # characters of a default; a longer one is in values.yaml only
 
 
 def pages() -> dict[str, str]:
-    """Page -> text."""
+    """Map each page to its text."""
     values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
     words = comments(VALUES.read_text(encoding="utf-8"))
     rows = [

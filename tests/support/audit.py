@@ -1,4 +1,4 @@
-"""What the API server was asked, from its audit log: a counted write is exact on every machine."""
+"""Requests to the API server, from its audit log. The counts are exact on every machine."""
 
 import json
 from collections import Counter
@@ -11,9 +11,9 @@ WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Counter[str]:
-    """ "verb resource" -> count of a user's successful and refused writes in a namespace.
+    """Count a user's writes in a namespace, successful or refused, by "verb resource".
 
-    `start`: a byte offset, so that a test counts its own time only.
+    `start`: a byte offset, so that a test counts only its own requests.
     """
     found: Counter[str] = Counter()
     for event in events(audit_log, start):
@@ -26,7 +26,7 @@ def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Cou
 
 
 def rights_used(audit_log: Path, user: str) -> set[str]:
-    """ "verb group/resource" of all that a user asked for, refused or not; `*` in the name fits."""
+    """The "verb group/resource" of all requests of users whose name matches the pattern."""
     return {
         f"{event['verb']} {what.get('apiGroup', '')}/{resource_of(what)}"
         for event in events(audit_log, 0)
@@ -42,7 +42,7 @@ def events(audit_log: Path, start: int) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError:
-                continue  # the last line may be half written
+                continue  # the last line may be incomplete
 
 
 def resource_of(what: dict[str, Any]) -> str:

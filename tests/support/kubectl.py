@@ -1,4 +1,4 @@
-"""kubectl for tests: objects in, objects out; what a person would type."""
+"""kubectl for tests, with objects as input and output."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from finetune_api.wire import JsonObject
 
 
 class RefusedError(Exception):
-    """kubectl's own words on stderr."""
+    """An error of kubectl, with its message."""
 
 
 class Kubectl:
@@ -60,12 +60,12 @@ class Kubectl:
         self("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
 
     def status(self, name: str) -> JsonObject:
-        """Of a FineTune."""
+        """The status of a FineTune."""
         found: JsonObject = self.get("finetune", name).get("status", {})
         return found
 
     def wait_state(self, name: str, *states: str, seconds: float = 60) -> JsonObject:
-        """The status once the FineTune is in one of the states; its story when it is not."""
+        """Wait for one of the states and return the status. A timeout reports the status."""
         status: JsonObject = {}
 
         def reached() -> bool:
@@ -83,7 +83,7 @@ def until(
     explain: Callable[[], str] = lambda: "",
     every: float = 0.3,
 ) -> None:
-    """Wait for a condition, at most so long; say what was seen when it never held."""
+    """Wait for a condition. A timeout reports what was observed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():
@@ -93,7 +93,7 @@ def until(
 
 
 def finetune(name: str, **spec: Any) -> JsonObject:
-    """A manifest as a person writes it."""
+    """A manifest as a user writes it."""
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTune",

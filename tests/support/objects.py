@@ -1,4 +1,4 @@
-"""Builders of test objects: FineTunes, Jobs and pods as the API server would give them."""
+"""Builders of test objects: FineTunes, Jobs, and pods as the API server returns them."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -20,7 +20,7 @@ UID = "11111111-2222-3333-4444-555555555555"
 
 
 def a_settings(**changes: Any) -> Settings:
-    """A further attempt follows at once; a test that means the wait says so."""
+    """Settings with which the next attempt starts without a delay."""
     return Settings.model_validate(
         {
             "namespace": "team",
@@ -45,7 +45,7 @@ def a_settings(**changes: Any) -> Settings:
 
 
 def a_finetune(status: JsonObject | None = None, **spec: Any) -> FineTune:
-    """As after the API server's defaulting; two nodes on CPU."""
+    """A FineTune on two CPU nodes, as the API server returns it."""
     return FineTune.parse(
         {
             "metadata": {"name": "tone", "namespace": "team", "uid": UID, "generation": 1},
@@ -117,7 +117,7 @@ def progress(**fields: Any) -> ProgressReport:
 
 
 class World:
-    """What a control plane would hold after each plan was carried out: the decision's test bed."""
+    """A simulated control plane that carries out the plans of `decide`."""
 
     def __init__(self, finetune: FineTune | None = None, settings: Settings | None = None) -> None:
         self.finetune = finetune or a_finetune()
@@ -129,7 +129,7 @@ class World:
         self.deleted: list[str] = []
         self.status_writes = 0
         self.progress: ProgressReport | None = None
-        self.workload: Workload | None = None  # of every Job that a queue holds
+        self.workload: Workload | None = None  # the Workload of every queued Job
         self.now = NOW
 
     def observe(self, *, is_thorough: bool = False) -> Observed:
@@ -146,14 +146,14 @@ class World:
     def step(
         self, *, acts: bool = True, writes: bool = True, actions_at_most: int | None = None
     ) -> Plan:
-        """One reconcile; `acts`/`writes` False: the operator died before that part.
+        """Reconcile once. With `acts` or `writes` False, the operator dies before that part.
 
-        With `actions_at_most` it died after so many of its actions.
+        With `actions_at_most`, it dies after that many actions.
         """
-        seen = self.observe()
-        plan = decide(seen, self.settings, self.now)
+        observed = self.observe()
+        plan = decide(observed, self.settings, self.now)
         made = {item.manifest["metadata"]["name"] for item in plan.actions_of(Create)}
-        if seen.is_first and made & self.jobs.keys():
+        if observed.is_first and made & self.jobs.keys():
             plan = decide(self.observe(is_thorough=True), self.settings, self.now)
         if acts:
             for action in plan.actions[:actions_at_most]:
@@ -179,12 +179,12 @@ class World:
             self.step()
             if before == (self.finetune, len(self.created), len(self.deleted)):
                 return
-        raise AssertionError("it never settles")
+        raise AssertionError("the world does not settle")
 
     def _create(self, manifest: JsonObject) -> None:
         name = manifest["metadata"]["name"]
         if manifest["kind"] == "Job" and name in self.jobs:
-            return  # 409, and it is ours
+            return  # 409 for an object of this FineTune
         self.created.append(manifest)
         if manifest["kind"] == "Job":
             meta = {**manifest["metadata"], "uid": f"uid-{name}"}
@@ -193,7 +193,7 @@ class World:
             self.pods[name] = [] if is_suspended else _pods_of(self.jobs[name])
 
     def admit(self, ending: str) -> None:
-        """A queue lets a Job start; its controller makes the pods."""
+        """Admit a queued Job, so that its controller creates the pods."""
         name = self.job(ending)
         self.jobs[name]["spec"]["suspend"] = False
         self.pods[name] = _pods_of(self.jobs[name])
@@ -205,7 +205,7 @@ class World:
         return self.pods[self.job(ending)][index]
 
     def end_pod(self, ending: str, index: int, code: int, outcome: Outcome | str | None) -> None:
-        """A pod's container ends with a termination message."""
+        """End the container of a pod with a termination message."""
         message = outcome.to_termination_message() if isinstance(outcome, Outcome) else outcome
         pod = self.pod(ending, index)
         pod["status"] = {
@@ -253,7 +253,7 @@ class World:
         return self
 
     def task(self) -> str:
-        """What the pods of the newest Job are told, as JSON."""
+        """The task of the newest Job's pods as JSON."""
         job = [made for made in self.created if made["kind"] == "Job"][-1]
         env = job["spec"]["template"]["spec"]["containers"][0]["env"]
         return str(env[0]["value"])

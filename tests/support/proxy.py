@@ -1,4 +1,4 @@
-"""A reverse proxy before the API server or an S3 server that misbehaves as a test says."""
+"""A reverse proxy in front of the API server or an S3 server that injects faults for tests."""
 
 import asyncio
 import json
@@ -17,28 +17,28 @@ from aiohttp import web
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "keep-alive", "host"})
-HELD_AT_MOST = 60.0  # seconds; a test that failed must not hold anything for ever
+HELD_AT_MOST = 60.0  # seconds; a failed test must not hold a request indefinitely
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One request, as a rule sees it."""
+    """A request as a rule sees it."""
 
     method: str
     path: str
     is_watch: bool
-    number: int  # among the requests that change something, from 1; 0 for the others
+    number: int  # among the writes, from 1; 0 for a read
     opened: float  # time.monotonic()
 
     @property
     def resource(self) -> str:
-        """`jobs`, `finetunes/status`: the plural, and the subresource where there is one."""
+        """The plural, with the subresource if any: `jobs`, `finetunes/status`."""
         parts = self._parts
         return "/".join([parts[0], *parts[2:]]) if parts else ""
 
     @property
     def is_list(self) -> bool:
-        """A collection is read, and neither watched nor one object of it meant."""
+        """Whether the request lists a collection."""
         return self.method == "GET" and not self.is_watch and len(self._parts) == 1
 
     @property
@@ -48,25 +48,25 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """An error of the proxy's own; the server behind never sees the request."""
+    """An error of the proxy. The server does not receive the request."""
 
     status: int
     retry_after: int | None = None
-    body: bytes = b""  # empty: an API server's words
+    body: bytes = b""  # empty: a Status as the API server sends it
 
 
 def s3_error(status: int, code: str) -> Answer:
-    """As S3 words it."""
+    """An error in the format of S3."""
     words = f"<Error><Code>{code}</Code><Message>a fault of the test</Message></Error>"
     return Answer(status, body=words.encode())
 
 
 class Cut:
-    """The server behind does it, and the answer is lost."""
+    """The server handles the request, and the response is lost."""
 
 
 class Mute:
-    """The connection stays open, and nothing comes any more."""
+    """The connection stays open, but no more data arrives."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ class Hold:
 
 
 class Old:
-    """What the API server answered when the same was asked for the first time."""
+    """The proxy repeats the first response to the same request."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a watch, as a rule of events sees it."""
+    """A line of a watch as a rule for events sees it."""
 
     type: str  # ADDED, MODIFIED, DELETED, BOOKMARK, ERROR
-    resource: str  # of the watch: `jobs`
+    resource: str  # the plural, such as `jobs`
     object: dict[str, Any]
 
 
@@ -95,7 +95,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Delay:
-    """The event arrives, or the request is forwarded, later: after others perhaps."""
+    """The event arrives later, or the request is forwarded later, perhaps after others."""
 
     seconds: float
 
@@ -110,21 +110,21 @@ def let_pass(_: object) -> None:
 
 
 class FaultyProxy:
-    """Plain HTTP before; the rules may change at any time. A context manager."""
+    """The proxy as a context manager. It serves plain HTTP. Rules may change at any time."""
 
     def __init__(self, target: str, authority: Path | None = None) -> None:
-        """`authority`: the certificate of a target that is HTTPS."""
+        """authority: the CA certificate of an HTTPS target."""
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
         self.writes: list[Seen] = []
-        self.answered: list[tuple[Seen, int]] = []  # writes, with what the server behind said
+        self.answered: list[tuple[Seen, int]] = []  # writes with the status of their response
         self.url = ""
         self._target = target
         self._tls = ssl.create_default_context(cafile=str(authority)) if authority else True
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._watches: set[asyncio.Transport] = set()
-        self._first: dict[str, bytes] = {}  # the first answer to each list that was asked for
+        self._first: dict[str, bytes] = {}  # the first response to each list
         self._late: set[asyncio.Task[None]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="faulty-proxy", daemon=True)
@@ -145,7 +145,7 @@ class FaultyProxy:
         self._thread.join(10)
 
     def break_watches(self) -> None:
-        """All that are open now; the client sees a closed connection."""
+        """Close the connections of all open watches."""
         self._loop.call_soon_threadsafe(self._abort_watches)
 
     def _abort_watches(self) -> None:
@@ -172,7 +172,7 @@ class FaultyProxy:
             self._started.set()
             await self._stop.wait()
             await runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}  # what is mute, late or held
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # muted, delayed, or held requests
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -201,7 +201,7 @@ class FaultyProxy:
         try:
             return await self._forward(request, seen, fault)
         except (aiohttp.ClientError, ConnectionError):
-            if request.transport is not None:  # either side went: so does the other
+            if request.transport is not None:  # one side closed: close the other
                 request.transport.abort()
             return web.Response()
 
@@ -246,14 +246,14 @@ class FaultyProxy:
             self.answered.append((seen, answer.status))
         if seen.is_list and answer.status == 200:
             self._first.setdefault(request.path_qs, body)
-        if request.method == "HEAD":  # the length of what is not sent
+        if request.method == "HEAD":  # the length of the omitted body
             headers["Content-Length"] = answer.headers.get("Content-Length", "0")
         return web.Response(status=answer.status, headers=headers, body=body or None)
 
     async def _stream(
         self, events: aiohttp.StreamReader, response: web.StreamResponse, seen: Seen
     ) -> None:
-        """A watch, line by line; its lines may be longer than what a reader takes for one."""
+        """Forward a watch line by line. A line may exceed the limit of StreamReader.readline."""
         rest = b""
         async for chunk in events.iter_any():
             *lines, rest = (rest + chunk).split(b"\n")
@@ -277,5 +277,5 @@ class FaultyProxy:
 
 async def _write_late(line: bytes, response: web.StreamResponse, seconds: float) -> None:
     await asyncio.sleep(seconds)
-    with suppress(ConnectionError):  # the watch ended meanwhile
+    with suppress(ConnectionError):  # the watch has ended
         await response.write(line)

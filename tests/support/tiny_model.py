@@ -1,4 +1,4 @@
-"""A tiny Llama with its own tokenizer, made on the spot: no hub is needed and none is faked."""
+"""A tiny Llama with a tokenizer, built on the fly, so that tests need no hub."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ TEMPLATE = (
 
 
 def make_tiny_model(folder: Path, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
-    """Hugging Face layout: config, generation config, safetensors and a tokenizer of letters."""
+    """Write the model in Hugging Face layout, with a tokenizer of letters."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -49,7 +49,7 @@ def make_tiny_model(folder: Path, hidden: int = 32, layers: int = 2, seed: int =
 
 
 def make_word_model(folder: Path) -> Path:
-    """A Llama of one layer, with the data tests' tokenizer of a few words."""
+    """Write a Llama of one layer with the tokenizer of the data tests, which knows a few words."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     write_tokenizer(folder)
