@@ -127,7 +127,7 @@ def _introduction(data: ReportData) -> str:
         "curves and advice for the next run. `results.csv` has the metrics of every step."
     )
     if not data.license:
-        text += " The license of the base model applies. Its name is unknown."
+        text += " The license of the base model applies; the trainer could not determine it."
     return text
 
 

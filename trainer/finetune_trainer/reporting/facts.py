@@ -36,7 +36,7 @@ def model_facts(data: ReportData) -> list[Fact]:
         Fact("FineTune", f"{run.run.namespace}/{run.run.name}", is_code=True),
         Fact("Base model", run.base.name, is_code=True, note=run.base.uri),
         Fact("Method", _method(data)),
-        Fact("Files", str(run.run.layout.root), is_code=True),
+        Fact("Output", str(run.run.layout.root), is_code=True),
     ]
     if data.published:
         found.append(Fact("Published", data.published))
