@@ -42,7 +42,7 @@ def test_before_training_the_pod_is_not_ready_and_says_what_it_does(server: Serv
 
 def test_from_training_on_the_pod_is_ready_to_the_end(server: Server) -> None:
     progress, url = server
-    progress.training_starts()
+    progress.start_training()
     epoch = EpochMetrics(epoch=1, step=10, training_loss=1.5)
     progress.update(stepped=True, step=10, steps=20, training_loss=1.25, completed_epochs=[epoch])
     for stage in ("training", "evaluating", "publishing"):
@@ -56,7 +56,7 @@ def test_from_training_on_the_pod_is_ready_to_the_end(server: Server) -> None:
 
 def test_prometheus_reads_gauges_and_only_what_was_measured(server: Server) -> None:
     progress, url = server
-    progress.training_starts()
+    progress.start_training()
     progress.update(step=3, training_loss=1.25, tokens_per_second=1234.5)
     progress.gauge(gradient_norm=0.5)
     status, body = get(f"{url}/metrics")

@@ -1,4 +1,4 @@
-"""Which of several pods publishes a model."""
+"""Only one of several pods publishes a model."""
 
 from itertools import count
 
@@ -17,43 +17,43 @@ _numbers = count(1)
 
 @pytest.fixture
 def task() -> TrainTask:
-    return support.train_task(f"{next(_numbers)} claims")
+    return support.train_task(f"{next(_numbers)} lock")
 
 
 def never(*_: object) -> Outcome | None:
-    raise AssertionError("nobody is waited for")
+    raise AssertionError("it must not wait")
 
 
-def said(_: str) -> None:
-    """Nobody listens here."""
+def ignore(_: str) -> None:
+    """The progress is not part of the test."""
 
 
 def test_the_first_one_publishes(task: TrainTask, storage: Storage) -> None:
-    assert wait_for_duplicate_pod(task, storage, never, said) is None
+    assert wait_for_duplicate_pod(task, storage, never, ignore) is None
 
 
-def test_a_second_pod_of_the_attempt_takes_over_what_the_first_one_published(
+def test_a_second_pod_of_the_attempt_returns_the_outcome_of_the_first(
     task: TrainTask, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock.time, "sleep", lambda _: None)
-    wait_for_duplicate_pod(task, storage, never, said)
+    wait_for_duplicate_pod(task, storage, never, ignore)
     answers = iter([None, None, trained()])
-    words: list[str] = []
-    found = wait_for_duplicate_pod(task, storage, lambda *_: next(answers), words.append)
+    details: list[str] = []
+    found = wait_for_duplicate_pod(task, storage, lambda *_: next(answers), details.append)
     assert found == trained()
-    assert words == ["another pod of this rank publishes the model"]
+    assert details == ["another pod of this rank is publishing the model"]
 
 
-def test_a_pod_that_died_while_it_published_is_given_up(
-    task: TrainTask, storage: Storage, monkeypatch: pytest.MonkeyPatch
+def test_the_wait_for_a_pod_that_died_while_it_published_ends(
+    task: TrainTask, storage: Storage
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.0)
-    wait_for_duplicate_pod(task, storage, never, said)
-    assert wait_for_duplicate_pod(task, storage, lambda *_: None, said) is None
+    wait_for_duplicate_pod(task, storage, never, ignore)
+    found = wait_for_duplicate_pod(task, storage, lambda *_: None, ignore, seconds=0)
+    assert found is None
 
 
-def test_the_next_attempt_waits_for_nobody(task: TrainTask, storage: Storage) -> None:
-    wait_for_duplicate_pod(task, storage, never, said)
-    assert wait_for_duplicate_pod(task.replace(attempt=2), storage, never, said) is None
-    claimed = PublishLock.model_validate_json(storage.read_bytes(task.run.layout.root.child(LOCK)))
-    assert claimed.attempt == 2
+def test_the_next_attempt_does_not_wait(task: TrainTask, storage: Storage) -> None:
+    wait_for_duplicate_pod(task, storage, never, ignore)
+    assert wait_for_duplicate_pod(task.replace(attempt=2), storage, never, ignore) is None
+    written = PublishLock.model_validate_json(storage.read_bytes(task.run.layout.root.child(LOCK)))
+    assert written.attempt == 2

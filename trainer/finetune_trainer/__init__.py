@@ -1,9 +1,9 @@
-"""The trainer: what runs in the pods of the train Job, one launcher a pod, one worker a GPU.
+"""The trainer runs in the pods of the train Job: one launcher per pod, one rank per GPU.
 
-The launcher (`__main__`, `launch`, `fetch`, `workers`) never imports torch: it fetches, starts the
-workers, watches them, and says in the termination message what happened. A worker (`worker`,
-`training`) trains. What can be computed without a machine is pure and stands apart: `batches`,
-`loss`, `schedule`. DeepSpeed is known to `engine` alone, S3 through `finetune_storage.s3` alone.
-torch, transformers and deepspeed are imported where they are used: they take seconds.
-Nothing here knows Kubernetes, and nothing is unpickled.
+The launcher (`launcher`) downloads, starts the ranks, and reports the outcome in the termination
+message. A rank (`rank`) trains. The packages are layers: `launcher` and `rank`, `publishing`,
+`reporting`, `outputs`, `checkpoint` and `evaluation`, `step`, `engine`, `batching`. Only `engine`
+imports DeepSpeed, and only `finetune_storage` accesses S3. torch, transformers, and DeepSpeed take
+seconds to import, so modules import them where they use them; the launcher never does.
+Nothing here accesses Kubernetes, and nothing is unpickled.
 """

@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer`."""
+"""The entry point of a pod: `python -m finetune_trainer`."""
 
 import os
 import sys
@@ -8,10 +8,10 @@ from finetune_trainer.launcher.main import main
 if __name__ == "__main__":
     try:
         code = main()
-    except SystemExit as ended:  # argparse's
+    except SystemExit as ended:  # raised by argparse
         code = ended.code if isinstance(ended.code, int) else 2
     sys.stdout.flush()
     sys.stderr.flush()
-    # The interpreter's own end would wait for a download that nobody needs any more, for ever: it
-    # takes the download's helpers away first. A pod that hangs so keeps its GPUs.
+    # A regular exit would wait forever for an unfinished download, whose executors the interpreter
+    # stops first. A pod that hangs keeps its GPUs.
     os._exit(code)

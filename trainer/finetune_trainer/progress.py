@@ -1,6 +1,6 @@
-"""GET /progress and GET /metrics: what the pod is doing, for the operator and for Prometheus.
+"""GET /progress for the operator, and GET /metrics for Prometheus.
 
-A thread that answers from a value held in memory; it never waits for the training.
+A thread answers from a value in memory; it never waits for the training.
 """
 
 import threading
@@ -10,60 +10,61 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from finetune_api.names import Stage
 from finetune_api.outcome import ProgressReport
 
-METRICS = {  # ProgressReport's fields as gauges
-    "step": "Optimizer steps done",
-    "steps": "Optimizer steps in all",
-    "epoch": "Passes over the training file",
-    "trained_tokens": "Tokens trained on, repeats counted",
-    "training_loss": "Weighted loss of the last step",
-    "validation_loss": "Weighted loss on the validation file or a batch of it",
-    "validation_token_accuracy": "Right completion tokens / completion tokens",
-    "validation_sequence_accuracy": "Completions with every token right / completions",
-    "learning_rate": "Of the last step",
-    "tokens_per_second": "Real tokens, over the last steps",
-    "last_step_age": "Seconds since the last finished step",
-    "checkpoint_step": "The last complete checkpoint",
+METRICS = {  # the fields of ProgressReport that are gauges
+    "step": "Completed optimizer steps",
+    "steps": "Optimizer steps of the whole run",
+    "epoch": "Completed passes over the training file",
+    "trained_tokens": "Trained tokens, counted again in each epoch",
+    "training_loss": "Weighted training loss of the last step",
+    "validation_loss": "Weighted loss on the validation file, or on a batch of it",
+    "validation_token_accuracy": "Correctly predicted completion tokens / completion tokens",
+    "validation_sequence_accuracy": "Completions predicted correctly in every token / completions",
+    "learning_rate": "Learning rate of the last step",
+    "tokens_per_second": "Trained tokens per second over the last steps, without padding",
+    "last_step_age": "Seconds since the last completed step",
+    "checkpoint_step": "Step of the last complete checkpoint",
 }
-GAUGES = {  # what only Prometheus is told
-    "gradient_norm": "Before clipping, of the last step",
-    "data_wait_seconds": "Of the last step, until its arrays were there",
-    "checkpoint_copy_seconds": "That the training waited for the last checkpoint's copy",
-    "checkpoint_seconds": "From the copy until the last checkpoint was complete",
-    "gpu_memory_peak_bytes": "The most that rank 0's GPU held",
-    "model_flops_utilisation": "Matrix products that the model needs / what the GPUs can (0 to 1)",
+GAUGES = {  # reported to Prometheus only
+    "gradient_norm": "Norm of the gradient of the last step, before clipping",
+    "data_wait_seconds": "Seconds that the last step waited for its batch",
+    "checkpoint_copy_seconds": "Seconds that training waited for the copy of the last checkpoint",
+    "checkpoint_seconds": "Seconds from the copy of the last checkpoint until it was complete",
+    "gpu_memory_peak_bytes": "Peak memory of rank 0's GPU",
+    "model_flops_utilisation": "Model FLOP/s / peak FLOP/s of the GPUs, or MFU (0 to 1)",
 }
 
 
 class ProgressTracker:
-    """The report, replaced whole with each change, so that a reader needs no lock."""
+    """Holds the current report; each change replaces the whole value, so readers need no lock."""
 
     def __init__(self, attempt: int, starting_detail: Callable[[], str]) -> None:
-        self._report = ProgressReport(stage="starting", attempt=attempt)
+        self._report = ProgressReport(stage=Stage.STARTING, attempt=attempt)
         self._starting_detail = starting_detail
         self._is_ready = False
         self._stepped_at = time.monotonic()
         self._gauges: dict[str, float] = {}
 
     def update(self, *, stepped: bool = False, **changes: Any) -> None:
-        """`stepped`: an optimizer step (or an evaluation's or upload's piece) has just ended."""
+        """stepped: an optimizer step, or a part of an evaluation or upload, has just completed."""
         if stepped:
             self._stepped_at = time.monotonic()
         self._report = self._report.replace(**changes)
 
     def gauge(self, **values: float) -> None:
-        """The newest of GAUGES."""
+        """Set values of GAUGES."""
         self._gauges = {**self._gauges, **values}
 
     @property
     def gauges(self) -> dict[str, float]:
         return self._gauges
 
-    def training_starts(self) -> None:
-        """From now on the pod is ready."""
+    def start_training(self) -> None:
+        """Mark the pod as ready."""
         self._is_ready = True
-        self.update(stepped=True, stage="training", detail="")
+        self.update(stepped=True, stage=Stage.TRAINING, detail="")
 
     @property
     def is_ready(self) -> bool:
@@ -78,7 +79,7 @@ class ProgressTracker:
         return self._report.replace(detail=detail, last_step_age=age)
 
     def metrics(self) -> bytes:
-        """Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
@@ -87,7 +88,7 @@ class ProgressTracker:
 
 
 class _Gauges:
-    """A prometheus_client collector: reads the report when it is asked."""
+    """A prometheus_client collector that reads the report for each scrape."""
 
     def __init__(self, progress: ProgressTracker) -> None:
         self._progress = progress
@@ -106,7 +107,7 @@ class _Gauges:
 class _Handler(BaseHTTPRequestHandler):
     progress: ProgressTracker
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds; for a connection that nobody uses
+    timeout = 60  # seconds; for an idle connection
 
     def do_GET(self) -> None:
         status, kind = HTTPStatus.OK, "application/json"
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             body, kind = self.progress.metrics(), "text/plain; version=0.0.4"
         else:
             status, kind = HTTPStatus.NOT_FOUND, "text/plain"
-            body = b"there are /progress and /metrics\n"
+            body = b"not found; the paths are /progress and /metrics\n"
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -126,11 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A probe every two seconds is no news."""
+        """Do not log: there is a probe every two seconds."""
 
 
 def serve(progress: ProgressTracker, port: int) -> ThreadingHTTPServer:
-    """Start answering on every address of the pod; ends with the process."""
+    """Start a server on all addresses of the pod; it ends with the process."""
     handler = type("Handler", (_Handler,), {"progress": progress})
     server = ThreadingHTTPServer(("", port), handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""`manifest.json` of the run: what was trained on what, with which software."""
+"""`manifest.json` of a run: its model, data, hyperparameters, and software versions."""
 
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
@@ -24,15 +24,15 @@ PACKAGES = (
 
 
 class RunManifest(Stored):
-    """Enough to train the same model again."""
+    """Everything that is needed to reproduce the training."""
 
     kind: Literal["run"] = "run"
     run: RunRef
     attempt: int
     base: BaseModelRef
-    hyperparameters: ResolvedHyperparameters  # the seed among them
+    hyperparameters: ResolvedHyperparameters  # includes the seed
     method: MethodRef = MethodRef()
-    dataset: dict[str, Any]  # its manifest's source: data files with ETags and digests
+    dataset: dict[str, Any]  # the source in its manifest: data files with ETags and digests
     splits: dict[str, Any]
     nodes: int
     processes_per_node: int
@@ -44,20 +44,20 @@ class RunManifest(Stored):
 
 
 def versions() -> dict[str, str]:
-    """What computes here."""
+    """The versions of Python and of PACKAGES."""
     found = {"python": python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # run from its sources
+            continue  # not installed, for example run from a source tree
     return found
 
 
 def make(
     task: TrainTask, dataset: DatasetManifest, precision: str, trained: Trained | None = None
 ) -> RunManifest:
-    """Of this attempt."""
+    """The manifest of this attempt. trained: the result, once there is one."""
     return RunManifest(
         run=task.run,
         attempt=task.attempt,
@@ -83,6 +83,6 @@ def write(
     storage: Storage,
     trained: Trained | None = None,
 ) -> None:
-    """At the start of each attempt, and once more with what came out."""
+    """Write the manifest: at the start of each attempt, and again with the result."""
     manifest = make(task, dataset, precision, trained)
     storage.write_bytes(task.run.layout.manifest, to_bytes(manifest))

@@ -1,1 +1,1 @@
-"""Which examples a step, a rank, and a micro-batch hold. Pure: numpy, no torch."""
+"""Assigns examples to steps, ranks, and micro-batches. Pure NumPy, without torch."""

@@ -1,6 +1,6 @@
-"""What a rank computes at once: examples as arrays, padded in rows or packed into one row. Pure.
+"""Micro-batches: examples as arrays, padded in rows of their own or packed into one row. Pure.
 
-An example's last token is no input: nothing is predicted from it. Its first is no target.
+The last token of an example is not an input, and the first one is not a target.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from finetune_data.tokenize.dataset import TokenSplit
 
 Integers = npt.NDArray[np.int64]
 Roles = npt.NDArray[np.uint8]
-Example = tuple[npt.NDArray[np.integer], Roles]  # all its tokens, and each one's role
+Example = tuple[npt.NDArray[np.integer], Roles]  # all tokens, and the role of each
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs of the model, and the targets that weigh something."""
+    """The inputs of the model, and the targets with a weight."""
 
-    inputs: Integers  # [rows, width]; 0 where an example has ended
-    positions: Integers  # [rows, width], from 0 in each example
-    bounds: tuple[int, ...] | None  # of the examples in the only row; None: one example a row
-    places: Integers  # [targets]: where in the flattened inputs each is predicted
+    inputs: Integers  # [rows, width]; padded with 0
+    positions: Integers  # [rows, width]; start at 0 in each example
+    bounds: tuple[int, ...] | None  # of the examples in the single row; None: one example per row
+    places: Integers  # [targets]: index of the predicting token in the flattened inputs
     targets: Integers  # [targets]
     roles: Roles  # [targets]
-    owners: Integers  # [targets]: the example, from 0
+    owners: Integers  # [targets]: index of the example
     examples: int
 
     @property
@@ -36,31 +36,31 @@ class MicroBatch:
 
     @property
     def completions(self) -> int:
-        """Examples with something to get right."""
+        """The number of examples with completion tokens."""
         return len(np.unique(self.owners[self.roles == COMPLETION]))
 
     def weight(self, prompt_weight: float) -> float:
-        """Σ w, exact: counted, not summed."""
+        """Σ w, exact because it is computed from counts."""
         prompts = int(np.count_nonzero(self.roles == PROMPT))
         return total_weight(prompts, self.completion_tokens, prompt_weight)
 
 
 def total_weight(prompts: int, completions: int, prompt_weight: float) -> float:
-    """Σ w of so many prompt and completion tokens that are predicted."""
+    """Σ w for these numbers of predicted prompt and completion tokens."""
     return prompt_weight * prompts + completions
 
 
 def assemble(
     split: TokenSplit, members: Sequence[int], *, packed: bool, prompts: bool
 ) -> MicroBatch:
-    """Of the split's examples. prompts: whether their tokens are targets; see `arrange`."""
+    """A micro-batch of the examples `members` of the split; see `arrange`."""
     return arrange([split.example(int(index)) for index in members], packed=packed, prompts=prompts)
 
 
 def arrange(examples: Sequence[Example], *, packed: bool, prompts: bool) -> MicroBatch:
-    """Examples in the given order; without any, or any longer than a token, one that is empty.
+    """A micro-batch of the examples in this order. Without any target, it has one padding row.
 
-    prompts: False leaves out the prompt's tokens as targets, which then weigh nothing.
+    prompts: whether prompt tokens are targets; without prompt loss weight they need not be.
     """
     sizes = [max(0, len(tokens) - 1) for tokens, _ in examples]
     width = max([1, sum(sizes) if packed else max([0, *sizes])])
@@ -81,7 +81,7 @@ def arrange(examples: Sequence[Example], *, packed: bool, prompts: bool) -> Micr
     targets = np.concatenate([np.zeros(0, np.int64), *(tokens[1:] for tokens, _ in examples)])
     kept = np.flatnonzero((roles == COMPLETION) | (roles == PROMPT if prompts else False))
     owners = np.repeat(np.arange(len(examples)), sizes)
-    ends = np.cumsum([0, *sizes])[:-1]  # of the examples in what is joined
+    ends = np.cumsum([0, *sizes])[:-1]  # of the examples in the concatenated targets
     shifts = np.array(begins, np.int64) - ends[: len(begins)]
     bounds = tuple(np.unique([0, *np.cumsum([size for size in sizes if size]), width]).tolist())
     return MicroBatch(

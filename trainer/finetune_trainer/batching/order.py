@@ -1,9 +1,10 @@
-"""Which examples a step trains on, and how they are spread over ranks and micro-batches. Pure.
+"""The examples of a step, and their distribution over ranks and micro-batches. Pure.
 
-A step's examples follow from (seed, epoch, step) alone: never from the number of ranks, and
-without replaying what came before. How they are spread only decides how long the step takes: every
-rank gets the same number of micro-batches (a collective waits for all), examples of like length
-share one (padding costs as much as tokens do), and the busiest rank has as little to do as can be.
+The examples of a step derive only from (seed, epoch, step): not from the number of ranks, and
+without replaying earlier steps. Their distribution affects only the duration of the step. Every
+rank gets the same number of micro-batches (collectives wait for all ranks), examples of similar
+length share a micro-batch (padding costs as much as tokens), and the busiest rank has as little
+load as possible.
 """
 
 from collections.abc import Sequence
@@ -14,40 +15,40 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.intp]
-MicroBatches = list[list[int]]  # of one rank: positions in the step's examples; [] is a padding row
+MicroBatches = list[list[int]]  # of one rank: indices into the step's examples; [] is a padding row
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a micro-batch may hold, and what it costs besides its tokens."""
+    """The capacity of a micro-batch, and its cost besides its tokens."""
 
-    slots: int  # tokens and padding of one micro-batch, or the longest example's if that is more
-    overhead: int  # tokens that could be computed in the time one more micro-batch takes
+    slots: int  # tokens and padding per micro-batch; a longer example has one of its own
+    overhead: int  # fixed cost of a micro-batch, in tokens
 
 
 @lru_cache(maxsize=2)
 def epoch_order(examples: int, seed: int, epoch: int) -> Indices:
-    """Every example once. From the generator's raw bits, which NumPy keeps stable over versions."""
+    """A permutation of the examples, from raw bits, which NumPy keeps stable across versions."""
     keys = np.random.Philox(key=[seed, epoch]).random_raw(examples)
     return np.argsort(keys, kind="stable")
 
 
 def step_examples(examples: int, batch_size: int, seed: int, step: int) -> Indices:
-    """The examples of step `step` (from 1); the last step of an epoch takes what is left."""
+    """The examples of step `step` (from 1); the last step of an epoch takes the remaining ones."""
     epoch, index = divmod(step - 1, -(-examples // batch_size))
     return epoch_order(examples, seed, epoch)[index * batch_size : (index + 1) * batch_size]
 
 
 def validation_examples(examples: int, batch_size: int, turn: int) -> Indices:
-    """The batch of the validation file for the `turn`th look at it, going round and round."""
+    """The batch of the validation file for the evaluation number `turn`, cyclically."""
     index = turn % -(-examples // batch_size)
     return np.arange(index * batch_size, min(examples, (index + 1) * batch_size))
 
 
 def spread(lengths: Sequence[int], ranks: int, costs: Costs) -> list[MicroBatches]:
-    """Each rank's micro-batches, the longest first: runs of the examples sorted by length.
+    """Each rank's micro-batches: parts of the examples sorted by length, the longest first.
 
-    More micro-batches pad less and cost more overhead: the number with the shortest time wins.
+    More micro-batches need less padding and cost more overhead: the fastest number is chosen.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     widths = [max(2, lengths[i]) for i in order]
@@ -75,7 +76,7 @@ def spread(lengths: Sequence[int], ranks: int, costs: Costs) -> list[MicroBatche
 
 
 def _runs(widths: list[int], at_most: int, slots: int) -> list[range] | None:
-    """Cut the descending widths into runs so that the largest is as small as it can be."""
+    """Cut the descending widths into runs so that the largest run is as small as possible."""
     low, high = widths[0], min(max(slots, widths[0]), widths[0] * len(widths))
     if (found := _cut(widths, high, at_most)) is None:
         return None
@@ -101,7 +102,7 @@ def _cut(widths: list[int], slots: int, at_most: int) -> list[range] | None:
 
 
 def _shares(runs: list[range], widths: list[int], ranks: int, each: int) -> list[list[range]]:
-    """The largest run first, always to the rank with the least to do that has room for one more."""
+    """The largest run first, to the rank with the least load that has room for one more."""
     shares: list[list[range]] = [[] for _ in range(ranks)]
     load = [0] * ranks
     for run in sorted(runs, key=lambda run: (-len(run) * widths[run[0]], run[0])):

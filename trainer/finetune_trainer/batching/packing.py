@@ -1,4 +1,4 @@
-"""Best-fit packing: which examples share a row of the model's context. Pure, and deterministic."""
+"""Best-fit packing of examples into rows of the model's context. Pure and deterministic."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 Lengths = Sequence[int] | npt.NDArray[np.integer]
-Bin = list[int]  # positions of examples
+Bin = list[int]  # indices of examples
 
 
 def pack(lengths: Lengths, capacity: int) -> list[Bin]:
-    """Best-fit decreasing: each example, the longest first, into the fullest bin that takes it.
+    """Best-fit decreasing: each example, the longest first, goes into the fullest bin that fits.
 
-    Every example is in exactly one bin; one longer than `capacity` has a bin of its own. Which
-    bins have room is one integer with a bit for each free length, so a search is a shift.
+    Every example is in exactly one bin; one longer than `capacity` has a bin of its own. One
+    integer has a bit for each free length of a bin, so that a search is a shift.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.lexsort((np.arange(len(sizes)), -sizes))
@@ -42,18 +42,17 @@ def pack(lengths: Lengths, capacity: int) -> list[Bin]:
 
 
 def pack_step(lengths: Lengths, capacity: int, ranks: int) -> list[list[Bin]]:
-    """The bins of each rank, as many for each; [] is a row that weighs nothing.
+    """The bins of each rank, the same number for all; [] is a row without weight.
 
-    No more bins than best fit needs, made as even as they can be: all ranks wait for the one with
-    the most. A step's examples follow from (seed, epoch, step) alone, so what is packed with what
-    does, too.
+    It uses as many bins as best fit needs, and makes them as even as possible, since all ranks wait
+    for the slowest. The packing derives only from the step's examples, so it is reproducible.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     tight = pack(sizes, capacity)
     each = -(-max(1, len(tight)) // ranks)
     bins = _even(sizes, ranks * each)
     loads = [int(sizes[members].sum()) for members in bins]
-    if max(loads) > max([capacity, *sizes.tolist()]):  # too little room for evenness
+    if max(loads) > max([capacity, *sizes.tolist()]):  # even bins do not fit
         bins = tight
         loads = [int(sizes[members].sum()) for members in bins]
     shares: list[list[Bin]] = [[] for _ in range(ranks)]
@@ -66,11 +65,11 @@ def pack_step(lengths: Lengths, capacity: int, ranks: int) -> list[list[Bin]]:
 
 
 def _even(sizes: npt.NDArray[np.int64], count: int) -> list[Bin]:
-    """The longest first, always into the bin with the least (Graham's LPT rule)."""
+    """The longest first, into the bin with the lowest load (Graham's LPT rule)."""
     bins: list[Bin] = [[] for _ in range(count)]
     heap = [(0, index) for index in range(count)]
-    for place in np.lexsort((np.arange(len(sizes)), -sizes)).tolist():
+    for example in np.lexsort((np.arange(len(sizes)), -sizes)).tolist():
         load, index = heap[0]
-        bins[index].append(place)
-        heapq.heapreplace(heap, (load + int(sizes[place]), index))
+        bins[index].append(example)
+        heapq.heapreplace(heap, (load + int(sizes[example]), index))
     return bins

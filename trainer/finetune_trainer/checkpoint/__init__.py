@@ -1,1 +1,1 @@
-"""Checkpoints: each rank's fragments are copied to host memory and uploaded in the background."""
+"""Checkpoints: each rank copies its fragments to host memory and uploads them in the background."""

@@ -1,9 +1,8 @@
 """Uploads one shard to S3 at the lowest priority.
 
-Run as `python -m finetune_trainer.checkpoint.shard_upload FD URI`.
-
-FD is the shard's file, inherited. Prints the shard's FileEntry, or with exit code 1 a Failure. Its
-standard input ends with the rank that started it, and then it ends as well.
+Run as `python -m finetune_trainer.checkpoint.shard_upload FD URI`. FD is an inherited descriptor of
+the shard's file. Prints the shard's FileEntry, or a Failure with exit code 1. The process ends when
+its standard input is closed, that is, together with the rank that started it.
 """
 
 import contextlib
@@ -15,8 +14,8 @@ from pathlib import Path
 NICENESS = 19
 
 
-def give_way() -> None:
-    """The training comes first: only CPUs that would be idle, where the system knows that."""
+def lower_priority() -> None:
+    """Use only CPUs that would be idle, so that training is not slowed down."""
     os.nice(NICENESS)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may refuse it
@@ -24,8 +23,8 @@ def give_way() -> None:
 
 
 def main(descriptor: int, address: str) -> int:
-    """Hash and upload what `descriptor` holds."""
-    give_way()  # before the imports, which keep a CPU busy for longer than most shards
+    """Hash and upload the file behind `descriptor`."""
+    lower_priority()  # before the imports, which take more CPU time than most shards
     from finetune_api.names import EXIT_CRASH, EXIT_OK
     from finetune_api.uris import S3Uri
     from finetune_storage.audience import process_audience

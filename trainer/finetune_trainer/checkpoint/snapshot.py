@@ -1,8 +1,8 @@
-"""A rank's part of a checkpoint on its way to S3, while the training goes on.
+"""Copies a rank's part of a checkpoint, and uploads it while training continues.
 
-The copy is a file of safetensors in memory, and a process of the lowest priority (`shard_upload`)
-hashes and uploads it. A thread would hold the interpreter's lock while it waits for a CPU that the
-training keeps busy, and the training would wait for the lock.
+The copy is a safetensors file in memory. A process of the lowest priority (`shard_upload`) hashes
+and uploads it. A thread would hold the interpreter lock while it waits for a CPU that training
+keeps busy, and training would wait for the lock.
 """
 
 import json
@@ -26,22 +26,22 @@ from finetune_trainer.engine.fragments import own_fragments
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALIGNMENT = 8  # bytes; where the numbers of a safetensors file begin
+ALIGNMENT = 8  # bytes; of the start of the data in a safetensors file
 
 
 class HostCopy:
-    """Tensors as they were at one moment, as a file that another process can read.
+    """A copy of tensors at one moment, as a file that another process can read.
 
-    The memory stays for the next one: the training waits four times as long for new pages.
+    The next copy reuses the memory: with new pages, training waits four times as long.
     """
 
     def __init__(self, folder: Path) -> None:
-        """folder: where the system has no files in memory."""
+        """folder: used if the system does not support files in memory."""
         self._file = _memory_file(folder)
         self._memory: mmap.mmap | None = None
 
     def take(self, tensors: dict[str, "Tensor"]) -> None:
-        """tensors: fp32, anywhere, of the same names and sizes each time."""
+        """Replace the copy. tensors: fp32, on any device; the same names and sizes each time."""
         import torch
 
         header = safetensors_header((name, tensor.numel()) for name, tensor in tensors.items())
@@ -54,17 +54,17 @@ class HostCopy:
         for tensor in tensors.values():
             if count := tensor.numel():
                 kind = torch.float32
-                place = torch.frombuffer(self._memory, dtype=kind, count=count, offset=start)
-                place.copy_(tensor.flatten())
+                target = torch.frombuffer(self._memory, dtype=kind, count=count, offset=start)
+                target.copy_(tensor.flatten())
                 start += 4 * count
 
     def fileno(self) -> int:
-        """For a child that inherits it."""
+        """The descriptor for a child process."""
         return self._file.fileno()
 
 
 def _memory_file(folder: Path) -> IO[bytes]:
-    """In memory where the system has that: a disk would hold up who writes faster than it does."""
+    """A file in memory if the system supports it, because a disk may be slower than the copy."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("checkpoint"), "r+b")
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _memory_file(folder: Path) -> IO[bytes]:
 
 
 def safetensors_header(sizes: Iterable[tuple[str, int]]) -> bytes:
-    """Of flat fp32 tensors behind each other: what stands before their bytes in the file."""
+    """The header of a safetensors file of flat fp32 tensors. sizes: numbers per tensor."""
     entries, end = {}, 0
     for name, size in sizes:
         begin, end = end, end + 4 * size
@@ -83,7 +83,7 @@ def safetensors_header(sizes: Iterable[tuple[str, int]]) -> bytes:
 
 
 def state_of(engine: Engine) -> dict[str, "Tensor"]:
-    """This rank's fragments, not copies."""
+    """This rank's fragments by their keys in the shard; not copies."""
     return {
         fragment.key(kind): tensor
         for fragment in own_fragments(engine)
@@ -92,7 +92,7 @@ def state_of(engine: Engine) -> dict[str, "Tensor"]:
 
 
 class BackgroundTask(threading.Thread):
-    """Goes on beside the training. `result` or `error` is there when it has ended."""
+    """Runs while training continues. Sets `result` or `error` before `has_ended`."""
 
     def __init__(self, task: Callable[[], FileEntry | None]) -> None:
         super().__init__(name="checkpoint", daemon=True)
@@ -111,16 +111,16 @@ class BackgroundTask(threading.Thread):
 
 
 def upload(copy: HostCopy, uri: S3Uri) -> Callable[[], FileEntry]:
-    """What hashes and uploads one shard."""
+    """A task that hashes and uploads one shard."""
 
     def task() -> FileEntry:
         command = [sys.executable, "-m", "finetune_trainer.checkpoint.shard_upload"]
         process = subprocess.Popen(
             [*command, str(copy.fileno()), str(uri)],
-            stdin=subprocess.PIPE,  # closed by this process's end, whatever ends it
+            stdin=subprocess.PIPE,  # closed when this process ends, for any reason
             stdout=subprocess.PIPE,
             pass_fds=[copy.fileno()],
-            process_group=0,  # a rank that is asked to stop wants its checkpoint whole
+            process_group=0,  # SIGTERM to the rank must not interrupt its upload
             text=True,
         )
         assert process.stdout is not None
@@ -130,6 +130,6 @@ def upload(copy: HostCopy, uri: S3Uri) -> Callable[[], FileEntry]:
             return FileEntry.model_validate_json(answer)
         if answer:
             raise StorageError(Failure.model_validate_json(answer))
-        raise RuntimeError(f"the upload of {uri} ended with code {process.returncode}")
+        raise RuntimeError(f"the upload of {uri} failed with exit code {process.returncode}")
 
     return task

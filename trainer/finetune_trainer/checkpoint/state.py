@@ -1,4 +1,4 @@
-"""How far a run is: what a resumed attempt must know besides weights and moments."""
+"""The progress of a run: what a resumed attempt needs besides weights and moments."""
 
 from pydantic import Field
 
@@ -8,20 +8,20 @@ from finetune_trainer.step.loss import Totals
 
 
 class TrainingState(Stored):
-    """After `step` steps. Everything random follows from (seed, step), so it is not in here."""
+    """The state after `step` steps. Random numbers derive from (seed, step) and need no state."""
 
     step: int = 0
-    trained_tokens: int = 0  # repeats counted, padding not
+    trained_tokens: int = 0  # counted again in each epoch, without padding
     trained_examples: int = 0
-    first_loss: float | None = None  # of the first step
-    epoch_objective: float = 0  # Σ w·nll and Σ w of the epoch that runs
+    first_loss: float | None = None  # training loss of the first step
+    epoch_objective: float = 0  # Σ w·nll and Σ w of the current epoch
     epoch_weight: float = 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)
-    before: EpochMetrics | None = None  # of the model that this one continues from
+    before: EpochMetrics | None = None  # metrics of the model that this run continues from
 
     @property
     def best_step(self) -> int | None:
-        """The end of the epoch with the lowest validation loss."""
+        """The last step of the epoch with the lowest validation loss."""
         measured = [
             (metrics.validation_loss, metrics.step)
             for metrics in self.completed_epochs
@@ -30,7 +30,7 @@ class TrainingState(Stored):
         return min(measured)[1] if measured else None
 
     def after_step(self, totals: Totals, tokens: int, examples: int) -> "TrainingState":
-        """One optimizer step further."""
+        """The state after one more optimizer step."""
         return self.replace(
             step=self.step + 1,
             trained_tokens=self.trained_tokens + tokens,
@@ -43,7 +43,7 @@ class TrainingState(Stored):
     def after_epoch(
         self, epoch: int, validation: Totals | None, learning_rate: float
     ) -> "TrainingState":
-        """The epoch's loss is Σ w·nll / Σ w over all its steps."""
+        """The state after an epoch, whose loss is Σ w·nll / Σ w over all its steps."""
         weight = self.epoch_weight
         metrics = _measured(epoch, self.step, validation).replace(
             training_loss=self.epoch_objective / weight if weight else None,
@@ -56,7 +56,7 @@ class TrainingState(Stored):
         )
 
     def measured_before(self, validation: Totals) -> "TrainingState":
-        """With the whole validation file as the model sees it before the first step."""
+        """The state with an evaluation on the whole validation file before the first step."""
         return self.replace(before=_measured(0, self.step, validation))
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints: every rank's fragments of fp32 weights and Adam moments, the manifest last.
+"""Saves and restores checkpoints: each rank's fp32 weights and Adam moments, the manifest last.
 
-Any number of ranks can read what any other wrote. A prefix without a manifest does not exist, and
-one whose bytes are not what it says is passed over. Safetensors and JSON: nothing here is
-unpickled. Saving is asynchronous: `begin` copies, `proceed` takes what has ended one step further,
-`finish` waits.
+Any number of ranks can read a checkpoint that any other number wrote. A checkpoint without a
+manifest does not exist, and one whose files do not match the manifest is skipped. The files are
+safetensors and JSON; nothing is unpickled. Saving is asynchronous: `begin` copies, `proceed`
+advances a save whose current part has ended, and `finish` waits.
 """
 
 import re
@@ -33,15 +33,15 @@ from finetune_trainer.engine.deepspeed import Engine
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEEP = 2  # the last ones; the best is kept besides
+KEEP = 2  # the newest checkpoints; the best one is kept in addition
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A checkpoint on its way: first the shards, then the manifest."""
+    """A checkpoint that is being saved: first the shards, then the manifest."""
 
     state: TrainingState
-    work: BackgroundTask
+    task: BackgroundTask
     begin: float
     is_uploaded: bool = False
 
@@ -55,13 +55,13 @@ class CheckpointManifest(Stored):
 
     kind: Literal["checkpoint"] = "checkpoint"
     attempt: int
-    ranks: int  # that wrote it; any number may read it
+    ranks: int  # ranks that wrote it; any number may read it
     state: TrainingState
     files: list[FileEntry]
 
 
 class Checkpoints:
-    """Those of one run. Every method is called by all ranks together."""
+    """The checkpoints of one run. All ranks call every method together."""
 
     def __init__(
         self,
@@ -82,60 +82,60 @@ class Checkpoints:
         self._before_manifest = before_manifest
         self._copy = HostCopy(folder)
         self._pending: _Pending | None = None
-        self.copy_seconds = 0.0  # that the training last waited for a copy
-        self.upload_seconds = 0.0  # from the copy until the last checkpoint was complete
+        self.copy_seconds = 0.0  # of the last copy, for which training waits
+        self.upload_seconds = 0.0  # from the copy of the last checkpoint until it was complete
 
     # --- saving ----------------------------------------------------------------------------------
 
     def begin(self, state: TrainingState) -> None:
-        """Copies what this rank holds; the upload goes on beside the training."""
+        """Copy this rank's part; the upload continues in the background."""
         self.finish()
         begin = time.monotonic()
         self._copy.take(state_of(self._engine))
         self.copy_seconds = time.monotonic() - begin
-        place = self._engine.coordinates
-        name = shard_name(place.rank, place.ranks, self._attempt)
+        coordinates = self._engine.coordinates
+        name = shard_name(coordinates.rank, coordinates.ranks, self._attempt)
         uri = self._layout.checkpoint(state.step).child(name)
         self._pending = _Pending(state, BackgroundTask(upload(self._copy, uri)), begin)
 
     @property
     def is_saving(self) -> bool:
-        """Whether one is on its way."""
+        """Whether a checkpoint is being saved."""
         return self._pending is not None
 
     @property
     def has_ended(self) -> bool:
-        """Whether this rank's part of what is on its way has ended, well or not."""
-        return self._pending is not None and self._pending.work.has_ended
+        """Whether the current part of the save has ended on this rank, successfully or not."""
+        return self._pending is not None and self._pending.task.has_ended
 
     def proceed(self) -> TrainingState | None:
-        """Once `has_ended` on all ranks. The state of a checkpoint that is complete now.
+        """Advance the save once `has_ended` is true on all ranks.
 
-        Where S3 could not be reached it is given up with a word, since the next one has a chance
-        of its own. Raises FailureError for what will not go away by itself.
+        Returns the state of a checkpoint that is now complete. If S3 is unavailable, the checkpoint
+        is abandoned with a warning, since the next one may succeed. Raises all other errors.
         """
         pending = self._pending
         assert pending is not None
-        pending.work.join()
-        error = pending.work.error
+        pending.task.join()
+        error = pending.task.error
         if self._engine.any(error is not None):
             self._pending = None
             if error is not None:
-                _forgive(error, pending.state.step)
+                _warn_if_unavailable(error, pending.state.step)
             return None
         if pending.is_uploaded:
             self._pending = None
             self.upload_seconds = time.monotonic() - pending.begin
             return pending.state
-        assert pending.work.result is not None
-        entries = self._gather(pending.work.result)  # all shards are in S3 from here on
+        assert pending.task.result is not None
+        entries = self._gather(pending.task.result)  # all shards are in S3 now
         is_first = self._engine.coordinates.rank == 0
-        work = BackgroundTask(lambda: self._complete(pending.state, entries) if is_first else None)
-        self._pending = _Pending(pending.state, work, pending.begin, is_uploaded=True)
+        task = BackgroundTask(lambda: self._complete(pending.state, entries) if is_first else None)
+        self._pending = _Pending(pending.state, task, pending.begin, is_uploaded=True)
         return None
 
     def finish(self) -> TrainingState | None:
-        """Waits for the one on its way. Its state: it exists, durably; None: there is none."""
+        """Wait for the current save. Returns the state of the complete checkpoint, if any."""
         done = None
         while self._pending is not None:
             done = self.proceed()
@@ -168,7 +168,7 @@ class Checkpoints:
         ]
 
     def _prune(self, state: TrainingState) -> None:
-        """Keep the last ones and the best; what a crash left without a manifest goes as well."""
+        """Delete all but the newest and the best, and those without a manifest after a crash."""
         steps = self._steps()
         complete = [step for step, is_complete in steps.items() if is_complete]
         kept = {*complete[:KEEP], state.best_step}
@@ -179,7 +179,7 @@ class Checkpoints:
     # --- restoring -------------------------------------------------------------------------------
 
     def restore(self) -> TrainingState:
-        """From the newest that is whole; an empty state where there is none."""
+        """Restore the newest intact checkpoint. Without one, the state is that of a new run."""
         refused: set[int] = set()
         while step := self._agree_on_newest(refused):
             uri = self._layout.checkpoint(step)
@@ -195,7 +195,7 @@ class Checkpoints:
         return TrainingState()
 
     def _agree_on_newest(self, refused: set[int]) -> int:
-        """Rank 0 looks, all follow; 0: none."""
+        """The step of the newest checkpoint as rank 0 sees it, on all ranks; 0: none."""
         import torch
 
         newest = 0
@@ -206,7 +206,7 @@ class Checkpoints:
         return int(self._engine.sum(value).item())
 
     def _steps(self) -> dict[int, bool]:
-        """Steps of which there is anything, the newest first, and whether it has a manifest."""
+        """The steps with any file, the newest first, and whether they have a manifest."""
         start = len(self._layout.checkpoints.key) + 1
         names = [entry.key[start:] for entry in self._storage.list(self._layout.checkpoints)]
         found = [match for name in names if (match := _STEP.fullmatch(name))]
@@ -215,18 +215,18 @@ class Checkpoints:
         return {step: step in complete for step in steps}
 
     def _fetch(self, uri: S3Uri, folder: Path) -> CheckpointManifest | None:
-        """One download a pod; None, on all ranks, where any pod found damage."""
+        """Download once per pod. None, on all ranks, if any pod finds damage."""
         damage = None
         if self._engine.coordinates.local_rank == 0:
             manifest = self._read_manifest(uri)
-            damage = "its manifest can't be read"
+            damage = "the manifest is not readable"
             if manifest is not None:
                 paths = [entry.path for entry in manifest.files]
                 self._storage.download_prefix(uri, folder, paths)
                 damage = find_damage(folder, manifest.files)
         if self._engine.any(damage is not None):
             if damage is not None:
-                print(f"the checkpoint at {uri} is passed over: {damage}", flush=True)
+                print(f"warning: skipping the damaged checkpoint at {uri}: {damage}", flush=True)
             return None
         return self._read_manifest(uri)
 
@@ -256,7 +256,7 @@ class Checkpoints:
                 if (found := runs.get((name, kind)))
             }
             if whole.keys() != set(fragments.KINDS):
-                raise _foreign(name)
+                raise _foreign(f"parameter {name} is missing or incomplete")
             fragments.write(self._engine, parameter, whole)
 
 
@@ -265,30 +265,32 @@ def _joined(parts: list["Tensor"], size: int) -> "Tensor":
 
     whole = torch.cat(parts) if len(parts) > 1 else parts[0]
     if whole.numel() != size:
-        raise _foreign(f"{whole.numel()} numbers instead of {size}")
+        raise _foreign(f"a parameter has {whole.numel()} numbers instead of {size}")
     return whole
 
 
-def _foreign(what: str) -> FailureError:
+def _foreign(difference: str) -> FailureError:
     return FailureError.of(
-        Reason.INTERNAL, f"the checkpoint is of another model or method: {what} does not fit"
+        Reason.INTERNAL,
+        f"the checkpoint belongs to another model or training method: {difference}",
+        hint="create a fine-tune with another name, or delete the checkpoints of this one",
     )
 
 
-def _forgive(error: Exception, step: int) -> None:
-    """An S3 that can't be reached for a while; raises everything else."""
+def _warn_if_unavailable(error: Exception, step: int) -> None:
+    """Warn if S3 is unavailable; raise every other error."""
     if not (isinstance(error, StorageError) and error.failure.code == Reason.S3_UNAVAILABLE):
         raise error
-    print(f"warning: no checkpoint of step {step}: {error}", flush=True)
+    print(f"warning: the checkpoint of step {step} was not saved: {error}", flush=True)
 
 
 def shard_name(rank: int, ranks: int, attempt: int) -> str:
-    """An attempt that was given up can't replace what a later one wrote."""
+    """The name contains the attempt: a lost pod cannot replace a shard of a later attempt."""
     return f"rank-{rank:05d}-of-{ranks:05d}-attempt-{attempt}.safetensors"
 
 
 def remove(storage: Storage, uri: S3Uri) -> None:
-    """The manifest first: half a checkpoint must not look like one."""
+    """Delete the manifest first, so that a partly deleted checkpoint does not look complete."""
     keys = [uri.child(MANIFEST).key, *(entry.key for entry in storage.list(uri))]
     for key in keys:
         storage.delete(S3Uri(uri.bucket, key))

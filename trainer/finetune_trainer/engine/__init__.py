@@ -1,1 +1,1 @@
-"""The model on a device. DeepSpeed is imported here and nowhere else."""
+"""The model on its devices. Only this package imports DeepSpeed."""

@@ -1,7 +1,7 @@
-"""Attention over examples that share a row: each sees itself alone, and no mask is ever built.
+"""Attention for examples that share a row: each attends to itself only, without a mask.
 
-Registered with transformers by name, so that a model's own code calls it. `bounds` comes through
-the model's keyword arguments: where each example begins in the row, and where the last one ends.
+It is registered with transformers by name, and the model's own code calls it. `bounds` is passed
+through the model's keyword arguments: the start of each example in the row, and the row's end.
 """
 
 from itertools import pairwise
@@ -14,13 +14,13 @@ NAME = "finetune_packed"
 
 
 def register() -> None:
-    """Known to transformers from now on. (It builds no mask for a name that it has none for.)"""
+    """Register with transformers, which builds no mask for an attention that it does not know."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
 
 
-def packed_attention(  # noqa: PLR0917 - as transformers calls it
+def packed_attention(  # noqa: PLR0917 - the signature that transformers calls
     module: Any,
     query: "Tensor",
     key: "Tensor",
@@ -35,7 +35,8 @@ def packed_attention(  # noqa: PLR0917 - as transformers calls it
 ) -> tuple["Tensor", None]:
     """query [1, heads, length, size], key and value with as many or fewer heads.
 
-    starts: `bounds` as int32 on the device. Returns [1, length, heads, size], causal in each.
+    starts: `bounds` as int32 on the device. Returns [1, length, heads, size], causal in each
+    example.
     """
     import torch
 
@@ -57,7 +58,7 @@ def packed_attention(  # noqa: PLR0917 - as transformers calls it
     if groups > 1:
         key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
     sizes = [end - begin for begin, end in pairwise(bounds)]
-    # split's backward is one concatenation; that of slices would fill the whole row for each
+    # the backward of split is one concatenation; that of a slice fills the whole row each time
     parts = [
         torch.nn.functional.scaled_dot_product_attention(
             *one, dropout_p=dropout, is_causal=True, scale=scaling
@@ -68,9 +69,9 @@ def packed_attention(  # noqa: PLR0917 - as transformers calls it
 
 
 def is_plain(config: Any, longest: int) -> bool:
-    """Whether the model's attention is softmax over all earlier tokens, and nothing besides.
+    """Whether the model's attention is a plain softmax over all earlier tokens.
 
-    longest: of the examples; a window that is no shorter than that shuts nothing out.
+    longest: tokens of the longest example; a window of at least this size has no effect.
     """
     window = getattr(config, "sliding_window", None)
     if window and window < longest and getattr(config, "use_sliding_window", True):

@@ -1,8 +1,8 @@
-"""DeepSpeed, and nothing else knows it: ZeRO 0 to 3, AdamW, clipping, exact accumulation.
+"""Wraps DeepSpeed: ZeRO 0 to 3, AdamW, gradient clipping, and exact gradient accumulation.
 
-Gradients: DeepSpeed averages over the ranks and here never divides by the number of micro-batches
-(accumulation is steered by hand, so that it may differ from step to step); `loss.scale` undoes the
-average. What a rank holds of weights and moments: `fragments`.
+DeepSpeed averages gradients over the ranks, and `loss.scale` undoes that. It does not divide by the
+number of micro-batches here: accumulation is controlled manually, so that their number may differ
+from step to step. For the weights and moments that a rank holds, see `fragments`.
 """
 
 import os
@@ -25,7 +25,7 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BUCKET = 50_000_000  # elements of a reduction; DeepSpeed's default allocates ten times this
-# Rank 0 uploads while the others wait. A rank that is gone is noticed by its pod, not by this.
+# The other ranks wait while rank 0 uploads. The launchers detect failed ranks, not this timeout.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 Precision = Literal["fp32", "bf16"]
@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class RankCoordinates:
-    """Which of the gang this process is; the launcher says so."""
+    """The position of this process among all ranks, as set by the launcher."""
 
     rank: int
     local_rank: int
@@ -46,12 +46,12 @@ class RankCoordinates:
 
 
 def connect(accelerator: str) -> None:
-    """Join the other ranks."""
+    """Join the other ranks, with NCCL on GPUs and gloo on CPUs."""
     import deepspeed
     import torch
     from deepspeed.ops import __compatible_ops__ as compatible_ops
 
-    # Serves inference only, and DeepSpeed would compile it now: no compiler, a read-only root.
+    # Only for inference, and DeepSpeed would compile it now: the image has no compiler.
     compatible_ops["deepspeed_shm_comm"] = False
     if accelerator == "nvidia":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -65,7 +65,7 @@ def connect(accelerator: str) -> None:
 def configuration(
     *, zero_stage: int, precision: Precision, offload: str, ranks: int, clip: float = CLIP
 ) -> dict[str, Any]:
-    """DeepSpeed's JSON. The batch sizes are only there because it wants them."""
+    """DeepSpeed's configuration. The batch sizes have no effect, but DeepSpeed requires them."""
     zero: dict[str, Any] = {
         "stage": zero_stage,
         "overlap_comm": False,  # wrong gradients in ZeRO 2: DeepSpeed#4298, #5294
@@ -82,7 +82,7 @@ def configuration(
         "train_batch_size": ranks,
         "gradient_clipping": clip,
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # its CPU Adam is compiled when it starts
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed compiles its CPU Adam at startup
         "steps_per_print": None,
     }
     if precision == "bf16":
@@ -91,7 +91,7 @@ def configuration(
 
 
 def parameter_groups(model: "Module", weight_decay: float) -> list[dict[str, Any]]:
-    """What AdamW gets: norms and biases never decay. ZeRO does everything once a group."""
+    """AdamW's groups: norms and biases have no weight decay. ZeRO repeats its work per group."""
     trained = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.dim() > 1 and weight_decay]
     others = [p for p in trained if p.dim() <= 1 or not weight_decay]
@@ -103,7 +103,7 @@ def parameter_groups(model: "Module", weight_decay: float) -> list[dict[str, Any
 
 
 class Engine:
-    """The model in training, over all ranks."""
+    """The model in training, on all ranks."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Engine:
 
         from finetune_trainer.engine.objective import Objective
 
-        # DeepSpeed's bf16 without ZeRO keeps no state that can be read; ZeRO 1 is the same sums.
+        # In bf16 without ZeRO, DeepSpeed keeps no readable state; ZeRO 1 computes the same sums.
         self.zero_stage = max(1, zero_stage) if precision == "bf16" else zero_stage
         self.coordinates = place
         self.precision = precision
@@ -149,8 +149,8 @@ class Engine:
             ),
         )
         if self.zero_stage == 0 and place.ranks == 1:
-            self._engine.enable_backward_allreduce = False  # it would copy all gradients, twice
-        # DeepSpeed's wrappers hold flat partitions; without one these are the parameters.
+            self._engine.enable_backward_allreduce = False  # would copy all gradients twice
+        # The optimizers of ZeRO hold flat partitions; without ZeRO, Adam holds the parameters.
         self._adam = adam if self.zero_stage == 0 else self._optimizer.optimizer
         self.device = torch.device(self._engine.device)
         self.start_at(0)
@@ -158,7 +158,7 @@ class Engine:
     # --- one step --------------------------------------------------------------------------------
 
     def predict(self, batch: MicroBatch, prompt_weight: float) -> "Predicted":
-        """Σ w·nll to run backward from, the nll of each target [n], and whether argmax is right."""
+        """Σ w·nll for the backward pass, nll [n] of each target, whether argmax is right [n]."""
         from finetune_trainer.engine.objective import arguments
 
         module = self._engine if self.model.training else self.objective
@@ -167,11 +167,11 @@ class Engine:
 
     @property
     def compute_path(self) -> "ComputePath":
-        """How `predict` wants its micro-batches."""
+        """The compute path, which determines the layout of micro-batches."""
         return self.objective.compute_path
 
     def backward(self, loss: "Tensor", *, is_last: bool) -> None:
-        """Add the gradient of one micro-batch; all ranks reduce with the last of the step."""
+        """Add the gradient of one micro-batch; the last one of a step starts the reduction."""
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss, scale_wrt_gas=False)
 
@@ -188,9 +188,10 @@ class Engine:
         return float(norm)
 
     def _clip_gradients(self) -> "Tensor":
-        """As DeepSpeed does from ZeRO 1 on: summed in float64 where float32 loses the fifth digit.
+        """Clip as DeepSpeed does in ZeRO 1 to 3, with a norm in float64 on CPUs.
 
-        A CPU adds a long sum's numbers one by one; without this, one rank and two would differ.
+        A CPU adds long float32 sums one by one and loses the fifth digit, so that one rank and two
+        ranks would differ.
         """
         import torch
 
@@ -202,7 +203,7 @@ class Engine:
         return norm
 
     def gradient(self, parameter: "Parameter") -> "Tensor":
-        """The whole reduced gradient, between the last `backward` and `step`. A collective."""
+        """The full reduced gradient, between the last `backward` and `step`. All ranks together."""
         from deepspeed.utils import safe_get_full_grad
 
         found: Tensor = parameter.grad if self.zero_stage == 0 else safe_get_full_grad(parameter)
@@ -219,21 +220,21 @@ class Engine:
         return values
 
     def any(self, own: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Whether `own` is true on any rank."""
         import torch
 
         value = torch.tensor([float(own)], dtype=torch.float64, device=self.device)
         return bool(self.sum(value).item())
 
     def least(self, own: float) -> float:
-        """The smallest of all ranks'."""
+        """The smallest value of all ranks."""
         import torch
 
         value = torch.tensor([own], dtype=torch.float64, device=self.device)
         return float(self.gather(value).min())
 
     def gather(self, values: "Tensor") -> "Tensor":
-        """[ranks, ...]: the same shape from every rank."""
+        """[ranks, ...]: the values of all ranks, which have the same shape."""
         import torch
 
         found = [torch.empty_like(values) for _ in range(self.coordinates.ranks)]
@@ -248,15 +249,15 @@ class Engine:
     # --- state -----------------------------------------------------------------------------------
 
     def parameters(self) -> Iterator[tuple[str, "Parameter"]]:
-        """Those that are trained, in the same order everywhere; a tied one once."""
+        """The trained parameters, in the same order on all ranks; a tied one once."""
         return (pair for pair in self.model.named_parameters() if pair[1].requires_grad)
 
     def shape(self, parameter: "Parameter") -> tuple[int, ...]:
-        """The whole parameter's, which ZeRO 3 has cut in pieces."""
+        """The shape of the full parameter, which ZeRO 3 partitions."""
         return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
     def read_weights(self, parameter: "Parameter") -> "Tensor":
-        """The whole fp32 master weights. A collective."""
+        """The full fp32 master weights. All ranks together."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         found: Tensor = (
@@ -265,19 +266,19 @@ class Engine:
         return found.detach()
 
     def adam_state(self, parameter: "Parameter") -> dict[str, "Tensor"]:
-        """The optimizer's own, where no partition stands between them (ZeRO 0)."""
+        """The optimizer's state of a parameter; only for ZeRO 0, which has no partitions."""
         found: dict[str, Tensor] = self._adam.state[parameter]
         return found
 
     def start_at(self, step: int) -> None:
-        """Adam's state as after `step` steps, its moments zero until they are written.
+        """Initialize Adam's state as after `step` steps, with moments of zero.
 
-        (DeepSpeed links the states when the first group of parameters has had its first step, and
-        so would never find those of the second.)
+        DeepSpeed links the states after the first step of the first parameter group, and would
+        never find those of the second group, so that they are linked here.
         """
         import torch
 
-        if self.zero_stage == 3:  # which puts its partitions into the groups only while it steps
+        if self.zero_stage == 3:  # it puts its partitions into the groups only during a step
             tensors = list(self._optimizer.fp32_partitioned_groups_flat)
         else:
             tensors = [t for group in self._adam.param_groups for t in group["params"]]

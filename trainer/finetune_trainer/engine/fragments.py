@@ -1,7 +1,8 @@
-"""What a rank holds of each trained parameter, and how it takes its part of a whole one.
+"""Reads and writes the fragment of each trained parameter that a rank holds.
 
-Fragments of all ranks together are every parameter once: none is gathered to be saved. Beside
-`engine`, nothing else knows how DeepSpeed's stages keep their state.
+The fragments of all ranks together contain every parameter once, so that a checkpoint needs no
+gathering. This file and `deepspeed` are the only ones that know where DeepSpeed's ZeRO stages keep
+their state.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,21 +22,21 @@ KINDS = (WEIGHTS, *MOMENTS)
 
 @dataclass(frozen=True)
 class Fragment:
-    """A run of a flattened parameter: fp32 weights and moments as the optimizer has them."""
+    """A contiguous part of a flattened parameter: the optimizer's fp32 weights and moments."""
 
     name: str
     start: int
-    tensors: dict[str, "Tensor"]  # by KINDS, flat; not copies
+    tensors: dict[str, "Tensor"]  # by KINDS; flat, not copies
 
     def key(self, kind: str) -> str:
-        """Its name in a shard."""
+        """The name of a tensor in a shard."""
         return f"{self.name}@{self.start}#{kind}"
 
 
 def own_fragments(engine: Engine) -> Iterator[Fragment]:
-    """This rank's."""
+    """The fragments of this rank."""
     parameters = list(engine.parameters())
-    if engine.zero_stage == 0:  # every rank has everything: each saves a share
+    if engine.zero_stage == 0:  # every rank holds all parameters: each saves some of them
         sizes = [prod(engine.shape(parameter)) for _, parameter in parameters]
         owners = share(sizes, engine.coordinates.ranks)
         for (name, parameter), owner in zip(parameters, owners, strict=True):
@@ -51,7 +52,7 @@ def own_fragments(engine: Engine) -> Iterator[Fragment]:
 
 
 def _run(name: str, parameter: Any) -> Fragment | None:
-    """ZeRO 1 and 2 cut all parameters, one behind the other, into as many runs as ranks."""
+    """ZeRO 1 and 2 concatenate all parameters and cut them into one part per rank."""
     mapping = parameter._hp_mapping
     if mapping is None:
         return None
@@ -63,7 +64,7 @@ def _run(name: str, parameter: Any) -> Fragment | None:
 
 
 def _piece(engine: Engine, name: str, parameter: Any) -> Fragment | None:
-    """ZeRO 3 cuts each parameter into as many pieces as ranks; the last ones are filled up."""
+    """ZeRO 3 cuts each parameter into one piece per rank; the last pieces are padded."""
     from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 
     size = parameter.ds_tensor.numel()
@@ -79,7 +80,7 @@ def _piece(engine: Engine, name: str, parameter: Any) -> Fragment | None:
 
 
 def write(engine: Engine, parameter: "Parameter", whole: dict[str, "Tensor"]) -> None:
-    """The rank takes its share of whole fp32 tensors by KINDS. `engine.start_at` comes first."""
+    """Write this rank's part of full fp32 tensors, by KINDS. Call `engine.start_at` before."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
     shape = engine.shape(parameter)
@@ -102,16 +103,18 @@ def _write_piece(engine: Engine, parameter: Any, whole: dict[str, "Tensor"]) -> 
     from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
     from torch.nn import functional
 
-    size, place = parameter.ds_tensor.numel(), engine.coordinates
+    size, coordinates = parameter.ds_tensor.numel(), engine.coordinates
 
     def mine(tensor: "Tensor") -> "Tensor":
-        # safe_set_full_* fails where the ranks do not divide the parameter
-        flat = functional.pad(tensor.flatten(), (0, size * place.ranks - tensor.numel()))
-        return flat.narrow(0, size * place.rank, size)
+        # safe_set_full_* fails if the number of ranks does not divide the size
+        flat = functional.pad(tensor.flatten(), (0, size * coordinates.ranks - tensor.numel()))
+        return flat.narrow(0, size * coordinates.rank, size)
 
     weights = whole[WEIGHTS]
     parameter.ds_tensor.data.copy_(mine(weights))
-    if parameter.data.numel() == weights.numel():  # a small one, which every rank keeps whole
+    if (
+        parameter.data.numel() == weights.numel()
+    ):  # ZeRO 3 keeps small ones on every rank
         parameter.data.copy_(weights)
     safe_set_local_fp32_param(parameter, mine(weights))
     for key in MOMENTS:
@@ -119,7 +122,7 @@ def _write_piece(engine: Engine, parameter: Any, whole: dict[str, "Tensor"]) -> 
 
 
 def share(sizes: Sequence[int], ranks: int) -> list[int]:
-    """The rank that writes each parameter: the largest first, to the one with the least so far."""
+    """The rank that saves each parameter: largest first, to the rank with the least so far."""
     load = [0] * ranks
     owners = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):

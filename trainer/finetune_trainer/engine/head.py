@@ -1,8 +1,8 @@
-"""The head and its cross-entropy in one, a chunk of tokens at a time: never the whole logits.
+"""The head and its cross-entropy in one function, without the full logits in memory.
 
-The gradient is formed where the logits are, in the forward pass: three products of matrices as
-with whole logits, nothing computed twice. What stays until the backward pass is the gradient of
-the hidden states and of the head's weights.
+It processes one chunk of tokens at a time and computes the gradient in the forward pass, next to
+the logits: three matrix products as with full logits, and none twice. Only the gradients of the
+hidden states and of the head's weights stay until the backward pass.
 """
 
 from typing import Any
@@ -19,9 +19,9 @@ Predicted = tuple[Tensor, Tensor, Tensor]  # Σ w·nll; each target's nll; wheth
 
 
 class Head(nn.Module):  # type: ignore[misc]
-    """A language model's last layer, as a loss. Its weight is the model's own parameter.
+    """The last layer of a language model and its loss. The weight is the model's own parameter.
 
-    (A module of its own with the parameter in it, so that ZeRO 3 gathers it around `forward`.)
+    It is a module with that parameter, so that ZeRO 3 gathers the parameter around `forward`.
     """
 
     def __init__(self, linear: nn.Linear, *, softcap: float | None, scale: float) -> None:
@@ -42,7 +42,7 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
     """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)`."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 - `apply` takes no names
+    def forward(  # noqa: PLR0917 - `apply` takes positional arguments
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -70,18 +70,18 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
                 if needs_hidden or needs_weight:
                     slope = 1 - values.square()
                 values *= softcap
-            place = targets[part].unsqueeze(1)
+            target = targets[part].unsqueeze(1)
             largest, best = values.max(1, keepdim=True)
-            right[part] = (best == place).squeeze(1)
+            right[part] = (best == target).squeeze(1)
             values -= largest
-            picked = values.gather(1, place)
+            picked = values.gather(1, target)
             sums = values.exp_().sum(1, keepdim=True)
             nll[part] = (sums.log() - picked).squeeze(1)
             if not (needs_hidden or needs_weight):
                 continue
             wanted = weights[part].to(torch.float32).unsqueeze(1)
             values *= wanted / sums
-            values.scatter_add_(1, place, -wanted)
+            values.scatter_add_(1, target, -wanted)
             if slope is not None:
                 values *= slope
             if scale != 1:
@@ -92,7 +92,7 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
             if grad_weight is not None:
                 if weight.dtype == torch.float32:
                     grad_weight.addmm_(values.T, inputs)
-                else:  # rounded once for each chunk, added up in fp32
+                else:  # each chunk is rounded once, and summed in fp32
                     grad_weight += values.T @ inputs
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype)
@@ -111,12 +111,12 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
 
 
 def chunk(vocabulary: int, device: str) -> int:
-    """Tokens whose logits are held at a time."""
+    """The number of tokens per chunk."""
     return min(CHUNK_MOST, max(CHUNK_LEAST, CHUNK_BYTES[device] // (4 * vocabulary)))
 
 
 def find_head(causal: Any) -> Head | None:
-    """The model's last layer as a `Head`; None where it is anything but a plain linear layer."""
+    """The model's last layer as a `Head`; None if it is not a plain linear layer."""
     linear = causal.get_output_embeddings()
     if type(linear) is not nn.Linear or linear.bias is not None:
         return None

@@ -1,6 +1,6 @@
-"""LoRA: an adapter around the linear layers, trained alone, published by itself and merged.
+"""LoRA: adds an adapter to the linear layers, writes it, and merges it into the base model.
 
-peft is imported here only: it costs seconds that a full fine-tune need not spend.
+Only this file imports peft, which takes seconds that a full fine-tune does not need to spend.
 """
 
 from pathlib import Path
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-FOLDER = "adapter"  # beside the merged model
+FOLDER = "adapter"  # in the folder of the merged model
 SHOWN = 20  # names of layers in an error
 
 
 def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
-    """The model with a LoRA adapter; all its own weights are frozen.
+    """Add a LoRA adapter to the model, and freeze the model's own weights.
 
-    seed: of the adapter's first weights, the same on every rank and in every attempt. Raises
-    FailureError (InvalidSpec) where `method.targets` names no layer.
+    seed: for the adapter's initial weights, the same on every rank and in every attempt. Raises
+    FailureError (InvalidSpec) if `method.targets` names a layer that does not exist.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -43,19 +43,18 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
         raise FailureError(
             Failure(
                 code=Reason.INVALID_SPEC,
-                message=f"method.targets names {', '.join(unknown)}, and the base model has no "
-                "linear layer of that name",
+                message=f"the base model has no linear layer named {', '.join(unknown)}",
                 param="method.targets",
-                hint=f"its linear layers are {listed}; leave targets out for all but the head",
+                hint=f"choose from {listed}; or remove method.targets to adapt all but the head",
             )
         )
-    # the engine decides about precision: no fp32 copies here
+    # no fp32 copies: the engine sets the precision
     adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
     return adapted
 
 
 def linear_layers(model: "Module") -> set[str]:
-    """The last parts of their names: `q_proj`, `down_proj`, ..."""
+    """The last parts of the names of the linear layers: `q_proj`, `down_proj`, ..."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
@@ -71,7 +70,7 @@ def is_adapted(model: "Module") -> bool:
 
 
 def write_adapter(model: Any, weights: dict[str, "Tensor"], folder: Path) -> None:
-    """In peft's own layout. weights: the trained ones, whole, by their names in the model."""
+    """Write the adapter in peft's layout. weights: the full trained weights by name."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -81,12 +80,12 @@ def write_adapter(model: Any, weights: dict[str, "Tensor"], folder: Path) -> Non
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"]
     config.inference_mode = True
-    config.base_model_name_or_path = ""  # a path of this pod says nothing elsewhere
+    config.base_model_name_or_path = ""  # a path in this pod has no meaning elsewhere
     config.save_pretrained(folder)
 
 
 def merge(base: "Module", adapter: Path) -> "Module":
-    """The base model with the adapter's products added to its weights, in the base's precision."""
+    """Add the adapter's products to the weights of the base model, in the base's precision."""
     from peft import PeftModel
 
     merged: Module = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()

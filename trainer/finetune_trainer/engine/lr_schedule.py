@@ -1,4 +1,4 @@
-"""The learning rate of a step: a pure function, so that a resumed run needs no scheduler state."""
+"""The learning rate of a step, as a pure function: a resumed run needs no scheduler state."""
 
 import math
 
@@ -8,9 +8,9 @@ from finetune_api.hyperparameters import LrSchedule
 def learning_rate(
     step: int, *, steps: int, peak: float, warmup_ratio: float, schedule: LrSchedule
 ) -> float:
-    """The rate of optimizer step `step` (1 to `steps`): a linear climb, then the schedule.
+    """The rate of optimizer step `step` (1 to `steps`): a linear warmup, then the schedule.
 
-    Neither the first nor the last step is at zero, which would waste it.
+    Neither the first nor the last step has a rate of zero, which would waste it.
     """
     warmup = round(steps * warmup_ratio)
     if step <= warmup:

@@ -1,4 +1,4 @@
-"""How much a micro-batch may hold, and whether activations are computed twice to save memory."""
+"""The size of a micro-batch, and the choice of activation checkpointing, by available memory."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 CPU_SLOTS = 4096
-GPU_SLOTS = 16384  # more tokens at once are no faster
-ENOUGH_SLOTS = 4096  # fewer keep a GPU waiting: then gradient checkpointing is the smaller loss
-USABLE = 0.85  # of what is free: the rest is fragmentation
-# Bytes that a layer keeps for each token and unit of width until its backward pass, in bf16: what
-# Korthikanti et al. 2022 (equation 2) counts, with a gated MLP of 3.5 widths and no dropout.
+GPU_SLOTS = 16384  # larger micro-batches are not faster
+ENOUGH_SLOTS = 4096  # with fewer, a GPU idles: activation checkpointing costs less than that
+USABLE = 0.85  # share of the free memory; the rest is for fragmentation
+# Bytes per token and unit of width that a layer keeps until its backward pass, in bf16:
+# Korthikanti et al. 2022, equation 2, for a gated MLP of 3.5 widths and no dropout.
 LAYER_BYTES = 48
-HEAD_BYTES = 2**31  # a chunk of logits, thrice
+HEAD_BYTES = 2**31  # three times a chunk of logits
 
 
 def micro_batch_costs(task: TrainTask, engine: Engine, longest: int) -> Costs:
-    """The same on all ranks. Switches gradient checkpointing on where memory asks for it.
+    """The limits of a micro-batch, the same on all ranks. May enable activation checkpointing.
 
-    longest: example, in tokens; a micro-batch must hold it whatever the memory.
+    longest: tokens of the longest example, which every micro-batch must be able to hold.
     """
     overhead = 2048 if task.accelerator == "nvidia" else 24
     if task.zero_stage >= 2:
@@ -32,7 +32,7 @@ def micro_batch_costs(task: TrainTask, engine: Engine, longest: int) -> Costs:
     slots = CPU_SLOTS
     if task.accelerator == "nvidia":
         slots = _gpu_slots(engine, longest)
-    if task.micro_batch_share < 1:  # an attempt before this one ran out of memory
+    if task.micro_batch_share < 1:  # an earlier attempt ran out of memory
         enable_checkpointing(engine.model)
         slots = int(slots * task.micro_batch_share)
     return Costs(slots=max(longest, slots), overhead=overhead)
@@ -58,13 +58,13 @@ def _gpu_slots(engine: Engine, longest: int) -> int:
 
 
 def tokens_in(room: float, shape: ModelShape, *, is_checkpointed: bool) -> int:
-    """Whose activations fit into `room` bytes; with checkpointing a layer keeps its input only."""
+    """Tokens with activations of `room` bytes; with checkpointing a layer keeps only its input."""
     layers = 1 if is_checkpointed else shape.layers
     kept = 2 * shape.layers if is_checkpointed else 0
     return max(0, int(room / (shape.hidden * (LAYER_BYTES * layers + kept))))
 
 
 def enable_checkpointing(model: "Module | Any") -> None:
-    """Of activations: a layer's are computed again in the backward pass, where the model can."""
+    """Recompute the activations of layers in the backward pass, if the model supports it."""
     if getattr(model, "supports_gradient_checkpointing", False) or is_adapted(model):
         model.gradient_checkpointing_enable({"use_reentrant": False})

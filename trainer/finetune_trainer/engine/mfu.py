@@ -1,4 +1,4 @@
-"""A GPU's memory, and how much of what it can compute is used (MFU)."""
+"""The peak memory of a GPU, and its model FLOPs utilization (MFU)."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from finetune_data.models.memory_model import ModelShape
 from finetune_data.tokenize.dataset import TokenSplit
 from finetune_trainer.engine.deepspeed import Engine
 
-# Dense bf16 of one GPU, FLOP/s, from the makers' data sheets; by a part of its name.
+# Peak dense bf16 FLOP/s of one GPU, from the data sheets, by a part of the GPU's name.
 PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -25,21 +25,21 @@ PEAKS = {
 
 
 def peak_of(name: str) -> float | None:
-    """FLOP/s of the GPU of that name; None: unknown, and then nothing is claimed."""
+    """The peak FLOP/s of a GPU by its name; None: unknown, and MFU is not reported."""
     return next(
         (PEAKS[part] for part in sorted(PEAKS, key=len, reverse=True) if part in name), None
     )
 
 
-def flops_a_token(
+def flops_per_token(
     shape: ModelShape, *, tied: bool, attended: float, trains_everything: bool
 ) -> float:
-    """Of the matrix products that one trained token needs, forward and backward.
+    """FLOPs of the matrix products for one trained token, forward and backward: 6N + 12·L·d·s.
 
-    (6N + 12·L·d·s): N parameters that multiply, which the input embeddings do not unless they are
-    the head as well; L layers of width d; s tokens attended to on average (Chowdhery et al. 2022,
-    appendix B, with s counted and not assumed). An adapter leaves out the gradients of the
-    weights: 4N. Computing activations twice counts nothing.
+    N: parameters in matrix products, which excludes the input embeddings unless they are also the
+    head; L: layers of width d; s: attended tokens on average (Chowdhery et al. 2022, appendix B,
+    with s measured instead of assumed). An adapter needs no gradients of the other weights: 4N.
+    Recomputed activations do not count.
     """
     multiplying = shape.parameters - (0 if tied else shape.vocabulary * shape.hidden)
     factor = 6 if trains_everything else 4
@@ -47,13 +47,13 @@ def flops_a_token(
 
 
 def mean_attended(split: TokenSplit) -> float:
-    """Tokens that a token attends to, itself and earlier ones of its example, on average."""
+    """The average number of tokens that a token attends to: itself and its predecessors."""
     lengths = split.lengths.astype(np.float64)
     return float((lengths * (lengths + 1)).sum() / 2 / max(1.0, lengths.sum()))
 
 
 class Gpu:
-    """This rank's."""
+    """The GPU of this rank."""
 
     def __init__(self, task: TrainTask, engine: Engine, split: TokenSplit) -> None:
         import torch
@@ -63,7 +63,7 @@ class Gpu:
         peak = peak_of(torch.cuda.get_device_name())
         self._flops = None
         if shape is not None and peak is not None:
-            flops = flops_a_token(
+            flops = flops_per_token(
                 shape,
                 tied=bool(config.tie_word_embeddings),
                 attended=mean_attended(split),
@@ -71,12 +71,12 @@ class Gpu:
             )
             self._flops = flops / peak / engine.coordinates.ranks
 
-    def utilization(self, tokens_a_second: float) -> float | None:
-        """0 to 1 at so many tokens a second over all ranks; None: the GPU's peak is unknown."""
-        return None if self._flops is None else self._flops * tokens_a_second
+    def utilization(self, tokens_per_second: float) -> float | None:
+        """The MFU, 0 to 1, at this speed over all ranks; None: the GPU's peak is unknown."""
+        return None if self._flops is None else self._flops * tokens_per_second
 
     def peak_bytes(self) -> float:
-        """The most memory that tensors held so far."""
+        """The peak memory of tensors so far."""
         import torch
 
         return float(torch.cuda.max_memory_allocated())

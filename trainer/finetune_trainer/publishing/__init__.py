@@ -1,1 +1,1 @@
-"""The fine-tuned model in S3: written once, its manifest last."""
+"""Publishes the fine-tuned model to S3: once, with its manifest last."""

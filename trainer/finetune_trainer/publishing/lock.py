@@ -1,7 +1,7 @@
-"""Who publishes: of two pods that were started as the same rank of the same attempt, one.
+"""Lets one of two pods publish that run as the same rank of the same attempt.
 
-Kubernetes may start a pod twice. Both train the same, bit for bit; but a model's card names the
-moment of its publishing, so the files of one would not fit the manifest of the other.
+Kubernetes may start a pod twice. Both train the same model, bit for bit, but the model card
+contains the time of publishing, so the files of one pod would not match the manifest of the other.
 """
 
 import time
@@ -16,14 +16,14 @@ from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
 
 LOCK = "publishing.json"
-PATIENCE_SECONDS = 300.0  # for the other pod; one that died on its way is given up then
+WAIT_SECONDS = 300.0  # for the other pod, which may have died while it published
 
 
 class PublishLock(Stored):
-    """`publishing.json`, beside the model: the attempt that began to write it."""
+    """`publishing.json`, next to the model: the attempt that has started to publish it."""
 
     attempt: int
-    writer: str  # a random number: two claims are never the same bytes
+    writer: str  # random, so that two locks never have the same bytes
 
 
 def wait_for_duplicate_pod(
@@ -31,23 +31,24 @@ def wait_for_duplicate_pod(
     storage: Storage,
     find: Callable[[TrainTask, Storage], Outcome | None],
     progress: Callable[[str], None],
+    seconds: float = WAIT_SECONDS,
 ) -> Outcome | None:
-    """What another pod of this attempt published; None where this one is to publish.
+    """The outcome that another pod of this attempt published; None if this pod has to publish.
 
-    A claim of an attempt that is over counts for nothing. `find`: the published outcome, if any.
+    The lock of an earlier attempt is replaced. find: returns the published outcome, if any.
     """
     uri = task.run.layout.root.child(LOCK)
-    claim = to_bytes(PublishLock(attempt=task.attempt, writer=uuid4().hex))
+    lock = to_bytes(PublishLock(attempt=task.attempt, writer=uuid4().hex))
     try:
-        storage.write_bytes(uri, claim, only_if_absent=True)
+        storage.write_bytes(uri, lock, only_if_absent=True)
         return None
     except AlreadyExists:
         other = PublishLock.model_validate_json(storage.read_bytes(uri))
     if other.attempt != task.attempt:
-        storage.write_bytes(uri, claim)
+        storage.write_bytes(uri, lock)
         return None
-    end = time.monotonic() + PATIENCE_SECONDS
-    progress("another pod of this rank publishes the model")
+    end = time.monotonic() + seconds
+    progress("another pod of this rank is publishing the model")
     while time.monotonic() < end:
         found = find(task, storage)
         if found is not None:

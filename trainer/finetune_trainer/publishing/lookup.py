@@ -1,4 +1,4 @@
-"""The manifest of a published model, and the search for one that an earlier attempt published."""
+"""The manifest of a published model, and the lookup of a model from an earlier attempt."""
 
 from hashlib import sha256
 from typing import Literal
@@ -17,7 +17,7 @@ from finetune_storage.s3 import Storage
 
 
 class ModelManifest(Stored):
-    """`model/manifest.json`: whose model it is, and how it came about."""
+    """`model/manifest.json`: the owner of a model, and its training."""
 
     kind: Literal["model"] = "model"
     id: str
@@ -26,23 +26,23 @@ class ModelManifest(Stored):
     attempt: int
     base: str
     base_uri: str
-    method: Literal["full", "lora"] = "full"  # lora: adapter/ holds what was trained
+    method: Literal["full", "lora"] = "full"  # lora: adapter/ holds the trained weights
     published: str  # ISO 8601, UTC
     dtype: str
     steps: int
     trained_tokens: int
     training_loss: float | None = None
     first_loss: float | None = None  # of the first step
-    before: EpochMetrics | None = None  # of the model that it continued from
+    before: EpochMetrics | None = None  # metrics of the model that the training continued from
     epochs: list[EpochMetrics] = Field(default_factory=list)
-    separator: str | None = None  # what every prompt of the training file ends with
+    separator: str | None = None  # the text that ends every prompt of the training file
     files: list[FileEntry]
 
 
 def find_published(task: TrainTask, storage: Storage) -> Outcome | None:
-    """The outcome of an attempt that got as far as publishing; None where none did.
+    """The outcome of the attempt that published the model; None if no attempt has.
 
-    Raises FailureError where the model of another FineTune is in its place.
+    Raises FailureError if another FineTune has published its model there.
     """
     uri = task.run.layout.model.child(MANIFEST)
     try:
@@ -55,13 +55,14 @@ def find_published(task: TrainTask, storage: Storage) -> Outcome | None:
     if manifest.fine_tune_uid != task.run.uid:
         raise FailureError.of(
             Reason.FOREIGN_OBJECT,
-            f"{uri} belongs to {manifest.fine_tune} (uid {manifest.fine_tune_uid}): "
-            "choose another spec.output",
+            f"{uri} belongs to the FineTune {manifest.fine_tune} (uid {manifest.fine_tune_uid})",
+            hint="choose another spec.output",
         )
     return outcome_of(task, manifest, data)
 
 
 def outcome_of(task: TrainTask, manifest: ModelManifest, data: bytes) -> Outcome:
+    """The outcome of a run whose model has this manifest. data: its bytes in S3."""
     layout = task.run.layout
     return Outcome(
         trained=Trained(

@@ -1,4 +1,4 @@
-"""The fine-tuned model in S3, Hugging Face layout, its manifest last and never replaced."""
+"""Publishes the model in the Hugging Face layout; the manifest is last and never replaced."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from finetune_trainer.publishing.lookup import ModelManifest, find_published, ou
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import write_card, write_page
 
-# From the base model as they are; the rest is written anew.
+# Copied from the base model; the other files are written by `save_pretrained`.
 TOKENIZER_FILES = tuple(
     name for name in SMALL_FILES if name not in {CONFIG, CARD, "generation_config.json", MANIFEST}
 )
@@ -40,9 +40,10 @@ def publish(
     progress: Callable[[str], None],
     describe: Callable[[str, str], ReportData],
 ) -> Outcome | None:
-    """Called by all ranks; rank 0 gets the outcome. `base`: with the tokenizer's files.
+    """Publish the model. All ranks call it together; rank 0 gets the outcome.
 
-    describe: what the card and the report say, by the model's name and when it was published.
+    base: the folder with the tokenizer's files. describe: returns the contents of the card and the
+    report, given the model's name and the time of publishing.
     """
     write_model(engine, folder, base)
     if engine.coordinates.rank != 0:
@@ -93,10 +94,9 @@ def publish(
 
 
 def write_model(engine: Engine, folder: Path, base: Path) -> None:
-    """Whole weights in the training's precision, gathered one by one; rank 0 writes them.
+    """Gather the weights one by one, in the training's precision; rank 0 writes them.
 
-    Of a LoRA run the adapter alone is gathered; the merged model is the base from its files, with
-    the adapter added.
+    A LoRA run gathers only the adapter, and merges it into the base model from its files.
     """
     import torch
 

@@ -15,7 +15,7 @@ from finetune_trainer.engine.loading import import_libraries, load_model
 from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.engine.memory_budget import micro_batch_costs
 from finetune_trainer.engine.mfu import Gpu
-from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive
+from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive_class
 from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.rank.dataset import read_dataset
@@ -103,7 +103,7 @@ def _build_classifier(
         requested,
         dataset.train,
         dataset.validation,
-        positive=find_positive(base_model, requested),
+        positive=find_positive_class(base_model, requested),
         costs=costs,
         heartbeat=run_log.heartbeat,
     )

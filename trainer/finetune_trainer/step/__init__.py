@@ -1,1 +1,1 @@
-"""One optimizer step and one evaluation, over all ranks."""
+"""One optimizer step, and one evaluation, over all ranks."""

@@ -1,9 +1,10 @@
 """The objective Σ w·nll / Σ w over all tokens of a step, on all ranks, and its accuracies.
 
-w is the prompt's weight on a prompt token, 1 on a completion's (its end-of-sequence token is one),
-0 on padding and on the first token of an example, which nothing predicts. Every quantity is a pair
-of sums, added up over micro-batches and ranks; a ratio is formed once, at the end. A mean of means
-is wrong as soon as two ranks or micro-batches differ in their tokens.
+w is the prompt loss weight for a prompt token, 1 for a completion token (including the
+end-of-sequence token), and 0 for padding and for the first token of an example, which nothing
+predicts. Every quantity is a pair of sums over micro-batches and ranks, and its ratio is computed
+once, at the end. A mean of means is wrong as soon as two ranks or micro-batches have different
+numbers of tokens.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over a step or a file; a ratio is None where nothing was counted."""
+    """Sums over a step or a file. A ratio is None if its denominator is zero."""
 
     objective: float = 0  # Σ w·nll
     weight: float = 0  # Σ w
@@ -48,7 +49,7 @@ class Totals:
 
 
 def sums(batch: MicroBatch, predicted: "Predicted", prompt_weight: float) -> "Tensor":
-    """The seven sums of `Totals` (float64) of a micro-batch, on the device."""
+    """The seven sums of `Totals` for a micro-batch, [7] float64 on the device."""
     import torch
 
     objective, nll, right = (part.detach() for part in predicted)
@@ -71,10 +72,10 @@ def sums(batch: MicroBatch, predicted: "Predicted", prompt_weight: float) -> "Te
 
 
 def scale(weight: float, ranks: int) -> float:
-    """The factor on Σ w·nll of a micro-batch that makes the gradient that of Σ w·nll / `weight`.
+    """The factor for the Σ w·nll of a micro-batch, so that the step's loss is Σ w·nll / `weight`.
 
-    DeepSpeed averages gradients over the ranks, so each must be `ranks` times too large; it adds
-    them up over micro-batches (the engine switches its division off). A step in which nothing
-    weighs anything still runs, with a gradient of zero.
+    DeepSpeed averages gradients over the ranks, so each one must be `ranks` times larger; it sums
+    them over micro-batches (the engine disables its division). A step without any weight has a
+    gradient of zero.
     """
     return ranks / weight if weight else 0.0

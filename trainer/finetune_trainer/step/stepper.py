@@ -1,4 +1,4 @@
-"""One step's forward and backward, and evaluation: a rank's share of the work, everyone's sums."""
+"""The forward and backward passes of a step, and evaluation, on one rank; sums of all ranks."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,20 +16,20 @@ from finetune_trainer.batching.packing import pack_step
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.step.loss import Totals, scale, sums
 
-EVALUATION_STEPS = 8  # one batch of the validation file at steps 1, 9, 17, ...
+EVALUATION_STEPS = 8  # a batch of the validation file at steps 1, 9, 17, ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step trains on, over all ranks."""
+    """The examples of a step on all ranks."""
 
     examples: int
     tokens: int
-    wait: float  # seconds that this rank's GPU waited for its arrays
+    wait: float  # seconds that this rank waited for its arrays
 
 
 class Stepper:
-    """Gradients of one optimizer step."""
+    """Computes the gradients of optimizer steps."""
 
     def __init__(self, task: TrainTask, engine: Engine, split: TokenSplit, costs: Costs) -> None:
         self._parameters = task.hyperparameters
@@ -42,9 +42,9 @@ class Stepper:
     def accumulate(
         self, step: int, flags: Sequence[float] = ()
     ) -> tuple[Totals, Batch, list[float]]:
-        """Leaves the gradient of Σ w·nll / Σ w in the engine.
+        """Compute the gradient of Σ w·nll / Σ w, which stays in the engine.
 
-        flags: numbers of this rank's; their sums over all ranks are returned, the same everywhere.
+        flags: values of this rank; returns their sums over all ranks.
         """
         engine, parameters = self._engine, self._parameters
         begin = time.perf_counter()
@@ -70,9 +70,9 @@ def accumulate(
     weight: float,
     flags: Sequence[float] = (),
 ) -> tuple[Totals, list[float]]:
-    """Forward and backward over this rank's micro-batches; sums over all ranks, the flags' too.
+    """Run forward and backward on this rank's micro-batches; return the sums over all ranks.
 
-    weight: Σ w of all ranks' micro-batches.
+    weight: Σ w of the micro-batches of all ranks.
     """
     import torch
 
@@ -89,7 +89,7 @@ def accumulate(
 
 
 class Evaluation:
-    """The validation file: one batch of it every few steps, all of it at an epoch's end."""
+    """Evaluates a batch of the validation file every few steps, and all of it after an epoch."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Evaluation:
         self._heartbeat = heartbeat  # called after each micro-batch
 
     def after(self, step: int, *, whole: bool) -> Totals | None:
-        """None where this step has no evaluation."""
+        """Evaluate after a step; None if this step has no evaluation."""
         if whole:
             return self.whole()
         if (step - 1) % EVALUATION_STEPS:
@@ -116,7 +116,7 @@ class Evaluation:
         return self._evaluate(order.validation_examples(len(self._split), size, turn))
 
     def whole(self) -> Totals:
-        """All of the validation file."""
+        """Evaluate the whole validation file."""
         return self._evaluate(np.arange(len(self._split)))
 
     def _evaluate(self, examples: Indices) -> Totals:
@@ -150,14 +150,14 @@ def own_batches(
 
 
 def shares(lengths: Sequence[int], engine: Engine, costs: Costs) -> list[order.MicroBatches]:
-    """Each rank's micro-batches of examples with these lengths, as positions among them."""
+    """Each rank's micro-batches of examples with these lengths, as indices into `lengths`."""
     if engine.compute_path.is_packed:
         return pack_step(lengths, costs.slots, engine.coordinates.ranks)
     return order.spread(lengths, engine.coordinates.ranks, costs)
 
 
 def target_counts(split: TokenSplit) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
-    """[examples, 2]: predicted prompt and completion tokens of each."""
+    """[examples, 2]: the numbers of predicted prompt and completion tokens of each example."""
     begins = split.offsets[:-1]
     counts = np.zeros((len(begins), 2), np.int64)
     for column, role in enumerate((PROMPT, COMPLETION)):
@@ -167,7 +167,7 @@ def target_counts(split: TokenSplit) -> "np.ndarray[tuple[int, int], np.dtype[np
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Dropout's randomness from (seed, step, rank): a resumed run has the same, with no state."""
+    """Seed dropout from (seed, step, rank), so that a resumed run repeats it without any state."""
     import torch
 
     state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
