@@ -11,7 +11,7 @@ from finetune_storage.s3 import Storage
 from finetune_trainer import run_manifest
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine.deepspeed import Engine
-from finetune_trainer.errors import Preempted, explain
+from finetune_trainer.errors import Preempted, failure_from_exception
 from finetune_trainer.evaluation.class_scorer import ClassScorer
 from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.reporting.report_data import ReportData
@@ -73,7 +73,7 @@ class ReportWriter:
         """Write the report of a failed run; not of a preempted one, which continues elsewhere."""
         if not isinstance(error, Exception):
             return self._history.end(type(error).__name__)
-        failure = explain(error, self._engine.coordinates.rank)
+        failure = failure_from_exception(error, self._engine.coordinates.rank).failure
         self._history.end(failure.message)
         if self._engine.coordinates.rank == 0 and not isinstance(error, Preempted):
             data = self._describe(classifier, None, failure=failure)
