@@ -5,6 +5,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,17 +40,20 @@ FIRST_HYPERPARAMETERS = {
         ("deletion", DeletionTask),
     ],
 )
-def test_a_task_of_the_version_before_is_read_and_written_byte_for_byte(
+def test_a_task_of_the_version_before_is_read_and_its_fields_are_written_as_before(
     name: str, kind: type[Wire]
 ) -> None:
-    text = (GOLDEN / f"{name}.json").read_text().strip()
-    assert kind.model_validate_json(text).to_json() == text
+    text = (GOLDEN / f"{name}.json").read_text()
+    written = kind.model_validate_json(text).to_json()
+    assert _common(json.loads(written), json.loads(text)) == json.loads(text)
 
 
-def test_an_outcome_of_the_version_before_is_read_and_written_byte_for_byte() -> None:
-    text = (GOLDEN / "prepared.json").read_text().strip()
+def test_an_outcome_of_the_version_before_is_read_and_its_fields_are_written_as_before() -> None:
+    text = (GOLDEN / "prepared.json").read_text()
     outcome = Outcome.parse(text)
-    assert outcome is not None and outcome.to_termination_message() == text
+    assert outcome is not None
+    written = json.loads(outcome.to_termination_message())
+    assert _common(written, json.loads(text)) == json.loads(text)
 
 
 @pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
@@ -82,3 +86,10 @@ def test_a_later_hyperparameter_is_not_sent_unless_the_user_sets_it() -> None:
 def test_a_version_without_a_later_hyperparameter_ignores_it() -> None:
     sent = {"nEpochs": 2, "adamBeta2": 0.9}
     assert RequestedHyperparameters.model_validate(sent).n_epochs == 2
+
+
+def _common(written: Any, before: Any) -> Any:
+    """What was written, without the fields that the version before did not have."""
+    if not isinstance(written, dict) or not isinstance(before, dict):
+        return written
+    return {key: _common(written[key], before[key]) for key in written.keys() & before.keys()}
