@@ -1,1 +1,1 @@
-"""Measurements against a peer or a floor, in one run on one machine."""
+"""Benchmarks: each compares the product with another program or a lower bound on one machine."""

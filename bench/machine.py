@@ -1,4 +1,4 @@
-"""What every benchmark needs: a quiet machine, fresh processes, medians with their spread."""
+"""Shared by all benchmarks: an idle machine, new processes, and medians with their spread."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def refuse_when_loaded(*, is_forced: bool) -> None:
-    """A busy machine measures its other work."""
+    """Exit if the machine is busy, because the result would include its other work."""
     load = os.getloadavg()[0]
     if load > QUIET_LOAD and not is_forced:
-        sys.exit(f"the load is {load:.2f}, over {QUIET_LOAD}: wait, or give --force and doubt it")
+        sys.exit(
+            f"the load is {load:.2f}, the limit is {QUIET_LOAD}. "
+            "Wait, or add --force for a rough result."
+        )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one process: what it says, and its memory's high-water mark."""
+    """The values that one process reported, and its peak memory."""
 
     values: dict[str, Any]
     peak_mb: float  # 10^6 bytes
 
 
 def run_fresh(module: str, *arguments: str) -> Measured:
-    """`python -m module arguments` in a process of its own; it prints one JSON value last."""
+    """Run `python -m module arguments` in a new process; its last line is a JSON value."""
     ran = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONPATH": python_path()},
@@ -55,7 +58,7 @@ def python_path() -> str:
 
 
 def report(**values: Any) -> None:
-    """The last line of a measured process: its values, and its memory's high-water mark."""
+    """Print the last line of a measured process: its values and its peak memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kibibytes = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     print(json.dumps({**values, "peak_mb": kibibytes * 1024 / 1e6}))
@@ -66,7 +69,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """`2.41 s (2.38 to 2.47)`."""
+    """Return the median and the range, for example `2.41 (2.38 to 2.47)`."""
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 

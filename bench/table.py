@@ -1,4 +1,4 @@
-"""Lines of a benchmark's table: medians, their spread, and whether a target is met."""
+"""The lines of a benchmark's table: medians, their spread, and whether a target is met."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from bench.machine import spread
 
-PEERS = ("TRL", "Trainer", "the script", "kwok")  # how the names of what is not ours begin
+PEERS = ("TRL", "Trainer", "the script", "kwok")  # the names of other programs start with these
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line. A target is for the ratio: `>= 1.1` or `<= 0.6`; None: only told."""
+    """One line. The target applies to the ratio, for example `>= 1.1`; None: for information."""
 
     part: str
     name: str
-    values: list[float]  # one a round
+    values: list[float]  # one per round
     unit: str
     ratio: float | None = None
     target: str | None = None
@@ -33,7 +33,7 @@ class Line:
 
 
 def row(line: Line, *, has_verdict: bool = True) -> str:
-    """Verdict, part, name, median and spread, ratio and target."""
+    """Return the line as text: verdict, part, name, median and spread, ratio, and target."""
     verdict = {True: "ok  ", False: "MISS", None: "    "}[line.is_met if has_verdict else None]
     shown = f"{spread(line.values)} {line.unit}"
     ratio = "" if line.ratio is None else f"{line.ratio:.2f}"
