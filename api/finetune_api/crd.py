@@ -36,7 +36,7 @@ KEPT = frozenset(
     }
 )
 DROPPED = frozenset({"title", "$defs"})
-NAME_CHARACTERS = 63  # of a FineTune's name, which becomes the value of a label
+NAME_CHARACTERS = 63  # the name of a FineTune becomes the value of a label
 
 
 def finetune_crd() -> Schema:
@@ -148,7 +148,7 @@ def _immutable(field: str) -> Schema:
     return {
         "rule": f"has(self.{field}) == has(oldSelf.{field}) "
         f"&& (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        "message": f"{field} can't be changed once created: create a new object instead",
+        "message": f"{field} cannot be changed once created: create a new object instead",
     }
 
 

@@ -33,7 +33,7 @@ class Prepared(Stored):
 
     training_examples: int
     validation_examples: int = 0
-    training_tokens: int  # of one epoch: prompt, completion and end-of-sequence tokens
+    training_tokens: int  # prompt, completion, and end-of-sequence tokens in one epoch
     skipped_lines: int = 0
     steps: int
     hyperparameters: ResolvedHyperparameters
@@ -73,8 +73,8 @@ class Trained(Stored):
     trained_tokens: int
     steps: int
     training_loss: float | None = None
-    first_loss: float | None = None  # of the first step
-    before: EpochMetrics | None = None  # of the parent model, as epoch 0
+    first_loss: float | None = None  # the loss at the first step
+    before: EpochMetrics | None = None  # metrics of the parent model, as epoch 0
     epochs: list[EpochMetrics] | None = None  # as many of the last ones as fit
 
     @property
@@ -177,5 +177,5 @@ class ProgressReport(Wire):
     last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last completed step
     resumed_from_step: int | None = None
     checkpoint_step: int | None = None  # the last complete checkpoint
-    before: EpochMetrics | None = None  # of the parent model, as epoch 0
+    before: EpochMetrics | None = None  # metrics of the parent model, as epoch 0
     completed_epochs: list[EpochMetrics] = Field(default_factory=list)

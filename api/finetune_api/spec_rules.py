@@ -49,6 +49,6 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
-        "priorityClassName can't be one of Kubernetes' own (system-...)",
+        "priorityClassName cannot be one of Kubernetes' own (system-...)",
     ),
 )

@@ -128,7 +128,7 @@ class PrepareTask(Stored):
 class DeletionTask(Stored):
     """Delete the files of a Model, as its manifest lists them."""
 
-    namespace: str  # of the Model; its files are below this prefix
+    namespace: str  # the namespace of the Model, and the prefix of its files
     model: str  # the id, for messages
     uri: str
     manifest_sha256: str | None = None

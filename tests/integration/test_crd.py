@@ -111,7 +111,7 @@ def test_what_changes_the_training_is_immutable(
     field: str,
 ) -> None:
     team.apply(finetune("tone", **before))
-    with pytest.raises(RefusedError, match=f"{field} can't be changed once created"):
+    with pytest.raises(RefusedError, match=f"{field} cannot be changed once created"):
         team.apply(finetune("tone", **after))
 
 

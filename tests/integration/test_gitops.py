@@ -57,7 +57,7 @@ def test_two_managers_share_a_finetune_and_neither_undoes_the_other(team: Kubect
     assert version(team) == before
     with pytest.raises(RefusedError, match="conflict"):
         sync(team, "other", {**manifest, "spec": {"model": "curie"}})
-    with pytest.raises(RefusedError, match="model can't be changed once created"):
+    with pytest.raises(RefusedError, match="model cannot be changed once created"):
         team("apply", "--server-side", "--force-conflicts", "--field-manager=other", "-f", "-",
              stdin=yaml.safe_dump({**manifest, "spec": {"model": "curie"}}))  # fmt: skip
 
