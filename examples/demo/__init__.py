@@ -1,6 +1,6 @@
-"""`make demo`: a cluster, a base model trained from nothing, a classifier from it, a report.
+"""`make demo`: a cluster, a base model trained from random weights, a classifier, and a report.
 
-The rule of this room: it uses the project as a person would, through kubectl, helm, S3 and the
-FineTune's status, and knows the operator's insides not at all. Its only data is the standard
-library's documentation; nothing comes from a hub.
+The demo uses the project as a user does: through kubectl, helm, S3, and the status of a FineTune.
+It does not know the internals of the operator. Its only data is the documentation of Python's
+standard library, and it downloads nothing from a model hub.
 """

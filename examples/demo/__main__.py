@@ -1,21 +1,23 @@
-"""`python -m examples.demo`: 0 when everything came out as promised."""
+"""`python -m examples.demo`: exits with 0 if the results meet the expectations."""
 
 from __future__ import annotations
 
 import sys
 
-from examples.demo.story import tell
+from examples.demo.demo import run_demo
 from examples.demo.terminal import DemoError, Terminal
 
 
 def main() -> int:
-    """Tell the story; one clear sentence and exit code 1 when it ends badly."""
+    """Run the demo; on a failure, print one sentence and return 1."""
     if len(sys.argv) > 1:
-        print("usage: python -m examples.demo   (no options; README.md says what it needs)")
+        print(
+            "usage: python -m examples.demo   (no options; README.md has the requirements)"
+        )
         return 0 if sys.argv[1] in {"-h", "--help"} else 2
     terminal = Terminal()
     try:
-        tell(terminal)
+        run_demo(terminal)
     except DemoError as error:
         terminal.end_live()
         print(f"\ndemo: {error}", file=sys.stderr)
@@ -23,8 +25,8 @@ def main() -> int:
     except KeyboardInterrupt:
         terminal.end_live()
         print(
-            "\ndemo: interrupted. The cluster, if it is up, stays up: "
-            "`python3 -m devcluster down` stops it.",
+            "\ndemo: interrupted. If the cluster is running, it keeps running. To stop it: "
+            "python3 -m devcluster down",
             file=sys.stderr,
         )
         return 130

@@ -1,9 +1,10 @@
-"""`ada` before its first lesson: a tiny Llama whose weights are drawn from a seed.
+"""The untrained model `ada`: a tiny Llama with random weights from a fixed seed.
 
-Two wide layers rather than many narrow ones: on a CPU they do more arithmetic in the same time.
-The embeddings are not tied and the weights start at 1/sqrt(hidden) instead of Llama's 0.02: in so
-short a pre-training a tied, flat model learns little beyond how frequent each word is, and what
-continues from it has to unlearn that first (measured: under 50 % validation accuracy, not 73 %).
+It has two wide layers instead of many narrow ones, because a CPU computes those faster. The
+embeddings are not tied, and the initial weights have a standard deviation of 1/sqrt(hidden) instead
+of 0.02. With tied embeddings and 0.02, a short pre-training teaches the model little more than word
+frequencies, which a later fine-tune must unlearn (measured: a validation accuracy below 50% instead
+of 73%).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HEADS = 8
 
 
 def write_base_model(folder: Path, seed: int = SEED) -> int:
-    """Write config.json, generation_config.json and safetensors; returns the parameters."""
+    """Write the config and safetensors files; returns the number of parameters."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""The demo's corner of the bucket: `s3://BUCKET/demo/`."""
+"""The files of the demo in S3, under `s3://BUCKET/demo/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREFIX = "demo"
 
 
 class Bucket:
-    """Upload, download, and an empty start."""
+    """Upload, download, and deletion of the demo's files."""
 
     def __init__(self, name: str, s3: Mapping[str, str]) -> None:
         import boto3
@@ -28,7 +28,7 @@ class Bucket:
         )
 
     def empty(self) -> int:
-        """Delete what earlier demos left under `demo/`; returns how many objects."""
+        """Delete the objects of earlier demos under `demo/`; returns their number."""
         count = 0
         for page in self._pages(f"{PREFIX}/"):
             for entry in page:
@@ -37,19 +37,19 @@ class Bucket:
         return count
 
     def put(self, name: str, data: bytes) -> str:
-        """Write demo/<name>; returns its address."""
+        """Write demo/<name>; returns its URI."""
         self._client.put_object(Bucket=self.name, Key=f"{PREFIX}/{name}", Body=data)
         return f"s3://{self.name}/{PREFIX}/{name}"
 
     def read(self, uri: str) -> bytes:
-        """The object at an s3:// address."""
+        """Read an object."""
         place = urlsplit(uri)
         found = self._client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))
         data: bytes = found["Body"].read()
         return data
 
     def download(self, uri: str, folder: Path) -> int:
-        """Every file right below an s3:// prefix; returns their size in bytes."""
+        """Download the files directly below a prefix; returns their total size in bytes."""
         place = urlsplit(uri)
         prefix = f"{place.path.strip('/')}/"
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,5 +71,5 @@ class Bucket:
 
 
 def _proxies(s3: Mapping[str, str]) -> dict[str, str] | None:
-    """A store with an address of its own is near: {} keeps boto3 from asking a proxy for it."""
+    """A store with its own endpoint is local: {} prevents boto3 from using a proxy."""
     return {} if s3.get("AWS_ENDPOINT_URL") else None

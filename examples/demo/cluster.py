@@ -1,7 +1,7 @@
-"""The cluster as the demo uses it: kubectl and helm with argument lists, S3 and a registry.
+"""The cluster of the demo: kubectl and helm command lines, S3, and a registry.
 
-With KUBECONFIG set to a cluster of one's own that one is used; the demo then needs to be told
-where its images and files may go (DEMO_REGISTRY, DEMO_BUCKET, and the AWS_* names).
+If KUBECONFIG names another cluster, the demo uses that one. It then needs a registry and a bucket
+for its images and files: DEMO_REGISTRY, DEMO_BUCKET, and the AWS_* variables.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ S3_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_END
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where everything is, and how to speak to it."""
+    """Addresses and credentials of the cluster, its registry, and its S3 store."""
 
     kubeconfig: str
     registry: str
     bucket: str
-    s3: dict[str, str]  # the AWS_* names and their values
+    s3: dict[str, str]  # the AWS_* variables
     env: dict[str, str]  # of kubectl and helm
-    programs: str  # the folder of kubectl and helm; "" where they are on PATH anyway
-    is_own: bool  # devcluster's, not somebody else's
+    programs: str  # the folder of kubectl and helm; "" if they are on PATH
+    is_own: bool  # whether devcluster runs the cluster
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> Self:
-        """Ask devcluster. Raises DemoError when something that only the user knows is missing."""
+        """Read `devcluster info`. Raises DemoError if a required setting is missing."""
         answer = subprocess.run(
             [sys.executable, "-m", "devcluster", "info"],
             cwd=ROOT,
@@ -49,12 +49,12 @@ class Cluster:
             check=False,
         )
         if answer.returncode != 0:
-            raise DemoError(f"the cluster can't be used: {answer.stderr.strip()}")
+            raise DemoError(f"The cluster is not usable: {answer.stderr.strip()}")
         return cls.from_info(json.loads(answer.stdout), environ)
 
     @classmethod
     def from_info(cls, info: dict[str, Any], environ: Mapping[str, str]) -> Self:
-        """`info`: what `devcluster info` prints."""
+        """Create it from the output of `devcluster info`."""
         env = {**environ, "KUBECONFIG": info["kubeconfig"]}
         if info["bin"]:
             env["PATH"] = f"{info['bin']}{os.pathsep}{env.get('PATH', '')}"
@@ -64,9 +64,9 @@ class Cluster:
             missing = [name for name in S3_NAMES[:2] if not environ.get(name)]
             if not registry or not bucket or missing:
                 raise DemoError(
-                    f"KUBECONFIG names a cluster of yours ({info['kubeconfig']}): set "
-                    "DEMO_REGISTRY (its nodes pull from there), DEMO_BUCKET and the AWS_* names "
-                    "for it, or unset KUBECONFIG to start one on this machine"
+                    f"KUBECONFIG names your own cluster ({info['kubeconfig']}). Set DEMO_REGISTRY "
+                    "(a registry from which its nodes pull), DEMO_BUCKET, and the AWS_* variables "
+                    "of the bucket. To start a cluster on this machine instead, unset KUBECONFIG."
                 )
             s3 = {name: environ[name] for name in S3_NAMES if environ.get(name)}
             return cls(info["kubeconfig"], registry, bucket, s3, env, info["bin"] or "", False)
@@ -77,7 +77,7 @@ class Cluster:
                 strict=True,
             )
         )
-        env |= _past_proxies(
+        env |= _without_proxies(
             environ, [info["nodeAddress"], info["registry"].split(":")[0], store["endpoint"]]
         )
         return cls(
@@ -87,11 +87,11 @@ class Cluster:
     # --- kubectl ---------------------------------------------------------------------------------
 
     def kubectl(self, *arguments: str) -> list[str]:
-        """The command line, in the demo's namespace."""
+        """A kubectl command line in the namespace of the demo."""
         return ["kubectl", f"--namespace={NAMESPACE}", *arguments]
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """kubectl's answer. Raises DemoError with its own words."""
+        """Run kubectl and return its output. Raises DemoError with its error message."""
         done = subprocess.run(
             self.kubectl(*arguments),
             env=self.env,
@@ -101,17 +101,17 @@ class Cluster:
             check=False,
         )
         if done.returncode != 0:
-            words = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+            words = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise DemoError(f"kubectl {' '.join(arguments[:2])} failed: {words}")
         return done.stdout
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """kubectl apply, through its standard input: a Secret is on no command line."""
+        """Apply objects through standard input, because a Secret must not be on a command line."""
         document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.run("apply", "--filename=-", stdin=json.dumps(document))
 
     def crd_owner(self) -> str | None:
-        """The namespace of the release that brought the CRDs; None where there are none."""
+        """The namespace of the release that installed the CRDs; None without CRDs."""
         text = self.run("get", "crd", CRD, "--ignore-not-found", "--output=json")
         if not text.strip():
             return None
@@ -121,10 +121,10 @@ class Cluster:
     # --- helm ------------------------------------------------------------------------------------
 
     def helm_upgrade(self, values: Path) -> list[str]:
-        """The command that installs the operator, or brings it up to date.
+        """The command that installs or upgrades the operator.
 
-        The CRDs are the cluster's: on our own the demo's release takes them over from whatever
-        test brought them, on somebody else's they stay as they are.
+        CRDs are cluster-wide. On the development cluster, the release of the demo takes them over
+        from tests; on another cluster, it does not change them.
         """
         command = [
             "helm", "upgrade", RELEASE, str(ROOT / "charts" / "finetune-operator"), "--install",
@@ -137,7 +137,7 @@ class Cluster:
 
 
 def namespace_objects(s3: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The namespace, under the strictest Pod Security, and the S3 credentials in it."""
+    """The namespace, with the restricted Pod Security Standard, and its Secret for S3."""
     return [
         {
             "apiVersion": "v1",
@@ -160,7 +160,7 @@ def namespace_objects(s3: Mapping[str, str]) -> list[dict[str, Any]]:
 def chart_values(
     images: Mapping[str, str], bucket: str, *, rate: float, context: int
 ) -> dict[str, Any]:
-    """One base model, one runtime; a thread a pod, since both pods share the machine's two CPUs."""
+    """One base model and one runtime, with one thread per pod: the two pods share two CPUs."""
     return {
         "images": dict(images),
         "output": f"s3://{bucket}/demo/finetunes",
@@ -178,8 +178,8 @@ def chart_values(
     }
 
 
-def _past_proxies(environ: Mapping[str, str], addresses: list[str]) -> dict[str, str]:
-    """Requests to this machine's own cluster never go through a proxy."""
+def _without_proxies(environ: Mapping[str, str], addresses: list[str]) -> dict[str, str]:
+    """Variables that keep requests to the local cluster away from a proxy."""
     hosts = ["127.0.0.1", "localhost"]
     hosts += [urlsplit(address).hostname or address for address in addresses]
     present = environ.get("NO_PROXY") or environ.get("no_proxy") or ""

@@ -1,10 +1,10 @@
-"""Real text that is nobody's and that every machine has: the standard library's documentation.
+"""The data of the demo: real text that every machine has, from Python's standard library.
 
-From the docstrings of ten of its modules come two sets of rows. The base model reads all of them,
-with an empty prompt; the second FineTune learns to tell from a function's docstring which of the
-ten modules it is from. The sources are read with `ast`, never imported, and every choice hangs on a
-hash of the text, so one Python version gives the same rows on every machine. What validates is in
-no pre-training text either.
+The docstrings of ten modules give two sets of rows. The base model trains on all of them with an
+empty prompt. The second FineTune learns to classify the docstring of a function by its module. The
+sources are read with `ast` and never imported. Every choice depends on a hash of the text, so that
+one Python version gives the same rows on every machine. No validation text is in the pre-training
+data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ten modules with a hundred docstrings and more in every Python from 3.11 on.
+# Ten modules with more than a hundred docstrings each, since Python 3.11.
 MODULES = (
     "asyncio",
     "decimal",
@@ -32,15 +32,15 @@ MODULES = (
     "unittest",
     "xml",
 )
-# Debian ships tests apart: reading them would make the rows depend on what is installed.
+# Debian packages tests separately, so that reading them would make the rows depend on packages.
 NOT_READ = frozenset({"test", "tests"})
 
 SEPARATOR = "\n\nmodule:"
 PROMPT_CHARACTERS = 160  # of the docstring; a byte-level token is at least one character
 TEXT_CHARACTERS = 240  # of a pre-training row
-ROWS_A_MODULE = 170  # no class far above the others: the majority share stays near a tenth
-LEAST_WORDS = 3  # of a row: a shorter text says nothing
-SENTENCE_WORDS = 8  # a text of so many words is not there twice by chance
+ROWS_A_MODULE = 170  # balances the classes, so that the majority share is about a tenth
+LEAST_WORDS = 3  # of a row; shorter texts carry no information
+SENTENCE_WORDS = 8  # texts of this length do not repeat by chance
 VALIDATION_SHARE = 0.22
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -51,7 +51,7 @@ _WORDS = re.compile(r"[a-z0-9]+")
 
 @dataclass(frozen=True)
 class Docstring:
-    """One docstring and where it stands."""
+    """A docstring with its module and kind."""
 
     module: str  # top level: "asyncio" for asyncio/base_events.py
     kind: str  # "module", "class" or "function"
@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that is uploaded; the two halves of the classification share no prompt."""
+    """All rows of the demo; training and validation share no prompt."""
 
     base: list[Row]
     training: list[Row]
@@ -80,13 +80,13 @@ class Dataset:
 
     @property
     def majority_share(self) -> float:
-        """What always saying the most frequent module would reach on the validation rows."""
+        """The validation accuracy of always predicting the most frequent module."""
         counts = Counter(row.module for row in self.validation)
         return max(counts.values()) / len(self.validation)
 
 
 def build_dataset(library: Path | None = None) -> Dataset:
-    """Read the standard library and make all three files' rows."""
+    """Read the standard library and build the rows of all three files."""
     docstrings = list(read_docstrings(library or Path(sysconfig.get_path("stdlib"))))
     training, validation = split(classification_rows(docstrings))
     unseen = {fingerprint(row.prompt.removesuffix(SEPARATOR)) for row in validation}
@@ -94,7 +94,7 @@ def build_dataset(library: Path | None = None) -> Dataset:
 
 
 def read_docstrings(library: Path) -> Iterator[Docstring]:
-    """Every docstring of the ten modules, in the order of paths and lines."""
+    """Yield every docstring of the ten modules in the order of paths and lines."""
     for module in MODULES:
         paths = [library / f"{module}.py", library / f"_py{module}.py"]
         paths += sorted((library / module).rglob("*.py"))
@@ -109,7 +109,7 @@ def read_docstrings(library: Path) -> Iterator[Docstring]:
 
 
 def _documented(tree: ast.Module) -> Iterator[Documented]:
-    """Module, classes, functions, in the order of lines; expressions are not looked into."""
+    """Yield modules, classes, and functions in the order of lines, without expressions."""
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
@@ -120,7 +120,7 @@ def _documented(tree: ast.Module) -> Iterator[Documented]:
 
 
 def classification_rows(docstrings: Iterable[Docstring]) -> list[Row]:
-    """One row a function's docstring: none that names a module, none that two modules share."""
+    """One row for each function docstring that names no module and is in one module only."""
     owners: defaultdict[str, set[str]] = defaultdict(set)
     prompts: dict[str, tuple[str, str]] = {}
     for docstring in docstrings:
@@ -143,7 +143,7 @@ def classification_rows(docstrings: Iterable[Docstring]) -> list[Row]:
 
 
 def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Training and validation, the same share of every module; a prompt is in one of them only."""
+    """Split into training and validation with the same share of every module."""
     training: list[Row] = []
     validation: list[Row] = []
     for module in MODULES:
@@ -155,7 +155,7 @@ def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def base_rows(docstrings: Iterable[Docstring], unseen: set[str]) -> list[Row]:
-    """Texts for the base model, without what validates later, not even inside another text."""
+    """Texts for the base model, without validation texts, even as parts of other texts."""
     sentences = [text for text in unseen if len(text.split()) >= SENTENCE_WORDS]
     pieces: dict[str, str] = {}
     for docstring in docstrings:
@@ -171,12 +171,12 @@ def base_rows(docstrings: Iterable[Docstring], unseen: set[str]) -> list[Row]:
 
 
 def prose(text: str) -> str:
-    """The words before the first example, on one line."""
+    """The text before the first example, on one line."""
     return " ".join(_EXAMPLE.split(text, maxsplit=1)[0].split())
 
 
 def shorten(text: str, characters: int) -> str:
-    """At most so many characters, cut between words."""
+    """At most `characters` characters, cut between words."""
     if len(text) <= characters:
         return text
     return text[:characters].rsplit(" ", 1)[0]
@@ -191,18 +191,18 @@ def pieces_of(text: str) -> Iterator[str]:
 
 
 def names_a_module(prompt: str) -> bool:
-    """Any of the ten names, also inside a word or a dotted path: `logging.Logger`, `XMLParser`."""
+    """Whether a prompt has one of the ten names, even inside a word: `XMLParser`."""
     lowered = prompt.lower()
     return any(module in lowered for module in MODULES)
 
 
 def fingerprint(text: str) -> str:
-    """Texts that differ in case, spaces or punctuation only are the same text."""
+    """A key that ignores case, spaces, and punctuation."""
     return " ".join(_WORDS.findall(text.lower()))
 
 
 def shuffled(rows: Iterable[Row]) -> list[Row]:
-    """An order that looks random and is the same everywhere."""
+    """A pseudorandom order that is the same on every machine."""
 
     def digest(row: Row) -> str:
         return hashlib.sha256(f"{row.prompt}\n{row.completion}".encode()).hexdigest()
@@ -211,13 +211,13 @@ def shuffled(rows: Iterable[Row]) -> list[Row]:
 
 
 def seen_texts(data: Dataset) -> Iterator[str]:
-    """What the tokenizer may learn from: everything but the validation rows."""
+    """The texts that train the tokenizer: all but the validation rows."""
     for row in (*data.base, *data.training):
         yield row.prompt + row.completion
 
 
 def jsonl(rows: Iterable[Row]) -> str:
-    """The rows as `prepare` reads them."""
+    """The rows as JSON Lines."""
     return "".join(
         json.dumps({"prompt": row.prompt, "completion": row.completion}) + "\n" for row in rows
     )

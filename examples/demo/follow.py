@@ -1,4 +1,4 @@
-"""Following one FineTune: its events as they come, and where it stands in one live line."""
+"""Follow a FineTune: its events as they occur, and its state in one live line."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ TICK_SECONDS = 0.5
 
 
 def follow(cluster: Cluster, name: str, terminal: Terminal) -> FineTuneStatus:
-    """Until it ends well. Raises DemoError when it ends otherwise, or not at all."""
+    """Return the status of the FineTune when it succeeds. Raises DemoError if it does not."""
     begin = time.monotonic()
     status = FineTuneStatus()
-    told = 0
+    printed = 0
     with _watch(cluster, name) as news:
         while True:
             with suppress(queue.Empty):
                 status = news.get(timeout=TICK_SECONDS)
-            for event in status.events[told:]:
+            for event in status.events[printed:]:
                 terminal.say(f"    {local_time(event.at)}  {event.message}")
-            told = max(told, len(status.events))
+            printed = max(printed, len(status.events))
             if status.state in TERMINAL_STATES:
                 break
             elapsed = time.monotonic() - begin
             terminal.show(f"    {one_line(status, datetime.now(UTC))}  ({clock(elapsed)})")
             if elapsed > LONGEST_SECONDS:
                 raise DemoError(
-                    f"FineTune {name} is still {status.state or 'unseen by the operator'} after "
-                    f"{clock(elapsed)}: {status.message or 'no message'}"
+                    f"FineTune {name} did not finish within {clock(elapsed)}. Its state is "
+                    f"{status.state or 'not set'}: {status.message or 'no message'}"
                 )
     terminal.end_live()
     if status.state != State.SUCCEEDED:
@@ -48,8 +48,8 @@ def follow(cluster: Cluster, name: str, terminal: Terminal) -> FineTuneStatus:
 
 
 def one_line(status: FineTuneStatus, now: datetime) -> str:
-    """State, stage, step, loss, what is left."""
-    words = [status.state or "unseen", status.stage or ""]
+    """State, stage, step, loss, and remaining time in one line."""
+    words = [status.state or "new", status.stage or ""]
     progress = status.progress
     if status.state != State.RUNNING or progress is None:
         words.append(status.message or "waiting for the operator")
@@ -68,9 +68,9 @@ def one_line(status: FineTuneStatus, now: datetime) -> str:
 
 
 def why_it_failed(name: str, status: FineTuneStatus) -> str:
-    """One sentence, the hint, and the last lines of the pod's log where there are any."""
+    """The error message, its hint, and the last lines of the pod's log."""
     error = status.error
-    what = (error.message if error else status.message) or "the status says nothing more"
+    what = (error.message if error else status.message) or "the status has no message"
     lines = [f"FineTune {name} is {status.state}: {what}"]
     if error and error.hint:
         lines.append(f"  hint: {error.hint}")
@@ -79,13 +79,13 @@ def why_it_failed(name: str, status: FineTuneStatus) -> str:
 
 
 def local_time(stamp: str) -> str:
-    """The clock on the wall, of a time stamp in UTC."""
+    """The local time of a UTC timestamp."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%H:%M:%S")
 
 
 @contextmanager
 def _watch(cluster: Cluster, name: str) -> Iterator[queue.Queue[FineTuneStatus]]:
-    """The status, each time it changes: one kubectl that watches, begun anew when it ends."""
+    """Watch the status with kubectl, which is started again if it ends."""
     news: queue.Queue[FineTuneStatus] = queue.Queue()
     watch = _Watch(cluster, name, news)
     thread = threading.Thread(target=watch.run, name=f"watch {name}", daemon=True)
@@ -128,9 +128,9 @@ class _Watch:
 
 
 def documents(lines: Iterable[str]) -> Iterator[dict[str, object]]:
-    """The JSON objects that kubectl prints one after the other, each over many lines.
+    """Split the output of kubectl into JSON objects.
 
-    Only the brace that closes a whole object stands at the start of a line.
+    Each object spans many lines; only its closing brace is at the start of a line.
     """
     text = ""
     for line in lines:

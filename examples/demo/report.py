@@ -1,4 +1,4 @@
-"""What the demo says at its end. Pure: values in, lines of at most 80 columns out."""
+"""The report at the end of the demo: lines of at most 80 columns. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ END_SHARE = 20  # first and last loss: the mean of a twentieth of the steps
 
 @dataclass(frozen=True)
 class Results:
-    """What results.csv says, column by column; None where a cell is empty."""
+    """The columns of results.csv; None for an empty cell."""
 
     columns: dict[str, list[float | None]]
 
@@ -36,11 +36,11 @@ class Results:
         )
 
     def measured(self, column: str) -> list[float]:
-        """The cells that hold something."""
+        """The cells of a column that are not empty."""
         return [value for value in self.columns.get(column, []) if value is not None]
 
     def first_and_last(self, column: str) -> tuple[float, float]:
-        """Means over the first and the last steps: one small batch says little."""
+        """Means over the first and the last steps, because one small batch is noisy."""
         values = self.measured(column)
         if not values:
             return 0.0, 0.0
@@ -49,8 +49,8 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Claims:
-    """What the demo promises to show."""
+class Outcome:
+    """The results that the demo checks."""
 
     base_loss: tuple[float, float]
     loss: tuple[float, float]
@@ -59,24 +59,25 @@ class Claims:
     rows: int
 
 
-def broken_promises(claims: Claims) -> list[str]:
-    """A clear sentence for each promise that was not kept."""
+def failed_checks(outcome: Outcome) -> list[str]:
+    """One sentence for each result that is below the expectation."""
     found = []
-    for name, (first, last) in (("base", claims.base_loss), ("classifier", claims.loss)):
+    for name, (first, last) in (("base", outcome.base_loss), ("classify", outcome.loss)):
         if not last < first:
-            found.append(f"the {name}'s training loss did not fall: {first:.3f} to {last:.3f}")
-    if claims.rows < LEAST_ROWS:
-        found.append(f"only {claims.rows} validation rows, {LEAST_ROWS} are promised")
-    if claims.accuracy < LEAST_TIMES_MAJORITY * claims.majority_share:
+            found.append(f"The training loss of {name} did not fall: {first:.3f} to {last:.3f}.")
+    if outcome.rows < LEAST_ROWS:
+        found.append(f"There are {outcome.rows} validation rows instead of {LEAST_ROWS} or more.")
+    if outcome.accuracy < LEAST_TIMES_MAJORITY * outcome.majority_share:
         found.append(
-            f"validation sequence accuracy {claims.accuracy:.3f} is under "
-            f"{LEAST_TIMES_MAJORITY} times the majority class's share, {claims.majority_share:.3f}"
+            f"The validation sequence accuracy is {outcome.accuracy:.3f}, less than "
+            f"{LEAST_TIMES_MAJORITY} times the share of the majority class "
+            f"({outcome.majority_share:.3f})."
         )
     return found
 
 
 def events_table(events: Iterable[EventEntry]) -> list[str]:
-    """Time and message, long messages over several lines."""
+    """Time and message of each event; long messages span several lines."""
     lines = []
     for event in events:
         mark = "" if event.level == "info" else f"{event.level}: "
@@ -87,7 +88,7 @@ def events_table(events: Iterable[EventEntry]) -> list[str]:
 
 
 def loss_lines(results: Results) -> list[str]:
-    """The training loss, and the validation where there is one, as small charts."""
+    """The training loss and the validation metrics as small charts."""
     lines = [_chart_line("training loss", results, "training_loss")]
     if results.measured("validation_sequence_accuracy"):
         lines.append(_chart_line("validation loss", results, "validation_loss"))
@@ -96,7 +97,10 @@ def loss_lines(results: Results) -> list[str]:
 
 
 def _chart_line(title: str, results: Results, column: str) -> str:
-    """The last validation is of the whole file, those on the way of one batch: no mean of them."""
+    """First value, chart, and last value of a column.
+
+    Validation values are not averaged: the last one covers the whole file, the others one batch.
+    """
     values = results.measured(column)
     is_training = column.startswith("training")
     first, last = results.first_and_last(column) if is_training else (values[0], values[-1])
@@ -104,7 +108,7 @@ def _chart_line(title: str, results: Results, column: str) -> str:
 
 
 def sparkline(values: Sequence[float], columns: int = CHART_COLUMNS) -> str:
-    """One character a column, the mean of its values; the lowest is a thin line."""
+    """A chart of one line; each character is a mean, and the lowest one is a thin bar."""
     if not values:
         return ""
     columns = min(columns, len(values))
@@ -115,65 +119,65 @@ def sparkline(values: Sequence[float], columns: int = CHART_COLUMNS) -> str:
     return "".join(BARS[round((mean - low) / step)] for mean in means)
 
 
-def accuracy_lines(claims: Claims, answers: Answers) -> list[str]:
-    """The classifier against always saying the most frequent module."""
-    times = claims.accuracy / claims.majority_share
+def accuracy_lines(outcome: Outcome, answers: Answers) -> list[str]:
+    """The classifier compared with always predicting the most frequent module."""
+    times = outcome.accuracy / outcome.majority_share
     return [
-        f"    validation sequence accuracy   {claims.accuracy:6.1%}   {bar(claims.accuracy)}",
-        f"    majority class's share         {claims.majority_share:6.1%}   "
-        f"{bar(claims.majority_share)}",
-        f"    {times:.1f} times as good, on {claims.rows} rows that it has never seen; none names",
-        "    its module",
-        "    the published model, loaded by transformers, writes "
-        f"{answers.right} of {answers.rows} right",
+        f"    validation sequence accuracy   {outcome.accuracy:6.1%}   {bar(outcome.accuracy)}",
+        f"    share of the majority class    {outcome.majority_share:6.1%}   "
+        f"{bar(outcome.majority_share)}",
+        f"    The accuracy is {times:.1f} times the share of the majority class, on "
+        f"{outcome.rows} rows",
+        "    that the model has never seen. No row names its module.",
+        f"    The published model, loaded with transformers, completes {answers.right} of "
+        f"{answers.rows}",
+        "    correctly.",
     ]
 
 
 def bar(share: float, columns: int = 30) -> str:
-    """A share as a bar."""
+    """A bar for a share of 0 to 1."""
     full = round(share * columns)
     return "█" * full + "·" * (columns - full)
 
 
 def sample_lines(answers: Answers) -> list[str]:
-    """Three docstrings, what they are from, and what the model says."""
+    """The sample docstrings with their modules and the completions of the model."""
     lines = []
     for sample in answers.samples:
         for number, text in enumerate(textwrap.wrap(sample.docstring, WIDTH - 6)):
             lines.append(f"    {'“' if number == 0 else ' '}{text}")
         lines[-1] += "”"
-        mark = "right" if sample.got == sample.expected else "wrong"
-        lines.append(
-            f"        is from: {sample.expected}   the model says: {sample.got}   ({mark})"
-        )
+        mark = "correct" if sample.got == sample.expected else "wrong"
+        lines.append(f"        module: {sample.expected}   completion: {sample.got}   ({mark})")
     return lines
 
 
 def time_lines(parts: Sequence[tuple[str, float]]) -> list[str]:
-    """How long each part took."""
+    """The duration of each part."""
     total = sum(seconds for _, seconds in parts)
     lines = [f"    {title:<52} {clock(seconds):>14}" for title, seconds in parts]
-    return [*lines, f"    {'all':<52} {clock(total):>14}"]
+    return [*lines, f"    {'Total':<52} {clock(total):>14}"]
 
 
 def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) -> list[str]:
-    """How to go on: a block to be pasted into a shell, and apart from it what changes much."""
+    """Commands to paste into a shell, and below them those that change or stop the demo."""
     if is_own:
-        lines = ['    eval "$(python3 -m devcluster env)"  # the cluster, kubectl, its S3 store']
+        lines = ['    eval "$(python3 -m devcluster env)"  # cluster, kubectl, and S3']
     else:
         lines = [f"    export KUBECONFIG={kubeconfig}"]
         lines += [f"    export PATH={programs}:$PATH"] if programs else []
     lines += [
-        '    export PATH="$PWD/.venv/bin:$PATH"   # the command `finetune`',
+        '    export PATH="$PWD/.venv/bin:$PATH"   # the command finetune',
         f"    kubectl get finetunes -n {namespace}",
         f"    kubectl describe finetune classify -n {namespace}",
         f"    kubectl get models -n {namespace}",
         f"    finetune list -n {namespace}",
         f"    finetune report classify -n {namespace}",
         "",
-        "docs/tutorials/first-model.md goes on from here, with a spreadsheet.",
-        "`make demo` trains all of this again, on the warm cluster.",
+        "To continue with your own spreadsheet, see docs/tutorials/first-model.md.",
+        "`make demo` repeats the demo on the running cluster.",
     ]
     if is_own:
-        lines.append("`make down` stops the cluster and leaves nothing behind: the models go, too.")
+        lines.append("`make down` stops the cluster and deletes everything, including the models.")
     return lines

@@ -1,4 +1,4 @@
-"""The published model as anybody would use it: from S3, with transformers, on a CPU."""
+"""Completions by the published model, loaded with transformers on a CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from examples.demo.dataset import SEPARATOR, Row
 
-NEW_TOKENS = 6  # the longest label has fewer, its end included
+NEW_TOKENS = 6  # the longest label has fewer, including its end token
 SAMPLES = 3
 
 
@@ -23,15 +23,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model completes the validation prompts with, at temperature 0."""
+    """Greedy completions of the validation prompts."""
 
     rows: int
     right: int
-    samples: list[Sample]  # the first rows: nobody has chosen them
+    samples: list[Sample]  # the first rows, without any selection
 
 
 def ask(folder: Path, rows: Sequence[Row]) -> Answers:
-    """Complete every prompt; a completion that does not end where it should is wrong."""
+    """Complete every prompt; a completion without the end-of-sequence token is wrong."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,7 +63,7 @@ def ask(folder: Path, rows: Sequence[Row]) -> Answers:
 
 
 def _until_end(tokenizer: object, tokens: list[int]) -> str:
-    """The text before the end-of-sequence token; with an ellipsis where there is none."""
+    """The text before the end-of-sequence token; with an ellipsis if there is none."""
     end = tokenizer.eos_token_id  # type: ignore[attr-defined]
     decode = tokenizer.decode  # type: ignore[attr-defined]
     if end not in tokens:

@@ -1,4 +1,4 @@
-"""What the person in front of the screen sees: parts with their time, and never a silent minute."""
+"""Terminal output of the demo: parts with their durations, and no minute without a line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 WIDTH = 80
-QUIET_SECONDS = 15.0  # without output: then a line says that it is still at work
+QUIET_SECONDS = 15.0  # without output, until a line says that the command is still running
 LAST_LINES = 12
 
 
 class DemoError(Exception):
-    """One clear sentence: what did not work and, where known, what to do."""
+    """One sentence on the failure and, if known, its fix."""
 
 
 class Terminal:
-    """Headings, lines, one live line at the bottom where the output is a terminal."""
+    """Headings and lines, with one live line at the bottom if the output is a terminal."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[str, float]] = []
@@ -34,7 +34,7 @@ class Terminal:
 
     @contextmanager
     def part(self, number: int, of: int, title: str) -> Iterator[None]:
-        """A heading, and how long what follows took."""
+        """Print a heading, and the duration at the end of the block."""
         self.say()
         self.say(f"{f'--- {number}/{of} {title} ':-<{WIDTH}}")
         begin = time.monotonic()
@@ -45,14 +45,14 @@ class Terminal:
         self.say(f"    {clock(self.parts[-1][1])}")
 
     def say(self, text: str = "") -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         if self._live:
             sys.stdout.write("\r\033[K")
         sys.stdout.write(f"{text}\n{self._live}")
         sys.stdout.flush()
 
     def show(self, text: str, *, every: float = 10.0) -> None:
-        """The live line; where there is no terminal a line of its own once in `every` seconds."""
+        """Replace the live line; without a terminal, print a line every `every` seconds."""
         now = time.monotonic()
         if self._is_live:
             width = shutil.get_terminal_size((WIDTH, 24)).columns - 1
@@ -64,7 +64,7 @@ class Terminal:
             self.say(text)
 
     def end_live(self) -> None:
-        """The live line is done with."""
+        """Remove the live line."""
         if self._live:
             sys.stdout.write("\r\033[K")
             sys.stdout.flush()
@@ -74,30 +74,30 @@ class Terminal:
     def stream(
         self, what: str, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path
     ) -> None:
-        """Run a command and show its lines. Raises DemoError, with its last line, when it fails."""
+        """Run a command and print its lines. Raises DemoError with its last line if it fails."""
         with Running(what, command, env=env, cwd=cwd) as running:
             self.watch(running)
 
     def watch(self, running: Running) -> None:
-        """The lines of a command, those that came before first, until it ends."""
+        """Print the lines of a command, including earlier ones, until it ends."""
         last: list[str] = []
         while True:
             try:
                 line = running.lines.get(timeout=QUIET_SECONDS)
             except queue.Empty:
-                self.say(f"    ... {running.what}: still at work ({clock(running.age)})")
+                self.say(f"    ... {running.what}: still running ({clock(running.age)})")
                 continue
             if line is None:
                 break
             last = [*last[1 - LAST_LINES :], line]
             self.say(f"    {line}")
         if code := running.process.wait():
-            said = next((line for line in reversed(last) if line.strip()), "it said nothing")
-            raise DemoError(f"{running.what} failed (exit code {code}): {said.strip()}")
+            output = next((line for line in reversed(last) if line.strip()), "no output")
+            raise DemoError(f"{running.what} failed with exit code {code}: {output.strip()}")
 
 
 class Running:
-    """A command at work, in the background until somebody watches it; ended with its block."""
+    """A command that runs in the background and ends with its block."""
 
     def __init__(
         self, what: str, command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path
@@ -114,7 +114,7 @@ class Running:
             cwd=cwd,
             text=True,
             errors="replace",
-            start_new_session=True,  # so that it ends with all that it started
+            start_new_session=True,  # so that its children end with it
         )
         threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
 
@@ -140,6 +140,6 @@ def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Non
 
 
 def clock(seconds: float) -> str:
-    """83 -> '1 min 23 s'."""
+    """Format seconds: 83 is `1 min 23 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

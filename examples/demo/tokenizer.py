@@ -9,14 +9,14 @@ from pathlib import Path
 VOCABULARY = 2048
 CONTEXT = 256  # tokens
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-SPECIAL = (BOS, EOS, PAD)  # their ids are their places here
+SPECIAL = (BOS, EOS, PAD)  # token IDs are the indexes here
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
-    """Train on `texts` and write what transformers and the prepare Job read.
+    """Train on `texts` and write the files that transformers and the prepare Job read.
 
-    As Llama's it puts `<s>` before every text, so that the first word of a text without a prompt
-    is predicted too. The whole byte alphabet is in it: every text can be encoded.
+    Like the tokenizer of Llama, it puts `<s>` before every text, so that the model also predicts
+    the first word of a text without a prompt. It contains all bytes and can encode every text.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 

@@ -1,4 +1,4 @@
-"""The real data set, read once for all tests of this folder."""
+"""The real dataset, read once for all tests in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model without any knowledge, and the way it is asked once it has some. Imports torch."""
+"""The untrained model and its completions. Imports torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_seed_gives_the_same_weights_and_transformers_reads_them(
     assert [sample.expected for sample in answers.samples] == [r.module for r in rows[:SAMPLES]]
 
 
-def test_a_model_that_only_ever_ends_says_nothing(data: Dataset, tmp_path: Path) -> None:
+def test_a_completion_without_an_end_is_wrong(data: Dataset, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -45,13 +45,15 @@ def test_a_model_that_only_ever_ends_says_nothing(data: Dataset, tmp_path: Path)
     write_tokenizer(dataset.seen_texts(data), tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     end = model.config.eos_token_id
-    with torch.no_grad():  # whatever it reads it thinks of <s>'s sign pattern, and </s> fits it
+    with torch.no_grad():  # all logits are equal, so that the model always predicts token 0
         model.model.norm.weight.zero_()
         model.model.norm.weight[0] = 1.0
         model.lm_head.weight.zero_()
     model.save_pretrained(tmp_path)
     silent = ask(tmp_path, data.validation[:2])
-    assert all(sample.got.endswith("…") for sample in silent.samples)  # token 0, never the end
+    assert all(
+        sample.got.endswith("…") for sample in silent.samples
+    )  # never the end token
     assert silent.right == 0
     assert end == 1
     assert NEW_TOKENS < CONTEXT

@@ -1,4 +1,4 @@
-"""What the demo promises of its data, on the standard library of the Python that runs the tests."""
+"""The data of the demo, from the standard library of the Python that runs the tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_there_are_at_least_300_validation_rows_of_all_ten_modules(data: Dataset
     assert {row.module for row in data.training} == set(MODULES)
 
 
-def test_always_saying_one_module_is_right_for_about_a_tenth(data: Dataset) -> None:
+def test_the_majority_share_is_about_a_tenth(data: Dataset) -> None:
     counts = Counter(row.module for row in data.validation)
     assert data.majority_share == max(counts.values()) / len(data.validation)
     assert 0.1 <= data.majority_share <= 0.13
@@ -45,7 +45,7 @@ def test_training_and_validation_share_no_prompt(data: Dataset) -> None:
     assert not set(training) & set(validation)
 
 
-def test_the_base_model_never_reads_what_validates(data: Dataset) -> None:
+def test_the_base_data_contain_no_validation_text(data: Dataset) -> None:
     texts = "\n".join(fingerprint(row.completion) for row in data.base)
     unseen = [fingerprint(row.prompt.removesuffix(SEPARATOR)) for row in data.validation]
     long = [text for text in unseen if len(text.split()) >= 8]
@@ -70,7 +70,7 @@ def test_jsonl_has_an_object_with_prompt_and_completion_a_line() -> None:
     ]
 
 
-# --- the rules, on a library of our own ---
+# --- the rules, on a small library ---
 
 
 def write_library(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said while a FineTune runs."""
+"""The output while a FineTune runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune_api.finetune_status import ErrorInfo, FineTuneStatus, Progress
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
 
-def test_a_running_finetune_tells_step_loss_and_what_is_left() -> None:
+def test_a_running_finetune_shows_step_loss_and_remaining_time() -> None:
     status = FineTuneStatus(
         state="running",
         stage="training",
@@ -29,10 +29,10 @@ def test_a_running_finetune_tells_step_loss_and_what_is_left() -> None:
     )
 
 
-def test_a_pending_finetune_tells_why() -> None:
+def test_a_pending_finetune_shows_the_cause() -> None:
     status = FineTuneStatus(state="pending", stage="starting", message="2 pods are pulling")
     assert one_line(status, NOW) == "pending  starting  2 pods are pulling"
-    assert one_line(FineTuneStatus(), NOW) == "unseen  waiting for the operator"
+    assert one_line(FineTuneStatus(), NOW) == "new  waiting for the operator"
 
 
 def test_an_eta_that_has_passed_is_no_negative_time() -> None:
@@ -41,21 +41,21 @@ def test_an_eta_that_has_passed_is_no_negative_time() -> None:
     assert one_line(status, NOW).endswith("0 s left")
 
 
-def test_a_failure_tells_sentence_hint_and_last_lines() -> None:
+def test_a_failure_shows_message_hint_and_last_lines() -> None:
     status = FineTuneStatus(
         state="failed",
-        error=ErrorInfo(code="InvalidData", message="line 3 is no JSON", hint="mend it", log=["x"]),
+        error=ErrorInfo(code="InvalidData", message="line 3 is not JSON", hint="fix it", log=["x"]),
     )
     assert why_it_failed("base", status).splitlines() == [
-        "FineTune base is failed: line 3 is no JSON",
-        "  hint: mend it",
+        "FineTune base is failed: line 3 is not JSON",
+        "  hint: fix it",
         "  x",
     ]
-    cancelled = FineTuneStatus(state="cancelled", message="asked by a person")
-    assert why_it_failed("base", cancelled) == "FineTune base is cancelled: asked by a person"
+    cancelled = FineTuneStatus(state="cancelled", message="requested by the user")
+    assert why_it_failed("base", cancelled) == "FineTune base is cancelled: requested by the user"
 
 
-def test_kubectls_stream_of_objects_is_cut_where_each_ends() -> None:
+def test_the_output_of_kubectl_is_split_into_objects() -> None:
     objects = [{"a": {"b": "}\n{"}}, {"c": []}, {}]
     text = "".join(json.dumps(value, indent=4) + "\n" for value in objects[:2])
     assert list(documents(text.splitlines(keepends=True))) == objects[:2]

@@ -1,4 +1,4 @@
-"""The report: what is promised, and that it fits a terminal of 80 columns."""
+"""The report: its checks, and its width of at most 80 columns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import dataclasses
 import pytest
 
 from examples.demo import report
-from examples.demo.report import Claims, Results
+from examples.demo.report import Outcome, Results
 from examples.demo.samples import Answers, Sample
 from examples.demo.terminal import WIDTH, clock
 from finetune_api.finetune_status import EventEntry
 
-CLAIMS = Claims(base_loss=(7.6, 5.4), loss=(6.2, 1.4), accuracy=0.73, majority_share=0.11, rows=326)
+OUTCOME = Outcome(
+    base_loss=(7.6, 5.4), loss=(6.2, 1.4), accuracy=0.73, majority_share=0.11, rows=326
+)
 ANSWERS = Answers(
     rows=326,
     right=238,
@@ -60,7 +62,7 @@ def test_the_block_to_paste_neither_trains_again_nor_stops_the_cluster() -> None
     assert "KUBECONFIG=" not in " ".join(block)  # `env` exports it
 
 
-def test_a_cluster_of_ones_own_is_named_by_its_kubeconfig_and_not_stopped() -> None:
+def test_another_cluster_is_named_by_its_kubeconfig_and_not_stopped() -> None:
     text = "\n".join(report.next_lines("/kube", "/bin/k", "ns", is_own=False))
     assert "    export KUBECONFIG=/kube\n    export PATH=/bin/k:$PATH\n" in text
     assert "devcluster" not in text
@@ -72,21 +74,21 @@ def test_every_line_fits_80_columns(steps: int) -> None:
     results = Results.parse(csv(steps))
     lines = [
         *report.loss_lines(results),
-        *report.accuracy_lines(CLAIMS, ANSWERS),
+        *report.accuracy_lines(OUTCOME, ANSWERS),
         *report.sample_lines(ANSWERS),
-        *report.time_lines([("FineTune classify: continues from it", 83.4), ("data", 3.2)]),
+        *report.time_lines([("FineTune classify: continue from base", 83.4), ("data", 3.2)]),
         *report.next_lines("/var/lib/finetune-devcluster/kubeconfig", "", "ns", is_own=True),
         *report.events_table(EVENTS[:2]),
     ]
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
-def test_events_keep_their_words_over_several_lines() -> None:
+def test_long_events_span_several_lines() -> None:
     lines = report.events_table(EVENTS)
-    told = " ".join(line[14:] for line in lines)
-    assert "Completed epoch 1/4 (training loss 2.8530, validation loss 2.9134, validation" in told
-    assert "learning rate 0.00185)" in told
-    assert "warning: Uploaded model:" in told
+    text = " ".join(line[14:] for line in lines)
+    assert "Completed epoch 1/4 (training loss 2.8530, validation loss 2.9134, validation" in text
+    assert "learning rate 0.00185)" in text
+    assert "warning: Uploaded model:" in text
     assert all(line[4:12].count(":") == 2 for line in lines if line[4] != " ")
 
 
@@ -128,26 +130,26 @@ def test_a_sparkline_of_many_values_has_a_column_for_their_mean() -> None:
     assert report.sparkline([float(i) for i in range(1000)], 8) == "▁▂▃▄▅▆▇█"
 
 
-def test_a_demo_that_keeps_its_promises_breaks_none() -> None:
-    assert report.broken_promises(CLAIMS) == []
+def test_good_results_fail_no_check() -> None:
+    assert report.failed_checks(OUTCOME) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"base_loss": (5.4, 5.4)}, "the base's training loss did not fall: 5.400 to 5.400"),
-        ({"loss": (1.0, 2.0)}, "the classifier's training loss did not fall: 1.000 to 2.000"),
-        ({"loss": (0.0, 0.0)}, "the classifier's training loss did not fall"),
-        ({"loss": (1.0, float("nan"))}, "the classifier's training loss did not fall"),
-        ({"rows": 299}, "only 299 validation rows, 300 are promised"),
-        ({"accuracy": 0.219}, "0.219 is under 2 times the majority class's share, 0.110"),
+        ({"base_loss": (5.4, 5.4)}, "The training loss of base did not fall: 5.400 to 5.400."),
+        ({"loss": (1.0, 2.0)}, "The training loss of classify did not fall: 1.000 to 2.000."),
+        ({"loss": (0.0, 0.0)}, "The training loss of classify did not fall"),
+        ({"loss": (1.0, float("nan"))}, "The training loss of classify did not fall"),
+        ({"rows": 299}, "There are 299 validation rows instead of 300 or more."),
+        ({"accuracy": 0.219}, "0.219, less than 2 times the share of the majority class (0.110)"),
     ],
 )
-def test_each_broken_promise_is_a_clear_sentence(changes: dict[str, object], words: str) -> None:
-    broken = report.broken_promises(dataclasses.replace(CLAIMS, **changes))  # type: ignore[arg-type]
-    assert len(broken) == 1
-    assert words in broken[0]
+def test_each_failed_check_is_a_sentence(changes: dict[str, object], words: str) -> None:
+    failed = report.failed_checks(dataclasses.replace(OUTCOME, **changes))  # type: ignore[arg-type]
+    assert len(failed) == 1
+    assert words in failed[0]
 
 
-def test_seconds_are_told_as_people_tell_them() -> None:
+def test_seconds_are_formatted() -> None:
     assert [clock(s) for s in (0.2, 59.4, 60, 1505)] == ["0 s", "59 s", "1 min 00 s", "25 min 05 s"]

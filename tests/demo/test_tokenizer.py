@@ -19,7 +19,7 @@ def folder(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_any_text_comes_back_as_it_was(folder: Path, data: Dataset) -> None:
+def test_decoding_restores_any_text(folder: Path, data: Dataset) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

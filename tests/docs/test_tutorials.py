@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from examples.demo import base_model, dataset, tokenizer
-from examples.demo.story import PRETRAINING_RATE
+from examples.demo.demo import PRETRAINING_RATE
 from tests.docs.blocks import ROOT, blocks_for, pages_with
 from tests.docs.sessions import environment, run_page
 from tests.e2e.conftest import CHART, RUN, Cluster, Team, cluster

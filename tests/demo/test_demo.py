@@ -1,4 +1,4 @@
-"""The manifests, the chart's values, and whose cluster it is."""
+"""The manifests, the chart values, and the cluster of the demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from examples.demo import cluster, story
+from examples.demo import cluster, demo
 from examples.demo.cluster import Cluster
 from examples.demo.dataset import MODULES
 from examples.demo.terminal import DemoError
@@ -32,7 +32,7 @@ INFO: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ["base.yaml", "classify.yaml"])
 def test_the_manifests_are_finetunes_of_two_pods_without_gpu(name: str) -> None:
-    manifest = story.read_manifest(story.HERE / name, "bucket-a", "ada:ft-demo:x")
+    manifest = demo.read_manifest(demo.HERE / name, "bucket-a", "ada:ft-demo:x")
     finetune = FineTune.parse(manifest)
     assert manifest["kind"] == "FineTune"
     assert finetune.metadata.namespace == cluster.NAMESPACE
@@ -42,14 +42,14 @@ def test_the_manifests_are_finetunes_of_two_pods_without_gpu(name: str) -> None:
 
 
 def test_only_the_classifier_is_validated() -> None:
-    base = FineTune.parse(story.read_manifest(story.HERE / "base.yaml", "finetune"))
-    tuned = FineTune.parse(story.read_manifest(story.HERE / "classify.yaml", "finetune"))
+    base = FineTune.parse(demo.read_manifest(demo.HERE / "base.yaml", "finetune"))
+    tuned = FineTune.parse(demo.read_manifest(demo.HERE / "classify.yaml", "finetune"))
     assert base.spec.model == "ada"
     assert base.spec.validation_file is None
     assert tuned.spec.validation_file == "s3://finetune/demo/valid.jsonl"
 
 
-def test_the_charts_schema_takes_the_demos_values() -> None:
+def test_the_schema_of_the_chart_accepts_the_values() -> None:
     schema = json.loads(
         (cluster.ROOT / "charts" / "finetune-operator" / "values.schema.json").read_text()
     )
@@ -64,7 +64,7 @@ def test_the_charts_schema_takes_the_demos_values() -> None:
     assert values["models"][0]["uri"] == "s3://abc/demo/ada-init"
 
 
-def test_devclusters_answer_is_all_that_is_needed() -> None:
+def test_the_output_of_devcluster_is_sufficient() -> None:
     place = Cluster.from_info(INFO, {"PATH": "/bin", "NO_PROXY": "a.example,localhost"})
     assert place.is_own
     assert place.env["KUBECONFIG"] == INFO["kubeconfig"]
@@ -74,9 +74,9 @@ def test_devclusters_answer_is_all_that_is_needed() -> None:
     assert place.s3["AWS_SECRET_ACCESS_KEY"] == "secret"
 
 
-def test_a_cluster_of_ones_own_needs_a_registry_and_a_bucket() -> None:
+def test_another_cluster_needs_a_registry_and_a_bucket() -> None:
     foreign = {**INFO, "s3": None, "registry": None, "nodeAddress": None, "bin": None}
-    with pytest.raises(DemoError, match=r"set DEMO_REGISTRY .* DEMO_BUCKET and the AWS_"):
+    with pytest.raises(DemoError, match=r"Set DEMO_REGISTRY .* DEMO_BUCKET, and the AWS_"):
         Cluster.from_info(foreign, {})
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     place = Cluster.from_info(foreign, {"DEMO_REGISTRY": "r", "DEMO_BUCKET": "b", **keys})
@@ -93,6 +93,6 @@ def test_the_namespace_is_restricted_and_the_secret_is_on_no_command_line() -> N
     assert "secret" not in place.kubectl("apply", "--filename=-")
 
 
-def test_no_manifest_tells_the_modules() -> None:
-    for path in Path(story.HERE).glob("*.yaml"):
+def test_no_manifest_names_the_modules() -> None:
+    for path in Path(demo.HERE).glob("*.yaml"):
         assert not [module for module in MODULES if f" {module}" in path.read_text()]

@@ -1,4 +1,4 @@
-"""The demo's parts, one after the other; each does what a person would do by hand."""
+"""The parts of the demo in order; each one does what a user does by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finetune_api.finetune_status import FineTuneStatus
 HERE = Path(__file__).parent
 WORK = ROOT / ".demo"
 PARTS = 7
-PRETRAINING_RATE = 0.001  # the base FineTune's own: what a later multiplier multiplies
+PRETRAINING_RATE = 0.001  # of the base FineTune, and the base of later multipliers
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,28 @@ class Finished:
     results: report.Results
 
 
-def tell(terminal: Terminal) -> None:
-    """All of it. Raises DemoError when a part fails or a promise is not kept."""
+def run_demo(terminal: Terminal) -> None:
+    """Run all parts. Raises DemoError if a part fails or a result is below the expectation."""
     WORK.mkdir(exist_ok=True)
-    # Both fetch and compile for minutes the first time: one works while the other waits.
+    # both download and compile for minutes the first time, so they run in parallel
     build = [sys.executable, "-m", "images", "build"]
-    with Running("building the images", build, env=os.environ, cwd=ROOT) as building:
-        with terminal.part(1, PARTS, "a Kubernetes cluster on this machine"):
+    with Running("Building the images", build, env=os.environ, cwd=ROOT) as building:
+        with terminal.part(1, PARTS, "Start a Kubernetes cluster on this machine"):
             place = start_cluster(terminal)
-        with terminal.part(2, PARTS, "the images: operator, prepare, trainer"):
+        with terminal.part(2, PARTS, "Build the images: operator, prepare, trainer"):
             terminal.watch(building)
             images = push_images(terminal, place)
-    with terminal.part(3, PARTS, "the data and a model without any knowledge, to S3"):
+    with terminal.part(3, PARTS, "Upload the data and an untrained model to S3"):
         bucket = Bucket(place.bucket, place.s3)
         data = upload(terminal, place, bucket)
-    with terminal.part(4, PARTS, "the operator, with helm"):
+    with terminal.part(4, PARTS, "Install the operator with helm"):
         install(terminal, place, images)
-    with terminal.part(5, PARTS, "FineTune base: reads the documentation"):
+    with terminal.part(5, PARTS, "FineTune base: train on documentation"):
         base = fine_tune(terminal, place, bucket, "base.yaml")
-    with terminal.part(6, PARTS, "FineTune classify: continues from it"):
+    with terminal.part(6, PARTS, "FineTune classify: continue from base"):
         model = base.status.fine_tuned_model
         tuned = fine_tune(terminal, place, bucket, "classify.yaml", model)
-    with terminal.part(7, PARTS, "the published model, used"):
+    with terminal.part(7, PARTS, "Use the published model"):
         answers = use(terminal, bucket, tuned, data)
     conclude(terminal, place, (base, tuned), measure(base, tuned, data), answers)
 
@@ -62,16 +62,16 @@ def tell(terminal: Terminal) -> None:
 def start_cluster(terminal: Terminal) -> Cluster:
     """The development cluster, or the one that KUBECONFIG names."""
     command = [sys.executable, "-m", "devcluster", "up"]
-    terminal.stream("the cluster's start", command, env=os.environ, cwd=ROOT)
+    terminal.stream("Starting the cluster", command, env=os.environ, cwd=ROOT)
     return Cluster.find(os.environ)
 
 
 def push_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
-    """References by name, as the chart takes them. What is there already is not pushed again."""
+    """Push the images that the registry lacks; returns their references for the chart."""
     out = WORK / "images.json"
     command: list[str | Path] = [sys.executable, "-m", "images", "build"]
     terminal.stream(
-        "pushing the images",
+        "Pushing the images",
         [*command, "--push", place.registry, "--out", out],
         env=place.env,
         cwd=ROOT,
@@ -81,25 +81,27 @@ def push_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
 
 
 def upload(terminal: Terminal, place: Cluster, bucket: Bucket) -> dataset.Dataset:
-    """Namespace and Secret, an empty corner of the bucket, then the files and the model in it."""
-    terminal.say("    reading the standard library's docstrings")
+    """Create the namespace and the Secret, empty `demo/` in the bucket, and upload the files."""
+    terminal.say("    Reading the docstrings of the standard library.")
     data = dataset.build_dataset()
     terminal.say(
-        f"    {len(data.base):,} texts without a prompt; {len(data.training):,} functions to learn "
-        f"from, {len(data.validation)} to be"
+        f"    {len(data.base):,} texts without a prompt. {len(data.training):,} functions to train "
+        f"on and {len(data.validation)}"
     )
-    terminal.say(f"    asked about, of {len(dataset.MODULES)} modules, none named in a prompt")
+    terminal.say(
+        f"    to validate on, from {len(dataset.MODULES)} modules. No prompt names a module."
+    )
     model = WORK / "ada-init"
     tokenizer.write_tokenizer(dataset.seen_texts(data), model)
     parameters = base_model.write_base_model(model)
-    terminal.say(f"    ada: {parameters / 1e6:.1f} million random numbers, its own tokenizer")
+    terminal.say(f"    ada: {parameters / 1e6:.1f} million random weights and a tokenizer")
     cluster_objects = cluster.namespace_objects(place.s3)
     place.apply(cluster_objects[0])
     place.apply(*cluster_objects[1:])
     if place.crd_owner() is not None:
         place.run("delete", "finetunes,models.finetune.dev", "--all", "--wait", "--timeout=2m")
     if removed := bucket.empty():
-        terminal.say(f"    removed {removed} files of an earlier demo")
+        terminal.say(f"    Removed {removed} files of an earlier demo.")
     for name, rows in (
         ("base.jsonl", data.base),
         ("train.jsonl", data.training),
@@ -114,7 +116,7 @@ def upload(terminal: Terminal, place: Cluster, bucket: Bucket) -> dataset.Datase
 
 
 def install(terminal: Terminal, place: Cluster, images: dict[str, str]) -> None:
-    """helm upgrade --install, and the Deployment is ready."""
+    """Run helm upgrade --install and wait until the Deployment is ready."""
     values = cluster.chart_values(
         images, place.bucket, rate=PRETRAINING_RATE, context=tokenizer.CONTEXT
     )
@@ -126,7 +128,7 @@ def install(terminal: Terminal, place: Cluster, images: dict[str, str]) -> None:
 
 
 def read_manifest(path: Path, bucket: str, model: str | None = None) -> dict[str, Any]:
-    """The FineTune as it stands in the file, for this bucket and this base model."""
+    """Read a FineTune and set its bucket, namespace, and base model."""
     text = path.read_text(encoding="utf-8").replace("s3://finetune/", f"s3://{bucket}/")
     manifest: dict[str, Any] = yaml.safe_load(text)
     manifest["metadata"]["namespace"] = NAMESPACE
@@ -138,7 +140,7 @@ def read_manifest(path: Path, bucket: str, model: str | None = None) -> dict[str
 def fine_tune(
     terminal: Terminal, place: Cluster, bucket: Bucket, file: str, model: str | None = None
 ) -> Finished:
-    """kubectl apply, what happens then, and its results.csv."""
+    """Apply a FineTune, follow it to its end, and read its results.csv."""
     manifest = read_manifest(HERE / file, place.bucket, model)
     name = manifest["metadata"]["name"]
     terminal.say(f"    kubectl apply -f examples/demo/{file}")
@@ -148,27 +150,29 @@ def fine_tune(
     status = follow(place, name, terminal)
     table = next((uri for uri in status.result_files or [] if uri.endswith("results.csv")), None)
     if not status.fine_tuned_model or not status.model_uri or table is None:
-        raise DemoError(f"FineTune {name} succeeded, but its status names no model or results.csv")
+        raise DemoError(
+            f"FineTune {name} succeeded, but its status lacks a model or results.csv."
+        )
     return Finished(name, status, report.Results.parse(bucket.read(table).decode()))
 
 
 def use(
     terminal: Terminal, bucket: Bucket, tuned: Finished, data: dataset.Dataset
 ) -> samples.Answers:
-    """Download the model and let it answer for every validation row."""
+    """Download the model and complete every validation prompt."""
     assert tuned.status.model_uri is not None
     folder = WORK / "model"
     for path in folder.glob("*"):
         path.unlink()
     size = bucket.download(tuned.status.model_uri, folder)
-    terminal.say(f"    downloaded {size / 1e6:.1f} MB from {tuned.status.model_uri}")
+    terminal.say(f"    Downloaded {size / 1e6:.1f} MB from {tuned.status.model_uri}")
     return samples.ask(folder, data.validation)
 
 
-def measure(base: Finished, tuned: Finished, data: dataset.Dataset) -> report.Claims:
-    """What came out, in the numbers that were promised; measured by the trainer."""
+def measure(base: Finished, tuned: Finished, data: dataset.Dataset) -> report.Outcome:
+    """The results that the demo checks, as the trainer measured them."""
     accuracies = tuned.results.measured("validation_sequence_accuracy")
-    return report.Claims(
+    return report.Outcome(
         base_loss=base.results.first_and_last("training_loss"),
         loss=tuned.results.first_and_last("training_loss"),
         accuracy=accuracies[-1] if accuracies else 0.0,
@@ -181,10 +185,10 @@ def conclude(
     terminal: Terminal,
     place: Cluster,
     runs: tuple[Finished, Finished],
-    claims: report.Claims,
+    outcome: report.Outcome,
     answers: samples.Answers,
 ) -> None:
-    """The report, and whether it holds what was promised."""
+    """Print the report. Raises DemoError if a result is below the expectation."""
     blocks = {
         f"FineTune {run.name}": [
             f"    {run.status.state}: {run.status.fine_tuned_model}",
@@ -194,10 +198,10 @@ def conclude(
         for run in runs
     }
     blocks |= {
-        "How good it is": report.accuracy_lines(claims, answers),
+        "Accuracy": report.accuracy_lines(outcome, answers),
         "Three completions of the published model": report.sample_lines(answers),
         "Time": report.time_lines(terminal.parts),
-        "How to go on": report.next_lines(
+        "Next steps": report.next_lines(
             place.kubeconfig, place.programs, NAMESPACE, is_own=place.is_own
         ),
     }
@@ -206,5 +210,5 @@ def conclude(
         terminal.say(f"=== {title}")
         for line in lines:
             terminal.say(line)
-    if broken := report.broken_promises(claims):
-        raise DemoError("; ".join(broken))
+    if failed := report.failed_checks(outcome):
+        raise DemoError(" ".join(failed))
