@@ -129,8 +129,8 @@ class DeepSpeed(Spec):
         None,
         ge=0,
         le=3,
-        description="DeepSpeed ZeRO stage. Default: the first stage that fits the memory of the "
-        "GPUs, from 0 on; 1 when the memory is unknown or on CPU.",
+        description="DeepSpeed ZeRO stage. Default: the lowest stage that fits the memory of the "
+        "GPUs; when that is unknown, and on CPU, 1, or 0 for a single process.",
     )
     offload: Offload | None = Field(
         None,
@@ -211,7 +211,7 @@ class FineTuneSpec(Spec):
     )
     validation_file: S3Address | None = Field(
         None,
-        description="S3 URI of the validation data, in any of the formats of trainingFile. Do not "
+        description="S3 URI of the validation data, of the same kind as the training data. Do not "
         "repeat training examples in it. Default: no validation.",
     )
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -300,7 +300,7 @@ class FineTuneSpec(Spec):
         ge=0,
         le=31536000,
         description="Seconds after the end of the FineTune until its Jobs and pods are deleted. "
-        "The FineTune, its Model, and its files stay. Default: Jobs and pods stay, too.",
+        "The FineTune, its Model, and its files stay. Default: Jobs and pods are kept.",
     )
     dry_run: bool = Field(
         False,

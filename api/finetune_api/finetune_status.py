@@ -20,7 +20,10 @@ RANK = (
     "is known, its index."
 )
 NODE = "Node of that process's pod."
-EXIT_CODE = "Exit code of that process; 128 plus the number of the signal when a signal ended it."
+EXIT_CODE = (
+    "Exit code of that process: 1 for an unexpected error, 65 for invalid data or settings, 69 for "
+    "unavailable storage, and 128 plus the number of the signal when a signal ended it."
+)
 HINT = "Suggested remedy."
 
 
@@ -46,7 +49,7 @@ class Condition(Stored):
 
 
 class Progress(Stored):
-    """Progress of the training as pod 0 reports it, updated at most every ten seconds."""
+    """Progress of the training as pod 0 reports it."""
 
     step: int = Field(0, description="Number of completed optimizer steps.")
     steps: int = Field(0, description="Number of optimizer steps in all epochs.")
@@ -111,7 +114,9 @@ class Attempt(Stored):
         None, description="End of the attempt (RFC 3339, UTC). Absent until then."
     )
     reason: ReasonWord | None = Field(
-        None, description="Cause of the end in one CamelCase word. Absent until the end."
+        None,
+        description="Cause of the end in one CamelCase word, such as Succeeded, OutOfMemory, or "
+        "NodeLost. Absent until the end.",
     )
     message: str | None = Field(
         None, max_length=1024, description="Cause of the end in one sentence."
@@ -133,7 +138,7 @@ class Attempt(Stored):
     resumed_from_step: int | None = Field(
         None,
         description="Step of the checkpoint from which the attempt continued; 0 when there was "
-        "none. Absent for the first attempt.",
+        "none. Absent for the first attempt, and until the attempt trains.",
     )
     micro_batch_share: float | None = Field(
         None,
@@ -198,11 +203,7 @@ class EventEntry(Stored):
 
 
 class Resolved(Stored):
-    """Settings as used.
-
-    The names in the spec are resolved when the FineTune is accepted. The data check adds the
-    hyperparameters and the sizes. Later changes of chart values do not affect this FineTune.
-    """
+    """The settings of a FineTune as used. They do not change during its life."""
 
     base: BaseModelRef
     runtime: RuntimeRef
@@ -215,7 +216,9 @@ class Resolved(Stored):
     secret_name: str = Field(
         max_length=253, description="Name of the Secret with the S3 credentials."
     )
-    hyperparameters: ResolvedHyperparameters | None = None
+    hyperparameters: ResolvedHyperparameters | None = Field(
+        None, description="Every hyperparameter as used. Absent until the data is checked."
+    )
     dataset: S3Prefix | None = Field(
         None,
         description="S3 prefix of the tokenized dataset. FineTunes with equal inputs share it. "
@@ -263,10 +266,11 @@ class FineTuneStatus(Stored):
         "publishing. Absent after the end.",
     )
     reason: ReasonWord | None = Field(
-        None, description="Cause of the state in one CamelCase word, for programs."
+        None,
+        description="Cause of the state in one CamelCase word, such as Training or OutOfMemory.",
     )
     message: str | None = Field(
-        None, max_length=2048, description="Cause of the state in one sentence, for users."
+        None, max_length=2048, description="Cause of the state in one sentence."
     )
     observed_generation: int | None = Field(
         None, description="Generation of the spec that this status describes."
@@ -292,8 +296,17 @@ class FineTuneStatus(Stored):
         description="S3 URIs of the result files, results.csv first. Absent until the model is "
         "published.",
     )
-    resolved: Resolved | None = None
-    progress: Progress | None = None
+    resolved: Resolved | None = Field(
+        None,
+        description="Settings as used: the names of the spec are resolved when the FineTune is "
+        "accepted, and the data check adds hyperparameters and sizes. Later changes of chart "
+        "values do not affect this FineTune. Absent until then.",
+    )
+    progress: Progress | None = Field(
+        None,
+        description="Progress of the training as pod 0 reports it, updated at most every ten "
+        "seconds. Absent until pod 0 reports.",
+    )
     trained_tokens: int | None = Field(
         None, description="Number of tokens trained on so far. Every epoch counts."
     )
@@ -305,10 +318,12 @@ class FineTuneStatus(Stored):
     attempts: list[Attempt] = Field(
         default_factory=list,
         max_length=256,
-        description="Attempts at the training, the first one first. All pods of an attempt start "
+        description="Attempts at the training, in their order. All pods of an attempt start "
         "and end together; the next attempt continues from the last checkpoint.",
     )
-    error: ErrorInfo | None = None
+    error: ErrorInfo | None = Field(
+        None, description="Cause of the failure. Absent unless the state is failed."
+    )
     events: list[EventEntry] = Field(
         default_factory=list,
         max_length=64,
