@@ -42,7 +42,7 @@ def ours() -> None:
 
     from finetune_api.limits import DataLimits
     from finetune_data.prepare.tokenize_file import SplitRules, prepare_split
-    from finetune_data.read.findings import FileFindings, Report
+    from finetune_data.read.findings import FileFindings, FindingsFile
     from finetune_data.read.reader import Reader, ReadOptions
     from finetune_data.read.sources import LocalSource
     from finetune_data.tokenize.tokenizer import load_tokenizer
@@ -50,7 +50,7 @@ def ours() -> None:
     tokenizer = load_tokenizer(tokenizer_folder(), "bench")
     limits = DataLimits(max_file_bytes=10**10)
     path = corpus(ROWS)
-    with tempfile.TemporaryDirectory() as name, Report(Path(name) / "report") as findings:
+    with tempfile.TemporaryDirectory() as name, FindingsFile(Path(name) / "report") as findings:
         begin = time.perf_counter()
         made = prepare_split(
             "train",

@@ -22,7 +22,8 @@ from finetune_api.uris import S3Uri
 from finetune_storage import transfers
 from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
-from finetune_storage.s3 import ObjectEntry, ProgressCallback, Storage, s3_client
+from finetune_storage.progress import ProgressCallback, ProgressMeter
+from finetune_storage.s3 import ObjectEntry, Storage, s3_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -86,7 +87,7 @@ class LocalStorage(Storage):
         with _errors(source):
             _place(source.resolve(strict=True), path)
             size = path.stat().st_size
-        transfers.Meter(size, progress)(size)
+        ProgressMeter(size, progress)(size)
         return None
 
     def download_prefix(
@@ -98,8 +99,8 @@ class LocalStorage(Storage):
     ) -> builtins.list[str]:
         if self._path(uri) is None:
             return super().download_prefix(uri, folder, include, progress)
-        wanted = transfers.choose(self.list(uri), uri, folder, include)
-        meter = transfers.Meter(sum(entry.size for entry in wanted.values()), progress)
+        wanted = transfers.choose_files(self.list(uri), uri, folder, include)
+        meter = ProgressMeter(sum(entry.size for entry in wanted.values()), progress)
         for relative, entry in wanted.items():
             self.download_file(S3Uri(uri.bucket, entry.key), folder / relative)
             meter(entry.size)
@@ -130,7 +131,7 @@ class LocalStorage(Storage):
         with _errors(target):
             _place(path, target)
         size = target.stat().st_size
-        transfers.Meter(size, progress)(size)
+        ProgressMeter(size, progress)(size)
         return None
 
     def delete(self, uri: S3Uri) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,15 +30,12 @@ from finetune_storage.boto_errors import (
 )
 from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
+from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.stream import ObjectStream
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
-
-ProgressCallback = Callable[
-    [int, int], None
-]  # bytes done, bytes in all; called from several threads
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
@@ -115,7 +112,7 @@ class Storage:
     ) -> None:
         """The object as a file, in parallel ranges; `path` appears only when it is whole."""
         size = self.head(uri).size
-        meter = transfers.Meter(size, progress)
+        meter = ProgressMeter(size, progress)
         with self._errors(uri):
             transfers.download(self._client, uri, path, meter)
 
@@ -132,15 +129,15 @@ class Storage:
         pattern with `**` crosses them. Returns the relative paths, sorted. Raises StorageError
         (InvalidData) for a key that does not name a file below `folder`.
         """
-        wanted = transfers.choose(self.list(uri), uri, folder, include)
-        meter = transfers.Meter(sum(entry.size for entry in wanted.values()), progress)
+        wanted = transfers.choose_files(self.list(uri), uri, folder, include)
+        meter = ProgressMeter(sum(entry.size for entry in wanted.values()), progress)
 
         def fetch(relative: str) -> None:
             source = S3Uri(uri.bucket, wanted[relative].key)
             with self._errors(source):
                 transfers.download(self._client, source, folder / relative, meter)
 
-        transfers.all_at_once(fetch, wanted)
+        transfers.fetch_in_parallel(fetch, wanted)
         return sorted(wanted)
 
     # --- writing ---------------------------------------------------------------------------------
@@ -173,7 +170,7 @@ class Storage:
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
         """The file as one object, in parts when it is large. Replaces what is there."""
-        meter = transfers.Meter(path.stat().st_size, progress)
+        meter = ProgressMeter(path.stat().st_size, progress)
         with self._errors(uri):
             transfers.upload(self._client, path, uri, meter)
 

@@ -46,8 +46,8 @@ def test_a_table_becomes_jsonl_and_a_manifest_to_copy(here: Path) -> None:
     result = run("labels.csv", "--yes", "--split")
     assert result.exit_code == 0, result.output
     assert "classification: 31 examples" in result.output
-    assert "1 row is a copy of an earlier one (line 32 repeats line 3)" in result.output
-    assert 'columns that are not read: "id"' in result.output
+    assert "1 row is a copy of an earlier row (line 32 repeats line 3)" in result.output
+    assert 'ignored columns: "id"' in result.output
     assert "\x1b" not in result.output
     train, valid = (
         rows(here / "labels_prepared_train.jsonl"),
@@ -124,7 +124,7 @@ def test_what_loses_something_is_not_what_enter_accepts() -> None:
     screen = Answering()
     accepted = choose(screen, inspection, yes=False, wanted=(), unwanted=())
     assert screen.defaults == {
-        "Leave out the copy?": True,
+        "Remove the copy?": True,
         'Write "A" as "a"? (something is lost)': False,
     }
     assert [fix.name for fix in accepted] == ["duplicates"]
@@ -136,7 +136,7 @@ def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
     ]
     (here / "a.jsonl").write_text("\n".join(lines))
     result = run("a.jsonl", "-y")
-    assert "left: Write every prompt in lower case (something is lost)" in result.output
+    assert "left: Convert every prompt to lower case (something is lost)" in result.output
     assert "--fix prompt-lower-case accepts it" in result.output
     assert rows(here / "a_prepared.jsonl")[0].prompt == "SAY THIS LOUD: 0"
     run("a.jsonl", "-y", "--fix", "prompt-prefix", "--fix", "prompt-lower-case")
@@ -202,8 +202,8 @@ def test_a_class_of_the_validation_file_alone_is_told(here: Path) -> None:
     result = run("t.csv", "-v", "v.csv", "--yes")
     assert result.exit_code == 0, result.output
     assert (
-        'warning: 1 class stands only in the validation data, and is never learned: "terrible"; '
-        "give training examples of it, or take its rows out of the validation data "
+        'warning: 1 class is only in the validation data, and the model never learns it: "terrible"; '
+        "add training examples of it, or remove its rows from the validation data "
         "(validation line 3, …)\n"
     ) in result.output
 
@@ -269,7 +269,7 @@ def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> 
     (here / "v.jsonl").write_text(json.dumps({"prompt": "p1", "completion": "c1"}) + "\n")
     result = run("t.jsonl", "-v", "v.jsonl", "--profile", "completion", "-y")
     assert result.exit_code == 0, result.output
-    assert "stands in the training data as well" in result.output
+    assert "also in the training data" in result.output
     command = "finetune create -t t_prepared_train.jsonl -v t_prepared_valid.jsonl"
     assert f"  {command} --upload-to s3://BUCKET/PREFIX\n" in result.output
     assert result.output.index(command) < result.output.index("kubectl apply -f -")
@@ -308,7 +308,7 @@ def test_a_terminal_is_asked_and_colored(here: Path) -> None:
     os.close(main)
     text = seen.decode()
     assert "\x1b[" in text
-    assert "Leave out the copy?" in text
+    assert "Remove the copy?" in text
     assert "Keep a part for validation?" in text
     assert len(rows(here / "labels_prepared.jsonl")) == 30
 

@@ -87,9 +87,9 @@ def test_pickled_weights_are_never_fetched(storage: Storage, model: S3Uri, tmp_p
         ("config.json", b"[" * 100_000, "config.json is not JSON"),
         ("model.safetensors", b"", "is not a safetensors file, or is cut off"),
         ("model.safetensors", b"\xff" * 100, "is not a safetensors file, or is cut off"),
-        ("model.safetensors", b"\2" + bytes(7) + b"[]", "has a header that is not that"),
-        ("model.safetensors", safetensors_bytes()[:-1], "bytes where its header says"),
-        ("model.safetensors", safetensors_bytes() + b"x", "bytes where its header says"),
+        ("model.safetensors", b"\2" + bytes(7) + b"[]", "does not have the header"),
+        ("model.safetensors", safetensors_bytes()[:-1], "bytes, but its header says"),
+        ("model.safetensors", safetensors_bytes() + b"x", "bytes, but its header says"),
         ("model.safetensors.index.json", b'{"x": 1}', "has no weight_map"),
         ("model.safetensors.index.json", json.dumps(SHARDS).encode(), "00001-of-00002.safetensors"),
         (

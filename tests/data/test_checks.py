@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from finetune_data.lint.columns import Columns
-from finetune_data.lint.content import Labels
-from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.prepare.checks import CheckedFile, Seen, advise, skipped_advice, verdict
+from finetune_data.lint.facts import DataSummary
+from finetune_data.prepare.checks import (
+    CheckedFile,
+    data_advice,
+    find_refusal,
+    skipped_lines_advice,
+)
 from finetune_data.read.examples import Row
-from finetune_data.read.findings import FileFindings, Finding, Report
+from finetune_data.read.findings import FileFindings, Finding, FindingsFile
 
 URI = "s3://acme/train.jsonl"
 
 
 def checked(folder: Path, rows: int, *findings: Finding) -> CheckedFile:
-    with Report(folder / "report.jsonl") as report:
+    with FindingsFile(folder / "report.jsonl") as report:
         found = FileFindings("trainingFile", URI, report)
         for finding in findings:
             found.add(finding)
@@ -29,31 +33,29 @@ BROKEN = Finding("not-json", "not valid JSON", 17, 12)
 LONG = Finding("too-long", "100 tokens", 18)
 
 
-def seen(*pairs: tuple[str, str]) -> Seen:
-    columns = Columns([Row(line, *pair) for line, pair in enumerate(pairs, 1)], 0, 0)
-    rows, labels = Fingerprints(), Labels()
-    rows.begin("trainingFile")
-    rows.look(columns)
-    labels.look(columns)
-    return Seen(rows, labels, sum(bool(prompt) for prompt, _ in pairs), is_chat=False)
+def summary(*pairs: tuple[str, str]) -> DataSummary:
+    found = DataSummary()
+    found.rows.begin("trainingFile")
+    found.observe(Columns([Row(line, *pair) for line, pair in enumerate(pairs, 1)], 0, 0))
+    return found
 
 
 def test_advice_is_sentences_with_their_places() -> None:
-    training = seen(("a", "b"), ("c", "d"), ("c", "d"), ("a", "e"))
-    validation = seen(("e", "f"), ("c", "d"), ("c", "d"))
-    advice = advise(training, validation)
-    assert advice[0].startswith("2 rows of the validation data stand in the training data as well")
-    assert "1 row is a copy of an earlier one (line 3 repeats line 2)." in advice
+    training = summary(("a", "b"), ("c", "d"), ("c", "d"), ("a", "e"))
+    validation = summary(("e", "f"), ("c", "d"), ("c", "d"))
+    advice = data_advice(training, validation)
+    assert advice[0].startswith("2 rows of the validation data are also in the training data")
+    assert "1 row is a copy of an earlier row (line 3 repeats line 2)." in advice
     assert any("1 prompt has more than one completion" in text for text in advice)
-    assert any(text.startswith("4 examples: at least 500") for text in advice)
+    assert any(text.startswith("4 examples: use at least 500") for text in advice)
 
 
 def test_a_right_file_passes(tmp_path: Path) -> None:
-    assert verdict(checked(tmp_path, 300), 0) is None
+    assert find_refusal(checked(tmp_path, 300), 0) is None
 
 
 def test_the_first_finding_is_the_message(tmp_path: Path) -> None:
-    failure = verdict(checked(tmp_path, 299, BROKEN), 0)
+    failure = find_refusal(checked(tmp_path, 299, BROKEN), 0)
     assert failure is not None
     assert failure.message == (
         "trainingFile s3://acme/train.jsonl, line 17, column 12: not valid JSON "
@@ -78,29 +80,29 @@ def test_a_tolerance_lets_a_share_pass(
     tmp_path: Path, rows: int, wrong: int, tolerance: float, passes: bool
 ) -> None:
     file = checked(tmp_path, rows, *[BROKEN] * wrong)
-    failure = verdict(file, tolerance)
+    failure = find_refusal(file, tolerance)
     assert (failure is None) == passes
     if failure is not None and tolerance:
         assert "dataTolerance allows" in failure.message
-    [sentence] = skipped_advice(file, tolerance)
+    [sentence] = skipped_lines_advice(file, tolerance)
     assert f"{wrong} of {rows + wrong}" in sentence
 
 
 def test_mostly_too_long_is_said_first(tmp_path: Path) -> None:
-    failure = verdict(checked(tmp_path, 1, BROKEN, LONG, LONG, LONG), 0)
+    failure = find_refusal(checked(tmp_path, 1, BROKEN, LONG, LONG, LONG), 0)
     assert failure is not None
-    assert "the majority of its examples, 3 of 5, have more than the 64 tokens" in failure.message
+    assert "most of its examples (3 of 5) have more than 64 tokens" in failure.message
     assert "line 18: 100 tokens" in failure.message
-    half = verdict(checked(tmp_path, 1, LONG), 0)
+    half = find_refusal(checked(tmp_path, 1, LONG), 0)
     assert half is not None
     assert "majority" not in half.message
 
 
 def test_an_empty_file_and_an_unreadable_one_have_no_tolerance(tmp_path: Path) -> None:
-    empty = verdict(checked(tmp_path, 0), 1)
+    empty = find_refusal(checked(tmp_path, 0), 1)
     assert empty is not None
     assert "the file is empty" in empty.message
-    cut = verdict(checked(tmp_path, 10, Finding("gzip", "cut off", fatal=True)), 1)
+    cut = find_refusal(checked(tmp_path, 10, Finding("gzip", "cut off", fatal=True)), 1)
     assert cut is not None
     assert cut.message == "trainingFile s3://acme/train.jsonl: cut off"
 

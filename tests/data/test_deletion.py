@@ -113,7 +113,7 @@ def test_the_root_of_a_run_is_no_model(storage: Storage, bucket: str) -> None:
 def test_another_tools_manifest_deletes_nothing(storage: Storage, bucket: str) -> None:
     uri, task = published(storage, bucket, FILES)
     storage.write_bytes(uri.child("manifest.json"), b'{"files": []}')
-    with pytest.raises(FailureError, match="no model's manifest"):
+    with pytest.raises(FailureError, match="is not the manifest of a model"):
         delete_model(task, storage)
     assert len(keys(storage, bucket)) == 4
 

@@ -22,7 +22,7 @@ from finetune_api.names import (
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.__main__ import run
+from finetune_data.prepare.main import run
 from finetune_data.termination import exit_code, finish
 from finetune_data.tokenize.dataset import fetch_dataset
 from finetune_storage.s3 import Storage
@@ -114,7 +114,7 @@ def test_a_missing_base_model_is_a_sentence_and_no_traceback(pod: Pod, task: Pre
 def test_a_pod_that_is_told_to_go_goes() -> None:
     """Process 1 of a container ignores SIGTERM unless it says otherwise."""
     program = (
-        "import finetune_data.__main__ as entry, sys, time\n"
+        "import finetune_data.prepare.main as entry, sys, time\n"
         "def run(task):\n"
         "    print('running', flush=True)\n"
         "    time.sleep(60)\n"

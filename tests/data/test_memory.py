@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.tasks import MethodRef, RankResources
-from finetune_data.models.memory_model import GIB, ModelShape, choose, estimate, smallest
+from finetune_data.models.memory_model import GIB, ModelShape, choose_plan, estimate, smallest_plan
 
 LLAMA_8B = {
     "vocab_size": 128256,
@@ -62,16 +62,16 @@ def test_zero_divides_what_the_stage_shares() -> None:
 def test_the_first_way_that_fits_is_taken(
     ranks: int, memory: float, method: MethodRef, stage: int, offload: str
 ) -> None:
-    plan = choose(shape(), workers(ranks, memory), method, 2048)
+    plan = choose_plan(shape(), workers(ranks, memory), method, 2048)
     assert plan is not None
     assert (plan.zero_stage, plan.offload) == (stage, offload)
     assert plan.peak <= 0.9 * memory * GIB
 
 
 def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
-    assert choose(shape(), workers(8, 80, zeroStage=0), FULL, 2048) is None
-    assert smallest(shape(), workers(8, 80, zeroStage=0), FULL, 2048).zero_stage == 0
-    kept = choose(shape(), workers(8, 80, zeroStage=2), FULL, 2048)
+    assert choose_plan(shape(), workers(8, 80, zeroStage=0), FULL, 2048) is None
+    assert smallest_plan(shape(), workers(8, 80, zeroStage=0), FULL, 2048).zero_stage == 0
+    kept = choose_plan(shape(), workers(8, 80, zeroStage=2), FULL, 2048)
     assert kept is not None
     assert kept.zero_stage == 2
 
@@ -89,10 +89,10 @@ def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
 def test_unknown_memory_and_cpu_refuse_nothing_and_offload_nothing(
     free: RankResources, stage: int
 ) -> None:
-    plan = choose(shape(), free, FULL, 2048)
+    plan = choose_plan(shape(), free, FULL, 2048)
     assert plan is not None
     assert (plan.zero_stage, plan.offload) == (stage, "none")
-    asked = choose(shape(), free.replace(offload="optimizer"), FULL, 2048)
+    asked = choose_plan(shape(), free.replace(offload="optimizer"), FULL, 2048)
     assert asked is not None
     assert asked.offload == "optimizer"
 

@@ -139,7 +139,7 @@ def test_a_retry_uses_what_is_there_and_says_the_same(
     first = job.prepared(data_tolerance=0.1)
     assert first.skipped_lines == 1
     assert first.advice is not None
-    assert any("skipped in trainingFile: 1 of 22" in sentence for sentence in first.advice)
+    assert any("Skipped 1 of 22 lines of trainingFile" in sentence for sentence in first.advice)
     assert any("line 22 repeats line 1" in sentence for sentence in first.advice)
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "prepare_split", None)
@@ -175,7 +175,7 @@ def test_a_broken_line_names_its_line_and_all_are_in_the_report(job: Job) -> Non
     assert failure.lines is not None
     assert len(failure.lines) == 20
     assert failure.lines[1] == 'line 201, column 1: missing key "prompt"; the object is empty'
-    assert failure.hint == f"every finding: {task.run.layout.data_report}"
+    assert failure.hint == f"all findings are in {task.run.layout.data_report}"
     report = job.storage.read_bytes(task.run.layout.data_report).decode().splitlines()
     assert [json.loads(line)["line"] for line in report] == [17, *range(201, 231)]
 
@@ -191,7 +191,7 @@ def test_findings_of_both_kinds_stand_in_the_files_order(job: Job) -> None:
         "line 6",
     ]
     assert "tokens (prompt " in failure.lines[0]
-    assert "are more than the 64 that tiny takes" in failure.lines[0]
+    assert "are more than 64, the context length" in failure.lines[0]
 
 
 def test_both_files_are_checked_at_once(job: Job) -> None:
@@ -209,8 +209,8 @@ def test_shared_examples_are_advice(job: Job) -> None:
     job.put("train.jsonl", jsonl([row | {"id": 1} for row in examples(5)]))
     valid = job.put("valid.jsonl", jsonl(examples(2, 4)))
     advice = job.prepared(validation_file=valid).advice or []
-    assert any("1 row of the validation data stands in the training" in text for text in advice)
-    assert any('Columns of trainingFile that are not read: "id".' in text for text in advice)
+    assert any("1 row of the validation data is also in the training" in text for text in advice)
+    assert any('Ignored columns of trainingFile: "id".' in text for text in advice)
 
 
 @pytest.mark.parametrize(
@@ -391,15 +391,15 @@ def test_a_class_of_the_validation_file_alone_is_named_with_its_line(job: Job) -
     failure = job.failure(validation_file=valid, classification={"nClasses": 3})
     assert failure.message.endswith(
         'the files have 4 classes: " low", " terrible", " mid", " high"; " terrible" (line 2) '
-        "stands only in validationFile"
+        "is only in validationFile"
     )
-    assert failure.hint == "give training examples of it, or take its rows out of validationFile"
+    assert failure.hint == "add training examples of it, or remove its rows from validationFile"
     two = job.put("two.jsonl", classes(" low", " terrible", " bad"))
     failure = job.failure(validation_file=two, classification={"positiveClass": " low"})
-    assert '" terrible" (line 2), " bad" (line 3) stand only in validationFile' in failure.message
+    assert '" terrible" (line 2), " bad" (line 3) are only in validationFile' in failure.message
     said = job.prepared(validation_file=valid, classification={"nClasses": 4}).advice or []
     assert any(
-        text.startswith('1 class stands only in the validation data, and is never learned: " terr')
+        text.startswith("1 class is only in the validation data, and the model never learns")
         for text in said
     )
 
@@ -423,7 +423,7 @@ def test_the_last_message_of_a_chat_can_be_its_class(job: Job) -> None:
     job.put("train.jsonl", labeled_chats("yes", "no", answers=2))
     failure = job.failure(validation_file=valid, classification={"nClasses": 2})
     assert failure.param == "hyperparameters.computeClassificationMetrics"
-    assert "more is learned than the last message" in failure.message
+    assert "the model learns more than the last message" in failure.message
     job.put("train.jsonl", labeled_chats("yes", "no"))
     job.prepared(validation_file=valid, classification={"positiveClass": "yes"})
 

@@ -9,7 +9,11 @@ from finetune_api.hyperparameters import (
     MultiplierStep,
     RequestedHyperparameters,
 )
-from finetune_data.prepare.hyperparameters import Resolution, resolve, resolve_context
+from finetune_data.prepare.hyperparameters import (
+    Resolution,
+    resolve_context,
+    resolve_hyperparameters,
+)
 from tests.data.builders import base_model
 
 
@@ -19,7 +23,7 @@ def resolved(
     rules: HyperparameterRules | None = None,
     **requested: object,
 ) -> Resolution:
-    return resolve(
+    return resolve_hyperparameters(
         RequestedHyperparameters.model_validate(requested),
         rules or HyperparameterRules(),
         base_model(trained_examples=trained),
@@ -104,7 +108,7 @@ def test_an_absolute_learning_rate_needs_no_multiplier() -> None:
     assert (found.learning_rate, found.learning_rate_multiplier) == (3e-5, None)
     assert advice == []
     _, advice = resolved(100, learningRate=3e-5, learningRateMultiplier=0.1)
-    assert advice == ["learningRate is given, so learningRateMultiplier is not used."]
+    assert advice == ["learningRate is set, so learningRateMultiplier is not used."]
 
 
 @pytest.mark.parametrize(

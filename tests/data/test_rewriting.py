@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune_data.lint.fixes import AddSuffix, LeaveOut, LowerCase
+from finetune_data.lint.fixes import AddText, LeaveOut, LowerCase
 from finetune_data.rewrite import rewriting
 from finetune_data.rewrite.rewriting import kept_by, rewrite
 from finetune_data.rewrite.train_validation_split import Split
@@ -19,7 +19,7 @@ PAIRS = [(f"P{n}", f" c{n}") for n in range(5)]
 
 def test_fixes_are_applied_in_their_order_and_nothing_is_overwritten(tmp_path: Path) -> None:
     fixes = [
-        AddSuffix("ending", "", "prompt", " ->"),
+        AddText("ending", "", "prompt", " ->"),
         LowerCase("lower", "", "prompt"),
         LeaveOut("out", "", np.array([True, False, False, False, True])),
     ]

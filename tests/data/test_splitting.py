@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 def plan(rows: list[Pair], *, seed: int = 1, share: float = 0.2, classes: bool = True) -> Split:
     table = Fingerprints()
     table.begin("a")
-    table.look(Columns([Row(line, *row) for line, row in enumerate(rows, 1)], 0, 0))
+    table.observe(Columns([Row(line, *row) for line, row in enumerate(rows, 1)], 0, 0))
     kept = np.ones(len(rows), bool)
     return plan_split(table, kept, share=share, seed=seed, is_classification=classes)
 
@@ -76,5 +76,5 @@ def test_texts_without_prompts_are_told_apart_by_their_completions() -> None:
 def test_a_class_of_one_prompt_is_counted() -> None:
     pairs = [(f"p{n}", "a") for n in range(9)] + [("q", "b")] * 3
     split = plan(pairs)
-    assert split.lonely_classes == 1
+    assert split.single_prompt_classes == 1
     assert not split.is_validation[9:].any()

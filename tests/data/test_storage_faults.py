@@ -14,7 +14,7 @@ from finetune_api.names import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.__main__ import run
+from finetune_data.prepare.main import run
 from finetune_data.termination import exit_code
 from finetune_storage.s3 import Storage
 from tests.data.builders import examples, jsonl, prepare_task, put_folder

@@ -1,1 +1,1 @@
-"""The deletion Job of a Model: `python -m finetune_data.deletion`."""
+"""The Job that deletes the files of a Model: `python -m finetune_data.deletion`."""

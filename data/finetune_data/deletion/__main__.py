@@ -1,4 +1,4 @@
-"""`python -m finetune_data.deletion`: the address that deletion Jobs of every version have."""
+"""The entry point of the deletion pod: `python -m finetune_data.deletion`, also of old Jobs."""
 
 import sys
 

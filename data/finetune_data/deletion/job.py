@@ -1,13 +1,13 @@
-"""Deletes a model's files: `python -m finetune_data.deletion`, with the task in FINETUNE_TASK.
+"""Deletes the files of a model, with the task in FINETUNE_TASK.
 
-Exactly the keys that the model's own manifest lists, below the model's own prefix; the manifest
-last, so that a deletion that broke off knows how to go on. Anything doubtful deletes nothing.
+It deletes exactly the keys that the model's own manifest lists, below the model's own prefix. The
+manifest is deleted last, so that an interrupted deletion can continue. In any doubt, nothing is
+deleted.
 """
 
 import argparse
 import hashlib
 import os
-import sys
 from typing import Literal
 
 from pydantic import ValidationError
@@ -18,8 +18,8 @@ from finetune_api.names import ENV_TASK, TERMINATION_MESSAGE_PATH, Reason
 from finetune_api.outcome import Deleted, Failure, Outcome
 from finetune_api.tasks import DeletionTask
 from finetune_api.uris import S3Uri
-from finetune_data.console import say
 from finetune_data.errors import DataError
+from finetune_data.pod_log import log
 from finetune_data.termination import finish
 from finetune_storage.connect import open_storage
 from finetune_storage.manifests import Manifest
@@ -27,31 +27,31 @@ from finetune_storage.s3 import Storage
 
 
 class ModelFiles(Manifest):
-    """What of a model's manifest says whose files they are."""
+    """The fields of a model's manifest that say which FineTune the files belong to."""
 
     kind: Literal["model"]
     fine_tune_uid: str
 
 
 def main() -> int:
-    """Returns the pod's exit code."""
+    """Run the task in FINETUNE_TASK; returns the pod's exit code."""
     parser = argparse.ArgumentParser(prog="python -m finetune_data.deletion", description=__doc__)
     parser.add_argument(
         "--termination-log",
         default=os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_MESSAGE_PATH),
-        help="where the outcome is written (default: %(default)s)",
+        help="file for the outcome (default: %(default)s)",
     )
     arguments = parser.parse_args()
     outcome = run(os.environ.get(ENV_TASK, ""))
     if outcome.failure is not None:
-        say(f"failed: {outcome.failure.message}")
+        log(f"failed: {outcome.failure.message}")
     elif outcome.deleted is not None:
-        say(f"deleted: {outcome.deleted.files} files, {outcome.deleted.size:,} bytes")
+        log(f"deleted: {outcome.deleted.files} files, {outcome.deleted.size:,} bytes")
     return finish(outcome, arguments.termination_log)
 
 
 def run(task_json: str) -> Outcome:
-    """The outcome of a task; whatever nobody foresaw becomes one, too."""
+    """The outcome of a task. An unexpected exception becomes an outcome, too."""
     try:
         task = DeletionTask.model_validate_json(task_json)
         return Outcome(deleted=delete_model(task, open_storage()))
@@ -66,13 +66,13 @@ def run(task_json: str) -> Outcome:
 
 
 def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
-    """Raises FailureError, with nothing deleted, where the files may not be this model's."""
+    """Delete the files. Raises FailureError, with nothing deleted, if it is in doubt."""
     uri = _prefix(task)
     try:
         data = storage.read_bytes(uri.child(MANIFEST))
     except FailureError as error:
         if error.failure.code == Reason.DATA_NOT_FOUND:
-            return Deleted(files=0)  # a prefix without manifest does not exist
+            return Deleted(files=0)  # a prefix without a manifest does not exist
         raise
     manifest = _own_manifest(task, uri, data)
     keys = [_key(uri, entry.path) for entry in manifest.files if entry.path != MANIFEST]
@@ -83,7 +83,7 @@ def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
 
 
 def _prefix(task: DeletionTask) -> S3Uri:
-    """The model's address, which must be where this namespace's trainer publishes."""
+    """The model's address. It must be where the trainer of this namespace publishes models."""
     try:
         uri = S3Uri.parse(task.uri)
     except ValueError as error:
@@ -95,7 +95,7 @@ def _prefix(task: DeletionTask) -> S3Uri:
         expected = f"<output>/{task.namespace}/{run or '<name>-<uid>'}/model"
         raise DataError.of(
             Reason.INVALID_SPEC,
-            f"{uri} is not where this namespace's models are ({expected}): nothing was deleted",
+            f"{uri} is not an address of this namespace's models ({expected}): nothing was deleted",
             param="uri",
         )
     return uri
@@ -107,30 +107,26 @@ def _own_manifest(task: DeletionTask, uri: S3Uri, data: bytes) -> ModelFiles:
     except ValidationError as error:
         raise DataError.of(
             Reason.INVALID_DATA,
-            f"{uri.child(MANIFEST)} is no model's manifest: nothing was deleted",
+            f"{uri.child(MANIFEST)} is not the manifest of a model: nothing was deleted",
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     is_other = task.manifest_sha256 is not None and digest != task.manifest_sha256
     if is_other or task.fine_tune_uid not in {None, manifest.fine_tune_uid}:
         raise DataError.of(
             Reason.INVALID_DATA,
-            f"{uri} holds another model than {task.model} (another manifest): nothing was deleted",
+            f"{uri} does not hold {task.model} (its manifest differs): nothing was deleted",
         )
     return manifest
 
 
 def _key(uri: S3Uri, path: str) -> S3Uri:
-    """An address below the prefix; whoever can write the manifest can't point elsewhere."""
+    """An address below the prefix. A hostile manifest cannot point elsewhere."""
     key = uri.child(path)
     try:
         is_clean = S3Uri.parse(str(key)).key == f"{uri.key}/{path}"
     except ValueError:
         is_clean = False
     if not is_clean:
-        message = f"the manifest of {uri} lists {path!r}: nothing was deleted"
+        message = f"the manifest of {uri} lists an invalid path, {path!r}: nothing was deleted"
         raise DataError.of(Reason.INVALID_DATA, message)
     return key
-
-
-if __name__ == "__main__":
-    sys.exit(main())

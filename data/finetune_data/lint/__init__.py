@@ -1,6 +1,9 @@
-"""What is said about data before anybody trains on it: a check a rule, a fix a proposal.
+"""Checks of data before training: a check reports remarks, and a remark can propose a fix.
 
-A check looks at every batch once, column by column, and remembers little; rows are known by their
-ordinal, the number of examples read before them, which no fix changes. A fix says whether anything
-is lost by it. Nothing here asks, prints or writes.
+A check observes every batch once, column by column, and remembers little. Rows are identified by
+their ordinal, the number of examples read before them, which no fix changes. A fix says whether it
+loses anything. Nothing here asks, prints, or writes.
+
+To add a check, write a subclass of `check.Check` in a file of its own, and add it to
+`registry.CHECKS`.
 """

@@ -1,4 +1,4 @@
-"""A batch column by column, so that what is counted is counted once a batch and not once a row."""
+"""A batch as columns, so that checks count once per batch and not once per row."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import cached_property
 
 from finetune_data.read.examples import Conversation, Example, Row
 
-NUL = "\0"  # in no text: readers refuse it
+NUL = "\0"  # in no text, because readers refuse it
 
 
 class Columns:
-    """Examples of one file. For a chat the prompt is all before the last answer."""
+    """Examples of one file. The prompt of a chat is everything before the last answer."""
 
     def __init__(self, examples: Sequence[Example], first: int, file: int) -> None:
         self.examples = examples
@@ -33,7 +33,7 @@ class Columns:
 
     @cached_property
     def joined_prompts(self) -> str:
-        """Every prompt, each with a NUL behind it, and one in front of all."""
+        """All prompts in one text, with a NUL before the first and after each."""
         return f"{NUL}{NUL.join(self.prompts)}{NUL}"
 
     @cached_property
@@ -53,7 +53,7 @@ class Columns:
 
     @cached_property
     def has_one_answer_each(self) -> bool:
-        """Whether nothing but the last message of each chat is learned; rows are so anyway."""
+        """Whether the model learns only the last message of each chat. True for rows."""
         return not self.is_chat or all(_has_one_answer(e) for e in self.examples)
 
 
@@ -70,7 +70,7 @@ def _last_answer(conversation: Conversation) -> int:
 
 
 def is_answer(message: dict[str, object]) -> bool:
-    """Whether anything is learned from it."""
+    """Whether the model learns this message."""
     return message["role"] == "assistant" and bool(message.get("weight", 1))
 
 

@@ -1,4 +1,4 @@
-"""Every row as 20 bytes: what exact copies, conflicts and overlap need, whatever its length."""
+"""Every row as 20 bytes, whatever its length: enough to find copies, conflicts, and overlap."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy.typing as npt
 
 from finetune_data.lint.columns import Columns
 
-# 64 bits of each text. A copy agrees in both; two different prompts of a million look alike once
-# in 37 million files.
+# 64 bits of each text. A copy has both in common. Of a million different prompts, two have the same
+# 64 bits in one of 37 million files.
 ROW = np.dtype([("prompt", "<u8"), ("completion", "<u8"), ("line", "<u4")])
-GROWTH = 50_000  # rows at a time, exactly: an array that doubles would hold a reserve
+GROWTH = 50_000  # rows at a time: an array that doubles would reserve too much memory
 Ordinals = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
+RowKeys = npt.NDArray[np.uint64]
 LAST_LINE = 2**32 - 1
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def digest(text: str) -> bytes:
+    """64 bits of a text."""
     return blake2b(text.encode(), digest_size=8).digest()
 
 
 class Copies(NamedTuple):
-    """Ordinals of later copies, and of the row that each of them repeats."""
+    """The ordinals of later copies, and of the row that each of them repeats."""
 
     later: Ordinals
     first: Ordinals
@@ -41,10 +42,10 @@ class Fingerprints:
         self._files: list[tuple[int, str]] = []  # first ordinal, the file's name
 
     def begin(self, name: str) -> None:
-        """The rows that come are this file's."""
+        """The rows that follow belong to this file."""
         self._files.append((len(self), name))
 
-    def look(self, columns: Columns) -> None:
+    def observe(self, columns: Columns) -> None:
         parts: list[bytes] = []
         for example, prompt, completion in zip(
             columns.examples, columns.prompts, columns.completions, strict=True
@@ -53,7 +54,7 @@ class Fingerprints:
             parts += (digest(prompt), digest(completion), line)
         end = self._count + len(columns)
         if end > len(self._rows):
-            # (numpy would refuse while a view lives; none does between two batches)
+            # numpy refuses this while a view exists; between two batches there is none
             self._rows.resize(max(end, len(self._rows) + GROWTH), refcheck=False)
         self._rows[self._count : end] = np.frombuffer(b"".join(parts), ROW)
         self._count = end
@@ -63,7 +64,7 @@ class Fingerprints:
 
     @property
     def rows(self) -> npt.NDArray[np.void]:
-        """A view: no row may be added while it lives."""
+        """A view. No row can be added while it exists."""
         return self._rows[: self._count]
 
     def place(self, ordinal: int) -> str:
@@ -75,19 +76,19 @@ class Fingerprints:
         return f"{name}, {line}"
 
     def first_place(self, completion: str) -> str:
-        """Of the first row with this completion, which there is."""
+        """The place of the first row with this completion, which must exist."""
         wanted = np.frombuffer(digest(completion), "<u8")[0]
         return self.place(int(np.argmax(self.rows["completion"] == wanted)))
 
-    def keys(self) -> npt.NDArray[np.uint64]:
+    def keys(self) -> RowKeys:
         """64 bits for each (prompt, completion)."""
         rows = self.rows
-        keys: npt.NDArray[np.uint64] = rows["prompt"] * MIX
+        keys: RowKeys = rows["prompt"] * MIX
         keys += rows["completion"]
         return keys
 
     def copies(self) -> Copies:
-        """Rows that an earlier row is equal to."""
+        """The rows that equal an earlier row."""
         groups, members = _equal_runs(self.keys)
         if not len(members):
             return Copies(members, members)
@@ -99,9 +100,9 @@ class Fingerprints:
         return Copies(members[later][sort], first[later][sort])
 
     def conflicts(self) -> tuple[int, Ordinals]:
-        """Prompts with more than one completion: how many, and the rows that disagree.
+        """The number of prompts with more than one completion, and the rows that contradict.
 
-        Empty prompts are left out: they have no one answer.
+        Empty prompts do not count: they have many right answers.
         """
         rows = self.rows
         _, members = _equal_runs(rows["prompt"].copy)
@@ -119,23 +120,23 @@ class Fingerprints:
         return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + bool(len(ordered))
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """How many rows each distinct completion has, the most frequent first."""
+        """The number of rows of each distinct completion, the most frequent first."""
         counts: npt.NDArray[np.int64] = np.unique(self.rows["completion"], return_counts=True)[1]
         return np.sort(counts)[::-1]
 
     def shared_with(self, other: Fingerprints) -> Ordinals:
-        """Rows of ours that `other` has too."""
+        """The rows that `other` has, too."""
         return np.flatnonzero(np.isin(self.keys(), other.keys()))
 
     def prompts_shared_with(self, other: Fingerprints) -> Ordinals:
-        """Rows of ours whose prompt `other` has too."""
+        """The rows whose prompt `other` has, too."""
         return np.flatnonzero(np.isin(self.rows["prompt"], other.rows["prompt"]))
 
 
-def _equal_runs(make: Callable[[], Keys]) -> tuple[Ordinals, Ordinals]:
-    """Rows whose key another row has too: the number of each one's group, and the row.
+def _equal_runs(make: Callable[[], RowKeys]) -> tuple[Ordinals, Ordinals]:
+    """The rows that share their key with another row: the number of each row's group, and the row.
 
-    make: gives the keys anew. They are sorted in place first, since mostly no two are equal.
+    make: returns new keys. They are sorted in place first, because most files have no equal keys.
     """
     keys = make()
     keys.sort()

@@ -1,7 +1,8 @@
-"""Changes that may be made while the data is written anew. Pure: an example in, one or none out.
+"""Changes that can be made while data files are rewritten. Pure: an example in, one or none out.
 
-Each has a name, a proposal for people, whether anything is lost by it, whether it is recommended,
-and an order: fixes are applied by that, whatever the order of acceptance.
+Each fix has a name, a proposal in words, and an order: fixes are applied in that order, whatever
+the order in which they were accepted. A fix says whether it loses anything, and whether it is
+recommended.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ Field = Literal["prompt", "completion"]
 Mask = npt.NDArray[np.bool_]
 
 
+def row_mask(ordinals: npt.NDArray[np.int64] | Sequence[int], examples: int) -> Mask:
+    """A mask of `examples` rows that is true for the given ordinals."""
+    mask = np.zeros(examples, bool)
+    mask[ordinals] = True
+    return mask
+
+
 @dataclass(frozen=True)
 class LeaveOutWrong:
-    """Lines that are no example can't be written anyway: accepting this says that they may go."""
+    """Lines that are no example are never written: to accept this fix is to agree to that."""
 
     name: str
     proposal: str
@@ -35,7 +43,7 @@ class LeaveOutWrong:
 
 @dataclass(frozen=True, eq=False)
 class LeaveOut:
-    """Rows by their ordinals; `mask` has a value for each example that was read."""
+    """Leave out rows by their ordinals. `mask` has a value for each example that was read."""
 
     name: str
     proposal: str
@@ -49,7 +57,7 @@ class LeaveOut:
 
 
 class TextFix:
-    """A change of one column's texts; chats stay as they are."""
+    """A change of the texts of one column. Chats stay unchanged."""
 
     field: Field
 
@@ -70,7 +78,7 @@ class TextFix:
 
 @dataclass(frozen=True)
 class StripPrefix(TextFix):
-    """Take a text off the beginning of every row that has it; `keep` stays there."""
+    """Remove a text from the start of every row that has it; `keep` stays in its place."""
 
     name: str
     proposal: str
@@ -89,7 +97,7 @@ class StripPrefix(TextFix):
 
 @dataclass(frozen=True)
 class LowerCase(TextFix):
-    """A column in lower case."""
+    """Convert a column to lower case."""
 
     name: str
     proposal: str
@@ -104,7 +112,7 @@ class LowerCase(TextFix):
 
 @dataclass(frozen=True)
 class Respell(TextFix):
-    """Completions that are in `spellings` become what stands there."""
+    """Replace completions by the spellings that the mapping has for them."""
 
     name: str
     proposal: str
@@ -119,38 +127,28 @@ class Respell(TextFix):
 
 
 @dataclass(frozen=True)
-class AddPrefix(TextFix):
-    """Put a text before every row that does not begin with it."""
+class AddText(TextFix):
+    """Add a text at the start or the end of every row that does not have it there."""
 
     name: str
     proposal: str
     field: Field
     text: str
+    at: Literal["start", "end"] = "end"
     loses: bool = False
     is_recommended: bool = True
-    order: int = 4
+
+    @property
+    def order(self) -> int:
+        return 4 if self.at == "start" else 5
 
     def change(self, text: str) -> str:
-        return text if text.startswith(self.text) else self.text + text
-
-
-@dataclass(frozen=True)
-class AddSuffix(TextFix):
-    """Put a text behind every row that does not end with it."""
-
-    name: str
-    proposal: str
-    field: Field
-    text: str
-    loses: bool = False
-    is_recommended: bool = True
-    order: int = 5
-
-    def change(self, text: str) -> str:
+        if self.at == "start":
+            return text if text.startswith(self.text) else self.text + text
         return text if text.endswith(self.text) else text + self.text
 
 
-Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | Respell | AddPrefix | AddSuffix
+Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | Respell | AddText
 
 
 def apply_all(fixes: Sequence[Fix], ordinal: int, example: Example) -> Example | None:

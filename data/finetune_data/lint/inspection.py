@@ -1,43 +1,42 @@
-"""All checks over all files, in one pass where that is enough."""
+"""All checks over all files, in one pass if that is enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from finetune_data.lint import content
-from finetune_data.lint.chats import Turns
+from finetune_data.lint.check import Check
 from finetune_data.lint.columns import Columns
-from finetune_data.lint.content import EmptyPrompts, Labels
-from finetune_data.lint.facts import Facts, Kind, Profile, tell_kind
+from finetune_data.lint.endings import Ending
+from finetune_data.lint.facts import DataSummary, Facts, Kind, Profile
 from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.lint.fixes import Fix, LeaveOutWrong
+from finetune_data.lint.fixes import Field, Fix, LeaveOutWrong
 from finetune_data.lint.lengths import Lengths
+from finetune_data.lint.registry import CHECKS
 from finetune_data.lint.remarks import LEVELS, Remark
-from finetune_data.lint.style import Beginning, Case, Ending, LeadingSpace
 from finetune_data.read.findings import Finding, counted, shown
 from finetune_data.read.reader import Reader
+from finetune_storage.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
 FINDINGS_KEPT = 100
-READABLE = {"missing-key", "mixed-shapes"}  # fatal, of files that were read and are not fit
-ProgressCallback = Callable[[int, int], None]
+READABLE = {"missing-key", "mixed-shapes"}  # fatal codes of files that are readable but unusable
 
 
 @dataclass
 class Inspection:
-    """What was found."""
+    """The result of all checks."""
 
     kind: Kind
     examples: int
     validation_examples: int
     wrong: int  # lines that are no example
     findings: list[Finding]  # the first of them
-    remarks: list[Remark]  # the gravest first
+    remarks: list[Remark]  # the most severe first
     classes: list[tuple[str, int]] | None  # the most frequent first
     lengths: list[tuple[str, int]]
     length_unit: str  # "tokens" or "characters"
@@ -49,13 +48,13 @@ class Inspection:
 
     @property
     def fixes(self) -> list[Fix]:
-        """In the order in which they are applied."""
+        """The proposed fixes, in the order in which they are applied."""
         found = [remark.fix for remark in self.remarks if remark.fix is not None]
         return sorted(found, key=lambda fix: fix.order)
 
 
 @dataclass
-class _Wrong:
+class _WrongLines:
     """Lines that are no example."""
 
     count: int = 0
@@ -77,90 +76,68 @@ def inspect(
     context: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Inspection:
-    """Look at everything once, at the training files twice where an ending needs it.
+    """Run all checks. Reads each file once, and the training files twice if a check needs it.
 
-    context: tokens an example may have. progress: bytes done, bytes in all. Raises StorageError
-    or DataError where a file can't be reached.
+    context: the maximum number of tokens of an example. progress: gets the bytes done and the
+    total. Raises StorageError or DataError for a file that cannot be reached.
     """
-    total = sum(reader.source.size for reader in (*training, *validation))
-    walk = _Walk(progress, total)
-    wrong = _Wrong()
-    rows, held_out = Fingerprints(), Fingerprints()
-    labels, held_labels, empty, turns = Labels(), Labels(), EmptyPrompts(), Turns()
-    endings = [Ending("prompt"), Ending("completion")]
-    others: list[Beginning | Case] = [
-        *(Beginning("prompt"), Beginning("completion")),
-        *(Case("prompt"), Case("completion")),
-    ]
-    space = LeadingSpace()
-    in_characters, in_tokens = Lengths(None), Lengths(context)
-    is_chat = False
-    for columns in walk.columns(training, wrong, rows):
-        is_chat = is_chat or columns.is_chat
-        rows.look(columns)
-        in_characters.look(columns, columns.lengths)
+    files = _FileReader(progress, sum(reader.source.size for reader in (*training, *validation)))
+    wrong = _WrongLines()
+    summary, held_out = DataSummary(), DataSummary()
+    checks = [make() for make in CHECKS]
+    in_characters, in_tokens = Lengths(), Lengths(context)
+    for columns in files.columns(training, wrong, summary.rows):
+        summary.observe(columns)
+        in_characters.observe(columns, columns.lengths)
         if tokenizer is not None:
-            in_tokens.look(columns, tokenizer.lengths(columns.examples))
-        if columns.is_chat:
-            turns.look(columns)
-            continue
-        labels.look(columns)
-        empty.look(columns)
-        space.look(columns)
-        for check in (*endings, *others):
-            check.look(columns)
-    for columns in walk.columns(validation, wrong, held_out):
-        held_out.look(columns)
-        held_labels.look(columns)
-    if any(ending.wants_another_look for ending in endings):
-        _look_again([ending for ending in endings if ending.wants_another_look], training)
-    prompts = len(rows) - empty.count
-    kind = tell_kind(rows, prompts, rows.distinct_completions(), is_chat=is_chat)
+            in_tokens.observe(columns, tokenizer.lengths(columns.examples))
+        for check in checks:
+            if check.applies(is_chat=columns.is_chat):
+                check.observe(columns)
+    for columns in files.columns(validation, wrong, held_out.rows):
+        held_out.observe(columns)
+    _read_again([check for check in checks if check.needs_second_pass], training)
+    kind = summary.kind
     facts = Facts(
+        training=summary,
         kind=kind,
-        examples=len(rows),
-        rows=rows,
-        labels=labels.counts if kind == "classification" else {},
+        labels=summary.labels.counts if kind == "classification" else {},
+        validation=held_out,
         has_style=profile == "completion",
-        context=context,
+        token_lengths=in_tokens if tokenizer is not None else None,
+        wrong_lines=wrong.count,
     )
-    remarks = [
-        *_of_files(training, wrong, profile, is_chat),
-        *(() if wrong.count and not len(rows) else content.amount(facts)),
-        *in_tokens.remarks(facts),
-        *content.duplicates(facts),
-        *content.conflicts(facts),
-        *(content.overlap(facts, held_out) if len(held_out) else ()),
-        *content.unseen_classes(facts, held_labels.counts, held_out),
-    ]
-    if is_chat:
-        remarks += turns.remarks(facts)
-    elif len(rows):
-        remarks += empty.remarks(facts)
-        for rule in (*endings, *others, space):
-            remarks += rule.remarks(facts)
-        remarks += content.class_balance(facts) + content.base_model(facts)
-    has_tokens = tokenizer is not None
+    remarks = _file_remarks(training, wrong, profile, summary.is_chat)
+    for check in checks:
+        # without a row, there is nothing to say about the form of rows
+        if check.applies_to == "any" or (facts.examples and check.applies(is_chat=summary.is_chat)):
+            remarks += check.remarks(facts)
+    lengths = facts.token_lengths or in_characters
     return Inspection(
         kind=kind,
-        examples=len(rows),
-        validation_examples=len(held_out),
+        examples=facts.examples,
+        validation_examples=len(held_out.rows),
         wrong=wrong.count,
         findings=wrong.first,
         remarks=sorted(remarks, key=lambda remark: LEVELS.index(remark.level)),
         classes=sorted(facts.labels.items(), key=lambda pair: -pair[1]) or None,
-        lengths=(in_tokens if has_tokens else in_characters).histogram,
-        length_unit="tokens" if has_tokens else "characters",
+        lengths=lengths.histogram,
+        length_unit="tokens" if facts.token_lengths else "characters",
         characters=in_characters.total,
-        tokens=in_tokens.total if has_tokens else None,
-        rows=rows,
-        separator=endings[0].common or None,
-        stop=(endings[1].common or None) if kind == "conditional generation" else None,
+        tokens=facts.token_lengths.total if facts.token_lengths else None,
+        rows=facts.rows,
+        separator=_common_ending(checks, "prompt"),
+        stop=_common_ending(checks, "completion") if kind == "conditional generation" else None,
     )
 
 
-class _Walk:
-    """Batches of several files as columns, with ordinals over all of them, and the progress."""
+def _common_ending(checks: Sequence[Check], side: Field) -> str | None:
+    found = (check for check in checks if isinstance(check, Ending) and check.field == side)
+    return next((check.common for check in found), "") or None
+
+
+class _FileReader:
+    """Reads several files as columns, with ordinals over all of them, and reports progress."""
 
     def __init__(self, progress: ProgressCallback | None, total: int) -> None:
         self._progress = progress
@@ -168,7 +145,7 @@ class _Walk:
         self._before = 0  # bytes of the files that are done
 
     def columns(
-        self, readers: Sequence[Reader], wrong: _Wrong, rows: Fingerprints
+        self, readers: Sequence[Reader], wrong: _WrongLines, rows: Fingerprints
     ) -> Iterator[Columns]:
         shape = None
         for index, reader in enumerate(readers):
@@ -178,9 +155,7 @@ class _Walk:
                 wrong.add(batch.findings)
                 examples = batch.examples
                 if examples and shape not in {None, type(examples[0])}:
-                    what = "chats, while the files before have prompts and completions"
-                    message = f"{name} has {what}: prepare them apart"
-                    wrong.add([Finding("mixed-shapes", message, fatal=True)])
+                    wrong.add([_mixed_shapes(name, Columns(examples, 0, index))])
                     break
                 if examples:
                     shape = type(examples[0])
@@ -190,50 +165,54 @@ class _Walk:
             self._before += reader.source.size
 
 
-def _look_again(endings: Sequence[Ending], training: Sequence[Reader]) -> None:
-    for ending in endings:
-        ending.begin_another_look()
+def _mixed_shapes(name: str, columns: Columns) -> Finding:
+    kinds = ("prompts and completions", "chats")
+    here, before = reversed(kinds) if columns.is_chat else kinds
+    message = f"{name} has {here}, but the files before it have {before}: prepare them separately"
+    return Finding("mixed-shapes", message, fatal=True)
+
+
+def _read_again(checks: Sequence[Check], training: Sequence[Reader]) -> None:
+    if not checks:
+        return
+    for check in checks:
+        check.begin_second_pass()
     for reader in training:
         for batch in reader.batches():
             columns = Columns(batch.examples, 0, 0)
-            for ending in endings:
-                ending.look(columns, again=True)
+            for check in checks:
+                check.observe_again(columns)
 
 
-def _of_files(
-    readers: Sequence[Reader], wrong: _Wrong, profile: Profile, is_chat: bool
+def _file_remarks(
+    readers: Sequence[Reader], wrong: _WrongLines, profile: Profile, is_chat: bool
 ) -> list[Remark]:
     remarks = []
     if wrong.count:
-        remarks.append(_of_wrong_lines(wrong))
+        remarks.append(_wrong_lines_remark(wrong))
     for reader in readers:
         ignored = reader.description.ignored
         if ignored:
             names = ", ".join(shown(name) for name in ignored[:5])
             more = ", …" if len(ignored) > 5 else ""
-            message = f"columns that are not read: {names}{more}"
-            remarks.append(Remark("other-columns", "info", message))
+            remarks.append(Remark("other-columns", "info", f"ignored columns: {names}{more}"))
     if profile == "chat" and not is_chat:
-        message = "these are prompts and completions, not chats: --profile chat changes nothing"
+        message = "the data has prompts and completions, not chats: --profile chat has no effect"
         remarks.append(Remark("profile", "warning", message))
     return remarks
 
 
-def _of_wrong_lines(wrong: _Wrong) -> Remark:
+def _wrong_lines_remark(wrong: _WrongLines) -> Remark:
     if wrong.fatal is not None:
         message = str(wrong.fatal)
         if wrong.fatal.code not in READABLE:
-            message = f"the file can't be read: {message}"
+            message = f"the file cannot be read: {message}"
         return Remark("wrong-lines", "error", message, wrong.count)
+    lines = "wrong line" if wrong.count == 1 else f"{wrong.count:,} wrong lines"
     return Remark(
         "wrong-lines",
         "error",
-        f"{counted(wrong.count, 'line')} can't be used, the first: {wrong.first[0]}",
+        f"{counted(wrong.count, 'line')} cannot be used; the first: {wrong.first[0]}",
         wrong.count,
-        fix=LeaveOutWrong(
-            "wrong-lines",
-            "Leave out the wrong line"
-            if wrong.count == 1
-            else f"Leave out the {wrong.count:,} wrong lines",
-        ),
+        fix=LeaveOutWrong("wrong-lines", f"Remove the {lines}"),
     )

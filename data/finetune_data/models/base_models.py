@@ -21,7 +21,8 @@ from finetune_data.models import hub
 from finetune_data.models.safetensors_files import find_truncation
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import Manifest, find_damage
-from finetune_storage.s3 import ProgressCallback, Storage
+from finetune_storage.progress import ProgressCallback
+from finetune_storage.s3 import Storage
 from finetune_storage.transfers import matches
 
 CONFIG = "config.json"
@@ -82,7 +83,7 @@ def fetch_base_model(
     return folder
 
 
-def weigh(base: BaseModelRef, storage: Storage) -> int | None:
+def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
     """Bytes of the weight files, without fetching them; None where only the hub knows."""
     uri = parse_model_uri(base.uri)
     if isinstance(uri, HubUri):

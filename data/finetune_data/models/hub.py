@@ -15,8 +15,8 @@ from pathlib import Path
 from finetune_api.names import Reason
 from finetune_api.uris import HubUri
 from finetune_data.errors import BaseModelError
-from finetune_storage.s3 import ProgressCallback
-from finetune_storage.transfers import Meter, all_at_once, matches
+from finetune_storage.progress import ProgressCallback, ProgressMeter
+from finetune_storage.transfers import fetch_in_parallel, matches
 
 ANSWER_SECONDS = 30
 
@@ -57,7 +57,7 @@ def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback |
     if files.cached is not None:
         return files.cached
     shared = bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
-    meter = Meter(sum(files.wanted.values()), progress)
+    meter = ProgressMeter(sum(files.wanted.values()), progress)
     arrived: dict[str, Path] = {}
 
     def download(path: str) -> None:
@@ -74,7 +74,7 @@ def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback |
 
     disable_progress_bars()  # this is a log
     with _errors(files.uri, name):
-        all_at_once(download, files.wanted)
+        fetch_in_parallel(download, files.wanted)
     # every wanted file stands at the top level
     return next((path.parent for path in arrived.values()), folder)
 

@@ -1,10 +1,10 @@
-"""How much memory a rank needs at its peak, and which ZeRO stage fits. Pure; an estimate.
+"""Estimates the peak memory of a rank, and chooses a ZeRO stage that fits. Pure.
 
-Bytes a parameter, trained in bf16 with AdamW: 2 weights, 4 gradients (accumulated in fp32), 12
+Bytes per parameter, trained in bf16 with AdamW: 2 weights, 4 gradients (accumulated in fp32), 12
 optimizer (fp32 weights and two moments); in fp32 on CPU: 4, 4 and 8. ZeRO divides by the ranks:
 the optimizer from stage 1, gradients from stage 2, weights from stage 3 (Rajbhandari et al. 2020,
 table 1). Activations with gradient checkpointing: every layer's input, 34·tokens·hidden bytes of
-the one layer that is computed again (Korthikanti et al. 2022, equation 2, without attention scores,
+the one layer that is recomputed (Korthikanti et al. 2022, equation 2, without attention scores,
 which flash kernels never store), and one chunk of logits.
 """
 
@@ -21,12 +21,12 @@ USABLE = 0.9  # of a GPU's memory: the rest is fragmentation and other libraries
 CONTEXT_BYTES = 1.5 * GIB  # CUDA's and NCCL's own
 CHUNK_TOKENS = 2048  # of logits at a time
 LAYER_FACTOR = 34
-DEFAULT_STAGE = 1  # where nobody knows the GPU's memory
+DEFAULT_STAGE = 1  # if the memory of the GPU is not known
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the estimate needs to know of a base model."""
+    """The numbers of a base model that the estimate needs."""
 
     parameters: int
     hidden: int
@@ -35,9 +35,10 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], weight_bytes: int | None) -> ModelShape | None:
-        """From the config's text settings and the weight files' size; None: it says too little.
+        """The shape from the config's text settings and the size of the weight files.
 
-        Without the size the parameters are counted as a Llama's are.
+        None if the config lacks a number. Without the size, the parameters are counted like those
+        of a Llama model.
         """
 
         def number(*names: str, default: int = 0) -> int:
@@ -67,7 +68,7 @@ BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
 @dataclass(frozen=True)
 class Plan:
-    """How the ranks share the model, and the peak of one of them in bytes."""
+    """The distribution of a model over the ranks, and the peak memory of one rank in bytes."""
 
     zero_stage: int
     offload: Offload
@@ -87,7 +88,7 @@ def estimate(
     zero_stage: int,
     offload: Offload = "none",
 ) -> Plan:
-    """The peak of one rank. tokens: of the longest micro-batch."""
+    """The peak of one rank. tokens: the length of the longest micro-batch."""
     is_gpu = workers.accelerator == "nvidia"
     weight, gradient, optimizer = (2, 4, 12) if is_gpu else (4, 4, 8)
     ranks = workers.ranks
@@ -96,7 +97,7 @@ def estimate(
     gradients, states = float(gradient * trained), float(optimizer * trained)
     if zero_stage >= 3:
         layer = weight * shape.parameters / shape.layers
-        weights = weights / ranks + 2 * layer  # the layer at work, and the next one
+        weights = weights / ranks + 2 * layer  # the current layer, and the next one
     if zero_stage >= 2:
         gradients /= ranks
     if zero_stage >= 1:
@@ -111,7 +112,10 @@ def estimate(
 
 
 def _adapter(shape: ModelShape, method: MethodRef) -> int:
-    """Two thin matrices for each of a layer's seven linear ones, about three hidden sizes wide."""
+    """Parameters of LoRA: two thin matrices for each of a layer's seven linear layers.
+
+    Both matrices together are about three hidden sizes wide.
+    """
     return shape.layers * 7 * method.rank * 3 * shape.hidden
 
 
@@ -122,12 +126,13 @@ def _activations(shape: ModelShape, tokens: int, width: int) -> float:
     return float(layers + one + logits)
 
 
-def choose(
+def choose_plan(
     shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
 ) -> Plan | None:
-    """The first way that fits, from the fastest on; what the user fixed stays. None: none fits.
+    """The fastest plan that fits and has the settings that the user fixed; None if none fits.
 
-    Where the memory isn't known, or on CPU, nothing is refused, and nothing is offloaded unasked.
+    On CPU, or if the memory of the GPU is not known, no plan is refused, and nothing is offloaded
+    unless the user requests it.
     """
     plans = list(_plans(shape, workers, method, tokens))
     limit = workers.gpu_memory_gib
@@ -138,27 +143,31 @@ def choose(
     return next((plan for plan in plans if plan.peak <= USABLE * limit * GIB), None)
 
 
-def smallest(shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int) -> Plan:
-    """Of the ways that the user left open, the one that needs the least."""
+def smallest_plan(
+    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
+) -> Plan:
+    """The plan that needs the least memory and has the settings that the user fixed."""
     return min(_plans(shape, workers, method, tokens), key=lambda plan: plan.peak)
 
 
 def _plans(
     shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
 ) -> Iterator[Plan]:
-    ways: list[tuple[int, Offload]] = [(0, "none"), (1, "none"), (2, "none"), (3, "none")]
-    ways += [(stage, "optimizer") for stage in (1, 2, 3)] + [(3, "parameters")]
+    modes: list[tuple[int, Offload]] = [(0, "none"), (1, "none"), (2, "none"), (3, "none")]
+    modes += [(stage, "optimizer") for stage in (1, 2, 3)] + [(3, "parameters")]
     offload = workers.offload
     if workers.ranks == 1:  # nothing is shared
-        ways = [way for way in ways if way in {(0, "none"), (1, "optimizer"), (3, "parameters")}]
+        modes = [
+            mode for mode in modes if mode in {(0, "none"), (1, "optimizer"), (3, "parameters")}
+        ]
         if workers.zero_stage is not None:
-            ways = [(workers.zero_stage, way[1]) for way in ways]
+            modes = [(workers.zero_stage, mode[1]) for mode in modes]
     chosen = [
         (stage, where)
-        for stage, where in ways
+        for stage, where in modes
         if workers.zero_stage in {None, stage} and offload in {None, where}
     ]
-    if not chosen:  # a pair that is not on the list, but was asked for
+    if not chosen:  # the user requests a combination that is not on the list
         stage = DEFAULT_STAGE if workers.zero_stage is None else workers.zero_stage
         chosen = [(stage, offload or "none")]
     for stage, where in chosen:

@@ -1,17 +1,17 @@
-"""Whether a safetensors file is whole, from its header alone.
+"""Finds truncated safetensors files by their header.
 
-Format: 8 bytes little-endian header length, a JSON header of tensors with their byte ranges, the
-bytes. A download or an upload that ended early shows as ranges beyond the file's end.
+The format: 8 bytes of little-endian header length, a JSON header with the byte range of each
+tensor, and the bytes. A download or an upload that ended early has ranges beyond the file's end.
 """
 
 import json
 from pathlib import Path
 
-MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 
 def find_truncation(path: Path) -> str | None:
-    """What is wrong with the file, in words; None when it is whole."""
+    """The defect of the file, in words; None for a complete file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -25,8 +25,8 @@ def find_truncation(path: Path) -> str | None:
                 if name != "__metadata__"
             ]
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-            return "has a header that is not that of a safetensors file"
+            return "does not have the header of a safetensors file"
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        return f"has {size:,} bytes where its header says {expected:,}"
+        return f"has {size:,} bytes, but its header says {expected:,}"
     return None

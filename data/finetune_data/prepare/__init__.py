@@ -1,1 +1,1 @@
-"""The prepare Job: checks every line, resolves hyperparameters, and writes the dataset."""
+"""The prepare Job: it checks and tokenizes the data of a FineTune."""

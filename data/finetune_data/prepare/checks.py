@@ -1,16 +1,16 @@
-"""What the prepare Job says about whole files: refuse, or advise. Pure."""
+"""The prepare Job's decisions about whole files: a refusal, or advice. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_api.tasks import Classification
-from finetune_data.lint import content
-from finetune_data.lint.content import Labels
-from finetune_data.lint.facts import LABELS, Facts, Kind, tell_kind
-from finetune_data.lint.fingerprints import Fingerprints
+from finetune_data.lint.classes import fix_for_unseen
+from finetune_data.lint.facts import LABELS, DataSummary, Facts
+from finetune_data.lint.registry import JOB_CHECKS
 from finetune_data.lint.remarks import Remark
 from finetune_data.read.findings import TOO_LONG, FileFindings, counted, shown
 
@@ -21,39 +21,21 @@ class CheckedFile(NamedTuple):
     """One data file after it was read."""
 
     findings: FileFindings
-    rows: int  # right lines, too long ones not counted
+    rows: int  # valid lines, without those that are too long
     model: str
     context: int  # tokens
 
     @property
     def lines(self) -> int:
-        """Lines with something on them."""
+        """The number of lines that are not empty."""
         return self.rows + self.findings.count
 
 
-class Seen(NamedTuple):
-    """What is remembered of a file's rows."""
+def find_refusal(file: CheckedFile, tolerance: float) -> Failure | None:
+    """The reason why a file cannot be used, with its first findings; None if it can be used.
 
-    rows: Fingerprints
-    labels: Labels
-    prompts: int  # rows whose prompt is not empty
-    is_chat: bool
-    separator: str = ""  # what all prompts end with
-
-    @property
-    def classes(self) -> int | None:
-        """None where the completions are no classes."""
-        return self.rows.distinct_completions() if self.kind == "classification" else None
-
-    @property
-    def kind(self) -> Kind:
-        return tell_kind(
-            self.rows, self.prompts, self.rows.distinct_completions(), is_chat=self.is_chat
-        )
-
-
-def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
-    """Whether the file can be used: None, or why not, with the first findings."""
+    tolerance: the share of the lines that may be wrong.
+    """
     found = file.findings
     where = f"{found.param} {found.uri}"
     lines = [str(finding) for finding in found.first]
@@ -67,15 +49,15 @@ def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
         place = f", {found.fatal.place}" if found.fatal.place else ""
         return invalid(f"{where}{place}: {found.fatal.message}")
     if not file.lines:
-        return invalid(f"{where}: the file is empty; expected an example a line")
+        return invalid(f"{where}: the file is empty; expected one example per line")
     if file.rows and found.count / file.lines <= tolerance + 1e-9:
         return None
     too_long = found.codes[TOO_LONG]
     if too_long > file.lines / 2:
         longer = next((one for one in found.first if one.code == TOO_LONG), found.first[0])
         return invalid(
-            f"{where}: the majority of its examples, {too_long:,} of {file.lines:,}, have more "
-            f"than the {file.context:,} tokens that {file.model} takes: shorten them, or take a "
+            f"{where}: most of its examples ({too_long:,} of {file.lines:,}) have more than "
+            f"{file.context:,} tokens, the context length of {file.model}: shorten them, or use a "
             f"model with a longer context; the first is {longer}"
         )
     first = found.first[0]
@@ -86,41 +68,28 @@ def verdict(file: CheckedFile, tolerance: float) -> Failure | None:
     )
 
 
-def skipped_advice(file: CheckedFile, tolerance: float) -> list[str]:
-    """What a tolerance let pass."""
+def skipped_lines_advice(file: CheckedFile, tolerance: float) -> list[str]:
+    """A sentence about the wrong lines that the tolerance allows."""
     found = file.findings
     if not found.count:
         return []
     return [
-        f"Wrong lines skipped in {found.param}: {found.count:,} of {file.lines:,}, as "
-        f"dataTolerance {tolerance:g} allows (the first: {found.first[0]}); see data-report.jsonl."
+        f"Skipped {found.count:,} of {file.lines:,} lines of {found.param}, as dataTolerance "
+        f"{tolerance:g} allows (the first: {found.first[0]}); see data-report.jsonl."
     ]
 
 
-def advise(
-    training: Seen, validation: Seen | None, *, classes_are_asked: bool = False
+def data_advice(
+    training: DataSummary, validation: DataSummary | None, *, declares_classes: bool = False
 ) -> list[str]:
-    """Sentences about copies, contradictions, overlap and amounts; the gravest first.
+    """Sentences about copies, contradictions, overlap, and amounts; the most important first.
 
-    classes_are_asked: the spec calls the completions classes, whatever they look like.
+    declares_classes: the spec says that the completions are classes.
     """
-    rows, kind = training.rows, training.kind
-    labels = training.labels.counts if classes_are_asked or kind == "classification" else {}
-    facts = Facts(kind=kind, examples=len(rows), rows=rows, labels=labels, has_style=False)
-    remarks = [
-        *(_beside(facts, validation) if validation is not None else ()),
-        *content.duplicates(facts),
-        *content.conflicts(facts),
-        *content.class_balance(facts),
-        *content.amount(facts),
-    ]
-    return [_sentence(remark) for remark in remarks]
-
-
-def _beside(facts: Facts, validation: Seen) -> list[Remark]:
-    """What only the two files together show."""
-    unseen = content.unseen_classes(facts, validation.labels.counts, validation.rows)
-    return [*content.overlap(facts, validation.rows), *unseen]
+    kind = training.kind
+    labels = training.labels.counts if declares_classes or kind == "classification" else {}
+    facts = Facts(training=training, kind=kind, labels=labels, validation=validation)
+    return [_sentence(remark) for make in JOB_CHECKS for remark in make().remarks(facts)]
 
 
 def _sentence(remark: Remark) -> str:
@@ -128,58 +97,67 @@ def _sentence(remark: Remark) -> str:
     return f"{remark.message[:1].upper()}{remark.message[1:]}{place}."
 
 
-def check_classes(asked: Classification, training: Seen, validation: Seen | None) -> Failure | None:
-    """Whether the classes are what the spec says: found now, and not after the first epoch."""
+def check_classes(
+    declared: Classification, training: DataSummary, validation: DataSummary | None
+) -> Failure | None:
+    """Whether the classes of the files contradict the spec.
+
+    The check runs here, so that the fine-tune does not fail after its first epoch.
+    """
     prefix = "hyperparameters.classification"
     if validation is None:
-        return _wrong("validationFile", "classification metrics need a validationFile")
-    known = {**validation.labels.counts, **training.labels.counts}
-    count = len(known)
+        return _invalid("validationFile", "classification metrics need a validationFile")
+    classes = {**validation.labels.counts, **training.labels.counts}
+    count = len(classes)
     if not training.labels.counts or not validation.labels.counts:
         param = "hyperparameters.computeClassificationMetrics"
-        message = f"the completions are no classes: over {LABELS} different or long ones"
+        message = f"the completions are not classes: more than {LABELS} different or long ones"
         if training.is_chat or validation.is_chat:
-            message += ", or chats in which more is learned than the last message"
-        return _wrong(param, message)
-    listed = ", ".join(shown(label) for label in list(known)[:CLASSES_SHOWN])
-    more = ", …" if count > CLASSES_SHOWN else ""
+            message += ", or chats in which the model learns more than the last message"
+        return _invalid(param, message)
+    listed = _listed(list(classes))
     unseen = [label for label in validation.labels.counts if label not in training.labels.counts]
-    more += _only_in_validation(unseen, validation)
-    hint = f"{content.give_or_take(len(unseen))} validationFile" if unseen else None
-    if asked.n_classes is not None and asked.n_classes != count:
-        return _wrong(
+    listed += _only_in_validation(unseen, validation)
+    hint = f"{fix_for_unseen(len(unseen))} validationFile" if unseen else None
+    if declared.n_classes is not None and declared.n_classes != count:
+        return _invalid(
             f"{prefix}NClasses",
-            f"classificationNClasses is {asked.n_classes}, and the files have {count} classes: "
-            f"{listed}{more}",
+            f"classificationNClasses is {declared.n_classes}, but the files have {count} classes: "
+            f"{listed}",
             hint,
         )
-    if asked.positive_class is None:
+    if declared.positive_class is None:
         return None
     if count != 2:
-        return _wrong(
+        return _invalid(
             f"{prefix}PositiveClass",
-            f"a positive class needs two classes, and the files have {count}: {listed}{more}",
+            f"a positive class requires two classes, but the files have {count}: {listed}",
             hint,
         )
-    if asked.positive_class not in validation.labels.counts:
-        return _wrong(
+    if declared.positive_class not in validation.labels.counts:
+        return _invalid(
             f"{prefix}PositiveClass",
-            f"the positive class {shown(asked.positive_class)} is not among the completions of "
+            f"the positive class {shown(declared.positive_class)} is not among the completions of "
             f"validationFile: {', '.join(map(shown, validation.labels.counts))}",
         )
     return None
 
 
-def _only_in_validation(unseen: list[str], validation: Seen) -> str:
-    """Which classes training never shows, each with its first line."""
+def _listed(labels: Sequence[str]) -> str:
+    more = ", …" if len(labels) > CLASSES_SHOWN else ""
+    return ", ".join(shown(label) for label in labels[:CLASSES_SHOWN]) + more
+
+
+def _only_in_validation(unseen: list[str], validation: DataSummary) -> str:
+    """The classes that training lacks, each with its first line."""
     if not unseen:
         return ""
     places = ", ".join(
         f"{shown(label)} ({validation.rows.first_place(label)})" for label in unseen[:CLASSES_SHOWN]
     )
     more = ", …" if len(unseen) > CLASSES_SHOWN else ""
-    return f"; {places}{more} {'stands' if len(unseen) == 1 else 'stand'} only in validationFile"
+    return f"; {places}{more} {'is' if len(unseen) == 1 else 'are'} only in validationFile"
 
 
-def _wrong(param: str, message: str, hint: str | None = None) -> Failure:
+def _invalid(param: str, message: str, hint: str | None = None) -> Failure:
     return Failure(code=Reason.INVALID_DATA, message=message, param=param, hint=hint)

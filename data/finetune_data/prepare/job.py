@@ -1,7 +1,7 @@
 """The prepare Job: from a PrepareTask to an Outcome, and a tokenized dataset in S3.
 
-In this order, so that what is cheap fails first: addresses, the data files' existence, the base
-model's tokenizer, a dataset of an earlier try, then every line of the data.
+It checks the addresses, the existence of the data files, the base model's tokenizer, the dataset of
+an earlier attempt, and then every line of the data: in this order, so that cheap checks fail first.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.console import Ticker, say
 from finetune_data.errors import DataError
 from finetune_data.models.base_models import (
     CONFIG,
     fetch_base_model,
     read_json,
+    stored_weight_bytes,
     text_settings,
-    weigh,
 )
 from finetune_data.models.memory_model import ModelShape
-from finetune_data.prepare.checks import advise, check_classes, skipped_advice, verdict
-from finetune_data.prepare.hyperparameters import Context, resolve, resolve_context, run_advice
-from finetune_data.prepare.memory_fit import fit
+from finetune_data.pod_log import ProgressLog, log
+from finetune_data.prepare.checks import (
+    check_classes,
+    data_advice,
+    find_refusal,
+    skipped_lines_advice,
+)
+from finetune_data.prepare.hyperparameters import (
+    Context,
+    resolve_context,
+    resolve_hyperparameters,
+    run_advice,
+)
+from finetune_data.prepare.memory_fit import fit_memory
 from finetune_data.prepare.tokenize_file import PreparedSplit, SplitRules, prepare_split
-from finetune_data.read.findings import FileFindings, Report, counted, shown
+from finetune_data.read.findings import FileFindings, FindingsFile, counted, shown
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import S3Source
 from finetune_data.tokenize.dataset import (
@@ -51,7 +61,7 @@ PARAMS = {TRAIN: "trainingFile", VALIDATION: "validationFile"}
 
 
 def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
-    """Do the whole task, with `folder` for files on the way. Every foreseen error is a failure."""
+    """Do the whole task, with `folder` for temporary files. Expected errors become a failure."""
     try:
         return Outcome(prepared=_prepare(task, storage, folder))
     except FailureError as error:
@@ -62,15 +72,17 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     addresses = _addresses(task)
     present = {}
     for split, uri in addresses.items():
-        with _about(PARAMS[split]):
+        with _naming(PARAMS[split]):
             present[split] = S3Source(uri, storage, folder / "inputs")
-    say(f"fetching the tokenizer of {task.base.name} from {task.base.uri}")
+    log(f"downloading the tokenizer of {task.base.name} from {task.base.uri}")
     model = fetch_base_model(task.base, folder / "model", storage, weights=False)
     tokenizer = load_tokenizer(model, task.base.name)
     context = resolve_context(
         task.hyperparameters.max_sequence_length, task.base, model_positions(model)
     )
-    shape = ModelShape.of(text_settings(read_json(model / CONFIG)), weigh(task.base, storage))
+    shape = ModelShape.of(
+        text_settings(read_json(model / CONFIG)), stored_weight_bytes(task.base, storage)
+    )
     source = DatasetSource(
         tokenizer_sha256=tokenizer.digest,
         context_length=context.length,
@@ -79,16 +91,16 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
         inputs={name: known.identity for name, known in present.items()},
     )
     uri = dataset_uri(task.run.output, task.run.namespace, source.key(task.run.uid))
-    with _about("output"):
+    with _naming("output"):
         manifest = read_manifest(uri, storage)
-    if manifest is not None and _is_of(manifest, source):
-        say(f"the dataset at {uri} is of these files and is used")
+    if manifest is not None and _was_made_from(manifest, source):
+        log(f"reusing the dataset at {uri}, which was made from these files")
     else:
         manifest = _build(task, storage, folder, tokenizer, source, present, uri)
     return _prepared(task, manifest, context, shape, uri)
 
 
-def _build(  # noqa: PLR0917 - what was found out before, in its order
+def _build(  # noqa: PLR0917 - the results of the steps before it, in their order
     task: PrepareTask,
     storage: Storage,
     folder: Path,
@@ -97,42 +109,41 @@ def _build(  # noqa: PLR0917 - what was found out before, in its order
     present: dict[str, S3Source],
     uri: S3Uri,
 ) -> DatasetManifest:
-    """Read every line, and write the dataset unless one of the files is refused."""
+    """Read every line, and write the dataset unless a file is refused."""
     files = folder / "dataset"
     files.mkdir()
     rules = SplitRules(task.base.name, source.context_length, task.limits)
     splits: dict[str, PreparedSplit] = {}
     extra: dict[str, str] = {}
-    with Report(folder / "data-report.jsonl") as report:
+    with FindingsFile(folder / "data-report.jsonl") as report:
         for split, known in present.items():
             findings = FileFindings(PARAMS[split], known.name, report)
-            say(f"checking and tokenizing {PARAMS[split]} {known.name}: {known.size:,} bytes")
+            log(f"checking and tokenizing {PARAMS[split]} {known.name}: {known.size:,} bytes")
             reader = Reader(known, ReadOptions(limits=task.limits))
-            with _about(PARAMS[split]):
+            with _naming(PARAMS[split]):
                 splits[split] = prepare_split(
                     split, reader, files, tokenizer=tokenizer, rules=rules, findings=findings
                 )
             ignored = reader.description.ignored
             if ignored:
                 names = ", ".join(shown(name) for name in ignored[:5])
-                extra[split] = f"Columns of {PARAMS[split]} that are not read: {names}."
+                extra[split] = f"Ignored columns of {PARAMS[split]}: {names}."
     _upload_report(report, task, storage)
-    failure = _verdict(splits, task)
+    failure = _find_failure(splits, task)
     if failure is not None:
         raise DataError(failure)
     manifest = DatasetManifest(
         source=source.replace(inputs={name: split.source for name, split in splits.items()}),
         splits={name: split.counts for name, split in splits.items()},
         advice=[*_advice(splits, task), *extra.values()],
-        data_kind=splits[TRAIN].seen.kind,
-        classes=splits[TRAIN].seen.classes,
-        separator=splits[TRAIN].seen.separator or None,
+        data_kind=splits[TRAIN].summary.kind,
+        classes=splits[TRAIN].summary.classes,
+        separator=splits[TRAIN].separator or None,
         files=[file_entry(files, path) for split in splits.values() for path in split.paths],
     )
-    say(f"writing the dataset to {uri}")
-    with _about("output"):
-        ticker = Ticker("writing the dataset")
-        write_dataset(files, uri, storage, manifest, ticker)
+    log(f"writing the dataset to {uri}")
+    with _naming("output"):
+        write_dataset(files, uri, storage, manifest, ProgressLog("writing the dataset"))
     return manifest
 
 
@@ -143,10 +154,10 @@ def _prepared(
     shape: ModelShape | None,
     uri: S3Uri,
 ) -> Prepared:
-    """The outcome from a dataset's manifest alone: a retry that finds one says the same."""
+    """The outcome, from nothing but a dataset's manifest, so that a retry reports the same."""
     train = manifest.splits[TRAIN]
     validation = manifest.splits.get(VALIDATION)
-    resolution = resolve(
+    resolution = resolve_hyperparameters(
         task.hyperparameters,
         task.rules,
         task.base,
@@ -154,7 +165,7 @@ def _prepared(
         context=context.length,
         method=task.method.type,
     )
-    fitting = fit(shape, task, train.longest_example)
+    plan = fit_memory(shape, task, train.longest_example)
     advice = [
         *manifest.advice,
         *context.advice,
@@ -162,7 +173,7 @@ def _prepared(
         *run_advice(train, resolution.hyperparameters, task.workers),
     ]
     for sentence in advice:
-        say(f"advice: {sentence}")
+        log(f"advice: {sentence}")
     return Prepared(
         training_examples=train.examples,
         validation_examples=validation.examples if validation else 0,
@@ -171,49 +182,49 @@ def _prepared(
         steps=resolution.hyperparameters.steps(train.examples),
         hyperparameters=resolution.hyperparameters,
         dataset=str(uri),
-        zero_stage=fitting.zero_stage if fitting else None,
-        offload=fitting.offload if fitting else None,
-        memory_per_rank_gib=fitting.gib if fitting else None,
+        zero_stage=plan.zero_stage if plan else None,
+        offload=plan.offload if plan else None,
+        memory_per_rank_gib=plan.gib if plan else None,
         advice=advice or None,
     )
 
 
-def _verdict(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | None:
-    """The first refused file's failure, with the other's findings behind its own."""
-    failures = [verdict(split.checked, task.data_tolerance) for split in splits.values()]
+def _find_failure(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | None:
+    """The failure of the first refused file, with the findings of the others after its own."""
+    failures = [find_refusal(split.checked, task.data_tolerance) for split in splits.values()]
     refused = [failure for failure in failures if failure is not None]
     if not refused:
         validation = splits.get(VALIDATION)
-        seen = validation.seen if validation else None
-        asked = task.classification
-        return check_classes(asked, splits[TRAIN].seen, seen) if asked else None
+        held_out = validation.summary if validation else None
+        declared = task.classification
+        return check_classes(declared, splits[TRAIN].summary, held_out) if declared else None
     first, *others = refused
     lines = [
         *(first.lines or []),
         *(f"{other.param}, {line}" for other in others for line in other.lines or []),
     ]
     return first.replace(
-        lines=lines[:20] or None, hint=f"every finding: {task.run.layout.data_report}"
+        lines=lines[:20] or None, hint=f"all findings are in {task.run.layout.data_report}"
     )
 
 
 def _advice(splits: dict[str, PreparedSplit], task: PrepareTask) -> list[str]:
-    """The most important first: a termination message that is full drops the last."""
+    """The advice, the most important first: a full termination message drops the last."""
     validation = splits.get(VALIDATION)
     advice: list[str] = []
     for split in splits.values():
-        advice += skipped_advice(split.checked, task.data_tolerance)
-    return advice + advise(
-        splits[TRAIN].seen,
-        validation.seen if validation else None,
-        classes_are_asked=task.classification is not None,
+        advice += skipped_lines_advice(split.checked, task.data_tolerance)
+    return advice + data_advice(
+        splits[TRAIN].summary,
+        validation.summary if validation else None,
+        declares_classes=task.classification is not None,
     )
 
 
 def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
-    given = {TRAIN: task.training_file, VALIDATION: task.validation_file}
+    files = {TRAIN: task.training_file, VALIDATION: task.validation_file}
     addresses = {}
-    for split, text in given.items():
+    for split, text in files.items():
         if text is not None:
             try:
                 addresses[split] = S3Uri.parse(text)
@@ -224,8 +235,8 @@ def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
     return addresses
 
 
-def _is_of(manifest: DatasetManifest, source: DatasetSource) -> bool:
-    """Whether the dataset was made of these files, as they are now, in this way."""
+def _was_made_from(manifest: DatasetManifest, source: DatasetSource) -> bool:
+    """Whether the dataset was made from these files, as they are now, with these settings."""
     inputs = {
         name: known.replace(sha256="") if known.etag else known
         for name, known in manifest.source.inputs.items()
@@ -233,21 +244,21 @@ def _is_of(manifest: DatasetManifest, source: DatasetSource) -> bool:
     return manifest.source.replace(inputs=inputs) == source
 
 
-def _upload_report(report: Report, task: PrepareTask, storage: Storage) -> None:
-    """The report helps, and its absence must not hide what was found."""
+def _upload_report(report: FindingsFile, task: PrepareTask, storage: Storage) -> None:
+    """Upload the report. A failure to do so must not hide the findings."""
     if not report.written:
         return
     try:
         storage.upload_file(report.path, task.run.layout.data_report)
     except StorageError as error:
-        say(f"the report of all findings can't be written: {error}")
+        log(f"the report of all findings cannot be written: {error}")
     else:
-        say(f"{counted(report.written, 'finding')} in {task.run.layout.data_report}")
+        log(f"{counted(report.written, 'finding')} in {task.run.layout.data_report}")
 
 
 @contextmanager
-def _about(param: str) -> Iterator[None]:
-    """Let a storage error name the spec field it is about."""
+def _naming(param: str) -> Iterator[None]:
+    """Add the spec field to a storage error."""
     try:
         yield
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""One data file to one tokenized split: read, check, encode and write in a single pass."""
+"""From one data file to one tokenized split: read, check, encode, and write in a single pass."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 from finetune_api.limits import DataLimits
 from finetune_api.names import Reason
-from finetune_data.console import Ticker, say
 from finetune_data.errors import BaseModelError
 from finetune_data.lint.columns import Columns
-from finetune_data.lint.content import EmptyPrompts, Labels
-from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.lint.style import CommonEnding
-from finetune_data.prepare.checks import CheckedFile, Seen
+from finetune_data.lint.endings import CommonEnding
+from finetune_data.lint.facts import DataSummary
+from finetune_data.pod_log import ProgressLog, log
+from finetune_data.prepare.checks import CheckedFile
 from finetune_data.read.examples import COMPLETION, PROMPT, Batch, Example
 from finetune_data.read.findings import TOO_LONG, FileFindings, Finding, counted
 from finetune_data.read.reader import Reader
@@ -26,7 +25,7 @@ from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
 
 @dataclass(frozen=True)
 class SplitRules:
-    """What an example must be."""
+    """The requirements of an example."""
 
     model: str  # as the user wrote it, for messages
     context: int  # tokens
@@ -35,11 +34,12 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """A data file after its one pass."""
+    """A data file after its only pass."""
 
     source: InputFile
     checked: CheckedFile
-    seen: Seen
+    summary: DataSummary
+    separator: str  # the common ending of all prompts; empty if there is none
     counts: SplitCounts
     paths: list[str]  # of the arrays, in the dataset's folder
 
@@ -55,28 +55,25 @@ def prepare_split(
 ) -> PreparedSplit:
     """Read the file to its end and write the split's arrays into `folder`.
 
-    Mistakes in the data become findings. Raises StorageError where the stream breaks, DataError
-    for chats without a chat template, and BaseModelError where the tokenizer makes tokens that the
-    model does not have.
+    Mistakes in the data become findings. Raises StorageError if the stream breaks, DataError for
+    chats without a chat template, and BaseModelError if the tokenizer makes tokens that the model
+    does not have.
     """
-    rows, labels, empty = Fingerprints(), Labels(), EmptyPrompts()
-    ending = CommonEnding("prompt")
-    rows.begin(findings.param)
-    is_chat = False
-    ticker = Ticker(f"checking and tokenizing {findings.param}")
+    summary, ending = DataSummary(), CommonEnding("prompt")
+    summary.rows.begin(findings.param)
+    progress = ProgressLog(f"checking and tokenizing {findings.param}")
     with SplitFiles(folder, split) as files:
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
-            right, examples = _sort(batch, encoded, rules, findings)
-            files.append([(example.tokens, example.roles) for example in right])
+            valid, examples = _separate(batch, encoded, rules, findings)
+            files.append([(example.tokens, example.roles) for example in valid])
             _check_vocabulary(files.highest, tokenizer, rules)
-            columns = Columns(examples, len(rows), 0)
-            is_chat = is_chat or columns.is_chat
-            for check in (rows, labels, empty, ending):
-                check.look(columns)
-            ticker(batch.position, batch.size)
+            columns = Columns(examples, len(summary.rows), 0)
+            summary.observe(columns)
+            ending.observe(columns)
+            progress(batch.position, batch.size)
     checked = CheckedFile(findings, files.examples, rules.model, rules.context)
     description = reader.description
-    say(
+    log(
         f"{findings.param} {findings.uri}: {description.format or 'empty'}"
         f"{', ' + description.shape if description.shape else ''}, "
         f"{counted(files.examples, 'example')}, {counted(files.tokens, 'token')}, "
@@ -90,31 +87,31 @@ def prepare_split(
         longest_example=files.longest,
         prompt_tokens=files.prompt_tokens,
     )
-    separator = ending.text if ending.has_others and not is_chat else ""
-    seen = Seen(rows, labels, files.examples - empty.count, is_chat, separator)
-    return PreparedSplit(reader.source.identity, checked, seen, counts, files.paths)
+    separator = ending.text if ending.has_others and not summary.is_chat else ""
+    identity = reader.source.identity
+    return PreparedSplit(identity, checked, summary, separator, counts, files.paths)
 
 
-def _sort(
+def _separate(
     batch: Batch,
     encoded: list[Encoded | Finding],
     rules: SplitRules,
     findings: FileFindings,
 ) -> tuple[list[Encoded], list[Example]]:
-    """The examples that fit; what is wrong with the others goes to `findings`, in line order."""
+    """The valid examples. The findings about the others go to `findings`, in line order."""
     wrong = list(batch.findings)
-    right: list[Encoded] = []
+    valid: list[Encoded] = []
     examples: list[Example] = []
     for example, found in zip(batch.examples, encoded, strict=True):
         finding = found if isinstance(found, Finding) else _too_long(example, found, rules)
         if finding is not None:
             wrong.append(finding)
         elif isinstance(found, Encoded):
-            right.append(found)
+            valid.append(found)
             examples.append(example)
     for finding in sorted(wrong, key=lambda one: (one.fatal, one.line or 0)):
         findings.add(finding)
-    return right, examples
+    return valid, examples
 
 
 def _too_long(example: Example, found: Encoded, rules: SplitRules) -> Finding | None:
@@ -124,7 +121,7 @@ def _too_long(example: Example, found: Encoded, rules: SplitRules) -> Finding | 
     return Finding(
         TOO_LONG,
         f"{len(found.tokens):,} tokens (prompt {prompt:,}, completion {completion:,}) are more "
-        f"than the {rules.context:,} that {rules.model} takes",
+        f"than {rules.context:,}, the context length of {rules.model}",
         example.line,
     )
 
@@ -133,7 +130,7 @@ def _check_vocabulary(highest: int, tokenizer: ExampleTokenizer, rules: SplitRul
     if tokenizer.vocabulary is not None and highest >= tokenizer.vocabulary:
         raise BaseModelError.of(
             Reason.BASE_MODEL_INVALID,
-            f"base model {rules.model!r} can't be used: its tokenizer makes token {highest:,}, and "
-            f"its config.json has a vocabulary of {tokenizer.vocabulary:,}",
+            f"base model {rules.model!r} cannot be used: its tokenizer makes token {highest:,}, "
+            f"but its config.json has a vocabulary of {tokenizer.vocabulary:,}",
             param="model",
         )

@@ -1,4 +1,4 @@
-"""What the checks found: where, what, in words; the first few for the status, all in a report."""
+"""Findings about single lines. The first few go to the status, and all to a file."""
 
 import json
 from collections import Counter
@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-FIRST = 20  # as many as the status holds
-REPORTED = 100_000  # a file of nothing but mistakes must not fill the disk
+FIRST = 20  # the number that the status holds
+REPORTED = 100_000  # the report of a file full of mistakes must not fill the disk
 
-# Codes, for programs that read the report.
+# A code, for programs that read the report.
 TOO_LONG = "too-long"  # prompt and completion exceed the context
 
 
@@ -22,12 +22,12 @@ class Finding:
     message: str
     line: int | None = None
     column: int | None = None
-    fatal: bool = False  # no tolerance skips it: the file can't be read on
+    fatal: bool = False  # no tolerance skips it: the rest of the file cannot be read
     unit: str = "line"  # "row" of a workbook or of Parquet
 
     @property
     def place(self) -> str:
-        """`line 17, column 3`, or nothing."""
+        """`line 17, column 3`; empty for the whole file."""
         if self.line is None:
             return ""
         return f"{self.unit} {self.line}" + (f", column {self.column}" if self.column else "")
@@ -37,13 +37,13 @@ class Finding:
 
 
 def shown(text: str, limit: int = 40) -> str:
-    """A stranger's text in quotes, short, and without anything that a terminal would obey."""
+    """A text from a file, in quotes, shortened, and without control characters for a terminal."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return f'"{_printable(cut)}"'
 
 
 def detail(error: BaseException) -> str:
-    """The first line of a library's error, short and printable: it may quote the file."""
+    """The first line of a library's error, shortened and printable: it can quote the file."""
     first = str(error).strip().partition("\n")[0][:200]
     return _printable(first) or type(error).__name__
 
@@ -57,8 +57,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-class Report:
-    """The file of all findings, JSON lines: param, uri, line, column, code, message."""
+def has_or_have(number: int) -> str:
+    """The verb after `counted`."""
+    return "has" if number == 1 else "have"
+
+
+class FindingsFile:
+    """data-report.jsonl, the file of all findings: param, uri, line, column, code, message."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,7 +71,7 @@ class Report:
         self._file: TextIO | None = None
 
     def add(self, param: str, uri: str, finding: Finding) -> None:
-        """Findings beyond the first 100,000 are only counted."""
+        """Write a finding. Findings beyond the first 100,000 are not written."""
         if self.written >= REPORTED:
             return
         if self._file is None:
@@ -101,7 +106,7 @@ class FileFindings:
 
     param: str  # the spec field
     uri: str
-    report: Report
+    report: FindingsFile
     first: list[Finding] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     fatal: Finding | None = None

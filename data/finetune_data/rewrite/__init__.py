@@ -1,1 +1,1 @@
-"""Rewriting data files: accepted fixes, and the train/validation split."""
+"""Rewrites data files: applies accepted fixes, and splits off validation data."""

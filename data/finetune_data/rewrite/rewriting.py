@@ -1,9 +1,9 @@
-"""The second pass: examples with the accepted fixes, as JSONL that is ready to train on."""
+"""The second pass over the files: examples with the accepted fixes, as JSONL ready for training."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +12,23 @@ from typing import BinaryIO, Self
 
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.lint.fixes import Fix, TextFix, apply_all
+from finetune_data.lint.fixes import Fix, Mask, TextFix, apply_all
 from finetune_data.read.examples import Example, Row
 from finetune_data.read.reader import Reader
-from finetune_data.rewrite.train_validation_split import Mask, Split
-
-ProgressCallback = Callable[[int, int], None]
+from finetune_data.rewrite.train_validation_split import Split
+from finetune_storage.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was made."""
+    """A file that was written."""
 
     path: Path
     examples: int
 
 
 def kept_by(fixes: Sequence[Fix], examples: int) -> Mask:
-    """Which examples are left once the fixes leave some out."""
+    """A mask of the examples that the fixes keep."""
     import numpy as np
 
     kept = np.ones(examples, bool)
@@ -41,10 +40,10 @@ def kept_by(fixes: Sequence[Fix], examples: int) -> Mask:
 
 
 def rows_after(readers: Sequence[Reader], fixes: Sequence[Fix], rows: Fingerprints) -> Fingerprints:
-    """`rows` as the fixes change them; none is left out, so that ordinals stay.
+    """`rows` as the fixes change them. None is left out, so that ordinals stay valid.
 
-    The split looks at these: two spellings that become one class, or two prompts that become one,
-    must count as one. An addition to prompts merges none, and is not worth another order.
+    The split needs these: two spellings that become one class, or two prompts that become one,
+    must count as one. A text that is added to prompts merges none of them, so it is left out.
     """
     ordered = sorted(
         (fix for fix in fixes if isinstance(fix, TextFix) and (fix.loses or fix.is_of_completions)),
@@ -58,7 +57,7 @@ def rows_after(readers: Sequence[Reader], fixes: Sequence[Fix], rows: Fingerprin
         for batch in reader.batches():
             first = len(changed)
             found = (apply_all(ordered, first + n, one) for n, one in enumerate(batch.examples))
-            changed.look(Columns([one for one in found if one is not None], first, 0))
+            changed.observe(Columns([one for one in found if one is not None], first, 0))
     assert len(changed) == len(rows)
     return changed
 
@@ -75,8 +74,8 @@ def rewrite(
 ) -> list[Written]:
     """Write `<stem>_prepared<ending>.jsonl`, or `..._train` and `..._valid`, into `folder`.
 
-    No file is replaced: a name that is taken gets a number. Whatever goes wrong, no half-written
-    file stays. progress: bytes read, bytes in all.
+    No file is replaced: if a name is taken, the new file gets a number. No partial file stays after
+    an error. progress: gets the bytes read and the total.
     """
     ordered = sorted(fixes, key=lambda fix: fix.order)
     endings = ["_train", "_valid"] if split is not None else [ending]
@@ -120,7 +119,7 @@ def to_line(example: Example) -> bytes:
 
 
 def free_names(folder: Path, stems: Sequence[str]) -> list[Path]:
-    """`stem.jsonl` of each, all with the same number where one of them is taken."""
+    """`stem.jsonl` of each; if one of them is taken, all get the same number."""
     number = 0
     while True:
         suffix = f"-{number}" if number else ""
@@ -131,7 +130,7 @@ def free_names(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 class _Partial:
-    """A file under a name of its own until it is whole."""
+    """A file with a temporary name until it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -149,7 +148,7 @@ class _Partial:
         self.examples += 1
 
     def finish(self) -> None:
-        """A link fails where somebody has made a file of that name meanwhile."""
+        """Give the file its name. A link fails if a file of that name exists by now."""
         assert self._file is not None
         self._file.close()
         try:

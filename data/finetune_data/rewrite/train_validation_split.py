@@ -1,4 +1,4 @@
-"""Which examples are kept for validation: by class, whole prompts together, and repeatable."""
+"""The split into training and validation: stratified by class, by whole prompts, repeatable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_data.lint.fingerprints import Fingerprints, digest
+from finetune_data.lint.fixes import Mask
 
-AT_MOST = 1000  # validation examples: more measure hardly better, and cost training data
-Mask = npt.NDArray[np.bool_]
+AT_MOST = 1000  # validation examples: more hardly measure better, and cost training data
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,18 @@ class Split:
     """`is_validation` has a value for each example that was read."""
 
     is_validation: Mask
-    lonely_classes: int = 0  # whose rows all have one prompt: they can't be on both sides
+    single_prompt_classes: int = 0  # their rows have one prompt, so they cannot be on both sides
 
 
 def plan_split(
     rows: Fingerprints, kept: Mask, *, share: float, seed: int, is_classification: bool
 ) -> Split:
-    """About `share` of the kept rows, at most 1,000, go to validation.
+    """Send about `share` of the kept rows, at most 1,000, to validation.
 
-    All rows of one prompt stay on one side, else validation measures memory; rows without a prompt
-    are told apart by their completions. Of a classification every class that has two prompts is on
-    both sides, in about its share. The order within a class follows from the seed and the texts
-    alone: no other row changes it, on no platform.
+    All rows of one prompt stay on one side, because validation would measure memorization
+    otherwise; rows without a prompt are distinguished by their completions. In a classification,
+    every class with at least two prompts is on both sides, in about its share. The order within a
+    class depends only on the seed and the texts: no other row and no platform changes it.
     """
     table = rows.rows
     prompts = table["prompt"].copy()
@@ -47,12 +47,12 @@ def plan_split(
         of_group = np.zeros(len(keys), np.int64)
     order = _mixed(keys, seed)
     chosen = np.zeros(len(keys), bool)
-    lonely = 0
+    single_prompt = 0
     total = max(1, int(sizes.sum()))
     for one in np.unique(of_group[sizes > 0]):
         members = np.flatnonzero((of_group == one) & (sizes > 0))
         if len(members) < 2:
-            lonely += is_classification
+            single_prompt += is_classification
             if is_classification or not wanted:
                 continue
         members = members[np.argsort(order[members], kind="stable")]
@@ -60,11 +60,11 @@ def plan_split(
         taken = np.cumsum(sizes[members])
         count = int(np.searchsorted(taken, target, side="left")) + 1
         chosen[members[: min(count, max(1, len(members) - 1))]] = True
-    return Split(chosen[group] & kept, lonely)
+    return Split(chosen[group] & kept, single_prompt)
 
 
 def _mixed(keys: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
-    """A number for each key that looks random (SplitMix64's finalizer)."""
+    """A pseudorandom number for each key (the finalizer of SplitMix64)."""
     mixed = keys + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

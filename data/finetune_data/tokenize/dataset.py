@@ -32,7 +32,8 @@ from finetune_data.errors import DataError
 from finetune_data.read.sources import InputFile
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
-from finetune_storage.s3 import ProgressCallback, Storage
+from finetune_storage.progress import ProgressCallback
+from finetune_storage.s3 import Storage
 
 FORMAT = 2  # of the arrays; another number is tokenized anew
 TRAIN = "train"

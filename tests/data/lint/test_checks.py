@@ -33,15 +33,15 @@ def pairs(ending: str = "", stop: str = "", space: str = " ") -> list[Pair]:
 RULES: list[tuple[str, list[Pair], str, str]] = [
     ("completion", pairs(), "prompt-ending-missing", "Add the separator"),
     ("completion", pairs(" ->"), "completion-ending-missing", "Add the stop sequence"),
-    ("completion", pairs(" ->", "\n", ""), "completion-space", "Put a space before"),
+    ("completion", pairs(" ->", "\n", ""), "completion-space", "Add a space before"),
     ("auto", [*pairs(" ->")[:30], *pairs()[30:]], "prompt-ending-mixed", 'Add " ->" where'),
     ("auto", [*pairs(" ->", " END")[:30], *pairs(" ->")[30:]], "completion-ending-mixed", '" END"'),
-    ("auto", [*pairs()[:30], *pairs(space="")[30:]], "completion-space", "Put a space before"),
-    ("auto", [(p.upper(), c) for p, c in pairs()], "prompt-upper-case", "in lower case"),
-    ("auto", [(p, c.upper()) for p, c in pairs()], "completion-upper-case", "in lower case"),
-    ("auto", [*pairs(), *pairs()[:3]], "duplicates", "Leave out the 3 copies"),
-    ("auto", [(f"Tell me about: {p}", c) for p, c in pairs()], "prompt-prefix", "Take"),
-    ("auto", [(p, f" Answer:{c}") for p, c in pairs()], "completion-prefix", "Take"),
+    ("auto", [*pairs()[:30], *pairs(space="")[30:]], "completion-space", "Add a space before"),
+    ("auto", [(p.upper(), c) for p, c in pairs()], "prompt-upper-case", "to lower case"),
+    ("auto", [(p, c.upper()) for p, c in pairs()], "completion-upper-case", "to lower case"),
+    ("auto", [*pairs(), *pairs()[:3]], "duplicates", "Remove the 3 copies"),
+    ("auto", [(f"Tell me about: {p}", c) for p, c in pairs()], "prompt-prefix", "Remove"),
+    ("auto", [(p, f" Answer:{c}") for p, c in pairs()], "completion-prefix", "Remove"),
 ]
 
 
@@ -117,7 +117,7 @@ def test_classes_are_counted_and_their_troubles_told() -> None:
     labels = [*["yes"] * 500, *["no"] * 20, *["Yes "] * 30]
     inspection, _ = look([(f"p{n}", label) for n, label in enumerate(labels)])
     assert inspection.classes == [("yes", 500), ("Yes ", 30), ("no", 20)]
-    assert "2 of 3 classes have under 100" in remark(inspection, "few-in-class").message
+    assert "2 of 3 classes have fewer than 100" in remark(inspection, "few-in-class").message
     assert remark(inspection, "imbalance").level == "advice"
     assert '"yes", "Yes "' in remark(inspection, "classes-alike").message
     assert "smallest base model" in remark(inspection, "base-model").message
@@ -152,7 +152,7 @@ def test_chats_have_duplicates_and_conflicts_too() -> None:
     assert remark(inspection, "duplicates").count == 1
     assert remark(inspection, "conflicts").count == 1
     mixed = see(chat("system", "user", "assistant"), chat("user", "assistant"))
-    assert "1 of 2 chats have no system message" in remark(mixed, "system-mixed").message
+    assert "1 of 2 chats has no system message" in remark(mixed, "system-mixed").message
 
 
 def test_wrong_lines_are_one_remark_whose_fix_loses_them() -> None:
@@ -173,7 +173,7 @@ def test_several_files_are_one_set_and_places_name_their_file() -> None:
     places = remark(inspection, "duplicates").places
     assert places == ("two.jsonl, line 1 repeats one.jsonl, line 1",)
     chats = reader(json.dumps(chat("user", "assistant")).encode(), "three.jsonl")
-    assert "prepare them apart" in remark(inspect([first, chats]), "wrong-lines").message
+    assert "prepare them separately" in remark(inspect([first, chats]), "wrong-lines").message
 
 
 text = st.text("abAB \n>-中", max_size=6)

@@ -137,7 +137,7 @@ def test_10_other_columns_are_named_once_and_suspected_of_nothing() -> None:
     lines = "\n".join(json.dumps({"prompt": f"p{n}", "completion": "c", "id": n}) for n in range(5))
     inspection = inspect([reader(lines.encode())])
     found = remark(inspection, "other-columns")
-    assert found.message == 'columns that are not read: "id"'
+    assert found.message == 'ignored columns: "id"'
     assert (found.level, found.fix) == ("info", None)
 
 

@@ -117,10 +117,10 @@ def write(
             seed=target.seed,
             is_classification=inspection.kind == "classification",
         )
-        if split.lonely_classes:
-            screen.complain(
+        if split.single_prompt_classes:
+            screen.warn(
                 f"classes with one prompt only stay in training and are not measured: "
-                f"{split.lonely_classes:,}"
+                f"{split.single_prompt_classes:,}"
             )
     with screen.progress("writing") as progress:
         ending = "_train" if held_out else ""

@@ -1,4 +1,4 @@
-"""Plain lines with counts on whatever takes long, for people who read a pod's log."""
+"""The log of a pod: plain lines, with counts for everything that takes long."""
 
 import time
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from collections.abc import Callable
 EVERY_SECONDS = 5.0
 
 
-def say(text: str) -> None:
-    """One line, at once."""
+def log(text: str) -> None:
+    """Print one line immediately."""
     print(text, flush=True)
 
 
-class Ticker:
-    """Says how far something is, at most every few seconds.
+class ProgressLog:
+    """A ProgressCallback that logs, at most every few seconds.
 
-    Safe to call from several threads: the worst that happens is a line too many.
+    It is safe in several threads: at worst it logs a line too many.
     """
 
     def __init__(
@@ -26,10 +26,10 @@ class Ticker:
         self._next = clock() + EVERY_SECONDS
 
     def __call__(self, done: int, total: int) -> None:
-        """total: 0 where nobody knows it."""
+        """total: 0 if it is not known."""
         now = self._clock()
         if now < self._next:
             return
         self._next = now + EVERY_SECONDS
         share = f" of {total:,} {self._unit}, {done / total:.0%}" if total else f" {self._unit}"
-        say(f"{self._what}: {done:,}{share}")
+        log(f"{self._what}: {done:,}{share}")

@@ -1,0 +1,47 @@
+"""The lists of checks. To add a check, add its class to CHECKS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from finetune_data.lint.amount import Amount, BaseModelAdvice, EmptyPrompts, TooLong
+from finetune_data.lint.chats import ChatStructure
+from finetune_data.lint.check import Check
+from finetune_data.lint.classes import ClassBalance, UnseenClasses
+from finetune_data.lint.copies import Conflicts, Duplicates, Overlap
+from finetune_data.lint.endings import Ending
+from finetune_data.lint.letter_case import UpperCase
+from finetune_data.lint.prefixes import CommonPrefix, LeadingSpace
+
+# The checks of `finetune prepare-data`. Remarks of one level are shown in this order.
+CHECKS: tuple[Callable[[], Check], ...] = (
+    Amount,
+    TooLong,
+    Duplicates,
+    Conflicts,
+    Overlap,
+    UnseenClasses,
+    ChatStructure,
+    EmptyPrompts,
+    partial(Ending, "prompt"),
+    partial(Ending, "completion"),
+    partial(CommonPrefix, "prompt"),
+    partial(CommonPrefix, "completion"),
+    partial(UpperCase, "prompt"),
+    partial(UpperCase, "completion"),
+    LeadingSpace,
+    ClassBalance,
+    BaseModelAdvice,
+)
+
+# The checks whose remarks the prepare Job reports as advice, the most important first. They get
+# the facts alone: the Job calls no `observe`.
+JOB_CHECKS: tuple[Callable[[], Check], ...] = (
+    Overlap,
+    UnseenClasses,
+    Duplicates,
+    Conflicts,
+    ClassBalance,
+    Amount,
+)
