@@ -8,8 +8,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from docs.generator.markdown import code, sentence, table
 from docs.generator.source import ROOT
-from finetune_operator.telemetry import metrics, requests
-from finetune_operator.telemetry.states import PROGRESS
+from finetune_operator.telemetry import reconcile_metrics, request_metrics
+from finetune_operator.telemetry.state_collector import PROGRESS
 from finetune_trainer.progress import GAUGES, METRICS
 
 OPERATOR = "finetune_operator_"
@@ -47,7 +47,7 @@ def _kept() -> list[list[str]]:
     """Rows of the counters and histograms, which are module variables."""
     found = [
         item
-        for module in (metrics, requests)
+        for module in (reconcile_metrics, request_metrics)
         for item in vars(module).values()
         if isinstance(item, MetricWrapperBase)
     ]
@@ -60,7 +60,8 @@ def _kept() -> list[list[str]]:
 
 def _made_at_scrapes() -> list[list[str]]:
     """Rows of the gauges that collectors create. Their labels come from the declaration."""
-    families: list[Metric] = [*metrics.HEALTH.collect(), *metrics._states.collect()]
+    collectors = (reconcile_metrics.HEALTH, reconcile_metrics._states)
+    families: list[Metric] = [item for collector in collectors for item in collector.collect()]
     return [
         _row(item.name, item.type, getattr(item, "_labelnames", ()), item.documentation)
         for item in families

@@ -1,6 +1,15 @@
-"""The operator: turns FineTunes into Jobs, and what happens to those into status and Events.
+"""The operator turns FineTunes into Jobs, and the results of the Jobs into a status and Events.
 
-The rule of this room: no S3, no Secrets, no finalizers. One function for every trigger:
-observe -> decide -> act -> one status write -> Events. Layers, each importing only what is below:
-main -> handlers -> kube -> core -> build -> settings -> finetune_api.
+It uses no S3, Secrets, or finalizers on FineTunes. Each trigger runs the same function:
+observe -> decide -> act -> one status write -> Events. The layers, each of which imports only the
+ones below it:
+
+- `main`: the process
+- `handlers`: watches, work queue, reconcilers, and the recorder of Kubernetes Events
+- `kube`: the Kubernetes API, and the progress endpoint of rank 0
+- `telemetry`: Prometheus metrics
+- `core`: decisions
+- `messages`: the texts of Events, statuses, and errors
+- `build`: manifests
+- `settings`: the settings file
 """

@@ -1,4 +1,4 @@
-"""The operator's process: settings in, watches, workers, metrics and probes running, until told."""
+"""The operator process: watches, workers, metrics, and probes, until a signal ends it."""
 
 import argparse
 import asyncio
@@ -26,47 +26,56 @@ from finetune_operator.handlers.watches import (
     sweep,
 )
 from finetune_operator.handlers.workqueue import WorkQueue
+from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
-from finetune_operator.kube.metrics_access import MetricsAccess
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.requests import REGISTRY
+from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="finetune-operator", description="Runs FineTunes on the cluster it is logged in to."
+        prog="finetune-operator",
+        description="Run FineTunes on the Kubernetes cluster of the current login.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="watch FineTunes and run them until stopped")
+    run = commands.add_parser("run", help="Watch FineTunes and run them until stopped.")
     run.add_argument(
         "--settings",
         type=Path,
         default=Path("/etc/finetune-operator/settings.yaml"),
-        help="the YAML file that the chart writes (default: %(default)s)",
+        help="Settings file that the chart writes (default: %(default)s).",
     )
     run.add_argument(
-        "--probe-port", type=int, default=8080, help="/healthz, /readyz (default: %(default)s)"
+        "--probe-port",
+        type=int,
+        default=8080,
+        help="Port of /healthz and /readyz (default: %(default)s).",
     )
     run.add_argument(
-        "--metrics-port", type=int, default=8081, help="/metrics (default: %(default)s)"
+        "--metrics-port", type=int, default=8081, help="Port of /metrics (default: %(default)s)."
     )
-    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    run.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="Lowest level of log messages (default: %(default)s).",
+    )
     return parser.parse_args(arguments)
 
 
 def load_settings(path: Path) -> Settings:
-    """Raise ValueError with one sentence that names the file and the wrong key."""
+    """Load the settings. Raise ValueError with the file and the invalid key."""
     try:
         return Settings.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"the settings file can't be read: {error}") from error
+        raise ValueError(f"settings file {path} cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where}: {first['msg']}") from error
+        raise ValueError(f"settings file {path}, {where}: {first['msg']}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,30 +94,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
-    """Until a signal ends it, or a watch dies that only a restart of the process brings back."""
+    """Run until a signal arrives, or until a watch ends that only a restart can reopen."""
     queue: WorkQueue[Key] = WorkQueue()
-    sightings = ChangeFilter()
+    change_filter = ChangeFilter()
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
-        announcer = EventRecorder(client)
-        reconciler = Reconciler(client, settings, queue, sightings, announcer)
+        event_recorder = EventRecorder(client)
+        reconciler = Reconciler(client, settings, queue, change_filter, event_recorder)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
         ]
-        work = asyncio.create_task(reconciler.run(), name="reconciler")
-        telling = asyncio.create_task(announcer.run(), name="announcer")
-        lookout = asyncio.create_task(
+        reconciling = asyncio.create_task(reconciler.run(), name="reconciler")
+        recording = asyncio.create_task(event_recorder.run(), name="event-recorder")
+        sweeping = asyncio.create_task(
             sweep(client, queue, settings, watches_models=settings.deletes_models),
             name="sweep",
         )
         where = settings.namespace or "all namespaces"
-        logger.info("serving FineTunes of %s", where)
+        logger.info("watching FineTunes in %s", where)
         try:
             await kopf.operator(
-                registry=build_registry(queue, sightings, watches_models=settings.deletes_models),
+                registry=build_registry(
+                    queue, change_filter, watches_models=settings.deletes_models
+                ),
                 settings=build_kopf_settings(bool(settings.namespace)),
                 namespaces=[settings.namespace] if settings.namespace else [],
                 clusterwide=not settings.namespace,
@@ -116,12 +127,12 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
                 ready_flag=ready,
             )
         finally:
-            for task in (work, lookout):
+            for task in (reconciling, sweeping):
                 task.cancel()
-            await asyncio.gather(work, lookout, return_exceptions=True)
-            await announcer.finish()
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            await asyncio.gather(reconciling, sweeping, return_exceptions=True)
+            await event_recorder.finish()
+            recording.cancel()
+            await asyncio.gather(recording, return_exceptions=True)
             for server in servers:
                 await server.cleanup()
 
@@ -132,7 +143,7 @@ def _probes(
     async def healthz(_: web.Request) -> web.Response:
         problems = [f"the watch of {plural} has ended" for plural in dead_watches(watched)]
         if reconciler.is_stuck:
-            problems.append("a reconcile hangs")
+            problems.append("a reconcile does not finish")
         if ready.is_set() and problems:
             return web.Response(status=500, text="; ".join(problems))
         return web.Response(text="ok")
@@ -148,7 +159,7 @@ def _probes(
 
 
 def _metrics(client: Client, settings: Settings) -> web.Application:
-    access = MetricsAccess(client)
+    access = AccessReviewer(client)
 
     async def show(request: web.Request) -> web.Response:
         if settings.metrics_token_review:

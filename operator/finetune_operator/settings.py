@@ -1,4 +1,4 @@
-"""The operator's settings: one YAML file that the chart writes, parsed once and then frozen."""
+"""The settings of the operator: a YAML file that the chart writes, parsed once and frozen."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from finetune_api.wire import Wire
 
 
 class Runtime(Wire):
-    """An image and the accelerator that it is for; the FineTune names it and nothing more."""
+    """A trainer image and its accelerator. A FineTune refers to it by name."""
 
     name: str = Field(pattern=DNS_LABEL)
     trainer_image: str
@@ -22,21 +22,21 @@ class Runtime(Wire):
 
 
 class PrepareResources(Wire):
-    """Requests and limits of the prepare pod: it streams, so little is enough."""
+    """Requests and limits of the prepare pod. It streams the data, so it needs little."""
 
     cpu: str = "1"
     memory: str = "2Gi"
 
 
 class PodNetwork(Wire):
-    """Who else reaches the pods of a FineTune and whom they reach, in NetworkPolicy's words."""
+    """Further rules for the NetworkPolicy of each FineTune, in the format of a NetworkPolicy."""
 
-    progress_from: list[dict[str, Any]] = Field(default_factory=list)  # peers, on that port only
-    egress: list[dict[str, Any]] = Field(default_factory=list)  # rules; empty: anywhere
+    progress_from: list[dict[str, Any]] = Field(default_factory=list)  # peers that read progress
+    egress: list[dict[str, Any]] = Field(default_factory=list)  # rules; empty: no restriction
 
 
 class Settings(Wire):
-    """Everything that an admin decides, each with the reason of its default."""
+    """The decisions of an administrator, with the reasons for the defaults."""
 
     namespace: str = ""  # empty: all namespaces
     organization: str = ""  # empty: the FineTune's namespace
@@ -51,26 +51,26 @@ class Settings(Wire):
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
-    # Version of kueue.x-k8s.io, such as v1beta1, whose Workloads say why a queue does not admit.
-    # Empty: they are not read, which needs no rights; spec.queueName works all the same.
+    # Version of kueue.x-k8s.io, such as v1beta1, whose Workloads show why a Job is not admitted.
+    # Empty: Workloads are not read, which needs no permissions; spec.queueName still works.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
-    metrics_token_review: bool = False  # only who may GET /metrics reads the operator's metrics
-    pod_network: PodNetwork | None = None  # a NetworkPolicy a FineTune
-    # Whether Models are watched, so that deletionPolicy Delete works: needs further rights.
+    metrics_token_review: bool = False  # restricts /metrics to clients that may GET it
+    pod_network: PodNetwork | None = None  # None: no NetworkPolicy
+    # Whether Models are watched, as deletionPolicy Delete requires. Needs further permissions.
     deletes_models: bool = False
-    # A progress write in ten seconds keeps `kubectl get -w` alive and etcd calm.
+    # One progress write in ten seconds is enough for `kubectl get -w` and cheap for etcd.
     progress_seconds: float = 10
     poll_seconds: float = 5
-    # Before the attempt after a crash; doubled for each further one, up to 30 times as long.
+    # The wait after a crash, doubled for each consecutive one up to 30 times the value.
     restart_seconds: float = Field(10, ge=0)
-    # Every FineTune is looked at so often whatever happens: a trigger may have got lost.
+    # Every FineTune is reconciled at least this often, in case a trigger was lost.
     sweep_seconds: float = Field(300, gt=0)
 
     def model(self, name: str) -> CatalogModel | None:
         return next((model for model in self.models if model.name == name), None)
 
     def runtime(self, name: str | None) -> Runtime | None:
-        """The named one; without a name the first of the list."""
+        """The runtime of that name; the first one if there is no name."""
         if name is None:
             return self.runtimes[0]
         return next((runtime for runtime in self.runtimes if runtime.name == name), None)

@@ -9,9 +9,9 @@ import yaml
 from prometheus_client import generate_latest
 
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.requests import REGISTRY
-from finetune_operator.telemetry.states import PROGRESS
+from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry.request_metrics import REGISTRY
+from finetune_operator.telemetry.state_collector import PROGRESS
 from tests.chart.conftest import CHART, ROOT, Object, Render
 from tests.chart.test_chart import Helm, name, of_kind, one, refused
 

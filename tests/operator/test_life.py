@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from finetune_api import names
 from finetune_api.names import Reason
-from finetune_operator.core.attempts.training import LISTEN_SECONDS
+from finetune_operator.core.attempts.training import ROOT_CAUSE_POLL_SECONDS
 from finetune_operator.core.plan import Create, DeleteJob, Plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 
@@ -303,7 +303,7 @@ def _wakes_itself(plan: Plan) -> bool:
         isinstance(action, Create) and action.manifest["spec"].get("suspend")
         for action in plan.actions
     )
-    return held or (plan.requeue_after is not None and plan.requeue_after <= LISTEN_SECONDS)
+    return held or (plan.requeue_after is not None and plan.requeue_after <= ROOT_CAUSE_POLL_SECONDS)
 
 
 LIMITS = settings(deadline=None, suppress_health_check=list(HealthCheck))

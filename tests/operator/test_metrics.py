@@ -10,9 +10,9 @@ from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.key import Key
 from finetune_operator.core.metrics import OTHER, REASONS, Figures, known_reason, measure
-from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.requests import REGISTRY, count_write
-from finetune_operator.telemetry.states import PROGRESS, Known, States
+from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry.request_metrics import REGISTRY, count_write
+from finetune_operator.telemetry.state_collector import PROGRESS, Known, StateCollector
 from tests.support.objects import NOW, World, a_finetune, failed, progress, trained
 
 GPUS = {"resources": {"nodes": 2, "gpusPerNode": 4}}
@@ -143,14 +143,14 @@ def test_a_reason_that_is_none_of_ours_is_other(text: str | None) -> None:
     assert len(REASONS) > 20
 
 
-def exposition(states: States) -> str:
+def exposition(states: StateCollector) -> str:
     registry = CollectorRegistry()
     registry.register(states)
     return generate_latest(registry).decode()
 
 
 def test_progress_is_shown_while_it_runs_and_gone_when_it_ends() -> None:
-    states, key = States(), Key("team", "tone")
+    states, key = StateCollector(), Key("team", "tone")
     report = progress(training_loss=1.5, tokens_per_second=900.0, learning_rate=1e-5)
     states.remember(key, Known("running", report=report))
     text = exposition(states)
@@ -179,7 +179,7 @@ def test_what_the_sweep_does_not_find_is_forgotten() -> None:
 
 
 def test_the_age_of_the_last_step_is_shown_only_while_it_trains() -> None:
-    states, key = States(), Key("team", "tone")
+    states, key = StateCollector(), Key("team", "tone")
     series = 'finetune_job_last_step_age_seconds{name="tone",namespace="team"}'
     states.remember(key, Known("running", report=progress(last_step_age=7)))
     assert f"{series} 7.0" in exposition(states)
@@ -188,7 +188,7 @@ def test_the_age_of_the_last_step_is_shown_only_while_it_trains() -> None:
 
 
 def test_the_series_of_a_thousand_settled_finetunes_are_a_handful() -> None:
-    states = States()
+    states = StateCollector()
     for number in range(1000):
         states.remember(Key("team", f"tone-{number}"), Known("succeeded"))
     lines = [line for line in exposition(states).splitlines() if not line.startswith("#")]
@@ -196,7 +196,7 @@ def test_the_series_of_a_thousand_settled_finetunes_are_a_handful() -> None:
 
 
 def test_the_oldest_that_waits_is_told_for_each_namespace() -> None:
-    states = States()
+    states = StateCollector()
     for number, hours in enumerate((1, 3, 2)):
         since = datetime.now(UTC) - timedelta(hours=hours)
         states.remember(Key("team", f"tone-{number}"), Known("pending", since))

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube.client import Client
-from finetune_operator.kube.waiting import explain_newest
+from finetune_operator.kube.waiting import with_cause
 from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune, a_settings
 
@@ -26,7 +26,7 @@ def in_queue() -> World:
 async def read(world: World, version: str = "v1beta1") -> Job:
     """The newest Job, explained."""
     async with Client() as client:
-        jobs = await explain_newest(client, world.finetune, world.observe().jobs, version)
+        jobs = await with_cause(client, world.finetune, world.observe().jobs, version)
     return max(jobs, key=lambda job: job.attempt or 0)
 
 

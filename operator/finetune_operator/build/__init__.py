@@ -1,1 +1,1 @@
-"""Manifests: pure functions from values to whole objects, never the API, never a changed input."""
+"""Manifests: pure functions from values to whole objects. They use no API and change no input."""

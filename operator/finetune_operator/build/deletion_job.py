@@ -1,4 +1,4 @@
-"""The Job that deletes a Model's files: one CPU pod with the namespace's credentials."""
+"""The Job that deletes the files of a Model: one CPU pod with the namespace's credentials."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.tasks import DeletionTask
 from finetune_operator.build.identity import NAME_CHARACTERS
-from finetune_operator.build.pods import pod_spec
+from finetune_operator.build.pods import pod_spec, retry_policy
 from finetune_operator.settings import Settings
 
 RETRIES = 3
-KEPT_SECONDS = 3600  # longer than the operator's own pause between two Jobs
+KEPT_SECONDS = 3600  # longer than the operator's wait between two Jobs
 
 
 def deletion_name(model: Model) -> str:
@@ -31,7 +31,7 @@ def build_deletion_task(model: Model) -> DeletionTask:
 
 
 def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
-    """Without an owner: a foreground deletion of the Model would remove it before it worked."""
+    """The Job has no owner: a foreground deletion of the Model would delete it too early."""
     secret = model.spec.secret_name or settings.secret_name
     is_default = secret == settings.secret_name
     source = {"secretRef": {"name": secret, "optional": is_default}}
@@ -60,15 +60,7 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
             "backoffLimit": RETRIES,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"operator": "In", "values": [names.EXIT_USER]},
-                    },
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-                ]
-            },
+            "podFailurePolicy": retry_policy(),
             "template": {"metadata": marks, "spec": pod_spec(settings, source, container, [])},
         },
     }

@@ -1,21 +1,21 @@
-"""Names, labels and owners of everything that a FineTune has."""
+"""Names, labels, and owner references of the children of a FineTune."""
 
 from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
 
-NAME_CHARACTERS = 35  # leaves room for UID, attempt and an Indexed Job's pod index in 63
+NAME_CHARACTERS = 35  # of 63; the rest is for the UID, the attempt, and the pod index
 
 
 def child_name(finetune: FineTune, what: str) -> str:
-    """`ft-<name>-<uid8>-<what>`: a Service refuses dots, so the name's dots become dashes."""
+    """`ft-<name>-<uid8>-<what>`, with dashes for dots, which names of Services cannot have."""
     meta = finetune.metadata
     return f"ft-{meta.name.replace('.', '-')[:NAME_CHARACTERS]}-{meta.uid[:8]}-{what}"
 
 
 def attempt_name(finetune: FineTune, attempt: int) -> str:
-    """Of an attempt's Job and Service: the number keeps a straggler out of the next attempt."""
+    """The name of an attempt's Job and Service: no pod of an old attempt joins the next one."""
     return child_name(finetune, f"a{attempt}")
 
 
@@ -30,7 +30,7 @@ def labels(finetune: FineTune, component: str, attempt: int | None = None) -> di
 
 
 def owner_reference(finetune: FineTune) -> dict[str, Any]:
-    """Kubernetes collects the children, whether the operator runs or not."""
+    """Kubernetes deletes the children with their owner, even if the operator is not running."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": "FineTune",

@@ -1,4 +1,4 @@
-"""Kubernetes Events about a FineTune, with names that make a second POST harmless."""
+"""Kubernetes Events about a FineTune. Their names make a second POST harmless."""
 
 import hashlib
 from typing import Any

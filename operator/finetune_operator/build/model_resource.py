@@ -1,4 +1,4 @@
-"""The Model of a finished FineTune. It has no owner: it and its files outlive the FineTune."""
+"""The Model of a successful FineTune. It has no owner, so that it outlives the FineTune."""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
-"""A NetworkPolicy for all pods of one FineTune, where the chart asks for it.
+"""A NetworkPolicy for all pods of a FineTune, if the chart enables it.
 
-Gradients travel unencrypted between the ranks, and whoever reaches a rank's port could join in: the
-pods of a FineTune hear each other, the operator and who reads metrics, and nobody else.
+Gradients travel unencrypted between the ranks, and any client that reaches the port of a rank could
+take part. The pods of a FineTune therefore accept only each other, the operator, and the clients
+that read metrics.
 """
 
 from typing import Any

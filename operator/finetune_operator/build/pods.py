@@ -1,4 +1,4 @@
-"""What the pods of both Jobs share: Pod Security `restricted`, a read-only root, no token."""
+"""The common parts of all pods: Pod Security `restricted`, a read-only root, no API token."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.settings import Settings
 
-USER = 65532  # the images' user; numeric, so that the kubelet can check runAsNonRoot
+USER = 65532  # the user of the images; a number, so that the kubelet can check runAsNonRoot
 
 
 def pod_spec(
@@ -15,9 +15,9 @@ def pod_spec(
     container: dict[str, Any],
     volumes: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A pod spec around one container; `container` brings image, env, resources and mounts.
+    """Build a pod spec around one container.
 
-    `source` is where its S3 credentials come from, an entry of envFrom.
+    source: an entry of envFrom with the S3 credentials. container: image, env, resources, mounts.
     """
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -57,18 +57,29 @@ def pod_spec(
     return spec
 
 
+def retry_policy() -> dict[str, Any]:
+    """A podFailurePolicy that never retries errors of the user and does not count disruptions."""
+    user_error = {"operator": "In", "values": [names.EXIT_USER]}
+    return {
+        "rules": [
+            {"action": "FailJob", "onExitCodes": user_error},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        ]
+    }
+
+
 def credentials(finetune: FineTune, secret_name: str) -> dict[str, Any]:
     """S3 credentials from a Secret of the FineTune's own namespace.
 
-    Only the default one may be missing: then the `finetune` ServiceAccount's workload identity
-    is meant. A Secret that the user names must be there.
+    Only the default Secret may be missing: the pods then use the workload identity of their
+    ServiceAccount. A Secret that the user names must exist.
     """
     named = finetune.spec.storage is not None and finetune.spec.storage.secret_name is not None
     return {"secretRef": {"name": secret_name, "optional": not named}}
 
 
 def scheduling(finetune: FineTune) -> dict[str, Any]:
-    """The user's priority class, node selector and tolerations."""
+    """The user's priority class, node selector, and tolerations."""
     found: dict[str, Any] = {}
     if finetune.spec.priority_class_name:
         found["priorityClassName"] = finetune.spec.priority_class_name

@@ -1,4 +1,4 @@
-"""The prepare Job: one CPU pod that checks the data before any GPU is asked for."""
+"""The prepare Job: one CPU pod that checks the data before any GPU is requested."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
 from finetune_operator.build.identity import child_metadata, child_name, labels
-from finetune_operator.build.pods import credentials, pod_spec, scheduling
+from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
 from finetune_operator.settings import Settings
 
-RETRIES = 3  # of a crash or a store that does not answer; a user's error is never retried
+RETRIES = 3  # after a crash or without an answer of S3; an error of the user is not retried
 
 
 def prepare_name(finetune: FineTune) -> str:
@@ -33,15 +33,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         "spec": {
             "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"operator": "In", "values": [names.EXIT_USER]},
-                    },
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-                ]
-            },
+            "podFailurePolicy": retry_policy(),
             "template": {
                 "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
                 "spec": {

@@ -1,4 +1,4 @@
-"""One attempt: a headless Service and an Indexed Job whose pods all run the same command."""
+"""The Indexed Job and the headless Service of one attempt. All pods run the same command."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from finetune_operator.build.identity import attempt_name, child_metadata, label
 from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
-LOST_NODE_SECONDS = 30  # not Kubernetes' 300: a gang of GPUs waits meanwhile
-GRACE_SECONDS = 60  # for a checkpoint at SIGTERM
+LOST_NODE_SECONDS = 30  # the default of 300 would leave the GPUs of the other pods idle
+GRACE_SECONDS = 60  # for a checkpoint after SIGTERM
 
 
 def build_train_task(
     finetune: FineTune, resolved: Resolved, attempt: int, micro_batch_share: float = 1
 ) -> TrainTask:
-    """What every pod of the attempt is told. resolved: with what the prepare Job found."""
+    """The input of every pod of the attempt. resolved: with the results of the prepare Job."""
     name = attempt_name(finetune, attempt)
     return train_task(
         *(finetune, resolved, attempt),
@@ -36,9 +36,9 @@ def build_train_job(
     attempt: int,
     micro_batch_share: float = 1,
 ) -> dict[str, Any]:
-    """`micro_batch_share`: of the tokens that a micro-batch may hold, smaller after memory ran out.
+    """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then on.
 
-    With a queue it starts suspended; what admits it owns `suspend` from then on.
+    micro_batch_share: the share of a micro-batch's tokens, smaller after an out-of-memory error.
     """
     spec = finetune.spec
     name = attempt_name(finetune, attempt)
@@ -49,8 +49,8 @@ def build_train_job(
         "parallelism": spec.resources.nodes,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
-        # With no retries every pod that fails ends the Job; the rule only makes it remember the
-        # cause, for an operator that comes when the pods are gone: a drain may have taken it along.
+        # Without retries every failed pod ends the Job. The rule only records the cause, for an
+        # operator that was drained together with the pods and finds them gone.
         "podFailurePolicy": {
             "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]}]
         },
@@ -60,14 +60,14 @@ def build_train_job(
         },
     }
     if spec.queue_name:
-        # Kueue admits it by setting suspend to false, and owns the field from then on.
+        # Kueue admits the Job by setting suspend to false.
         metadata["labels"][names.LABEL_KUEUE_QUEUE] = spec.queue_name
         job["suspend"] = True
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
 
 def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, Any]:
-    """DNS names for the pods of an attempt; the attempt's Job owns it and takes it along."""
+    """Build the Service that gives the pods DNS names. The Job owns it."""
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
     metadata["ownerReferences"] = [
@@ -152,12 +152,12 @@ def _lost_node_tolerations() -> list[dict[str, Any]]:
 
 
 def _resources(finetune: FineTune) -> dict[str, Any]:
-    asked = finetune.spec.resources
+    requested = finetune.spec.resources
     amounts: dict[str, str] = {}
-    if asked.cpu:
-        amounts["cpu"] = asked.cpu
-    if asked.memory:
-        amounts["memory"] = asked.memory
-    if asked.gpus_per_node:
-        amounts[asked.gpu_resource] = str(asked.gpus_per_node)
+    if requested.cpu:
+        amounts["cpu"] = requested.cpu
+    if requested.memory:
+        amounts["memory"] = requested.memory
+    if requested.gpus_per_node:
+        amounts[requested.gpu_resource] = str(requested.gpus_per_node)
     return {"requests": amounts, "limits": dict(amounts)} if amounts else {}

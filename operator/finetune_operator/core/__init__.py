@@ -1,5 +1,5 @@
-"""Decisions: pure functions from one observed value to a plan. No client, no clock, no environment.
+"""Decisions: pure functions from the observed state to a plan. No client, clock, or environment.
 
-A policy is a file of its own, named after its noun; each verdict has a machine reason and a human
-message, and those two are what the conditions, the Events and the error say.
+Each policy is a module named after its subject. Each verdict has a machine-readable reason and a
+message from `finetune_operator.messages`, which conditions, Events, and errors show.
 """

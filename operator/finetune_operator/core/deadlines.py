@@ -1,4 +1,4 @@
-"""What takes too long: pending, training as a whole, a step; and children kept for too long."""
+"""Deadlines: pending, training, one step, and the removal of the Jobs after the end."""
 
 from datetime import datetime, timedelta
 
@@ -6,35 +6,26 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport
+from finetune_operator import messages
 from finetune_operator.core.verdict import Verdict
 
 
 def find_overdue(finetune: FineTune, now: datetime) -> ErrorInfo | None:
-    """The deadline that has passed, if any. A person's suspension stops the pending clock."""
-    spec = finetune.spec
+    """The deadline that has passed, if any. A suspension by the user stops the pending clock."""
+    pending_limit = finetune.spec.pending_deadline_seconds
+    active_limit = finetune.spec.active_deadline_seconds
     since = pending_since(finetune)
-    if since and _is_past(since, spec.pending_deadline_seconds, now):
-        why = finetune.status.message or "it has not started"
-        return ErrorInfo(
-            code=Reason.DEADLINE_EXCEEDED,
-            param="pendingDeadlineSeconds",
-            message=f"pending for more than {spec.pending_deadline_seconds} s: {why}"[:2048],
-            hint="free the resources, ask for less, or raise pendingDeadlineSeconds",
-        )
+    if since and pending_limit is not None and _left(since, pending_limit, now) <= 0:
+        cause = finetune.status.message or messages.UNKNOWN_CAUSE
+        return messages.pending_too_long(pending_limit, cause)
     started = training_since(finetune)
-    if started and _is_past(started, spec.active_deadline_seconds, now):
-        return ErrorInfo(
-            code=Reason.DEADLINE_EXCEEDED,
-            param="activeDeadlineSeconds",
-            message=f"training took more than {spec.active_deadline_seconds} s, all attempts "
-            "and their waiting counted",
-            hint="the checkpoints are kept; raise activeDeadlineSeconds in a new FineTune",
-        )
+    if started and active_limit is not None and _left(started, active_limit, now) <= 0:
+        return messages.training_too_long(active_limit)
     return None
 
 
 def seconds_to_next(finetune: FineTune, now: datetime) -> float | None:
-    """Until a deadline passes; None: there is none."""
+    """Seconds until the next deadline; None if there is none."""
     spec = finetune.spec
     clocks = [
         (pending_since(finetune), spec.pending_deadline_seconds),
@@ -45,7 +36,7 @@ def seconds_to_next(finetune: FineTune, now: datetime) -> float | None:
 
 
 def pending_since(finetune: FineTune) -> datetime | None:
-    """When it stopped running, or was accepted; None while it runs or is suspended."""
+    """When it was accepted or last stopped running; None while it is running or suspended."""
     status = finetune.status
     if status.state != State.PENDING or status.reason == Reason.SUSPENDED:
         return None
@@ -57,7 +48,7 @@ def pending_since(finetune: FineTune) -> datetime | None:
 
 
 def training_since(finetune: FineTune) -> datetime | None:
-    """When the first attempt began, or the first one after the last suspension."""
+    """The start of the first attempt after the last suspension."""
     attempts = finetune.status.attempts
     suspended = [item.number for item in attempts if item.reason == Reason.SUSPENDED]
     counted = [item for item in attempts if item.number > max(suspended, default=0)]
@@ -65,34 +56,22 @@ def training_since(finetune: FineTune) -> datetime | None:
 
 
 def find_stall(finetune: FineTune, report: ProgressReport | None) -> Verdict | None:
-    """Rank 0 answers, and says that no step was finished for too long.
+    """The verdict on a training that has not finished a step for too long.
 
-    Only while it trains: a download, an evaluation or an upload takes as long as it takes.
+    Downloads, evaluations, and uploads have no limit.
     """
     limit = finetune.spec.stall_seconds
     if report is None or report.stage != Stage.TRAINING or report.last_step_age < limit:
         return None
-    return Verdict.of(
-        ErrorInfo(
-            code=Reason.STALLED,
-            message=f"no step was finished for {report.last_step_age:.0f} s after step "
-            f"{report.step} (stallSeconds {limit})",
-            hint="look at the pods' logs: a collective that waits for a rank, or steps slower "
-            "than stallSeconds",
-        )
-    )
+    return Verdict.of(messages.stalled(report.last_step_age, report.step, limit))
 
 
 def seconds_to_removal(finetune: FineTune, now: datetime) -> float | None:
-    """Until the Jobs of an ended FineTune go, 0 when it is time; None: they stay."""
+    """Seconds until the Jobs of a finished FineTune are deleted; None if they are kept."""
     ttl, ended = finetune.spec.ttl_seconds_after_finished, finetune.status.finished_at
     if ttl is None or ended is None:
         return None
     return max(0.0, _left(datetime.fromisoformat(ended), ttl, now))
-
-
-def _is_past(since: datetime, limit: int | None, now: datetime) -> bool:
-    return limit is not None and _left(since, limit, now) <= 0
 
 
 def _left(since: datetime, limit: int, now: datetime) -> float:

@@ -1,7 +1,6 @@
-"""A Model that is deleted: its files go first where it says so, and nothing is said to be gone that
-is not.
+"""The deletion of a Model. With deletionPolicy Delete, its files in S3 are deleted first.
 
-Only a Model whose deletionPolicy is Delete carries a finalizer.
+Only a Model with that policy has a finalizer, which is kept until its files are really gone.
 """
 
 from dataclasses import dataclass
@@ -12,21 +11,23 @@ from finetune_api import names
 from finetune_api.finetune_status import Condition
 from finetune_api.model import Model, ModelStatus
 from finetune_api.names import Reason
+from finetune_operator import messages
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.core.observed import Job
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import DeleteJob, stamp
 from finetune_operator.core.verdict import judge
+from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
 
 CONDITION = "FilesDeleted"
-RETRY_SECONDS = 300.0  # after a Job that failed for good, with its own retries
+RETRY_SECONDS = 300.0  # after a Job that failed in spite of its own retries
 RECHECK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """Creation first, then the status, the finalizers, and last the Job that is not needed."""
+    """Carried out in this order: creation, status, finalizers, and the deletion of the Job."""
 
     status: ModelStatus
     finalizers: list[str]
@@ -36,7 +37,7 @@ class ModelPlan:
 
 
 def decide_model(model: Model, job: Job | None, settings: Settings, now: datetime) -> ModelPlan:
-    """Idempotent, as everything here: `job` is the deletion Job, where there is one."""
+    """Decide on a Model. job: the deletion Job, if there is one."""
     wants = model.spec.deletion_policy == "Delete"
     others = [name for name in model.metadata.finalizers if name != names.FINALIZER_MODEL]
     held = [*others, names.FINALIZER_MODEL]
@@ -55,31 +56,30 @@ def decide_model(model: Model, job: Job | None, settings: Settings, now: datetim
 
 
 def _is_done(job: Job) -> bool:
-    said = [pod.outcome.deleted for pod in job.pods if pod.exit_code == 0 and pod.outcome]
-    return job.has_completed or any(said)
+    results = [pod.outcome.deleted for pod in job.pods if pod.exit_code == 0 and pod.outcome]
+    return job.has_completed or any(results)
 
 
 def _watch(model: Model, held: list[str], job: Job, now: datetime) -> ModelPlan:
     verdict = judge(job)
     if job.has_failed and not job.is_going:
-        error = verdict.error if verdict else None
-        code = error.code if error else Reason.POD_LOST
-        message = error.message if error else job.failure or "the Job failed"
-        status = _told(model, code, f"{message}; tried again, or set deletionPolicy Retain", now)
+        error = verdict.error if verdict else messages.job_failed(job.failure, disrupted=False)
+        status = _with_condition(model, error.code, messages.files_not_deleted(error.message), now)
         again = (job.failed_at or now) + timedelta(seconds=RETRY_SECONDS)
         if now < again:
             wait = (again - now).total_seconds() + 1
             return ModelPlan(status, held, requeue_after=wait)
         return ModelPlan(status, held, delete=DeleteJob(job.name, job.uid), requeue_after=1)
-    reason, message = explain(job, 1)
+    message = explain(job, 1)
     if verdict is not None:
-        reason, message = verdict.error.code, verdict.error.message
-    elif reason == Reason.STARTING:
+        message = StatusMessage(verdict.error.code, verdict.error.message)
+    elif message.reason == Reason.STARTING:
         return ModelPlan(model.status, held, requeue_after=RECHECK_SECONDS)
-    return ModelPlan(_told(model, reason, message, now), held, requeue_after=RECHECK_SECONDS)
+    status = _with_condition(model, message.reason, message.message, now)
+    return ModelPlan(status, held, requeue_after=RECHECK_SECONDS)
 
 
-def _told(model: Model, reason: str, message: str, now: datetime) -> ModelStatus:
+def _with_condition(model: Model, reason: str, message: str, now: datetime) -> ModelStatus:
     old = next((item for item in model.status.conditions if item.type == CONDITION), None)
     condition = Condition(
         type=CONDITION,

@@ -1,65 +1,53 @@
-"""Pods that ended through no word of their own: preempted, evicted, refused, or their node lost."""
+"""Pods that the cluster ended: preempted, evicted, rejected, or lost with their node."""
 
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
+from finetune_operator import messages
 from finetune_operator.core.observed import Pod
+from finetune_operator.messages import Disruption
 
-# The reasons of the pod condition DisruptionTarget: (ours, what happened to the pod).
+# By the reason of the pod condition DisruptionTarget.
 CONDITIONS = {
-    "PreemptionByScheduler": (Reason.PREEMPTED, "gave way to pods of a higher priority"),
-    "DeletionByTaintManager": (Reason.NODE_LOST, "lost its node, which was tainted NoExecute"),
-    "DeletionByPodGC": (Reason.NODE_LOST, "lost its node"),
-    "EvictionByEvictionAPI": (Reason.EVICTED, "was evicted"),
-    "TerminationByKubelet": (Reason.EVICTED, "was ended by its node"),
+    "PreemptionByScheduler": Disruption.PREEMPTED,
+    "DeletionByTaintManager": Disruption.NODE_TAINTED,
+    "DeletionByPodGC": Disruption.NODE_LOST,
+    "EvictionByEvictionAPI": Disruption.EVICTED,
+    "TerminationByKubelet": Disruption.TERMINATED_BY_NODE,
 }
-# The kubelet's own `status.reason`, which says more than TerminationByKubelet.
+# By the kubelet's own `status.reason`, which says more than TerminationByKubelet.
 KUBELET_REASONS = {
-    "Evicted": (Reason.EVICTED, "was evicted by its node"),
-    "Preempting": (Reason.PREEMPTED, "gave way to a critical pod"),
-    "NodeShutdown": (Reason.NODE_LOST, "lost its node, which shuts down"),
-    "Terminated": (Reason.NODE_LOST, "lost its node, which shuts down"),
-    "NodeLost": (Reason.NODE_LOST, "lost its node"),
-}
-HINTS = {
-    Reason.PREEMPTED: "set priorityClassName, or wait for the others to end",
-    Reason.NODE_LOST: "look at the node: kubectl describe node",
-    Reason.EVICTED: "look at the node's pressure and drains, and at the limits in resources",
-    Reason.POD_LOST: "look at the node's events: kubectl get events",
+    "Evicted": Disruption.EVICTED_BY_NODE,
+    "Preempting": Disruption.MADE_ROOM,
+    "NodeShutdown": Disruption.NODE_SHUT_DOWN,
+    "Terminated": Disruption.NODE_SHUT_DOWN,
+    "NodeLost": Disruption.NODE_LOST,
 }
 
 
 def describe_disruption(pod: Pod) -> ErrorInfo | None:
-    """Why the pod was taken away or refused; None for one that ended by itself."""
+    """Why the cluster ended or rejected the pod; None if the pod ended by itself."""
     known = KUBELET_REASONS.get(pod.pod_reason or "")
     if pod.is_disrupted:
-        found = known or CONDITIONS.get(pod.disruption or "")
-        code, words = found or (Reason.POD_LOST, "was taken away")
-        return _told(pod, code, words, pod.pod_message or pod.disruption_message)
+        disruption = known or CONDITIONS.get(pod.disruption or "", Disruption.REMOVED)
+        return _describe(pod, disruption, pod.pod_message or pod.disruption_message)
     if pod.exit_code is None and known is not None:
-        return _told(pod, *known, pod.pod_message)
+        return _describe(pod, known, pod.pod_message)
     if pod.exit_code is None and pod.phase == "Failed":
-        words = f"was refused by its node ({pod.pod_reason or 'no reason given'})"
-        return _told(pod, Reason.POD_LOST, words, pod.pod_message)
+        details = ": ".join(filter(None, (pod.pod_reason, pod.pod_message)))
+        return _describe(pod, Disruption.REJECTED, details)
     return None
 
 
 def is_own_fault(pod: Pod) -> bool:
-    """Over its own limit, or refused again and again: no disruption, so it counts.
+    """Whether the pod exceeded its own limits or was rejected, which counts as a failure.
 
     The kubelet evicts a pod that fills its own volumes without the condition DisruptionTarget.
     """
-    lost = KUBELET_REASONS.get(pod.pod_reason or "", ("", ""))[0] == Reason.NODE_LOST
-    return not pod.is_disrupted and not lost
+    known = KUBELET_REASONS.get(pod.pod_reason or "")
+    was_lost = known is not None and known.value[0] == Reason.NODE_LOST
+    return not pod.is_disrupted and not was_lost
 
 
-def _told(pod: Pod, code: str, words: str, details: str | None) -> ErrorInfo:
-    where = f" on node {pod.node}" if pod.node else ""
-    told = f": {details}" if details else ""
-    return ErrorInfo(
-        code=code,
-        message=f"pod {pod.name}{where} {words}{told}"[:2048],
-        rank=pod.index,
-        node=pod.node,
-        exit_code=pod.exit_code,
-        hint=HINTS[code],
-    )
+def _describe(pod: Pod, disruption: Disruption, details: str | None) -> ErrorInfo:
+    error = messages.pod_disrupted(disruption, pod.name, pod.node, details)
+    return error.replace(rank=pod.index, node=pod.node, exit_code=pod.exit_code)

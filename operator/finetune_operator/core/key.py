@@ -1,11 +1,11 @@
-"""The key of a reconcile: which FineTune or which Model."""
+"""The key of a reconcile: a FineTune or a Model."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Key:
-    """Which FineTune, or which Model."""
+    """Identifies a FineTune or a Model."""
 
     namespace: str
     name: str

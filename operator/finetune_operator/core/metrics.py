@@ -1,7 +1,7 @@
-"""What one status write means in figures, told to Prometheus by the caller.
+"""The changes of metrics that one status write causes. The caller passes them to Prometheus.
 
-Everything is counted at the write that tells it, so an operator that starts again finds it told
-and counts nothing twice.
+Each event is counted at the status write that records it, so that an operator that starts again
+finds it recorded and does not count it twice.
 """
 
 from dataclasses import dataclass
@@ -29,21 +29,21 @@ UNDERWAY = frozenset(
         Reason.SUSPENDED,
     }
 )
-FAILURES = REASONS - UNDERWAY  # what may stand beside the result `failed`
-OTHER = "Other"  # a reason that is not one of ours: labels are a closed set
+FAILURES = REASONS - UNDERWAY  # the reasons of the result `failed`
+OTHER = "Other"  # any other reason, because labels are a closed set
 SUSPENDED_PHASE = "suspended"
 KEPT = frozenset({Reason.SUCCEEDED, Reason.SUSPENDED})  # ends that lose no work
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one write; times in seconds, `wasted` and `phases` as (label, seconds)."""
+    """Changes by one write. Times are in seconds; `wasted` and `phases` hold (label, seconds)."""
 
-    result: str | None = None  # the state it ended in
+    result: str | None = None  # the final state
     reason: str = OTHER
     duration: float | None = None
     phases: tuple[tuple[str, float], ...] = ()
-    restarts: tuple[str, ...] = ()  # what ended the attempt before each new one
+    restarts: tuple[str, ...] = ()  # the reason why the attempt before each new one ended
     gpu_seconds: float = 0
     wasted: tuple[tuple[str, float], ...] = ()
     trained_tokens: int = 0
@@ -56,7 +56,7 @@ def measure(
     report: ProgressReport | None = None,
     phase_since: datetime | None = None,
 ) -> Figures:
-    """`finetune` holds the status before; `report` is the last that rank 0 gave, if any."""
+    """Compare the status of `finetune` with `after`. report: the last one of rank 0, if any."""
     before = finetune.status
     ends = after.state in names.TERMINAL_STATES and before.state not in names.TERMINAL_STATES
     spans = _spans(before, after)
@@ -79,12 +79,12 @@ def measure(
 
 
 def known_reason(text: str | None) -> str:
-    """A reason of the closed set; a pod may say anything."""
+    """The reason if it is in the closed set: a pod may report any text."""
     return text if text in REASONS else OTHER
 
 
 def phase(status: FineTuneStatus) -> str | None:
-    """The stage, or that a person suspended it; None before the first write and after the end."""
+    """The stage, or that it is suspended; None before the first write and after the end."""
     if status.state == State.PENDING and status.reason == Reason.SUSPENDED:
         return SUSPENDED_PHASE
     return status.stage
@@ -101,7 +101,7 @@ def _phases(
 
 
 def _began(finetune: FineTune, former: str) -> datetime | None:
-    """From the status alone, for an operator that did not see the phase begin; None: unknown."""
+    """The start of the phase from the status alone, if the operator did not observe it."""
     status = finetune.status
     turned = {item.type: item.last_transition_time for item in status.conditions}
     if former == Stage.VALIDATING:
@@ -126,11 +126,11 @@ def _restarts(before: FineTuneStatus, after: FineTuneStatus) -> tuple[str, ...]:
 
 def _spans(before: FineTuneStatus, after: FineTuneStatus) -> list[tuple[Attempt, float]]:
     """Attempts that this write closes, with the seconds that their pods held their GPUs."""
-    told = {item.number for item in before.attempts if item.ended_at is not None}
+    ended = {item.number for item in before.attempts if item.ended_at is not None}
     return [
         (item, _since(item.started_at, datetime.fromisoformat(item.ended_at)) or 0.0)
         for item in after.attempts
-        if item.ended_at is not None and item.number not in told
+        if item.ended_at is not None and item.number not in ended
     ]
 
 
@@ -139,7 +139,7 @@ def _cause(attempt: Attempt, after: FineTuneStatus) -> str | None:
 
 
 def _loss(attempt: Attempt, after: FineTuneStatus, report: ProgressReport | None) -> float:
-    """The share of an attempt whose work nobody goes on from, by steps since its checkpoint."""
+    """The share of an attempt's work that is lost: its steps after the last checkpoint."""
     if _cause(attempt, after) in KEPT:
         return 0.0
     if after.state == State.FAILED or report is None or report.attempt != attempt.number:

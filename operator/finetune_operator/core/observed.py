@@ -1,6 +1,6 @@
-"""What was seen of a FineTune and of what it owns: raw objects in, small frozen values out."""
+"""The observed state of a FineTune and of its children: raw objects in, frozen values out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
@@ -97,7 +97,7 @@ class Workload:
     """Kueue's view of a Job."""
 
     waiting: str | None  # why no quota is reserved for it
-    evicted: str | None  # why its pods were taken away
+    evicted: str | None  # why its pods were evicted
     position: int | None = None  # in the local queue, from 1
 
     @classmethod
@@ -121,7 +121,7 @@ class Job:
     owner_uid: str | None
     component: str
     attempt: int | None
-    is_going: bool
+    is_going: bool  # has a deletionTimestamp
     is_suspended: bool
     has_failed: bool
     failure: str | None  # the Failed condition's message
@@ -129,22 +129,23 @@ class Job:
     failed_at: datetime | None
     has_completed: bool
     pods: tuple[Pod, ...]
-    task: str | None  # the JSON that its pods get
-    wanted: int  # pods
+    task: str | None  # JSON, the input of its pods
+    wanted: int  # number of pods
     created_at: datetime | None
-    has_begun: bool = False  # its controller has looked at it
-    refused: str | None = None  # why its pods can't be created
-    workload: Workload | None = None  # where a queue has it
+    deleted_at: datetime | None = None
+    has_begun: bool = False  # the Job controller has processed it
+    refused: str | None = None  # why its pods cannot be created
+    workload: Workload | None = None  # Kueue's view of it
 
     @property
     def lacks_pods(self) -> bool:
-        """Its controller should have made more pods by now."""
+        """Whether fewer pods exist than the Job controller should have created."""
         has_ended = self.is_going or self.has_failed or self.is_suspended
         return not has_ended and len(self.pods) < self.wanted
 
     @property
     def is_over(self) -> bool:
-        """Each of its pods has ended."""
+        """Whether all of its pods have ended."""
         return bool(self.pods) and all(pod.phase in ENDED_PHASES for pod in self.pods)
 
     @property
@@ -194,21 +195,39 @@ class Job:
             task=env.get(names.ENV_TASK),
             wanted=spec.get("completions") or 1,
             created_at=_time(meta.get("creationTimestamp")),
+            deleted_at=_time(meta.get("deletionTimestamp")),
             has_begun="startTime" in raw.get("status", {}),
         )
 
 
 @dataclass(frozen=True)
+class ForeignObject:
+    """An object that has a name of ours and belongs to another owner."""
+
+    kind: str
+    name: str
+    finetune: str | None = None  # the FineTune that it belongs to, if any
+
+    def __str__(self) -> str:
+        owner = f" of FineTune {self.finetune}" if self.finetune else ""
+        return f"{self.kind} {self.name}{owner}"
+
+    def to_command(self, namespace: str) -> str:
+        """The command that shows the object."""
+        return f"kubectl get {self.kind.lower()} {self.name} -n {namespace} -o yaml"
+
+
+@dataclass(frozen=True)
 class Observed:
-    """One look at the world; everything that a decision may use besides settings and the time."""
+    """One observation: everything that a decision uses besides the settings and the time."""
 
     finetune: FineTune
     jobs: tuple[Job, ...] = ()
     services: frozenset[str] = frozenset()
-    models: tuple[Model, ...] = ()  # of the namespace; only looked at before the base is resolved
+    models: tuple[Model, ...] = ()  # of the namespace; only until the base model is resolved
     progress: ProgressReport | None = None
-    foreign: tuple[str, ...] = field(default=())  # names of ours that somebody else's object has
-    is_first: bool = False  # new, so nothing of its own was looked for
+    foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
+    is_first: bool = False  # it is new, so its children were not listed
 
     @property
     def prepare_job(self) -> Job | None:

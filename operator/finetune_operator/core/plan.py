@@ -1,4 +1,4 @@
-"""What a decision asks for: actions in order, the whole status, and when to look again."""
+"""The result of a decision: actions in order, the whole status, and the next reconcile."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,14 +9,14 @@ from finetune_api.finetune_status import FineTuneStatus
 
 @dataclass(frozen=True)
 class Create:
-    """POST once, never applied again. 409 is success when the object is ours."""
+    """Create an object, and never change it. A 409 is a success if the object is ours."""
 
     manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class CreateService:
-    """The Service of an attempt; its owner is the attempt's Job, whose UID may be just made."""
+    """Create the Service of an attempt. Its owner is the Job, which may have just been created."""
 
     attempt: int
     job_name: str
@@ -24,7 +24,7 @@ class CreateService:
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """With its pods. The UID is a precondition: never a newer object of the same name."""
+    """Delete a Job with its pods. The UID protects a newer Job of the same name."""
 
     name: str
     uid: str
@@ -39,7 +39,7 @@ class Plan:
 
     status: FineTuneStatus
     actions: tuple[Action, ...] = ()
-    requeue_after: float | None = None  # seconds; None: only a trigger wakes it
+    requeue_after: float | None = None  # seconds; None: wait for a trigger
 
     def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if isinstance(action, kind))

@@ -1,24 +1,22 @@
-"""Rank 0's progress in the status: rounded, throttled, and in words where people look."""
+"""The progress of rank 0 in the status: rounded, throttled, and with an Event for each epoch."""
 
-import re
 from datetime import datetime, timedelta
 
-from finetune_api.finetune_status import Progress
+from finetune_api.finetune_status import EventEntry, Progress
 from finetune_api.outcome import EpochMetrics, ProgressReport
+from finetune_operator import messages
 from finetune_operator.core.plan import stamp
 from finetune_operator.core.status_builder import StatusBuilder
 
-EPOCH = re.compile(r"Completed epoch (\d+)/")
 
-
-def apply_progress(draft: StatusBuilder, report: ProgressReport, every: float) -> None:
-    """At most one write in `every` seconds, but an epoch's end at once."""
-    say_epochs(draft, report.before, report.completed_epochs, report.epochs)
-    has_news = draft.status.events != draft.finetune.status.events
-    if has_news or is_due(draft.status.progress, draft.now, every):
-        progress = to_progress(report, draft.now)
-        if _without_time(progress) != _without_time(draft.status.progress):
-            draft.set(progress=progress, trained_tokens=report.trained_tokens)
+def apply_progress(builder: StatusBuilder, report: ProgressReport, every: float) -> None:
+    """Update the progress at most once in `every` seconds, but immediately after an epoch."""
+    record_epochs(builder, report.before, report.completed_epochs, report.epochs)
+    has_news = builder.status.events != builder.finetune.status.events
+    if has_news or is_due(builder.status.progress, builder.now, every):
+        progress = to_progress(report, builder.now)
+        if _without_time(progress) != _without_time(builder.status.progress):
+            builder.set(progress=progress, trained_tokens=report.trained_tokens)
 
 
 def is_due(progress: Progress | None, now: datetime, every: float) -> bool:
@@ -46,35 +44,25 @@ def to_progress(report: ProgressReport, now: datetime) -> Progress:
     )
 
 
-def say_epochs(
-    draft: StatusBuilder, before: EpochMetrics | None, done: list[EpochMetrics], epochs: int
+def record_epochs(
+    builder: StatusBuilder, before: EpochMetrics | None, done: list[EpochMetrics], epochs: int
 ) -> None:
-    """Those that were not told yet; the story keeps its newest lines, so their last one counts.
+    """Record the epochs after the last recorded one: earlier Events may have left the status.
 
-    before: of the model that the training continues from.
+    before: metrics of the fine-tuned model that the training continues from.
     """
-    told = [EPOCH.match(event.message) for event in draft.status.events]
-    last = max((int(found[1]) for found in told if found), default=0)
-    if before is not None and not last and (words := _figures(before)):
-        draft.say("BaseModelMeasured", f"Before training: {', '.join(words)}")
+    last = last_recorded_epoch(builder.status.events)
+    if before is not None and not last and messages.format_metrics(before):
+        builder.record_event(messages.base_model_measured(before))
     for epoch in done:
         if epoch.epoch > last:
-            words = _figures(epoch)
-            details = f" ({', '.join(words)})" if words else ""
-            draft.say("EpochCompleted", f"Completed epoch {epoch.epoch}/{epochs}{details}")
+            builder.record_event(messages.epoch_completed(epoch, epochs))
 
 
-def _figures(epoch: EpochMetrics) -> list[str]:
-    """What was measured, in words."""
-    figures = [
-        ("training loss", epoch.training_loss),
-        ("validation loss", epoch.validation_loss),
-        ("validation sequence accuracy", epoch.validation_sequence_accuracy),
-    ]
-    words = [f"{name} {value:.4f}" for name, value in figures if value is not None]
-    if epoch.learning_rate is not None:
-        words.append(f"learning rate {epoch.learning_rate:.3g}")
-    return words
+def last_recorded_epoch(events: list[EventEntry]) -> int:
+    """The number of the last epoch that has an Event, 0 for none."""
+    keys = (entry.key or "" for entry in events if entry.reason == messages.EPOCH_COMPLETED)
+    return max((int(key) for key in keys if key.isdigit()), default=0)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,40 +1,32 @@
-"""From names in the spec to what they mean today; frozen into `status.resolved` at the start."""
+"""Resolves the names in the spec once; the start freezes the result in `status.resolved`."""
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.model import Model
-from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef
+from finetune_operator import messages
 from finetune_operator.settings import Settings
 
 
 def resolve(
     finetune: FineTune, models: tuple[Model, ...], settings: Settings
 ) -> Resolved | ErrorInfo:
-    """The base model, the runtime and the places, or the one sentence that says what is wrong."""
+    """The base model, the runtime, and the locations, or the error of the spec."""
     spec = finetune.spec
     base = resolve_base(finetune, models, settings)
     if isinstance(base, ErrorInfo):
         return base
     if not (spec.output or settings.output):
-        return _invalid("output", "spec.output is needed: the chart has no default output prefix")
+        return messages.OUTPUT_MISSING
     runtime = settings.runtime(spec.runtime)
     if runtime is None:
         known = ", ".join(item.name for item in settings.runtimes)
-        return ErrorInfo(
-            code=Reason.UNKNOWN_RUNTIME,
-            param="runtime",
-            message=f"runtime {spec.runtime!r} is unknown: the chart has {known}",
-        )
+        return messages.unknown_runtime(spec.runtime or "", known)
     if spec.runtime is None and spec.resources.gpus_per_node == 0:
-        # Without a GPU the first runtime that is meant for none, where the chart has one.
+        # Without GPUs the default is the first runtime for CPUs, if the chart has one.
         runtime = next((item for item in settings.runtimes if item.accelerator == "cpu"), runtime)
     if spec.resources.gpus_per_node and runtime.accelerator == "cpu":
-        return _invalid(
-            "resources.gpusPerNode",
-            f"runtime {runtime.name!r} has no GPUs: set resources.gpusPerNode to 0, "
-            "or choose another runtime",
-        )
+        return messages.runtime_without_gpus(runtime.name)
     return Resolved(
         base=base,
         runtime=RuntimeRef(
@@ -55,7 +47,7 @@ def resolve(
 def resolve_base(
     finetune: FineTune, models: tuple[Model, ...], settings: Settings
 ) -> BaseModelRef | ErrorInfo:
-    """A catalog entry, or a Model of this namespace by its name or its id."""
+    """A catalog entry, or a Model of this namespace by its name or ID."""
     wanted = finetune.spec.model
     entry = settings.model(wanted)
     if entry is not None:
@@ -71,23 +63,12 @@ def resolve_base(
                 trained_examples=model.spec.training_examples,
             )
     known = ", ".join(item.name for item in settings.models) or "nothing"
-    return ErrorInfo(
-        code=Reason.UNKNOWN_MODEL,
-        param="model",
-        message=f"model {wanted!r} is unknown: the catalog has {known}, and no Model in "
-        f"namespace {finetune.metadata.namespace!r} has that name or id",
-        hint="kubectl get models shows the fine-tuned models; the chart value `models` is the "
-        "catalog",
-    )
+    return messages.unknown_model(wanted, finetune.metadata.namespace, known)
 
 
 def adopted(resolved: Resolved, task: str | None) -> Resolved:
-    """What a prepare Job was really told, when the operator died before it wrote the status."""
+    """The values in the task of an existing prepare Job, whose status write was lost in a crash."""
     if task is None:
         return resolved
-    told = PrepareTask.model_validate_json(task)
-    return resolved.replace(base=told.base, output=told.run.output)
-
-
-def _invalid(param: str, message: str) -> ErrorInfo:
-    return ErrorInfo(code=Reason.INVALID_SPEC, param=param, message=message)
+    assigned = PrepareTask.model_validate_json(task)
+    return resolved.replace(base=assigned.base, output=assigned.run.output)

@@ -1,4 +1,4 @@
-"""The status while a decision is made: small steps that each leave it consistent."""
+"""Builds the new status of a FineTune in small steps that each leave it consistent."""
 
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -7,17 +7,19 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Attempt, Condition, ErrorInfo, EventEntry, FineTuneStatus
 from finetune_api.names import Reason, Stage, State
+from finetune_operator import messages
 from finetune_operator.core.plan import stamp
+from finetune_operator.messages import MESSAGE_CHARACTERS, Event, StatusMessage
 
 EVENTS_KEPT = 64
-DATA_VALID = "DataValid"  # whatever the state's own reason and message are by now
-TURNS = frozenset({"Suspended", "Resumed"})
+EVENT_CHARACTERS = 1024
+DATA_VALID = "DataValid"  # the reason of the condition Validated, which outlives later reasons
 
-Verdict = tuple[Literal["True", "False", "Unknown"], str]  # status of the condition, reason
+ConditionStatus = tuple[Literal["True", "False", "Unknown"], str]  # status and reason
 
 
 class StatusBuilder:
-    """Collects changes to a FineTune's status; `finish` gives the value to write."""
+    """Collects changes to the status of a FineTune. `finish` returns the value to write."""
 
     def __init__(self, finetune: FineTune, now: datetime) -> None:
         self.finetune = finetune
@@ -28,80 +30,75 @@ class StatusBuilder:
         self.status = self.status.replace(**changes)
         return self
 
-    def say(
-        self, reason: str, message: str, level: Literal["info", "warning", "error"] = "info"
-    ) -> Self:
-        """A line of the story. Level-triggered: the same words twice are one event."""
-        if any(event.message == message[:1024] for event in self.status.events):
+    def record_event(self, event: Event) -> Self:
+        """Add an Event unless the status has it: decisions are repeated, Events are not."""
+        if any(_is_same(entry, event) for entry in self.status.events):
             return self
-        return self._tell(reason, message, level)
-
-    def say_again(self, reason: str, message: str) -> Self:
-        """A line that may be told more than once: the caller knows when it is news."""
-        return self._tell(reason, message, "info")
-
-    def say_turn(self, reason: str, message: str) -> Self:
-        """Of a pair that may alternate: told when the other one was the last."""
-        turns = [event.reason for event in self.status.events if event.reason in TURNS]
-        return self if turns[-1:] == [reason] else self._tell(reason, message, "info")
-
-    def _tell(self, reason: str, message: str, level: Literal["info", "warning", "error"]) -> Self:
-        entry = EventEntry(at=stamp(self.now), level=level, reason=reason, message=message[:1024])
+        entry = EventEntry(
+            at=stamp(self.now),
+            level=event.level,
+            reason=event.reason,
+            message=event.message[:EVENT_CHARACTERS],
+            attempt=event.attempt,
+            key=event.key,
+        )
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
-    def pending(self, stage: str, reason: str, message: str) -> Self:
-        return self.set(state=State.PENDING, stage=stage, reason=reason, message=message)
+    def pending(self, stage: str, message: StatusMessage) -> Self:
+        return self._state(State.PENDING, stage, message)
 
-    def suspend(self) -> Self:
-        self.say_turn("Suspended", "Fine-tune suspended")
-        message = "suspended by spec.suspend; set it to false to go on from the last checkpoint"
-        return self.pending(Stage.QUEUED, Reason.SUSPENDED, message)
+    def suspend(self, attempt: int | None) -> Self:
+        """attempt: the newest one, if there is one."""
+        self.record_event(messages.suspended(attempt))
+        return self.pending(Stage.QUEUED, messages.SUSPENDED_BY_USER)
 
-    def running(self, stage: str, message: str) -> Self:
-        return self.set(state=State.RUNNING, stage=stage, reason=Reason.TRAINING, message=message)
+    def running(self, stage: str, message: StatusMessage) -> Self:
+        return self._state(State.RUNNING, stage, message)
 
     def fail(self, error: ErrorInfo) -> Self:
-        self.say(error.code, f"Fine-tune failed. {error.message}", "error")
-        return self._end(State.FAILED, error.code, error.message).set(error=error)
+        self.record_event(messages.failed(error)).set(error=error)
+        return self._end(State.FAILED, StatusMessage(error.code, error.message))
 
-    def succeed(self, reason: str, message: str) -> Self:
-        return self._end(State.SUCCEEDED, reason, message)
+    def succeed(self, message: StatusMessage) -> Self:
+        return self._end(State.SUCCEEDED, message)
 
-    def cancel(self, message: str) -> Self:
-        self.say(Reason.CANCELLED, "Fine-tune cancelled")
-        return self._end(State.CANCELLED, Reason.CANCELLED, message)
+    def cancel(self) -> Self:
+        self.record_event(messages.CANCELLED)
+        return self._end(State.CANCELLED, messages.CANCELLED_BY_USER)
 
-    def _end(self, state: str, reason: str, message: str) -> Self:
-        return self.set(
-            state=state, stage=None, reason=reason, message=message, finished_at=stamp(self.now)
-        )
+    def _end(self, state: str, message: StatusMessage) -> Self:
+        return self._state(state, None, message).set(finished_at=stamp(self.now))
+
+    def _state(self, state: str, stage: str | None, message: StatusMessage) -> Self:
+        text = message.message[:MESSAGE_CHARACTERS]
+        return self.set(state=state, stage=stage, reason=message.reason, message=text)
 
     def attempt(self, number: int, **changes: Any) -> Self:
-        """Change one attempt, or add it."""
+        """Change an attempt, or add it."""
         known = {attempt.number: attempt for attempt in self.status.attempts}
         found = known.get(number, Attempt(number=number, started_at=stamp(self.now)))
         known[number] = found.replace(**changes)
         return self.set(attempts=[known[key] for key in sorted(known)])
 
     def finish(self) -> FineTuneStatus:
-        """The status with its conditions, which follow from the state alone."""
+        """Return the status with its conditions, which depend only on the state."""
         generation = self.finetune.metadata.generation
         before = {item.type: item for item in self.finetune.status.conditions}
         conditions = []
-        for kind, (verdict, reason) in _conditions(self.status).items():
+        for kind, (value, reason) in _conditions(self.status).items():
             old = before.get(kind)
-            is_told = kind == "Ready" or (verdict == "True" and reason != DATA_VALID)
-            message = self.status.message or "" if is_told else ""
+            has_message = kind == "Ready" or (value == "True" and reason != DATA_VALID)
+            message = self.status.message or "" if has_message else ""
             conditions.append(
                 Condition(
                     type=kind,
-                    status=verdict,
+                    status=value,
                     reason=reason,
                     message=message,
                     observed_generation=generation,
                     last_transition_time=(
                         old.last_transition_time
-                        if old is not None and old.status == verdict
+                        if old is not None and old.status == value
                         else stamp(self.now)
                     ),
                 )
@@ -109,29 +106,40 @@ class StatusBuilder:
         return self.status.replace(conditions=conditions, observed_generation=generation)
 
 
-def _conditions(status: FineTuneStatus) -> dict[str, Verdict]:
-    """Ours, and kstatus' three, so that kubectl wait, Argo CD and Flux know when it is done."""
+def _is_same(entry: EventEntry, event: Event) -> bool:
+    """Compare the identity, or the text of an entry that has no attempt and no key.
+
+    Entries lose these fields under a CRD of an older version, which prunes them.
+    """
+    if (entry.reason, entry.attempt, entry.key) == (event.reason, event.attempt, event.key):
+        return True
+    has_identity = entry.attempt is not None or entry.key is not None
+    return not has_identity and entry.message == event.message[:EVENT_CHARACTERS]
+
+
+def _conditions(status: FineTuneStatus) -> dict[str, ConditionStatus]:
+    """Our conditions, and the three of kstatus for kubectl wait, Argo CD, and Flux."""
     reason = status.reason or Reason.ACCEPTED
     state = status.state
     succeeded, failed = state == State.SUCCEEDED, state in {State.FAILED, State.CANCELLED}
     prepared = status.resolved is not None and status.resolved.hyperparameters is not None
 
-    def verdict(holds: bool) -> Verdict:
+    def condition(holds: bool) -> ConditionStatus:
         return ("True" if holds else "False", reason)
 
     if prepared:
-        validated: Verdict = ("True", DATA_VALID)
+        validated: ConditionStatus = ("True", DATA_VALID)
     elif state == State.FAILED:
         validated = ("False", reason)
     else:
         validated = ("Unknown", Reason.VALIDATING)
     return {
         "Validated": validated,
-        "Running": verdict(state == State.RUNNING),
-        "Suspended": verdict(state == State.PENDING and reason == Reason.SUSPENDED),
-        "Succeeded": verdict(succeeded),
-        "Failed": verdict(state == State.FAILED),
-        "Ready": verdict(succeeded),
-        "Reconciling": verdict(state not in names.TERMINAL_STATES),
-        "Stalled": verdict(failed),
+        "Running": condition(state == State.RUNNING),
+        "Suspended": condition(state == State.PENDING and reason == Reason.SUSPENDED),
+        "Succeeded": condition(succeeded),
+        "Failed": condition(state == State.FAILED),
+        "Ready": condition(succeeded),
+        "Reconciling": condition(state not in names.TERMINAL_STATES),
+        "Stalled": condition(failed),
     }

@@ -1,4 +1,4 @@
-"""What ended a Job: from pods and their termination messages to one reason in plain words."""
+"""The cause of a Job's failure, from its pods and their termination messages."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,19 +7,19 @@ from finetune_api import names
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
+from finetune_operator import messages
 from finetune_operator.core.disruption import describe_disruption, is_own_fault
 from finetune_operator.core.observed import Job, Pod
 
 LOG_LINES = 10
-LAST_WORDS_SECONDS = 10.0  # for the pod that knows the cause, once an echo of it was heard
-PLAIN = 3  # of `_certainty`: this pod's word is the cause, whatever the others say
-ASKED_TO_END, KILLED = 143, 137  # by SIGTERM, by SIGKILL
-SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+ROOT_CAUSE_SECONDS = 10.0  # the wait for the root cause after a pod that may only echo it
+CERTAIN = 3  # of `_certainty`: this pod has the root cause, whatever the others report
+TERMINATED, KILLED = 143, 137  # exit codes after SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why it ended. `is_counted`: against maxRestarts."""
+    """The cause of a failure. `is_counted`: against maxRestarts."""
 
     error: ErrorInfo
     is_users: bool
@@ -31,35 +31,32 @@ class Verdict:
 
 
 def judge(job: Job) -> Verdict | None:
-    """The verdict on a Job that failed; None while it has not.
+    """The verdict on a Job that failed; None if it has not failed.
 
-    The pod that knows most speaks: a user's error before a crash, a crash before what is only
-    its echo on the other ranks, and a lost pod where nothing else is known.
+    The most certain pod decides: an error of the user before a crash, a crash before its echo on
+    the other ranks, and a lost pod only if nothing else is known.
     """
     verdicts = [(_weight(pod), _judge_pod(pod)) for pod in job.pods if _has_ended_badly(pod)]
     if verdicts:
         return max(verdicts, key=lambda pair: pair[0])[1]
     if job.has_failed:
-        message = job.failure or "the Job failed without a pod that says why"
         was_disrupted = job.attempt is not None and job.failure_reason == "PodFailurePolicy"
-        if was_disrupted:
-            message = f"its pods were drained, preempted or lost with their node: {message}"
-        error = ErrorInfo(code=Reason.POD_LOST, message=message)
+        error = messages.job_failed(job.failure, disrupted=was_disrupted)
         return Verdict.of(error, is_counted=not was_disrupted)
     return None
 
 
-def may_say_more(job: Job, now: datetime) -> bool:
-    """A pod ended with what may be an echo, and another that could know the cause still goes on.
+def awaits_root_cause(job: Job, now: datetime) -> bool:
+    """Whether a pod ended with what may be an echo while another that may know more still runs.
 
-    A node's clock that runs ahead of ours, or that is far behind it, ends the wait at once.
+    A node's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
     """
     ended = [pod for pod in job.pods if _has_ended_badly(pod)]
-    silent = [pod for pod in job.pods if pod.exit_code is None and not pod.is_disrupted]
-    if not ended or not silent or max(map(_certainty, ended)) >= PLAIN:
+    running = [pod for pod in job.pods if pod.exit_code is None and not pod.is_disrupted]
+    if not ended or not running or max(map(_certainty, ended)) >= CERTAIN:
         return False
     first = min((pod.ended_at for pod in ended if pod.ended_at), default=None)
-    return first is not None and 0 <= (now - first).total_seconds() < LAST_WORDS_SECONDS
+    return first is not None and 0 <= (now - first).total_seconds() < ROOT_CAUSE_SECONDS
 
 
 def _has_ended_badly(pod: Pod) -> bool:
@@ -69,7 +66,7 @@ def _has_ended_badly(pod: Pod) -> bool:
 
 
 def _weight(pod: Pod) -> tuple[int, float]:
-    """Of two failed pods, which one is the cause: the plainer word, then the earlier end."""
+    """Orders failed pods: the more certain one is the cause, then the one that ended earlier."""
     return _certainty(pod), -(pod.ended_at.timestamp() if pod.ended_at else 0)
 
 
@@ -80,14 +77,14 @@ def _certainty(pod: Pod) -> int:
     if pod.is_disrupted:
         return 4
     if failure is not None and failure.code == Reason.OUT_OF_MEMORY:
-        return PLAIN
+        return CERTAIN
     if failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
-        return PLAIN  # killed: not an exception that a lost neighbor raises
+        return CERTAIN  # killed, so it is not an exception after the loss of another rank
     if failure is not None:
         return 2
     code = pod.exit_code
-    if code is not None and code > 128 and code != ASKED_TO_END and not pod.is_going:
-        return PLAIN  # by a signal that nobody here sent
+    if code is not None and code > 128 and code != TERMINATED and not pod.is_going:
+        return CERTAIN  # by a signal that the operator did not cause
     return 1 if code is not None else 0
 
 
@@ -99,35 +96,28 @@ def _judge_pod(pod: Pod) -> Verdict:
     if failure is not None and not _was_killed_for_memory(failure, pod):
         is_crash = failure.code != Reason.OUT_OF_MEMORY
         is_preempted = failure.exit_code == names.EXIT_PREEMPTED
-        return Verdict.of(_told(failure, pod), is_counted=is_crash and not is_preempted)
+        return Verdict.of(_reported_error(failure, pod), is_counted=is_crash and not is_preempted)
     if pod.exit_reason == "OOMKilled":
         return Verdict.of(_out_of_memory(pod), is_counted=False)
     if pod.exit_code is None:
-        message = f"pod {pod.name} was deleted while it worked"
-        return Verdict.of(
-            ErrorInfo(code=Reason.POD_LOST, message=message, rank=pod.index, node=pod.node)
-        )
+        error = messages.pod_deleted(pod.name)
+        return Verdict.of(error.replace(rank=pod.index, node=pod.node))
+    error = messages.rank_ended(pod.index, pod.exit_code, pod.name)
     return Verdict.of(
-        ErrorInfo(
-            code=Reason.RANK_CRASHED,
-            message=f"rank {pod.index} {_exit_words(pod.exit_code)} (pod {pod.name})",
-            rank=pod.index,
-            node=pod.node,
-            exit_code=pod.exit_code,
-            log=_tail(pod.message),
-            hint="the last lines of its log say more; a crash goes on from the last checkpoint",
+        error.replace(
+            rank=pod.index, node=pod.node, exit_code=pod.exit_code, log=_tail(pod.message)
         )
     )
 
 
 def _was_killed_for_memory(failure: Failure, pod: Pod) -> bool:
-    """The kubelet saw it, where the pod's own word knows a SIGKILL and not from whom."""
+    """The kubelet knows why a process was killed; the pod itself knows only of a SIGKILL."""
     is_unclear = failure.code == Reason.RANK_CRASHED and failure.exit_code == KILLED
     return is_unclear and pod.exit_reason == "OOMKilled"
 
 
-def _told(failure: Failure, pod: Pod) -> ErrorInfo:
-    """A pod's own word, held to the bounds of the status: it may come from any program."""
+def _reported_error(failure: Failure, pod: Pod) -> ErrorInfo:
+    """The pod's own report within the limits of the status: any program may have written it."""
     is_known = failure.code in names.END_REASONS
     message = failure.message if is_known else f"{failure.code}: {failure.message}"
     return ErrorInfo(
@@ -144,30 +134,17 @@ def _told(failure: Failure, pod: Pod) -> ErrorInfo:
 
 
 def _clean(text: str, limit: int) -> str:
-    """Half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question mark."""
+    """Replace lone surrogates, which JSON allows and UTF-8 does not, by question marks."""
     return text.encode("utf-8", "replace").decode()[:limit]
 
 
 def _out_of_memory(pod: Pod) -> ErrorInfo:
-    told = pod.outcome.failure if pod.outcome else None
-    of_limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
-    what = "resources.memory" if pod.attempt is not None else "the chart's prepareResources.memory"
-    return ErrorInfo(
-        code=Reason.OUT_OF_MEMORY,
-        message=f"pod {pod.name} used more memory than its limit{of_limit} and was killed",
-        rank=pod.index,
-        node=pod.node,
-        exit_code=pod.exit_code,
-        log=_cut(told.log or [])[-LOG_LINES:] or None if told else _tail(pod.message),
-        hint=f"raise {what}",
-    )
-
-
-def _exit_words(code: int) -> str:
-    if code > 128:  # a shell's way of saying: by a signal
-        signal = code - 128
-        return f"was killed by signal {signal} ({SIGNALS.get(signal, 'unknown')})"
-    return f"ended with exit code {code}"
+    failure = pod.outcome.failure if pod.outcome else None
+    is_training = pod.attempt is not None
+    setting = "resources.memory" if is_training else "the chart value prepareResources.memory"
+    log = _cut(failure.log or [])[-LOG_LINES:] or None if failure else _tail(pod.message)
+    error = messages.pod_out_of_memory(pod.name, pod.memory_limit, setting)
+    return error.replace(rank=pod.index, node=pod.node, exit_code=pod.exit_code, log=log)
 
 
 def _tail(text: str | None) -> list[str] | None:

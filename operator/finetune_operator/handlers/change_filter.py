@@ -1,8 +1,8 @@
-"""What the watches told last of each object: an event that changes nothing wakes no reconcile.
+"""Drops watch events that change nothing that a decision uses.
 
-A FineTune, its Jobs and its pods change about thirty times in a life, and decisions hang on five of
-them. What a decision sees of an object is compared, never what the object is made of; the sweep and
-the decisions' own appointments heal what might be missed.
+A FineTune, its Jobs, and its pods change about thirty times during their life, and about five of
+the changes matter. The filter compares the values that decisions use, not whole objects. The sweep
+and the requeues of decisions make up for a missed change.
 """
 
 from collections.abc import Hashable
@@ -13,20 +13,20 @@ from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Job, Pod
 
-QUIET = 0  # of a child as it was ordered: nothing has come of it yet
-ALIVE = {"Pending", "Running"}  # readiness says what a decision wants to know of them
-READ_AGAIN = {"name", "index", "attempt", "ip", "node", "started_at"}  # with the first real news
-UNTOLD_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod begins so
+QUIET = 0  # digest of a child that is unchanged since its creation
+ALIVE = {"Pending", "Running"}  # readiness tells decisions enough about these phases
+IGNORED_FIELDS = {"name", "index", "attempt", "ip", "node", "started_at"}  # read with real changes
+IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 
 
 class ChangeFilter:
-    """By UID; a digest each, so that thousands of settled objects cost little."""
+    """Remembers a digest for each UID, so that thousands of unchanged objects cost little."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
 
     def is_news(self, kind: str, raw: JsonObject, event: str | None) -> bool:
-        """Whether a decision may see another object than before. Of a `DELETED` one always."""
+        """Whether a decision may depend on the change. A deletion always counts."""
         uid = raw["metadata"]["uid"]
         if event == "DELETED":
             self._known.pop(uid, None)
@@ -37,7 +37,7 @@ class ChangeFilter:
         return former != digest
 
     def expect(self, uid: str, generation: int, status: FineTuneStatus) -> None:
-        """A FineTune's status is about to be written: its event will tell nothing new."""
+        """Ignore the event of a status write that is about to happen."""
         self._known[uid] = _digest_of_finetune(generation, False, status.to_dict())
 
 
@@ -57,23 +57,23 @@ def _digest_of_finetune(generation: int, is_going: bool, status: JsonObject) -> 
 
 
 def _frozen(value: Any) -> Hashable:
-    """Equal for equal JSON values, in any order of keys and with 1 for 1.0."""
+    """A hashable form that is equal for equal JSON values, in any order of keys."""
     if isinstance(value, dict):
         return frozenset((key, _frozen(item)) for key, item in value.items())
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _digest_of_job(job: Job) -> int:
-    told = (job.is_going, job.is_suspended, job.has_failed, job.failure)
-    return hash(told) if any(told) else QUIET
+    values = (job.is_going, job.is_suspended, job.has_failed, job.failure)
+    return hash(values) if any(values) else QUIET
 
 
 def _digest_of_pod(pod: Pod, *, trains: bool) -> int:
-    told = vars(pod) | {
+    fields = vars(pod) | {
         "phase": None if pod.phase in ALIVE else pod.phase,
         "is_ready": pod.is_ready and trains,
     }
-    if pod.waiting_reason in UNTOLD_REASONS:
-        told |= {"waiting_reason": None, "waiting_message": None}
-    values = tuple(value for name, value in told.items() if name not in READ_AGAIN)
+    if pod.waiting_reason in IGNORED_REASONS:
+        fields |= {"waiting_reason": None, "waiting_message": None}
+    values = tuple(value for name, value in fields.items() if name not in IGNORED_FIELDS)
     return QUIET if all(value is None or value is False for value in values) else hash(values)

@@ -1,4 +1,4 @@
-"""reconcile(key): observe -> decide -> act -> one status write -> Events."""
+"""The FineTune reconciler: observe -> decide -> act -> one status write -> Events."""
 
 import asyncio
 import logging
@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from finetune_operator.core.decide import decide
 from finetune_operator.core.key import Key
-from finetune_operator.core.observed import Observed
+from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
 from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.event_recorder import EventRecorder
-from finetune_operator.handlers.models import reconcile_model
+from finetune_operator.handlers.reconcile_model import reconcile_model
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
     ForeignObjectError,
@@ -24,30 +24,31 @@ from finetune_operator.kube.act import (
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.observe import observe
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import metrics
+from finetune_operator.telemetry import reconcile_metrics as metrics
 
 WORKERS = 8
-# So many of them look for what starts before what ends: neither waits for a flood of the other.
+# These take keys that start something first, and the others keys that end something, so that
+# neither kind waits for many keys of the other.
 STARTERS = 5
-SLOW_SECONDS = 120.0  # a reconcile that takes longer hangs: liveness says so
+SLOW_SECONDS = 120.0  # a reconcile that takes longer fails the liveness probe
 
 logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Several keys at once, one at a time each."""
+    """Reconciles several keys concurrently, and each key one at a time."""
 
     def __init__(
         self,
         client: Client,
         settings: Settings,
         queue: WorkQueue[Key],
-        sightings: ChangeFilter,
-        announcer: EventRecorder,
+        change_filter: ChangeFilter,
+        event_recorder: EventRecorder,
     ) -> None:
         self.client = client
-        self._announcer = announcer
-        self._sightings = sightings
+        self._event_recorder = event_recorder
+        self._change_filter = change_filter
         self.settings = settings
         self.queue = queue
         self._since: dict[Key, float] = {}
@@ -62,9 +63,9 @@ class Reconciler:
         async with asyncio.TaskGroup() as group:
             for number in range(WORKERS):
                 first = CREATION if number < STARTERS else COMPLETION
-                group.create_task(self._work(first))
+                group.create_task(self._process(first))
 
-    async def _work(self, first: int) -> None:
+    async def _process(self, first: int) -> None:
         while True:
             key = await self.queue.take(first)
             self._since[key] = time.monotonic()
@@ -75,7 +76,7 @@ class Reconciler:
                 metrics.RECONCILES.labels("error").inc()
                 expected = isinstance(error, ApiError | ValidationError)
                 logger.warning(
-                    "%s: %s; again in %.0f s", key, error, seconds, exc_info=not expected
+                    "%s: %s; retry in %.0f s", key, error, seconds, exc_info=not expected
                 )
             else:
                 metrics.RECONCILES.labels("done").inc()
@@ -85,41 +86,41 @@ class Reconciler:
                 metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Seconds until the next look; None: a trigger will come, or nothing is left to do."""
+        """Return the seconds until the next reconcile; None: wait for a trigger."""
         if key.kind == "Model":
-            return await reconcile_model(self.client, self.settings, key.namespace, key.name)
+            return await reconcile_model(self.client, self.settings, key)
         done = await self._carry_out(key)
         if done is None:
             metrics.forget(key)
             return None
-        seen, plan = done
-        before, after = seen.finetune.status, plan.status
-        meta = seen.finetune.metadata
-        self._sightings.expect(meta.uid, meta.generation, after)
-        if await write_status(self.client, seen.finetune, after):
+        observed, plan = done
+        before, after = observed.finetune.status, plan.status
+        meta = observed.finetune.metadata
+        self._change_filter.expect(meta.uid, meta.generation, after)
+        if await write_status(self.client, observed.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
-            metrics.count_write(seen.finetune, after, seen.progress)
-            self._announcer.announce(seen.finetune, after)
-        metrics.observe(seen.finetune, after, seen.progress)
+            metrics.count_write(observed.finetune, after, observed.progress)
+            self._event_recorder.record(observed.finetune, after)
+        metrics.observe(observed.finetune, after, observed.progress)
         return plan.requeue_after
 
     async def _carry_out(
-        self, key: Key, foreign: tuple[str, ...] = (), *, is_thorough: bool = False
+        self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
     ) -> tuple[Observed, Plan] | None:
-        """Look, decide and act; once more, and thoroughly, when something unexpected was there."""
+        """Observe, decide, and act; repeat it with all children if an unexpected object exists."""
         catalog = frozenset(model.name for model in self.settings.models)
         kueue = self.settings.kueue_version
-        seen = await observe(self.client, key, foreign, kueue, catalog, is_thorough=is_thorough)
-        if seen is None:
+        observed = await observe(self.client, key, foreign, kueue, catalog, is_thorough=is_thorough)
+        if observed is None:
             return None
-        plan = decide(seen, self.settings, datetime.now(UTC))
+        plan = decide(observed, self.settings, datetime.now(UTC))
         try:
-            await act(self.client, seen, plan.actions)
+            await act(self.client, observed, plan.actions)
         except UnseenError:
             return await self._carry_out(key, is_thorough=True)
         except ForeignObjectError as error:
             if foreign:
                 raise
-            return await self._carry_out(key, (str(error),), is_thorough=True)
-        return seen, plan
+            return await self._carry_out(key, (error.found,), is_thorough=True)
+        return observed, plan

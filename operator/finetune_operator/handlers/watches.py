@@ -1,7 +1,7 @@
-"""What wakes a reconcile: kopf's watches on FineTunes and on what they own, and one slow sweep.
+"""The triggers of reconciles: kopf's watches on FineTunes and their children, and a slow sweep.
 
-Only `on.event`: kopf's other handlers write annotations and finalizers, and a finalizer hangs a
-deletion while the operator is away.
+Only `on.event` is used: kopf's other handlers write annotations and finalizers, and a finalizer
+blocks deletions while the operator is not running.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, login
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import metrics
+from finetune_operator.telemetry import reconcile_metrics as metrics
 
 WATCHED = ("finetunes", "jobs", "pods")
 WATCHED_WITH_MODELS = (*WATCHED, "models")
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 def build_registry(
-    queue: WorkQueue[Key], sightings: ChangeFilter, *, watches_models: bool
+    queue: WorkQueue[Key], change_filter: ChangeFilter, *, watches_models: bool
 ) -> kopf.OperatorRegistry:
-    """Handlers that only put a key on the queue."""
+    """Register handlers that only add a key to the queue."""
     registry = kopf.OperatorRegistry()
-    settled: set[Key] = set()  # ended, and nothing of theirs has to be removed later
+    settled: set[Key] = set()  # finished, with no children to delete later
 
     def is_news(event: Any, type: str | None, resource: Any, **_: Any) -> bool:
-        """Asked by kopf first: most events end here, before a handler's costs."""
+        """A filter that kopf calls first: most events end here, which is cheaper than a handler."""
         metrics.HEALTH.saw_event(resource.plural)
         raw: JsonObject = event["object"]
         is_of_model = names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {})
         has_ended = raw.get("status", {}).get("state") in names.TERMINAL_STATES
-        return sightings.is_news(resource.plural, raw, type) or is_of_model or has_ended
+        return change_filter.is_news(resource.plural, raw, type) or is_of_model or has_ended
 
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
         raw: JsonObject = event["object"]
@@ -50,7 +50,7 @@ def build_registry(
         if type == "DELETED":
             metrics.forget(key)
         elif state in names.TERMINAL_STATES:
-            metrics.remember(key, state)  # terminal is terminal: no reconcile, no write
+            metrics.remember(key, state)  # a terminal state needs no reconcile
             if state != State.FAILED and not has_ttl:
                 settled.add(key)
         else:
@@ -88,7 +88,7 @@ def build_registry(
 
 
 class NoDiffs(kopf.DiffBaseStorage):
-    """`on.event` handlers need no differences, and kopf would copy every object twice for them."""
+    """Disables kopf's diffs, which cost two copies of each object and which nothing here uses."""
 
     def build(self, *, body: Any, extra_fields: Any = None, ignored_fields: Any = None) -> Any:
         return {}
@@ -101,24 +101,30 @@ class NoDiffs(kopf.DiffBaseStorage):
 
 
 def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
-    """Server-side selectors; a bounded number of workers that give their slot back at once."""
+    """Server-side selectors, and a bounded number of workers that release their slots early."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = NoDiffs()
-    settings.scanning.disabled = is_namespaced  # that Role lists neither CRDs nor namespaces
+    settings.scanning.disabled = (
+        is_namespaced  # the namespaced Role can list neither CRDs nor namespaces
+    )
     ours = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_UID}"
     settings.watching.label_selectors["batch", "v1", "jobs"] = ours
     settings.watching.label_selectors["", "v1", "pods"] = ours
-    settings.watching.chunk_size = 250  # a list of 5,000 at once is 330 MB, in pieces 100
+    settings.watching.chunk_size = (
+        250  # a list of 5,000 objects takes 330 MB at once and 100 MB in chunks
+    )
     settings.queueing.worker_limit = 20
-    settings.queueing.idle_timeout = 0.01  # with 5 s, 20 workers give 4 objects a second, so 2,000
+    settings.queueing.idle_timeout = (
+        0.01  # with 5 s, 20 workers would process 4 objects a second, with this 2,000
+    )
     return settings
 
 
 async def sweep(
     client: Client, queue: WorkQueue[Key], settings: Settings, *, watches_models: bool
 ) -> None:
-    """Looks at every FineTune that has not ended, for the trigger that got lost."""
+    """Queue every unfinished FineTune periodically, in case a trigger was lost."""
     namespace = settings.namespace
     while True:
         await asyncio.sleep(settings.sweep_seconds)
@@ -133,7 +139,7 @@ async def sweep(
                 if "deletionTimestamp" in meta:
                     queue.add(Key(meta["namespace"], meta["name"], "Model"))
         except ApiError as error:
-            logger.warning("the sweep could not list all: %s", error)
+            logger.warning("the sweep could not list all objects: %s", error)
 
 
 def _key(raw: JsonObject) -> Key:
@@ -141,9 +147,9 @@ def _key(raw: JsonObject) -> Key:
 
 
 def dead_watches(watched: tuple[str, ...] = WATCHED) -> list[str]:
-    """Watches that have ended while the process lives: kopf lets them die on a long 403 or 5xx.
+    """Return the watches that have ended: kopf ends them after a long series of 403 or 5xx answers.
 
-    An open but silent stream is kopf's own affair (`watching.inactivity_timeout`, 70 s).
+    An open but silent stream is left to kopf (`watching.inactivity_timeout`, 70 s).
     """
     alive = {task.get_name() for task in asyncio.all_tasks() if not task.done()}
     return [

@@ -1,4 +1,4 @@
-"""The operator's own work queue: deduplicating, delayed, one reconcile a key at a time."""
+"""A work queue with deduplication, delays, priorities, and one worker per key at a time."""
 
 import asyncio
 from collections import deque
@@ -7,16 +7,18 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-COMPLETION, CREATION = 0, 1  # what ends goes before what starts: it frees GPUs
+COMPLETION, CREATION = 0, 1  # keys that end something come first, because they free GPUs
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 60.0  # seconds
 
 
 class WorkQueue(Generic[K]):
-    """Keys wait here; a key that is being worked on is handed out again only afterwards."""
+    """Holds keys. A key that is being processed is handed out again only after that."""
 
     def __init__(self) -> None:
         self._ready: dict[int, deque[K]] = {COMPLETION: deque(), CREATION: deque()}
-        self._waiting: dict[K, int] = {}  # key -> urgency; the truth about what is in the deques
+        self._waiting: dict[
+            K, int
+        ] = {}  # key -> urgency; entries of the deques that differ are stale
         self._busy: set[K] = set()
         self._again: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
@@ -27,7 +29,7 @@ class WorkQueue(Generic[K]):
         return len(self._waiting) + len(self._busy)
 
     def add(self, key: K, urgency: int = CREATION) -> None:
-        """At once; a delayed one of the same key is dropped, since this one does its work."""
+        """Add a key for immediate processing, which replaces a delayed entry of the key."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -41,7 +43,7 @@ class WorkQueue(Generic[K]):
         self._wakeup.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Later; an earlier appointment of the same key stays."""
+        """Add a key after a delay. An earlier delayed entry of the key is kept."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         timer = self._timers.get(key)
@@ -52,14 +54,14 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(due, self._due, key)
 
     def _due(self, key: K) -> None:
-        """Behind what happened: thousands that only wait would hold up those that end."""
+        """Add a key at the end of its delay with the lower urgency: triggers come first."""
         self._timers.pop(key, None)
         self.add(key, CREATION)
 
     async def take(self, first: int = COMPLETION) -> K:
-        """The next key of that urgency, else of the other one.
+        """Wait for a key, preferably with that urgency.
 
-        The caller must hand it back with `done` or `failed`.
+        The caller must return it with `done` or `failed`.
         """
         while True:
             for urgency in (first, CREATION - first):
@@ -77,16 +79,18 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
         self._release(key)
         if requeue_after == 0:
-            self.add(key, COMPLETION)  # the second half of a step
+            self.add(key, COMPLETION)  # a step in two parts
         elif requeue_after is not None and key not in self._waiting:
             self.add_after(key, requeue_after)
 
     def failed(self, key: K) -> float:
-        """Tried again with exponential back-off; the seconds until then."""
+        """Schedule a retry with exponential back-off, and return the seconds until then."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         wait: float = min(BACKOFF_FIRST * 2.0 ** min(count, 10), BACKOFF_LAST)
-        self._again.pop(key, None)  # a trigger must not undo the back-off of a poisonous key
+        self._again.pop(
+            key, None
+        )  # a trigger must not shorten the back-off of a key that always fails
         self._release(key)
         self.add_after(key, wait)
         return wait

@@ -1,4 +1,4 @@
-"""The Kubernetes API and rank 0's progress: the only place that talks to anything.
+"""The Kubernetes API and the progress endpoint of rank 0: all input and output of the operator.
 
-Async throughout; every answer becomes a plain dict or an ApiError here, at the edge.
+Everything is asynchronous. Each answer becomes a plain dict or an ApiError here.
 """

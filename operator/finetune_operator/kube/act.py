@@ -1,4 +1,4 @@
-"""Does what a plan says: creations that may have been done already, and the one status write."""
+"""Carries out a plan: idempotent creations, deletions, and one status write."""
 
 import logging
 
@@ -8,38 +8,42 @@ from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.train_job import build_service
-from finetune_operator.core.observed import Observed
+from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
 
 logger = logging.getLogger(__name__)
 
-# Told in status.events; a Kubernetes Event each would drown the six that matter.
+# Only in status.events: a Kubernetes Event for each would hide the important ones.
 QUIET_REASONS = frozenset({"Advice"})
 
 
 class ForeignObjectError(Exception):
-    """An object with a name of ours that belongs to somebody else; it is left alone."""
+    """An object of another owner has a name that we need. It is left alone."""
+
+    def __init__(self, found: ForeignObject) -> None:
+        super().__init__(str(found))
+        self.found = found
 
 
 class UnseenError(Exception):
-    """An object of ours is there already that no look was made for: decide again with it."""
+    """A child exists that was not listed: decide again with it."""
 
 
-async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> None:
-    """In order. A create that was done before answers 409 and counts as done if it is ours."""
-    namespace, uid = seen.finetune.metadata.namespace, seen.finetune.metadata.uid
-    uids = {job.name: job.uid for job in seen.jobs}
+async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -> None:
+    """Carry out the actions in order. A create that answers 409 is done if the object is ours."""
+    namespace, uid = observed.finetune.metadata.namespace, observed.finetune.metadata.uid
+    uids = {job.name: job.uid for job in observed.jobs}
     for action in actions:
         if isinstance(action, Create):
-            made, was_there = await create_ours(client, namespace, uid, action.manifest)
-            if was_there and seen.is_first:
+            made, has_existed = await create_ours(client, namespace, uid, action.manifest)
+            if has_existed and observed.is_first:
                 raise UnseenError(made["metadata"]["name"])
             uids[made["metadata"]["name"]] = made["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
-            service = build_service(seen.finetune, action.attempt, owner)
+            service = build_service(observed.finetune, action.attempt, owner)
             await create_ours(client, namespace, uid, service)
         else:
             await delete_job(client, namespace, action)
@@ -48,7 +52,11 @@ async def act(client: Client, seen: Observed, actions: tuple[Action, ...]) -> No
 async def create_ours(
     client: Client, namespace: str, uid: str, manifest: JsonObject
 ) -> tuple[JsonObject, bool]:
-    """What was made, or (True) what was there already and is of the object with this UID."""
+    """Return the object, and whether it existed before.
+
+    uid: of the FineTune or Model that the object belongs to. Raise ForeignObjectError if an
+    existing object belongs to another one.
+    """
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     collection = paths.of_kind(kind, namespace)
     try:
@@ -56,20 +64,19 @@ async def create_ours(
     except ApiError as error:
         if error.status != 409:
             raise
-    there = await client.get(f"{collection}/{name}")
-    labels = there["metadata"].get("labels", {})
-    owners = [owner["uid"] for owner in there["metadata"].get("ownerReferences", [])]
+    existing = await client.get(f"{collection}/{name}")
+    labels = existing["metadata"].get("labels", {})
+    owners = [owner["uid"] for owner in existing["metadata"].get("ownerReferences", [])]
     wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
-    # A Model has no owner: its label tells whose it is.
+    # A Model has no owner reference: its label has the UID.
     is_ours = owners == wanted and labels.get(names.LABEL_UID) == uid
     if not is_ours:
-        owner = labels.get(names.LABEL_FINETUNE)
-        raise ForeignObjectError(f"{kind} {name}" + (f" of FineTune {owner}" if owner else ""))
-    return there, True
+        raise ForeignObjectError(ForeignObject(kind, name, labels.get(names.LABEL_FINETUNE)))
+    return existing, True
 
 
 async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
-    """With its pods; one that is gone already is no error."""
+    """Delete the Job with its pods. A Job that does not exist any more is no error."""
     body = {"propagationPolicy": "Background", "preconditions": {"uid": action.uid}}
     try:
         await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)
@@ -79,11 +86,11 @@ async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
 
 
 async def write_status(client: Client, finetune: FineTune, status: FineTuneStatus) -> bool:
-    """Replace the whole status when it differs. False: nothing to write, or the FineTune is gone.
+    """Replace the whole status if it differs. False: nothing to write, or the FineTune is gone.
 
-    A JSON patch and not a merge patch: that one would leave what is no longer there. The UID is
-    tested, so a FineTune that was created anew under the same name is not touched, and the version
-    that was read: an operator that was held up must not undo what another one wrote meanwhile.
+    A merge patch would keep fields that are removed, so this is a JSON patch. It tests the UID, for
+    a FineTune that was created again under the same name, and the resource version, because a slow
+    operator must not undo what another one has written in the meantime.
     """
     new = status.to_dict()
     if new == finetune.status.to_dict():
@@ -103,18 +110,22 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
     return True
 
 
-def find_news(before: FineTuneStatus, after: FineTuneStatus) -> list[EventEntry]:
-    """The lines that are new in the status and worth a Kubernetes Event."""
-    told = {(entry.at, entry.message) for entry in before.events}
+def find_new_events(before: FineTuneStatus, after: FineTuneStatus) -> list[EventEntry]:
+    """The Events that only the new status has, without those that stay in the status."""
+    known = {_identity(entry) for entry in before.events}
     return [
         entry
         for entry in after.events
-        if (entry.at, entry.message) not in told and entry.reason not in QUIET_REASONS
+        if _identity(entry) not in known and entry.reason not in QUIET_REASONS
     ]
 
 
+def _identity(entry: EventEntry) -> tuple[str, str, int | None, str | None]:
+    return entry.at, entry.reason, entry.attempt, entry.key
+
+
 async def post_event(client: Client, finetune: FineTune, entry: EventEntry) -> None:
-    """Never an ApiError: Events are told once, or not at all."""
+    """Post a Kubernetes Event once. An ApiError is only logged."""
     namespace = finetune.metadata.namespace
     try:
         await client.create(paths.core(namespace, "events"), build_event(finetune, entry))

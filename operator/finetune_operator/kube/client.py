@@ -1,7 +1,7 @@
-"""A small async client of the Kubernetes API on aiohttp, logged in as kopf is.
+"""A small asynchronous client of the Kubernetes API on aiohttp, with kopf's login.
 
-The official client's models cost 75 MB on disk and over 100 MB of memory for what is here nine
-kinds of request on plain dicts.
+The operator needs nine kinds of requests on plain dicts. The official client would cost 75 MB on
+disk and over 100 MB of memory for its models.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ import kopf
 import orjson
 
 from finetune_api.wire import JsonObject
-from finetune_operator.telemetry import requests
+from finetune_operator.telemetry import request_metrics
 
 UNAUTHORIZED, TOO_MANY = 401, 429
-PATIENCE = 5  # requests that the API server, when it is busy, may ask to send again later
-WAIT_AT_MOST = 5.0  # seconds; a longer wait is the queue's
+TRIES = 5  # of a request that a busy API server answers with 429
+WAIT_AT_MOST = 5.0  # seconds; the work queue does longer waits
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 
 JsonObjects: TypeAlias = list[JsonObject]
 
 
 class ApiError(Exception):
-    """An answer that is not a success; `status` is HTTP's, 0 when no answer came.
+    """An HTTP error, or (with status 0) a request without an answer.
 
-    `retry_after`: seconds that a busy API server asks for.
+    retry_after: the seconds that a busy API server requests.
     """
 
     def __init__(self, status: int, message: str, retry_after: float = 1.0) -> None:
@@ -37,15 +37,15 @@ class ApiError(Exception):
 
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo:
-    """The pod's service account, else the kubeconfig: for kopf's watches and for our requests."""
+    """Log in for kopf's watches and our requests: with the service account, else the kubeconfig."""
     info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
     if info is None:
-        raise kopf.LoginError("neither a service account nor a kubeconfig is here")
+        raise kopf.LoginError("found neither a service account nor a kubeconfig")
     return info
 
 
 class Client:
-    """One session; use as an async context manager."""
+    """One session. Use it as an asynchronous context manager."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -96,7 +96,7 @@ class Client:
         kind: str = "application/json",
     ) -> JsonObject:
         has_renewed = False
-        for left in reversed(range(PATIENCE)):
+        for left in reversed(range(TRIES)):
             try:
                 return await self._send(method, path, params, body, kind)
             except ApiError as error:
@@ -114,7 +114,7 @@ class Client:
     ) -> JsonObject:
         assert self._session is not None
         if method != "GET":
-            requests.count_write(method, path)
+            request_metrics.count_write(method, path)
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"Content-Type": kind}
         try:
@@ -123,14 +123,14 @@ class Client:
             ) as response:
                 text = await response.read()
                 if response.status >= 400:
-                    requests.count_error(response.status)
+                    request_metrics.count_error(response.status)
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
                     raise ApiError(response.status, _message(text), seconds)
                 found: JsonObject = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            requests.count_error(0)
+            request_metrics.count_error(0)
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
 

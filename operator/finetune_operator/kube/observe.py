@@ -1,4 +1,4 @@
-"""One look at a FineTune and at all that it owns, straight from the API server, never a cache."""
+"""Reads a FineTune and its children from the API server, without a cache."""
 
 import asyncio
 import logging
@@ -14,7 +14,8 @@ from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.key import Key
-from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.legacy_events import with_event_fields
+from finetune_operator.core.observed import ForeignObject, Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
 
@@ -26,16 +27,16 @@ logger = logging.getLogger(__name__)
 async def observe(
     client: Client,
     key: Key,
-    foreign: tuple[str, ...] = (),
+    foreign: tuple[ForeignObject, ...] = (),
     kueue_version: str = "",
     catalog: frozenset[str] = frozenset(),
     *,
     is_thorough: bool = False,
 ) -> Observed | None:
-    """None when the FineTune is gone.
+    """Return None if the FineTune is gone.
 
-    `catalog`: names that no Model has to be read for. A new FineTune owns nothing unless an
-    operator died after its first creation: only a thorough look would find that.
+    catalog: the names of base models, for which no Model is read. is_thorough: list the children
+    of a new FineTune too; it has some only if an operator crashed after the first creation.
     """
     try:
         raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
@@ -43,8 +44,8 @@ async def observe(
         if error.status == 404:
             return None
         raise
-    finetune = FineTune.parse(raw)
-    # A failed one may have left pods that still work.
+    finetune = with_event_fields(FineTune.parse(raw))
+    # A failed FineTune may have pods that still run.
     has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
     is_kept = finetune.spec.ttl_seconds_after_finished is None
     if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
@@ -57,7 +58,7 @@ async def observe(
     jobs, pods = await _jobs_and_pods(client, finetune, selector)
     owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
     await _confirm_missing(client, finetune, owned)
-    parsed = await waiting.explain_newest(client, finetune, owned, kueue_version)
+    parsed = await waiting.with_cause(client, finetune, owned, kueue_version)
     return Observed(
         finetune=finetune,
         jobs=parsed,
@@ -71,7 +72,7 @@ async def observe(
 async def _jobs_and_pods(
     client: Client, finetune: FineTune, selector: str
 ) -> tuple[list[JsonObject], list[JsonObject]]:
-    """A queue suspends a Job, then its pods go: pods seen going need a Job read after them."""
+    """Kueue suspends a Job before it deletes the pods: with such pods the Job is read again."""
     namespace = finetune.metadata.namespace
     jobs, pods = await asyncio.gather(
         client.list(paths.jobs(namespace), labelSelector=selector),
@@ -83,15 +84,15 @@ async def _jobs_and_pods(
 
 
 def _owned(jobs: list[JsonObject], pods: list[JsonObject], uid: str) -> list[Job]:
-    """Labels can be written by anybody; the owner's UID decides."""
+    """Anyone can write labels, so the UID of the owner decides."""
     found = [Job.parse(job, pods) for job in jobs]
     return [job for job in found if job.owner_uid == uid]
 
 
 async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:
-    """Raise ApiError for a list that lacks the Job of an open attempt which a GET still finds.
+    """Raise ApiError if a list lacks the Job of an open attempt that a GET finds.
 
-    A list may be older than the status, and a Job that is gone ends a FineTune for good.
+    A list may be older than the status, and a missing Job would end the FineTune permanently.
     """
     listed = {job.attempt for job in jobs}
     for attempt in finetune.status.attempts:
@@ -105,13 +106,13 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
                 raise
         else:
             if _owned([raw], [], finetune.metadata.uid):
-                raise ApiError(409, f"Job {name} is there and was not listed: an old list")
+                raise ApiError(409, f"Job {name} exists, but a list of an older state lacks it")
 
 
 async def _services(
     client: Client, finetune: FineTune, jobs: tuple[Job, ...], selector: str
 ) -> frozenset[str]:
-    """Names; none before the first attempt is told of, nor once no pod needs one any more."""
+    """The names of the Services; nothing before the first attempt and once no pod needs one."""
     if not finetune.status.attempts or all(job.is_over for job in jobs):
         return frozenset()
     path = paths.core(finetune.metadata.namespace, "services")
@@ -120,18 +121,18 @@ async def _services(
 
 
 async def _models(client: Client, finetune: FineTune, catalog: frozenset[str]) -> tuple[Model, ...]:
-    """Read only for a name that the catalog does not have: there may be thousands."""
+    """Read Models only for a name that the catalog lacks: there may be thousands."""
     if finetune.status.resolved is not None or finetune.spec.model in catalog:
         return ()
     found = await client.list(paths.models(finetune.metadata.namespace))
     return tuple(Model.parse(raw) for raw in found)
 
 
-async def _progress(seen: Observed) -> ProgressReport | None:
-    """From rank 0 of the newest attempt; a pod that can't be reached makes it stale, no more."""
-    if not seen.attempts:
+async def _progress(observed: Observed) -> ProgressReport | None:
+    """Read the progress from rank 0 of the newest attempt; None if it cannot be reached."""
+    if not observed.attempts:
         return None
-    pod = seen.attempts[max(seen.attempts)].rank0
+    pod = observed.attempts[max(observed.attempts)].rank0
     if pod is None or pod.ip is None or pod.phase != "Running":
         return None
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
@@ -144,6 +145,6 @@ async def _progress(seen: Observed) -> ProgressReport | None:
             body = await response.content.read(65536)
         return ProgressReport.model_validate_json(body)
     except (aiohttp.ClientError, OSError, TimeoutError, ValidationError) as error:
-        if seen.finetune.status.state == State.RUNNING:
-            logger.debug("progress of %s can't be read: %s", pod.name, error)
+        if observed.finetune.status.state == State.RUNNING:
+            logger.debug("the progress of %s cannot be read: %s", pod.name, error)
         return None

@@ -1,16 +1,16 @@
-"""Where each kind is in the API."""
+"""The API path of each kind."""
 
 from finetune_api import names
 
 
 def finetunes(namespace: str) -> str:
-    """All of a namespace; of the cluster where it is empty."""
+    """FineTunes of a namespace, or of the whole cluster if it is empty."""
     where = f"/namespaces/{namespace}" if namespace else ""
     return f"/apis/{names.API_VERSION}{where}/finetunes"
 
 
 def models(namespace: str) -> str:
-    """All of a namespace; of the cluster where it is empty."""
+    """Models of a namespace, or of the whole cluster if it is empty."""
     where = f"/namespaces/{namespace}" if namespace else ""
     return f"/apis/{names.API_VERSION}{where}/models"
 
@@ -24,18 +24,18 @@ def core(namespace: str, plural: str) -> str:
 
 
 def workloads(namespace: str, version: str) -> str:
-    """Kueue's."""
+    """Kueue's Workloads."""
     return f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
 
 
 def pending_workloads(namespace: str, queue: str, version: str) -> str:
-    """Kueue's list of who waits in a local queue, in order."""
+    """Kueue's ordered list of the Workloads that wait in a local queue."""
     group = f"/apis/visibility.kueue.x-k8s.io/{version}"
     return f"{group}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
 
 
 def of_kind(kind: str, namespace: str) -> str:
-    """The collection that a manifest of this kind is posted to."""
+    """The collection in which an object of this kind is created."""
     if kind == "Job":
         return jobs(namespace)
     if kind == "Model":

@@ -1,6 +1,6 @@
-"""Why the newest Job waits: its controller's complaints, and Kueue's where the chart allows it.
+"""Reads why the newest Job is waiting: from Events of the Job controller, and from Kueue.
 
-Read only while something is missing, so that a FineTune without trouble costs no further request.
+It is read only while pods are missing, so that a healthy FineTune costs no further request.
 """
 
 import logging
@@ -13,39 +13,39 @@ from finetune_operator.core.observed import Job, Workload
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, JsonObjects
 
-PATIENCE_SECONDS = 2.0  # of a Job's controller that has looked at it, until its pods are there
-LATE_SECONDS = 180.0  # of one that has not: it may have thousands to look at
-DENIED = {403, 404}  # no right to read it, or no Kueue: the sentence is shorter then
+PODS_SECONDS = 2.0  # until the Job controller has created the pods of a Job it has processed
+CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousands of them
+DENIED = {403, 404}  # no permission, or no Kueue: the message has fewer details then
 
 logger = logging.getLogger(__name__)
 
 
-async def explain_newest(
+async def with_cause(
     client: Client, finetune: FineTune, jobs: tuple[Job, ...], kueue_version: str
 ) -> tuple[Job, ...]:
-    """The Jobs, the newest with what is known about its waiting."""
+    """Return the Jobs, the newest one with the known cause of its waiting."""
     if not jobs:
         return jobs
     newest = max(jobs, key=lambda job: job.attempt or 0)
     if newest.is_suspended and finetune.spec.queue_name and kueue_version:
         workload = await _workload(client, finetune, newest, kueue_version)
-        told = replace(newest, workload=workload)
+        explained = replace(newest, workload=workload)
     elif newest.lacks_pods and _is_overdue(newest):
-        told = replace(newest, refused=await _refusal(client, finetune, newest))
+        explained = replace(newest, refused=await _refusal(client, finetune, newest))
     else:
         return jobs
-    return tuple(told if job is newest else job for job in jobs)
+    return tuple(explained if job is newest else job for job in jobs)
 
 
 def _is_overdue(job: Job) -> bool:
-    """Whether the API server is worth a walk through all Events of the namespace."""
-    made = job.created_at
-    patience = PATIENCE_SECONDS if job.has_begun else LATE_SECONDS
-    return made is not None and (datetime.now(UTC) - made).total_seconds() > patience
+    """Whether the pods are late enough to list the Events of the namespace, which is expensive."""
+    created = job.created_at
+    limit = PODS_SECONDS if job.has_begun else CONTROLLER_SECONDS
+    return created is not None and (datetime.now(UTC) - created).total_seconds() > limit
 
 
 async def _refusal(client: Client, finetune: FineTune, job: Job) -> str | None:
-    """The last FailedCreate Event of a Job: a quota, or an admission policy."""
+    """The message of the Job's last FailedCreate Event, from a quota or an admission policy."""
     found = await _list(
         client,
         paths.core(finetune.metadata.namespace, "events"),
@@ -76,10 +76,10 @@ async def _workload(client: Client, finetune: FineTune, job: Job, version: str) 
 
 
 async def _list(client: Client, path: str, **selectors: str) -> JsonObjects:
-    """Nothing where it may not be read: what it says is never needed to go on."""
+    """List objects; nothing if they cannot be read, because no decision depends on them."""
     try:
         return await client.list(path, **selectors)
     except ApiError as error:
         level = logging.DEBUG if error.status in DENIED else logging.WARNING
-        logger.log(level, "%s can't be read: %s", path, error)
+        logger.log(level, "%s cannot be read: %s", path, error)
         return []

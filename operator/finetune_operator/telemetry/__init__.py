@@ -1,1 +1,1 @@
-"""Prometheus metrics of the operator."""
+"""Prometheus metrics of the operator, all in the registry of `request_metrics`."""

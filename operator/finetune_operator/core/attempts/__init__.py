@@ -1,1 +1,1 @@
-"""Attempts: one Job each. The whole gang of pods restarts together."""
+"""Attempts of a training: one Job each. All pods of an attempt restart together."""

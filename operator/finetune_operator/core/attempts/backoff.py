@@ -1,9 +1,9 @@
-"""How long a crash waits for its next attempt; the plan for it stands in the attempts' records.
+"""The wait between a crash and the next attempt.
 
-The attempt to come is recorded, with the time of its start, by the write that ends the former one:
-so the wait costs no write of its own and outlives the operator. Until the new Job is made the
-former one's Job stays: a recorded attempt without a Job was not made yet while it is there, and
-was removed by somebody when it is gone.
+The status write that ends an attempt also records the next one with the time of its start, so that
+the wait costs no write of its own and survives a restart of the operator. The old Job is kept until
+the new one is created. A recorded attempt without a Job is therefore still waiting if the old Job
+exists; otherwise a user has deleted its Job.
 """
 
 from datetime import datetime, timedelta
@@ -13,14 +13,14 @@ from finetune_operator.core.observed import Observed
 from finetune_operator.core.plan import stamp
 from finetune_operator.core.status_builder import StatusBuilder
 
-LONGEST = 30  # times the first wait: five minutes of ten seconds
-RECOVERED_SECONDS = 600.0  # an attempt that lasted so long was no start that failed
+LONGEST = 30  # times the first wait: five minutes after a first wait of ten seconds
+RECOVERED_SECONDS = 600.0  # an attempt that lasted this long is not counted as a failed start
 
 
 def seconds_to_wait(attempts: list[Attempt], first: float) -> float:
-    """Before the attempt that follows these: `first`, doubled for each crash in a row.
+    """The wait before the next attempt: `first`, doubled for each consecutive crash.
 
-    What is not counted against maxRestarts is nobody's fault and waits for nothing.
+    There is no wait after a failure that does not count against maxRestarts.
     """
     if not attempts or not attempts[-1].counted:
         return 0.0
@@ -39,41 +39,43 @@ def _lasted(attempt: Attempt) -> float:
     return (ended - datetime.fromisoformat(attempt.started_at)).total_seconds()
 
 
-def plan_attempt(draft: StatusBuilder, number: int, wait: float, share: float | None) -> str:
-    """Record the attempt to come; when it starts, in the status' words."""
-    starts_at = stamp(draft.now + timedelta(seconds=wait))
-    draft.attempt(number, started_at=starts_at, micro_batch_share=share)
+def plan_attempt(builder: StatusBuilder, number: int, wait: float, share: float | None) -> str:
+    """Record the next attempt and return its start as the status has it."""
+    starts_at = stamp(builder.now + timedelta(seconds=wait))
+    builder.attempt(number, started_at=starts_at, micro_batch_share=share)
     return starts_at
 
 
-def find_planned(draft: StatusBuilder) -> Attempt | None:
-    """The newest attempt, when it was recorded with a wait before it and has not ended."""
-    if len(draft.status.attempts) < 2:
+def find_planned(builder: StatusBuilder) -> Attempt | None:
+    """The newest attempt if it was recorded with a wait before it and is still open."""
+    if len(builder.status.attempts) < 2:
         return None
-    former, newest = draft.status.attempts[-2:]
+    former, newest = builder.status.attempts[-2:]
     is_later = former.ended_at is not None and newest.started_at > former.ended_at
     return newest if is_later and newest.ended_at is None else None
 
 
 def seconds_left(
-    seen: Observed, draft: StatusBuilder, planned: Attempt, first: float
+    observed: Observed, builder: StatusBuilder, planned: Attempt, first: float
 ) -> float | None:
-    """Until its Job is to be made, 0 when it is time; None: it was made, and somebody removed it.
+    """Seconds until the Job is created; None if it was created, and a user deleted it.
 
-    A wait that is longer than any ever planned was read from another clock, and is over.
+    A wait longer than any planned one comes from a clock that was set back, and is over.
     """
-    former = seen.attempts.get(planned.number - 1)
-    is_marked = former is not None and not former.is_going
-    left = (datetime.fromisoformat(planned.started_at) - draft.now).total_seconds()
+    former = observed.attempts.get(planned.number - 1)
+    is_waiting = former is not None and not former.is_going
+    left = (datetime.fromisoformat(planned.started_at) - builder.now).total_seconds()
     if left <= 0:
-        return 0.0 if is_marked else None
-    return left if is_marked and left <= first * LONGEST else 0.0
+        return 0.0 if is_waiting else None
+    return left if is_waiting and left <= first * LONGEST else 0.0
 
 
 def end_planned(
-    draft: StatusBuilder, planned: Attempt, reason: str, message: str | None = None
+    builder: StatusBuilder, planned: Attempt, reason: str, message: str | None = None
 ) -> None:
-    """It never began: its record takes no time."""
-    now = stamp(draft.now)
+    """Close an attempt that never started: it took no time."""
+    now = stamp(builder.now)
     started = min(planned.started_at, now)
-    draft.attempt(planned.number, started_at=started, ended_at=now, reason=reason, message=message)
+    builder.attempt(
+        planned.number, started_at=started, ended_at=now, reason=reason, message=message
+    )

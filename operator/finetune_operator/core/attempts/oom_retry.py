@@ -1,19 +1,15 @@
-"""Out of memory: the next attempt holds half as many tokens at once, with the same batch."""
+"""Out of memory: the next attempt halves the tokens of a micro-batch and keeps the batch size."""
 
 from finetune_api.finetune_status import Attempt
 from finetune_api.names import Reason
 
 SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimizer, one long row
-HINT = (
-    "use more GPUs or a higher deepspeed.zeroStage, offload, a shorter maxSequenceLength, "
-    "or more resources.memory"
-)
 
 
 def next_share(attempts: list[Attempt], number: int) -> float:
-    """Of the tokens that a micro-batch may hold, for attempt `number`; the batch stays.
+    """The share of a micro-batch's tokens for attempt `number`.
 
-    Below SMALLEST_SHARE no attempt makes sense. Later attempts keep what an earlier one learnt.
+    It starts at 1, is halved after each attempt that ran out of memory, and never grows again.
     """
     former = max(
         (item for item in attempts if item.number < number),
@@ -27,10 +23,10 @@ def next_share(attempts: list[Attempt], number: int) -> float:
 
 
 def is_spent(share: float) -> bool:
-    """Whether the share of an attempt that ran out of memory can't be halved again."""
+    """Whether the share of an attempt that ran out of memory cannot be halved again."""
     return share / 2 < SMALLEST_SHARE
 
 
-def recorded(share: float) -> float | None:
-    """As an attempt's record holds it: only what is not the rule."""
+def share_to_record(share: float) -> float | None:
+    """The value in the attempt's record, which leaves out the usual share of 1."""
     return None if share == 1 else share

@@ -1,11 +1,12 @@
-"""The record of an attempt's end: when, why, where, and what it cost. It outlives the pods."""
+"""The record of an attempt's end: time, cause, place, and GPU time. It outlives the pods."""
 
 from datetime import datetime
 
 from finetune_api.finetune_status import Attempt
 from finetune_api.names import Reason
+from finetune_operator import messages
 from finetune_operator.core.attempts.backoff import end_planned, find_planned
-from finetune_operator.core.attempts.restart_events import find_step, say_restarted
+from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, DeleteJob, stamp
 from finetune_operator.core.status_builder import StatusBuilder
@@ -14,68 +15,70 @@ from finetune_operator.core.verdict import Verdict, judge
 LOGS_KEPT = 8
 
 
-def end_open_attempt(seen: Observed, draft: StatusBuilder, reason: str, message: str) -> None:
-    """A deadline or a person ends it: the record says so, and what it cost."""
-    still_open = [item for item in draft.status.attempts if item.ended_at is None]
+def end_open_attempt(observed: Observed, builder: StatusBuilder, reason: str, message: str) -> None:
+    """Close the open attempt, which a deadline or the user ended."""
+    still_open = [item for item in builder.status.attempts if item.ended_at is None]
     for item in still_open:
-        if item.number in seen.attempts:
-            end_attempt(seen, draft, seen.attempts[item.number], reason, None)
-            draft.attempt(item.number, message=message[:1024])
+        if item.number in observed.attempts:
+            end_attempt(observed, builder, observed.attempts[item.number], reason, None)
+            builder.attempt(item.number, message=message[:1024])
         else:
-            end_planned(draft, item, reason, message[:1024])
-    if draft.status.attempts:
-        last = max(item.number for item in draft.status.attempts)
-        draft.set(gpu_seconds=gpu_seconds(seen, draft, last))
+            end_planned(builder, item, reason, message[:1024])
+    if builder.status.attempts:
+        last = max(item.number for item in builder.status.attempts)
+        builder.set(gpu_seconds=gpu_seconds(observed, builder, last))
 
 
-def close_others(seen: Observed, draft: StatusBuilder, published: Job) -> tuple[Action, ...]:
-    """Attempts that began while an earlier one published the model after all."""
-    others = [job for job in seen.attempts.values() if job is not published]
-    ended = {item.number for item in draft.status.attempts if item.ended_at is not None}
-    message = f"attempt {published.attempt} had published the model already"
+def close_others(observed: Observed, builder: StatusBuilder, published: Job) -> tuple[Action, ...]:
+    """Close and delete the attempts that started while an earlier one was still publishing."""
+    others = [job for job in observed.attempts.values() if job is not published]
+    ended = {item.number for item in builder.status.attempts if item.ended_at is not None}
+    message = messages.published_before(published.attempt or 1)
     for job in others:
         if job.attempt not in ended:
-            end_attempt(seen, draft, job, Reason.CANCELLED, None)
-            draft.attempt(job.attempt or 1, message=message)
-    planned = find_planned(draft)
-    if planned is not None and planned.number not in seen.attempts:
-        end_planned(draft, planned, Reason.CANCELLED, message)
+            end_attempt(observed, builder, job, Reason.CANCELLED, None)
+            builder.attempt(job.attempt or 1, message=message)
+    planned = find_planned(builder)
+    if planned is not None and planned.number not in observed.attempts:
+        end_planned(builder, planned, Reason.CANCELLED, message)
     return tuple(DeleteJob(job.name, job.uid) for job in others if not job.is_going)
 
 
 def close_former(
-    seen: Observed, draft: StatusBuilder, current: int, but: Job | None = None
+    observed: Observed, builder: StatusBuilder, current: int, but: Job | None = None
 ) -> None:
-    """The operator died between making an attempt and writing why the former one ended."""
-    ended = {item.number for item in draft.status.attempts if item.ended_at is not None}
+    """Close earlier attempts that are open because the operator crashed before its status write."""
+    ended = {item.number for item in builder.status.attempts if item.ended_at is not None}
     for number in range(1, current):
         if number in ended:
             continue
-        job = seen.attempts.get(number)
+        job = observed.attempts.get(number)
         if job is None:
-            message = "its Job went before anybody saw why"
-            draft.attempt(
-                number, ended_at=stamp(draft.now), reason=Reason.POD_LOST, message=message
+            builder.attempt(
+                number,
+                ended_at=stamp(builder.now),
+                reason=Reason.POD_LOST,
+                message=messages.JOB_REMOVED,
             )
         elif job is not but:
             verdict = judge(job)
             reason = verdict.error.code if verdict else Reason.POD_LOST
-            end_attempt(seen, draft, job, reason, verdict)
+            end_attempt(observed, builder, job, reason, verdict)
 
 
 def end_attempt(
-    seen: Observed, draft: StatusBuilder, job: Job, reason: str, verdict: Verdict | None
+    observed: Observed, builder: StatusBuilder, job: Job, reason: str, verdict: Verdict | None
 ) -> None:
-    """Its time is that of its pods on the operator's clock, the one that deadlines are told by."""
-    started = _started_at(draft, job)
+    """Record the end, and the time of the pods on the operator's clock, as deadlines use it."""
+    started = _started_at(builder, job)
     number = job.attempt or 1
-    told = [pod.outcome.resumed_from_step for pod in job.pods if pod.outcome]
-    step = next((step for step in told if step is not None), None)
-    if step is not None and number > 1 and find_step(draft, number) is None:
-        say_restarted(draft, number, step)  # it ended before a look of the operator saw it train
-    draft.attempt(
+    steps = [pod.outcome.resumed_from_step for pod in job.pods if pod.outcome]
+    step = next((step for step in steps if step is not None), None)
+    if step is not None and number > 1 and find_resumed_step(builder, number) is None:
+        record_restart(builder, number, step)  # it ended before the operator observed its training
+    builder.attempt(
         number,
-        ended_at=stamp(draft.now),
+        ended_at=stamp(builder.now),
         reason=reason,
         **({"started_at": stamp(started)} if started else {}),
         **(
@@ -92,12 +95,12 @@ def end_attempt(
             else {}
         ),
     )
-    draft.set(attempts=_without_old_logs(draft.status.attempts))
+    builder.set(attempts=_without_old_logs(builder.status.attempts))
 
 
-def _started_at(draft: StatusBuilder, job: Job) -> datetime | None:
-    """When its pods started: the record's own time, and what passed until then in the cluster."""
-    records = {item.number: item for item in draft.status.attempts}
+def _started_at(builder: StatusBuilder, job: Job) -> datetime | None:
+    """The start of its pods: the recorded time plus the delay that the cluster's clock shows."""
+    records = {item.number: item for item in builder.status.attempts}
     known = records.get(job.attempt or 1)
     if job.started_at is None or job.created_at is None or known is None:
         return job.started_at
@@ -105,21 +108,21 @@ def _started_at(draft: StatusBuilder, job: Job) -> datetime | None:
 
 
 def _without_old_logs(attempts: list[Attempt]) -> list[Attempt]:
-    """The newest keep their last lines: those of 200 attempts would not fit into an object."""
+    """Keep the log lines of the newest attempts only: those of 200 would not fit an object."""
     newest = max(item.number for item in attempts)
     return [
         item if newest - item.number < LOGS_KEPT else item.replace(log=None) for item in attempts
     ]
 
 
-def gpu_seconds(seen: Observed, draft: StatusBuilder, last: int) -> float | None:
-    """GPUs times the time that each attempt's pods held them."""
-    resources = seen.finetune.spec.resources
+def gpu_seconds(observed: Observed, builder: StatusBuilder, last: int) -> float | None:
+    """GPUs multiplied by the seconds that the pods of each attempt held them."""
+    resources = observed.finetune.spec.resources
     gpus = resources.nodes * resources.gpus_per_node
     if not gpus:
         return None
     return round(
-        gpus * sum(_seconds(item) for item in draft.status.attempts if item.number <= last)
+        gpus * sum(_seconds(item) for item in builder.status.attempts if item.number <= last)
     )
 
 

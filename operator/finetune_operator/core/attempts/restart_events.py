@@ -1,30 +1,23 @@
-"""What is told of an attempt that goes on where a former one was."""
+"""The Event Restarted: once for each attempt that continues from another one."""
 
 from finetune_api.names import Reason
+from finetune_operator import messages
 from finetune_operator.core.status_builder import StatusBuilder
 
 
-def find_step(draft: StatusBuilder, number: int) -> int | None:
-    """The checkpoint's step that the attempt went on from, once that is recorded."""
-    found = {attempt.number: attempt for attempt in draft.status.attempts}.get(number)
+def find_resumed_step(builder: StatusBuilder, number: int) -> int | None:
+    """The step of the checkpoint that the attempt continued from, once it is recorded."""
+    found = {attempt.number: attempt for attempt in builder.status.attempts}.get(number)
     return found.resumed_from_step if found else None
 
 
-def say_restarted(draft: StatusBuilder, number: int, step: int) -> None:
-    draft.attempt(number, resumed_from_step=step)
-    _say_cause(draft, number, f"Fine-tune restarted from step {step}")
-
-
-def say_restarted_in_vain(draft: StatusBuilder, number: int) -> None:
-    """It ended before it trained."""
-    _say_cause(draft, number, f"Fine-tune restarted, attempt {number}")
-
-
-def _say_cause(draft: StatusBuilder, number: int, words: str) -> None:
-    """Each restart is one Event: when its attempt works, or when it ends without having worked."""
-    attempts = {attempt.number: attempt for attempt in draft.status.attempts}
+def record_restart(builder: StatusBuilder, number: int, step: int | None) -> None:
+    """step: None if the attempt ended before it trained."""
+    if step is not None:
+        builder.attempt(number, resumed_from_step=step)
+    attempts = {attempt.number: attempt for attempt in builder.status.attempts}
     former = attempts.get(number - 1)
     if former is not None and former.reason == Reason.SUSPENDED:
-        return  # told as resumed
-    why = former.message if former and former.message else "unknown"
-    draft.say("Restarted", f"{words}: {why}")
+        return  # recorded as Resumed
+    cause = former.message if former and former.message else messages.UNKNOWN_CAUSE
+    builder.record_event(messages.restarted(number, step, cause))

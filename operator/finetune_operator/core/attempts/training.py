@@ -1,4 +1,4 @@
-"""The training: one Job an attempt, the whole gang restarts, and only one verdict counts."""
+"""The training: one Job per attempt. All pods restart together, and one verdict decides."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -7,6 +7,7 @@ from finetune_api.finetune_status import Attempt, ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
+from finetune_operator import messages
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.build.train_job import build_train_job
 from finetune_operator.core.attempts.backoff import (
@@ -16,111 +17,108 @@ from finetune_operator.core.attempts.backoff import (
     seconds_left,
     seconds_to_wait,
 )
-from finetune_operator.core.attempts.oom_retry import next_share
-from finetune_operator.core.attempts.oom_retry import recorded as recorded_share
+from finetune_operator.core.attempts.oom_retry import next_share, share_to_record
 from finetune_operator.core.attempts.records import (
     close_former,
     close_others,
     end_attempt,
     gpu_seconds,
 )
-from finetune_operator.core.attempts.restart_events import (
-    find_step,
-    say_restarted,
-    say_restarted_in_vain,
-)
+from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
 from finetune_operator.core.attempts.retry import may_retry
 from finetune_operator.core.deadlines import find_stall
-from finetune_operator.core.kueue import find_withdrawal, say_position
+from finetune_operator.core.kueue import find_withdrawal, record_queue_position
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.success import find_published, succeed
-from finetune_operator.core.verdict import Verdict, judge, may_say_more
+from finetune_operator.core.verdict import Verdict, awaits_root_cause, judge
 from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
 SLOW_START_SECONDS = 60
-NO_DATASET = ErrorInfo(
-    code=Reason.INTERNAL,
-    message="an older operator began it and did not say where its dataset is",
-    hint="create the FineTune again: its data is checked anew",
-)
-LATE_SECONDS = 60.0  # of a planned start: beyond it the record is put right
-LISTEN_SECONDS = 2.0  # until the next look, while the cause of a failure is not told yet
+LATE_SECONDS = 60.0  # a planned attempt that starts later than this gets a new start time
+ROOT_CAUSE_POLL_SECONDS = 2.0  # between observations while the root cause is not known yet
 
 
-def decide_training(seen: Observed, draft: StatusBuilder, settings: Settings) -> Plan:
-    """The draft's `resolved` is whole: create, watch, restart or end the current attempt."""
-    current = _current_attempt(seen, draft)
-    job = seen.attempts.get(current)
-    recorded = {attempt.number: attempt for attempt in seen.finetune.status.attempts}.get(current)
-    published = find_published(seen)
+def decide_training(observed: Observed, builder: StatusBuilder, settings: Settings) -> Plan:
+    """Create, watch, restart, or end the current attempt. `status.resolved` must be complete."""
+    current = _current_attempt(observed, builder)
+    job = observed.attempts.get(current)
+    recorded = {attempt.number: attempt for attempt in observed.finetune.status.attempts}.get(
+        current
+    )
+    published = find_published(observed)
     if published is not None:
-        close_former(seen, draft, current, but=published[0])
-        return succeed(seen, draft, *published, close_others(seen, draft, published[0]))
-    plan = _decide_start(seen, draft, settings, current, recorded)
+        close_former(observed, builder, current, but=published[0])
+        return succeed(observed, builder, *published, close_others(observed, builder, published[0]))
+    plan = _decide_start(observed, builder, settings, current, recorded)
     if plan is not None:
         return plan
     assert job is not None
-    close_former(seen, draft, current)
+    close_former(observed, builder, current)
     if recorded is None:
-        since = stamp(job.created_at or draft.now)
-        draft.attempt(current, started_at=since, micro_batch_share=_told_share(job))
-    actions: tuple[Action, ...] = _leftovers(seen)
-    if job.name not in seen.services and not job.is_over:
+        since = stamp(job.created_at or builder.now)
+        builder.attempt(current, started_at=since, micro_batch_share=_assigned_share(job))
+    actions: tuple[Action, ...] = _leftovers(observed)
+    if job.name not in observed.services and not job.is_over:
         actions = (*actions, CreateService(current, job.name))
-    if seen.finetune.spec.suspend:
-        end_attempt(seen, draft, job, Reason.SUSPENDED, None)
-        return Plan(draft.suspend().finish(), actions)
-    # What is not recorded yet never ran: then the status still tells of its forerunner.
-    was_running = recorded is not None and seen.finetune.status.state == State.RUNNING
-    withdrawal = find_withdrawal(job, seen.finetune.spec.queue_name, was_running=was_running)
-    if withdrawal is None and may_say_more(job, draft.now):
-        return Plan(draft.finish(), actions, LISTEN_SECONDS)
+    if observed.finetune.spec.suspend:
+        end_attempt(observed, builder, job, Reason.SUSPENDED, None)
+        return Plan(builder.suspend(current).finish(), actions)
+    # An attempt without a record never ran: the status is still that of the one before it.
+    was_running = recorded is not None and observed.finetune.status.state == State.RUNNING
+    withdrawal = find_withdrawal(job, observed.finetune.spec.queue_name, was_running=was_running)
+    if withdrawal is None and awaits_root_cause(job, builder.now):
+        return Plan(builder.finish(), actions, ROOT_CAUSE_POLL_SECONDS)
     verdict = judge(job)
     if verdict is None or not verdict.is_users:
-        verdict = withdrawal or verdict or find_stall(seen.finetune, seen.progress)
+        verdict = withdrawal or verdict or find_stall(observed.finetune, observed.progress)
     if verdict is not None:
-        return _restart_or_fail(seen, draft, settings, job, verdict)
-    _watch(seen, draft, job, settings, was_running=was_running)
-    is_running = draft.status.state == State.RUNNING
+        return _restart_or_fail(observed, builder, settings, job, verdict)
+    _watch(observed, builder, job, settings, was_running=was_running)
+    is_running = builder.status.state == State.RUNNING
     wait = settings.poll_seconds if is_running else PENDING_SECONDS
-    return Plan(draft.finish(), actions, wait)
+    return Plan(builder.finish(), actions, wait)
 
 
 def _decide_start(
-    seen: Observed, draft: StatusBuilder, settings: Settings, current: int, recorded: Attempt | None
+    observed: Observed,
+    builder: StatusBuilder,
+    settings: Settings,
+    current: int,
+    recorded: Attempt | None,
 ) -> Plan | None:
-    """What comes before a Job that can be watched; None when there is one."""
-    job = seen.attempts.get(current)
+    """The plan while there is no Job to watch; None if there is one."""
+    job = observed.attempts.get(current)
     was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
-    planned = find_planned(draft) if job is None else None
-    if seen.finetune.spec.suspend and (job is None or was_suspended):
+    planned = find_planned(builder) if job is None else None
+    if observed.finetune.spec.suspend and (job is None or was_suspended):
         if planned is not None:
-            end_planned(draft, planned, Reason.SUSPENDED)
-        return Plan(draft.suspend().finish(), _leftovers(seen))
+            end_planned(builder, planned, Reason.SUSPENDED)
+        attempt = current if recorded is not None else None
+        return Plan(builder.suspend(attempt).finish(), _leftovers(observed))
     if was_suspended:
-        draft.say_turn("Resumed", "Fine-tune resumed")
-        return _start(seen, draft, settings, current + 1)
+        builder.record_event(messages.resumed(current + 1))
+        return _start(observed, builder, settings, current + 1)
     if job is None and recorded is None:
-        return _start(seen, draft, settings, current)
+        return _start(observed, builder, settings, current)
     if planned is not None:
-        return _start_planned(seen, draft, settings, planned)
-    return _deleted(draft, current) if job is None or job.is_going else None
+        return _start_planned(observed, builder, settings, planned)
+    return _end_deleted(builder, current, job) if job is None or job.is_going else None
 
 
-def find_abandoned(seen: Observed) -> tuple[Action, ...]:
-    """Of a FineTune that failed: what still works and holds GPUs, and what is not the newest.
+def find_abandoned(observed: Observed) -> tuple[Action, ...]:
+    """The Jobs of a failed FineTune that still run and hold GPUs, or are not the newest.
 
-    A Job with a failed pod ends the others itself, and the newest stays for its logs.
+    A Job with a failed pod ends its other pods itself. The newest Job is kept for its logs.
     """
-    newest = max(seen.attempts, default=0)
+    newest = max(observed.attempts, default=0)
     return tuple(
         DeleteJob(job.name, job.uid)
-        for number, job in seen.attempts.items()
+        for number, job in observed.attempts.items()
         if not job.is_going and (number < newest or not _has_dead_pod(job))
     )
 
@@ -129,170 +127,172 @@ def _has_dead_pod(job: Job) -> bool:
     return job.has_failed or any(pod.phase == "Failed" for pod in job.pods)
 
 
-def _current_attempt(seen: Observed, draft: StatusBuilder) -> int:
-    """The newest that is recorded or exists: a crash between the two must not make a third."""
-    return max([1, *seen.attempts, *(attempt.number for attempt in draft.status.attempts)])
+def _current_attempt(observed: Observed, builder: StatusBuilder) -> int:
+    """The newest attempt that is recorded or exists: a crash in between must not add another."""
+    return max([1, *observed.attempts, *(attempt.number for attempt in builder.status.attempts)])
 
 
 def _start(
-    seen: Observed,
-    draft: StatusBuilder,
+    observed: Observed,
+    builder: StatusBuilder,
     settings: Settings,
     number: int,
     *,
-    why: str = "",
+    cause: ErrorInfo | None = None,
     wait: float = 0,
 ) -> Plan:
-    """The attempt's Job and Service; with a `wait` (seconds) only its record for now."""
-    finetune = seen.finetune
-    if _resolved(draft).dataset is None:
-        return Plan(draft.fail(NO_DATASET).finish())
+    """Create the Job and the Service of an attempt.
+
+    cause: the end of the attempt before it. With a `wait` (seconds) the attempt is only recorded.
+    """
+    finetune = observed.finetune
+    if _resolved(builder).dataset is None:
+        return Plan(builder.fail(messages.DATASET_NOT_RECORDED).finish())
     queue = finetune.spec.queue_name
-    share = recorded_share(next_share(draft.status.attempts, number))
+    share = share_to_record(next_share(builder.status.attempts, number))
     if queue and not settings.kueue_version:
-        draft.say("Enqueued", f"Fine-tune enqueued in queue {queue}")
-    nodes = finetune.spec.resources.nodes
-    message = f"starting {nodes} {'pod' if nodes == 1 else 'pods'}"
-    if why:
-        starts_at = plan_attempt(draft, number, wait, share)
-        message = f"attempt {number} starts{f' at {starts_at}' if wait else ''}{why}"[:2048]
+        builder.record_event(messages.enqueued(queue))
+    message = messages.pods_starting(finetune.spec.resources.nodes)
+    if cause is not None:
+        starts_at = plan_attempt(builder, number, wait, share)
+        halved = cause.code == Reason.OUT_OF_MEMORY
+        at = starts_at if wait else None
+        message = messages.attempt_starts(number, at, cause.message, halved=halved)
     else:
-        draft.attempt(number, micro_batch_share=share)
-    reason = Reason.RESTARTING if why else Reason.STARTING
-    draft.pending(Stage.QUEUED if queue else Stage.STARTING, reason, message)
+        builder.attempt(number, micro_batch_share=share)
+    builder.pending(Stage.QUEUED if queue else Stage.STARTING, message)
     if wait:
-        return Plan(draft.finish(), (), wait)
-    return Plan(draft.finish(), _creations(seen, draft, settings, number), PENDING_SECONDS)
+        return Plan(builder.finish(), (), wait)
+    return Plan(builder.finish(), _creations(observed, builder, settings, number), PENDING_SECONDS)
 
 
 def _creations(
-    seen: Observed, draft: StatusBuilder, settings: Settings, number: int
+    observed: Observed, builder: StatusBuilder, settings: Settings, number: int
 ) -> tuple[Action, ...]:
-    share = next_share(draft.status.attempts, number)
-    job = build_train_job(seen.finetune, _resolved(draft), settings, number, share)
-    return Create(job), CreateService(number, attempt_name(seen.finetune, number))
+    share = next_share(builder.status.attempts, number)
+    job = build_train_job(observed.finetune, _resolved(builder), settings, number, share)
+    return Create(job), CreateService(number, attempt_name(observed.finetune, number))
 
 
 def _start_planned(
-    seen: Observed, draft: StatusBuilder, settings: Settings, planned: Attempt
+    observed: Observed, builder: StatusBuilder, settings: Settings, planned: Attempt
 ) -> Plan:
-    """The status tells of it already, so that its Job needs no further write."""
-    left = seconds_left(seen, draft, planned, settings.restart_seconds)
+    """Create the Job of a planned attempt. The status has it already and is not written again."""
+    left = seconds_left(observed, builder, planned, settings.restart_seconds)
     if left is None:
-        return _deleted(draft, planned.number)
+        return _end_deleted(builder, planned.number, None)
     if left:
-        return Plan(draft.finish(), _leftovers(seen, kept=planned.number - 1), left)
-    late = (draft.now - datetime.fromisoformat(planned.started_at)).total_seconds()
-    if not 0 <= late <= LATE_SECONDS:  # the mark of the wait went, or the operator was away
-        draft.attempt(planned.number, started_at=stamp(draft.now))
-    actions = _creations(seen, draft, settings, planned.number)
-    return Plan(draft.finish(), (*actions, *_leftovers(seen)), PENDING_SECONDS)
+        return Plan(builder.finish(), _leftovers(observed, kept=planned.number - 1), left)
+    late = (builder.now - datetime.fromisoformat(planned.started_at)).total_seconds()
+    if not 0 <= late <= LATE_SECONDS:  # the old Job was deleted, or the operator was away
+        builder.attempt(planned.number, started_at=stamp(builder.now))
+    actions = _creations(observed, builder, settings, planned.number)
+    return Plan(builder.finish(), (*actions, *_leftovers(observed)), PENDING_SECONDS)
 
 
 def _watch(
-    seen: Observed, draft: StatusBuilder, job: Job, settings: Settings, *, was_running: bool
+    observed: Observed, builder: StatusBuilder, job: Job, settings: Settings, *, was_running: bool
 ) -> None:
-    """Running means: every pod is ready. A probe that fails later makes nothing pending again."""
-    nodes = seen.finetune.spec.resources.nodes
+    """Running begins when every pod is ready. A probe that fails later does not end it."""
+    nodes = observed.finetune.spec.resources.nodes
     ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
     if ready < nodes and not was_running:
-        reason, message = explain(job, nodes, seen.finetune.spec.queue_name)
-        say_position(draft, job)
+        message = explain(job, nodes, observed.finetune.spec.queue_name)
+        record_queue_position(builder, job)
         stage = Stage.QUEUED if job.is_suspended else Stage.STARTING
-        restarting = draft.status.reason == Reason.RESTARTING and reason == Reason.STARTING
-        if not restarting:  # why it restarts says more than that it starts
-            draft.pending(stage, reason, message[:2048])
-        _tell_slow_start(draft, job, seen.progress, settings)
+        is_restarting = builder.status.reason == Reason.RESTARTING
+        if not (is_restarting and message.reason == Reason.STARTING):  # keep the restart's cause
+            builder.pending(stage, message)
+        _report_slow_start(builder, job, observed.progress, settings)
         return
-    report = seen.progress
-    draft.running(report.stage if report else Stage.TRAINING, f"{nodes} of {nodes} pods train")
-    draft.say("BaseModelLoaded", f"Base model loaded: {_resolved(draft).base.name}")
-    draft.say("Started", "Fine-tune started")
+    report = observed.progress
+    builder.running(report.stage if report else Stage.TRAINING, messages.pods_training(nodes))
+    builder.record_event(messages.base_model_loaded(_resolved(builder).base.name))
+    builder.record_event(messages.STARTED)
     if report is None:
         return
     if job.attempt and job.attempt > 1:
-        say_restarted(draft, job.attempt, report.resumed_from_step or 0)
-    apply_progress(draft, report, settings.progress_seconds)
+        record_restart(builder, job.attempt, report.resumed_from_step or 0)
+    apply_progress(builder, report, settings.progress_seconds)
 
 
-def _tell_slow_start(
-    draft: StatusBuilder, job: Job, report: ProgressReport | None, settings: Settings
+def _report_slow_start(
+    builder: StatusBuilder, job: Job, report: ProgressReport | None, settings: Settings
 ) -> None:
-    """A large model downloads for minutes: after the first one, say how far it is."""
+    """Report the progress of a start that takes long, such as the download of a large model."""
     started = job.started_at
     if report is None or started is None:
         return
-    is_slow = (draft.now - started).total_seconds() > SLOW_START_SECONDS
-    if is_slow and is_due(draft.status.progress, draft.now, settings.progress_seconds):
-        draft.set(progress=to_progress(report, draft.now))
+    is_slow = (builder.now - started).total_seconds() > SLOW_START_SECONDS
+    if is_slow and is_due(builder.status.progress, builder.now, settings.progress_seconds):
+        builder.set(progress=to_progress(report, builder.now))
 
 
 def _restart_or_fail(
-    seen: Observed, draft: StatusBuilder, settings: Settings, job: Job, verdict: Verdict
+    observed: Observed, builder: StatusBuilder, settings: Settings, job: Job, verdict: Verdict
 ) -> Plan:
     number = job.attempt or 1
-    former = [attempt for attempt in draft.status.attempts if attempt.number < number]
-    now = next(item for item in draft.status.attempts if item.number == number)
+    """End the attempt, and start the next one or fail."""
+    former = [attempt for attempt in builder.status.attempts if attempt.number < number]
+    now = next(item for item in builder.status.attempts if item.number == number)
     share = now.micro_batch_share or 1
-    retry = may_retry(verdict, former, seen.finetune.spec.max_restarts, share)
-    end_attempt(seen, draft, job, verdict.error.code, verdict)
-    if number > 1 and find_step(draft, number) is None:
-        say_restarted_in_vain(draft, number)
+    retry = may_retry(verdict, former, observed.finetune.spec.max_restarts, share)
+    end_attempt(observed, builder, job, verdict.error.code, verdict)
+    if number > 1 and find_resumed_step(builder, number) is None:
+        record_restart(builder, number, None)
     if retry.is_allowed:
-        halved = " with half the micro-batch" if verdict.error.code == Reason.OUT_OF_MEMORY else ""
-        why = f"{halved}: {verdict.error.message}"
-        # What hangs holds its GPUs until its Job goes: no wait, for it took long enough.
+        # An attempt that hangs holds its GPUs until its Job is deleted, so there is no wait.
         has_ended = _has_dead_pod(job)
-        attempts = [item for item in draft.status.attempts if item.number <= number]
+        attempts = [item for item in builder.status.attempts if item.number <= number]
         pause = seconds_to_wait(attempts, settings.restart_seconds) if has_ended else 0.0
-        return _start(seen, draft, settings, number + 1, why=why, wait=pause)
+        return _start(observed, builder, settings, number + 1, cause=verdict.error, wait=pause)
     error = verdict.error
-    if retry.why_not:
-        message = f"{error.message}; {retry.why_not}"[:2048]
+    if retry.refusal:
+        message = f"{error.message}; {retry.refusal}"[: messages.MESSAGE_CHARACTERS]
         error = error.replace(message=message, hint=retry.hint or error.hint)
-    draft.set(gpu_seconds=gpu_seconds(seen, draft, number))
-    return Plan(draft.fail(error).finish())
+    builder.set(gpu_seconds=gpu_seconds(observed, builder, number))
+    return Plan(builder.fail(error).finish())
 
 
-def _deleted(draft: StatusBuilder, number: int) -> Plan:
-    """Somebody removed the Job of a running attempt; training never starts again by itself."""
-    message = f"the Job of attempt {number} was deleted"
-    hint = "create a new FineTune to train again"
-    draft.attempt(number, ended_at=stamp(draft.now), reason=Reason.JOB_DELETED, message=message)
-    error = ErrorInfo(code=Reason.JOB_DELETED, message=message, hint=hint)
-    return Plan(draft.fail(error).finish())
+def _end_deleted(builder: StatusBuilder, number: int, job: Job | None) -> Plan:
+    """Fail: a user deleted the Job of an open attempt, which the operator never starts again."""
+    deleted_at = stamp(job.deleted_at) if job and job.deleted_at else None
+    error = messages.job_deleted(number, deleted_at)
+    ended_at = stamp(builder.now)
+    builder.attempt(number, ended_at=ended_at, reason=error.code, message=error.message)
+    return Plan(builder.fail(error).finish())
 
 
-def leaves_jobs(seen: Observed, plan: Plan) -> bool:
-    """Once the plan's status is written, Jobs may go: nothing but a requeue does that.
+def leaves_jobs(observed: Observed, plan: Plan) -> bool:
+    """Whether Jobs can be deleted after the plan's status is written, which needs a requeue.
 
-    Not the one before an attempt that is recorded and has no Job yet.
+    The Job before an attempt that is recorded and has no Job yet is kept.
     """
-    after = replace(seen, finetune=seen.finetune.replace(status=plan.status))
+    after = replace(observed, finetune=observed.finetune.replace(status=plan.status))
     if plan.status.state == State.FAILED:
         return bool(set(find_abandoned(after)) - set(plan.actions_of(DeleteJob)))
     still_open = {item.number for item in plan.status.attempts if item.ended_at is None}
-    is_to_be_made = not still_open <= seen.attempts.keys() and not plan.actions_of(Create)
+    is_to_be_made = not still_open <= observed.attempts.keys() and not plan.actions_of(Create)
     kept = max(still_open) - 1 if is_to_be_made else None
     return bool(set(_leftovers(after, kept=kept)) - set(plan.actions_of(DeleteJob)))
 
 
-def _leftovers(seen: Observed, *, kept: int | None = None) -> tuple[DeleteJob, ...]:
-    """Jobs of attempts go once the written status tells of their end; `kept` marks a wait."""
-    told = {item.number for item in seen.finetune.status.attempts if item.ended_at is not None}
+def _leftovers(observed: Observed, *, kept: int | None = None) -> tuple[DeleteJob, ...]:
+    """The Jobs of attempts whose end is in the written status. kept: the Job that marks a wait."""
+    ended = {item.number for item in observed.finetune.status.attempts if item.ended_at is not None}
     return tuple(
         DeleteJob(job.name, job.uid)
-        for number, job in seen.attempts.items()
-        if number in told and not job.is_going and number != kept
+        for number, job in observed.attempts.items()
+        if number in ended and not job.is_going and number != kept
     )
 
 
-def _told_share(job: Job) -> float | None:
-    """What the pods of an attempt were told, when the operator died before it wrote the status."""
+def _assigned_share(job: Job) -> float | None:
+    """The share in the task of an attempt whose record was lost in a crash of the operator."""
     task = TrainTask.model_validate_json(job.task) if job.task else None
-    return recorded_share(task.micro_batch_share) if task else None
+    return share_to_record(task.micro_batch_share) if task else None
 
 
-def _resolved(draft: StatusBuilder) -> Resolved:
-    assert draft.status.resolved is not None
-    return draft.status.resolved
+def _resolved(builder: StatusBuilder) -> Resolved:
+    assert builder.status.resolved is not None
+    return builder.status.resolved

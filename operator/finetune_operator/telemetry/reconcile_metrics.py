@@ -1,6 +1,6 @@
-"""Prometheus metrics of the operator. Labels: Kubernetes names and closed sets, no user's text.
+"""Metrics of reconciles and of FineTunes, counted when a status write has succeeded.
 
-docs/metrics.md lists them all.
+Labels are names of Kubernetes objects or closed sets. docs/metrics.md lists all metrics.
 """
 
 import time
@@ -18,8 +18,8 @@ from finetune_api.outcome import ProgressReport
 from finetune_operator.core.deadlines import pending_since
 from finetune_operator.core.key import Key
 from finetune_operator.core.metrics import FAILURES, measure, phase
-from finetune_operator.telemetry.requests import REGISTRY
-from finetune_operator.telemetry.states import Known, States
+from finetune_operator.telemetry.request_metrics import REGISTRY
+from finetune_operator.telemetry.state_collector import Known, StateCollector
 
 MINUTE, HOUR = 60.0, 3600.0
 LONG = (MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE)
@@ -27,57 +27,62 @@ LONG_BUCKETS = (5.0, 15.0, *LONG, *(n * HOUR for n in (1, 2, 4, 8, 16, 24, 48, 9
 SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 RECONCILES = Counter(
-    "finetune_operator_reconciles", "Reconciles by result.", ["result"], registry=REGISTRY
+    "finetune_operator_reconciles", "Number of reconciles by result.", ["result"], registry=REGISTRY
 )
 RECONCILE_SECONDS = Histogram(
     "finetune_operator_reconcile_seconds",
-    "Time of one reconcile.",
+    "Duration of a reconcile.",
     buckets=SHORT_BUCKETS,
     registry=REGISTRY,
 )
-JOBS = Counter("finetune_jobs", "FineTunes that ended.", ["result", "reason"], registry=REGISTRY)
+JOBS = Counter(
+    "finetune_jobs",
+    "Number of finished FineTunes by result and reason.",
+    ["result", "reason"],
+    registry=REGISTRY,
+)
 DURATION = Histogram(
     "finetune_job_duration_seconds",
-    "From acceptance to the end, waiting included.",
+    "Time from acceptance to the end, including all waits.",
     ["result"],
     buckets=LONG_BUCKETS,
     registry=REGISTRY,
 )
 STAGES = Histogram(
     "finetune_job_stage_seconds",
-    "Time in one stage, once for each time that it was in it.",
+    "Time in a stage, observed each time the stage ends.",
     ["stage"],
     buckets=LONG_BUCKETS,
     registry=REGISTRY,
 )
 RESTARTS = Counter(
     "finetune_restarts",
-    "Attempts after the first, by what ended the one before.",
+    "Number of restarts, by the reason why the previous attempt ended.",
     ["reason"],
     registry=REGISTRY,
 )
 GPU_SECONDS = Counter(
     "finetune_gpu_seconds",
-    "GPUs times the time that ended attempts held them.",
+    "GPU time of finished attempts: GPUs multiplied by seconds.",
     ["namespace"],
     registry=REGISTRY,
 )
 WASTED = Counter(
     "finetune_wasted_gpu_seconds",
-    "Of those, the work after the last checkpoint, and all of an attempt that failed for good.",
+    "GPU time that was lost: after the last checkpoint, or the whole attempt if it failed.",
     ["namespace", "reason"],
     registry=REGISTRY,
 )
 TOKENS = Counter(
     "finetune_trained_tokens",
-    "Tokens that ended FineTunes were trained on, repeats counted.",
+    "Tokens that finished FineTunes were trained on, each epoch counted.",
     ["namespace"],
     registry=REGISTRY,
 )
 
-_states = States()
+_states = StateCollector()
 REGISTRY.register(_states)
-# 0 from the start: a rate can't see the first increment of a series that was not there.
+# Start at 0: `rate` misses the first increment of a series that did not exist before.
 for _result in ("done", "error"):
     RECONCILES.labels(_result)
 for _reason in FAILURES:
@@ -89,7 +94,7 @@ JOBS.labels(State.CANCELLED, Reason.CANCELLED)
 
 
 class Health(Collector):
-    """The operator's own: its queue and its watches."""
+    """Gauges of the operator's work queue and watches."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -104,7 +109,7 @@ class Health(Collector):
         dead: Callable[[], list[str]],
         watched: tuple[str, ...],
     ) -> None:
-        """Where the figures come from; called once by the process."""
+        """Set the sources of the values. The process calls it once."""
         self._queue_length, self._dead, self._watched = queue_length, dead, watched
 
     def saw_event(self, resource: str) -> None:
@@ -113,15 +118,15 @@ class Health(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "finetune_operator_queue_length",
-            "FineTunes that wait for a reconcile or are in one.",
+            "Number of keys that wait for a reconcile or are being reconciled.",
             self._queue_length(),
         )
         alive = GaugeMetricFamily(
-            "finetune_operator_watch_up", "1 while the watch lives.", labels=["resource"]
+            "finetune_operator_watch_up", "1 while the watch is open, else 0.", labels=["resource"]
         )
         ages = GaugeMetricFamily(
             "finetune_operator_watch_age_seconds",
-            "Since the watch brought its last event; grows while nothing happens.",
+            "Seconds since the last event of the watch.",
             labels=["resource"],
         )
         dead = self._dead()
@@ -138,24 +143,24 @@ REGISTRY.register(HEALTH)
 
 
 def remember(key: Key, state: str | None) -> None:
-    """A FineTune that has ended already: only its state is known, and needed."""
+    """Remember a FineTune that had ended before it was observed: only its state counts."""
     if state is not None:
         _states.remember(key, Known(state))
 
 
 def forget(key: Key) -> None:
-    """It is gone."""
+    """Forget a FineTune that is gone."""
     _states.forget(key)
 
 
-def keep_only(there: set[Key]) -> None:
-    """The sweep's list: a FineTune may go while a reconcile that saw it is on its way."""
-    for key in _states.keys() - there:
+def keep_only(existing: set[Key]) -> None:
+    """Forget FineTunes that the sweep did not find: one may go during its reconcile."""
+    for key in _states.keys() - existing:
         _states.forget(key)
 
 
 def observe(finetune: FineTune, after: FineTuneStatus, report: ProgressReport | None) -> None:
-    """What a reconcile saw and left, for the gauges."""
+    """Update the gauges after a reconcile."""
     if after.state is None:
         return
     key = Key(finetune.metadata.namespace, finetune.metadata.name)
@@ -169,7 +174,7 @@ def observe(finetune: FineTune, after: FineTuneStatus, report: ProgressReport | 
 
 
 def count_write(finetune: FineTune, after: FineTuneStatus, report: ProgressReport | None) -> None:
-    """What a status write that succeeded means; never called for one that did not."""
+    """Update the counters after a status write that succeeded."""
     meta = finetune.metadata
     former = _states.get(Key(meta.namespace, meta.name))
     was_seen = former is not None and former.phase == phase(finetune.status)

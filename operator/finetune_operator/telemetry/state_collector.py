@@ -1,6 +1,6 @@
-"""The present in gauges: FineTunes by state and, while they run, how far they are.
+"""Gauges of the present: FineTunes by state, and the progress of running ones.
 
-Made anew at every scrape from what is known, so nothing stays behind of what has ended.
+They are created at each scrape from the known FineTunes, so that no series of a finished one stays.
 """
 
 from collections import Counter as Tally
@@ -11,26 +11,26 @@ from datetime import UTC, datetime
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from finetune_api.names import State
+from finetune_api.names import Stage, State
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.key import Key
 
-# name without prefix -> what it is; one series a running FineTune each
+# name without prefix -> description; one series for each running FineTune
 PROGRESS = {
-    "progress_ratio": "Optimizer steps done of all, 0 to 1.",
+    "progress_ratio": "Share of the optimizer steps that are done, 0 to 1.",
     "step": "Optimizer steps done.",
-    "training_loss": "Loss of the last step, the weighted objective.",
+    "training_loss": "Training loss of the last step, with the weights of the objective.",
     "validation_loss": "Loss of the last validation.",
     "learning_rate": "Learning rate of the last step.",
-    "tokens_per_second": "Real tokens a second, over all ranks.",
-    "trained_tokens": "Tokens trained on so far, repeats counted.",
-    "last_step_age_seconds": "Since the last finished step, while it trains.",
+    "tokens_per_second": "Tokens per second over all ranks, without padding.",
+    "trained_tokens": "Tokens trained on so far, each epoch counted.",
+    "last_step_age_seconds": "Seconds since the last finished step, during training.",
 }
 
 
 @dataclass(frozen=True)
 class Known:
-    """Of one FineTune, what the operator saw last."""
+    """The last observation of a FineTune."""
 
     state: str
     pending_since: datetime | None = None
@@ -39,8 +39,8 @@ class Known:
     phase_since: datetime | None = None
 
 
-class States(Collector):
-    """FineTunes by key; `collect` is called at each scrape."""
+class StateCollector(Collector):
+    """Holds the known FineTunes. Prometheus calls `collect` at each scrape."""
 
     def __init__(self) -> None:
         self._known: dict[Key, Known] = {}
@@ -51,12 +51,12 @@ class States(Collector):
     def keys(self) -> set[Key]:
         return set(self._known)
 
-    def remember(self, key: Key, seen: Known) -> None:
-        """A look without a report keeps the last one while it runs: a poll may fail."""
+    def remember(self, key: Key, known: Known) -> None:
+        """Remember an observation. A running FineTune keeps its report if a poll failed."""
         former = self._known.get(key)
-        if seen.report is None and former is not None and seen.state == State.RUNNING:
-            seen = replace(seen, report=former.report)
-        self._known[key] = seen
+        if known.report is None and former is not None and known.state == State.RUNNING:
+            known = replace(known, report=former.report)
+        self._known[key] = known
 
     def forget(self, key: Key) -> None:
         self._known.pop(key, None)
@@ -68,7 +68,7 @@ class States(Collector):
 
     def _by_state(self) -> Metric:
         labels = ["namespace", "state"]
-        family = GaugeMetricFamily("finetune_jobs", "FineTunes by state.", labels=labels)
+        family = GaugeMetricFamily("finetune_jobs", "Number of FineTunes by state.", labels=labels)
         tally = Tally((key.namespace, known.state) for key, known in self._known.items())
         for pair, count in sorted(tally.items()):
             family.add_metric(pair, count)
@@ -77,7 +77,7 @@ class States(Collector):
     def _oldest_pending(self) -> Metric:
         family = GaugeMetricFamily(
             "finetune_oldest_pending_seconds",
-            "How long the longest waiting FineTune is pending; suspended ones do not count.",
+            "Seconds that the oldest pending FineTune has waited; suspended ones do not count.",
             labels=["namespace"],
         )
         oldest: dict[str, datetime] = {}
@@ -106,7 +106,7 @@ class States(Collector):
 
 
 def _values(report: ProgressReport) -> dict[str, float | None]:
-    is_training = report.stage == "training"
+    is_training = report.stage == Stage.TRAINING
     return {
         "progress_ratio": min(1.0, report.step / report.steps) if report.steps else None,
         "step": report.step,

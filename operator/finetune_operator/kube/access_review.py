@@ -1,7 +1,8 @@
-"""Who may read the metrics of an operator that serves many teams: asked of the API server.
+"""Checks who may read the metrics of an operator that serves many teams.
 
-A TokenReview says whose token it is, a SubjectAccessReview whether they may GET /metrics, as
-for the control plane's own components. No token is kept: answers are known by its digest.
+As for the components of the control plane, a TokenReview identifies the client, and a
+SubjectAccessReview shows whether it may GET /metrics. Answers are cached by the digest of the
+token; the token itself is not kept.
 """
 
 import hashlib
@@ -12,20 +13,23 @@ from finetune_operator.kube.client import ApiError, Client
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-KEPT_SECONDS = 60.0  # a right that is taken away holds at most so much longer
+KEPT_SECONDS = 60.0  # a revoked permission holds at most this much longer
 KEPT_ANSWERS = 64
 TOKEN_CHARACTERS = 16384
 
 
-class MetricsAccess:
-    """One for the process; `check` gives HTTP's status."""
+class AccessReviewer:
+    """Checks requests for /metrics. One per process."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._answers: dict[str, tuple[float, int]] = {}
 
     async def check(self, authorization: str) -> int:
-        """Of an Authorization header: 200, 401 (who?), 403 (not allowed), 503 (can't be asked)."""
+        """Return the HTTP status for an Authorization header: 200, 401, 403, or 503.
+
+        401: the client is unknown. 403: it has no permission. 503: the API server did not answer.
+        """
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_CHARACTERS:
@@ -35,7 +39,7 @@ class MetricsAccess:
         if time.monotonic() < until:
             return status
         try:
-            status = await self._ask(token)
+            status = await self._review_token(token)
         except ApiError:
             return 503
         if len(self._answers) >= KEPT_ANSWERS:
@@ -43,13 +47,13 @@ class MetricsAccess:
         self._answers[digest] = (time.monotonic() + KEPT_SECONDS, status)
         return status
 
-    async def _ask(self, token: str) -> int:
+    async def _review_token(self, token: str) -> int:
         review = await self._client.create(TOKEN_REVIEWS, _review("authentication", token=token))
         found = review.get("status", {})
         if not found.get("authenticated"):
             return 401
         user = found.get("user", {})
-        asked = _review(
+        access = _review(
             "authorization",
             user=user.get("username", ""),
             groups=user.get("groups", []),
@@ -57,7 +61,7 @@ class MetricsAccess:
             extra=user.get("extra", {}),
             nonResourceAttributes={"path": "/metrics", "verb": "get"},
         )
-        answer = await self._client.create(ACCESS_REVIEWS, asked)
+        answer = await self._client.create(ACCESS_REVIEWS, access)
         return 200 if answer.get("status", {}).get("allowed") else 403
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Pod
-from finetune_operator.handlers.change_filter import READ_AGAIN, ChangeFilter
+from finetune_operator.handlers.change_filter import IGNORED_FIELDS, ChangeFilter
 from tests.support.objects import World, a_finetune
 
 TERMINATED = {"exitCode": 0, "reason": "Completed", "message": "{}"}
@@ -57,19 +57,21 @@ def test_what_every_pod_goes_through_wakes_nobody(status: JsonObject) -> None:
 
 @pytest.mark.parametrize("status", NEWS.values(), ids=NEWS)
 def test_what_a_decision_hangs_on_is_news_once(status: JsonObject) -> None:
-    sightings = ChangeFilter()
+    change_filter = ChangeFilter()
     pod = a_pod(**status)
-    assert sightings.is_news("pods", pod, "MODIFIED")
+    assert change_filter.is_news("pods", pod, "MODIFIED")
     pod["metadata"]["resourceVersion"] = "2"
-    assert not sightings.is_news("pods", pod, "MODIFIED")
-    assert not sightings.is_news("pods", pod, None), "a watch that was opened again tells it all"
+    assert not change_filter.is_news("pods", pod, "MODIFIED")
+    assert not change_filter.is_news("pods", pod, None), (
+        "a watch that was opened again tells it all"
+    )
     assert ChangeFilter().is_news("pods", pod, None), "a new process knows nothing"
 
 
 def test_a_pod_that_is_well_again_is_news() -> None:
-    sightings = ChangeFilter()
-    assert sightings.is_news("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
-    assert sightings.is_news("pods", a_pod(), "MODIFIED")
+    change_filter = ChangeFilter()
+    assert change_filter.is_news("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
+    assert change_filter.is_news("pods", a_pod(), "MODIFIED")
 
 
 def test_nobody_waits_for_a_pod_that_prepares_to_be_ready() -> None:
@@ -78,9 +80,9 @@ def test_nobody_waits_for_a_pod_that_prepares_to_be_ready() -> None:
 
 
 def test_what_is_gone_is_news_however_often() -> None:
-    sightings = ChangeFilter()
-    assert sightings.is_news("pods", a_pod(), "DELETED")
-    assert sightings.is_news("pods", a_pod(), "DELETED")
+    change_filter = ChangeFilter()
+    assert change_filter.is_news("pods", a_pod(), "DELETED")
+    assert change_filter.is_news("pods", a_pod(), "DELETED")
 
 
 def test_a_pod_that_goes_is_news() -> None:
@@ -90,7 +92,7 @@ def test_a_pod_that_goes_is_news() -> None:
 
 
 def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
-    assert set(Pod.__dataclass_fields__) >= READ_AGAIN
+    assert set(Pod.__dataclass_fields__) >= IGNORED_FIELDS
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,11 @@ def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
 def test_a_job_is_news_when_it_fails_waits_or_goes(change: JsonObject, is_news: bool) -> None:
     world = a_world()
     job = deepcopy(world.jobs[world.job("a1")])
-    sightings = ChangeFilter()
-    assert not sightings.is_news("jobs", job, "ADDED"), "whoever ordered it knows"
+    change_filter = ChangeFilter()
+    assert not change_filter.is_news("jobs", job, "ADDED"), "whoever ordered it knows"
     for part, fields in change.items():
         job[part] = {**job.get(part, {}), **fields}
-    assert sightings.is_news("jobs", job, "MODIFIED") is is_news
+    assert change_filter.is_news("jobs", job, "MODIFIED") is is_news
 
 
 def finetune(**changes: Any) -> JsonObject:
@@ -120,11 +122,11 @@ def finetune(**changes: Any) -> JsonObject:
 
 
 def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
-    sightings, raw = ChangeFilter(), finetune()
-    sightings.expect("u", 1, a_world().status)
-    assert not sightings.is_news("finetunes", raw, "MODIFIED")
+    change_filter, raw = ChangeFilter(), finetune()
+    change_filter.expect("u", 1, a_world().status)
+    assert not change_filter.is_news("finetunes", raw, "MODIFIED")
     raw["status"]["message"] = "written by hand"
-    assert sightings.is_news("finetunes", raw, "MODIFIED")
+    assert change_filter.is_news("finetunes", raw, "MODIFIED")
 
 
 @pytest.mark.parametrize(
@@ -132,17 +134,17 @@ def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
     [{"generation": 2}, {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"uid": "another"}],
 )
 def test_an_edit_a_deletion_and_a_namesake_are_news(changed: JsonObject) -> None:
-    sightings, raw = ChangeFilter(), finetune()
-    sightings.expect("u", 1, a_world().status)
+    change_filter, raw = ChangeFilter(), finetune()
+    change_filter.expect("u", 1, a_world().status)
     raw["metadata"] |= changed
-    assert sightings.is_news("finetunes", raw, "MODIFIED")
+    assert change_filter.is_news("finetunes", raw, "MODIFIED")
 
 
 def test_a_number_is_the_same_with_and_without_a_fraction() -> None:
-    sightings, raw = ChangeFilter(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
-    assert sightings.is_news("finetunes", raw, "MODIFIED")
+    change_filter, raw = ChangeFilter(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
+    assert change_filter.is_news("finetunes", raw, "MODIFIED")
     again = finetune(status={"progress": {"step": 1, "loss": 1}})
-    assert not sightings.is_news("finetunes", again, "MODIFIED")
+    assert not change_filter.is_news("finetunes", again, "MODIFIED")
 
 
 def test_a_new_finetune_is_news() -> None:
