@@ -253,7 +253,7 @@ def test_lengths_are_tokens_when_the_model_is_known(here: Path) -> None:
     (here / "labels.csv").write_text(CSV + f"{'long ' * 50},positive,1\n")
     result = run("labels.csv", "--model", "model", "--context", "64", "--yes")
     assert result.exit_code == EXIT_USER
-    assert "1 example has more than the 64 tokens" in result.output
+    assert "1 example has more than 64 tokens" in result.output
     assert "lengths in tokens" in result.output
     assert (
         run("labels.csv", "-m", "model", "--context", "64", "-y", "--fix", "too-long").exit_code

@@ -1,4 +1,4 @@
-"""What a person sees: colors on a terminal, the same words plainly in a pipe."""
+"""Output for users: colors on a terminal, the same text without colors in a pipe."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from finetune_cli.terminal.format import printable, shortened, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from finetune_storage.s3 import ProgressCallback
+    from finetune_storage.progress import ProgressCallback
 
 
 GAP, NARROW_GAP = 3, 2  # blanks between the columns of a table
-ELASTIC = 14  # characters that a column keeps at least
+ELASTIC = 14  # minimum width of a column that can be shortened, in characters
 
 
 class Screen:
-    """Everything that is said to people; stdout for what they asked for, stderr for the rest."""
+    """Prints for users: the requested output to stdout, everything else to stderr."""
 
     @cached_property
     def console(self) -> Console:
@@ -42,29 +42,29 @@ class Screen:
         return self.console.is_terminal
 
     def say(self, text: str = "", style: str | None = None) -> None:
-        """Lines on stdout; `text` may come from a stranger."""
+        """Print lines to stdout. `text` may be untrusted."""
         text = printable(text)
         if self.is_pretty:
             from rich.text import Text
 
-            # the terminal wraps by itself, so that commands and addresses can be copied
+            # the terminal wraps the line, so that commands and addresses can be copied
             self.console.print(Text(text, style=style or ""), soft_wrap=True)
         else:
             click.echo(text)
 
     def note(self, text: str) -> None:
-        """A line beside the output, on stderr."""
+        """Print a line to stderr, in addition to the output."""
         click.echo(printable(text), err=True)
 
     def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
-        """Names and values below each other; what is empty is left out."""
+        """Print aligned names and values; empty values are omitted."""
         shown = [(name, value) for name, value in rows if value]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
             self.hanging(" " * indent + f"{name:<{width}}  ", value)
 
     def hanging(self, start: str, text: str, style: str = "dim") -> None:
-        """`start` in a style, and beside it a text whose further lines stand below its first."""
+        """Print `start` in a style, followed by a text with a hanging indent."""
         text = printable(text)
         if not self.is_pretty:
             click.echo(start + text)
@@ -72,7 +72,7 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        if " " not in text:  # an address, to be copied
+        if " " not in text:  # an address: keep it in one piece for copying
             self.console.print(
                 Text(start, style=style).append(text, style="default"), soft_wrap=True
             )
@@ -86,10 +86,10 @@ class Screen:
     def table(
         self, headings: Sequence[str], rows: Sequence[Sequence[str]], elastic: str = ""
     ) -> None:
-        """Columns as kubectl aligns them.
+        """Print columns aligned as kubectl aligns them.
 
-        elastic: a heading whose cells lose their middle where a terminal is too narrow; in a pipe
-        they stay whole.
+        elastic: the heading of a column whose cells are shortened in the middle if the terminal is
+        too narrow; in a pipe they are complete.
         """
         lines = [[printable(cell) for cell in row] for row in (headings, *rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -97,17 +97,17 @@ class Screen:
         if self.is_pretty and excess > 0:
             gap, excess = NARROW_GAP, excess - (len(widths) - 1) * (GAP - NARROW_GAP)
         if self.is_pretty and excess > 0 and elastic:
-            place = headings.index(elastic)
-            widths[place] = max(min(widths[place], ELASTIC), widths[place] - excess)
+            index = headings.index(elastic)
+            widths[index] = max(min(widths[index], ELASTIC), widths[index] - excess)
             for line in lines:
-                line[place] = shortened(line[place], widths[place])
+                line[index] = shortened(line[index], widths[index])
         for line in lines:
             cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
             click.echo((" " * gap).join(cells).rstrip())
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[ProgressCallback]:
-        """A bar of bytes on a terminal; one line where stderr is no terminal."""
+        """A progress bar in bytes on a terminal; one line if stderr is not a terminal."""
         if not self.errors.is_terminal:
             self.note(what)
             yield lambda done, total: None
@@ -122,7 +122,7 @@ class Screen:
 
 
 def show_objects(value: Any, output: str) -> None:
-    """An object or a list of them for programs: JSON or YAML that reads back as the same value."""
+    """Print an object or a list for programs, as JSON or YAML that parses to the same value."""
     if output == "json":
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
         return
@@ -130,7 +130,7 @@ def show_objects(value: Any, output: str) -> None:
 
 
 def to_yaml(value: Any) -> str:
-    """YAML without aliases, keys in their order."""
+    """YAML without aliases, with keys in their original order."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -138,7 +138,7 @@ def to_yaml(value: Any) -> str:
             return True
 
     def text(dumper: Dumper, value: str) -> Any:
-        # in single quotes these would be read back as blanks
+        # in single quotes, these line separators would be parsed as spaces
         style = '"' if any(char in "\x85\u2028\u2029" for char in value) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
@@ -147,7 +147,7 @@ def to_yaml(value: Any) -> str:
 
 
 def as_list(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What kubectl prints for several objects."""
+    """The List object that kubectl prints for several objects."""
     return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(items)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from finetune_data.lint.remarks import Remark
     from finetune_data.read.reader import Description
     from finetune_data.rewrite.rewriting import Written
+    from finetune_storage.progress import ProgressCallback
 
 COLORS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
 BAR = 24  # characters of the longest bar
 CLASSES = 12  # of the table; the rest is counted
 SHOWN_FINDINGS = 20  # wrong lines that are shown
-
-ProgressCallback = Callable[[int, int], None]
 
 
 class Screen(console.Screen):
@@ -36,7 +35,7 @@ class Screen(console.Screen):
     def can_ask(self) -> bool:
         return sys.stdin.isatty() and self.is_pretty
 
-    def print_error(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """A line on stderr."""
         click.secho(text, fg="red", err=True)
 
