@@ -1,4 +1,4 @@
-"""`python -m finetune_cli` is `finetune`."""
+"""Runs `finetune` as `python -m finetune_cli`."""
 
 from finetune_cli.main import main
 

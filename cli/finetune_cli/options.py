@@ -1,4 +1,4 @@
-"""Options that many commands share, spelt as kubectl's and the old tool's users know them."""
+"""Options that several commands share, spelled as in kubectl and OpenAI's command line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def cluster_flags(function: Function) -> Function:
-    """--kubeconfig, --context and --namespace, as one argument `place`."""
+    """Add --kubeconfig, --context, and --namespace, passed as one argument `target`."""
 
-    @click.option("--kubeconfig", metavar="FILE", help="[default: $KUBECONFIG, ~/.kube/config]")
-    @click.option("--context", metavar="NAME", help="Of the kubeconfig.  [default: the current]")
-    @click.option("-n", "--namespace", metavar="NAME", help="[default: the context's]")
+    @click.option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="Kubeconfig file.  [default: $KUBECONFIG, then ~/.kube/config]",
+    )
+    @click.option(
+        "--context", metavar="NAME", help="Kubeconfig context.  [default: the current context]"
+    )
+    @click.option(
+        "-n", "--namespace", metavar="NAME", help="Namespace.  [default: the context's namespace]"
+    )
     @wraps(function)
     def wrapper(
         *arguments: Any,
@@ -30,28 +38,28 @@ def cluster_flags(function: Function) -> Function:
         namespace: str | None,
         **settings: Any,
     ) -> Any:
-        place = ClusterTarget(kubeconfig, context, namespace).behind(
+        target = ClusterTarget(kubeconfig, context, namespace).with_defaults(
             click.get_current_context().obj
         )
-        return function(*arguments, place=place, **settings)
+        return function(*arguments, target=target, **settings)
 
     return wrapper  # type: ignore[return-value]
 
 
 def output_flag(function: Function) -> Function:
-    """-o json|yaml; None is for people."""
+    """Add -o json|yaml; None: output for users."""
     option = click.option(
         "-o",
         "--output",
         "output",
         type=click.Choice(["json", "yaml"]),
-        help="For programs.  [default: for people]",
+        help="Print machine-readable output.",
     )
     return option(function)
 
 
 def name_argument(function: Function) -> Function:
-    """NAME of a FineTune; the old tool's `-i NAME` is taken too."""
+    """Add NAME of a FineTune, and the alias `-i NAME` of OpenAI's command line."""
 
     @click.argument("name", required=False, shell_complete=complete_names)
     @click.option("-i", "--id", "old_name", hidden=True, metavar="NAME")
@@ -65,14 +73,14 @@ def name_argument(function: Function) -> Function:
 def _one_name(name: str | None, old_name: str | None) -> str:
     found = name or old_name
     if not found:
-        raise click.UsageError("say which fine-tune: NAME is missing (`list` shows all)")
+        raise click.UsageError("missing NAME of a fine-tune; `list` shows all names")
     return found
 
 
 def complete_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of FineTunes for the shell; nothing at all when the cluster does not answer."""
+    """FineTune names for shell completion; none if the cluster does not respond."""
     from click.shell_completion import CompletionItem
 
     from finetune_cli.cluster.connection import connect
@@ -80,9 +88,9 @@ def complete_names(
 
     found = {key: ctx.params.get(key) for key in ("kubeconfig", "context", "namespace")}
     outer = ctx.parent.params if ctx.parent else {}
-    place = ClusterTarget(**{key: value or outer.get(key) for key, value in found.items()})
+    target = ClusterTarget(**{key: value or outer.get(key) for key, value in found.items()})
     try:
-        items = connect(place, patience=2).finetunes.list()
+        items = connect(target, timeout=2).finetunes.list()
     except CommandError:
         return []
     return [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetune import FineTune
-from finetune_cli.commands.logs import Wanted, choose, has_ended, last_words
+from finetune_cli.commands.logs import PodSelector, choose, has_ended, stored_log_lines
 from finetune_cli.terminal.errors import CommandError
 from tests.cli.test_checks import a_pod
 
@@ -34,34 +34,34 @@ def finetune(state: str = "failed", **status: Any) -> FineTune:
     [
         (
             {"attempts": ATTEMPTS, "error": ERROR},
-            Wanted(),
+            PodSelector(),
             ["three a", "three b"],
             "the pods of attempt 3 are gone: these are the last lines kept in the status",
         ),
         (
             {"attempts": ATTEMPTS},
-            Wanted(attempt=1),
+            PodSelector(attempt=1),
             ["one a", "one b"],
             "the pods of attempt 1 are gone: these are the last lines of rank 3 kept in the status",
         ),
         (
             {"attempts": ATTEMPTS[:2], "error": ERROR},
-            Wanted(),
+            PodSelector(),
             ["error a"],
             "the pods of attempt 2 are gone: these are the last lines kept in the status",
         ),
         (
             {"error": ERROR},
-            Wanted(),
+            PodSelector(),
             ["error a"],
             "the pods are gone: these are the last lines kept in the status",
         ),
     ],
 )
 def test_the_lines_of_the_attempt_that_is_meant_are_shown(
-    status: dict[str, Any], wanted: Wanted, lines: list[str], words: str
+    status: dict[str, Any], wanted: PodSelector, lines: list[str], words: str
 ) -> None:
-    assert last_words(finetune(**status), wanted, "") == (words, lines)
+    assert stored_log_lines(finetune(**status), wanted, "") == (words, lines)
 
 
 @pytest.mark.parametrize(
@@ -69,42 +69,42 @@ def test_the_lines_of_the_attempt_that_is_meant_are_shown(
     [
         (
             finetune(attempts=ATTEMPTS, error=ERROR),
-            Wanted(attempt=2),
+            PodSelector(attempt=2),
             "attempt 2 of fine-tune tone .failed. has no pod, and the status kept no lines of it",
         ),
         (
             finetune(attempts=ATTEMPTS),
-            Wanted(attempt=5),
+            PodSelector(attempt=5),
             "fine-tune tone .failed. has no attempt 5: the last is 3",
         ),
-        (finetune(), Wanted(attempt=1), "fine-tune tone .failed. has no attempt 1"),
+        (finetune(), PodSelector(attempt=1), "fine-tune tone .failed. has no attempt 1"),
         (
             finetune(attempts=ATTEMPTS, error=ERROR),
-            Wanted(prepare=True),
+            PodSelector(prepare=True),
             "fine-tune tone .failed. has no such pod",
         ),
-        (finetune("pending"), Wanted(), "fine-tune tone .pending. has no such pod"),
+        (finetune("pending"), PodSelector(), "fine-tune tone .pending. has no such pod"),
     ],
 )
 def test_where_no_line_was_kept_a_sentence_says_so(
-    found: FineTune, wanted: Wanted, words: str
+    found: FineTune, wanted: PodSelector, words: str
 ) -> None:
     with pytest.raises(CommandError, match=f"^{words}$") as caught:
-        last_words(found, wanted, " -n team")
+        stored_log_lines(found, wanted, " -n team")
     assert caught.value.hint.endswith("get tone -n team` tells its story")
 
 
 def test_the_prepare_pod_speaks_for_no_gang_that_has_ended() -> None:
     pods = [a_pod("p1", "prepare")]
-    assert choose(pods, Wanted(), is_early=False) is None
-    assert choose(pods, Wanted(), is_early=True) == pods[0]
-    assert choose(pods, Wanted(prepare=True), is_early=False) == pods[0]
+    assert choose(pods, PodSelector(), is_early=False) is None
+    assert choose(pods, PodSelector(), is_early=True) == pods[0]
+    assert choose(pods, PodSelector(prepare=True), is_early=False) == pods[0]
 
 
 def test_an_attempt_under_way_is_awaited_and_one_that_has_ended_is_not() -> None:
     under_way = {"number": 4, "startedAt": "t"}
     found = finetune("running", attempts=[*ATTEMPTS, under_way])
-    assert has_ended(found, Wanted(attempt=1))
-    assert not has_ended(found, Wanted(attempt=4))
-    assert not has_ended(found, Wanted())
-    assert has_ended(finetune("failed"), Wanted())
+    assert has_ended(found, PodSelector(attempt=1))
+    assert not has_ended(found, PodSelector(attempt=4))
+    assert not has_ended(found, PodSelector())
+    assert has_ended(finetune("failed"), PodSelector())

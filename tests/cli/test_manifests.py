@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.finetune_spec import FineTuneSpec
-from finetune_cli.commands.create.flags import FIELDS, SWITCHES, field_values, join_betas
+from finetune_api.finetune_spec import FineTuneSpec, Hyperparameters
+from finetune_cli.commands.create.command import command
+from finetune_cli.commands.create.flags import field_values, join_betas
 from finetune_cli.manifests import manifest
 from finetune_cli.manifests.checking import check
 from finetune_cli.terminal.console import to_yaml
@@ -182,7 +183,7 @@ def test_set_changes_one_field(texts: list[str], spec: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["seed", "=7", "a..b=1", ".=1"])
 def test_a_setting_without_a_field_is_refused(text: str) -> None:
-    with pytest.raises(CommandError, match="must be like hyperparameters"):
+    with pytest.raises(CommandError, match="must have the form hyperparameters"):
         manifest.settings([text])
 
 
@@ -205,7 +206,7 @@ def test_a_name_is_found(
 
 @pytest.mark.parametrize("name", ["Tone", "a_b", "-a", "x" * 64, "a/b"])
 def test_a_wrong_name_is_refused(name: str) -> None:
-    with pytest.raises(CommandError, match="can't be a name"):
+    with pytest.raises(CommandError, match="is not a valid name"):
         manifest.named(manifest.empty(), name)
 
 
@@ -222,12 +223,31 @@ def test_the_old_tools_list_of_betas_is_one_value() -> None:
     assert join_betas(["-t", "5"]) == ["-t", "5"]
 
 
-def test_every_flag_is_a_field_of_the_api() -> None:
-    """A path that the API does not know would be refused with `is no field`."""
-    for _, path, *_ in (*FIELDS, *SWITCHES):
-        made = manifest.with_values(manifest.empty(), [(path, object())])["spec"]
+def test_every_hyperparameter_has_a_flag_and_every_flag_is_a_field() -> None:
+    """A path that the API does not know would be refused as an unknown field."""
+    options = {option.name: option for option in command.params}
+    assert {*Hyperparameters.model_fields} <= {*options}
+    given = dict.fromkeys(options, object())
+    for path, value in field_values(given):
+        whole = manifest.with_values(manifest.empty(), [(path, value)])["spec"]
         with pytest.raises(CommandError) as caught:
-            check({"trainingFile": "s3://acme/a", **made})
-        assert "is no field" not in caught.value.message
+            check({"trainingFile": "s3://acme/a", **whole})
+        assert "unknown field" not in caught.value.message
         assert f"spec.{path}:" in caught.value.message
     assert field_values({"n_epochs": 2, "seed": None}) == [("hyperparameters.nEpochs", 2)]
+    assert all(getattr(option, "help", "") for option in options.values() if option.name != "name")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("n_epochs", "integer"),
+        ("learning_rate", "float"),
+        ("lr_schedule", "choice"),
+        ("classification_betas", "numbers"),
+        ("compute_classification_metrics", "boolean"),
+    ],
+)
+def test_the_type_of_a_flag_is_the_type_of_its_field(name: str, kind: str) -> None:
+    (option,) = (option for option in command.params if option.name == name)
+    assert option.type.name == kind

@@ -57,7 +57,7 @@ def test_a_refusal_is_a_sentence(status: int, data: bytes, message: str, hint: s
     error = ApiError.of(status, data, "https://host", "team")
     assert message in error.message
     assert hint in error.hint
-    assert error.is_passing == (status >= 500)
+    assert error.is_transient == (status >= 500)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ def test_a_refusal_is_a_sentence(status: int, data: bytes, message: str, hint: s
 )
 def test_a_silence_has_a_reason(error: BaseException | str, why: str) -> None:
     found = UnreachableError.of("https://host:6443", error)
-    assert found.why == why
+    assert found.reason == why
     assert found.message == f"the API server at https://host:6443 can't be reached: {why}"
     assert found.hint

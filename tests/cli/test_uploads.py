@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.manifests.uploads import find_file, is_local, plan, send
-from finetune_cli.terminal.configuration import keep_upload_prefix, settings_file, upload_prefix
+from finetune_cli.manifests.uploads import find_file, is_local, plan_upload, send_upload
+from finetune_cli.terminal.configuration import save_upload_prefix, settings_file, upload_prefix
 from finetune_cli.terminal.errors import CommandError
 from finetune_storage.s3 import Storage
 
@@ -26,16 +26,16 @@ def test_a_content_is_sent_once_whatever_it_is_called(
     (tmp_path / "copy.jsonl").write_bytes(ROW)
     (tmp_path / "train.csv").write_bytes(ROW)
     prefix = f"s3://{bucket}/data"
-    first = plan(tmp_path / "train.jsonl", prefix, storage, silent)
-    assert not first.is_there
+    first = plan_upload(tmp_path / "train.jsonl", prefix, storage, silent)
+    assert not first.exists
     assert str(first.uri) == f"{prefix}/{hashlib.sha256(ROW).hexdigest()[:32]}/train.jsonl"
-    send(first, storage, silent)
+    send_upload(first, storage, silent)
     assert storage.read_bytes(first.uri) == ROW
-    again = plan(tmp_path / "copy.jsonl", prefix, storage, silent)
-    assert (again.is_there, again.uri) == (True, first.uri)
+    again = plan_upload(tmp_path / "copy.jsonl", prefix, storage, silent)
+    assert (again.exists, again.uri) == (True, first.uri)
     # its ending says what it is, so the same bytes under another ending are another file
-    assert not plan(tmp_path / "train.csv", prefix, storage, silent).is_there
-    assert not plan(tmp_path / "train.jsonl", prefix, storage, silent, reuse=False).is_there
+    assert not plan_upload(tmp_path / "train.csv", prefix, storage, silent).exists
+    assert not plan_upload(tmp_path / "train.jsonl", prefix, storage, silent, reuse=False).exists
 
 
 def test_a_file_that_changes_meanwhile_leaves_nothing_behind(
@@ -43,22 +43,22 @@ def test_a_file_that_changes_meanwhile_leaves_nothing_behind(
 ) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(ROW)
-    upload = plan(path, f"s3://{bucket}", storage, silent)
+    upload = plan_upload(path, f"s3://{bucket}", storage, silent)
 
     def writes_more(done: int, total: int) -> None:
         path.write_bytes(ROW + ROW)
 
-    with pytest.raises(CommandError, match="changed while it was uploaded"):
-        send(upload, storage, writes_more)
+    with pytest.raises(CommandError, match="changed during the upload"):
+        send_upload(upload, storage, writes_more)
     assert not storage.exists(upload.uri)
 
 
 def test_a_name_can_not_break_the_key(tmp_path: Path, storage: Storage, bucket: str) -> None:
     path = tmp_path / "a\\b\nc ü.jsonl"
     path.write_bytes(ROW)
-    upload = plan(path, f"s3://{bucket}/x", storage, silent)
+    upload = plan_upload(path, f"s3://{bucket}/x", storage, silent)
     assert upload.uri.key.endswith("/a-b-c ü.jsonl")
-    send(upload, storage, silent)
+    send_upload(upload, storage, silent)
     assert storage.exists(upload.uri)
 
 
@@ -87,14 +87,14 @@ def test_the_prefix_is_kept_and_the_environment_wins(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert upload_prefix() is None
-    assert keep_upload_prefix("s3://acme/data")
-    assert not keep_upload_prefix("s3://acme/data")
+    assert save_upload_prefix("s3://acme/data")
+    assert not save_upload_prefix("s3://acme/data")
     assert upload_prefix() == "s3://acme/data"
     monkeypatch.setenv("FINETUNE_UPLOAD_TO", "s3://other")
     assert upload_prefix() == "s3://other"
     monkeypatch.delenv("FINETUNE_UPLOAD_TO")
     settings_file().write_text("other: kept\n")
-    keep_upload_prefix("s3://acme/new")
+    save_upload_prefix("s3://acme/new")
     assert "other: kept" in settings_file().read_text()
     for broken in ("[", "- a", "uploadTo: 3"):
         settings_file().write_text(broken)

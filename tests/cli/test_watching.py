@@ -10,7 +10,7 @@ import pytest
 from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 from finetune_cli.cluster.watching import (
-    LONGEST_WAIT,
+    LONGEST_DELAY,
     POLL_SECONDS,
     Current,
     Deleted,
@@ -101,14 +101,14 @@ def test_a_lost_connection_is_sought_with_longer_and_longer_waits() -> None:
     assert [type(update) for update in found] == [Current, *[Disconnected] * 11, Current]
     assert pauses == sorted(pauses)
     assert pauses[0] < 1
-    assert pauses[-1] == LONGEST_WAIT
+    assert pauses[-1] == LONGEST_DELAY
 
 
 def test_after_a_success_the_waits_begin_anew() -> None:
     script = Script([LOST, LOST, an_object(1), LOST], [[LOST]])
     found, pauses = play(script, 4)
     assert [type(update) for update in found] == [Disconnected, Disconnected, Current, Disconnected]
-    assert pauses[0] == found[-1].wait  # type: ignore[union-attr]
+    assert pauses[0] == found[-1].delay  # type: ignore[union-attr]
 
 
 def test_who_may_not_watch_reads_now_and_then() -> None:

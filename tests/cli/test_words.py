@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
-from finetune_cli.commands.follow.story import Story, bar, ending, live_parts, plain_line, standing
+from finetune_cli.commands.follow.ending import ending_lines
+from finetune_cli.commands.follow.event_history import EventHistory
 from finetune_cli.commands.get import show
 from finetune_cli.commands.list import row
 from finetune_cli.terminal import format
 from finetune_cli.terminal.console import Screen
+from finetune_cli.terminal.status_line import bar, live_parts, plain_line, status_line
 from tests.cli.statuses import resolved
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -72,10 +74,10 @@ def test_every_event_is_told_once_although_only_the_newest_are_kept(
 ) -> None:
     """Equal events included, as long as no update brings more than are kept."""
     stream = [entry(100 * index + number) for index, number in enumerate(numbers)]
-    story, told, length = Story(), [], 0
+    history, told, length = EventHistory(), [], 0
     for step in growth:
         length += step
-        told += story.news(stream[:length][-8:])
+        told += history.new_events(stream[:length][-8:])
     assert told == stream[:length]
 
 
@@ -126,7 +128,7 @@ def test_a_pipe_gets_one_plain_line(status: dict[str, Any], line: str) -> None:
     st.integers(20, 200), st.sampled_from([RUNNING, {}, {"state": "pending", "message": "x" * 300}])
 )
 def test_the_live_line_fits_every_terminal(width: int, status: dict[str, Any]) -> None:
-    found = standing(FineTuneStatus.model_validate(status), NOW)
+    found = status_line(FineTuneStatus.model_validate(status), NOW)
     state, drawn, words = live_parts(found, width)
     gaps = 2 * (2 if drawn else 1)
     needed = len(state) + len(drawn) + len(words) + gaps
@@ -135,7 +137,7 @@ def test_the_live_line_fits_every_terminal(width: int, status: dict[str, Any]) -
 
 
 def test_at_eighty_columns_the_live_line_has_step_loss_speed_and_time_left() -> None:
-    state, drawn, words = live_parts(standing(FineTuneStatus.model_validate(RUNNING), NOW), 79)
+    state, drawn, words = live_parts(status_line(FineTuneStatus.model_validate(RUNNING), NOW), 79)
     assert state == "training"
     assert len(drawn) >= 8
     assert words == "step 410/1,000  loss 1.2044  12,346 tok/s  8 min left"
@@ -219,7 +221,7 @@ FAILED = {
 def test_the_end_says_what_came_out_and_the_next_step(
     status: dict[str, Any], wanted: list[str]
 ) -> None:
-    lines = ending(finetune(status), "finetune", " -n team")
+    lines = ending_lines(finetune(status), "finetune", " -n team")
     assert [text for text, _ in lines] == wanted
 
 

@@ -1,1 +1,1 @@
-"""Results and models in S3."""
+"""Training results, models, and base models, in S3 or on this machine."""

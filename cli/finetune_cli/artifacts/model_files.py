@@ -1,4 +1,4 @@
-"""`finetune models pull`: the files as Hugging Face lays them out, checked against the manifest."""
+"""Downloads the files of a published model and verifies them against its manifest."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from finetune_api.layout import MANIFEST
-from finetune_cli.artifacts.model_lookup import find_model
 from finetune_cli.artifacts.s3 import open_storage, parse_address
-from finetune_cli.cluster.connection import connect
-from finetune_cli.cluster.objects import read_model
-from finetune_cli.cluster.target import ClusterTarget
-from finetune_cli.options import cluster_flags
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.format import size
@@ -31,87 +25,67 @@ if TYPE_CHECKING:
 ADAPTER = "adapter/"
 
 
-@click.command("pull")
-@click.argument("model")
-@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--adapter-only", is_flag=True, help="Of a LoRA model: only adapter/.")
-@cluster_flags
-def pull(*, model: str, folder: Path | None, adapter_only: bool, target: ClusterTarget) -> None:
-    """Fetch a model into FOLDER, by default one named after it.
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model in S3. manifest: the bytes of its manifest.json; files: the files it lists."""
 
-    The folder appears when every file is there with the SHA-256 that the model's manifest lists.
-    """
-    found = read_model(find_model(connect(target), model))
-    destination = folder or Path(found.metadata.name)
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise CommandError(f"{destination} is there and not empty", "choose another folder")
-    uri, storage, screen = parse_address(found.spec.uri), open_storage(), Screen()
+    name: str
+    uri: S3Uri
+    manifest: bytes
+    files: Sequence[FileEntry]
+    storage: Storage
+
+    def download(self, files: Sequence[FileEntry], destination: Path, screen: Screen) -> int:
+        """Download `files` and the manifest; returns their size in bytes.
+
+        `destination` appears after all files are verified. Raises CommandError if the disk has too
+        little space or a file does not match the manifest.
+        """
+        from finetune_storage.manifests import find_damage
+
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(destination.parent).free, sum(it.size for it in files)
+        if needed > free:
+            raise CommandError(
+                f"{self.name} needs {size(needed)}, but {destination.parent.resolve()} has only "
+                f"{size(free)} free",
+                "choose a folder on another disk",
+            )
+        # in the same parent folder, so that the last step is a rename
+        prefix = f".{destination.name}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=destination.parent) as folder:
+            part = Path(folder) / "model"
+            patterns = [glob.escape(entry.path) for entry in files]
+            with screen.transfer(f"downloading {self.name}") as progress:
+                self.storage.download_prefix(self.uri, part, patterns, progress)
+            if damage := find_damage(part, files):
+                raise CommandError(f"the download from {self.uri} is damaged: {damage}", "retry")
+            (part / MANIFEST).write_bytes(self.manifest)
+            if destination.exists():
+                destination.rmdir()
+            part.rename(destination)
+        return needed
+
+
+def open_model(address: str, digest: str | None, name: str) -> PublishedModel:
+    """Read the manifest of the model at `address` and compare it with its expected SHA-256."""
+    uri, storage = parse_address(address), open_storage()
     data = storage.read_bytes(uri.child(MANIFEST))
-    manifest = checked_manifest(data, found.spec.manifest_sha256, str(uri))
-    wanted = [it for it in manifest.files if not adapter_only or it.path.startswith(ADAPTER)]
-    if not wanted:
-        raise CommandError(f"{found.spec.id} has no adapter: all its weights were trained")
-    needed = fetch(
-        *(uri, storage),
-        wanted=wanted,
-        manifest=data,
-        destination=destination,
-        name=found.spec.id,
-        screen=screen,
-    )
-    screen.say(f"Fetched {found.spec.id} into {destination} ({len(wanted)} files, {size(needed)})")
+    manifest = _checked_manifest(data, digest, str(uri))
+    return PublishedModel(name, uri, data, manifest.files, storage)
 
 
-def fetch(
-    uri: S3Uri,
-    storage: Storage,
-    *,
-    wanted: Sequence[FileEntry],
-    manifest: bytes,
-    destination: Path,
-    name: str,
-    screen: Screen,
-) -> int:
-    """`wanted` and the manifest into `destination`, which appears when all is right; returns bytes.
-
-    Raises CommandError where the disk has no room or a file is not as the manifest lists it.
-    """
-    from finetune_storage.manifests import find_damage
-
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    room, needed = shutil.disk_usage(destination.parent).free, sum(entry.size for entry in wanted)
-    if needed > room:
-        raise CommandError(
-            f"{name} needs {size(needed)}, and {destination.parent.resolve()} has {size(room)}",
-            "choose a folder on another disk",
-        )
-    # beside the destination, so that the last step is a rename
-    with tempfile.TemporaryDirectory(
-        prefix=f".{destination.name}-", dir=destination.parent
-    ) as folder:
-        part = Path(folder) / "model"
-        patterns = [glob.escape(entry.path) for entry in wanted]
-        with screen.transfer(f"fetching {name}") as progress:
-            storage.download_prefix(uri, part, patterns, progress)
-        if damage := find_damage(part, wanted):
-            raise CommandError(f"what came from {uri} is damaged: {damage}", "try again")
-        (part / MANIFEST).write_bytes(manifest)
-        if destination.exists():
-            destination.rmdir()
-        part.rename(destination)
-    return needed
-
-
-def checked_manifest(data: bytes, digest: str | None, where: str) -> Manifest:
-    """A model's manifest. Raises CommandError where it is another one than `digest` vouches for."""
+def _checked_manifest(data: bytes, digest: str | None, where: str) -> Manifest:
     from finetune_storage.manifests import Manifest
 
     if digest and hashlib.sha256(data).hexdigest() != digest:
         raise CommandError(
-            f"the manifest in {where} is not the one that was published",
-            "somebody has changed the files; train again, or restore them",
+            f"the manifest in {where} differs from the published one: the files were changed",
+            "restore the files, or train the model again",
         )
     manifest = Manifest.parse_files(data)
     if manifest is None:
-        raise CommandError(f"{where} holds no published model: its manifest is not one of ours")
+        raise CommandError(
+            f"{where} contains no published model: its manifest.json has an unknown format"
+        )
     return manifest

@@ -1,4 +1,4 @@
-"""A Model by either of its names: the one people use, and the one Kubernetes allows."""
+"""Finds a Model by its id or by the name of its Kubernetes object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def find_model(cluster: Cluster, name: str) -> JsonObject:
-    """The Model whose spec.id or whose own name it is. Raises CommandError where none is."""
+    """The Model whose spec.id or object name is `name`. Raises CommandError if there is none."""
     guess = resource_name(name)
     if guess:
         try:
@@ -26,10 +26,10 @@ def find_model(cluster: Cluster, name: str) -> JsonObject:
         else:
             if name in {found["spec"].get("id"), found["metadata"]["name"]}:
                 return found
-    for item in cluster.models.list():  # one that was made by hand, under any name
+    for item in cluster.models.list():  # a Model created by hand can have any object name
         if item.get("spec", {}).get("id") == name:
             return item
     raise CommandError(
         f"there is no model {name!r:.300} in namespace {cluster.namespace!r}",
-        f"`{program_name()} models list` shows those there are",
+        f"`{program_name()} models list` lists the existing models",
     )

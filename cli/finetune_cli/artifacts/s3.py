@@ -1,4 +1,4 @@
-"""What lies in S3 for a FineTune or a Model, fetched with the credentials of this machine."""
+"""Reads the files of a FineTune or a Model from S3 with the credentials of this machine."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
 
 
 def open_storage() -> Storage:
-    """The client for this machine's AWS_* settings."""
+    """A storage client with the AWS_* settings of this machine."""
     from finetune_storage import connect
 
     return connect.open_storage()
 
 
 def require_training(finetune: FineTune, what: str, target: ClusterTarget) -> None:
-    """Raises CommandError where it ended before a first step: there will never be such a file."""
+    """Raise CommandError if the FineTune ended before its first step: `what` will never exist."""
     meta, status = finetune.metadata, finetune.status
     if status.state not in {"failed", "cancelled"} or (status.progress and status.progress.step):
         return
     verb = "failed" if status.state == "failed" else "was cancelled"
     raise CommandError(
-        f"fine-tune {meta.name} {verb} before it trained: it has no {what}",
-        f"`{program_name()} get {meta.name}{target.flags}` tells why",
+        f"fine-tune {meta.name} {verb} before its first training step, so it has no {what}",
+        f"`{program_name()} get {meta.name}{target.flags}` shows the cause",
     )
 
 
 def layout_of(finetune: FineTune) -> RunLayout:
-    """Where its files are. Raises CommandError before the operator has decided it."""
+    """The location of its files. Raises CommandError before the operator has set it."""
     from finetune_api.layout import RunLayout
 
     meta, resolved = finetune.metadata, finetune.status.resolved
     if resolved is None:
         raise CommandError(
-            f"nothing of {meta.name!r} is in S3 yet: it is {finetune.status.state or 'pending'}"
+            f"fine-tune {meta.name!r} ({finetune.status.state or 'pending'}) has no files in S3 yet"
         )
     return RunLayout.of(resolved.output, meta.namespace, meta.name, meta.uid)
 
 
 def parse_address(text: str) -> S3Uri:
-    """Of a status: written by the operator, checked all the same."""
+    """Parse an address of a status, which the operator wrote."""
     try:
         return S3Uri.parse(text)
     except ValueError as error:
-        raise CommandError(f"the cluster names an address that is none: {error}") from error
+        raise CommandError(f"the status contains an invalid S3 address: {error}") from error
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """A file that appears whole and replaces nothing."""
+    """Write a file atomically, without replacing an existing one."""
     if path.exists():
-        raise CommandError(f"{path} exists already", "remove it, or choose another name")
+        raise CommandError(f"{path} already exists", "remove it, or choose another name")
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(data)
     part.replace(path)

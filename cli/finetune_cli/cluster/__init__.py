@@ -1,1 +1,1 @@
-"""The API server, as plain dicts: requests, errors that are sentences, watches that heal."""
+"""The API server as plain dicts: requests, readable errors, and watches that reconnect."""

@@ -1,7 +1,7 @@
-"""One API server and one namespace: requests with plain dicts through the official client.
+"""Sends requests with plain dicts to one API server through the official Kubernetes client.
 
-Its login does all that kubeconfigs know (certificates, tokens, exec plugins) and a pod's service
-account. Its exceptions end here, as ApiError and UnreachableError.
+The client handles the login: certificates, tokens, and exec plugins of a kubeconfig, or the service
+account of a pod. Its exceptions are converted here to ApiError and UnreachableError.
 """
 
 from __future__ import annotations
@@ -14,27 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
-from finetune_cli.cluster.resources import Resource
+from finetune_cli.cluster.resources import JSON, Query, Resource
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
     import urllib3
 
-Query = Mapping[str, str | int | bool]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class Cluster:
     """Requests to one API server. Every method raises ApiError or UnreachableError."""
 
-    def __init__(self, client: Any, namespace: str, *, patience: float = READ_SECONDS) -> None:
+    def __init__(self, client: Any, namespace: str, *, timeout: float = READ_SECONDS) -> None:
         self._client = client
-        self._patience = patience
+        self._patience = timeout
         self.namespace = namespace
         self.host = str(client.configuration.host)
 
@@ -56,7 +54,7 @@ class Cluster:
         content_type: str = JSON,
         accept: str = JSON,
     ) -> Any:
-        """The answer's JSON. body: sent as JSON under `content_type`."""
+        """The parsed JSON of the response. body: sent as JSON with `content_type`."""
         headers = {"Accept": accept, "Content-Type": content_type}
         with self._answer(
             method, path, self._patience, query=query, body=body, headers=headers
@@ -66,13 +64,14 @@ class Cluster:
             return json.loads(data)
         except ValueError as error:
             raise CommandError(
-                f"{self.host} answered {path} with something that is not JSON",
-                "the kubeconfig's server may be a proxy or a login page; try `kubectl version`",
+                f"the response of {self.host} to {path} is not JSON",
+                "check the server address in the kubeconfig: it may belong to a proxy or a login "
+                "page; `kubectl version` uses the same address",
             ) from error
 
     @contextmanager
     def lines(self, path: str, query: Query, seconds: float) -> Iterator[Iterator[bytes]]:
-        """The answer's lines as they arrive; UnreachableError after `seconds` without a byte."""
+        """The lines of the response as they arrive; UnreachableError after `seconds` of silence."""
         with self._answer("GET", path, seconds, query=query) as answer:
             yield _lines(answer)
 
@@ -108,7 +107,7 @@ class Cluster:
                 raise ApiError.of(answer.status, answer.data, self.host, self.namespace)
             yield answer
         except ApiException as error:
-            # the client's own word for TLS that failed
+            # the client's exception for a failed TLS handshake
             raise UnreachableError.of(self.host, str(error.reason or error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if isinstance(error, BrokenPipeError):
@@ -118,13 +117,13 @@ class Cluster:
             raise _login_failed(error) from error
         finally:
             if response is not None:
-                response.response.close()  # of a watch more may come: it can't be used again
+                response.response.close()  # a watch may still send data: do not reuse it
 
 
-def connect(target: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster:
-    """Log in as kubectl would; inside a pod without a kubeconfig, as its service account.
+def connect(target: ClusterTarget, *, timeout: float = READ_SECONDS) -> Cluster:
+    """Log in as kubectl does; in a pod without a kubeconfig, as its service account.
 
-    patience: seconds that an answer may take.
+    timeout: seconds to wait for a response.
     """
     import urllib3
     import yaml
@@ -140,21 +139,21 @@ def connect(target: ClusterTarget, *, patience: float = READ_SECONDS) -> Cluster
         raise _login_failed(error, target) from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CommandError(
-            f"the kubeconfig can't be read ({type(error).__name__})",
+            f"cannot read the kubeconfig ({type(error).__name__})",
             "check it with `kubectl config view`",
         ) from error
-    if logged:  # the client only logs it, and would go on as nobody
+    if logged:  # the client only logs the error and would continue without credentials
         raise CommandError(
-            f"the login program of the kubeconfig failed: {' '.join(logged[0].split())[:300]}",
-            "log in again as your cluster wants it; `kubectl config view` names the program",
+            f"the exec plugin of the kubeconfig failed: {' '.join(logged[0].split())[:300]}",
+            "log in to your cluster again; `kubectl config view` shows the plugin's command",
         )
     configuration.retries = False
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig asked
-    return Cluster(ApiClient(configuration), target.namespace or namespace, patience=patience)
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig says so
+    return Cluster(ApiClient(configuration), target.namespace or namespace, timeout=timeout)
 
 
 def _load(configuration: Any, target: ClusterTarget) -> str:
-    """Fill the configuration; returns the namespace that it names."""
+    """Fill the configuration; returns the namespace of the context."""
     import os
     from pathlib import Path
 
@@ -170,8 +169,8 @@ def _load(configuration: Any, target: ClusterTarget) -> str:
     if not exists:
         raise CommandError(
             f"there is no kubeconfig at {file}",
-            "name one with --kubeconfig or KUBECONFIG: your cluster's administrator has it, and "
-            'after `make demo` or `make up` it is set by `eval "$(python3 -m devcluster env)"`',
+            "set --kubeconfig or KUBECONFIG to the file from your cluster's administrator; after "
+            '`make demo` or `make up`, run `eval "$(python3 -m devcluster env)"`',
         )
     kube_config.load_kube_config(
         config_file=file,
@@ -187,7 +186,7 @@ def _load(configuration: Any, target: ClusterTarget) -> str:
 
 @contextmanager
 def _logged_errors() -> Iterator[list[str]]:
-    """What the client logs as an error meanwhile, instead of printing it."""
+    """Collects the errors that the client logs, instead of printing them."""
     found: list[str] = []
 
     class Collector(logging.Handler):
@@ -207,11 +206,9 @@ def _login_failed(error: Exception, target: ClusterTarget | None = None) -> Comm
     if target is not None and target.context and f"name {target.context} " in what:
         return CommandError(
             f"the kubeconfig has no context {target.context!r}",
-            "`kubectl config get-contexts` lists them",
+            "list the contexts with `kubectl config get-contexts`",
         )
-    return CommandError(
-        f"the kubeconfig can't be used: {what}", "check it with `kubectl config view`"
-    )
+    return CommandError(f"cannot use the kubeconfig: {what}", "check it with `kubectl config view`")
 
 
 def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

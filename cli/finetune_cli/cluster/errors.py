@@ -1,4 +1,4 @@
-"""What the API server refuses, and what it is when it does not answer, in sentences."""
+"""Error messages and hints for responses of the API server, and for a missing response."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import program
+from finetune_cli.terminal.program import program_name
 from finetune_data.read.findings import detail
 
 MISSING_KIND = "could not find the requested resource"
 
-ANONYMOUS = "system:anonymous"  # who comes without a login
+ANONYMOUS = "system:anonymous"  # the user of a request without credentials
 
 
 class ApiError(CommandError):
-    """The API server refused. status: HTTP's; answer: its Status object, or {}."""
+    """The API server rejected a request. status: of HTTP; answer: its Status object, or {}."""
 
     def __init__(self, message: str, hint: str, status: int, answer: dict[str, Any]) -> None:
         super().__init__(message, hint)
@@ -31,59 +31,60 @@ class ApiError(CommandError):
 
     @property
     def is_missing(self) -> bool:
-        """The object is not there; the kind is."""
+        """Whether the object is missing although its kind exists."""
         return self.status == HTTPStatus.NOT_FOUND and not self.is_missing_kind
 
     @property
     def is_missing_kind(self) -> bool:
-        """The cluster has never heard of this kind."""
+        """Whether the cluster does not have this kind."""
         said = str(self.answer.get("message", ""))
         return self.status == HTTPStatus.NOT_FOUND and (MISSING_KIND in said or not self.answer)
 
     @property
-    def is_passing(self) -> bool:
-        """The same request may succeed a moment later."""
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
         return self.status >= 500 or self.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 class UnreachableError(CommandError):
-    """Nothing answers, or the connection broke; `why` is a few words."""
+    """There is no response, or the connection broke. reason: a few words."""
 
-    def __init__(self, message: str, hint: str, why: str) -> None:
+    def __init__(self, message: str, hint: str, reason: str) -> None:
         super().__init__(message, hint)
-        self.why = why
+        self.reason = reason
 
     @classmethod
     def of(cls, host: str, error: BaseException | str) -> Self:
-        why, hint = _reason(error)
-        return cls(f"the API server at {host} can't be reached: {why}", hint, why)
+        reason, hint = _reason(error)
+        return cls(f"cannot reach the API server at {host}: {reason}", hint, reason)
 
 
 def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) -> tuple[str, str]:
     said = str(answer.get("message") or f"HTTP {status}")
     details = answer.get("details") or {}
     name = details.get("name")
-    is_nobody = status == HTTPStatus.FORBIDDEN and ANONYMOUS in said
-    if status == HTTPStatus.UNAUTHORIZED or is_nobody:
+    is_anonymous = status == HTTPStatus.FORBIDDEN and ANONYMOUS in said
+    if status == HTTPStatus.UNAUTHORIZED or is_anonymous:
         return (
             f"the API server at {host} does not accept this login",
-            "log in again as your cluster wants it, or choose another --context",
+            "log in to your cluster again, or choose another --context",
         )
     if status == HTTPStatus.FORBIDDEN:
         return (
             said,
-            "ask for the chart's Role finetune-user or finetune-owner in this namespace; "
-            f"`{program()} doctor` lists what you may do",
+            "ask an administrator for the chart's Role finetune-user or finetune-owner in this "
+            f"namespace; `{program_name()} doctor` lists your permissions",
         )
     if status == HTTPStatus.NOT_FOUND and (MISSING_KIND in said or not answer):
         return (
-            "this cluster knows no FineTunes: the operator's CRDs are not installed",
-            f"helm install finetune charts/finetune-operator; `{program()} doctor` checks it",
+            "this cluster has no FineTunes: the operator's CRDs are not installed",
+            "install them with `helm install finetune charts/finetune-operator`; "
+            f"`{program_name()} doctor` checks the installation",
         )
     if status == HTTPStatus.NOT_FOUND and details.get("kind") == "finetunes":
         return (
             f"there is no fine-tune {name!r} in namespace {namespace!r}",
-            f"`{program()} list -A` shows those of all namespaces",
+            f"`{program_name()} list -A` lists the fine-tunes of all namespaces",
         )
     if status == HTTPStatus.NOT_FOUND and details.get("kind") == "namespaces":
         return (
@@ -92,8 +93,8 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
         )
     if status == HTTPStatus.CONFLICT and answer.get("reason") == "AlreadyExists":
         return (
-            f"{name!r} exists already in namespace {namespace!r}",
-            "choose another name, or leave the name out and get a new one",
+            f"{name!r} already exists in namespace {namespace!r}",
+            "choose another name, or omit the name to get a generated one",
         )
     causes = [cause for cause in details.get("causes") or [] if cause.get("message")]
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and causes:
@@ -102,7 +103,7 @@ def _sentence(status: int, answer: dict[str, Any], host: str, namespace: str) ->
 
 
 def namespace_hint(namespace: str) -> str:
-    """What to do about a namespace that is not there."""
+    """The hint for a missing namespace."""
     return f"choose another with -n, or create it: kubectl create namespace {namespace}"
 
 
@@ -113,24 +114,24 @@ def _cause(cause: dict[str, Any]) -> str:
 
 
 def _reason(error: BaseException | str) -> tuple[str, str]:
-    """A few words, and the next step."""
+    """(a few words, the next step)"""
     text = error if isinstance(error, str) else f"{type(error).__name__} {error}"
-    network = "check the network or VPN, and that the context is the right one"
-    for mark, why, hint in (
+    network = "check your network or VPN, and the context of your kubeconfig"
+    for mark, reason, hint in (
         ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted", "check the kubeconfig"),
         ("CertificateError", "its certificate is for another host", "check the kubeconfig"),
         ("SSL", "the TLS connection failed", "check the kubeconfig's server address"),
         ("onnection refused", "connection refused", network),
-        ("NameResolution", "its name is unknown here", network),
-        ("ConnectTimeout", "no answer in time", network),
-        ("timed out", "no answer in time", network),
+        ("NameResolution", "its host name cannot be resolved", network),
+        ("ConnectTimeout", "no response in time", network),
+        ("timed out", "no response in time", network),
         ("nreachable", "the network is unreachable", network),
         ("reset by peer", "the connection broke", network),
         ("Protocol", "the connection broke", network),
         ("IncompleteRead", "the connection broke", network),
     ):
         if mark in text:
-            return why, hint
+            return reason, hint
     return detail(error) if isinstance(error, BaseException) else text[:200], network
 
 

@@ -1,4 +1,4 @@
-"""From the API server's dicts to the models of the api room."""
+"""Parses the API server's dicts into the models of `finetune_api`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_finetune(raw: dict[str, Any]) -> FineTune:
-    """Raises CommandError for an object that this version does not understand."""
+    """Raises CommandError for an object that this version cannot parse."""
     from pydantic import ValidationError
 
     from finetune_api.finetune import FineTune
@@ -20,11 +20,11 @@ def read_finetune(raw: dict[str, Any]) -> FineTune:
     try:
         return FineTune.parse(raw)
     except ValidationError as error:
-        raise _foreign("fine-tune", raw, error) from error
+        raise _unreadable("fine-tune", raw, error) from error
 
 
 def read_model(raw: dict[str, Any]) -> Model:
-    """Raises CommandError for an object that this version does not understand."""
+    """Raises CommandError for an object that this version cannot parse."""
     from pydantic import ValidationError
 
     from finetune_api.model import Model
@@ -32,13 +32,13 @@ def read_model(raw: dict[str, Any]) -> Model:
     try:
         return Model.parse(raw)
     except ValidationError as error:
-        raise _foreign("model", raw, error) from error
+        raise _unreadable("model", raw, error) from error
 
 
-def _foreign(what: str, raw: dict[str, Any], error: Any) -> CommandError:
+def _unreadable(what: str, raw: dict[str, Any], error: Any) -> CommandError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     return CommandError(
-        f"the {what} {raw['metadata']['name']!r} can't be read: {field}: {first['msg']}",
-        "the cluster runs another version of the operator; -o yaml shows it as it is",
+        f"cannot parse {what} {raw['metadata']['name']!r}: {field}: {first['msg']}",
+        "the cluster may run another version of the operator; -o yaml prints the object unparsed",
     )

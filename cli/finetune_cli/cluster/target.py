@@ -1,4 +1,4 @@
-"""Which cluster and namespace a command addresses."""
+"""The cluster and the namespace that a command addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClusterTarget:
-    """Which cluster and namespace; None: what the kubeconfig says."""
+    """Kubeconfig file, context, and namespace. None: the value from the kubeconfig applies."""
 
     kubeconfig: str | None = None
     context: str | None = None
@@ -16,14 +16,14 @@ class ClusterTarget:
 
     @property
     def flags(self) -> str:
-        """To be repeated in a command that is proposed; with a leading space, or empty."""
+        """The flags to repeat in a suggested command, with a leading space, or an empty string."""
         named = (("--kubeconfig", self.kubeconfig), ("--context", self.context))
         words = [f" {flag} {shlex.quote(value)}" for flag, value in named if value]
         words += [f" -n {shlex.quote(self.namespace)}"] if self.namespace else []
         return "".join(words)
 
-    def behind(self, outer: object) -> ClusterTarget:
-        """What was given here, else what stood before the command's name."""
+    def with_defaults(self, outer: object) -> ClusterTarget:
+        """This target, completed with the flags that were given before the command's name."""
         if not isinstance(outer, ClusterTarget):
             return self
         return ClusterTarget(

@@ -1,7 +1,8 @@
-"""One FineTune as it changes, for as long as it takes: a watch that heals by itself.
+"""A watch on one FineTune that reconnects until the object is deleted.
 
-What may go wrong with a watch is normal: the server ends it, restarts, forgets the version (410),
-the network goes away, the person may read but not watch. Only what no waiting mends is an error.
+Some interruptions are normal: the server ends or restarts the watch, forgets the resource version
+(410), the network fails, or the user may read but not watch. Only an error that retries cannot
+resolve is raised.
 """
 
 from __future__ import annotations
@@ -13,35 +14,34 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from finetune_api.wire import JsonObject
 from finetune_cli.cluster.errors import ApiError, UnreachableError
 
 if TYPE_CHECKING:
+    from finetune_api.wire import JsonObject
     from finetune_cli.cluster.resources import Resource
 
-
-POLL_SECONDS = 2.0  # between two reads where no watch is allowed
-FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two attempts to reach the server
+POLL_SECONDS = 2.0  # between two reads when watching is not permitted
+FIRST_DELAY, LONGEST_DELAY = 0.5, 15.0  # seconds between two connection attempts
 
 
 @dataclass(frozen=True)
 class Current:
-    """The object as it is now."""
+    """The current object."""
 
     object: JsonObject
 
 
 @dataclass(frozen=True)
 class Disconnected:
-    """No connection: another attempt follows in `wait` seconds."""
+    """The connection is lost. The next attempt follows after `delay` seconds."""
 
-    why: str
-    wait: float
+    reason: str
+    delay: float
 
 
 @dataclass(frozen=True)
 class Deleted:
-    """The object is gone, or another one has its name."""
+    """The object was deleted, or another object has its name."""
 
 
 Update = Current | Disconnected | Deleted
@@ -52,32 +52,33 @@ def watch_object(
 ) -> Iterator[Update]:
     """Every state of the object from now on; ends only after Deleted.
 
-    Raises ApiError for what waiting does not mend (no such object at the start, no right to read).
+    Raises ApiError for an error that retries cannot resolve, such as a missing object at the start
+    or missing permission to read it.
     """
-    observer = _Observer(resource, name)
-    wait = FIRST_WAIT
+    watcher = _Watcher(resource, name)
+    delay = FIRST_DELAY
     while True:
         try:
-            for update in observer.updates():
-                wait = FIRST_WAIT
+            for update in watcher.updates():
+                delay = FIRST_DELAY
                 yield update
                 if isinstance(update, Deleted):
                     return
-            pause(FIRST_WAIT if observer.may_watch else POLL_SECONDS)
+            pause(FIRST_DELAY if watcher.may_watch else POLL_SECONDS)
         except UnreachableError as error:
-            yield Disconnected(error.why, wait)
-            pause(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+            yield Disconnected(error.reason, delay)
+            pause(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
         except ApiError as error:
             if not error.is_transient:
                 raise
-            yield Disconnected(f"the API server answers {error.status}", wait)
-            pause(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+            yield Disconnected(f"the API server answers {error.status}", delay)
+            pause(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
 
 
-class _Observer:
-    """Reads, then watches from what it read; remembers where it was."""
+class _Watcher:
+    """Reads the object, then watches from the resource version it read."""
 
     def __init__(self, resource: Resource, name: str) -> None:
         self._resource = resource
@@ -87,41 +88,41 @@ class _Observer:
         self.may_watch = True
 
     def updates(self) -> Iterator[Update]:
-        """One read, then watches one after the other for as long as they go well."""
+        """One read, then one watch after the other until one of them fails."""
         try:
-            found = self._resource.get(self._name)
+            item = self._resource.get(self._name)
         except ApiError as error:
             if error.is_missing and self._uid:
                 yield Deleted()
                 return
             raise
-        yield self._seen(found)
+        yield self._current(item)
         while self.may_watch:
-            brought = False
+            has_events = False
             try:
                 for kind, changed in self._resource.watch(self._name, self._version):
-                    brought = True
+                    has_events = True
                     if kind == "BOOKMARK":
                         self._version = changed["metadata"]["resourceVersion"]
                     elif kind == "DELETED":
                         yield Deleted()
                         return
                     else:
-                        yield self._seen(changed)
+                        yield self._current(changed)
             except json.JSONDecodeError:
-                return  # cut in the middle of a line: read anew
+                return  # the connection ended in the middle of a line: read the object again
             except ApiError as error:
                 if error.status == HTTPStatus.GONE:
                     return
                 if error.status != HTTPStatus.FORBIDDEN:
                     raise
                 self.may_watch = False
-            if not brought:
-                return  # after a breath: something between here and there may end every watch
+            if not has_events:
+                return  # pause first: a proxy may be ending every watch
 
-    def _seen(self, found: JsonObject) -> Update:
-        meta = found["metadata"]
+    def _current(self, item: JsonObject) -> Update:
+        meta = item["metadata"]
         if self._uid and meta["uid"] != self._uid:
             return Deleted()
         self._uid, self._version = meta["uid"], meta["resourceVersion"]
-        return Current(found)
+        return Current(item)

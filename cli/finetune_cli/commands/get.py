@@ -12,10 +12,10 @@ from finetune_api.finetune_status import Attempt, ErrorInfo, EventEntry, Resolve
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.cluster.target import ClusterTarget
-from finetune_cli.commands.follow.story import plain_line
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
-from finetune_cli.terminal.format import STATE_COLORS, duration, local, moment, number
+from finetune_cli.terminal.format import STATE_COLORS, duration, local_time, number, parse_time
+from finetune_cli.terminal.status_line import plain_line
 
 EVENTS = 12  # of the newest; the rest is counted
 
@@ -54,7 +54,7 @@ def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
         hidden = max(0, len(status.events) - EVENTS)
         screen.say(f"Events ({hidden} earlier ones: -o yaml)" if hidden else "Events", "bold")
         for event in status.events[-EVENTS:]:
-            screen.hanging(f"  [{local(event.at)}] ", _event(event, status.error))
+            screen.hanging(f"  [{local_time(event.at)}] ", _event(event, status.error))
 
 
 def _event(event: EventEntry, error: ErrorInfo | None) -> str:
@@ -99,13 +99,13 @@ def _results(finetune: FineTune) -> list[tuple[str, str]]:
 
 def _times(finetune: FineTune, now: datetime) -> list[tuple[str, str]]:
     status = finetune.status
-    begin, end = moment(status.started_at), moment(status.finished_at)
+    begin, end = parse_time(status.started_at), parse_time(status.finished_at)
     lasted = f" ({duration(((end or now) - begin).total_seconds())})" if begin else ""
     gpu = status.gpu_seconds
     return [
-        ("created", local(finetune.metadata.creation_timestamp)),
-        ("started", f"{local(status.started_at)}{lasted}" if status.started_at else ""),
-        ("finished", local(status.finished_at) if status.finished_at else ""),
+        ("created", local_time(finetune.metadata.creation_timestamp)),
+        ("started", f"{local_time(status.started_at)}{lasted}" if status.started_at else ""),
+        ("finished", local_time(status.finished_at) if status.finished_at else ""),
         ("tokens trained", f"{status.trained_tokens:,}" if status.trained_tokens else ""),
         ("GPU time", duration(gpu) if gpu else ""),
     ]

@@ -12,7 +12,7 @@ from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, as_list, show_objects
-from finetune_cli.terminal.format import loss_text, moment, short_age, time_left
+from finetune_cli.terminal.format import loss_text, parse_time, short_age, time_left
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 HEADINGS = ("NAME", "STATE", "MODEL", "PROGRESS", "LOSS", "LEFT", "AGE", "FINE-TUNED MODEL")
@@ -33,11 +33,11 @@ def command(
     selector: str,
     states: tuple[str, ...],
     output: str | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
 ) -> None:
     """The fine-tunes of a namespace, the oldest first."""
-    cluster = connect(place)
-    found = cluster.finetunes.list(everywhere=all_namespaces, selector=selector)
+    cluster = connect(target)
+    found = cluster.finetunes.list(all_namespaces=all_namespaces, selector=selector)
     items = [item for item in found if not states or _state(item) in states]
     if output:
         show_objects(as_list(items), output)
@@ -69,7 +69,7 @@ def row(item: dict[str, Any], now: datetime) -> tuple[str, ...]:
     status = item.get("status") or {}
     progress = status.get("progress") or {}
     loss = progress.get("loss")
-    created = moment(item["metadata"].get("creationTimestamp"))
+    created = parse_time(item["metadata"].get("creationTimestamp"))
     is_over = _state(item) in {"succeeded", "failed", "cancelled"}
     return (
         item["metadata"]["name"],

@@ -77,7 +77,7 @@ def command(
         ) from error
     except UnreachableError as error:
         raise CommandError(
-            f"the log broke off: {error.why}", "the same command with --tail goes on"
+            f"the log broke off: {error.reason}", "the same command with --tail goes on"
         ) from error
 
 

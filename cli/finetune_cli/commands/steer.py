@@ -108,7 +108,9 @@ def _done(name: str, change: dict[str, bool], flags: str) -> str:
     if change["suspend"]:
         again = f"{program_name()} resume {name}{flags}"
         return f"{name} is suspended after a checkpoint. To go on: {again}"
-    return f"{name} goes on from its last checkpoint. To watch: {program_name()} follow {name}{flags}"
+    return (
+        f"{name} goes on from its last checkpoint. To watch: {program_name()} follow {name}{flags}"
+    )
 
 
 def _verb(change: dict[str, bool]) -> str:

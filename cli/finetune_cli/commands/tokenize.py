@@ -119,11 +119,11 @@ def _address(model: str, target: ClusterTarget) -> str:
 
 def _encode(address: str, example: Example) -> tuple[Encoded, list[str]]:
     """The tokens, and each one's text; a character that takes several tokens is told as bytes."""
-    from finetune_cli.commands.prepare_data.base import load_base, storage_for
+    from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
     from finetune_data.read.findings import Finding
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
-        base = load_base(address, None, storage_for([address]), Path(folder))
+        base = load_base_tokenizer(address, None, storage_for([address]), Path(folder))
         found = base.tokenizer.encode([example])[0]
         if isinstance(found, Finding):
             raise CommandError(str(found))

@@ -1,1 +1,1 @@
-"""Manifests as people write them: reading, checking, and uploading their files."""
+"""FineTune manifests on this machine: reading, changing, checking, and uploading local files."""

@@ -1,4 +1,4 @@
-"""The manifest that is sent: from a file, then the flags, then `--set`. Pure but for `read`."""
+"""Builds the manifest from a file, the flags, and `--set`. Pure except for `read`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 from finetune_data.read.findings import detail, shown
 
-LARGEST_FILE = 1024 * 1024  # bytes; etcd takes no larger object
+LARGEST_FILE = 1024 * 1024  # bytes; larger than any object that etcd accepts
 KEPT_METADATA = ("name", "generateName", "namespace", "labels", "annotations")
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 NAME_CHARACTERS = 63
@@ -24,19 +24,19 @@ _OTHER = re.compile(r"[^a-z0-9]+")
 
 
 def read(source: str) -> JsonObject:
-    """The one FineTune in a file, `-` for stdin; what the server writes is left out."""
+    """The FineTune in a file or, for `-`, stdin, without the fields that the server sets."""
     text = _text(source)
     documents = [found for found in parse(text, source) if found is not None]
     if len(documents) != 1:
         raise _wrong(
-            f"{source} holds {len(documents)} objects, and create makes one",
-            "split it, or use `kubectl create -f` for several",
+            f"{source} contains {len(documents)} objects; exactly one is required",
+            "split the file, or use `kubectl create -f` for several objects",
         )
     return clean(documents[0], source)
 
 
 def parse(text: str, source: str) -> list[Any]:
-    """YAML or JSON documents. A repeated key is an error, as it is to the API server."""
+    """Parse YAML or JSON documents. A duplicate key is an error, as for the API server."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -46,7 +46,7 @@ def parse(text: str, source: str) -> list[Any]:
                 if str(key.value) in seen:
                     line = key.start_mark.line + 1
                     raise _wrong(
-                        f"{source}, line {line}: the key {shown(str(key.value))} stands twice",
+                        f"{source}, line {line}: duplicate key {shown(str(key.value))}",
                         "remove one of the two",
                     )
                 seen.add(str(key.value))
@@ -57,20 +57,24 @@ def parse(text: str, source: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise _wrong(f"{source}{where}: not YAML: {error.problem or 'it breaks off'}") from error
+        raise _wrong(
+            f"{source}{where}: invalid YAML: {error.problem or 'unexpected end'}"
+        ) from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise _wrong(f"{source} is not YAML: {detail(error)}") from error
+        raise _wrong(f"{source} is not valid YAML: {detail(error)}") from error
 
 
 def clean(found: Any, source: str) -> JsonObject:
-    """Kind and version checked; metadata and spec as a person would write them."""
+    """Check kind and version; keep only the metadata and spec that users write."""
     if not isinstance(found, dict):
-        raise _wrong(f"{source} holds no object", "it must begin with `apiVersion:` and `kind:`")
+        raise _wrong(
+            f"{source} contains no object", "start the file with `apiVersion:` and `kind:`"
+        )
     kind = (found.get("apiVersion"), found.get("kind"))
     if kind != (API_VERSION, "FineTune"):
         raise _wrong(
             f"{source} is not a FineTune: apiVersion {kind[0]!r:.60}, kind {kind[1]!r:.60}",
-            f"it must have `apiVersion: {API_VERSION}` and `kind: FineTune`",
+            f"set `apiVersion: {API_VERSION}` and `kind: FineTune`",
         )
     unknown = set(found) - {"apiVersion", "kind", "metadata", "spec", "status"}
     if unknown:
@@ -78,7 +82,7 @@ def clean(found: Any, source: str) -> JsonObject:
     metadata, spec = found.get("metadata"), found.get("spec")
     for name, value in (("metadata", metadata), ("spec", spec)):
         if not isinstance(value, dict | None):
-            raise _wrong(f"{source}: {name} must be a map of names and values")
+            raise _wrong(f"{source}: {name} must be a map")
     kept = {key: (metadata or {})[key] for key in KEPT_METADATA if key in (metadata or {})}
     if isinstance(kept.get("annotations"), dict):
         kept["annotations"] = {k: v for k, v in kept["annotations"].items() if k != LAST_APPLIED}
@@ -97,34 +101,34 @@ def empty() -> JsonObject:
 
 
 def with_values(manifest: JsonObject, values: Sequence[tuple[str, Any]]) -> JsonObject:
-    """A copy with each `a.b.c` of the spec set; a map that is not there is made."""
+    """A copy with each `a.b.c` of the spec set; missing maps are created."""
     changed = copy.deepcopy(manifest)
     for path, value in values:
-        place = changed["spec"]
+        parent = changed["spec"]
         *folders, last = path.split(".")
         for folder in folders:
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
-                raise _wrong(f"--set {path}: {folder} holds a value, not further fields")
-        place[last] = value
+            parent = parent.setdefault(folder, {})
+            if not isinstance(parent, dict):
+                raise _wrong(f"--set {path}: {folder} is a value and has no fields")
+        parent[last] = value
     return changed
 
 
 def settings(texts: Sequence[str]) -> list[tuple[str, Any]]:
-    """`hyperparameters.seed=7` as path and value; the value is read as YAML."""
+    """Split `hyperparameters.seed=7` into a path and a value; the value is parsed as YAML."""
     found = []
     for text in texts:
         path, equals, written = text.partition("=")
         path = path.removeprefix("spec.")
         if not equals or not all(path.split(".")):
-            raise _wrong(f"--set {text!r:.80} must be like hyperparameters.seed=7")
+            raise _wrong(f"--set {text!r:.80} must have the form hyperparameters.seed=7")
         value = parse(written, f"--set {path}")
         found.append((path, value[0] if value else None))
     return found
 
 
 def named(manifest: JsonObject, name: str | None) -> JsonObject:
-    """With the name that was asked for, the file's own, or one that the server makes up."""
+    """A copy with the requested name, the name in the file, or a prefix for a generated name."""
     changed = copy.deepcopy(manifest)
     metadata = changed["metadata"]
     if name:
@@ -135,9 +139,9 @@ def named(manifest: JsonObject, name: str | None) -> JsonObject:
     written = metadata.get("name")
     if written is not None and not is_name(written):
         raise _wrong(
-            f"{written!r:.80} can't be a name: lower-case letters, digits, dashes and dots, "
-            f"at most {NAME_CHARACTERS}",
-            f"{slug(str(written))!r} would do" if slug(str(written)) else "",
+            f"{written!r:.80} is not a valid name: use lowercase letters, digits, dashes, and "
+            f"dots, at most {NAME_CHARACTERS} characters",
+            f"for example {slug(str(written))!r}" if slug(str(written)) else "",
         )
     return changed
 
@@ -149,12 +153,12 @@ def is_name(text: object) -> bool:
 
 
 def slug(text: str) -> str:
-    """Lower case, anything else a dash: `support-tone` of `Support tone!`."""
+    """Lowercase with dashes for all other characters: `support-tone` from `Support tone!`."""
     return _OTHER.sub("-", text.lower()).strip("-")[:NAME_CHARACTERS].strip("-")
 
 
 def _stem(spec: JsonObject) -> str:
-    """Of the suffix, else of the training file; short, since five characters follow."""
+    """A name from the suffix or the training file; the server appends five characters."""
     for source in (spec.get("suffix"), Path(str(spec.get("trainingFile", ""))).name):
         found = slug(str(source or "").partition(".")[0])[:40].strip("-")
         if found:
@@ -170,10 +174,10 @@ def _text(source: str) -> str:
             with Path(source).open("rb") as file:
                 data = file.read(LARGEST_FILE + 1)
         if len(data) > LARGEST_FILE:
-            raise _wrong(f"{source} is larger than 1 MiB, and no manifest is")
+            raise _wrong(f"{source} is larger than 1 MiB, the maximum size of a manifest")
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise _wrong(f"{source} can't be read: {error.strerror}") from error
+        raise _wrong(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise _wrong(f"{source} is not UTF-8 (byte {error.start})") from error
 

@@ -1,1 +1,1 @@
-"""The terminal: printing, formatting, errors, and the program's own settings."""
+"""The terminal: output, formatting, errors, and the user's settings."""

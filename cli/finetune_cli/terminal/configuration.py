@@ -1,4 +1,4 @@
-"""The user's own settings: one small YAML file, kept between two calls."""
+"""The user's settings: a small YAML file that persists between commands."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import click
 
 from finetune_cli.terminal.errors import CommandError
 
-UPLOAD_TO = "uploadTo"  # s3://bucket/prefix of local files
-ENVIRONMENT = "FINETUNE_UPLOAD_TO"
+UPLOAD_TO = "uploadTo"  # s3://bucket/prefix for local files
+UPLOAD_TO_VARIABLE = "FINETUNE_UPLOAD_TO"
 
 
 def settings_file() -> Path:
-    """`~/.config/finetune/config.yaml`, where the system keeps such files."""
+    """`~/.config/finetune/config.yaml`, or the platform's equivalent."""
     return Path(click.get_app_dir("finetune")) / "config.yaml"
 
 
 def upload_prefix() -> str | None:
-    """Where local files go: the environment's word, else what was kept."""
-    return os.environ.get(ENVIRONMENT) or _read().get(UPLOAD_TO)
+    """The destination of local files, from the environment or the saved setting."""
+    return os.environ.get(UPLOAD_TO_VARIABLE) or _read().get(UPLOAD_TO)
 
 
-def keep_upload_prefix(prefix: str) -> bool:
-    """Remember it; returns whether that is news. Other settings in the file stay."""
+def save_upload_prefix(prefix: str) -> bool:
+    """Save the prefix; returns whether it changed. Other settings in the file are kept."""
     settings = _read()
     if settings.get(UPLOAD_TO) == prefix:
         return False
@@ -47,12 +47,12 @@ def _read() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} is not YAML", "correct it, or remove it") from error
+        raise CommandError(f"{path} is not valid YAML", "correct or remove the file") from error
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(it, str) for it in found.values()):
         raise CommandError(
-            f"{path} must hold names and texts, as in `uploadTo: s3://bucket/prefix`",
-            "correct it, or remove it",
+            f"{path} must contain names and text values, such as `uploadTo: s3://bucket/prefix`",
+            "correct or remove the file",
         )
     return found

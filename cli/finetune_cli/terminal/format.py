@@ -1,4 +1,4 @@
-"""Times, amounts and a FineTune's state as people read them. Pure; times are aware."""
+"""Times, amounts, and states formatted for users. Pure; all times have a time zone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ STATE_COLORS = {
 }
 
 
-def moment(stamp: str | None) -> datetime | None:
-    """The time of a stamp in a status; None for none, or for what is not one."""
+def parse_time(stamp: str | None) -> datetime | None:
+    """Parse a timestamp of a status; None if it is missing or invalid."""
     try:
         found = datetime.fromisoformat(stamp or "")
     except ValueError:
@@ -25,7 +25,7 @@ def moment(stamp: str | None) -> datetime | None:
 
 
 def short_age(seconds: float) -> str:
-    """As kubectl's AGE: `45s`, `12m`, `3h`, `5d`."""
+    """An age in kubectl's format: `45s`, `12m`, `3h`, `5d`."""
     seconds = max(0, int(seconds))
     if seconds < 2 * MINUTE:
         return f"{seconds}s"
@@ -51,15 +51,15 @@ def duration(seconds: float) -> str:
 
 
 def time_left(eta: str | None, now: datetime) -> str:
-    """`8 min left`; empty where nothing is known, and where the time is over."""
-    end = moment(eta)
+    """`8 min left`; empty if the time is unknown or in the past."""
+    end = parse_time(eta)
     seconds = round((end - now).total_seconds()) if end else 0
     return f"{duration(seconds)} left" if seconds > 0 else ""
 
 
-def local(stamp: str) -> str:
-    """A stamp in the clock of this machine, as the old tool wrote it."""
-    found = moment(stamp)
+def local_time(stamp: str) -> str:
+    """A timestamp in local time, in the format of OpenAI's command line."""
+    found = parse_time(stamp)
     return f"{found.astimezone():%Y-%m-%d %H:%M:%S}" if found else stamp
 
 
@@ -76,24 +76,24 @@ def size(count: int) -> str:
 
 
 def number(value: float) -> str:
-    """Up to four digits that say something: `1.204`, `0.0002`, `3e-07`."""
+    """Up to four significant digits: `1.204`, `0.0002`, `3e-07`."""
     return f"{value:.4g}"
 
 
 def loss_text(value: float) -> str:
-    """`1.2044`: always as wide, so that a live line does not jump."""
+    """`1.2044`: four decimals, so that the width of a live line does not change."""
     return f"{value:.4f}"
 
 
 def printable(text: str) -> str:
-    """A stranger's text without anything that a terminal would obey; line ends stay."""
+    """Untrusted text with control characters escaped; line breaks and tabs are kept."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
     )
 
 
 def shortened(text: str, width: int) -> str:
-    """At most `width` characters: what tells names apart stands at their ends."""
+    """At most `width` characters; the middle is cut, because names differ at their ends."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2

@@ -1,4 +1,4 @@
-"""A group of commands that knows each one's name and line, and imports only the one called."""
+"""A command group that imports only the command that is called."""
 
 import difflib
 import importlib
@@ -9,7 +9,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """commands: name to ("module:attribute", one line)."""
+    """table: command name to ("module:attribute", one line of help)."""
 
     def __init__(self, *, table: Mapping[str, tuple[str, str]], **settings: Any) -> None:
         super().__init__(**settings)
@@ -28,14 +28,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The old tool's words (`prepare_data`) are taken too; a misspelt one is proposed."""
+        """Accept OpenAI's spelling (`prepare_data`); suggest a match for a misspelled name."""
         name = args[0].replace("_", "-").lower()
         if name in self._table:
             args = [name, *args[1:]]
         elif not args[0].startswith("-") and not ctx.resilient_parsing:
             close = difflib.get_close_matches(name, self._table, 1, 0.5)
-            meant = f"did you mean {close[0]!r}?" if close else "--help lists them"
-            raise click.UsageError(f"there is no command {args[0]!r}; {meant}", ctx)
+            advice = f"Did you mean {close[0]!r}?" if close else "--help lists all commands."
+            raise click.UsageError(f"unknown command {args[0]!r}. {advice}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

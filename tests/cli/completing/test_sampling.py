@@ -16,7 +16,7 @@ from finetune_cli.commands.complete.sampling import (
     log_probabilities,
     next_token,
     nucleus,
-    penalised,
+    penalized,
 )
 
 LOGITS = arrays.arrays(np.float64, st.integers(1, 40), elements=st.floats(-50, 50))
@@ -37,7 +37,7 @@ def test_a_penalty_counts_once_for_presence_and_each_time_for_frequency(
 ) -> None:
     sampling = Sampling(presence_penalty=presence, frequency_penalty=frequency)
     logits = np.array([1.0, 2.0, 3.0, 4.0])
-    assert penalised(logits, {1: 1, 3: 3}, sampling).tolist() == expected
+    assert penalized(logits, {1: 1, 3: 3}, sampling).tolist() == expected
     assert logits.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 

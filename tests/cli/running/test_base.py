@@ -9,7 +9,7 @@ import yaml
 from finetune_api.catalog import CATALOG
 from finetune_api.errors import Audience
 from finetune_api.names import Reason
-from finetune_cli.commands.run.base import OWN_MODELS, find_base, with_own_models
+from finetune_cli.commands.run.base_model import OWN_MODELS, find_base, with_own_models
 from finetune_cli.terminal.errors import CommandError
 from finetune_data.errors import BaseModelError
 

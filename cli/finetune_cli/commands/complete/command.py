@@ -16,7 +16,7 @@ from finetune_cli.commands.complete.flags import (
     DEFAULT_TOKENS,
     completion_flags,
 )
-from finetune_cli.machine import require
+from finetune_cli.machine import require_packages
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
@@ -59,7 +59,7 @@ def command(
     base: str | None,
     cpu: bool,
     output: str | None,
-    place: ClusterTarget,
+    target: ClusterTarget,
 ) -> None:
     """Let a fine-tuned model answer, on this machine.
 
@@ -76,7 +76,7 @@ def command(
         raise CommandError("--stop must not be empty", code=EXIT_USAGE)
     if messages and prompt is not None:
         raise CommandError("give --prompt or --message, not both", code=EXIT_USAGE)
-    require(NEEDED, "completing on this machine")
+    require_packages(NEEDED, "completing on this machine")
     screen = Screen()
     if not messages and prompt is None:
         prompt = _from_stdin(screen)
@@ -86,7 +86,7 @@ def command(
     from finetune_cli.commands.complete.sampling import Sampling
     from finetune_cli.commands.complete.sources import find_source
 
-    source = find_source(model, base, place, screen)
+    source = find_source(model, base, target, screen)
     if prompt is not None and not as_is:
         prompt = _separated(prompt, source, screen)
     tokenizer, found, room = _encode(source, prompt, messages)
@@ -261,7 +261,7 @@ def _show(
 
 
 def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
-    """Each token, and below it the likeliest others at its place."""
+    """Each token, and below it the likeliest others at its position."""
     rows = []
     for it in choice.chosen:
         others = [top for top in it.likeliest if top != it.token]

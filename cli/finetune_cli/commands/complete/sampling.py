@@ -24,7 +24,7 @@ class Sampling:
     frequency_penalty: float = 0.0
 
 
-def penalised(logits: Numbers, counts: Mapping[int, int], sampling: Sampling) -> Numbers:
+def penalized(logits: Numbers, counts: Mapping[int, int], sampling: Sampling) -> Numbers:
     """Less of what was said: logit - count * frequency - (count > 0) * presence.
 
     counts: how often each token stands in the completion so far; the prompt's are not counted.
@@ -61,7 +61,7 @@ def next_token(
     logits: Numbers, counts: Mapping[int, int], sampling: Sampling, random: np.random.Generator
 ) -> int:
     """One draw; of equal logits at temperature 0 the first token."""
-    wanted = penalised(logits, counts, sampling)
+    wanted = penalized(logits, counts, sampling)
     if sampling.temperature == 0:
         return int(wanted.argmax())
     chances = np.exp(log_probabilities(wanted / sampling.temperature))

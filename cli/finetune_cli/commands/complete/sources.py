@@ -1,4 +1,4 @@
-"""MODEL of `finetune complete`: a folder, an address, or a fine-tuned model's name."""
+"""Finds the model of `finetune complete` by folder, address, or name, and downloads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from finetune_api.layout import MANIFEST
 from finetune_api.names import LOCAL_BUCKET
-from finetune_cli.artifacts.model_files import ADAPTER, checked_manifest, fetch
+from finetune_cli.artifacts.model_files import ADAPTER, open_model
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
@@ -26,9 +26,9 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files are on this machine.
+    """The files of a model on this machine.
 
-    name: as it is told in answers; adapter: LoRA weights that are added to the model in `folder`
+    name: the name in JSON output. adapter: LoRA weights to add to the model in `folder`.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Source:
 
     @property
     def separator(self) -> str:
-        """What every prompt of its training ended with; empty where nothing says so."""
+        """The separator at the end of every training prompt; empty if the manifest has none."""
         from finetune_data.models.base_models import read_json
 
         folders = [*((self.adapter, self.adapter.parent) if self.adapter else ()), self.folder]
-        told = (read_json(folder / MANIFEST).get("separator") for folder in folders)
-        return next((text for text in told if isinstance(text, str)), "")
+        found = (read_json(folder / MANIFEST).get("separator") for folder in folders)
+        return next((text for text in found if isinstance(text, str)), "")
 
 
 def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> Source:
-    """Fetches what is not here yet. base: what an adapter alone is added to."""
+    """Find the model and download missing files. base: the base model of a separate adapter."""
     path = Path(model).expanduser()
     if path.is_dir():
         return _of_folder(path, base, screen)
     if model.startswith("s3://"):
-        return Source(model, _published(model, None, model, screen))
+        return Source(model, _download_published(model, None, model, screen))
     if "/" in model:
         raise CommandError(f"there is no folder {model}", code=EXIT_USAGE)
     from finetune_cli.artifacts.model_lookup import find_model
@@ -60,11 +60,11 @@ def find_source(model: str, base: str | None, target: ClusterTarget, screen: Scr
 
     cluster = connect(target)
     spec = read_model(find_model(cluster, _model_of(cluster, model))).spec
-    return Source(spec.id, _published(spec.uri, spec.manifest_sha256, spec.id, screen))
+    return Source(spec.id, _download_published(spec.uri, spec.manifest_sha256, spec.id, screen))
 
 
 def _model_of(cluster: Cluster, name: str) -> str:
-    """The model of the fine-tune that has this name; else the name is the model's own."""
+    """The model of the fine-tune with this name; otherwise `name` is the name of a model."""
     from finetune_cli.cluster.errors import ApiError
 
     try:
@@ -76,25 +76,14 @@ def _model_of(cluster: Cluster, name: str) -> str:
     return str(status.get("fineTunedModel") or name)
 
 
-def _published(address: str, digest: str | None, name: str, screen: Screen) -> Path:
-    """A published model never changes: what is in the cache under its manifest's digest is it."""
-    from finetune_cli.artifacts.s3 import open_storage, parse_address
-
-    uri, storage = parse_address(address), open_storage()
-    data = storage.read_bytes(uri.child(MANIFEST))
-    manifest = checked_manifest(data, digest, str(uri))
-    folder = cache_folder() / hashlib.sha256(data).hexdigest()
+def _download_published(address: str, digest: str | None, name: str, screen: Screen) -> Path:
+    """The cached folder of a published model; the digest of its manifest is the cache key."""
+    published = open_model(address, digest, name)
+    folder = cache_folder() / hashlib.sha256(published.manifest).hexdigest()
     if not folder.is_dir():
-        wanted = [entry for entry in manifest.files if not entry.path.startswith(ADAPTER)]
-        fetch(
-            *(uri, storage),
-            wanted=wanted,
-            manifest=data,
-            destination=folder,
-            name=name,
-            screen=screen,
-        )
-        screen.note(f"kept in {folder}")
+        files = [entry for entry in published.files if not entry.path.startswith(ADAPTER)]
+        published.download(files, folder, screen)
+        screen.note(f"Cached in {folder}")
     return folder
 
 
@@ -103,14 +92,14 @@ def _of_folder(path: Path, base: str | None, screen: Screen) -> Source:
         return Source(path.name or str(path), path)
     adapter = next((it for it in (path, path / ADAPTER) if (it / ADAPTER_CONFIG).is_file()), None)
     if adapter is None:
-        what = "adapter" if base else "model"
+        kind = "adapter" if base else "model"
         missing = ADAPTER_CONFIG if base else CONFIG
-        raise CommandError(f"{path} holds no {what}: there is no {missing}", code=EXIT_USAGE)
+        raise CommandError(f"{path} contains no {kind}: {missing} is missing", code=EXIT_USAGE)
     return Source(path.name or str(path), _base(base or _recorded_base(path), screen), adapter)
 
 
 def _recorded_base(path: Path) -> str:
-    """What a pulled model's manifest says that it was made from."""
+    """The address of the base model, from the manifest of a downloaded model."""
     from finetune_data.models.base_models import read_json
 
     for folder in (path, path.resolve().parent):
@@ -118,45 +107,44 @@ def _recorded_base(path: Path) -> str:
         if isinstance(found, str) and found and not found.startswith(f"s3://{LOCAL_BUCKET}/"):
             return found
     raise CommandError(
-        f"{path} holds an adapter alone, and no manifest says of which base model",
-        "add --base with the base model's folder or address (s3://... or hf://...)",
+        f"{path} contains only an adapter, and no manifest with the address of its base model",
+        "add --base with the folder or address (s3://... or hf://...) of the base model",
         code=EXIT_USAGE,
     )
 
 
 def _base(address: str, screen: Screen) -> Path:
-    """A folder, or an address whose files come into a cache."""
+    """The folder of the base model; the files of an address are downloaded into a cache."""
     if "://" not in address:
         folder = Path(address).expanduser()
         if not (folder / CONFIG).is_file():
-            raise CommandError(f"{folder} holds no model: there is no {CONFIG}", code=EXIT_USAGE)
+            raise CommandError(f"{folder} contains no model: {CONFIG} is missing", code=EXIT_USAGE)
         return folder
-    from finetune_api.tasks import BaseModelRef
+    from finetune_cli.artifacts.base_models import model_at
     from finetune_cli.artifacts.s3 import open_storage, parse_address
     from finetune_data.models.base_models import fetch_base_model
 
-    reference = BaseModelRef(
-        name=address, root=address, uri=address, pretraining_learning_rate=1, context_length=8
-    )
     storage, cache = open_storage(), cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     key = address
-    if address.startswith("s3://"):  # what lies there may change: its ETags say so
+    if address.startswith("s3://"):  # the objects can change; the listing contains their ETags
         key = "\n".join(map(str, storage.list(parse_address(address))))
     cached = cache / f"base-{hashlib.sha256(key.encode()).hexdigest()}"
     if cached.is_dir():
         return cached
     with tempfile.TemporaryDirectory(prefix=".base-", dir=cache) as name:
         part = Path(name) / "model"
-        with screen.transfer(f"fetching {address}") as progress:
-            found = fetch_base_model(reference, part, storage, weights=True, progress=progress)
-        if found != part:  # the hub's library has a cache of its own
+        with screen.transfer(f"downloading {address}") as progress:
+            found = fetch_base_model(
+                model_at(address), part, storage, weights=True, progress=progress
+            )
+        if found != part:  # the library of the Hugging Face Hub has its own cache
             return found
         part.rename(cached)
     return cached
 
 
 def cache_folder() -> Path:
-    """`~/.cache/finetune/models`; whoever needs the room may remove it."""
+    """`~/.cache/finetune/models`; users may delete it to free disk space."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "finetune" / "models"

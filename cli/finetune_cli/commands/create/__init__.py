@@ -1,1 +1,1 @@
-"""From a file or flags to a FineTune in the cluster: read, check, upload, create."""
+"""`finetune create`: builds a manifest, checks it, uploads local files, and creates it."""

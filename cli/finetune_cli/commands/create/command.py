@@ -1,11 +1,11 @@
-"""`finetune create`: check, upload, create, follow; the order in which a person meets it."""
+"""`finetune create`: check, upload, create, and follow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,21 +14,15 @@ from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.create.flags import field_flags, field_values, join_betas
+from finetune_cli.commands.create.uploading import plan_uploads, send_uploads, show_planned
 from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
-from finetune_cli.manifests.uploads import Upload, is_local
+from finetune_cli.manifests.local_files import local_files, spec_with_placeholders, with_full_paths
 from finetune_cli.options import cluster_flags, output_flag
-from finetune_cli.terminal.configuration import ENVIRONMENT, save_upload_prefix, upload_prefix
-from finetune_cli.terminal.console import Screen, file_line, show_objects, to_yaml
+from finetune_cli.terminal.configuration import UPLOAD_TO_VARIABLE, save_upload_prefix
+from finetune_cli.terminal.console import Screen, show_objects, to_yaml
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_USAGE, program_name
-
-if TYPE_CHECKING:
-    from finetune_storage.s3 import Storage
-
-
-FILE_FIELDS = ("trainingFile", "validationFile")
-PLACEHOLDER_URI = "s3://bucket/key"  # of a file that has no address yet
+from finetune_cli.terminal.program import EXIT_USAGE, program_name
 
 EPILOG = """
 \b
@@ -36,147 +30,165 @@ Examples:
   finetune create -t train.jsonl -v valid.jsonl -m curie \\
       --suffix "support tone" --upload-to s3://acme/data
   finetune create tone -t s3://acme/train.jsonl --n-epochs 2 --no-follow
-  finetune create -f finetune.yaml --set hyperparameters.warmupRatio=0.1
+  finetune create -f finetune.yaml --set dataTolerance=0.01
   finetune get tone -o yaml | finetune create again -f - --n-epochs 6
 """
 
 
 class CreateCommand(click.Command):
-    """Takes the old tool's several values of one flag."""
+    """Accepts several values after one flag, as OpenAI's command line does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, join_betas(args))
 
 
 @dataclass(frozen=True)
-class UploadOptions:
-    """How local files travel."""
+class CreateOptions:
+    """The command line of `finetune create`, except for the flags of single fields."""
 
+    name: str | None
+    source: str | None
+    training_file: str | None
+    validation_file: str | None
+    model: str | None
+    suffix: str | None
+    settings: tuple[str, ...]
     upload_to: str | None
-    reuse: bool
+    always_upload: bool
+    dry_run: bool
+    follows: bool | None
+    output: str | None
+    target: ClusterTarget
 
 
 @click.command(cls=CreateCommand, epilog=EPILOG)
 @click.argument("name", required=False)
-@click.option("-f", "--file", "source", metavar="FILE", help="A FineTune as YAML; - is stdin.")
-@click.option("--training-file", "-t", "training_file", metavar="FILE", help="Local, or s3://.")
-@click.option("--validation-file", "-v", "validation_file", metavar="FILE", help="Local, or s3://.")
-@click.option("--model", "-m", "model", help="Of the catalog, or a fine-tuned one to go on from.")
+@click.option(
+    "-f", "--file", "source", metavar="FILE", help="FineTune manifest in YAML; - reads stdin."
+)
+@click.option(
+    "--training-file", "-t", "training_file", metavar="FILE", help="Local file or s3:// address."
+)
+@click.option(
+    "--validation-file",
+    "-v",
+    "validation_file",
+    metavar="FILE",
+    help="Local file or s3:// address.",
+)
+@click.option(
+    "--model",
+    "-m",
+    "model",
+    help="Base model from the catalog, or a fine-tuned model to continue training.",
+)
 @click.option("--suffix", help="Part of the fine-tuned model's name; at most 40 characters.")
 @field_flags
 @click.option(
-    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the spec."
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Set any field of the spec."
 )
 @click.option(
     "--upload-to",
     metavar="S3",
-    help=f"Prefix for local files; kept for the next time. Also {ENVIRONMENT}.",
+    help=f"S3 prefix for local files; saved for the next time.  [env: {UPLOAD_TO_VARIABLE}]",
 )
 @click.option(
-    "--no-check-if-files-exist", "always", is_flag=True, help="Upload what is there, too."
+    "--no-check-if-files-exist",
+    "always_upload",
+    is_flag=True,
+    help="Re-upload files even if identical content already exists under --upload-to.",
 )
-@click.option("--dry-run", is_flag=True, help="Check everything, print the FineTune, make nothing.")
 @click.option(
-    "--follow/--no-follow", "follows", default=None, help="[default: follow, but not with -o]"
+    "--dry-run", is_flag=True, help="Check and print the FineTune without creating anything."
+)
+@click.option(
+    "--follow/--no-follow",
+    "follows",
+    default=None,
+    help="Follow the fine-tune until it ends.  [default: follow, unless -o is set]",
 )
 @output_flag
 @cluster_flags
-def command(
-    *,
-    name: str | None,
-    source: str | None,
-    training_file: str | None,
-    validation_file: str | None,
-    model: str | None,
-    suffix: str | None,
-    settings: tuple[str, ...],
-    upload_to: str | None,
-    always: bool,
-    dry_run: bool,
-    follows: bool | None,
-    output: str | None,
-    target: ClusterTarget,
-    **fields: Any,
-) -> None:
-    """Start a fine-tune: upload local files, create the FineTune, follow it.
+def command(**given: Any) -> None:
+    """Create a fine-tune: upload local files, create the FineTune, and follow it.
 
-    NAME is made up from the suffix or the training file when it is left out. Flags win over -f.
-    A file whose content lies under --upload-to already is not sent again.
+    If you omit NAME, it is generated from the suffix or the name of the training file. Flags
+    override the values of -f. A file is not uploaded again if its content already exists under
+    --upload-to.
     """
+    names = {field.name for field in fields(CreateOptions)}
+    options = CreateOptions(**{name: given.pop(name) for name in names})
+    _create(options, field_values(given))
+
+
+def _create(options: CreateOptions, values: list[tuple[str, Any]]) -> None:
+    """values: (path, value) of the flags for single fields."""
     screen = Screen()
+    whole = _manifest(options, values)
+    check(spec_with_placeholders(whole))
+    cluster = _cluster_for(whole, options.target)
+    _require_fine_tuned(cluster, str(whole["spec"].get("model", "")))
+    reuse = not options.always_upload
+    ready, planned = plan_uploads(whole, options.upload_to, screen, reuse=reuse)
+    accepted = cluster.finetunes.create(ready, dry_run=True)
+    if options.dry_run:
+        show_planned(planned, screen)
+        _show_dry_run(screen, ready, accepted, options.output)
+        return
+    send_uploads(planned, screen)
+    if options.upload_to and save_upload_prefix(options.upload_to):  # only after it has worked
+        screen.note(f"Saved {options.upload_to} as the destination for local files.")
+    created = cluster.finetunes.create(ready)
+    name = created["metadata"]["name"]
+    if options.output:
+        show_objects(created, options.output)
+    else:
+        screen.say(f"Created fine-tune: {name}", "bold green")
+    if not (options.output is None if options.follows is None else options.follows):
+        if not options.output:
+            screen.say(f"Follow it: {program_name()} follow {name}{options.target.flags}", "dim")
+        return
+    from finetune_cli.commands.follow.command import follow
+
+    if not options.output:
+        screen.say("Following the fine-tune. Ctrl-C stops following, not the fine-tune.", "dim")
+    raise SystemExit(follow(cluster, name, options.target))
+
+
+def _manifest(options: CreateOptions, values: list[tuple[str, Any]]) -> JsonObject:
+    """The manifest from the file, the flags, and --set, in this order."""
+    source = options.source
     written = manifest.read(source) if source else manifest.empty()
     folder = Path(source).parent if source and source != "-" else Path()
     written = with_full_paths(written, folder)
     flags = [
-        ("trainingFile", training_file),
-        ("validationFile", validation_file),
-        ("model", model),
-        ("suffix", suffix),
-        *field_values(fields),
+        ("trainingFile", options.training_file),
+        ("validationFile", options.validation_file),
+        ("model", options.model),
+        ("suffix", options.suffix),
     ]
-    values = [(path, value) for path, value in flags if value is not None]
-    whole = manifest.with_values(written, [*values, *manifest.settings(settings)])
-    whole = manifest.named(whole, name)
+    given = [(path, value) for path, value in flags if value is not None]
+    settings = manifest.settings(options.settings)
+    whole = manifest.with_values(written, [*given, *values, *settings])
+    whole = manifest.named(whole, options.name)
     _require_training_file(whole, has_file=source is not None)
-    check(with_placeholder_uris(whole["spec"]))
-    cluster = _cluster_for(whole, target)
-    _require_fine_tuned(cluster, str(whole["spec"].get("model", "")))
-    ready, sending = _with_addresses(whole, UploadOptions(upload_to, reuse=not always), screen)
-    tried = cluster.finetunes.create(ready, dry_run=True)
-    if dry_run:
-        _show_dry_run(screen, ready, tried, sending, output)
-        return
-    try:
-        _send(sending, screen)
-    except KeyboardInterrupt as interrupt:
-        raise CommandError(
-            "interrupted: no fine-tune was made", code=EXIT_INTERRUPTED
-        ) from interrupt
-    if upload_to and save_upload_prefix(upload_to):  # now that it has proved to be right
-        screen.note(f"Local files go to {upload_to} from now on.")
-    made = cluster.finetunes.create(ready)
-    made_name = made["metadata"]["name"]
-    if output:
-        show_objects(made, output)
-    else:
-        screen.say(f"Created fine-tune: {made_name}", "bold green")
-    if not (output is None if follows is None else follows):
-        if not output:
-            screen.say(f"To follow it: {program_name()} follow {made_name}{target.flags}", "dim")
-        return
-    from finetune_cli.commands.follow.command import follow
-
-    if not output:
-        screen.say("Following it until it ends (Ctrl-C stops following, not the fine-tune)", "dim")
-    raise SystemExit(follow(cluster, made_name, target))
-
-
-def with_full_paths(written: JsonObject, folder: Path) -> JsonObject:
-    """Local files in a manifest are relative to it, not to where the person stands."""
-    spec = written["spec"]
-    found = [
-        (field, str(folder / Path(spec[field]).expanduser()))
-        for field in FILE_FIELDS
-        if is_local(spec.get(field))
-    ]
-    return manifest.with_values(written, found)
+    return whole
 
 
 def _require_training_file(whole: JsonObject, *, has_file: bool) -> None:
     if "trainingFile" not in whole["spec"]:
-        how = "spec.trainingFile is missing in the file" if has_file else "-t FILE is missing"
+        what = "spec.trainingFile in the file" if has_file else "-t FILE"
         raise CommandError(
-            f"say what to train on: {how}",
+            f"missing training file: set {what}",
             f"`{program_name()} create --help` has examples",
             code=EXIT_USAGE,
         )
-    for field in FILE_FIELDS:
-        if is_local(whole["spec"].get(field)):
-            uploads.find_file(whole["spec"][field], Path())
+    for path in local_files(whole).values():
+        uploads.find_file(path, Path())
 
 
 def _require_fine_tuned(cluster: Cluster, model: str) -> None:
-    """A fine-tuned model to go on from must be there; the catalog is the operator's to know."""
+    """Require that a fine-tuned model exists. Only the operator knows the catalog."""
     from finetune_cli.artifacts.model_lookup import find_model
     from finetune_cli.cluster.errors import ApiError
 
@@ -189,79 +201,24 @@ def _require_fine_tuned(cluster: Cluster, model: str) -> None:
             raise
 
 
-def with_placeholder_uris(spec: JsonObject) -> JsonObject:
-    placeholders = {field: PLACEHOLDER_URI for field in FILE_FIELDS if is_local(spec.get(field))}
-    return {**spec, **placeholders}
-
-
 def _cluster_for(whole: JsonObject, target: ClusterTarget) -> Cluster:
-    """The manifest's namespace counts, and must not contradict -n."""
+    """A connection to the namespace of the manifest, which must not contradict -n."""
     written = whole["metadata"].get("namespace")
     if written and target.namespace and written != target.namespace:
         raise CommandError(
-            f"the file says namespace {written!r:.80}, and -n says {target.namespace!r:.80}",
-            "leave one of them out",
+            f"the file has namespace {written!r:.80}, but -n is {target.namespace!r:.80}",
+            "remove one of them",
             code=EXIT_USAGE,
         )
     return connect(ClusterTarget(target.kubeconfig, target.context, target.namespace or written))
 
 
-def _with_addresses(
-    whole: JsonObject, how: UploadOptions, screen: Screen
-) -> tuple[JsonObject, list[Upload]]:
-    """The manifest with S3 addresses, and the uploads that make them true."""
-    local = {
-        field: whole["spec"][field] for field in FILE_FIELDS if is_local(whole["spec"].get(field))
-    }
-    if how.upload_to:
-        uploads.parse_prefix(how.upload_to)
-    if not local:
-        return whole, []
-    prefix = how.upload_to or upload_prefix()
-    if not prefix:
-        first = next(iter(local.values()))
-        raise CommandError(
-            f"{first} is on this machine, and pods can't read it",
-            "say where to put it: --upload-to s3://bucket/prefix (kept for the next time)",
-            code=EXIT_USAGE,
-        )
-    storage = _storage()
-    found: dict[str, Upload] = {}
-    for field, address in local.items():
-        path = uploads.find_file(address, Path())
-        with screen.transfer(f"reading {path.name}") as progress:
-            found[field] = uploads.plan(path, prefix, storage, progress, reuse=how.reuse)
-    addresses = [(field, str(upload.uri)) for field, upload in found.items()]
-    return manifest.with_values(whole, addresses), list(found.values())
-
-
-def _send(sending: list[Upload], screen: Screen) -> None:
-    sent: set[str] = set()
-    for upload in sending:
-        if upload.is_there or str(upload.uri) in sent:
-            screen.note(f"{upload.path.name} is there already: {upload.uri}")
-            continue
-        with screen.transfer(f"uploading {upload.path.name}") as progress:
-            uploads.send(upload, _storage(), progress)
-        sent.add(str(upload.uri))
-        screen.note(f"Uploaded {file_line(upload.path.name, upload.size)}: {upload.uri}")
-
-
 def _show_dry_run(
-    screen: Screen, ready: JsonObject, tried: JsonObject, sending: list[Upload], output: str | None
+    screen: Screen, ready: JsonObject, accepted: JsonObject, output: str | None
 ) -> None:
-    """What would be made: as written for people, with all defaults for programs."""
-    for upload in sending:
-        verb = "is there already" if upload.is_there else "would be uploaded to"
-        screen.note(f"{file_line(upload.path.name, upload.size)} {verb}: {upload.uri}")
+    """Print the manifest as written for users, and with all defaults for programs."""
     if output:
-        show_objects(tried, output)
+        show_objects(accepted, output)
         return
     screen.say(to_yaml(ready).rstrip())
-    screen.note("Nothing was made: the API server would accept this FineTune.")
-
-
-def _storage() -> Storage:
-    from finetune_storage.connect import open_storage
-
-    return open_storage()
+    screen.note("Nothing was created. The API server would accept this FineTune.")

@@ -12,7 +12,7 @@ from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.commands.doctor.findings import Finding
-from finetune_cli.terminal.format import moment
+from finetune_cli.terminal.format import parse_time
 from finetune_data.read.findings import counted
 
 INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
@@ -260,7 +260,7 @@ def _unseen(cluster: Cluster) -> list[str]:
         item["metadata"]["name"]
         for item in items
         if not (item.get("status") or {}).get("state")
-        and (made := moment(item["metadata"].get("creationTimestamp")))
+        and (made := parse_time(item["metadata"].get("creationTimestamp")))
         and (now - made).total_seconds() > 30
     ]
 

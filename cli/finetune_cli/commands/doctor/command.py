@@ -57,7 +57,7 @@ def _findings(target: ClusterTarget, upload_to: str | None) -> Iterator[Finding]
     from finetune_cli.commands.doctor.storage_checks import storage_finding
 
     try:
-        yield from cluster_findings(connect(target, patience=PATIENCE_SECONDS))
+        yield from cluster_findings(connect(target, timeout=PATIENCE_SECONDS))
     except CommandError as error:
         yield Finding("error", "cluster", error.message, error.hint)
     yield storage_finding(upload_to)

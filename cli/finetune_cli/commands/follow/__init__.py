@@ -1,1 +1,1 @@
-"""Following a FineTune: its story line by line, where it stands in one live line, its end."""
+"""Follows a FineTune: its events line by line, its progress in a live line, and its result."""

@@ -1,4 +1,4 @@
-"""`finetune follow`, and what `create` does after it has created."""
+"""`finetune follow`, and the last step of `finetune create`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.cluster.watching import Deleted, Disconnected, watch_object
 from finetune_cli.commands.follow.display import Display
-from finetune_cli.commands.follow.story import interrupt_lines
+from finetune_cli.commands.follow.ending import ending_lines, interrupt_lines
+from finetune_cli.commands.follow.event_history import EventHistory
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, to_yaml
 from finetune_cli.terminal.errors import CommandError
@@ -25,10 +26,10 @@ from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, 
 @output_flag
 @cluster_flags
 def command(*, name: str, output: str | None, target: ClusterTarget) -> None:
-    """Watch a fine-tune until it ends: its events, and where it stands.
+    """Show the events and progress of a fine-tune until it ends.
 
-    Ctrl-C only stops watching. A lost connection is sought again for as long as it takes.
-    -o json prints the status each time it changes, one line each.
+    Ctrl-C stops following; the fine-tune continues. A lost connection is retried indefinitely.
+    With -o json, the command prints the status as one line of JSON each time it changes.
     """
     cluster = connect(target)
     if output:
@@ -37,22 +38,22 @@ def command(*, name: str, output: str | None, target: ClusterTarget) -> None:
 
 
 def follow(cluster: Cluster, name: str, target: ClusterTarget) -> int:
-    """Show it until it ends; returns the exit code. Raises CommandError when it is deleted."""
-    screen, story = Screen(), EventHistory()
+    """Show a FineTune until it ends; returns the exit code. Raises CommandError on deletion."""
+    screen, history = Screen(), EventHistory()
     try:
         with Display(screen) as display:
             for update in watch_object(cluster.finetunes, name):
                 if isinstance(update, Disconnected):
-                    display.lost(update.why)
+                    display.show_disconnected(update.reason)
                     continue
                 if isinstance(update, Deleted):
                     raise _deleted(name)
                 finetune = read_finetune(update.object)
                 for event in history.new_events(finetune.status.events):
-                    display.event(event)
+                    display.show_event(event)
                 if finetune.status.state in TERMINAL_STATES:
                     break
-                display.status(finetune.status)
+                display.show_status(finetune.status)
     except KeyboardInterrupt:
         click.echo(err=True)
         for line in interrupt_lines(name, program_name(), target.flags):
@@ -68,19 +69,19 @@ def follow(cluster: Cluster, name: str, target: ClusterTarget) -> int:
 
 
 def _stream(cluster: Cluster, name: str, output: str) -> int:
-    """The status for programs, each time it changes."""
-    former: Any = None
+    """Print the status for programs each time it changes; returns the exit code."""
+    previous: Any = None
     for update in watch_object(cluster.finetunes, name):
         if isinstance(update, Deleted):
             raise _deleted(name)
         if isinstance(update, Disconnected):
-            Screen().note(f"reconnecting: {update.why}")
+            Screen().note(f"reconnecting: {update.reason}")
             continue
         status = update.object.get("status") or {}
-        if status != former:
+        if status != previous:
             text = json.dumps(status) if output == "json" else f"---\n{to_yaml(status).rstrip()}"
             click.echo(text)
-        former = status
+        previous = status
         if status.get("state") in TERMINAL_STATES:
             return 0 if status["state"] == State.SUCCEEDED else EXIT_NOT_SUCCEEDED
     raise _deleted(name)
@@ -88,6 +89,6 @@ def _stream(cluster: Cluster, name: str, output: str) -> int:
 
 def _deleted(name: str) -> CommandError:
     return CommandError(
-        f"the fine-tune {name!r} was deleted while it was followed",
-        f"what it had written is still in S3; `{program_name()} list` shows what is there",
+        f"fine-tune {name!r} was deleted while you followed it",
+        f"its files are still in S3; `{program_name()} list` shows the remaining fine-tunes",
     )

@@ -1,1 +1,1 @@
-"""Fine-tuned models: the cluster's Models, and their files in S3."""
+"""Commands for fine-tuned models: the Model objects of the cluster, and their files in S3."""

@@ -1,4 +1,4 @@
-"""`finetune models`: its own commands."""
+"""`finetune models`: a group of commands."""
 
 import click
 
@@ -7,18 +7,18 @@ from finetune_cli.terminal.lazy_group import LazyGroup
 COMMANDS = {
     "list": (
         "finetune_cli.commands.models.listing:list_models",
-        "The fine-tuned models of a namespace.",
+        "List the fine-tuned models in a namespace.",
     ),
-    "get": ("finetune_cli.commands.models.listing:get_model", "What is known of one."),
-    "pull": ("finetune_cli.artifacts.model_files:pull", "Fetch its files into a folder."),
-    "delete": ("finetune_cli.commands.models.listing:delete_model", "Delete it."),
+    "get": ("finetune_cli.commands.models.listing:get_model", "Show a model in detail."),
+    "pull": ("finetune_cli.commands.models.pull:pull", "Download the files of a model."),
+    "delete": ("finetune_cli.commands.models.listing:delete_model", "Delete a model."),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def command() -> None:
-    """Fine-tuned models: list, get, pull, delete.
+    """List, show, download, or delete fine-tuned models.
 
-    MODEL is a model's whole name, or that of its resource. `finetune create -m MODEL` trains on,
-    `finetune complete MODEL` lets it answer.
+    MODEL is the full name of a model, or the name of its Kubernetes object. `finetune create -m
+    MODEL` continues its training, and `finetune complete MODEL` generates text with it.
     """

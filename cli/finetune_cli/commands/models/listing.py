@@ -1,4 +1,4 @@
-"""`finetune models list`, `get` and `delete`."""
+"""`finetune models list`, `get`, and `delete`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, as_list, show_objects
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.format import local, loss_text, moment, number, short_age
-from finetune_cli.terminal.program import program
+from finetune_cli.terminal.format import local_time, loss_text, number, parse_time, short_age
+from finetune_cli.terminal.program import program_name
 
 HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "AGE")
 
@@ -24,16 +24,16 @@ HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "AGE")
 @click.command("list")
 @output_flag
 @cluster_flags
-def list_models(*, output: str | None, place: ClusterTarget) -> None:
-    """The fine-tuned models of a namespace, the oldest first."""
-    cluster = connect(place)
+def list_models(*, output: str | None, target: ClusterTarget) -> None:
+    """List the fine-tuned models in a namespace, oldest first."""
+    cluster = connect(target)
     items = cluster.models.list()
     if output:
         show_objects(as_list(items), output)
         return
     screen = Screen()
     if not items:
-        screen.note(f"There are no fine-tuned models in namespace {cluster.namespace!r}.")
+        screen.note(f"No fine-tuned models found in namespace {cluster.namespace!r}.")
         return
     now = datetime.now(UTC)
     rows = []
@@ -41,7 +41,7 @@ def list_models(*, output: str | None, place: ClusterTarget) -> None:
         spec = item.get("spec", {})
         loss = (spec.get("metrics") or {}).get("trainingLoss")
         tokens = spec.get("trainedTokens")
-        created = moment(item["metadata"].get("creationTimestamp"))
+        created = parse_time(item["metadata"].get("creationTimestamp"))
         rows.append(
             (
                 str(spec.get("id", item["metadata"]["name"])),
@@ -58,9 +58,9 @@ def list_models(*, output: str | None, place: ClusterTarget) -> None:
 @click.argument("model")
 @output_flag
 @cluster_flags
-def get_model(*, model: str, output: str | None, place: ClusterTarget) -> None:
-    """What is known of one model."""
-    raw = find_model(connect(place), model)
+def get_model(*, model: str, output: str | None, target: ClusterTarget) -> None:
+    """Show a model in detail."""
+    raw = find_model(connect(target), model)
     if output:
         show_objects(raw, output)
         return
@@ -74,37 +74,40 @@ def get_model(*, model: str, output: str | None, place: ClusterTarget) -> None:
             ("continued from", spec.parent or ""),
             ("fine-tune", spec.fine_tune.name if spec.fine_tune else ""),
             ("examples", f"{spec.training_examples:,}" if spec.training_examples else ""),
-            ("tokens trained", f"{spec.trained_tokens:,}" if spec.trained_tokens else ""),
-            *_measured(spec),
-            ("context", f"{spec.context_length:,} tokens"),
-            ("created", local(found.metadata.creation_timestamp)),
-            ("when deleted", _fate(spec.deletion_policy)),
+            ("trained tokens", f"{spec.trained_tokens:,}" if spec.trained_tokens else ""),
+            *_metrics(spec),
+            ("context length", f"{spec.context_length:,} tokens"),
+            ("created", local_time(found.metadata.creation_timestamp)),
+            ("on deletion", _deletion_effect(spec.deletion_policy)),
         ],
         indent=2,
     )
-    screen.say(f"Go on from it: {program()} create -m {spec.id} -t FILE{place.flags}", "dim")
-    screen.say(f"Let it answer: {program()} complete {spec.id} -p PROMPT{place.flags}", "dim")
+    run = f"{program_name()} complete {spec.id} -p PROMPT{target.flags}"
+    screen.say(
+        f"Continue training: {program_name()} create -m {spec.id} -t FILE{target.flags}", "dim"
+    )
+    screen.say(f"Generate text:     {run}", "dim")
 
 
 @click.command("delete")
 @click.argument("model")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Delete without asking for confirmation.")
 @cluster_flags
-def delete_model(*, model: str, yes: bool, place: ClusterTarget) -> None:
-    """Delete a model; its files too where its deletionPolicy is Delete."""
-    cluster = connect(place)
+def delete_model(*, model: str, yes: bool, target: ClusterTarget) -> None:
+    """Delete a model. Its files are deleted as well if its deletionPolicy is Delete."""
+    cluster = connect(target)
     found = read_model(find_model(cluster, model))
-    fate = _fate(found.spec.deletion_policy)
+    effect = _deletion_effect(found.spec.deletion_policy)
     if not yes:
         if not sys.stdin.isatty():
-            raise CommandError(f"deleting {found.spec.id} must be confirmed", "add --yes")
-        click.confirm(f"Delete {found.spec.id}? When deleted: {fate}.", abort=True)
+            raise CommandError(f"deleting {found.spec.id} requires confirmation", "add --yes")
+        click.confirm(f"Delete {found.spec.id}? ({effect})", abort=True)
     cluster.models.delete(found.metadata.name, found.metadata.uid)
-    Screen().say(f"Deleted {found.spec.id}: {fate}.")
+    Screen().say(f"Deleted {found.spec.id}: {effect}.")
 
 
-def _measured(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Each figure; beside it what the model that it continued from had on the same file."""
+def _metrics(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Each metric, with the value of the parent model on the same file."""
     after, before = (
         metrics.to_dict() if metrics else {} for metrics in (spec.metrics, spec.metrics_before)
     )
@@ -117,10 +120,10 @@ def _measured(spec: ModelSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _fate(policy: str) -> str:
-    return "its files go too" if policy == "Delete" else "its files stay in S3"
+def _deletion_effect(policy: str) -> str:
+    return "its files are deleted from S3" if policy == "Delete" else "its files stay in S3"
 
 
 def _spaced(name: str) -> str:
-    """`validation token accuracy` of `validationTokenAccuracy`."""
+    """`validation token accuracy` from `validationTokenAccuracy`."""
     return "".join(f" {char.lower()}" if char.isupper() else char for char in name)

@@ -10,7 +10,7 @@ import click
 
 from finetune_api.limits import DataLimits
 from finetune_api.names import EXIT_USER
-from finetune_cli.commands.prepare_data.base import load_base, storage_for
+from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
 from finetune_cli.commands.prepare_data.outcome import (
     Target,
     ask_for_split,
@@ -160,7 +160,7 @@ def command(
         storage = storage_for([*files, *validation, model or ""])
         training = [Reader(it, options) for it in find_sources(files, storage, folder)]
         held_out = [Reader(it, options) for it in find_sources(validation, storage, folder)]
-        base = load_base(model, context, storage, folder) if model else None
+        base = load_base_tokenizer(model, context, storage, folder) if model else None
         with screen.progress("checking") as progress:
             inspection = inspect(
                 training,
@@ -187,7 +187,7 @@ def command(
             it for it in inspection.remarks if it.level == "error" and it.fix not in accepted
         ]
         if unsolved:
-            screen.complain(
+            screen.warn(
                 "not ready: what is called an error must be mended first"
                 if dry_run  # which would write nothing anyway
                 else "nothing was written: what is called an error stands in the way"

@@ -1,4 +1,4 @@
-"""`finetune run -f finetune.yaml`: prepare and train here, what the pods would have done."""
+"""`finetune run`: prepare and train on this machine, with the code of the pods."""
 
 from __future__ import annotations
 
@@ -28,47 +28,50 @@ from finetune_api.outcome import Failure, Prepared, Trained
 from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
-from finetune_cli.commands.create.command import FILE_FIELDS, with_full_paths, with_placeholder_uris
-from finetune_cli.commands.run.base import find_base, with_own_models
-from finetune_cli.commands.run.gang import free_port, train
+from finetune_cli.commands.run.base_model import find_base, with_own_models
+from finetune_cli.commands.run.local_pods import free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
 from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
+from finetune_cli.manifests.local_files import local_files, spec_with_placeholders, with_full_paths
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
 
 NAMESPACE = "local"
-FILES = "files"  # the folder below the output that holds the data, by content
+FILES = "files"  # the folder in the output folder for data files, by content
 
 
 @click.command()
-@click.option("-f", "--file", "source", required=True, metavar="FILE", help="The FineTune's YAML.")
+@click.option(
+    "-f", "--file", "source", required=True, metavar="FILE", help="FineTune manifest in YAML."
+)
 @click.option(
     "-o",
     "--output-folder",
     default="finetune-output",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where models, results and checkpoints go.",
+    help="Folder for models, results, and checkpoints.",
 )
 @click.option(
     "--models",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML with further base models: name, uri (also a folder), pretrainingLearningRate, "
-    "contextLength.",
+    help="YAML list of additional base models: name, uri (may be a folder), "
+    "pretrainingLearningRate, contextLength.",
 )
-@click.option("--cpu", is_flag=True, help="Leave the GPUs alone.")
+@click.option("--cpu", is_flag=True, help="Train on the CPU even if there are GPUs.")
 def command(source: str, output_folder: Path, models: Path | None, cpu: bool) -> None:
-    """Train a FineTune on this machine, with no cluster.
+    """Train a FineTune on this machine, without a cluster.
 
-    The same manifest, the same numbers, the same results.csv and model. Data files may be on this
-    machine or in S3. Where a run was stopped, the same command goes on from its last checkpoint.
+    The manifest, the metrics, results.csv, and the model are the same as in a cluster. Data files
+    can be local or in S3. To continue an interrupted run from its last checkpoint, run the same
+    command again.
     """
     screen = Screen()
     written = manifest.read(source)
     written = with_full_paths(written, Path(source).parent if source != "-" else Path())
-    check(with_placeholder_uris(written["spec"]))
+    check(spec_with_placeholders(written))
     require_trainer()
     root = output_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -79,10 +82,10 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     prepared = _prepare(finetune, resolved, screen)
     resolved = with_prepared(resolved, prepared)
     if finetune.spec.dry_run:
-        screen.note("Nothing was trained: spec.dryRun is set.")
+        screen.note("Data checked. Nothing was trained because spec.dryRun is set.")
         return
     layout = RunLayout.of(resolved.output, NAMESPACE, finetune.metadata.name, finetune.metadata.uid)
-    was_trained = _is_there(layout.model.child(MANIFEST))
+    was_trained = _exists(layout.model.child(MANIFEST))
     task = train_task(
         *(finetune, resolved, _next_attempt(root / layout.root.key)),
         micro_batch_share=1,
@@ -92,46 +95,48 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     )
     if was_trained:
         screen.note(
-            f"This manifest was trained already; its model is at {_readable(layout.model, root)}. "
-            "Another --output-folder trains it again."
+            f"This manifest was already trained; its model is in {_readable(layout.model, root)}. "
+            "To train it again, choose another --output-folder."
         )
     else:
         screen.note(f"progress: http://127.0.0.1:{task.progress_port}/progress")
     outcome = train(task, root)
     if outcome is None:
-        raise CommandError("the training ended and did not say why", "see the lines above")
+        raise CommandError(
+            "the training ended without reporting a cause", "see the log lines above"
+        )
     if outcome.failure is not None:
-        raise _ended(outcome.failure, resolved)
+        raise _failure_error(outcome.failure, resolved)
     assert outcome.trained is not None
     _show(outcome.trained, layout, root, screen)
 
 
 def _on_this_machine(written: JsonObject, machine: Machine, screen: Screen) -> FineTune:
-    """The manifest with its data in the local bucket and this machine's resources."""
+    """The manifest with its data in the local bucket and the resources of this machine."""
     from finetune_storage.connect import open_storage
 
     storage = open_storage()
     named = manifest.named(written, None)
     name = named["metadata"].get("name") or named["metadata"]["generateName"].rstrip("-")
     addresses = []
-    for field in FILE_FIELDS:
-        if uploads.is_local(written["spec"].get(field)):
-            path = uploads.find_file(written["spec"][field], Path())
-            with screen.transfer(f"reading {path.name}") as progress:
-                found = uploads.plan(path, f"s3://{LOCAL_BUCKET}/{FILES}", storage, progress)
-                uploads.send(found, storage, progress)
-            addresses.append((field, str(found.uri)))
-    asked = written["spec"].get("resources") or {}
-    nodes, gpus = asked.get("nodes", 1), asked.get("gpusPerNode", 1)
-    # as many as in a cluster add up in the same order, so the numbers are the same
+    prefix = f"s3://{LOCAL_BUCKET}/{FILES}"
+    for field, address in local_files(written).items():
+        path = uploads.find_file(address, Path())
+        with screen.transfer(f"hashing {path.name}") as progress:
+            upload = uploads.plan_upload(path, prefix, storage, progress)
+            uploads.send_upload(upload, storage, progress)
+        addresses.append((field, str(upload.uri)))
+    requested = written["spec"].get("resources") or {}
+    nodes, gpus = requested.get("nodes", 1), requested.get("gpusPerNode", 1)
+    # the same number of processes adds gradients in the same order, so the results are equal
     processes = nodes if gpus == machine.gpus == 0 and nodes <= machine.cpus else 1
-    is_asked = not asked.keys().isdisjoint({"nodes", "gpusPerNode"})  # defaults are nobody's words
-    if is_asked and (nodes, gpus) != (processes, machine.gpus):
-        have = f"{machine.gpus} GPUs" if machine.gpus else "the CPU"
-        screen.note(f"spec.resources is for a cluster: this machine trains on {have}")
-    here = {**asked, "nodes": processes, "gpusPerNode": machine.gpus}
-    changed = manifest.with_values(named, [*addresses, ("resources", here)])
-    # what would be immutable in a cluster: another spec is another run
+    is_set = not requested.keys().isdisjoint({"nodes", "gpusPerNode"})  # not by default
+    if is_set and (nodes, gpus) != (processes, machine.gpus):
+        hardware = f"{machine.gpus} GPUs" if machine.gpus else "the CPU"
+        screen.note(f"spec.resources applies to clusters; this machine trains on {hardware}.")
+    resources = {**requested, "nodes": processes, "gpusPerNode": machine.gpus}
+    changed = manifest.with_values(named, [*addresses, ("resources", resources)])
+    # a spec is immutable in a cluster: another spec is another run
     identity = json.dumps([name, changed["spec"]], sort_keys=True)
     uid = hashlib.sha256(identity.encode()).hexdigest()
     metadata = {"name": name, "namespace": NAMESPACE, "uid": uid}
@@ -165,19 +170,19 @@ def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
         outcome = prepare(task, open_storage(), Path(folder))
     if outcome.failure is not None:
-        raise _ended(outcome.failure, resolved)
+        raise _failure_error(outcome.failure, resolved)
     found = outcome.prepared
     assert found is not None
     rate, batch = found.hyperparameters.learning_rate, found.hyperparameters.batch_size
     screen.note(
-        f"{found.training_examples:,} examples, {found.training_tokens:,} tokens an epoch, "
-        f"{found.steps:,} steps of {batch}, learning rate {rate:.3g}"
+        f"{found.training_examples:,} examples, {found.training_tokens:,} tokens per epoch, "
+        f"{found.steps:,} steps with batch size {batch}, learning rate {rate:.3g}"
     )
     return found
 
 
 def _next_attempt(folder: Path) -> int:
-    """Counted in a file beside the run's own, so that an older attempt is known as such."""
+    """The number of this attempt, counted in a file, so that an older attempt is recognized."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "attempts"
     number = (int(path.read_text()) if path.exists() else 0) + 1
@@ -185,18 +190,18 @@ def _next_attempt(folder: Path) -> int:
     return number
 
 
-def _is_there(uri: S3Uri) -> bool:
+def _exists(uri: S3Uri) -> bool:
     from finetune_storage.connect import open_storage
 
     return open_storage().exists(uri)
 
 
-def _ended(failure: Failure, resolved: Resolved) -> CommandError:
+def _failure_error(failure: Failure, resolved: Resolved) -> CommandError:
     failure = with_own_models(failure, resolved.base.uri)
     if failure.exit_code == EXIT_PREEMPTED:
         return CommandError(
             failure.message,
-            f"the same `{program_name()} run` goes on from it",
+            f"run the same `{program_name()} run` command to continue from the checkpoint",
             code=EXIT_INTERRUPTED,
         )
     lines = "".join(f"\n  {line}" for line in failure.lines or failure.log or [])
@@ -219,14 +224,14 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
     )
     if trained.has_diverged:
         screen.say(
-            f"The training loss ended above the {trained.first_loss:.4f} of the first step: train "
-            "again with a tenth of the learning rate",
+            f"Training diverged: loss ended above the {trained.first_loss:.4f} of the first step. "
+            "Train again with a lower learning rate, for example one tenth.",
             "yellow",
         )
     model = shlex.quote(_readable(layout.model, root))
-    screen.say(f"Let it answer: {program_name()} complete {model} -p PROMPT", "dim")
+    screen.say(f"Try the model: {program_name()} complete {model} -p PROMPT", "dim")
 
 
 def _readable(uri: S3Uri, root: Path) -> str:
-    """A path of this machine where it is one."""
+    """A local path for an address in the local bucket; otherwise the address."""
     return os.path.relpath(root / uri.key) if uri.bucket == LOCAL_BUCKET else str(uri)

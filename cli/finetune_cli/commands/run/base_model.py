@@ -1,4 +1,4 @@
-"""The base model of a run: the catalog's, one of a file of further ones, or one made here."""
+"""Finds the base model of a run: in the catalog, in the --models file, or in the output folder."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from finetune_cli.manifests.uploads import is_local
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 
-MODELS = "models"  # the folder below the output that names local base models
+MODELS = "models"  # the folder in the output folder with links to local base models
 OWN_MODELS = (
-    "--models FILE names base models of your own: a YAML list of name, uri (a folder of this "
-    "machine will do), pretrainingLearningRate and contextLength"
+    "to use your own base model, pass --models FILE: a YAML list of name, uri (a folder, s3://, or "
+    "hf://), pretrainingLearningRate, and contextLength"
 )
 
 
 def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
-    """Of spec.model. Raises CommandError that lists what there is."""
+    """The base model for spec.model. Raises CommandError that lists the known models."""
     known = {model.name: model for model in CATALOG}
     if models_file is not None:
         known |= {model.name: model for model in read_models(models_file, root)}
     if name in known:
         return known[name].reference
-    made = _made_here(root)
-    if name in made:
-        return _continued(made[name], known)
-    listed = ", ".join([*known, *sorted(made)])
-    why = "spec.model takes a name, no folder; " if "/" in name else ""
+    trained = _trained_here(root)
+    if name in trained:
+        return _trained_base(trained[name], known)
+    listed = ", ".join([*known, *sorted(trained)])
+    advice = "spec.model must be a name, not a folder. " if "/" in name else ""
     raise CommandError(
-        f"model {name!r:.80} is unknown: {why}there are {listed}", OWN_MODELS, code=EXIT_USAGE
+        f"unknown model {name!r:.80}. {advice}Known models: {listed}", OWN_MODELS, code=EXIT_USAGE
     )
 
 
 def with_own_models(failure: Failure, uri: str) -> Failure:
-    """A base model that the hub does not provide: the hint also names the user's own models."""
+    """Add the --models file to the hint about a base model that the hub does not provide."""
     if failure.param != "model" or failure.hint is None or not uri.startswith("hf://"):
         return failure
     return failure.replace(hint=f"{failure.hint}; {OWN_MODELS}")
 
 
 def read_models(path: Path, root: Path) -> list[CatalogModel]:
-    """A YAML list, or a map with `models`; an address may be a folder of this machine."""
+    """Read a YAML list, or a map with `models`; a uri may be a folder on this machine."""
     from finetune_cli.manifests.manifest import parse
 
     try:
@@ -56,32 +56,32 @@ def read_models(path: Path, root: Path) -> list[CatalogModel]:
         entries = found["models"] if isinstance(found, dict) else found
         return [CatalogModel.model_validate(_with_address(e, path, root)) for e in entries]
     except OSError as error:
-        raise _wrong(f"{path} can't be read: {error.strerror}") from error
+        raise _wrong(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _wrong(f"{path}: {where}: {first['msg']}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise _wrong(f"{path} is no list of models") from error
+        raise _wrong(f"{path} is not a list of models") from error
 
 
 def _with_address(entry: Any, path: Path, root: Path) -> Any:
-    """A folder gets a name below the output, where the local bucket sees it."""
+    """Link a local folder into the output folder, which is the local bucket."""
     uri = entry.get("uri") if isinstance(entry, dict) else None
     if not is_local(uri):
         return entry
     folder = (path.parent / Path(str(uri)).expanduser()).resolve()
     if not (folder / "config.json").is_file():
-        raise _wrong(f"{path}: {folder} holds no model: there is no config.json")
-    place = root / MODELS / str(entry.get("name"))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    place.symlink_to(folder, target_is_directory=True)
-    return {**entry, "uri": f"s3://{LOCAL_BUCKET}/{MODELS}/{place.name}"}
+        raise _wrong(f"{path}: {folder} contains no model: config.json is missing")
+    link = root / MODELS / str(entry.get("name"))
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder, target_is_directory=True)
+    return {**entry, "uri": f"s3://{LOCAL_BUCKET}/{MODELS}/{link.name}"}
 
 
-def _made_here(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Fine-tuned models below the output, by their names: folder and manifest."""
+def _trained_here(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """(folder, manifest) of the fine-tuned models in the output folder, by name."""
     import json
 
     found = {}
@@ -91,15 +91,17 @@ def _made_here(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     return found
 
 
-def _continued(made: tuple[Path, dict[str, Any]], known: dict[str, CatalogModel]) -> BaseModelRef:
-    """The model's own base gives what its name does not say."""
-    folder, manifest = made
+def _trained_base(
+    model: tuple[Path, dict[str, Any]], known: dict[str, CatalogModel]
+) -> BaseModelRef:
+    """A fine-tuned model as a base model, with the settings of its own base model."""
+    folder, manifest = model
     root = str(manifest["id"]).partition(":")[0]
     base = known.get(root)
     if base is None:
         raise CommandError(
-            f"{manifest['id']} was made of {root!r:.80}, which is unknown here",
-            "give the --models FILE that it was made with",
+            f"the base model {root!r:.80} of {manifest['id']} is unknown",
+            "pass the --models FILE that it was trained with",
             code=EXIT_USAGE,
         )
     key = "/".join(folder.parts[-3:])

@@ -1,4 +1,4 @@
-"""The training as processes of their own: what they print, how they are stopped, what they made."""
+"""Runs the training pods as local processes: their output, their end, and their outcome."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 
 POLL_SECONDS = 0.1
-ALONE_SECONDS = 30.0  # after one has failed, for the others to notice it
+PEER_SECONDS = 30.0  # the time that other pods have to notice a failed pod
 
 
-class Pod:
-    """What would be a pod in a cluster: its entry, run here."""
+class LocalPod:
+    """A process that runs the entry point of a training pod."""
 
     def __init__(self, task: TrainTask, index: int, folder: Path, root: Path) -> None:
         if index:
             task = task.replace(progress_port=free_port())
-        self._ended = folder / f"outcome-{index}"
+        self._outcome_file = folder / f"outcome-{index}"
         command = [sys.executable, "-m", "finetune_trainer"]
         command += ["--work-folder", str(folder / f"work-{index}")]
-        command += ["--termination-log", str(self._ended)]
+        command += ["--termination-log", str(self._outcome_file)]
         own = {
             ENV_TASK: task.to_json(),
             ENV_LOCAL_ROOT: str(root),
@@ -39,41 +39,43 @@ class Pod:
         self._process = subprocess.Popen(
             command,
             env={**os.environ, **own},
-            stdout=subprocess.DEVNULL if index else None,  # the first one's lines are enough
-            start_new_session=True,  # Ctrl-C is for us
+            stdout=subprocess.DEVNULL if index else None,  # the output of the first pod is enough
+            start_new_session=True,  # only this process receives Ctrl-C
         )
 
     @property
     def exit_code(self) -> int | None:
-        """None while it works."""
+        """None while the process runs."""
         return self._process.poll()
 
     @property
     def outcome(self) -> Outcome | None:
-        """None: it said nothing."""
-        return Outcome.parse(self._ended.read_text()) if self._ended.exists() else None
+        """None: the process wrote no outcome."""
+        return (
+            Outcome.parse(self._outcome_file.read_text()) if self._outcome_file.exists() else None
+        )
 
-    def ask_to_stop(self) -> None:
-        """After its step, with a checkpoint."""
+    def request_stop(self) -> None:
+        """Ask the process to save a checkpoint after its current step and to exit."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """With all that it started."""
+        """Kill the process and its children."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def train(task: TrainTask, root: Path) -> Outcome | None:
-    """Runs the pods' own entry until all have ended; None: they said nothing.
+    """Run the pods until all have ended; returns their outcome, or None if they wrote none.
 
-    Ctrl-C asks them to stop after their step, with a checkpoint; a second one ends them at once.
+    Ctrl-C asks them to save a checkpoint after their current step; a second Ctrl-C kills them.
     """
-    # on the output's file system, so that files change places without being copied
+    # on the file system of the output, so that files can be moved without a copy
     folder = Path(tempfile.mkdtemp(prefix=".work-", dir=root))
-    pods: list[Pod] = []
+    pods: list[LocalPod] = []
     try:
         for index in range(task.nodes):
-            pods.append(Pod(task, index, folder, root))
+            pods.append(LocalPod(task, index, folder, root))
         ended = _wait(pods)
         outcomes = [pod.outcome for pod in ended if pod.exit_code] + [pods[0].outcome]
         return next((outcome for outcome in outcomes if outcome is not None), None)
@@ -83,37 +85,37 @@ def train(task: TrainTask, root: Path) -> Outcome | None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(pods: Sequence[Pod]) -> list[Pod]:
-    """In the order in which they ended. One that failed takes the others with it."""
-    ended: list[Pod] = []
+def _wait(pods: Sequence[LocalPod]) -> list[LocalPod]:
+    """Wait for all pods; returns them in the order of their end. A failed pod ends the others."""
+    ended: list[LocalPod] = []
     failed_at: float | None = None
-    is_asked = False
+    is_stopping = False
     while len(ended) < len(pods):
         try:
             time.sleep(POLL_SECONDS)
             ended += [pod for pod in pods if pod not in ended and pod.exit_code is not None]
             if failed_at is None and any(pod.exit_code for pod in ended):
                 failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > ALONE_SECONDS:
+            if failed_at is not None and time.monotonic() - failed_at > PEER_SECONDS:
                 _kill(pods)
         except KeyboardInterrupt:
-            if is_asked:
+            if is_stopping:
                 _kill(pods)
                 continue
-            is_asked = True
-            print("\nstopping after this step, with a checkpoint (Ctrl-C again: at once)")
+            is_stopping = True
+            print("\nSaving a checkpoint after this step. Press Ctrl-C again to stop immediately.")
             for pod in pods:
-                pod.ask_to_stop()
+                pod.request_stop()
     return ended
 
 
-def _kill(pods: Sequence[Pod]) -> None:
+def _kill(pods: Sequence[LocalPod]) -> None:
     for pod in pods:
         pod.kill()
 
 
 def free_port() -> int:
-    """Of this machine, for the ranks or the progress page."""
+    """A free port of this machine, for the ranks or the progress page."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
