@@ -1,4 +1,4 @@
-// A completion by Node 18 or later, without a package.
+// Request a completion with Node 18 or later, without any package.
 // usage: BASE_URL=http://support-tone:8000/v1 node complete.mjs MODEL PROMPT
 const [model, prompt] = process.argv.slice(2);
 const response = await fetch(`${process.env.BASE_URL}/completions`, {

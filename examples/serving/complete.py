@@ -1,4 +1,4 @@
-"""A completion by the `openai` package: what used to call the old service, with another base_url.
+"""Request a completion with the `openai` package: only the base URL differs from OpenAI's API.
 
 usage: BASE_URL=http://support-tone:8000/v1 python complete.py MODEL PROMPT
 """

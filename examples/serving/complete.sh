@@ -1,5 +1,6 @@
 #!/bin/sh
-# A completion by cURL. BASE_URL: of the server, such as http://support-tone:8000/v1
+# Request a completion with cURL. BASE_URL is the address of the server, for example
+# http://support-tone:8000/v1.
 # usage: complete.sh MODEL PROMPT
 set -eu
 body=$(printf '{"model": "%s", "prompt": "%s", "max_tokens": 16, "temperature": 0}' "$1" "$2")

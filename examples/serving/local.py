@@ -1,4 +1,4 @@
-"""A completion by transformers alone, from a folder of `finetune models pull`.
+"""Complete a prompt with transformers, from a folder that `finetune models pull` downloaded.
 
 usage: python local.py FOLDER PROMPT
 """

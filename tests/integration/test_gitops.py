@@ -220,7 +220,7 @@ def test_the_weekly_job_starts_from_the_base_and_only_once_a_week(
     assert made["metadata"]["name"].startswith("support-weekly-20")
     week = made["metadata"]["name"].removeprefix("support-weekly-")
     assert made["spec"]["trainingFile"] == f"s3://acme/support/{week}.jsonl"
-    assert "is there already" in weekly.run()
+    assert "already exists" in weekly.run()
     assert len(team.list("finetunes")) == 1
 
 
