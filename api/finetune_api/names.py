@@ -109,6 +109,21 @@ class Reason:
     INTERNAL = "InternalError"
 
 
+# Reasons of a FineTune that progresses or has ended as intended.
+HEALTHY_REASONS = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.VALIDATING,
+        Reason.STARTING,
+        Reason.TRAINING,
+        Reason.RESTARTING,
+        Reason.SUCCEEDED,
+        Reason.DRY_RUN,
+        Reason.CANCELLED,
+        Reason.SUSPENDED,
+    }
+)
+
 # Reasons for which the user must change something. The pod exits with EXIT_USER.
 USER_REASONS = frozenset(
     {

@@ -5,20 +5,9 @@ from collections.abc import Iterable
 
 from docs.generator.markdown import HEADER, code, sentence, table
 from docs.generator.source import ROOT, Saying, reasons, sayings, story
-from finetune_api.names import END_REASONS, PENDING_REASONS, USER_REASONS, Reason
+from finetune_api.names import END_REASONS, HEALTHY_REASONS, PENDING_REASONS, USER_REASONS
 from finetune_cli.main import finetune
 
-UNDERWAY = (
-    Reason.ACCEPTED,
-    Reason.VALIDATING,
-    Reason.STARTING,
-    Reason.TRAINING,
-    Reason.RESTARTING,
-    Reason.SUCCEEDED,
-    Reason.DRY_RUN,
-    Reason.CANCELLED,
-    Reason.SUSPENDED,
-)
 REASONS = """# Reasons
 
 The words of `status.reason`, `status.error.code`, `status.attempts[].reason`, of conditions and of
@@ -70,7 +59,7 @@ def pages() -> dict[str, str]:
 def group(reason: str) -> str:
     """Which of GROUPS a reason belongs to, by its title."""
     titles = [title for title, _ in GROUPS]
-    if reason in UNDERWAY:
+    if reason in HEALTHY_REASONS:
         return titles[0]
     if reason in PENDING_REASONS:
         return titles[1]
@@ -89,7 +78,7 @@ def _groups() -> str:
 
 def _entry(reason: str, said: Iterable[Saying]) -> str:
     own = [item for item in said if item.reason == reason]
-    told = "" if reason in END_REASONS | set(UNDERWAY) else " (not told at present)"
+    told = "" if reason in END_REASONS | HEALTHY_REASONS else " (not told at present)"
     lines = [f"### [{reason}](../troubleshooting.md#{reason.lower()}){told}\n"]
     for item in own:
         field = f" ({code(item.param)})" if item.param else ""
