@@ -3,7 +3,7 @@
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import Resolved
-from finetune_api.hyperparameters import HyperparameterRules
+from finetune_api.hyperparameters import HyperparameterRules, RequestedHyperparameters
 from finetune_api.limits import DataLimits
 from finetune_api.outcome import Prepared
 from finetune_api.tasks import (
@@ -11,7 +11,6 @@ from finetune_api.tasks import (
     MethodRef,
     PrepareTask,
     RankResources,
-    RequestedHyperparameters,
     RunRef,
     TrainTask,
 )
