@@ -1,1 +1,5 @@
-"""The trainer beside TRL, bare DeepSpeed and itself without checkpoints."""
+"""Compares the trainer with TRL and with plain DeepSpeed, and measures its checkpoints.
+
+`sections`, `first_step`, `checkpoints`, and `gpu` are the sections of the table. They start the
+measured programs in fresh processes: `subject` (the trainer), `trl_baseline`, `deepspeed_baseline`.
+"""

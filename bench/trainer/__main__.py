@@ -1,4 +1,4 @@
-"""`python -m bench.trainer`: tokens a second, memory, the first step, overhead, checkpoints."""
+"""`python -m bench.trainer`: tokens per second, memory, the first step, overhead, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pathlib import Path
 
 from bench.machine import RESULTS, refuse_when_loaded, save
 from bench.table import Line, row
-from bench.trainer import gpu, peers, starting
-from bench.trainer.parts import Settings, memory, overhead, throughput
+from bench.trainer import environments, gpu
+from bench.trainer.checkpoints import checkpoints
+from bench.trainer.first_step import first_step
+from bench.trainer.measurement import Settings
+from bench.trainer.sections import memory, overhead, throughput
 
-PARTS = {
+SECTIONS = {
     "throughput": throughput,
     "memory": memory,
-    "first-step": starting.first_step,
+    "first-step": first_step,
     "overhead": overhead,
-    "checkpoints": starting.checkpoints,
+    "checkpoints": checkpoints,
     "gpu": gpu.shapes,
 }
 
@@ -28,16 +31,22 @@ THREADS = 2
 
 
 def main() -> None:
-    """Beside TRL 1.16.0 on the same token ids and weights, in interleaved fresh processes."""
+    """Compare with TRL on the same token ids and weights, in interleaved fresh processes."""
     parser = argparse.ArgumentParser(description=f"{__doc__} {main.__doc__}")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part (repeatable)")
+    parser.add_argument(
+        "--only", choices=SECTIONS, action="append", help="run this section only (repeatable)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="few steps, one round: does it run?")
-    parser.add_argument("--force", action="store_true", help="on a loaded machine, too")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="run one round with a few steps",
+    )
+    parser.add_argument("--force", action="store_true", help="run on a loaded machine, too")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of every process that is measured
-    peers.python()
-    peers.our_python()
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for every measured process
+    environments.trl_python()
+    environments.trainer_python()
     refuse_when_loaded(is_forced=options.force)
     load = os.getloadavg()[0]
     lines: list[Line] = []
@@ -45,13 +54,13 @@ def main() -> None:
         settings = Settings(
             Path(folder), rounds=1 if options.quick else options.rounds, is_quick=options.quick
         )
-        for name in options.only or PARTS:
-            lines += PARTS[name](settings)
-    print(f"\nload {load:.2f} before; medians, in brackets the spread; x: ours / theirs")
+        for name in options.only or SECTIONS:
+            lines += SECTIONS[name](settings)
+    print(f"\nload before: {load:.2f}; medians (and spread); ratio: ours / theirs")
     for line in lines:
         print(row(line, has_verdict=not options.quick))
     if options.quick:
-        print("it runs; so few steps decide nothing, and nothing is written")
+        print("The benchmark works. A quick run writes no results.")
     else:
         values = {
             "load": load,
@@ -60,17 +69,17 @@ def main() -> None:
             "versions": versions(),
             "lines": [{**asdict(line), "is_met": line.is_met} for line in lines],
         }
-        print(f"written: {save('trainer', values)}, {draw(lines)}")
+        print(f"wrote {save('trainer', values)}, {draw(lines)}")
 
 
 def versions() -> dict[str, str]:
-    """Of what is measured; torch and transformers are the same on both sides."""
+    """The measured versions; torch and transformers are the same in both environments."""
     ours = {name: version(name) for name in ("torch", "transformers", "deepspeed")}
-    return {**ours, "trl": peers.TRL}
+    return {**ours, "trl": environments.TRL}
 
 
 def draw(lines: list[Line]) -> str:
-    """A panel a part: medians as bars, the rounds as dots."""
+    """Draw a panel per section: medians as bars, rounds as dots."""
     import matplotlib
 
     matplotlib.use("Agg")

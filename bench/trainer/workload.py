@@ -1,28 +1,31 @@
-"""The same work for every peer: a small Llama's weights, and token ids of Alpaca-like lengths.
+"""The workload of every program: the weights of a small Llama, and token ids of Alpaca's lengths.
 
-Arrays and a folder of safetensors, so that a peer's own virtual environment can read them.
+The files are arrays and a folder of safetensors, which a baseline's virtual environment can read.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-LONGEST = 1024
-MEAN, MEDIAN = 154, 119  # tokens of an example, log-normal (Alpaca's, as `anchors` has them)
-COMPLETION = 0.63  # of an example's tokens
+if TYPE_CHECKING:
+    from finetune_data.tokenize.dataset import TokenSplit
 
-# About 11 M parameters at a vocabulary of 32,000, most of them in the tied table; and 0.1 M.
+LONGEST = 1024
+MEAN, MEDIAN = 154, 119  # tokens of an example, log-normal as in Alpaca
+COMPLETION = 0.63  # share of an example's tokens
+
+# About 11 M parameters for a vocabulary of 32,000, most of them in the tied embeddings; and 0.1 M.
 SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "heads": 8}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "heads": 4}
 
 
 def lengths(count: int, seed: int = 7) -> npt.NDArray[np.int64]:
-    """Tokens of each example."""
+    """The number of tokens of each example."""
     random = np.random.default_rng(seed)
     sigma = math.sqrt(2 * math.log(MEAN / MEDIAN))
     return np.clip(random.lognormal(math.log(MEDIAN), sigma, count), 8, LONGEST).astype(np.int64)
@@ -31,7 +34,7 @@ def lengths(count: int, seed: int = 7) -> npt.NDArray[np.int64]:
 def write(
     folder: Path, *, examples: int, vocabulary: int, shape: dict[str, int], even: bool = False
 ) -> Path:
-    """`tokens.npy`, `roles.npy`, `offsets.npy` and `model/`. even: all examples are MEAN long."""
+    """Write `tokens.npy`, `roles.npy`, `offsets.npy`, `model/`. even: all examples have MEAN."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,8 +69,16 @@ def write(
     return folder
 
 
+def read(folder: Path) -> TokenSplit:
+    """The examples as a split in memory."""
+    from finetune_data.tokenize.dataset import TokenSplit
+
+    tokens, roles, offsets = (np.load(folder / f"{n}.npy") for n in ("tokens", "roles", "offsets"))
+    return TokenSplit(tokens, roles, offsets.astype(np.int64))
+
+
 def write_tokenizer(folder: Path, vocabulary: int) -> None:
-    """A word for each token: both sides want one beside a model."""
+    """Write a tokenizer with one word per token, because both programs require one."""
     import json
 
     from tokenizers import Tokenizer

@@ -1,4 +1,4 @@
-"""What the trainer's benchmark decides without measuring anything."""
+"""The parts of the trainer's benchmark that measure nothing."""
 
 import ast
 import math
@@ -9,10 +9,10 @@ import pytest
 
 from bench.machine import ROOT
 from bench.table import Line
-from bench.trainer import parts, peers, workload
-from bench.trainer.parts import WARM_UP, Settings
+from bench.trainer import environments, measurement, workload
+from bench.trainer.measurement import WARM_UP, Settings
 
-PEER = ROOT / "bench" / "trainer" / "peer.py"
+TRL = ROOT / "bench" / "trainer" / "trl_baseline.py"
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_lengths_are_log_normal_as_alpacas_and_the_same_each_time() -> None:
     assert found.max() <= workload.LONGEST
 
 
-def test_steps_of_the_warm_up_count_for_nothing() -> None:
-    slow, steady = [99.0] * (WARM_UP - 1), [2.0, 2.0]  # the first step is not told at all
+def test_steps_of_the_warm_up_do_not_count() -> None:
+    slow, steady = [99.0] * (WARM_UP - 1), [2.0, 2.0]  # the first step is not reported
     found = {"seconds": slow + steady, "tokens": [1] * (WARM_UP - 1) + [100, 300]}
-    assert parts.rate(found) == 100.0
+    assert measurement.tokens_per_second(found) == 100.0
 
 
 def test_the_overhead_is_that_of_the_typical_step() -> None:
-    assert parts.excess([1.5, 2.5, 9.0], [1.0, 2.0, 3.0]) == 0.5
+    assert measurement.excess([1.5, 2.5, 9.0], [1.0, 2.0, 3.0]) == 0.5
 
 
 def test_a_quick_run_is_short_and_still_measures_after_the_warm_up(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_quick_run_is_short_and_still_measures_after_the_warm_up(tmp_path: Pat
     assert Settings(tmp_path).steps(300) == WARM_UP + 300
 
 
-def test_the_peer_imports_nothing_of_ours() -> None:
-    """It runs in an environment in which nothing of ours is installed."""
-    tree = ast.parse(PEER.read_text())
+def test_the_trl_baseline_imports_none_of_our_packages() -> None:
+    """They are not installed in its environment."""
+    tree = ast.parse(TRL.read_text())
     names = {
         name
         for node in ast.walk(tree)
@@ -73,8 +73,8 @@ def test_the_peer_imports_nothing_of_ours() -> None:
     assert any(name.startswith("trl") for name in names)
 
 
-def test_the_peer_has_the_projects_own_torch_and_transformers() -> None:
-    pins = peers.pins()
+def test_the_trl_baseline_has_the_project_s_torch_and_transformers() -> None:
+    pins = environments.pins()
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     assert set(pins) <= set(constraints)
-    assert {pin.partition("==")[0] for pin in pins} == set(peers.SHARED)
+    assert {pin.partition("==")[0] for pin in pins} == set(environments.SHARED)

@@ -1,4 +1,4 @@
-"""An S3 server of the benchmark's own, with what a training pod reads."""
+"""A local S3 server for the benchmark, and the objects that a training pod reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKET = "bench"
 
 @contextmanager
 def s3(folder: Path) -> Iterator[None]:
-    """The AWS_* environment points at it meanwhile. Objects are files below `folder`."""
+    """Run a server; the AWS_* environment variables point to it. Objects are files in `folder`."""
     from devcluster import gotools
 
     gotools.build(["versitygw"])
@@ -25,7 +25,7 @@ def s3(folder: Path) -> Iterator[None]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    # In practice S3 is another machine: here it must not take CPUs from what is measured.
+    # In practice S3 is another machine, so it must not take CPU time from the measured process.
     server_of_low_priority = ["chrt", "--idle", "0", str(gotools.binary("versitygw"))]
     command = [*server_of_low_priority, "--port", f"127.0.0.1:{port}", "--quiet"]
     environment = {**os.environ, "ROOT_ACCESS_KEY": "bench", "ROOT_SECRET_KEY": key}
@@ -55,14 +55,14 @@ def _wait(port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError("versitygw does not answer")
+    raise RuntimeError("versitygw does not accept connections")
 
 
-def put(workload: Path, folder: Path) -> tuple[str, str, int]:
-    """The workload as a base model and a dataset: their addresses, and how many examples."""
+def put(source: Path, folder: Path) -> tuple[str, str, int]:
+    """Upload the workload in `source`; return the model's URI, the dataset's, and the examples."""
     import shutil
 
-    from bench.trainer.ours import split_of
+    from bench.trainer import workload
     from finetune_api.uris import S3Uri
     from finetune_data.tokenize.dataset import (
         DatasetManifest,
@@ -75,12 +75,12 @@ def put(workload: Path, folder: Path) -> tuple[str, str, int]:
 
     storage = open_storage()
     model, data = S3Uri(BUCKET, "model"), S3Uri(BUCKET, "dataset")
-    for path in sorted((workload / "model").iterdir()):
+    for path in sorted((source / "model").iterdir()):
         storage.upload_file(path, model.child(path.name))
     folder.mkdir(parents=True)
     for part in ("tokens", "roles", "offsets"):
-        shutil.copyfile(workload / f"{part}.npy", folder / f"train.{part}.npy")
-    split = split_of(workload)
+        shutil.copyfile(source / f"{part}.npy", folder / f"train.{part}.npy")
+    split = workload.read(source)
     manifest = DatasetManifest(
         source=DatasetSource(tokenizer_sha256="0" * 64, context_length=1024, inputs={}),
         splits={"train": SplitCounts(examples=len(split), tokens=len(split.tokens))},

@@ -1,6 +1,7 @@
-"""Virtual environments of their own: TRL with our torch, and the packages of the trainer's image.
+"""The virtual environments of the measured programs: TRL, and the trainer's image.
 
-What a development environment holds besides would count: transformers imports scipy where it is.
+A development environment would distort the measurement: transformers imports scipy if it is
+installed.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ SHARED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
 CONSTRAINTS = ROOT / "constraints.txt"
 
 
-def python() -> Path:
-    """TRL's interpreter. The first call makes the environment, which takes a while."""
+def trl_python() -> Path:
+    """The interpreter for TRL. The first call creates the environment, which takes a while."""
     return _environment(f"trl-{TRL}", [f"trl=={TRL}", *pins()])
 
 
-def our_python() -> Path:
-    """One with what the trainer's image has, and nothing else."""
+def trainer_python() -> Path:
+    """The interpreter with only the packages of the trainer's image."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["prepare"], *extras["trainer"]]
@@ -41,7 +42,7 @@ def _environment(name: str, packages: Sequence[str]) -> Path:
     interpreter = folder / "bin" / "python"
     made = folder / "made"
     if not made.exists():
-        print(f"making {folder}", flush=True)
+        print(f"creating {folder}", flush=True)
         uv = str(Path(sys.executable).with_name("uv"))
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         subprocess.run([uv, "venv", "-q", "--clear", "--python", version, str(folder)], check=True)
@@ -50,11 +51,11 @@ def _environment(name: str, packages: Sequence[str]) -> Path:
         subprocess.run(
             [str(interpreter), "-m", "compileall", "-qq", str(folder / "lib")], check=False
         )
-        made.touch()  # an earlier one may have been cut off in the middle
+        made.touch()  # the marker is missing if the creation was interrupted
     return interpreter
 
 
 def pins() -> list[str]:
-    """`name==version` of what both sides share."""
+    """`name==version` of the packages that both environments share."""
     lines = CONSTRAINTS.read_text().splitlines()
     return [line for line in lines if line.partition("==")[0] in SHARED]

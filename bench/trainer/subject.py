@@ -1,4 +1,4 @@
-"""The trainer's own pieces on the workload, on one rank: `python -m bench.trainer.ours …`."""
+"""The trainer's training loop on the workload, on one rank: `python -m bench.trainer.subject`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import gc
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,12 @@ from typing import Any
 import numpy as np
 
 from bench.machine import report
-from bench.trainer.store import BUCKET
-from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
-from finetune_data.tokenize.dataset import TokenSplit
+from bench.trainer import workload
+from bench.trainer.task import build_task, free_port
 
 
 def main() -> None:
-    """Steps as `training.train` makes them, with results.csv and checkpoints in S3."""
-    measure(parser().parse_args())
-
-
-def parser() -> argparse.ArgumentParser:
-    """What a run may be told."""
+    """Run steps as the trainer does, with results.csv and checkpoints in S3."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, required=True)
@@ -36,60 +28,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint-seconds", type=float, default=1e9)
     parser.add_argument("--nvidia", action="store_true", help="on a GPU, in bf16")
     parser.add_argument("--lora", action="store_true", help="an adapter of rank 16")
-    return parser
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def split_of(folder: Path) -> TokenSplit:
-    """The workload as a dataset in memory."""
-    tokens, roles, offsets = (np.load(folder / f"{n}.npy") for n in ("tokens", "roles", "offsets"))
-    return TokenSplit(tokens, roles, offsets.astype(np.int64))
-
-
-def task_of(options: argparse.Namespace, examples: int) -> TrainTask:
-    return TrainTask(
-        run=RunRef(
-            namespace="bench", name="bench", uid=f"{os.getpid():08d}", output=f"s3://{BUCKET}/out"
-        ),
-        attempt=1,
-        base=BaseModelRef(
-            name="b", root="b", uri="s3://b/b", pretraining_learning_rate=1, context_length=1024
-        ),
-        dataset="s3://b/d",
-        organization="bench",
-        hyperparameters=ResolvedHyperparameters(
-            n_epochs=50,
-            batch_size=options.batch,
-            learning_rate=1e-4,
-            prompt_loss_weight=0.0,
-            warmup_ratio=0.0,
-            weight_decay=0.0,
-            lr_schedule="constant",
-            max_sequence_length=1024,
-            seed=1,
-        ),
-        training_examples=examples,
-        training_file="s3://b/t",
-        nodes=1,
-        processes_per_node=1,
-        accelerator="nvidia" if options.nvidia else "cpu",
-        method=MethodRef(type="lora" if options.lora else "full"),
-        zero_stage=options.zero_stage,
-        packing=not options.padded,
-        checkpoint_seconds=options.checkpoint_seconds,
-        master_host="127.0.0.1",
-        master_port=1,
-        progress_port=1,
-    )
+    measure(parser.parse_args())
 
 
 def connect_alone(accelerator: str = "cpu") -> None:
-    """This process is the only rank."""
+    """Initialize torch.distributed with this process as the only rank."""
     from finetune_trainer.engine.deepspeed import connect
 
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
@@ -115,23 +58,31 @@ def measure(options: argparse.Namespace) -> None:
     from finetune_trainer.step.stepper import Stepper
 
     import_libraries()
-    split = split_of(options.folder)
-    task = task_of(options, len(split))
+    split = workload.read(options.folder)
+    task = build_task(
+        examples=len(split),
+        batch_size=options.batch,
+        is_nvidia=options.nvidia,
+        is_lora=options.lora,
+        zero_stage=options.zero_stage,
+        packing=not options.padded,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
     precision: Precision = "bf16" if options.nvidia else "fp32"
     model = load_model(options.folder / "model", precision)
     if options.lora:
         model = add_adapter(model, task.method, 1)
     connect_alone(task.accelerator)
-    place = RankCoordinates(0, 0, 1)
+    coordinates = RankCoordinates(0, 0, 1)
     engine = Engine(
-        model, place, zero_stage=options.zero_stage, precision=precision, weight_decay=0.0
+        model, coordinates, zero_stage=options.zero_stage, precision=precision, weight_decay=0.0
     )
     choose_compute_path(engine, longest=1024, warn=print, packing=task.packing)
     storage: Any = open_storage()
     progress = ProgressTracker(1, starting_detail=str)
 
-    class Told(RunLog):
-        """Counts the checkpoints that are complete."""
+    class CountingRunLog(RunLog):
+        """Counts the complete checkpoints."""
 
         checkpoints = 0
 
@@ -139,28 +90,28 @@ def measure(options: argparse.Namespace) -> None:
             self.checkpoints += 1
             super().record_checkpoint(state, seconds)
 
-    run_log = Told(task, place, progress, storage, has_validation=False)
-    if options.nvidia:  # no S3 server beside a GPU; its steps take far longer than a row
+    run_log = CountingRunLog(task, coordinates, progress, storage, has_validation=False)
+    if options.nvidia:  # a machine with a GPU has no S3 server, and a row takes no time there
         run_log._results = None
     checkpoints = Checkpoints(
         *(task.run.layout, storage, engine, options.folder / "checkpoints", 1),
-        before=run_log.upload,
+        before_manifest=run_log.upload,
     )
-    ends: list[float] = []
+    starts: list[float] = []
     tokens: list[int] = []
 
-    class Watched(Stepper):
-        """Notes when each step begins, and stops the run after enough of them."""
+    class TimedStepper(Stepper):
+        """Records the start of each step, and stops the run after the last one."""
 
         def accumulate(self, step: int, flags: Any = ()) -> Any:
-            ends.append(time.perf_counter())
+            starts.append(time.perf_counter())
             if step > options.steps:
                 raise StopIteration
             found = super().accumulate(step, flags)
             tokens.append(found[1].tokens)
             return found
 
-    saving = CheckpointPolicy(
+    policy = CheckpointPolicy(
         *(checkpoints, run_log),
         ranks=1,
         is_first=True,
@@ -170,21 +121,21 @@ def measure(options: argparse.Namespace) -> None:
     run = Run(
         task=task,
         engine=engine,
-        stepper=Watched(task, engine, split, micro_batch_costs(task, engine, 1024)),
+        stepper=TimedStepper(task, engine, split, micro_batch_costs(task, engine, 1024)),
         evaluation=None,
         classifier=None,
-        saving=saving,
+        checkpoint_policy=policy,
         run_log=run_log,
-        stop=SigtermFlag(is_training=lambda: True),
+        sigterm=SigtermFlag(is_training=lambda: True),
     )
     run_log.start(TrainingState())
     gc.collect()
     gc.freeze()
     with contextlib.suppress(StopIteration):
         train(run, TrainingState())
-    saving.finish()
+    policy.finish()
     run_log.close()
-    seconds = np.diff(ends).tolist()
+    seconds = np.diff(starts).tolist()
     share = Gpu(task, engine, split).utilization(1.0) if options.nvidia else None
     report(
         seconds=seconds[1:],
@@ -192,7 +143,7 @@ def measure(options: argparse.Namespace) -> None:
         copy_seconds=checkpoints.copy_seconds,
         upload_seconds=checkpoints.upload_seconds,
         checkpoints=run_log.checkpoints,
-        utilization_of_a_token=share,
+        utilization_per_token=share,
     )
 
 

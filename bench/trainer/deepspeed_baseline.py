@@ -1,4 +1,4 @@
-"""A loop of DeepSpeed and nothing else over the same micro-batches: what our loop adds to it."""
+"""A plain DeepSpeed loop over the same micro-batches, to measure the overhead of the trainer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from bench.machine import report
-from bench.trainer.ours import connect_alone, split_of
+from bench.trainer import workload
+from bench.trainer.subject import connect_alone
 
 
 def main() -> None:
-    """Forward, backward and step; the micro-batches are made before."""
+    """Run forward, backward, and step; the micro-batches are built before."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, required=True)
@@ -32,7 +33,7 @@ def main() -> None:
 
     import_libraries()
     attention.register()
-    split = split_of(options.folder)
+    split = workload.read(options.folder)
     model = load_model(options.folder / "model", "fp32")
     connect_alone()
     objective = Objective(model)

@@ -1,8 +1,9 @@
-"""TRL's SFTTrainer on the workload. Run by the peer's own Python: nothing of ours is imported.
+"""TRL's SFTTrainer on the workload, in an environment without this project's packages.
 
-`python peer.py FOLDER MODE HEAD STEPS BATCH`: one JSON line last, with each step's seconds and real
-tokens. TRL 1.16's `nll` and `chunked_nll` are one thing, its fused head (HEAD `fused`). `whole` is
-transformers' own Trainer on TRL's very batches: the logits are held whole, as TRL once did.
+`python trl_baseline.py FOLDER MODE HEAD STEPS BATCH` prints one JSON line at the end, with the
+seconds and the real tokens of each step. HEAD `fused` is TRL's own head: in TRL 1.16, `nll` and
+`chunked_nll` are the same. HEAD `whole` is the Trainer of transformers on the batches of TRL, with
+full logits in memory, as in older versions of TRL.
 """
 
 import json
@@ -22,7 +23,7 @@ OF_TRL = ("padding_free", "packing", "packing_strategy", "max_length")
 
 
 def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
-    """Drops nothing: the caller leaves out the first steps."""
+    """Measure all steps; the caller drops the warm-up."""
     import numpy as np
     import torch
     import transformers
@@ -72,7 +73,7 @@ def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
     collated: list[int] = []
     ends: list[float] = []
 
-    class Ends(TrainerCallback):
+    class StepEnds(TrainerCallback):
         def on_step_end(self, *args: object, **named: object) -> None:
             ends.append(time.time())
 
@@ -94,7 +95,7 @@ def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
         model=model,
         args=config_class(**settings),
         train_dataset=dataset,
-        callbacks=[Ends()],
+        callbacks=[StepEnds()],
         **named,
     )
     collate = trainer.data_collator
@@ -115,5 +116,5 @@ def main(folder: Path, mode: str, head: str, steps: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    place, chosen, kind, *numbers = sys.argv[1:]
-    main(Path(place), chosen, kind, *map(int, numbers))
+    path, mode, head, *numbers = sys.argv[1:]
+    main(Path(path), mode, head, *map(int, numbers))
