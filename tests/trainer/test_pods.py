@@ -314,7 +314,7 @@ def test_a_resumed_run_ends_as_if_nothing_had_happened(
     assert ours.epochs == theirs.epochs
 
 
-def test_the_report_tells_of_both_attempts_and_shows_completions_before_and_after(
+def test_the_report_lists_both_attempts_and_completions_before_and_after(
     killed: Killed, finished: Finished, storage: Storage
 ) -> None:
     undisturbed, resumed = (
@@ -324,7 +324,7 @@ def test_the_report_tells_of_both_attempts_and_shows_completions_before_and_afte
     for text in (undisturbed, resumed):
         assert "<h4>Before</h4>" in text
         assert "<h4>After" in text
-        assert "Tokens a second" in text
+        assert "Throughput" in text
     assert "rank 0 lost the connection to another rank" in resumed
     assert "lost the connection" not in undisturbed
     card = storage.read_bytes(killed.task.run.layout.model.child("README.md")).decode()

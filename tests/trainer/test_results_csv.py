@@ -1,8 +1,5 @@
-import pytest
-
 from finetune_api.uris import S3Uri
 from finetune_storage.s3 import Storage
-from finetune_trainer.outputs import results_csv
 from finetune_trainer.outputs.results_csv import Results, columns, line, row, until_step
 from finetune_trainer.step.loss import Totals
 from tests.trainer import support
@@ -76,12 +73,9 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint() -> None:
     assert until_step("step,a,b\n1,2,3\n2,1", 9) == "step,a,b\n1,2,3\n"  # half a line
 
 
-def test_s3_has_whole_lines_only_and_everything_at_the_end(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results_csv, "UPLOAD_SECONDS", 0.01)
+def test_s3_has_whole_lines_only_and_everything_at_the_end(storage: Storage) -> None:
     uri = S3Uri.parse(f"s3://{support.BUCKET}/results-test/results.csv")
-    file = Results(uri, storage, columns(has_validation=False))
+    file = Results(uri, storage, columns(has_validation=False), upload_seconds=0.01)
     file.start(resumed_step=0)
     seen = set()
     for step in range(1, 60):

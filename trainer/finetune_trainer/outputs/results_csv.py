@@ -93,15 +93,22 @@ def until_step(text: str, step: int) -> str:
 class Results:
     """results.csv of a run, written by rank 0. A thread uploads new rows every few seconds."""
 
-    def __init__(self, uri: S3Uri, storage: Storage, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        uri: S3Uri,
+        storage: Storage,
+        names: Sequence[str],
+        *,
+        upload_seconds: float = UPLOAD_SECONDS,
+    ) -> None:
+        """names: of the columns. upload_seconds: between two uploads."""
+        self._upload_seconds = upload_seconds
         self._uri = uri
         self._storage = storage
         self._columns = list(names)
         self._lines = [",".join(self._columns) + "\n"]
         self._uploaded_lines = 0
-        self._lock = (
-            threading.Lock()
-        )  # one upload at a time: an older text must not overwrite a newer one
+        self._lock = threading.Lock()  # an older text must not overwrite a newer one
         self._closed = threading.Event()
         self._thread = threading.Thread(
             target=self._upload_periodically, name="results", daemon=True
@@ -137,7 +144,7 @@ class Results:
         self.upload()
 
     def _upload_periodically(self) -> None:
-        while not self._closed.wait(UPLOAD_SECONDS):
+        while not self._closed.wait(self._upload_seconds):
             try:
                 self.upload()
             except StorageError as error:
