@@ -7,11 +7,11 @@ python crds/generate.py --check   only compare; the exit code is 1 if a file dif
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from finetune_api.crd import finetune_crd, model_crd
+from finetune_api.wire import JsonObject
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "crds", ROOT / "charts" / "finetune-operator" / "files" / "crds")
@@ -23,15 +23,13 @@ def rendered() -> dict[str, str]:
     return {"finetunes.yaml": _yaml(finetune_crd()), "models.yaml": _yaml(model_crd())}
 
 
-def _yaml(crd: dict[str, Any]) -> str:
+def _yaml(crd: JsonObject) -> str:
     return HEADER + yaml.safe_dump(crd, sort_keys=False, width=100)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write or check the generated CRDs.")
-    parser.add_argument(
-        "--check", action="store_true", help="only compare"
-    )
+    parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     stale = []
     for folder in FOLDERS:

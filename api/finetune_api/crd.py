@@ -5,7 +5,6 @@ const). An unknown keyword raises an error, so that a developer notices it here 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -14,8 +13,9 @@ from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
 from finetune_api.spec_rules import MUTABLE_FIELDS, SPEC_RULES
+from finetune_api.wire import JsonObject
 
-Schema = dict[str, Any]
+Schema = JsonObject
 Column = tuple[str, str, str, str]  # name, path, type, description
 
 KEPT = frozenset(

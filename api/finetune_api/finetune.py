@@ -1,12 +1,10 @@
 """The FineTune custom resource. `finetune_api.crd` generates the CRD from its models."""
 
-from typing import Any
-
 from pydantic import Field
 
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
-from finetune_api.wire import Stored
+from finetune_api.wire import JsonObject, Stored
 
 
 class Metadata(Stored):
@@ -30,7 +28,7 @@ class FineTune(Stored):
     status: FineTuneStatus = FineTuneStatus()
 
     @classmethod
-    def parse(cls, obj: dict[str, Any]) -> "FineTune":
+    def parse(cls, obj: JsonObject) -> "FineTune":
         return cls.model_validate(
             {key: obj[key] for key in ("metadata", "spec", "status") if key in obj}
         )

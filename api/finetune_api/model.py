@@ -1,13 +1,13 @@
 """The Model custom resource: a fine-tuned model. It outlives the FineTune that trained it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from finetune_api.finetune import Metadata
 from finetune_api.finetune_spec import DNS_SUBDOMAIN, S3Address, Spec
 from finetune_api.finetune_status import Condition
-from finetune_api.wire import Stored
+from finetune_api.wire import JsonObject, Stored
 
 
 class ModelSource(Spec):
@@ -129,7 +129,7 @@ class Model(Stored):
     status: ModelStatus = ModelStatus()
 
     @classmethod
-    def parse(cls, obj: dict[str, Any]) -> "Model":
+    def parse(cls, obj: JsonObject) -> "Model":
         return cls.model_validate(
             {key: obj[key] for key in ("metadata", "spec", "status") if key in obj}
         )

@@ -23,7 +23,7 @@ class Wire(BaseModel):
         """Compact JSON without the fields that are None."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The same as plain dicts and lists, as the Kubernetes API expects it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -1,4 +1,4 @@
-"""The values that cross process borders: addresses, names, resolution rules, outcomes."""
+"""Values that processes exchange: URIs, names, resolution rules, and outcomes."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -26,11 +26,13 @@ TIME = datetime(2022, 2, 15, 4, 21, 4, tzinfo=UTC)
         ("o", "...", "ada:ft-o-2022-02-15-04-21-04"),
     ],
 )
-def test_model_names_are_the_old_services(organization: str, suffix: str | None, name: str) -> None:
+def test_model_names_have_the_format_of_openai(
+    organization: str, suffix: str | None, name: str
+) -> None:
     assert fine_tuned_model_name("ada", organization, suffix, TIME) == name
 
 
-def test_model_names_hold_utc() -> None:
+def test_model_names_contain_utc() -> None:
     berlin = TIME.astimezone(timezone(timedelta(hours=1)))
     assert fine_tuned_model_name("ada", "o", None, berlin).endswith("2022-02-15-04-21-04")
 
@@ -67,19 +69,19 @@ def test_batch_size_and_multiplier_follow_the_rule(
         "http://bucket/x",
     ],
 )
-def test_addresses_that_are_none_are_refused(text: str) -> None:
+def test_invalid_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"S3 address|key"):
         S3Uri.parse(text)
 
 
-def test_addresses_come_back_as_they_went_in() -> None:
+def test_a_parsed_uri_prints_as_it_was() -> None:
     for text in ("s3://bucket", "s3://bucket/a/b c/d.jsonl"):
         assert str(S3Uri.parse(text)) == text
     assert parse_model_uri("hf://org/name@v1") == HubUri("org/name", "v1")
     assert str(HubUri.parse("hf://org/name")) == "hf://org/name@main"
 
 
-def test_a_runs_layout_is_below_its_namespace_and_uid() -> None:
+def test_the_layout_of_a_run_is_below_its_namespace_and_uid() -> None:
     layout = RunLayout.of("s3://bkt/out", "team", "tone", "12345678-9abc")
     assert (
         str(layout.checkpoint(123)) == "s3://bkt/out/team/tone-12345678/checkpoints/step-00000123"
@@ -96,7 +98,7 @@ ANY = st.text(st.characters(), max_size=2000) | st.sampled_from(
 
 
 @given(message=ANY, hint=ANY, lines=LINES, log=LINES)
-def test_a_termination_message_fits_and_parses_whatever_it_holds(
+def test_a_termination_message_fits_and_parses_with_any_content(
     message: str, hint: str, lines: list[str], log: list[str]
 ) -> None:
     outcome = Outcome(
@@ -109,7 +111,7 @@ def test_a_termination_message_fits_and_parses_whatever_it_holds(
     assert found.failure.code == "InvalidData"
 
 
-def test_the_last_epochs_survive_a_message_that_is_too_long() -> None:
+def test_a_message_that_is_too_long_keeps_the_last_epochs() -> None:
     epochs = [
         EpochMetrics(epoch=n, step=n * 1000, training_loss=1 / n, validation_loss=2 / n)
         for n in range(1, 51)
@@ -129,11 +131,11 @@ def test_the_last_epochs_survive_a_message_that_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "Traceback (most recent call last)", "[]", "3", "{}"])
-def test_a_logs_tail_is_no_outcome(text: str | None) -> None:
+def test_the_end_of_a_log_is_not_an_outcome(text: str | None) -> None:
     assert Outcome.parse(text) is None
 
 
-def test_what_a_newer_version_adds_is_ignored() -> None:
+def test_fields_of_a_newer_version_are_ignored() -> None:
     text = json.dumps({"kind": "outcome", "failure": {"code": "X", "message": "y", "new": 1}})
     found = Outcome.parse(text)
     assert found is not None and found.failure == Failure(code="X", message="y")

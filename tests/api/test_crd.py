@@ -1,4 +1,4 @@
-"""The schema that is generated from the models."""
+"""The CRDs, which are generated from the pydantic models."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from finetune_api.crd import finetune_crd, model_crd, structural
 from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.hyperparameters import DEFAULT_MARK
 from finetune_api.spec_rules import MUTABLE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def parts(crd: dict[str, Any], part: str = "spec") -> list[tuple[str, dict[str, 
 
 
 @pytest.mark.parametrize("crd", [finetune_crd(), model_crd()])
-def test_everything_that_a_user_writes_has_a_bound(crd: dict[str, Any]) -> None:
+def test_every_field_that_a_user_writes_has_a_bound(crd: dict[str, Any]) -> None:
     for where, schema in parts(crd):
         kind = schema.get("type")
         if kind == "string" and "enum" not in schema:
@@ -54,25 +55,34 @@ def test_every_field_has_a_description(crd: dict[str, Any]) -> None:
             assert text.endswith(".") and text[0].isupper(), f"{where}: {text}"
 
 
+def test_every_optional_field_of_a_finetune_documents_its_default() -> None:
+    depends = {"spec.hyperparameters.classificationNClasses"}  # on the other fields
+    for where, schema in parts(finetune_crd()):
+        is_group = "properties" in schema or where.endswith("[]")
+        if is_group or "default" in schema or where in {"spec.trainingFile", *depends}:
+            continue
+        assert DEFAULT_MARK in schema["description"], where
+
+
 def test_the_crd_leaves_room_for_the_annotation_of_kubectl_apply() -> None:
     assert len(json.dumps(finetune_crd())) < 100_000
 
 
-def test_only_what_steers_a_run_may_change() -> None:
+def test_only_fields_that_control_a_run_may_change() -> None:
     spec = dict(parts(finetune_crd()))["spec"]
     rules = " ".join(item["rule"] for item in spec["x-kubernetes-validations"])
     for field in spec["properties"]:
         assert (f"oldSelf.{field})" in rules) == (field not in MUTABLE_FIELDS), field
 
 
-def test_no_field_would_borrow_the_operators_powers() -> None:
+def test_no_field_gives_users_the_permissions_of_the_operator() -> None:
     names = {where.rsplit(".", 1)[-1].lower() for where, _ in parts(finetune_crd())}
     forbidden = {"image", "command", "args", "env", "volumes", "serviceaccountname", "hostpath"}
     forbidden |= {"hostnetwork", "privileged", "nodename", "securitycontext", "endpoint"}
     assert not names & forbidden
 
 
-def test_all_fields_of_the_product_are_there() -> None:
+def test_the_spec_has_all_fields() -> None:
     wanted = (
         "model suffix trainingFile validationFile hyperparameters method resources runtime "
         "deepspeed storage output queueName priorityClassName scheduling suspend cancel "
@@ -82,7 +92,7 @@ def test_all_fields_of_the_product_are_there() -> None:
     assert set(structural(FineTuneSpec)["properties"]) == set(wanted.split())
 
 
-def test_a_keyword_that_is_not_known_raises() -> None:
+def test_an_unknown_keyword_raises() -> None:
     class Strange(BaseModel):
         either: int | str
 
@@ -90,7 +100,7 @@ def test_a_keyword_that_is_not_known_raises() -> None:
         structural(Strange)
 
 
-def test_the_files_are_those_of_the_models() -> None:
+def test_the_files_match_the_models() -> None:
     done = subprocess.run(
         [sys.executable, "crds/generate.py", "--check"],
         cwd=ROOT,

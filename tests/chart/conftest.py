@@ -5,18 +5,17 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from devcluster import gotools
+from finetune_api.wire import JsonObject
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/finetune-operator"
 
-Object = dict[str, Any]
-Render = Callable[..., list[Object]]
+Render = Callable[..., list[JsonObject]]
 
 
 def program(name: str) -> str:
@@ -48,7 +47,7 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
 def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
     """Return a function that renders the chart: `render("crds.install=false", release=...)`."""
 
-    def call(*sets: str, release: str = "ft", namespace: str = "ml") -> list[Object]:
+    def call(*sets: str, release: str = "ft", namespace: str = "ml") -> list[JsonObject]:
         arguments = [word for value in sets for word in ("--set-json", value)]
         done = helm("template", release, CHART, "--namespace", namespace, *arguments)
         assert done.returncode == 0, done.stderr

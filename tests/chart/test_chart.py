@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, Object, Render, program
+from finetune_api.wire import JsonObject
+from tests.chart.conftest import CHART, Render, program
 from tests.chart.schemas import swagger_file, write_schemas
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
@@ -18,20 +19,20 @@ RBAC = {"Role", "ClusterRole"}
 pytestmark = pytest.mark.integration  # helm is built by devcluster
 
 
-def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
+def of_kind(objects: list[JsonObject], *kinds: str) -> list[JsonObject]:
     return [obj for obj in objects if obj["kind"] in kinds]
 
 
-def name(obj: Object) -> str:
+def name(obj: JsonObject) -> str:
     return str(obj["metadata"]["name"])
 
 
-def one(objects: list[Object], kind: str, suffix: str = "") -> Object:
+def one(objects: list[JsonObject], kind: str, suffix: str = "") -> JsonObject:
     (found,) = [obj for obj in of_kind(objects, kind) if name(obj).endswith(suffix)]
     return found
 
 
-def settings(objects: list[Object]) -> dict[str, Any]:
+def settings(objects: list[JsonObject]) -> dict[str, Any]:
     text = one(objects, "ConfigMap")["data"]["settings.yaml"]
     return dict(yaml.safe_load(text))
 
@@ -164,7 +165,7 @@ def test_a_user_deletes_nothing_and_an_owner_does(render: Render) -> None:
 
 
 def test_two_releases_of_one_name_share_no_object(render: Render) -> None:
-    def keys(objects: list[Object]) -> set[tuple[str, str, str]]:
+    def keys(objects: list[JsonObject]) -> set[tuple[str, str, str]]:
         return {
             (
                 obj["kind"],

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from finetune_api.wire import JsonObject
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics as metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
 from finetune_operator.telemetry.state_collector import PROGRESS
-from tests.chart.conftest import CHART, ROOT, Object, Render
+from tests.chart.conftest import CHART, ROOT, Render
 from tests.chart.test_chart import Helm, name, of_kind, one, refused
 
 ALERTS = ("metrics.alerts.enabled=true",)
@@ -93,7 +94,7 @@ def test_everything_is_disabled_by_default(render: Render) -> None:
     assert len(of_kind(render(), "ConfigMap")) == 1
 
 
-def rules(objects: list[Object]) -> dict[str, Object]:
+def rules(objects: list[JsonObject]) -> dict[str, JsonObject]:
     spec = one(objects, "PrometheusRule")["spec"]
     return {rule["alert"]: rule for group in spec["groups"] for rule in group["rules"]}
 

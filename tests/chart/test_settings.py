@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, Object, Render
+from finetune_api.wire import JsonObject
+from tests.chart.conftest import CHART, Render
 
 pytestmark = pytest.mark.integration
 
 ENTRIES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-def settings(objects: list[Object]) -> dict[str, Any]:
+def settings(objects: list[JsonObject]) -> dict[str, Any]:
     (text,) = [
         obj["data"]["settings.yaml"]
         for obj in objects

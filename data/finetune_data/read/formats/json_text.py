@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
+from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, shown
 from finetune_data.read.formats.lines import Line
-
-Object = dict[str, Any]
 
 
 class JsonError(Exception):
@@ -119,7 +118,7 @@ def _refuse_constant(name: str) -> None:
     raise _ConstantError(name)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Object:
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     value = dict(pairs)
     if len(value) < len(pairs):
         seen: set[str] = set()
