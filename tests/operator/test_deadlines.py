@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from finetune_operator import messages
 from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import stamp
 from tests.support.objects import NOW, World, a_finetune, progress, trained
@@ -78,7 +79,7 @@ def test_a_stall_restarts_the_gang_and_counts() -> None:
     world.step()
     first, second = world.status.attempts
     assert (first.reason, first.counted, second.ended_at) == ("Stalled", True, None)
-    assert "no step was finished for 31 s after step 10" in first.message
+    assert first.message == messages.stalled(31, 10, 30).message
     world.progress = None
     world.settle()
     world.ready_pods("a2")

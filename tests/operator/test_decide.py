@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from finetune_api import names
+from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics
+from finetune_operator import messages
 from finetune_operator.core.decide import decide
+from finetune_operator.core.observed import ForeignObject
 from finetune_operator.core.plan import Create
 from finetune_operator.settings import PodNetwork
 from tests.support.objects import (
@@ -36,15 +40,19 @@ def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
     assert world.status_writes == 4
     assert kinds(world) == ["Job", "Job", "Model"]
     assert len(world.services) == 1
+    result = trained().trained
+    assert result is not None and result.epochs is not None
     assert world.messages() == [
-        "Created fine-tune: tone",
-        "Base model loaded: ada",
-        "Fine-tune started",
-        "Completed epoch 1/2 (training loss 2.0000, learning rate 4e-05)",
-        "Completed epoch 2/2 (training loss 1.2500, learning rate 0)",
-        "Uploaded model: ada:ft-team:tone-2026-11-21-12-00-00",
-        "Uploaded result file: s3://bucket/out/team/tone-11111111/results.csv",
-        "Fine-tune succeeded",
+        event.message
+        for event in (
+            messages.created("tone"),
+            messages.base_model_loaded("ada"),
+            messages.STARTED,
+            *(messages.epoch_completed(epoch, 2) for epoch in result.epochs),
+            messages.model_uploaded(result.fine_tuned_model),
+            messages.results_uploaded(result.result_files[0]),
+            messages.SUCCEEDED,
+        )
     ]
     conditions = {item.type: item.status for item in world.status.conditions}
     assert conditions["Succeeded"] == conditions["Ready"] == conditions["Validated"] == "True"
@@ -78,23 +86,24 @@ def test_progress_is_written_at_most_every_ten_seconds_but_an_epoch_at_once() ->
     world.progress = progress(step=31, completed_epochs=[epoch])
     world.step()
     assert world.status_writes - before == 3
-    assert world.messages()[-1] == "Completed epoch 1/2 (training loss 2.0000)"
+    completed = EpochMetrics.model_validate(epoch)
+    assert world.messages()[-1] == messages.epoch_completed(completed, 2).message
 
 
 def test_a_continued_model_is_measured_before_its_first_step() -> None:
     before = {"epoch": 0, "step": 0, "validation_loss": 2.98, "validation_sequence_accuracy": 0.5}
-    told = "Before training: validation loss 2.9800, validation sequence accuracy 0.5000"
+    measured = EpochMetrics.model_validate(before)
+    message = messages.base_model_measured(measured).message
     world = World().until_running()
     world.progress = progress(before=before)
     world.step()
-    assert world.messages()[-1] == told
+    assert world.messages()[-1] == message
     done = trained()
     assert done.trained is not None
-    measured = EpochMetrics.model_validate(before)
     world.end_pod("a1", 0, 0, done.replace(trained=done.trained.replace(before=measured)))
     world.end_pod("a1", 1, 0, None)
     world.settle()
-    assert world.messages().count(told) == 1
+    assert world.messages().count(message) == 1
     (model,) = (made for made in world.created if made["kind"] == "Model")
     assert model["spec"]["metrics"] == {"trainingLoss": 1.25}
     assert model["spec"]["metricsBefore"] == {
@@ -117,7 +126,7 @@ def test_a_loss_that_ended_above_its_first_step_is_a_warning(
     warnings = [event for event in world.status.events if event.level == "warning"]
     assert [event.reason for event in warnings] == ["Diverged"] * is_warned
     for event in warnings:
-        assert "ended at 1.2500, above the 0.7000 of the first step" in event.message
+        assert event.message == messages.diverged(0.7, 1.25).message
 
 
 def test_the_condition_on_the_data_does_not_speak_of_the_model() -> None:
@@ -127,7 +136,8 @@ def test_the_condition_on_the_data_does_not_speak_of_the_model() -> None:
     world.settle()
     said = {item.type: (item.status, item.message) for item in world.status.conditions}
     assert said["Validated"] == ("True", "")
-    assert said["Succeeded"] == ("True", "the model is ada:ft-team:tone-2026-11-21-12-00-00")
+    ready = messages.model_ready("ada:ft-team:tone-2026-11-21-12-00-00")
+    assert said["Succeeded"] == ("True", ready.message)
 
 
 def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
@@ -142,7 +152,7 @@ def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
     assert world.status.error.lines == [finding]
     assert "line 17" in world.status.message
     assert kinds(world) == ["Job"]
-    assert world.messages()[-1].startswith("Fine-tune failed. trainingFile: line 17")
+    assert world.messages()[-1] == messages.failed(world.status.error).message
 
 
 def test_a_crashed_prepare_pod_is_tried_again_by_its_job() -> None:
@@ -184,9 +194,8 @@ def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
     world.settle()
     assert world.status.state == "running"
     assert world.status_writes - before == 2
-    assert world.messages()[-1] == (
-        "Fine-tune restarted from step 25: rank 1 was killed by signal 9 (SIGKILL)"
-    )
+    restarted = messages.restarted(2, 25, "rank 1 was killed by signal 9 (SIGKILL)")
+    assert world.messages()[-1] == restarted.message
 
 
 @pytest.mark.parametrize("end", ["crash", "success"])
@@ -201,8 +210,8 @@ def test_an_attempt_that_ends_before_it_is_looked_at_tells_where_it_went_on(end:
     world.end_pod("a2", 0, code, outcome.replace(resumed_from_step=25))
     world.settle()
     assert world.status.attempts[1].resumed_from_step == 25
-    told = [message for message in world.messages() if "restarted" in message]
-    assert told == ["Fine-tune restarted from step 25: rank 1 was killed"]
+    restarts = [event.message for event in world.status.events if event.reason == "Restarted"]
+    assert restarts == [messages.restarted(2, 25, "rank 1 was killed").message]
 
 
 def test_an_echo_waits_for_the_pod_that_knows_the_cause() -> None:
@@ -238,7 +247,7 @@ def test_max_restarts_end_it_with_the_last_cause() -> None:
     assert world.status.state == "failed"
     assert world.status.error.code == "RankCrashed"
     assert "SIGSEGV" in world.status.error.message
-    assert "gave up after 1 restarts" in world.status.error.message
+    assert messages.restarts_spent(1) in world.status.error.message
     assert world.status.error.log == ["Segmentation fault"]
 
 
@@ -334,18 +343,22 @@ def test_a_prepare_job_that_was_made_before_the_status_was_written_is_believed()
 
 
 @pytest.mark.parametrize(
-    ("spec", "code", "words"),
+    ("spec", "error"),
     [
-        ({"model": "gpt5"}, "UnknownModel", "the catalog has ada"),
-        ({"runtime": "tpu"}, "UnknownRuntime", "nvidia, cpu"),
-        ({"runtime": "cpu", "resources": {"gpusPerNode": 1}}, "InvalidSpec", "gpusPerNode to 0"),
+        ({"model": "gpt5"}, messages.unknown_model("gpt5", "team", "ada")),
+        ({"runtime": "tpu"}, messages.unknown_runtime("tpu", "nvidia, cpu")),
+        (
+            {"runtime": "cpu", "resources": {"gpusPerNode": 1}},
+            messages.runtime_without_gpus("cpu"),
+        ),
     ],
 )
-def test_what_can_never_work_fails_before_any_job(spec: dict, code: str, words: str) -> None:  # type: ignore[type-arg]
+def test_a_spec_that_can_never_work_fails_before_any_job(
+    spec: dict[str, Any], error: ErrorInfo
+) -> None:
     world = World(a_finetune(**spec))
     world.settle()
-    assert (world.status.state, world.status.error.code) == ("failed", code)
-    assert words in world.status.error.message
+    assert (world.status.state, world.status.error) == ("failed", error)
     assert world.created == []
 
 
@@ -363,9 +376,8 @@ def test_an_unschedulable_pod_is_explained() -> None:
     }
     world.settle()
     assert (world.status.state, world.status.reason) == ("pending", "Unschedulable")
-    assert world.status.message == (
-        "1 of 2 pods can't be scheduled: 0/3 nodes have nvidia.com/gpu free"
-    )
+    lacking = messages.nodes_lack("3", "nvidia.com/gpu")
+    assert world.status.message == messages.unschedulable(1, 2, lacking).message
 
 
 def test_cancel_is_final_and_removes_the_jobs() -> None:
@@ -374,14 +386,14 @@ def test_cancel_is_final_and_removes_the_jobs() -> None:
     world.settle()
     assert world.status.state == "cancelled"
     assert world.jobs == {}
-    assert world.messages()[-1] == "Fine-tune cancelled"
+    assert world.messages()[-1] == messages.CANCELLED.message
 
 
 def test_a_dry_run_stops_after_the_check() -> None:
     world = World(a_finetune(dryRun=True)).until_training()
     assert (world.status.state, world.status.reason) == ("succeeded", "DryRun")
-    assert "50 steps of 4 examples" in world.status.message
-    assert "about 0.5 GiB a rank (ZeRO 1, offload none)" in world.status.message
+    memory = messages.memory_estimate(0.5, 1, None)
+    assert world.status.message == messages.dry_run_passed(100, 5000, 50, 4, memory).message
     assert kinds(world) == ["Job"]
 
 
@@ -418,15 +430,14 @@ def test_suspend_ends_the_attempt_and_resume_goes_on_uncounted() -> None:
         world.settle()
         assert world.status.state == "running"
     assert [attempt.counted for attempt in world.status.attempts] == [None, None, None]
-    assert world.messages().count("Fine-tune suspended") == 2
-    assert world.messages().count("Fine-tune resumed") == 2
-    assert not any("restarted" in message for message in world.messages())
+    reasons = [event.reason for event in world.status.events]
+    assert [reasons.count(name) for name in ("Suspended", "Resumed", "Restarted")] == [2, 2, 0]
 
 
 def test_a_finetune_born_suspended_takes_no_gpu() -> None:
     world = World(a_finetune(suspend=True)).until_training()
     assert kinds(world) == ["Job"]
-    assert world.status.message.startswith("suspended by spec.suspend")
+    assert world.status.message == messages.SUSPENDED_BY_USER.message
 
 
 def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
@@ -467,10 +478,11 @@ def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
 def test_a_model_whose_name_is_taken_says_whose_it_is_and_where_its_files_are() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 0, trained())
-    taken = "Model ada-ft-team-tone-2026-11-21-12-00-00 of FineTune other"
+    taken = ForeignObject("Model", "ada-ft-team-tone-2026-11-21-12-00-00", "other")
     status = decide(replace(world.observe(), foreign=(taken,)), world.settings, world.now).status
     assert (status.state, status.error.code) == ("failed", "ForeignObject")
-    assert taken in status.error.message
+    assert str(taken) in status.error.message
+    assert taken.to_command("team") in status.error.hint
     assert status.model_uri in status.error.message
     assert status.model_uri == trained().trained.model_uri
     assert status.fine_tuned_model is None
@@ -485,4 +497,4 @@ def test_what_an_operator_without_datasets_began_ends_in_words_and_not_in_a_loop
     world.end_pod("a1", 1, 137, "")
     world.settle()
     assert (world.status.state, world.status.error.code) == ("failed", Reason.INTERNAL)
-    assert "older operator" in world.status.error.message
+    assert world.status.error == messages.DATASET_NOT_RECORDED

@@ -303,7 +303,9 @@ def _wakes_itself(plan: Plan) -> bool:
         isinstance(action, Create) and action.manifest["spec"].get("suspend")
         for action in plan.actions
     )
-    return held or (plan.requeue_after is not None and plan.requeue_after <= ROOT_CAUSE_POLL_SECONDS)
+    return held or (
+        plan.requeue_after is not None and plan.requeue_after <= ROOT_CAUSE_POLL_SECONDS
+    )
 
 
 LIMITS = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import Reason
+from finetune_operator import messages
 from finetune_operator.core.observed import Job, Workload
 from finetune_operator.core.pending import explain
 from tests.support.objects import NOW, World, a_finetune, a_settings, failed, progress, trained
@@ -14,6 +15,7 @@ from tests.support.objects import NOW, World, a_finetune, a_settings, failed, pr
 LACKS = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 MIXED = "0/3 nodes are available: 1 node(s) had untolerated taint {a: b}, 2 Insufficient cpu."
 NO_VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found."
+LACKING = messages.nodes_lack("3", "nvidia.com/gpu")
 QUOTA = "exceeded quota: gpus, requested: pods=1, used: pods=2, limited: pods=2"
 
 
@@ -34,67 +36,56 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "message"),
+    ("status", "message"),
     [
-        (unscheduled(LACKS), "Unschedulable", "be scheduled: 0/3 nodes have nvidia.com/gpu free"),
-        (
-            unscheduled(f"{LACKS} {NO_VICTIMS}"),
-            "Unschedulable",
-            "be scheduled: 0/3 nodes have nvidia.com/gpu free",
-        ),
+        (unscheduled(LACKS), messages.unschedulable(2, 4, LACKING)),
+        (unscheduled(f"{LACKS} {NO_VICTIMS}"), messages.unschedulable(2, 4, LACKING)),
         (
             unscheduled(f"{LACKS} no new claims to deallocate, {NO_VICTIMS}"),
-            "Unschedulable",
-            "be scheduled: 0/3 nodes have nvidia.com/gpu free",
+            messages.unschedulable(2, 4, LACKING),
         ),
-        (unscheduled(f"{MIXED} {NO_VICTIMS}"), "Unschedulable", f"be scheduled: {MIXED}"),
+        (unscheduled(f"{MIXED} {NO_VICTIMS}"), messages.unschedulable(2, 4, MIXED)),
         (
             waiting("ErrImagePull", "registry says 401"),
-            "ImagePull",
-            "pull their image: registry says 401",
+            messages.image_not_pulled(2, 4, "registry says 401"),
         ),
         (
             waiting(
                 "ImagePullBackOff",
                 'Back-off pulling image "r/t:1": ErrImagePull: registry says 401',
             ),
-            "ImagePull",
-            "pull their image: registry says 401",
+            messages.image_not_pulled(2, 4, "registry says 401"),
         ),
         (
             waiting("CreateContainerConfigError", 'secret "s" not found'),
-            "ContainerConfig",
-            'start: secret "s" not found',
+            messages.container_not_started(2, 4, 'secret "s" not found'),
         ),
     ],
 )
 def test_two_of_four_pods_wait_for_one_thing(
-    status: dict[str, Any], reason: str, message: str
+    status: dict[str, Any], message: messages.StatusMessage
 ) -> None:
-    assert explain(a_waiting_job(status, status), 4) == (reason, f"2 of 4 pods can't {message}")
+    assert explain(a_waiting_job(status, status), 4) == message
 
 
-def test_pods_that_a_quota_refuses_are_told_in_words_that_do_not_change() -> None:
+def test_the_message_on_pods_that_a_quota_refuses_does_not_change() -> None:
     job = a_waiting_job()
     job = replace(job, pods=job.pods[:2])
-    told = {
+    found = {
         explain(replace(job, refused=f'Error creating: pods "{name}" is forbidden: {QUOTA}'), 4)
         for name in ("ft-a1-3-abcde", "ft-a1-2-fghij")
     }
-    assert told == {("QuotaExceeded", f"2 of 4 pods can't be created: {QUOTA}")}
+    assert found == {messages.pods_refused(2, 4, QUOTA, is_quota=True)}
 
 
-def test_another_refusal_is_not_called_a_quota() -> None:
+def test_another_refusal_is_not_reported_as_a_quota() -> None:
     job = replace(a_waiting_job(), pods=(), refused="Error creating: violates PodSecurity")
-    assert explain(job, 4) == (
-        "PodsRefused",
-        "4 of 4 pods can't be created: violates PodSecurity",
-    )
+    assert explain(job, 4) == messages.pods_refused(4, 4, "violates PodSecurity", is_quota=False)
 
 
-def test_an_old_complaint_is_forgotten_when_all_pods_are_there() -> None:
+def test_an_old_refusal_is_ignored_when_all_pods_exist() -> None:
     job = replace(a_waiting_job(), refused=QUOTA)
-    assert explain(job, 4)[0] == Reason.STARTING
+    assert explain(job, 4).reason == Reason.STARTING
 
 
 def in_queue(**spec: Any) -> World:
@@ -117,12 +108,12 @@ def test_a_queue_says_the_number_and_why() -> None:
     world.settle()
     assert (world.status.state, world.status.stage) == ("pending", "queued")
     assert world.status.reason == "Queued"
-    assert world.status.message == "waiting as number 2 in queue gpus: insufficient unused quota"
-    assert world.messages()[-1] == "Fine-tune enqueued. Queue number: 2"
+    assert world.status.message == messages.queued("gpus", 2, "insufficient unused quota").message
+    assert world.messages()[-1] == messages.queue_position(1, 2).message
     events = len(world.messages())
     world.workload = Workload(waiting="insufficient unused quota", evicted=None, position=1)
     world.settle()
-    assert "number 1" in world.status.message
+    assert "at position 1" in world.status.message
     assert len(world.messages()) == events
     conditions = {item.type: item.status for item in world.status.conditions}
     assert conditions["Suspended"] == "False"
@@ -158,7 +149,8 @@ def test_a_queue_that_takes_the_pods_back_puts_it_back_uncounted(pods_are_gone: 
     assert [job["spec"]["suspend"] for key, job in world.jobs.items() if "-a" in key[-3:]] == [True]
     admitted(world, 2)
     assert world.status.state == "running"
-    assert world.messages()[-1].startswith("Fine-tune restarted from step 10: queue gpus took")
+    cause = messages.queue_withdrew("gpus", world.workload.evicted).message
+    assert world.messages()[-1] == messages.restarted(2, 10, cause).message
 
 
 def test_what_is_published_before_the_queue_takes_the_pods_counts() -> None:

@@ -91,9 +91,9 @@ def _of_suspension(entry: EventEntry, status: FineTuneStatus) -> Fields:
 
 
 def _of_resumption(entry: EventEntry, status: FineTuneStatus) -> Fields:
-    """It was recorded by the status write that started the attempt; its pods may start later."""
-    started = (item.number for item in status.attempts if item.started_at >= entry.at)
-    return {"attempt": next(started, None)}
+    """It was recorded by the status write that started the attempt after the suspended one."""
+    ended = [item.number for item in status.attempts if (item.ended_at or "z") <= entry.at]
+    return {"attempt": max(ended) + 1} if ended else {}
 
 
 def _mark_current_suspension(events: list[EventEntry], status: FineTuneStatus) -> None:

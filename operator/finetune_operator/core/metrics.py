@@ -16,20 +16,7 @@ from finetune_api.outcome import ProgressReport
 REASONS = frozenset(
     value for key, value in vars(Reason).items() if key.isupper() and isinstance(value, str)
 )
-UNDERWAY = frozenset(
-    {
-        Reason.ACCEPTED,
-        Reason.VALIDATING,
-        Reason.STARTING,
-        Reason.TRAINING,
-        Reason.RESTARTING,
-        Reason.SUCCEEDED,
-        Reason.DRY_RUN,
-        Reason.CANCELLED,
-        Reason.SUSPENDED,
-    }
-)
-FAILURES = REASONS - UNDERWAY  # the reasons of the result `failed`
+FAILURES = REASONS - names.HEALTHY_REASONS  # the reasons of the result `failed`
 OTHER = "Other"  # any other reason, because labels are a closed set
 SUSPENDED_PHASE = "suspended"
 KEPT = frozenset({Reason.SUCCEEDED, Reason.SUSPENDED})  # ends that lose no work
