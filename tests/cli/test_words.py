@@ -81,6 +81,12 @@ def test_every_event_is_told_once_although_only_the_newest_are_kept(
     assert told == stream[:length]
 
 
+def test_an_event_whose_fields_an_upgrade_of_the_operator_fills_is_shown_once() -> None:
+    history, events = EventHistory(), [entry(1), entry(2)]
+    assert history.new_events(events) == events
+    assert history.new_events([item.replace(attempt=1, key="x") for item in events]) == []
+
+
 RUNNING: dict[str, Any] = {
     "state": "running",
     "stage": "training",

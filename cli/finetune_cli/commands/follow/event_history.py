@@ -11,13 +11,14 @@ class EventHistory:
     """Returns each event once, although the status keeps only the newest ones."""
 
     def __init__(self) -> None:
-        self._shown: list[EventEntry] = []
+        self._shown: list[tuple[str, str, str]] = []
 
     def new_events(self, events: Sequence[EventEntry]) -> list[EventEntry]:
         """The events that follow the ones returned before."""
-        longest = min(len(events), len(self._shown))
+        # An upgrade of the operator may fill the other fields of an event that is shown already.
+        found = [(event.at, event.reason, event.message) for event in events]
+        longest = min(len(found), len(self._shown))
         lengths = range(longest, 0, -1)
-        overlap = next((n for n in lengths if self._shown[-n:] == list(events[:n])), 0)
-        new = list(events[overlap:])
-        self._shown = [*self._shown, *new][-256:]
-        return new
+        overlap = next((n for n in lengths if self._shown[-n:] == found[:n]), 0)
+        self._shown = [*self._shown, *found[overlap:]][-256:]
+        return list(events[overlap:])
