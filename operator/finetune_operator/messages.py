@@ -151,7 +151,7 @@ CANCELLED_BY_USER = StatusMessage(Reason.CANCELLED, "spec.cancel has cancelled t
 
 
 def checking_data_again(error: ErrorInfo) -> StatusMessage:
-    message = f"the check of the data failed and is tried again: {error.message}"
+    message = f"the data check failed and is being retried: {error.message}"
     return StatusMessage(error.code, message[:MESSAGE_CHARACTERS])
 
 

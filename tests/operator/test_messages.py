@@ -1,0 +1,153 @@
+"""The golden file of the message catalog: every text, with sample arguments.
+
+`--update-golden` writes it. A message without a sample fails the test.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_api.finetune_status import ErrorInfo
+from finetune_api.names import END_REASONS, PENDING_REASONS
+from finetune_api.outcome import EpochMetrics
+from finetune_operator import messages
+from finetune_operator.messages import Disruption, Event, StatusMessage
+
+GOLDEN = Path(__file__).parent / "golden" / "messages.yaml"
+ERROR = ErrorInfo(code="RankCrashed", message="rank 1 was killed by signal 9 (SIGKILL)")
+EPOCH = EpochMetrics(epoch=1, step=25, training_loss=1.2, validation_loss=1.5, learning_rate=4e-5)
+BEFORE = EpochMetrics(epoch=0, step=0, validation_loss=2.9, validation_sequence_accuracy=0.5)
+MODEL, URI = "ada:ft-acme:tone-2026-11-21-12-00-00", "s3://acme/out/team/tone-11111111/model"
+POD, NODE = "ft-tone-11111111-a1-0", "node-7"
+TAKEN = f"Model {MODEL.replace(':', '-')} of FineTune other"
+COMMAND = f"kubectl get model {MODEL.replace(':', '-')} -n team -o yaml"
+
+SAMPLES: dict[str, list[tuple[Any, ...]]] = {
+    "created": [("tone",)],
+    "advice": [("22 examples are duplicates of others",)],
+    "enqueued": [("gpus",)],
+    "queue_position": [(1, 2)],
+    "suspended": [(1,)],
+    "resumed": [(2,)],
+    "base_model_loaded": [("ada",)],
+    "restarted": [(2, 25, ERROR.message), (2, None, ERROR.message)],
+    "base_model_measured": [(BEFORE,)],
+    "epoch_completed": [(EPOCH, 4), (EpochMetrics(epoch=2, step=50), 4)],
+    "model_uploaded": [(MODEL,)],
+    "results_uploaded": [("s3://acme/out/team/tone-11111111/results.csv",)],
+    "diverged": [(2.0123, 3.1)],
+    "failed": [(ERROR,)],
+    "format_metrics": [(EPOCH,)],
+    "checking_data_again": [(ERROR,)],
+    "pods_starting": [(1,), (2,)],
+    "pods_training": [(1,), (2,)],
+    "attempt_starts": [
+        (2, "2026-11-21T12:00:10Z", ERROR.message, False),
+        (2, None, "rank 0 ran out of GPU memory", True),
+    ],
+    "queued": [("gpus", 2, "insufficient unused quota"), ("gpus", None, None)],
+    "pods_refused": [
+        (1, 2, "exceeded quota: gpus", True),
+        (2, 2, "violates PodSecurity", False),
+    ],
+    "unschedulable": [(1, 2, messages.nodes_lack("3", "nvidia.com/gpu"))],
+    "nodes_lack": [("3", "nvidia.com/gpu")],
+    "image_not_pulled": [(2, 2, "registry says 401")],
+    "container_not_started": [(1, 1, 'secret "s" not found')],
+    "model_ready": [(MODEL,)],
+    "dry_run_passed": [(100, 5000, 50, 4, messages.memory_estimate(0.5, 1, None))],
+    "memory_estimate": [(0.5, 1, None), (40.5, 3, "optimizer")],
+    "published_before": [(1,)],
+    "unknown_runtime": [("tpu", "nvidia, cpu")],
+    "runtime_without_gpus": [("cpu",)],
+    "unknown_model": [("gpt5", "team", "ada, curie")],
+    "pending_too_long": [(600, "1 of 2 pods cannot be scheduled: 0/3 nodes have cpu free")],
+    "training_too_long": [(3600,)],
+    "stalled": [(31.4, 10, 30)],
+    "job_deleted": [(1, "2026-11-21T12:00:00Z"), (1, None)],
+    "name_taken": [("Job ft-tone-11111111-a1", "kubectl get job ft-tone-11111111-a1 -n team")],
+    "model_name_taken": [(MODEL, URI, TAKEN, COMMAND)],
+    "restarts_spent": [(1,), (3,)],
+    "attempts_spent": [(200,)],
+    "smaller_batch_failed": [(0.0625,)],
+    "rank_ended": [(1, 1, POD), (1, 139, POD), (1, 160, POD)],
+    "pod_out_of_memory": [(POD, "150Mi", "resources.memory"), (POD, None, "resources.memory")],
+    "pod_deleted": [(POD,)],
+    "job_failed": [("backoff limit", False), (None, False), ("a pod was drained", True)],
+    "queue_withdrew": [("gpus", "Preempted to accommodate another workload"), ("gpus", None)],
+    "pod_disrupted": [(item, POD, NODE, "the reason") for item in Disruption]
+    + [(Disruption.EVICTED, POD, None, None)],
+    "files_not_deleted": [("S3 denies access to s3://acme/out",)],
+}
+TYPES = (Event, StatusMessage, ErrorInfo)
+
+
+def catalog() -> Iterator[tuple[str, Any]]:
+    """(name, function or constant)."""
+    for name, item in vars(messages).items():
+        is_function = inspect.isfunction(item) and item.__module__ == messages.__name__
+        is_text = isinstance(item, str) and " " in item
+        if not name.startswith("_") and (is_function or is_text or isinstance(item, TYPES)):
+            yield name, item
+
+
+def call(function: Any, arguments: tuple[Any, ...]) -> Any:
+    """Bind the arguments in order, keyword-only ones included."""
+    return function(**dict(zip(inspect.signature(function).parameters, arguments, strict=True)))
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, ErrorInfo):
+        return value.to_dict()
+    if isinstance(value, Event | StatusMessage):
+        return {key: item for key, item in asdict(value).items() if item is not None}
+    return value
+
+
+def rendered() -> dict[str, list[Any]]:
+    return {
+        name: [call(item, sample) for sample in SAMPLES[name]] if callable(item) else [item]
+        for name, item in catalog()
+        if name != "__doc__"
+    }
+
+
+def test_each_message_has_a_sample() -> None:
+    functions = {name for name, item in catalog() if callable(item) and not inspect.isclass(item)}
+    assert functions == set(SAMPLES)
+
+
+def test_the_messages_are_the_golden_ones(request: pytest.FixtureRequest) -> None:
+    values = {name: [plain(item) for item in items] for name, items in rendered().items()}
+    text = yaml.safe_dump(values, sort_keys=False, width=1000, allow_unicode=True)
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_each_error_has_a_known_code_and_a_hint() -> None:
+    errors = [item for items in rendered().values() for item in items]
+    for error in (item for item in errors if isinstance(item, ErrorInfo)):
+        assert error.code in END_REASONS - PENDING_REASONS, error
+        assert error.hint, error
+
+
+def test_the_disruptions_have_different_messages() -> None:
+    assert issubclass(Disruption, Enum)
+    assert len({item.value[1] for item in Disruption}) == len(Disruption.__members__)
+
+
+def test_no_message_is_longer_than_the_status_allows() -> None:
+    long = "x" * 5000
+    for error in (
+        messages.pending_too_long(1, long),
+        messages.name_taken(long, "true"),
+        messages.job_failed(long, disrupted=False),
+    ):
+        assert ErrorInfo.model_validate_json(error.to_json()) == error
