@@ -1,4 +1,4 @@
-"""An S3 server for the tests of this folder, with a base model in it."""
+"""An S3 server for the tests in this folder, with a base model in it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def storage(s3_server: str) -> Iterator[Storage]:
 
 @pytest.fixture(scope="session")
 def base_model(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama's folder; the same files are in S3, where `train_task` looks."""
+    """The tiny Llama's folder; the same files are in S3, at the URI that `train_task` uses."""
     folder = tmp_path_factory.mktemp("base-model")
     support.put_base_model(storage, S3Uri.parse(f"s3://{support.BUCKET}/models/tiny"), folder)
     return folder

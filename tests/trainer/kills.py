@@ -1,4 +1,4 @@
-"""A rank's process, started many times in little time: a server that has imported all forks it.
+"""Starts a rank's process many times in a short time, by forking a server with all imports.
 
 The process is `finetune_trainer.rank.main` as the launcher starts it; its S3 and its end are real.
 """
@@ -21,15 +21,15 @@ PRELOADED = ["torch", "transformers", "deepspeed", "boto3", "finetune_trainer.ra
 
 
 def start(task: TrainTask, folder: Path) -> "multiprocessing.context.ForkServerProcess":
-    """One rank; its work folder has what the launcher fetches."""
+    """Start one rank, with the launcher's downloads in its working directory."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_live, args=(task.to_json(), str(folder)))
+    process = context.Process(target=_run_rank, args=(task.to_json(), str(folder)))
     process.start()
     return process
 
 
-def _live(task: str, folder: str) -> None:
+def _run_rank(task: str, folder: str) -> None:
     from finetune_storage.connect import open_storage
     from finetune_trainer.rank import main as rank
 
@@ -53,7 +53,7 @@ def _live(task: str, folder: str) -> None:
 def kill_when(
     process: "multiprocessing.context.ForkServerProcess", is_time: Callable[[], bool]
 ) -> bool:
-    """Whether it was still alive then."""
+    """Kill the process when `is_time`; return whether it was still alive."""
     end = time.monotonic() + 60
     while process.is_alive() and not is_time():
         assert time.monotonic() < end
@@ -65,7 +65,7 @@ def kill_when(
 
 
 def step_of(task: TrainTask) -> int:
-    """That /progress tells; 0 before there is one."""
+    """The step that /progress reports; 0 before the server starts."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{task.progress_port}/progress") as answer:
             return ProgressReport.model_validate_json(answer.read()).step

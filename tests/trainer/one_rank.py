@@ -1,4 +1,4 @@
-"""A model on one rank without DeepSpeed, for what needs the numbers alone."""
+"""A model on one rank without DeepSpeed, for tests that only need its numbers."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from finetune_trainer.engine.objective import ComputePath, Objective, arguments
 
 
 class OneRank:
-    """As `Engine` is seen by a ClassScorer or by `choose_compute_path`."""
+    """The part of `Engine` that ClassScorer and `choose_compute_path` use."""
 
     precision = "fp32"
 

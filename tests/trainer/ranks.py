@@ -1,6 +1,6 @@
-"""What the ranks of a real torchrun compute for `test_ranks`: `OUT curves|gradients`
+"""The computations of `test_ranks`, run by the ranks of a torchrun: `OUT curves|gradients`
 
-All ranks run everything; rank 0 writes what came out. All with DeepSpeed over gloo.
+All ranks run everything with DeepSpeed over gloo; rank 0 writes the results.
 """
 
 import json
@@ -31,15 +31,15 @@ from tests.trainer import support
 STEPS = 20
 SAVED = 10  # the checkpoint of the curves
 PROMPT_WEIGHT = 0.1
-EXAMPLES = support.random_examples(72, seed=3, longest=40)  # 9 steps of 8: also epochs' ends
-# One completion of 500 tokens and seven of one: means of means go far astray.
+EXAMPLES = support.random_examples(72, seed=3, longest=40)  # 9 steps of 8
+# One completion of 500 tokens and seven of one token: a mean of means is far off.
 SKEWED: list[support.Example] = [
     ([5, 6, 7], [3 + i % 60 for i in range(499)] + [2]),
     *(([10 + i, 11, 12 + i], [20 + i]) for i in range(7)),
 ]
 
 
-def engine_of(place: RankCoordinates, zero_stage: int, precision: Precision) -> Engine:
+def engine_of(coordinates: RankCoordinates, zero_stage: int, precision: Precision) -> Engine:
     import torch
 
     model = support.tiny_llama()
@@ -47,28 +47,28 @@ def engine_of(place: RankCoordinates, zero_stage: int, precision: Precision) -> 
         model.to(torch.bfloat16)
     model.train()
     return Engine(
-        model, place, zero_stage=zero_stage, precision=precision, weight_decay=0.01, clip=1.0
+        model, coordinates, zero_stage=zero_stage, precision=precision, weight_decay=0.01, clip=1.0
     )
 
 
 LORA = MethodRef(type="lora", rank=4, alpha=16)
 
 
-def adapted_engine(place: RankCoordinates, zero_stage: int) -> Engine:
-    """As `engine_of`, with everything frozen but an adapter."""
+def adapted_engine(coordinates: RankCoordinates, zero_stage: int) -> Engine:
+    """Like `engine_of`, with all weights frozen except those of an adapter."""
     model = add_adapter(support.tiny_llama(), LORA, seed=42)
     model.train()
-    return Engine(model, place, zero_stage=zero_stage, precision="fp32", weight_decay=0.01)
+    return Engine(model, coordinates, zero_stage=zero_stage, precision="fp32", weight_decay=0.01)
 
 
 def curve(engine: Engine, storage: Storage, folder: Path) -> dict[str, Any]:
-    """Losses of 20 steps, and of the last ten again from checkpoints of this and other runs."""
+    """The losses of 20 steps, and of the last ten resumed from the checkpoints of several runs."""
     adapted = "lora" if is_adapted(engine.model) else ""
     kind, ranks = f"{adapted}{engine.precision}{engine.zero_stage}", engine.coordinates.ranks
     saved = checkpoints(f"{kind}w{ranks}", storage, engine, folder)
     found: dict[str, Any] = {"straight": run_steps(engine, saved, TrainingState())}
     for origin in (1, 2):
-        # the engine is at step 20: what is not restored shows
+        # the engine is at step 20, so that incomplete restores are visible
         state = checkpoints(f"{kind}w{origin}", storage, engine, folder).restore()
         if state.step == SAVED:
             found[f"resumed from {origin}"] = run_steps(engine, None, state)
@@ -95,7 +95,7 @@ def run_steps(
         if saved is not None and step == SAVED:
             saved.begin(state)
     if saved is not None:
-        assert saved.finish() is not None  # uploaded while ten more steps were made
+        assert saved.finish() is not None  # uploaded during ten more steps
     return found
 
 
@@ -107,12 +107,12 @@ COMPUTE_PATHS = {
 
 
 def gradients(engine: Engine, folder: Path) -> None:
-    """The gradient of one step, for each way to compute and to cut it, and by a mean of means."""
+    """The gradient of one step for each compute path and cut, and of a mean of means."""
     from safetensors.torch import save_file
 
     exact = [
-        (way, rows)
-        for way in COMPUTE_PATHS
+        (path, rows)
+        for path in COMPUTE_PATHS
         for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))
     ]
     wrong = [("mean-of-means", rows) for rows in (4, 1) if engine.precision == "fp32"]
@@ -131,23 +131,23 @@ def gradients(engine: Engine, folder: Path) -> None:
             else:
                 stepper.accumulate(engine, mine, PROMPT_WEIGHT, weight)
             whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
-            engine.step(0.0)  # changes no weight, and empties the gradients
+            engine.step(0.0)  # changes no weight, and clears the gradients
             if engine.coordinates.rank == 0:
                 where = f"{engine.precision}-{engine.zero_stage}-{engine.coordinates.ranks}"
                 save_file(whole, folder / f"{where}-{name}-{rows_each}-{kind}.safetensors")
     engine.start_at(0)
 
 
-def cut(examples: int, place: RankCoordinates, rows_each: int) -> list[list[int]]:
-    """Micro-batches of `rows_each` over all ranks: 1x8, 2x4, 8x1; padding rows fill up."""
+def cut(examples: int, coordinates: RankCoordinates, rows_each: int) -> list[list[int]]:
+    """Micro-batches of `rows_each` over all ranks: 1x8, 2x4, 8x1; padded with empty rows."""
     parts = [list(range(i, i + rows_each)) for i in range(0, examples, rows_each)]
-    parts += [[]] * (-len(parts) % place.ranks)
-    each = len(parts) // place.ranks
-    return parts[place.rank * each : (place.rank + 1) * each]
+    parts += [[]] * (-len(parts) % coordinates.ranks)
+    each = len(parts) // coordinates.ranks
+    return parts[coordinates.rank * each : (coordinates.rank + 1) * each]
 
 
 def mean_of_means(engine: Engine, own: Sequence[MicroBatch]) -> None:
-    """What most trainers did for years: each micro-batch's mean, then the mean of those."""
+    """The mean of the micro-batches' means, as many trainers computed it for years."""
     for index, batch in enumerate(own):
         objective = engine.predict(batch, PROMPT_WEIGHT)[0]
         weight = batch.weight(PROMPT_WEIGHT) or 1.0
@@ -155,7 +155,7 @@ def mean_of_means(engine: Engine, own: Sequence[MicroBatch]) -> None:
 
 
 def save_logits(engine: Engine, path: Path) -> None:
-    """Of the model with its adapter, as it was trained."""
+    """Save the logits of the model with its trained adapter."""
     import torch
     from safetensors.torch import save_file
 
@@ -171,33 +171,33 @@ def save_logits(engine: Engine, path: Path) -> None:
 def main(out: Path, *, has_curves: bool) -> None:
     import_libraries()
     attention.register()
-    place = RankCoordinates.from_environment()
+    coordinates = RankCoordinates.from_environment()
     connect("cpu")
     storage = open_storage()
     found: dict[str, Any] = {}
     kinds: list[tuple[Precision, int]] = [("fp32", stage) for stage in range(4)]
     kinds += [("bf16", stage) for stage in (1, 2, 3)]
     for precision, zero_stage in kinds:
-        engine = engine_of(place, zero_stage, precision)
+        engine = engine_of(coordinates, zero_stage, precision)
         gradients(engine, out)
         if has_curves:
             engine.objective.choose(ComputePath(is_chunked=True, is_packed=True))
             found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
     if not has_curves:
         return
-    if place.rank == 0:
+    if coordinates.rank == 0:
         support.tiny_llama().save_pretrained(out / "base")
     for zero_stage in (0, 2, 3):
-        engine = adapted_engine(place, zero_stage)
+        engine = adapted_engine(coordinates, zero_stage)
         engine.objective.choose(ComputePath(is_chunked=True, is_packed=zero_stage != 2))
         found[f"lora {zero_stage}"] = curve(engine, storage, out / "checkpoints")
-        write_model(engine, out / f"lora-{zero_stage}-{place.ranks}", out / "base")
-        if place.rank == 0 and zero_stage == 0:
-            save_logits(engine, out / f"lora-logits-{place.ranks}.safetensors")
-    if place.rank == 0:
-        (out / f"curves-{place.ranks}.json").write_text(json.dumps(found))
+        write_model(engine, out / f"lora-{zero_stage}-{coordinates.ranks}", out / "base")
+        if coordinates.rank == 0 and zero_stage == 0:
+            save_logits(engine, out / f"lora-logits-{coordinates.ranks}.safetensors")
+    if coordinates.rank == 0:
+        (out / f"curves-{coordinates.ranks}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), has_curves=sys.argv[2] == "curves")
-    os._exit(0)  # as `worker`: the interpreter's own end may abort in threads of gloo
+    os._exit(0)  # as in `rank.main`: a regular exit may abort in threads of gloo

@@ -1,4 +1,4 @@
-"""What the tests train: a tiny Llama and a small dataset, in an S3 server of their own."""
+"""Builders of a tiny Llama, a small dataset, a task, and its pods, in an S3 server."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def split_of(examples: Sequence[Example]) -> TokenSplit:
 
 
 def random_examples(count: int, seed: int, longest: int = 24) -> list[Example]:
-    """Completions that follow from their prompts, so that there is something to learn."""
+    """Completions that depend on their prompts, so that the loss can fall."""
     random = np.random.default_rng(seed)
     examples = []
     for _ in range(count):
@@ -84,7 +84,7 @@ def tiny_llama(seed: int = 0, *, tied: bool = False) -> Any:
 
 
 def save_tiny_llama(folder: Path) -> None:
-    """As a base model is: weights, configuration, tokenizer."""
+    """Save a base model: weights, configuration, and tokenizer."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
@@ -102,7 +102,7 @@ def put_base_model(storage: Storage, uri: S3Uri, folder: Path) -> None:
 
 
 def put_dataset(storage: Storage, uri: S3Uri, folder: Path, **splits: Sequence[Example]) -> None:
-    """As the prepare Job leaves it. `train` and, if there is one, `validation`."""
+    """Upload a dataset as the prepare Job does. splits: `train`, and optionally `validation`."""
     folder.mkdir(parents=True)
     counts, files = {}, []
     for name, examples in splits.items():
@@ -168,7 +168,7 @@ def pod_environment(**added: str) -> dict[str, str]:
 
 @dataclass
 class Pod:
-    """`python -m finetune_trainer` as the container runs it."""
+    """A process of `python -m finetune_trainer`, as in a container."""
 
     process: "subprocess.Popen[str]"
     folder: Path
@@ -177,7 +177,7 @@ class Pod:
     @classmethod
     def start(cls, task: TrainTask, node_rank: int, folder: Path) -> "Pod":
         folder.mkdir(parents=True)
-        if node_rank:  # all pods share one machine here
+        if node_rank:  # the pods share one machine
             task = task.replace(progress_port=free_port())
         environment = pod_environment(
             FINETUNE_TASK=task.to_json(), JOB_COMPLETION_INDEX=str(node_rank)

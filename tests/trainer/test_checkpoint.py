@@ -1,4 +1,4 @@
-"""Checkpoints' parts: who writes what, the copy, and the process that uploads it."""
+"""The parts of checkpoints: the owner of each parameter, the copy, and the upload process."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ from finetune_trainer.engine.fragments import share
 from tests.trainer.support import BUCKET
 
 
-def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much() -> None:
+def test_each_parameter_is_saved_by_one_rank_and_the_load_is_balanced() -> None:
     sizes = [100, 1, 50, 50, 1, 98]
     owners = share(sizes, 2)
     load = [sum(s for s, o in zip(sizes, owners, strict=True) if o == rank) for rank in (0, 1)]
@@ -27,11 +27,11 @@ def test_every_parameter_has_one_rank_that_writes_it_and_all_write_about_as_much
     assert share([5], 3) == [0]
 
 
-def test_a_shard_s_name_says_whose_it_is() -> None:
+def test_the_name_of_a_shard_contains_its_rank_and_attempt() -> None:
     assert shard_name(3, 16, 2) == "rank-00003-of-00016-attempt-2.safetensors"
 
 
-def test_a_copy_is_a_safetensors_file_in_memory_that_a_process_of_its_own_uploads(
+def test_a_copy_is_a_safetensors_file_in_memory_that_a_separate_process_uploads(
     tmp_path: Path, storage: Storage
 ) -> None:
     import torch
@@ -42,7 +42,7 @@ def test_a_copy_is_a_safetensors_file_in_memory_that_a_process_of_its_own_upload
     copy = HostCopy(tmp_path)
     for step in range(2):
         copy.take(tensors)
-        weights += 1  # the training goes on
+        weights += 1  # training continues
         uri = S3Uri(BUCKET, f"checkpoints/step-{step}/shard.safetensors")
         entry = upload(copy, uri)()
         data = storage.read_bytes(uri)
@@ -55,7 +55,7 @@ def test_a_copy_is_a_safetensors_file_in_memory_that_a_process_of_its_own_upload
     assert not list(tmp_path.iterdir())
 
 
-def test_an_upload_that_s3_refuses_says_what_s3_says(tmp_path: Path, storage: Storage) -> None:
+def test_an_upload_that_s3_rejects_raises_the_error_of_s3(tmp_path: Path, storage: Storage) -> None:
     import torch
 
     copy = HostCopy(tmp_path)
@@ -77,7 +77,7 @@ def test_an_upload_ends_with_the_rank_that_started_it() -> None:
     ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[reader])
     assert process.stdin is not None
-    process.stdin.close()  # it would read for ever from a pipe that nobody closes
+    process.stdin.close()  # otherwise it would read forever from the pipe
     assert process.wait(30) == EXIT_CRASH
     os.close(reader)
     os.close(writer)

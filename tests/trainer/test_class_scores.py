@@ -1,4 +1,4 @@
-"""Classification metrics beside scikit-learn's, and scores beside a model run by hand."""
+"""Classification metrics compared with scikit-learn, and scores with a plain model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.trainer import support
 BINARY = Classification(positive_class=" yes", betas=[0.5, 1.0, 2])
 
 
-def test_the_columns_are_the_old_services_in_its_order() -> None:
+def test_the_columns_and_their_order_are_those_of_openai_s_fine_tunes_api() -> None:
     assert columns(Classification(n_classes=3)) == [
         "classification/accuracy",
         "classification/weighted_f1_score",
@@ -48,7 +48,7 @@ two_classes = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(two_classes)
-def test_two_classes_measure_as_scikit_learn_does(rows: list[tuple[float, bool]]) -> None:
+def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, bool]]) -> None:
     from sklearn import metrics
 
     score = np.array([one for one, _ in rows])
@@ -71,7 +71,7 @@ def test_two_classes_measure_as_scikit_learn_does(rows: list[tuple[float, bool]]
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
-def test_many_classes_measure_as_scikit_learn_does(rows: list[tuple[int, int]]) -> None:
+def test_metrics_of_many_classes_equal_scikit_learn_s(rows: list[tuple[int, int]]) -> None:
     from sklearn import metrics
 
     predicted, truth = (np.array(column) for column in zip(*rows, strict=True))
@@ -82,14 +82,14 @@ def test_many_classes_measure_as_scikit_learn_does(rows: list[tuple[int, int]]) 
     assert found["classification/accuracy"] == metrics.accuracy_score(truth, predicted)
 
 
-def test_one_class_alone_leaves_the_curves_empty() -> None:
+def test_a_single_class_has_no_auroc_and_no_auprc() -> None:
     score = np.array([0.2, 0.9])
     assert auroc(score, np.array([True, True])) is None
     assert auroc(score, np.array([False, False])) is None
     assert average_precision(score, np.array([False, False])) is None
 
 
-def test_half_is_not_positive() -> None:
+def test_a_score_of_one_half_is_not_positive() -> None:
     even = np.array([[0.5, 0.5]])
     assert measure(even, np.array([1]), BINARY, 1)["classification/recall"] == 0
 
@@ -134,7 +134,7 @@ def test_a_score_is_the_log_probability_of_the_whole_label() -> None:
     assert set(measured) == set(columns(Classification(n_classes=3)))
 
 
-def test_a_label_ends_where_the_chat_goes_on() -> None:
+def test_a_label_ends_before_the_rest_of_the_chat() -> None:
     split = TokenSplit(
         np.array([1, 7, 9, 2, 40, 1, 8, 9, 2, 40], np.int32),
         np.array([0, 1, 2, 2, 1, 0, 1, 2, 2, 1], np.uint8),

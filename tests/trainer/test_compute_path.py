@@ -93,7 +93,7 @@ def test_a_packed_neighbor_changes_no_logit() -> None:
     one, two, other = ([5, 9, 11, 40, 7, 2], [8, 30, 2], [44, 45, 46])
 
     def logits(*examples: list[int]) -> torch.Tensor:
-        """Of the first one."""
+        """The logits of the first example."""
         split = support.split_of([([], example) for example in examples])
         batch = microbatch.assemble(split, range(len(examples)), packed=True, prompts=True)
         inputs, positions, *_, packing = arguments(batch, 1.0, torch.device("cpu"))
@@ -105,7 +105,7 @@ def test_a_packed_neighbor_changes_no_logit() -> None:
         return found[0, : len(examples[0]) - 1]
 
     alone = logits(one)
-    # Of one length: a matrix of other rows may be computed in another order, CPU by CPU.
+    # The same length: CPUs may compute a matrix with other rows in another order.
     assert torch.equal(logits(one, two), logits(one, other))
     assert (logits(one, two, other) - alone).abs().max() < 1e-6
     split = support.split_of([([], two), ([], one)])
@@ -133,7 +133,7 @@ def test_a_path_that_attends_across_examples_is_rejected(monkeypatch: pytest.Mon
     monkeypatch.undo()
 
 
-def test_packing_can_be_switched_off() -> None:
+def test_packing_can_be_disabled() -> None:
     warnings: list[str] = []
     engine: Any = OneRank(support.tiny_llama())
     assert choose_compute_path(engine, longest=40, warn=warnings.append, packing=False) == PADDED

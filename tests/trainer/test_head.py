@@ -1,4 +1,4 @@
-"""The chunked head against whole logits in float64."""
+"""The chunked head compared with full logits in float64."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("softcap", "scale"), KINDS)
-def test_loss_and_gradients_are_those_of_whole_logits(softcap: float | None, scale: float) -> None:
+def test_loss_and_gradients_equal_those_of_full_logits(softcap: float | None, scale: float) -> None:
     hidden, targets, weights = inputs()
     hidden.requires_grad_()
     layer = linear()
@@ -85,7 +85,7 @@ def test_without_a_gradient_the_numbers_are_the_same() -> None:
     assert float(found[0]) == pytest.approx(float(truth(None, 1.0)[0]), rel=1e-6)
 
 
-def test_no_target_at_all_has_a_gradient_of_zero() -> None:
+def test_without_targets_the_gradient_is_zero() -> None:
     layer = linear()
     hidden = torch.zeros(0, WIDTH, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
@@ -112,14 +112,14 @@ def test_in_bf16_only_the_products_are_rounded() -> None:
     assert float((layer.weight.grad.double() - wanted).norm() / wanted.norm()) < 0.02
 
 
-def test_a_chunk_never_holds_more_than_its_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_stays_within_its_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 32 * 2**20)
     assert chunk(32_000, "cpu") * 32_000 * 4 <= 32 * 2**20
     assert chunk(256_000, "cpu") == 32
     assert chunk(100, "cpu") == 4096
 
 
-def test_weights_that_are_all_scaled_leave_the_gradient_of_the_mean() -> None:
+def test_scaling_all_weights_does_not_change_the_gradient_of_the_mean() -> None:
     gradients = []
     for factor in (1.0, 7.0):
         hidden, targets, weights = inputs()

@@ -1,4 +1,4 @@
-"""Whatever moment a run is killed at, it ends as if nothing had happened, bit for bit."""
+"""A run that is killed at any moment ends with the same results, bit for bit."""
 
 import random
 from pathlib import Path
@@ -25,7 +25,7 @@ def prepared(uid: str, storage: Storage, folder: Path) -> TrainTask:
         training_examples=len(EXAMPLES),
         validation_examples=10,
         hyperparameters=support.hyperparameters(n_epochs=STEPS // 8),
-        checkpoint_seconds=0,  # always one on its way
+        checkpoint_seconds=0,  # a checkpoint is always being saved
     )
     uri = S3Uri.parse(task.dataset)
     support.put_dataset(
@@ -38,8 +38,8 @@ def attempt(task: TrainTask, number: int) -> TrainTask:
     return task.replace(attempt=number, progress_port=support.free_port())
 
 
-def unfinished(storage: Storage, task: TrainTask) -> bool:
-    """Whether there is a checkpoint with a shard and no manifest: an upload goes on, or did."""
+def is_unfinished(storage: Storage, task: TrainTask) -> bool:
+    """Whether a checkpoint has a shard but no manifest: its upload is incomplete."""
     names = [entry.key.split("/")[-2:] for entry in storage.list(task.run.layout.checkpoints)]
     steps = {step for step, _ in names}
     return bool(steps - {step for step, name in names if name == MANIFEST})
@@ -78,10 +78,10 @@ def test_killed_at_twenty_random_steps_it_ends_with_the_same_rows_and_weights(
         is_upload = number % 2 == 0  # every other kill waits for an upload that has just begun
 
         def is_time(now: TrainTask = now, step: int = step, upload: bool = is_upload) -> bool:
-            return kills.step_of(now) >= step and (not upload or unfinished(storage, now))
+            return kills.step_of(now) >= step and (not upload or is_unfinished(storage, now))
 
         assert kills.kill_when(process, is_time), (tmp_path / f"work-{number}.log").read_text()
-        during_upload += unfinished(storage, task)
+        during_upload += is_unfinished(storage, task)
         steps = support.checkpoint_steps(storage, task)
         resumed.append(steps[-1] if steps else 0)
     process = kills.start(attempt(task, KILLS + 1), tmp_path / "work-last")

@@ -25,7 +25,7 @@ NO_STOP = launcher.StopSignal()  # never received
 
 
 def watch(*scripts: str) -> RankProcesses:
-    """A pod whose ranks run these programs, until all have ended."""
+    """Run a pod whose ranks execute these programs, until all have exited."""
     ranks = RankProcesses(
         [
             RankProcess([sys.executable, "-c", script], dict(os.environ), rank)
@@ -40,7 +40,7 @@ def watch(*scripts: str) -> RankProcesses:
     return ranks
 
 
-def test_the_ranks_are_what_the_operator_says() -> None:
+def test_the_rank_numbers_derive_from_the_task() -> None:
     task = support.train_task("u", nodes=3, processes_per_node=8, master_host="ft-0.ft.team.svc")
     found = environment(task, 2, 5, {"RANK": "7", "HOME": "/home/nobody"})
     wanted = {
@@ -56,7 +56,7 @@ def test_the_ranks_are_what_the_operator_says() -> None:
     assert TrainTask.model_validate_json(found["FINETUNE_TASK"]) == task
 
 
-def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:
+def test_the_number_of_threads_matches_the_cpus_of_the_container(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     assert available_cpus(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
@@ -71,12 +71,12 @@ def test_threads_fit_the_cpus_of_the_container(tmp_path: Path) -> None:
 STUCK = "import time; print('waiting', flush=True); time.sleep(60)"
 
 
-def test_ranks_that_end_well_are_no_death() -> None:
+def test_ranks_that_succeed_are_not_failures() -> None:
     ranks = watch("print('one')", "print('two')")
     assert (ranks.failed_exits, ranks.has_killed) == ([], False)
 
 
-def test_the_first_death_ends_the_others_and_its_last_lines_are_kept() -> None:
+def test_the_first_failure_ends_the_other_ranks_and_its_last_lines_are_kept() -> None:
     ranks = watch(
         STUCK,
         "import os, signal; print('step 3', flush=True); os.kill(os.getpid(), signal.SIGSEGV)",
@@ -86,7 +86,7 @@ def test_the_first_death_ends_the_others_and_its_last_lines_are_kept() -> None:
     assert ranks.logs == {0: ["waiting"], 1: ["step 3"]}
 
 
-def test_the_others_have_a_moment_to_say_what_they_saw() -> None:
+def test_the_other_ranks_have_time_to_report_their_failures() -> None:
     ranks = watch(
         "import time, sys; time.sleep(0.1); sys.exit(3)",
         "import sys; print('gone', file=sys.stderr); sys.exit(7)",
@@ -96,7 +96,7 @@ def test_the_others_have_a_moment_to_say_what_they_saw() -> None:
     assert ranks.logs[1] == ["gone"]
 
 
-def test_what_a_rank_has_started_ends_with_it() -> None:
+def test_child_processes_of_a_rank_end_with_it() -> None:
     script = (
         "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); "
         "print(child.pid, flush=True); sys.exit(1)"
@@ -109,7 +109,7 @@ def test_what_a_rank_has_started_ends_with_it() -> None:
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
-def test_a_rank_that_is_asked_to_stop_can_end_well() -> None:
+def test_a_rank_that_receives_sigterm_can_succeed() -> None:
     script = (
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
         "print('listening', flush=True); time.sleep(60)"
@@ -126,9 +126,9 @@ def test_a_rank_that_is_asked_to_stop_can_end_well() -> None:
     assert ranks.failed_exits == []
 
 
-def test_what_went_wrong_in_a_worker_has_a_code() -> None:
+def test_each_error_of_a_rank_has_a_code() -> None:
     class OutOfMemoryError(RuntimeError):
-        """As torch.cuda's."""
+        """Like torch.cuda.OutOfMemoryError."""
 
     closed = RuntimeError("[pair.cc:553] Connection closed by peer [10.0.0.7]:49041. This is")
     codes = {
@@ -155,13 +155,13 @@ def test_what_went_wrong_in_a_worker_has_a_code() -> None:
     assert own.failure.hint
 
 
-def test_a_name_that_resolves_is_not_waited_for() -> None:
+def test_a_name_that_resolves_causes_no_wait() -> None:
     begin = time.monotonic()
     wait_for_name("localhost", NO_STOP)
     assert time.monotonic() - begin < 1
 
 
-def test_a_name_that_never_resolves_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_never_resolves_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FailureError) as error:
         wait_for_name("ft-0.nowhere.invalid", NO_STOP, seconds=0.6)
     assert error.value.failure.code == Reason.POD_LOST
@@ -169,7 +169,9 @@ def test_a_name_that_never_resolves_is_said(capfd: pytest.CaptureFixture[str]) -
     assert "waiting for ft-0.nowhere.invalid to resolve (0 s)" in capfd.readouterr().out
 
 
-def test_a_pod_without_a_task_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_task_the_pod_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.delenv("FINETUNE_TASK", raising=False)
     monkeypatch.setattr(sys, "argv", ["-", "--termination-log", str(tmp_path / "log")])
@@ -178,13 +180,12 @@ def test_a_pod_without_a_task_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert outcome is not None
     assert outcome.failure is not None
     assert outcome.failure.code == Reason.INTERNAL
+    assert outcome.failure.message.startswith("invalid or missing FINETUNE_TASK: ")
     assert {n: signal.getsignal(n) for n in handlers} == handlers
 
 
-def test_a_dataset_that_is_not_there_ends_the_pod_with_its_reason(
-    tmp_path: Path, storage: Storage
-) -> None:
-    """Without a single import of torch: what starts too late to matter is ended."""
+def test_a_missing_dataset_ends_the_pod_with_its_reason(tmp_path: Path, storage: Storage) -> None:
+    """The launcher does not wait for the ranks' imports."""
     task = support.train_task("no-dataset", nodes=1)
     outcome = launcher.run(task, 0, tmp_path, NO_STOP)
     assert outcome is not None
@@ -216,7 +217,7 @@ EVIDENCE = PodEvidence(first_rank=0, logs={}, was_out_of_memory=False, has_kille
 def test_only_an_echo_in_one_of_several_pods_waits_for_the_pod_with_the_cause(
     is_echo: bool, is_only_pod: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mark decides, never the text; and the termination message does not hold it."""
+    """The flag decides, not the text, and the termination message does not contain it."""
     waited: list[object] = []
     monkeypatch.setattr(launcher, "_let_the_cause_end_first", waited.append)
     failure = Failure(code=Reason.RANK_CRASHED, message="any text", rank=0, exit_code=1)

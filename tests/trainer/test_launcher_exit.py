@@ -21,7 +21,7 @@ runpy.run_module("finetune_trainer", run_name="__main__")
 """
 
 
-def test_a_download_that_never_ends_does_not_hold_the_pod() -> None:
+def test_a_download_that_never_ends_does_not_keep_the_pod_alive() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -1,4 +1,4 @@
-"""The adapter before any DeepSpeed: which layers, how it begins, and a wrong name's error."""
+"""The adapter without DeepSpeed: its layers, its initial weights, and the error for a bad name."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.trainer import support
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
-def test_all_linear_layers_but_the_head_are_adapted_and_nothing_else_is_trained() -> None:
+def test_all_linear_layers_except_the_head_are_adapted_and_nothing_else_is_trained() -> None:
     model = support.tiny_llama()
     assert linear_layers(model) == LLAMA_LAYERS | {"lm_head"}
     adapted = add_adapter(model, MethodRef(type="lora", rank=2, alpha=4), seed=1)
@@ -20,7 +20,7 @@ def test_all_linear_layers_but_the_head_are_adapted_and_nothing_else_is_trained(
     assert all(".lora_A." in name or ".lora_B." in name for name in trained)
 
 
-def test_a_fresh_adapter_changes_nothing_and_is_the_same_every_time() -> None:
+def test_a_new_adapter_changes_no_output_and_is_reproducible() -> None:
     import torch
 
     tokens = torch.tensor([[5, 6, 7]])
@@ -32,7 +32,7 @@ def test_a_fresh_adapter_changes_nothing_and_is_the_same_every_time() -> None:
         assert torch.equal(left, right)
 
 
-def test_a_layer_that_is_not_there_is_the_users_error() -> None:
+def test_a_missing_layer_is_a_user_error() -> None:
     method = MethodRef(type="lora", targets=["q_proj", "query"])
     with pytest.raises(FailureError) as caught:
         add_adapter(support.tiny_llama(), method, seed=1)

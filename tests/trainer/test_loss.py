@@ -39,7 +39,7 @@ def totals(batch: MicroBatch, prompt_weight: float, logits: torch.Tensor | None 
 
 
 def logits_for(batch: MicroBatch) -> torch.Tensor:
-    """Logits that depend on each token and its position alone, as causal ones may."""
+    """Logits that depend only on each token and its position."""
     table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(1))
     return table[batch.inputs] + 0.01 * torch.from_numpy(batch.positions).unsqueeze(-1)
 
@@ -62,13 +62,13 @@ def test_two_of_three_completions_and_five_of_six_tokens() -> None:
     assert (found.right_tokens, found.completions) == (5, 3)
 
 
-def test_weight_zero_is_masking_the_prompt() -> None:
+def test_a_weight_of_zero_masks_the_prompt() -> None:
     found = totals_of(EXAMPLES, prompt_weight=0)
     assert found.loss == found.completion_loss
     assert found.weight == sum(len(completion) for _, completion in EXAMPLES)
 
 
-def test_weight_one_is_a_plain_language_model() -> None:
+def test_a_weight_of_one_is_a_plain_language_model() -> None:
     found = totals_of(EXAMPLES, prompt_weight=1)
     batch = batch_of(EXAMPLES)
     logits = logits_for(batch)
@@ -86,7 +86,7 @@ def test_packed_and_padded_examples_have_the_same_sums() -> None:
         assert dataclasses.astuple(packed) == pytest.approx(dataclasses.astuple(padded), rel=1e-9)
 
 
-def test_the_first_token_weighs_nothing_even_without_a_prompt() -> None:
+def test_the_first_token_has_no_weight_even_without_a_prompt() -> None:
     found = totals_of([([], [5, 6, 2])])
     assert found.completion_tokens == 2
     assert found.completions == 1
@@ -97,7 +97,7 @@ def test_the_order_of_rows_changes_nothing() -> None:
     assert dataclasses.astuple(forward) == pytest.approx(dataclasses.astuple(backward), rel=1e-12)
 
 
-def test_the_weight_is_counted_as_the_sum_has_it() -> None:
+def test_the_counted_weight_equals_the_sum() -> None:
     batch = batch_of(EXAMPLES)
     for weight in (0, 0.1, 1):
         found = float(np.where(batch.roles == 2, 1.0, weight).sum())
@@ -110,7 +110,7 @@ def test_twice_the_examples_have_the_same_loss_and_twice_the_sums() -> None:
     assert twice.objective == pytest.approx(2 * once.objective, rel=1e-12)
 
 
-def test_nothing_to_learn_has_no_loss_and_no_gradient() -> None:
+def test_without_targets_there_is_no_loss_and_no_gradient() -> None:
     batch = assemble(split_of(EXAMPLES), [], packed=False, prompts=True)
     logits = logits_for(batch).requires_grad_()
     none = torch.zeros(0, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_nothing_to_learn_has_no_loss_and_no_gradient() -> None:
     assert (totals.loss, totals.token_accuracy, totals.sequence_accuracy) == (None, None, None)
 
 
-def test_in_half_precision_the_loss_is_still_computed_in_single() -> None:
+def test_with_half_precision_the_loss_is_computed_in_single_precision() -> None:
     half = logits_for(batch_of(EXAMPLES)).to(torch.bfloat16)
     found = totals_of(EXAMPLES, logits=half)
     assert found.loss == pytest.approx(totals_of(EXAMPLES, logits=half.float()).loss, rel=1e-12)

@@ -11,12 +11,12 @@ def rates(schedule: LrSchedule, warmup_ratio: float = 0.2, steps: int = 10) -> l
     ]
 
 
-def test_the_rate_climbs_and_stands_at_its_peak_after_the_warm_up() -> None:
+def test_the_rate_rises_to_its_peak_during_warmup() -> None:
     assert rates("constant")[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_after_the_warm_up_it_falls_and_no_step_is_wasted_at_zero(schedule: LrSchedule) -> None:
+def test_after_warmup_the_rate_falls_but_never_reaches_zero(schedule: LrSchedule) -> None:
     found = rates(schedule)
     assert found[2] == 1
     assert found[2:] == sorted(found[2:], reverse=True)
@@ -28,9 +28,9 @@ def test_linear_and_cosine_meet_half_way() -> None:
     assert rates("cosine", 0)[5] == pytest.approx(0.5)
 
 
-def test_one_step_in_all_is_at_the_peak() -> None:
+def test_a_single_step_uses_the_peak_rate() -> None:
     assert rates("cosine", 0.03, steps=1) == [1]
 
 
-def test_warm_up_all_the_way_is_allowed() -> None:
+def test_warmup_may_last_for_the_whole_run() -> None:
     assert rates("linear", 1.0) == pytest.approx([step / 11 for step in range(1, 11)])

@@ -14,7 +14,7 @@ def of(examples: list[Example], *, packed: bool, prompts: bool = True) -> MicroB
     return assemble(split, list(range(len(examples))), packed=packed, prompts=prompts)
 
 
-def test_padded_examples_have_a_row_each_and_their_last_token_is_no_input() -> None:
+def test_padded_examples_have_a_row_each_and_their_last_token_is_not_an_input() -> None:
     found = of(TWO, packed=False)
     assert found.inputs.tolist() == [[5, 6, 0], [7, 8, 9]]
     assert found.positions.tolist() == [[0, 1, 2], [0, 1, 2]]
@@ -25,7 +25,7 @@ def test_padded_examples_have_a_row_each_and_their_last_token_is_no_input() -> N
     assert found.owners.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_packed_examples_stand_behind_each_other_and_count_from_zero() -> None:
+def test_packed_examples_share_a_row_and_their_positions_start_at_zero() -> None:
     found = of(TWO, packed=True)
     assert found.inputs.tolist() == [[5, 6, 7, 8, 9]]
     assert found.positions.tolist() == [[0, 1, 0, 1, 2]]
@@ -34,7 +34,7 @@ def test_packed_examples_stand_behind_each_other_and_count_from_zero() -> None:
     assert found.targets.tolist() == [6, 2, 8, 9, 2]
 
 
-def test_prompts_that_weigh_nothing_are_no_targets() -> None:
+def test_prompts_without_weight_are_not_targets() -> None:
     for packed in (True, False):
         found = of(TWO, packed=packed, prompts=False)
         assert found.targets.tolist() == [6, 2, 2]
@@ -42,7 +42,7 @@ def test_prompts_that_weigh_nothing_are_no_targets() -> None:
         assert found.weight(0.0) == 3
 
 
-def test_a_rank_without_an_example_gets_one_token_that_weighs_nothing() -> None:
+def test_a_rank_without_an_example_gets_one_token_without_weight() -> None:
     for packed in (True, False):
         found = of([], packed=packed)
         assert found.inputs.tolist() == [[0]]
@@ -92,7 +92,7 @@ def test_each_target_follows_its_input_in_its_example(
         assert sorted(set(found.bounds)) == list(found.bounds)
 
 
-def test_the_targets_of_a_split_are_counted_without_looking_at_its_rows() -> None:
+def test_the_targets_of_a_split_are_counted_without_its_rows() -> None:
     examples = [*TWO, ([], [2]), ([], [4, 4, 2]), ([3], [2])]
     counts = target_counts(split_of(examples))
     for index, example in enumerate(examples):
@@ -103,7 +103,7 @@ def test_the_targets_of_a_split_are_counted_without_looking_at_its_rows() -> Non
         ]
 
 
-def test_examples_keep_the_order_they_are_given_in() -> None:
+def test_examples_keep_their_order() -> None:
     split = split_of(TWO)
     found = arrange([split.example(1), split.example(0)], packed=True, prompts=True)
     assert found.inputs.tolist() == [[7, 8, 9, 5, 6]]

@@ -1,4 +1,4 @@
-"""The pods' entry as it is run: two processes for two nodes, real ranks, DeepSpeed and S3."""
+"""The pods' entry point: two processes for two nodes, with real ranks, DeepSpeed, and S3."""
 
 import contextlib
 import json
@@ -67,7 +67,7 @@ def wait_for(what: Callable[[], bool], pods: list[Pod], seconds: float = 180) ->
 
 @dataclass
 class Finished:
-    """A run to its end, and what its first pod said meanwhile."""
+    """A complete run, and the answers of its first pod."""
 
     task: TrainTask
     pods: list[Pod]
@@ -121,9 +121,7 @@ def manifest_of(storage: Storage, task: TrainTask) -> tuple[ModelManifest, bytes
     return ModelManifest.model_validate_json(data), data
 
 
-def test_the_first_pod_reports_the_model_and_the_second_nothing(
-    finished: Finished, storage: Storage
-) -> None:
+def test_only_the_first_pod_reports_the_model(finished: Finished, storage: Storage) -> None:
     outcome = finished.pods[0].outcome
     assert outcome is not None
     assert outcome.trained is not None
@@ -158,7 +156,7 @@ def test_results_have_a_row_for_each_step(finished: Finished, storage: Storage) 
     assert float(rows[-1]["validation_loss"]) == pytest.approx(last)
 
 
-def test_it_said_how_far_it_was_all_the_time(finished: Finished) -> None:
+def test_progress_is_reported_during_the_whole_run(finished: Finished) -> None:
     statuses = [status for status, _ in finished.answers]
     assert statuses == sorted(statuses, reverse=True)  # 503 until training, then 200
     assert {503, 200} == set(statuses)
@@ -174,7 +172,7 @@ def test_it_said_how_far_it_was_all_the_time(finished: Finished) -> None:
     assert finished.slowest_answer < 2
 
 
-def test_the_log_can_be_read(finished: Finished) -> None:
+def test_the_log_is_short_and_readable(finished: Finished) -> None:
     lines = finished.pods[0].log.splitlines()
     assert any(line.startswith(f"step {STEPS}/{STEPS}  epoch 4.00  loss ") for line in lines)
     assert "checkpoint saved at step 52" in lines
@@ -217,7 +215,7 @@ def test_the_published_model_is_the_trained_one(
     assert found.token_accuracy == pytest.approx(float(last["validation_token_accuracy"]))
 
 
-def test_the_run_says_what_it_was_made_of(finished: Finished, storage: Storage) -> None:
+def test_the_run_manifest_lists_data_and_versions(finished: Finished, storage: Storage) -> None:
     data = storage.read_bytes(finished.task.run.layout.manifest)
     found = run_manifest.RunManifest.model_validate_json(data)
     assert found.hyperparameters == finished.task.hyperparameters
@@ -296,11 +294,11 @@ def test_in_a_pod_of_two_ranks_the_one_that_was_killed_is_named(
     assert pod.outcome.failure.message == "rank 1 was killed by signal 9 (SIGKILL)"
 
 
-def test_a_resumed_run_ends_as_if_nothing_had_happened(
+def test_a_resumed_run_has_the_results_of_an_undisturbed_one(
     killed: Killed, finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
     task = next_attempt(killed.task)
-    # a checkpoint that another crash has left half-written
+    # an incomplete checkpoint, as after another crash
     half = task.run.layout.checkpoint(STEPS - 1)
     storage.write_bytes(half.child("rank-00000-of-00002.safetensors"), b"half")
     pods = start_pods(task, tmp_path)
@@ -331,7 +329,7 @@ def test_the_report_lists_both_attempts_and_completions_before_and_after(
     assert card.startswith("---\nlibrary_name: transformers\n")
 
 
-def test_a_fine_tune_can_go_on_from_a_model_with_a_card(
+def test_a_fine_tune_can_continue_from_a_model_with_a_card(
     finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
     task = finished.task
@@ -340,7 +338,7 @@ def test_a_fine_tune_can_go_on_from_a_model_with_a_card(
     assert (tmp_path / "README.md").is_file()
 
 
-def test_two_pods_that_have_to_go_then_one_then_two_again_make_one_curve(
+def test_two_preempted_pods_then_one_then_two_again_have_one_loss_curve(
     finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
     task = prepared("stopped", storage, tmp_path)
@@ -374,7 +372,7 @@ def test_two_pods_that_have_to_go_then_one_then_two_again_make_one_curve(
         assert float(row["training_loss"]) == pytest.approx(float(other["training_loss"]), abs=1e-5)
 
 
-def test_a_continued_model_begins_where_the_one_before_it_ended(
+def test_a_continued_model_starts_with_the_validation_loss_of_its_base(
     finished: Finished, storage: Storage, tmp_path: Path
 ) -> None:
     outcome = finished.pods[0].outcome
@@ -400,9 +398,7 @@ def test_a_continued_model_begins_where_the_one_before_it_ended(
     assert outcome.trained.before is None
 
 
-def test_a_learning_rate_that_is_too_high_is_the_user_s_to_mend(
-    storage: Storage, tmp_path: Path
-) -> None:
+def test_a_learning_rate_that_is_too_high_is_a_user_error(storage: Storage, tmp_path: Path) -> None:
     task = prepared("nan", storage, tmp_path)
     task = task.replace(
         nodes=1,

@@ -30,7 +30,7 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_before_training_the_pod_is_not_ready_and_says_what_it_does(server: Server) -> None:
+def test_before_training_the_pod_is_not_ready_and_reports_its_work(server: Server) -> None:
     progress, url = server
     status, body = get(f"{url}/progress")
     report = ProgressReport.model_validate_json(body)
@@ -40,7 +40,7 @@ def test_before_training_the_pod_is_not_ready_and_says_what_it_does(server: Serv
     assert json.loads(get(f"{url}/progress")[1])["detail"] == "looking for a checkpoint"
 
 
-def test_from_training_on_the_pod_is_ready_to_the_end(server: Server) -> None:
+def test_from_the_start_of_training_the_pod_is_ready(server: Server) -> None:
     progress, url = server
     progress.start_training()
     epoch = EpochMetrics(epoch=1, step=10, training_loss=1.5)
@@ -54,7 +54,7 @@ def test_from_training_on_the_pod_is_ready_to_the_end(server: Server) -> None:
         assert report.last_step_age < 5
 
 
-def test_prometheus_reads_gauges_and_only_what_was_measured(server: Server) -> None:
+def test_prometheus_reads_only_measured_gauges(server: Server) -> None:
     progress, url = server
     progress.start_training()
     progress.update(step=3, training_loss=1.25, tokens_per_second=1234.5)
@@ -70,5 +70,5 @@ def test_prometheus_reads_gauges_and_only_what_was_measured(server: Server) -> N
     assert "finetune_validation_loss" not in body
 
 
-def test_other_paths_are_not_there(server: Server) -> None:
+def test_other_paths_are_not_found(server: Server) -> None:
     assert get(f"{server[1]}/")[0] == 404

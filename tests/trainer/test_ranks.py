@@ -1,4 +1,4 @@
-"""One rank and two, every ZeRO stage, every way to cut a batch: the same gradients and losses."""
+"""Gradients and losses do not depend on ranks, ZeRO stage, compute path, and micro-batches."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = (0, 1, 2, 3)
 RANKS = (1, 2)
-MANY = 4  # ranks of which only the gradients are looked at
+MANY = 4  # ranks, for gradients only
 COMPUTE_PATHS = ("whole-padded", "chunked-padded", "chunked-packed")
 CUTS = (8, 4, 1)  # rows of a micro-batch: 1x8, 2x4, 8x1
 BATCHES = ("even", "skewed")
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def computed(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `ranks.py` wrote: two ranks first, whose checkpoints one rank then reads."""
+    """The results of `ranks.py`: two ranks run first, and one rank then reads their checkpoints."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = support.pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
     for ranks in (MANY, 2, 1):
@@ -52,7 +52,7 @@ def computed(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def expected() -> Callable[[str], dict[str, Any]]:
-    """The gradient by definition: float64, no padding, no DeepSpeed, no code of ours."""
+    """The gradient by definition: float64, without padding, DeepSpeed, and the trainer's code."""
     import torch
     from torch.nn import functional
 
@@ -76,7 +76,7 @@ def expected() -> Callable[[str], dict[str, Any]]:
 
 
 def distance(computed: Path, file: str, expected: dict[str, Any]) -> float:
-    """The relative distance of the whole gradients."""
+    """The relative distance of the full gradients."""
     import torch
     from safetensors.torch import load_file
 
@@ -87,21 +87,19 @@ def distance(computed: Path, file: str, expected: dict[str, Any]) -> float:
     return float((ours - right).norm() / right.norm())
 
 
-def test_the_gradient_is_that_of_the_whole_batch_by_definition(
-    computed: Path, expected: Callable[[str], dict[str, Any]]
-) -> None:
+def test_the_gradient_is_exact(computed: Path, expected: Callable[[str], dict[str, Any]]) -> None:
     distances = {}
     for name in BATCHES:
         right = expected(name)
         for stage in STAGES:
-            for ranks, rows, way in itertools.product((*RANKS, MANY), CUTS, COMPUTE_PATHS):
-                file = f"fp32-{stage}-{ranks}-{name}-{rows}-{way}"
+            for ranks, rows, path in itertools.product((*RANKS, MANY), CUTS, COMPUTE_PATHS):
+                file = f"fp32-{stage}-{ranks}-{name}-{rows}-{path}"
                 distances[file] = distance(computed, file, right)
     print("largest relative distance of a gradient:", max(distances.values()))
     assert max(distances.values()) < TOLERANCE, distances
 
 
-def test_a_mean_of_means_would_fail_that(
+def test_a_mean_of_means_is_not_exact(
     computed: Path, expected: Callable[[str], dict[str, Any]]
 ) -> None:
     right = {name: expected(name) for name in BATCHES}
@@ -112,13 +110,13 @@ def test_a_mean_of_means_would_fail_that(
                 assert distance(computed, file, right[name]) > 100 * TOLERANCE, file
 
 
-def test_in_bf16_the_gradient_is_right_up_to_rounding(
+def test_in_bf16_the_gradient_is_exact_up_to_rounding(
     computed: Path, expected: Callable[[str], dict[str, Any]]
 ) -> None:
     for name in BATCHES:
         right = expected(name)
-        for stage, ranks, way in itertools.product((1, 2, 3), (*RANKS, MANY), COMPUTE_PATHS):
-            assert distance(computed, f"bf16-{stage}-{ranks}-{name}-4-{way}", right) < 0.05
+        for stage, ranks, path in itertools.product((1, 2, 3), (*RANKS, MANY), COMPUTE_PATHS):
+            assert distance(computed, f"bf16-{stage}-{ranks}-{name}-4-{path}", right) < 0.05
 
 
 def curves(computed: Path, ranks: int) -> dict[str, dict[str, list[list[float]]]]:
@@ -158,13 +156,13 @@ def test_a_resumed_run_repeats_every_loss_and_gradient_norm_exactly(computed: Pa
             assert found[f"resumed from {ranks}"] == found["straight"][10:], kind
 
 
-def test_one_rank_goes_on_from_the_checkpoint_of_two(computed: Path) -> None:
+def test_one_rank_continues_from_the_checkpoint_of_two(computed: Path) -> None:
     for kind, found in curves(computed, 1).items():
         tolerance = 5e-3 if kind.startswith("bf16") else TOLERANCE
         assert difference(found["resumed from 2"], found["straight"][10:]) < tolerance, kind
 
 
-def test_an_adapter_trains_alike_on_any_ranks_and_stage(computed: Path) -> None:
+def test_an_adapter_has_the_same_losses_for_all_ranks_and_stages(computed: Path) -> None:
     one, two = curves(computed, 1), curves(computed, 2)
     for stage in (0, 2, 3):
         for found in (one, two):
@@ -172,8 +170,8 @@ def test_an_adapter_trains_alike_on_any_ranks_and_stage(computed: Path) -> None:
             assert difference(one["lora 0"]["straight"], straight) < TOLERANCE
 
 
-def test_the_merged_model_answers_as_base_and_adapter_do(computed: Path) -> None:
-    """And it is the same model whoever trained it; peft can load the adapter beside it."""
+def test_the_merged_model_has_the_logits_of_base_and_adapter(computed: Path) -> None:
+    """It does not depend on ranks and stage, and peft can load the published adapter."""
     import torch
     from peft import PeftModel
     from safetensors.torch import load_file

@@ -27,7 +27,7 @@ def cells(step: int = 1, validation: Totals | None = None) -> dict[str, float | 
     )
 
 
-def test_the_columns_are_those_of_the_old_service_and_ours_after_them() -> None:
+def test_the_columns_of_openai_s_fine_tunes_api_come_first() -> None:
     assert columns(has_validation=True)[:9] == [
         "step",
         "elapsed_tokens",
@@ -73,7 +73,7 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint() -> None:
     assert until_step("step,a,b\n1,2,3\n2,1", 9) == "step,a,b\n1,2,3\n"  # half a line
 
 
-def test_s3_has_whole_lines_only_and_everything_at_the_end(storage: Storage) -> None:
+def test_s3_has_only_complete_lines_and_all_of_them_at_the_end(storage: Storage) -> None:
     uri = S3Uri.parse(f"s3://{support.BUCKET}/results-test/results.csv")
     file = Results(uri, storage, columns(has_validation=False), upload_seconds=0.01)
     file.start(resumed_step=0)

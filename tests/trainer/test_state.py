@@ -1,10 +1,10 @@
-"""What a resumed attempt knows of the steps before it."""
+"""The state that a resumed attempt reads."""
 
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.step.loss import Totals
 
 
-def test_the_first_steps_loss_outlives_epochs_and_checkpoints() -> None:
+def test_the_loss_of_the_first_step_is_kept() -> None:
     state = TrainingState()
     for objective in (6.0, 4.0, 2.0):
         state = state.after_step(Totals(objective=objective, weight=2.0), tokens=8, examples=2)
@@ -13,7 +13,7 @@ def test_the_first_steps_loss_outlives_epochs_and_checkpoints() -> None:
     assert (state.first_loss, state.completed_epochs[0].training_loss) == (3.0, 2.0)
 
 
-def test_a_checkpoint_that_does_not_know_its_first_step_goes_on_without() -> None:
+def test_a_checkpoint_without_the_first_loss_can_be_continued() -> None:
     state = TrainingState(step=7).after_step(
         Totals(objective=1.0, weight=1.0), tokens=1, examples=1
     )

@@ -1,4 +1,4 @@
-"""S3 that fails while a model is published, and two pods of one rank: one whole model, or none.
+"""S3 faults during publishing, and two pods of one rank: there is one intact model, or none.
 
 Numbers: reliability table (T27, T28).
 """
@@ -53,7 +53,7 @@ def next_attempt(task: TrainTask) -> TrainTask:
 
 
 def into_the_model(name: str, fault: Fault) -> Rule:
-    """Every write of that file of the published model."""
+    """Inject the fault into every write of a file of the published model."""
 
     def rule(seen: Seen) -> Fault | None:
         return fault if seen.number and f"/model/{name}" in seen.path else None
@@ -66,7 +66,7 @@ def is_published(storage: Storage, task: TrainTask) -> bool:
 
 
 def check_model(storage: Storage, task: TrainTask, folder: Path) -> ModelManifest:
-    """The manifest, all of whose files are there with their digests, and nothing beside them."""
+    """Check that the model has exactly the files of its manifest; return the manifest."""
     uri = task.run.layout.model
     paths = storage.download_prefix(uri, folder)
     manifest = ModelManifest.model_validate_json((folder / MANIFEST).read_bytes())
@@ -82,7 +82,7 @@ def check_model(storage: Storage, task: TrainTask, folder: Path) -> ModelManifes
         (MANIFEST, s3_error(403, "AccessDenied"), Reason.S3_ACCESS_DENIED, EXIT_USER),
     ],
 )
-def test_a_model_that_s3_does_not_take_is_no_success_and_the_next_attempt_publishes_it(
+def test_after_a_rejected_upload_the_next_attempt_publishes_the_model(
     name: str,
     fault: Answer,
     reason: str,
@@ -105,7 +105,7 @@ def test_a_model_that_s3_does_not_take_is_no_success_and_the_next_attempt_publis
     assert check_model(storage, task, tmp_path / "model").attempt == 2
 
 
-def test_a_manifest_whose_answer_is_lost_is_found_to_be_its_own(
+def test_after_a_lost_answer_the_attempt_finds_its_own_manifest(
     proxy: FaultyProxy, storage: Storage, tmp_path: Path
 ) -> None:
     task = prepared("answer lost", storage, tmp_path)
@@ -127,12 +127,12 @@ def test_a_manifest_whose_answer_is_lost_is_found_to_be_its_own(
     assert manifest.id == pod.outcome.trained.fine_tuned_model
 
 
-def test_t28_a_rank_that_is_started_twice_at_once_leaves_one_whole_model(
+def test_t28_a_rank_that_is_started_twice_publishes_one_intact_model(
     proxy: FaultyProxy, storage: Storage, tmp_path: Path
 ) -> None:
     task = prepared("twice", storage, tmp_path)
-    twin = task.replace(master_port=support.free_port(), progress_port=support.free_port())
-    pods = [Pod.start(task, 0, tmp_path / "left"), Pod.start(twin, 0, tmp_path / "right")]
+    duplicate = task.replace(master_port=support.free_port(), progress_port=support.free_port())
+    pods = [Pod.start(task, 0, tmp_path / "left"), Pod.start(duplicate, 0, tmp_path / "right")]
     assert [pod.wait() for pod in pods] == [EXIT_OK, EXIT_OK], [pod.log for pod in pods]
     manifest = check_model(storage, task, tmp_path / "model")
     for pod in pods:
