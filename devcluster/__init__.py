@@ -1,8 +1,6 @@
-"""A real one-node Kubernetes for the demo, the tests and CI, built from Go modules; no container
-engine needed.
+"""A one-node Kubernetes cluster for the demo, the tests, and CI, built from Go modules.
 
-The rule of this room: it imports the standard library only and knows nothing of the product. What
-it starts it can name, and what it can name it can remove: every process, mount, link, table and
-cgroup lies under one name or one folder (`paths`), so that `down`, or the next `up` after a power
-cut, leaves nothing behind.
+It needs no container engine. The package imports only the standard library and does not know the
+product. Every process, mount, link, table, and cgroup has one name or is in one folder (`paths`).
+Thus `down`, or the next `up` after a power failure, can find and remove all of them.
 """

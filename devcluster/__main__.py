@@ -18,19 +18,20 @@ from devcluster import (
     stores,
 )
 
-DESCRIPTION = """A real one-node Kubernetes on this machine, with an image registry and an S3
-server, built from Go modules; no container engine needed. `up` and `down` need Linux and root.
+DESCRIPTION = """Run a one-node Kubernetes cluster on this machine, with an image registry and an S3
+server. It is built from Go modules and needs no container engine. `up` and `down` need
+Linux and root.
 
-With KUBECONFIG set to another cluster, that cluster is used and nothing is started."""
+If KUBECONFIG names another cluster, the commands use that cluster and start nothing."""
 
 COMMANDS = {
-    "build": "build the programs into the cache (about ten minutes once, then nothing)",
-    "up": "start the cluster, or what is missing of it; builds first when needed",
-    "down": "stop it and remove its traces; images stay for the next time",
-    "kueue": "install Kueue, the queue for Jobs; builds it first when needed",
-    "status": "a table of the components; exit code 1 when not all are well",
-    "info": "what programs need to use it, as JSON (holds the S3 secret)",
-    "env": 'the same for a shell: eval "$(python3 -m devcluster env)"',
+    "build": "build the programs into the cache (about ten minutes the first time)",
+    "up": "start the cluster or its missing components; build the programs if necessary",
+    "down": "stop the cluster and remove its state, except for images",
+    "kueue": "install Kueue, a queue for Jobs; build it if necessary",
+    "status": "show the components; exit with 1 unless all of them are healthy",
+    "info": "print the settings for programs that use the cluster, as JSON (with the S3 secret)",
+    "env": 'print the settings for a shell: eval "$(python3 -m devcluster env)"',
 }
 
 EXPECTED = (
@@ -57,14 +58,14 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
     names = ", ".join(tool.name for tool in gotools.TOOLSET)
-    parsers["build"].add_argument("tool", nargs="*", help=f"only these: {names}")
+    parsers["build"].add_argument("tool", nargs="*", help=f"build only these tools: {names}")
     parsers["down"].add_argument(
         "--all",
         action="store_true",
-        help="also remove the image store and the registry's content",
+        help="remove the images and the content of the registry, too",
     )
     parsers["kueue"].add_argument(
-        "--remove", action="store_true", help="remove it with its queues, once no Job uses them"
+        "--remove", action="store_true", help="remove Kueue and its queues; no Job may use them"
     )
     return made
 
@@ -73,9 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "build":
             gotools.build(arguments.tool)
-            print(
-                f"programs for people: {gotools.people_folder()}" if not arguments.tool else "built"
-            )
+            if arguments.tool:
+                print("The tools are built.")
+            else:
+                print(f"The command-line tools are in {gotools.cli_folder()}.")
         case "up":
             _up()
         case "down":
@@ -96,16 +98,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _up() -> None:
     if access.foreign_kubeconfig():
-        print(f"{access.check_foreign_cluster()} and is used; nothing is started")
+        print(f"{access.check_foreign_cluster()} No cluster is started here.")
         return
     cluster.up()
-    print('to go on:  eval "$(python3 -m devcluster env)"  # KUBECONFIG, PATH and AWS_*')
-    print("           kubectl get nodes")
+    print("To use it in this shell (sets KUBECONFIG, PATH, and AWS_*):")
+    print('  eval "$(python3 -m devcluster env)"')
+    print("  kubectl get nodes")
 
 
 def _kueue(*, remove: bool) -> None:
     if access.foreign_kubeconfig():
-        raise kueue.KueueError("KUBECONFIG names another cluster: Kueue is that one's own affair")
+        raise kueue.KueueError(
+            "KUBECONFIG names another cluster. Install Kueue there yourself, or unset KUBECONFIG."
+        )
     if remove:
         kueue.remove()
     else:
@@ -119,7 +124,7 @@ def main() -> int:
         print(f"devcluster: {error}", file=sys.stderr)
         return 1
     except PermissionError as error:
-        print(f"devcluster: {error.filename} is root's: use sudo", file=sys.stderr)
+        print(f"devcluster: {error.filename} belongs to root. Use sudo.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("devcluster: interrupted", file=sys.stderr)

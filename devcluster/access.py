@@ -1,8 +1,6 @@
-"""How to use the cluster: what `info` and `env` print, for the own cluster or for the one that
-KUBECONFIG names.
+"""The output of `info` and `env`: how to use the cluster.
 
-The rule of this room: a KUBECONFIG that is not ours wins. Then the cluster is somebody else's, and
-nothing is started.
+If KUBECONFIG names another cluster, that cluster is used, and nothing is started.
 """
 
 import json
@@ -15,11 +13,11 @@ from devcluster import gotools, instance, network, paths, stores
 
 
 class AccessError(Exception):
-    """There is no cluster to use; the message says what to do."""
+    """There is no usable cluster; the message says what to do."""
 
 
 def foreign_kubeconfig() -> str | None:
-    """The value of KUBECONFIG, unless it is unset or our own."""
+    """The value of KUBECONFIG, unless it is unset or names the development cluster."""
     value = os.environ.get("KUBECONFIG", "")
     entries = [entry for entry in value.split(os.pathsep) if entry]
     if not entries or str(paths.kubeconfig()) in map(os.path.realpath, entries):
@@ -28,22 +26,22 @@ def foreign_kubeconfig() -> str | None:
 
 
 def check_foreign_cluster() -> str:
-    """A sentence about the cluster that KUBECONFIG names. Raises AccessError without an answer."""
+    """Describe the cluster that KUBECONFIG names. Raises AccessError if it does not respond."""
     kubectl = shutil.which("kubectl") or str(gotools.binary("kubectl"))
     command = [kubectl, "get", "--raw", "/version", "--request-timeout=10s"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["no answer"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise AccessError(
-            f"KUBECONFIG is {os.environ['KUBECONFIG']}, and its cluster does not answer: {reason}\n"
+            f"The cluster of KUBECONFIG ({os.environ['KUBECONFIG']}) does not respond: {reason}\n"
             "Unset KUBECONFIG to start the development cluster instead."
         )
-    version = json.loads(result.stdout).get("gitVersion", "of unknown version")
-    return f"KUBECONFIG is {os.environ['KUBECONFIG']}: its cluster answers ({version})"
+    version = json.loads(result.stdout).get("gitVersion", "of an unknown version")
+    return f"KUBECONFIG is {os.environ['KUBECONFIG']}. Its cluster runs Kubernetes {version}."
 
 
 def info() -> dict[str, object]:
-    """Everything that a program needs to use the cluster."""
+    """The settings for programs that use the cluster."""
     foreign = foreign_kubeconfig()
     if foreign:
         return {
@@ -55,7 +53,7 @@ def info() -> dict[str, object]:
             "s3": None,
         }
     if not paths.kubeconfig().exists():
-        raise AccessError("the cluster is not running: `python3 -m devcluster up`")
+        raise AccessError("The cluster is not running. Start it: python3 -m devcluster up")
     return {
         "kubeconfig": str(paths.kubeconfig()),
         "bin": _programs(),
@@ -73,7 +71,7 @@ def info() -> dict[str, object]:
 
 
 def exports() -> str:
-    """Shell lines that make a shell use the cluster."""
+    """Shell commands that set the environment variables for the cluster."""
     about = info()
     values = {"KUBECONFIG": str(about["kubeconfig"])}
     s3 = about["s3"]
@@ -95,6 +93,6 @@ def exports() -> str:
 
 def _programs() -> str | None:
     try:
-        return str(gotools.people_folder())
+        return str(gotools.cli_folder())
     except gotools.BuildError:
         return None

@@ -1,6 +1,6 @@
-"""Certificates, made with the `openssl` command: one authority an instance, P-256 keys, a year.
+"""Certificates from the `openssl` command: one authority per instance, P-256 keys, one year.
 
-The rule of this room: a private key is written with mode 0600 and never leaves its folder.
+Private keys have mode 0600 and never leave their folder.
 """
 
 import os
@@ -13,12 +13,12 @@ DAYS = "365"
 
 
 class CertificateError(Exception):
-    """openssl refused; the message is its own."""
+    """openssl failed; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its private key, as paths of PEM files."""
+    """The paths of a certificate and its private key, in PEM format."""
 
     certificate: Path
     key: Path
@@ -26,7 +26,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a certificate names: `common_name` is the Kubernetes user, `organization` its group."""
+    """The subject of a certificate: Kubernetes user (`common_name`) and group (`organization`)."""
 
     common_name: str
     organization: str = ""
@@ -38,7 +38,7 @@ class Subject:
         return f"{organization}/CN={self.common_name}"
 
     def extensions(self) -> str:
-        """The extension section that `openssl x509 -extfile` reads."""
+        """The extensions for `openssl x509 -extfile`."""
         alternatives = [f"DNS:{name}" for name in self.names]
         alternatives += [f"IP:{address}" for address in self.addresses]
         lines = [
@@ -52,7 +52,7 @@ class Subject:
 
 
 class Authority:
-    """Signs certificates and keeps them as `<name>.crt` and `<name>.key` in one folder."""
+    """Signs certificates and stores them as `<name>.crt` and `<name>.key` in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,7 +92,7 @@ class Authority:
 
 
 def key(path: Path) -> None:
-    """A new private key."""
+    """Write a new private key."""
     path.touch(mode=0o600)
     _openssl(
         "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(path)
@@ -109,6 +109,6 @@ def _openssl(*arguments: str) -> None:
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise CertificateError("openssl is not installed") from None
+        raise CertificateError("openssl is not installed.") from None
     if result.returncode != 0:
         raise CertificateError(f"openssl {arguments[0]}: {result.stderr.strip()}")

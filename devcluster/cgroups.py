@@ -1,8 +1,6 @@
-"""Our own cgroup, under which the kubelet makes those of the pods; both versions of the kernel's
-interface.
+"""The cgroup of the cluster, in which the kubelet creates those of pods; cgroup v1 and v2.
 
-The rule of this room: everything below `<hierarchy>/finetune-devcluster` is ours and nothing else
-is.
+The cluster owns `<hierarchy>/finetune-devcluster` and nothing else.
 """
 
 import contextlib
@@ -33,10 +31,10 @@ def own_folders() -> list[Path]:
 
 
 def create() -> None:
-    """The kubelet refuses to start when its root is missing."""
+    """Create the root cgroup, without which the kubelet does not start."""
     if is_v2():
         for controller in WANTED_CONTROLLERS:
-            # One at a time, since one that the kernel lacks would spoil a common write.
+            # one at a time, because a write with an unknown controller fails as a whole
             with contextlib.suppress(OSError):
                 (ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
         (ROOT / paths.NAME).mkdir(exist_ok=True)
@@ -45,7 +43,7 @@ def create() -> None:
         folder = hierarchy / paths.NAME
         folder.mkdir(exist_ok=True)
         for name in ("cpuset.cpus", "cpuset.mems"):
-            # A new cpuset has no CPU and no memory node, and refuses processes until it has.
+            # a new cpuset has no CPU and no memory node, and accepts no process without them
             if (folder / name).exists():
                 (folder / name).write_text((hierarchy / name).read_text())
 
@@ -59,7 +57,7 @@ def processes(folder: Path) -> set[int]:
 
 
 def remove(folder: Path, patience: float = 5.0) -> bool:
-    """Removes a tree of empty cgroups, the deepest first; False when one is still in use."""
+    """Remove a tree of empty cgroups, deepest first; returns False if one is still in use."""
     deadline = time.monotonic() + patience
     while folder.exists():
         children = [path for path in folder.rglob("*") if path.is_dir()]

@@ -1,8 +1,7 @@
-"""Up, down and the questions in between.
+"""The commands `up`, `down`, and `status`.
 
-The rule of this room: `up` is idempotent. What runs stays, a dead component is started again, and
-when the heart of the cluster is gone (etcd or the apiserver) everything is removed by name and made
-anew.
+`up` is idempotent: running components stay, and stopped ones are started again. If etcd or the
+API server has stopped, `up` removes everything and creates a new cluster.
 """
 
 import fcntl
@@ -35,16 +34,16 @@ from devcluster.probes import HttpProbe, wait_until
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap.yaml"
 NODE_READY_SECONDS = 90.0
-# They keep images for the next instance, so they end in good order; the others' state is deleted.
+# They keep images for the next instance and get time to stop; the state of the others is deleted.
 KEEPERS = ("containerd", "registry")
 
 
 class ClusterError(Exception):
-    """A component does not come up; the message ends with its last log lines."""
+    """A component does not start; the message ends with its last log lines."""
 
 
 def all_components() -> list[Component]:
-    """Every component of the running instance, in the order in which they start."""
+    """Every component of the running instance, in start order."""
     control = instance.control_settings()
     here = instance.node_settings()
     store = instance.store_settings(instance.read_secrets())
@@ -70,11 +69,11 @@ def is_running() -> bool:
 
 
 def up() -> None:
-    """Starts the cluster, or what is missing of it, and waits until a pod can run."""
+    """Start the cluster or its missing components, and wait until a pod can run."""
     started = time.monotonic()
     packages.extend_path()
     if is_running() and _is_node_ready():
-        print("the cluster is running")
+        print("The cluster is already running.")
         return
     preflight.check()
     with _lock():
@@ -85,14 +84,14 @@ def up() -> None:
             _create()
             alive = {}
         _start_all(alive)
-    print(f"the cluster is up after {time.monotonic() - started:.0f} s")
+    print(f"The cluster is up after {time.monotonic() - started:.0f} s.")
 
 
 def down(*, with_images: bool = False) -> None:
-    """Stops everything and removes its traces; `with_images` also what the next `up` would keep."""
+    """Stop everything and remove its state; with_images: remove the images, too."""
     packages.extend_path()
     if os.geteuid() != 0 and paths.STATE.exists():
-        raise ClusterError("a cluster runs here as root: take it down with sudo")
+        raise ClusterError("The cluster runs as root. Run the command with sudo.")
     with _lock():
         alive = instance.running()
         was_running = bool(alive)
@@ -105,15 +104,15 @@ def down(*, with_images: bool = False) -> None:
         if with_images:
             containers.remove_images()
     if was_running or removed:
-        print("the cluster is down")
+        print("The cluster is down.")
     else:
-        print("nothing was running")
+        print("No cluster was running.")
 
 
 def status() -> bool:
-    """Prints a table of the components; True when all of them are well."""
+    """Print a table of the components; returns whether all of them are healthy."""
     if not instance.record_file().exists():
-        print("the cluster is not running: `python3 -m devcluster up`")
+        print("The cluster is not running. Start it: python3 -m devcluster up")
         return False
     alive = instance.running()
     good = True
@@ -122,7 +121,7 @@ def status() -> bool:
         process = alive.get(component.name)
         healthy = process is not None and component.probe.is_healthy()
         good = good and healthy
-        word = "ok" if healthy else "does not answer" if process else "not running"
+        word = "ok" if healthy else "no response" if process else "not running"
         print(f"{component.name:<26}{process.pid if process else '-':>8}  {word}")
     ready = _is_node_ready()
     print(f"{'node ' + paths.NODE_NAME:<26}{'-':>8}  {'ready' if ready else 'not ready'}")
@@ -132,7 +131,7 @@ def status() -> bool:
 def _create() -> None:
     removed = leftovers.remove()
     if removed:
-        print(f"removed what an earlier instance left: {_summary(removed)}", flush=True)
+        print(f"Removed the remains of an earlier instance: {_summary(removed)}.", flush=True)
     preflight.check_ports()
     paths.STATE.mkdir(mode=0o700, parents=True)
     leftovers.record_folders()
@@ -156,7 +155,7 @@ def _start_all(alive: dict[str, processes.Process]) -> None:
     node.write_files(here)
     stores.write_files(store)
     by_name = {component.name: component for component in all_components()}
-    # Each stage starts together; the next one needs it.
+    # the components of a stage start in parallel, and each stage needs the one before
     for stage in (
         ("etcd", "containerd", "registry", "s3"),
         ("kube-apiserver",),
@@ -171,7 +170,7 @@ def _start_all(alive: dict[str, processes.Process]) -> None:
             _apply_bootstrap()
     started = time.monotonic()
     if not wait_until(_is_node_ready, NODE_READY_SECONDS):
-        raise ClusterError(f"the node is not ready, see {paths.log_file('kubelet')}")
+        raise ClusterError(f"The node is not ready. See {paths.log_file('kubelet')}.")
     print(f"  {'node ready':<26}{time.monotonic() - started:5.1f} s", flush=True)
 
 
@@ -185,7 +184,7 @@ def _start_stage(stage: Sequence[Component]) -> None:
                 print(f"  {name:<26}{elapsed:5.1f} s", flush=True)
                 del waiting[name]
             elif not process.is_running() or elapsed > component.ready_seconds:
-                state = "ended" if not process.is_running() else "does not answer"
+                state = "has stopped" if not process.is_running() else "does not respond"
                 raise ClusterError(f"{name} {state}:\n{last_lines(paths.log_file(name))}")
         time.sleep(0.05)
 
@@ -195,12 +194,12 @@ def last_lines(log: Path, count: int = 15) -> str:
         lines = log.read_text(errors="replace").splitlines()[-count:]
     except OSError:
         lines = []
-    return "\n".join([*lines, f"(all of it: {log})"])
+    return "\n".join([*lines, f"(full log: {log})"])
 
 
 def _apply_bootstrap() -> None:
     command = [str(gotools.binary("kubectl")), f"--kubeconfig={paths.kubeconfig()}", "apply"]
-    # The apiserver makes its own default roles in the second after it is ready, and ours refer to
+    # The API server creates its default roles just after it is ready, and these roles refer to
     # them.
     result = subprocess.run(
         [*command, "--server-side", "-f", str(BOOTSTRAP)],
@@ -209,13 +208,11 @@ def _apply_bootstrap() -> None:
         check=False,
     )
     if result.returncode != 0:
-        raise ClusterError(f"the first roles are refused: {result.stderr.strip()}")
+        raise ClusterError(f"The API server rejected {BOOTSTRAP.name}: {result.stderr.strip()}")
 
 
 def _is_node_ready() -> bool:
-    """The node is ready and the default namespace has its ServiceAccount: from now on a pod can
-    run.
-    """
+    """Whether a pod can run: the node is ready, and the default ServiceAccount exists."""
     node_object = _read_object(f"/api/v1/nodes/{paths.NODE_NAME}")
     account = _read_object("/api/v1/namespaces/default/serviceaccounts/default")
     conditions = (node_object or {}).get("status", {}).get("conditions", [])
@@ -251,12 +248,12 @@ def _summary(removed: Sequence[str]) -> str:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """One `up` or `down` at a time."""
+    """Allow one `up` or `down` at a time."""
     paths.cache_folder().mkdir(parents=True, exist_ok=True)
     with (paths.cache_folder() / "cluster.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another devcluster command is at work: waiting for it", flush=True)
+            print("Another devcluster command is running. Waiting for it.", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

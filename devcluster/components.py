@@ -1,8 +1,6 @@
-"""The control plane's processes: pure functions from settings to command lines, shared by the
-cluster and the tests.
+"""The processes of the control plane as values: command lines and health probes. Pure.
 
-The rule of this room: a component is a value (what to run and how to ask it whether it is well);
-nothing is started here.
+The development cluster and the control planes of tests share them.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +11,8 @@ from devcluster import files
 from devcluster.credentials import FRONT_PROXY, LOOPBACK, Credentials
 from devcluster.probes import HttpProbe, Probe
 
-# Every request once, when its response is complete, so that lines can be counted. Only a watch has
-# two (its start and its end), and health checks have none.
+# Every request has one line, when its response is complete, so that tests can count them. A watch
+# has two lines (start and end), and health checks have none.
 AUDIT_POLICY = """apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -27,7 +25,7 @@ rules:
 
 @dataclass(frozen=True)
 class Component:
-    """One process: its command line and the question whether it is well."""
+    """A process: its command line and its health probe."""
 
     name: str
     command: tuple[str, ...]
@@ -38,7 +36,7 @@ class Component:
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """What differs between the real cluster and a test's throw-away control plane."""
+    """The differences between the development cluster and the control plane of a test."""
 
     folder: Path
     credentials: Credentials
@@ -50,8 +48,8 @@ class ControlSettings:
     scheduler_port: int
     service_network: str
     binary: Callable[[str], Path]
-    # Without nodes nobody can reach an advertised address, and a loopback address is refused as
-    # one.
+    # Without nodes, an advertised address is useless, and the API server rejects a loopback
+    # address.
     has_nodes: bool = True
     has_controller_manager: bool = True
 
@@ -88,7 +86,7 @@ def etcd(settings: ControlSettings) -> Component:
         "peer-key-file": pair.key,
         "peer-client-cert-auth": "true",
         "peer-trusted-ca-file": authority,
-        # The data dies with the instance, so nobody waits for the disk.
+        # the data are temporary, so waiting for the disk is not necessary
         "unsafe-no-fsync": "true",
         "log-level": "warn",
     }
@@ -125,7 +123,7 @@ def apiserver(settings: ControlSettings) -> Component:
         "kubelet-client-certificate": kubelet_client.certificate,
         "kubelet-client-key": kubelet_client.key,
         "kubelet-preferred-address-types": "InternalIP",
-        # Towards the APIs that others serve behind it (APIService).
+        # for aggregated APIs (APIService)
         "requestheader-client-ca-file": credentials.front_proxy.certificate,
         "requestheader-allowed-names": FRONT_PROXY,
         "requestheader-username-headers": "X-Remote-User",
@@ -136,13 +134,13 @@ def apiserver(settings: ControlSettings) -> Component:
         "audit-policy-file": settings.folder / "audit-policy.yaml",
         "audit-log-path": settings.audit_log,
         "audit-log-format": "json",
-        # Megabytes before the file is rotated away: tests count lines, so it never is.
+        # Megabytes before a rotation. Tests count lines, so that it must never happen.
         "audit-log-maxsize": 100_000,
     }
     if not settings.has_nodes:
         flags["endpoint-reconciler-type"] = "none"
     if not settings.has_controller_manager:
-        # Nobody makes the default ServiceAccount that this plugin waits for.
+        # no controller creates the default ServiceAccount that this plugin waits for
         flags["disable-admission-plugins"] = "ServiceAccount"
     probe = HttpProbe(f"{credentials.apiserver_url}/readyz", authority, credentials.pair("admin"))
     return Component("kube-apiserver", _command(settings, "kube-apiserver", flags), probe)

@@ -1,7 +1,6 @@
-"""containerd's content: the sandbox image it must have, the containers it must forget, the images
-that stay.
+"""The content of containerd: the sandbox image, old containers, and stored images.
 
-The rule of this room: images are kept from one instance to the next; containers never are.
+Images are kept from one instance to the next; containers are not.
 """
 
 import shutil
@@ -19,7 +18,7 @@ CTR_FLAGS = ("--namespace", "k8s.io", "--connect-timeout", "5s")
 
 
 class ContainerError(Exception):
-    """containerd can't be made ready, or its content not removed; the message says why."""
+    """containerd cannot be prepared or cleaned; the message has the cause."""
 
 
 def write_pause_image() -> None:
@@ -28,12 +27,10 @@ def write_pause_image() -> None:
 
 
 def prepare(settings: NodeSettings, containerd: Component) -> None:
-    """Imports the sandbox image; and after a killed instance, lets containerd start without its
-    containers.
-    """
+    """Import the sandbox image; after a killed instance, remove its containers first."""
     if _listed(settings):
         forget(settings)
-        # It has read them already when it started, and would report them to the kubelet.
+        # containerd has read them at its start and would report them to the kubelet
         processes.stop([instance.running()["containerd"]])
         instance.start(containerd)
         wait_until(containerd.probe.is_healthy, containerd.ready_seconds)
@@ -41,7 +38,7 @@ def prepare(settings: NodeSettings, containerd: Component) -> None:
 
 
 def provide_image(settings: NodeSettings, name: str, program: Path) -> None:
-    """Makes an image of one program and imports it, unless the image store has that name."""
+    """Build and import an image with one program, unless the image exists."""
     if name in _ctr(settings, "images", "list", "--quiet").stdout.split():
         return
     archive = paths.STATE / "program.tar"
@@ -53,9 +50,9 @@ def provide_image(settings: NodeSettings, name: str, program: Path) -> None:
 
 
 def forget(settings: NodeSettings) -> None:
-    """Ends every container and removes it with its snapshot from containerd's records.
+    """Kill every container and remove it with its snapshot from containerd.
 
-    Whatever containerd says to it: if it can't now, the next start does it.
+    Errors are ignored, because the next start repeats this.
     """
     names = _listed(settings)
     for folder in cgroups.own_folders():
@@ -73,18 +70,18 @@ def forget(settings: NodeSettings) -> None:
 
 
 def remove_images() -> None:
-    """Removes the image store and the registry's content."""
+    """Remove the images and the content of the registry."""
     for folder in (paths.containerd_root(), paths.registry_root()):
         mounted = leftovers.own_mounts(leftovers.MOUNTS.read_text(), [folder])
         if mounted:
-            raise ContainerError(f"{folder} is still mounted at {', '.join(mounted)}")
+            raise ContainerError(f"Cannot remove {folder}: it has mounts at {', '.join(mounted)}.")
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _import(settings: NodeSettings, archive: Path) -> None:
     imported = _ctr(settings, "images", "import", str(archive))
     if imported.returncode != 0:
-        raise ContainerError(f"the image in {archive} is refused: {imported.stderr.strip()}")
+        raise ContainerError(f"containerd rejected {archive}: {imported.stderr.strip()}")
 
 
 def _listed(settings: NodeSettings) -> list[str]:
@@ -95,6 +92,6 @@ def _ctr(settings: NodeSettings, *arguments: str) -> "subprocess.CompletedProces
     program = gotools.binary("ctr")
     command = [str(program), "--address", str(settings.containerd_socket), *CTR_FLAGS, *arguments]
     if not program.exists():
-        # The checkout moved to other versions while the cluster ran.
+        # the checkout has changed to other versions since the start
         return subprocess.CompletedProcess(command, 127, "", "ctr is not built")
     return subprocess.run(command, capture_output=True, text=True, check=False)

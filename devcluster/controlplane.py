@@ -1,8 +1,7 @@
-"""A throw-away control plane for integration tests: etcd and kube-apiserver, without root, without
-nodes.
+"""A temporary control plane for integration tests: etcd and kube-apiserver without root and nodes.
 
-The rule of this room: it shares every command line and certificate with the real cluster, uses free
-loopback ports and one temporary folder, and leaves nothing behind, however the test ends.
+It shares command lines and certificates with the development cluster. It uses free loopback ports
+and one temporary folder, and it removes everything, no matter how the test ends.
 """
 
 import shutil
@@ -22,23 +21,23 @@ START_ATTEMPTS = 2
 
 
 class ControlPlaneError(Exception):
-    """A process did not come up; the message ends with its last log lines."""
+    """A process did not start; the message ends with its last log lines."""
 
 
 class ControlPlane:
-    """A context manager around a control plane of its own.
+    """A context manager for a control plane.
 
     >>> with ControlPlane() as plane:
     ...     subprocess.run([plane.kubectl, "--kubeconfig", plane.kubeconfig, "get", "namespaces"])
 
-    RBAC is on, and every request is one line of `audit_log` (level Metadata, JSON). With
-    `controller_manager` the namespace, garbage collector, Job and all other controllers run;
-    without it nothing but the API answers, and a start takes about six seconds. No pod ever runs:
-    there is no node. The programs are built first when they are missing, which takes minutes once.
+    RBAC is enabled, and every request is one JSON line of `audit_log` (level Metadata). With
+    `controller_manager`, the controllers for namespaces, garbage collection, Jobs, and others run.
+    Without it, only the API responds, and the start takes about six seconds. There is no node, so
+    no pod runs. Missing programs are built first, which takes minutes the first time.
     """
 
     kubeconfig: Path
-    """Of an administrator (group system:masters)."""
+    """The kubeconfig of an administrator (group system:masters)."""
     audit_log: Path
     url: str
     authority: Path
@@ -57,7 +56,7 @@ class ControlPlane:
                 self._start()
                 return self
             except ControlPlaneError:
-                # A free port may be somebody else's a moment later; then another one is.
+                # Another process can take a free port before etcd does. Try other ports.
                 self.close()
                 if attempt == START_ATTEMPTS:
                     raise
@@ -75,8 +74,8 @@ class ControlPlane:
         self.close()
 
     def close(self) -> None:
-        """Ends the processes and removes the folder. Twice is once."""
-        # Nothing of it is wanted any more, so nobody is asked to end in good order.
+        """End the processes and remove the folder; idempotent."""
+        # no state is kept, so a graceful stop is not necessary
         processes.kill(self._processes)
         self._processes = []
         if self._folder is not None:
@@ -127,19 +126,19 @@ class ControlPlane:
         while not component.probe.is_healthy():
             if not process.is_running() or time.monotonic() > deadline:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise ControlPlaneError(f"{component.name} does not come up:\n{tail}")
+                raise ControlPlaneError(f"{component.name} does not start:\n{tail}")
             time.sleep(0.05)
 
     def _wait_for_objects(self, credentials: Credentials, wanted: Sequence[str]) -> None:
-        """The apiserver is ready a moment before its own namespaces are there."""
+        """Wait for default objects, which the API server creates just after it is ready."""
         for path in wanted:
             probe = HttpProbe(f"{self.url}{path}", self.authority, credentials.pair("admin"))
             if not wait_until(probe.is_healthy, 30):
-                raise ControlPlaneError(f"{path} does not appear")
+                raise ControlPlaneError(f"{path} was not created")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses at this moment, all different."""
+    """Different ports that are free at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -1,8 +1,6 @@
-"""Who is who in one instance: the certificates and kubeconfigs of the control plane and, where
-there is one, of the node.
+"""The identities of an instance: certificates and kubeconfigs of the control plane and the node.
 
-The rule of this room: every component has an identity of its own, so that the audit log names it
-and RBAC limits it.
+Every component has its own identity, so that the audit log names it and RBAC limits it.
 """
 
 import base64
@@ -22,15 +20,14 @@ APISERVER_NAMES = (
     "kubernetes.default.svc.cluster.local",
 )
 
-# Common name and group of each client; the users `system:…` are the ones that Kubernetes' own
-# default roles name.
+# Common name and group of each client. The default roles of Kubernetes name the users `system:…`.
 CLIENTS = {
     "admin": Subject("devcluster-admin", "system:masters"),
     "kube-controller-manager": Subject("system:kube-controller-manager"),
     "kube-scheduler": Subject("system:kube-scheduler"),
     "kube-proxy": Subject("system:kube-proxy"),
     "coredns": Subject("system:coredns"),
-    # The apiserver towards the kubelet, for logs, exec and port-forward.
+    # the API server as a client of the kubelet, for logs, exec, and port-forward
     "apiserver-kubelet-client": Subject("apiserver-kubelet-client"),
 }
 
@@ -39,20 +36,20 @@ FRONT_PROXY = "front-proxy-client"
 
 
 class Credentials:
-    """The folder with one instance's certificates, keys and kubeconfigs."""
+    """The folder with the certificates, keys, and kubeconfigs of an instance."""
 
     def __init__(self, folder: Path, apiserver_url: str) -> None:
         self.folder = folder
         self.apiserver_url = apiserver_url
         self.authority = Authority(folder)
-        # Whoever holds a certificate of this one may speak for others, as the apiserver does
-        # towards the APIs that it aggregates: so it is an authority of its own.
+        # A separate authority: its certificates allow a client to act for other users, as the API
+        # server does with aggregated APIs.
         self.front_proxy = Authority(folder / "front-proxy")
         self.service_account_key = folder / "service-account.key"
         self.service_account_public_key = folder / "service-account.pub"
 
     def create(self, apiserver_addresses: Sequence[str]) -> None:
-        """Makes everything that a control plane needs."""
+        """Create the credentials of a control plane."""
         self.authority.create()
         self.front_proxy.create()
         self.front_proxy.issue(FRONT_PROXY, Subject(FRONT_PROXY))
@@ -60,17 +57,14 @@ class Credentials:
         certificates.public_key(self.service_account_key, self.service_account_public_key)
         addresses = list(dict.fromkeys([LOOPBACK, *apiserver_addresses]))
         self.authority.issue("apiserver", Subject("kube-apiserver", "", addresses, APISERVER_NAMES))
-        # One pair for everything that only this machine talks to: etcd, its only client, the health
-        # pages.
+        # one pair for all servers on loopback: etcd, its client, and the health endpoints
         self.authority.issue("loopback", Subject("loopback", "", [LOOPBACK], ["localhost"]))
         for name, subject in CLIENTS.items():
             self.authority.issue(name, subject)
             self._write_kubeconfig(name)
 
     def create_node(self, node: str, address: str) -> None:
-        """The kubelet's identity: as a client the Node authorizer knows it, as a server the
-        apiserver verifies it.
-        """
+        """Create the identity of the kubelet, for the Node authorizer and for the API server."""
         subject = Subject(f"system:node:{node}", "system:nodes", [address, LOOPBACK], [node])
         self.authority.issue("kubelet", subject)
         self._write_kubeconfig("kubelet")
@@ -95,7 +89,7 @@ class Credentials:
 
 
 def render_kubeconfig(url: str, authority: bytes, certificate: bytes, key: bytes) -> str:
-    """A kubeconfig that holds its certificates itself, so that it can be copied."""
+    """A kubeconfig with embedded certificates, so that it can be copied."""
 
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()

@@ -1,7 +1,7 @@
 """Configuration files on disk.
 
-The rule of this room: a file that already says the same is not touched. kube-proxy ends itself when
-its configuration is written, even with the same text, and `up` may find it running.
+Files with the same text are not written again: kube-proxy exits when its configuration is written,
+even without a change, and it can be running during `up`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_all(folder: Path, texts: Mapping[str, str]) -> None:
-    """Writes each text to the path below `folder` that is its key."""
+    """Write texts by their paths below `folder`."""
     for name, text in texts.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:

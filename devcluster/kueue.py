@@ -1,8 +1,8 @@
-"""Kueue, which lets Jobs wait for quota: its own manifests, its own program as a pod.
+"""Kueue, which queues Jobs by quota, with its own manifests.
 
-The rule of this room: what is deployed is the `config/default` of the Go module that the program is
-built from, with a patch for the image and this small node, and nothing else changed. It is no part
-of `up`: from then on every Job and every pod of the cluster passes its webhooks.
+The manifests are `config/default` of the Go module from which the program is built, with a patch
+for the image and this small node. `up` does not install Kueue, because every Job and pod of the
+cluster then passes through its webhooks.
 """
 
 import json
@@ -19,10 +19,10 @@ VISIBILITY = "apiservice/v1beta1.visibility.kueue.x-k8s.io"
 STATED_IMAGE = "us-central1-docker.pkg.dev/k8s-staging-images/kueue/kueue"
 READY_SECONDS = 120
 REMOVE_SECONDS = 60
-# The controller takes its finalizer from these only while nobody uses them.
+# The controller removes its finalizer from these only while no Job uses them.
 QUEUES = ("localqueues", "clusterqueues", "cohorts", "resourceflavors")
-# Served through the mutating webhook, and nobody notices a dry run.
-QUESTION = {
+# A dry run passes through the mutating webhook and has no effect.
+PROBE_OBJECT = {
     "apiVersion": "kueue.x-k8s.io/v1beta1",
     "kind": "ResourceFlavor",
     "metadata": {"name": "does-kueue-answer"},
@@ -30,23 +30,23 @@ QUESTION = {
 
 
 class KueueError(Exception):
-    """Kueue does not come up or can't be removed; the message is kubectl's own."""
+    """Kueue does not start or cannot be removed; the message comes from kubectl."""
 
 
 def image() -> str:
-    """Named after the build, so that another one is another image."""
+    """The image name, which contains the build, so that each build has its own image."""
     build = gotools.binary("kueue").parent.name
     return f"localhost/{paths.NAME}/kueue:{build.removeprefix('kueue-')}"
 
 
 def kustomization(image_name: str, manifests: str) -> str:
-    """`manifests` is Kueue's config/default, relative to where this text will lie."""
+    """The kustomization; manifests: relative path to the config/default of Kueue."""
     name, tag = image_name.rsplit(":", 1)
     container = "/spec/template/spec/containers/0"
     patches = [
         {"op": "replace", "path": f"{container}/command", "value": ["/kueue"]},
         {"op": "replace", "path": f"{container}/imagePullPolicy", "value": "Never"},
-        # The node's few cores are the trainings'.
+        # the node has few cores, and trainings need them
         {"op": "remove", "path": f"{container}/resources"},
         {"op": "replace", "path": f"{container}/readinessProbe/initialDelaySeconds", "value": 1},
         {"op": "replace", "path": f"{container}/readinessProbe/periodSeconds", "value": 1},
@@ -60,7 +60,7 @@ def kustomization(image_name: str, manifests: str) -> str:
 
 
 def install() -> None:
-    """Builds Kueue when needed, deploys it, and waits until it answers. Twice is once."""
+    """Build Kueue if necessary, deploy it, and wait until it responds; idempotent."""
     started = time.monotonic()
     gotools.build(["kueue"])
     cluster.up()
@@ -69,20 +69,20 @@ def install() -> None:
     patience = f"--timeout={READY_SECONDS}s"
     _kubectl("rollout", "status", DEPLOYMENT, "-n", NAMESPACE, patience)
     _kubectl("wait", "--for=condition=Available", VISIBILITY, patience)
-    if not wait_until(_answers, READY_SECONDS):
+    if not wait_until(_is_responding, READY_SECONDS):
         raise KueueError(
-            f"Kueue's webhooks do not answer: kubectl logs -n {NAMESPACE} {DEPLOYMENT}"
+            f"The webhooks of Kueue do not respond. See: kubectl logs -n {NAMESPACE} {DEPLOYMENT}"
         )
-    print(f"Kueue answers after {time.monotonic() - started:.0f} s")
+    print(f"Kueue is ready after {time.monotonic() - started:.0f} s.")
 
 
 def remove() -> None:
-    """Removes Kueue with its queues; refuses while Jobs use them."""
+    """Remove Kueue and its queues; fails while Jobs use them."""
     if not cluster.is_running():
-        print("the cluster is not running")
+        print("The cluster is not running.")
         return
     if not _kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"):
-        print("Kueue is not installed")
+        print("Kueue is not installed.")
         return
     for kind in QUEUES:
         _kubectl(
@@ -90,21 +90,21 @@ def remove() -> None:
             f"--timeout={REMOVE_SECONDS}s",
         )
     _kubectl("delete", "--ignore-not-found", "-f", "-", stdin=_manifests())
-    print("Kueue is removed")
+    print("Kueue is removed.")
 
 
 def _manifests() -> str:
     folder = paths.STATE / "kueue"
     folder.mkdir(exist_ok=True)
-    theirs = gotools.binary("kueue").parent / "config" / "default"
-    text = kustomization(image(), os.path.relpath(theirs, folder))
+    manifests = gotools.binary("kueue").parent / "config" / "default"
+    text = kustomization(image(), os.path.relpath(manifests, folder))
     (folder / "kustomization.yaml").write_text(text)
     return _kubectl("kustomize", str(folder))
 
 
-def _answers() -> bool:
+def _is_responding() -> bool:
     try:
-        _kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(QUESTION))
+        _kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(PROBE_OBJECT))
     except KueueError:
         return False
     return True

@@ -1,9 +1,7 @@
-"""What an instance leaves on the machine, found by name and removed: after `down`, and after a
-power cut before `up`.
+"""Removes everything that an instance leaves on the machine: in `down`, and in `up` after a crash.
 
-The rule of this room: everything here works without any record of what was started, and finds
-nothing that isn't ours. It first ends processes (daemons, shims, containers), then frees what they
-held.
+It works without a record of the started processes and finds only objects of this cluster. It first
+ends processes (daemons, shims, containers), and then removes the objects that they held.
 """
 
 import contextlib
@@ -15,8 +13,7 @@ from pathlib import Path
 
 from devcluster import cgroups, network, paths, processes, sysctls
 
-# Programs of ours that run in the background. People's own kubectl comes from the same folder and
-# is not among them.
+# The programs that run in the background. kubectl is in the same folder, but is not one of them.
 DAEMONS = frozenset(
     {
         "etcd",
@@ -35,8 +32,8 @@ DAEMONS = frozenset(
 KUBE_PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 CNI_RESULTS = Path("/var/lib/cni/results")
 CONTAINER_LOGS = Path("/var/log/containers")
-# Folders outside of ours that the kubelet and containerd make without asking. Only those that were
-# not there before are removed, and only when nothing but the kubelet's own droppings is in them.
+# Folders outside the state folder that the kubelet and containerd create. They are removed only if
+# they did not exist before and contain nothing except files of the kubelet.
 SHARED_FOLDERS = tuple(
     Path(name)
     for name in (
@@ -52,17 +49,17 @@ SHARED_FOLDERS = tuple(
 )
 MOUNTS = Path("/proc/self/mountinfo")
 FOLDER_RECORD = "folders.json"
-DROPPINGS = ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION")
+KUBELET_FILES = ("kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION")
 
 
 class LeftoverError(Exception):
-    """Something of a former instance can't be removed."""
+    """A part of an earlier instance cannot be removed."""
 
 
 def is_own_daemon(executable: str, command: str) -> bool:
-    """Whether a process, given its /proc/PID/exe and command line, is a daemon of the cluster.
+    """Whether a process is a daemon of the cluster, by its /proc/PID/exe and command line.
 
-    Throw-away control planes of tests run the same programs with other folders and must survive.
+    The control planes of tests run the same programs with other folders and must survive.
     """
     program = Path(executable.removesuffix(" (deleted)"))
     is_built_here = paths.NAME in program.parts and program.name in DAEMONS
@@ -89,7 +86,7 @@ def own_daemons() -> list[processes.Process]:
 
 
 def own_mounts(mountinfo: str, folders: list[Path]) -> list[str]:
-    """Mount points in or at one of the folders, the last first, from /proc/self/mountinfo."""
+    """The mount points at or below the folders, last first, from /proc/self/mountinfo."""
     points = [_unescape(line.split()[4]) for line in mountinfo.splitlines() if line.strip()]
     ours = [
         point
@@ -100,18 +97,18 @@ def own_mounts(mountinfo: str, folders: list[Path]) -> list[str]:
 
 
 def own_links(link_json: str) -> list[str]:
-    """The bridge and what hangs on it, from `ip -json link show`."""
+    """The bridge and its ports, from `ip -json link show`."""
     links = json.loads(link_json or "[]")
-    hanging = [link["ifname"] for link in links if link.get("master") == paths.BRIDGE]
+    ports = [link["ifname"] for link in links if link.get("master") == paths.BRIDGE]
     bridges = [link["ifname"] for link in links if link.get("ifname") == paths.BRIDGE]
-    return hanging + bridges
+    return ports + bridges
 
 
 def own_tables(listing: str) -> list[tuple[str, str]]:
-    """kube-proxy's nft tables and our own, from `nft list tables`.
+    """The nft tables of this cluster and of its kube-proxy, from `nft list tables`.
 
-    kube-proxy's names are the same in every cluster. They are ours only beside our own table, which
-    is made before them and removed after them.
+    The names of the kube-proxy tables are the same in every cluster. They belong to this cluster
+    only if its own table exists, which is created before them and removed after them.
     """
     lines = [line.split() for line in listing.splitlines()]
     tables = [(fields[1], fields[2]) for fields in lines if len(fields) == 3]
@@ -120,12 +117,12 @@ def own_tables(listing: str) -> list[tuple[str, str]]:
 
 
 def remove() -> list[str]:
-    """Removes whatever is left of an instance, and says what that was; nothing is no error."""
+    """Remove the remains of an instance and return their descriptions."""
     removed = [*_end_processes(), *_unmount(), *_remove_network(), *_remove_cgroups()]
     for result in CNI_RESULTS.glob(f"{paths.NAME}-*"):
         result.unlink()
     for link in CONTAINER_LOGS.glob("*.log"):
-        # The kubelet's links to the logs in our folder, beside those of whoever else writes here.
+        # links of the kubelet to logs in the state folder; other programs have links here, too
         if link.is_symlink() and link.readlink().is_relative_to(paths.STATE):
             link.unlink()
     sysctls.restore(paths.STATE / "sysctls.json")
@@ -138,7 +135,7 @@ def remove() -> list[str]:
 
 
 def record_folders() -> None:
-    """Remembers, before anything is started, which of the shared folders are not there yet."""
+    """Record the shared folders that do not exist before the start."""
     missing = [str(folder) for folder in SHARED_FOLDERS if not folder.exists()]
     (paths.STATE / FOLDER_RECORD).write_text(json.dumps(missing))
 
@@ -177,8 +174,8 @@ def _unmount() -> list[str]:
         network.run("umount", "--lazy", "--no-canonicalize", point, check=False)
     stuck = own_mounts(MOUNTS.read_text(), folders)
     if stuck:
-        # The folders are deleted next, and a mount in them may be somebody's data.
-        raise LeftoverError(f"can't unmount {', '.join(stuck)}")
+        # The folders are deleted next, and a mount in them can contain user data.
+        raise LeftoverError(f"Cannot unmount {', '.join(stuck)}.")
     return [f"mount {point}" for point in points]
 
 
@@ -202,13 +199,13 @@ def _remove_cgroups() -> list[str]:
 
 def _remove_if_empty(folder: Path) -> None:
     if folder.is_dir():
-        for name in DROPPINGS:
+        for name in KUBELET_FILES:
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def _unescape(text: str) -> str:
-    """mountinfo writes blanks and the like as three octal digits."""
+    """Decode the octal escapes of mountinfo, for example for spaces."""
     parts = text.split("\\")
     return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])

@@ -1,7 +1,6 @@
-"""The node's network: one bridge with the node's address, and the way out for pods.
+"""The network of the node: a bridge with its address, and the route to the outside for pods.
 
-The rule of this room: one link, one nft table, and rules that carry our name, so that `leftovers`
-finds all of it.
+The link, the nft table, and the rules have the name of the cluster, so that `leftovers` finds them.
 """
 
 import subprocess
@@ -13,11 +12,11 @@ NFT_TABLE = paths.NAME
 
 
 class NetworkError(Exception):
-    """A command of iproute2 or nftables failed; the message is its own."""
+    """A command of iproute2 or nftables failed; the message has its output."""
 
 
 def nft_rules() -> str:
-    """Pods leave the machine under its own address."""
+    """Rules that give outgoing packets of pods the address of the machine."""
     return f"""table ip {NFT_TABLE} {{
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -28,10 +27,9 @@ def nft_rules() -> str:
 
 
 def accept_rules(filter_rules: str) -> list[tuple[str, ...]]:
-    """Rules, as iptables arguments, for chains that drop by default: docker forwards nothing, ufw
-    takes nothing.
+    """Rules (iptables arguments) for chains with the policy DROP, as docker and ufw set it.
 
-    `filter_rules` is what `iptables -S` prints.
+    filter_rules: the output of `iptables -S`.
     """
     matches = (("FORWARD", "-i"), ("FORWARD", "-o"), ("INPUT", "-i"))
     comment = ("-m", "comment", "--comment", paths.NAME, "-j", "ACCEPT")
@@ -44,20 +42,18 @@ def accept_rules(filter_rules: str) -> list[tuple[str, ...]]:
 
 
 def own_rules(filter_rules: str) -> list[tuple[str, ...]]:
-    """The rules among `filter_rules` that carry our name, as iptables arguments."""
+    """The rules of this cluster in `filter_rules`, as iptables arguments."""
     lines = [line.split() for line in filter_rules.splitlines()]
     return [tuple(fields[1:]) for fields in lines if fields[0] == "-A" and paths.NAME in fields]
 
 
 def filter_rules() -> str:
-    """What `iptables -S` prints; nothing where iptables isn't installed, as then nobody drops with
-    it.
-    """
+    """The output of `iptables -S`; empty without iptables, because then it drops no packets."""
     return run("iptables", "-S", check=False) or ""
 
 
 def proxy_exceptions(environment: Mapping[str, str]) -> dict[str, str]:
-    """What keeps requests within this machine off the proxies that `environment` names, if any."""
+    """Variables that keep local requests away from the proxies in `environment`, if any."""
     if not any(name.lower() in ("http_proxy", "https_proxy") for name in environment):
         return {}
     present = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
@@ -69,9 +65,9 @@ def proxy_exceptions(environment: Mapping[str, str]) -> dict[str, str]:
 def create() -> None:
     address = f"{paths.NODE_ADDRESS}/{paths.POD_PREFIX_LENGTH}"
     run("ip", "link", "add", paths.BRIDGE, "type", "bridge")
-    # A Service's reply from a pod on the same bridge must pass connection tracking, or it comes
-    # from the wrong address. Set for this bridge only: the setting for all of them would be the
-    # machine's. Kernels without it have nothing to set.
+    # The reply of a Service from a pod on the same bridge must pass connection tracking, or it has
+    # the wrong address. The setting is for this bridge only, because the global one belongs to the
+    # machine. Some kernels do not have it.
     run("ip", "link", "set", paths.BRIDGE, "type", "bridge", "nf_call_iptables", "1", check=False)
     run("ip", "address", "add", address, "dev", paths.BRIDGE)
     run("ip", "link", "set", paths.BRIDGE, "up")
@@ -85,13 +81,13 @@ def exists() -> bool:
 
 
 def run(program: str, *arguments: str, stdin: str = "", check: bool = True) -> str | None:
-    """What the command printed. A failure is a NetworkError, or None when `check` is off."""
+    """Run a command and return its output. Raises NetworkError, or returns None without `check`."""
     command: Sequence[str] = (program, *arguments)
     try:
         result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         if check:
-            raise NetworkError(f"{program} is not installed") from None
+            raise NetworkError(f"{program} is not installed.") from None
         return None
     if result.returncode == 0:
         return result.stdout

@@ -1,9 +1,7 @@
-"""The node's processes: containerd, kubelet, kube-proxy and CoreDNS, with their configuration
-files.
+"""The processes of the node and their configuration: containerd, kubelet, kube-proxy, CoreDNS.
 
-The rule of this room: pure functions from settings to text and command lines; `write_files` alone
-touches the disk. Whatever these programs keep is pointed into the state folder, so that it can be
-found and removed by name; only images live in the cache.
+Only `write_files` writes to the disk; the other functions are pure. The programs keep their data in
+the state folder, so that it can be found and removed. Only images are in the cache.
 """
 
 import json
@@ -20,7 +18,7 @@ from devcluster.probes import HttpProbe, NameProbe, SocketProbe
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Where the node's files lie, and what of the machine its configuration depends on."""
+    """The folders of the node and the settings that depend on the machine."""
 
     folder: Path
     image_root: Path
@@ -56,7 +54,7 @@ def containerd_config(settings: NodeSettings) -> str:
     return f"""version = 3
 root = "{settings.image_root}"
 state = "{folder}/containerd"
-# These write to /opt and /run/nri, or look for programs there; nothing here needs them.
+# They use /opt and /run/nri and are not needed.
 disabled_plugins = [
   "io.containerd.image-verifier.v1.bindir", "io.containerd.internal.v1.opt",
   "io.containerd.nri.v1.nri", "io.containerd.internal.v1.tracing",
@@ -78,12 +76,12 @@ disabled_plugins = [
     config_path = "{folder}/certs.d"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  # Without CAP_SYS_RESOURCE runc can't lower oom_score_adj: "can't get final child's PID from
+  # Without CAP_SYS_RESOURCE, runc cannot lower oom_score_adj: "can't get final child's PID from
   # pipe".
   restrict_oom_score_adj = true
-  # Its profile would stay in the kernel after us.
+  # The profile would remain in the kernel after `down`.
   disable_apparmor = true
-  # Under our folder instead of /run/netns, where nobody could tell whose they are.
+  # In the state folder instead of /run/netns, so that they can be found and removed.
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["{settings.cni_programs}"]
@@ -102,7 +100,7 @@ def cni_config(settings: NodeSettings) -> str:
         "type": "bridge",
         "bridge": paths.BRIDGE,
         "isGateway": True,
-        # A pod that calls a Service may be given itself.
+        # a pod that calls a Service can be its own backend
         "hairpinMode": True,
         "ipam": {
             "type": "host-local",
@@ -149,8 +147,8 @@ def kubelet_config(settings: NodeSettings) -> dict[str, object]:
         "cgroupRoot": f"/{paths.NAME}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        # The machine is somebody's, not the cluster's: nothing is reserved and nobody is evicted
-        # for a full disk.
+        # The cluster does not own the machine: it reserves nothing and does not evict pods when the
+        # disk is full.
         "enforceNodeAllocatable": [],
         "localStorageCapacityIsolation": False,
         "evictionHard": {
@@ -160,7 +158,7 @@ def kubelet_config(settings: NodeSettings) -> dict[str, object]:
             "imagefs.available": "0%",
             "imagefs.inodesFree": "0%",
         },
-        # 100 is "never": an image that took minutes to push stays.
+        # 100 disables garbage collection: images take minutes to build and push
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "serializeImagePulls": False,
@@ -180,7 +178,7 @@ def kube_proxy_config(settings: NodeSettings) -> dict[str, object]:
         "nodePortAddresses": [f"{paths.NODE_ADDRESS}/32"],
         "healthzBindAddress": f"{LOOPBACK}:{paths.PORTS.kube_proxy_health}",
         "metricsBindAddress": f"{LOOPBACK}:{paths.PORTS.kube_proxy_metrics}",
-        # Zero leaves the machine's own connection tracking settings alone.
+        # 0 keeps the connection tracking settings of the machine
         "conntrack": {
             "maxPerCore": 0,
             "min": 0,
@@ -213,7 +211,7 @@ def containerd(settings: NodeSettings) -> Component:
         str(settings.folder / "containerd.toml"),
         "--log-level=info",
     )
-    # containerd finds its shim on PATH.
+    # containerd searches PATH for its shim
     environment = {"PATH": f"{settings.binary('containerd').parent}:/usr/sbin:/usr/bin:/sbin:/bin"}
     return Component("containerd", command, SocketProbe(settings.containerd_socket), environment)
 

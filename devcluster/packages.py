@@ -1,7 +1,6 @@
-"""What comes from the distribution: runc, CNI plugins and the network's commands.
+"""Programs from the distribution: runc, CNI plugins, and network commands.
 
-The rule of this room: installed only when a program is missing, only as root, only with apt-get,
-and said aloud.
+Missing packages are installed with apt-get, as root, and the output names them.
 """
 
 import os
@@ -10,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-# Program -> Debian package. CNI plugins are looked for in the folders where distributions put them.
+# Debian packages by program. CNI plugins are in different folders on different distributions.
 PROGRAMS = {
     "runc": "runc",
     "ip": "iproute2",
@@ -24,17 +23,17 @@ CNI_FOLDERS = tuple(
     for name in ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni-plugins")
 )
 CNI_PROGRAMS = ("bridge", "host-local")
-# One at a time: the images' build may install its own packages at this moment.
+# with a lock, because the build of the images can install packages at the same time
 APT_GET = ("flock", "/run/lock/finetune-apt", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class PackageError(Exception):
-    """A package is missing and can't be installed; the message says which and why."""
+    """A package is missing and cannot be installed; the message has its name and the cause."""
 
 
 def extend_path() -> None:
-    """The system's folders, which a plain user's PATH lacks, are where ip, nft and runc lie."""
+    """Add the folders of ip, nft, and runc to PATH, which an unprivileged user's PATH lacks."""
     present = os.environ.get("PATH", "").split(os.pathsep)
     missing = [folder for folder in SYSTEM_FOLDERS if folder not in present]
     os.environ["PATH"] = os.pathsep.join([*present, *missing])
@@ -59,8 +58,8 @@ def install(packages: Sequence[str]) -> None:
         return
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
-        raise PackageError(f"please install {names}: there is no apt-get here to do it")
-    print(f"installing with apt-get: {names}", flush=True)
+        raise PackageError(f"{names} are missing, and there is no apt-get. Install them.")
+    print(f"Installing with apt-get: {names}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         result = subprocess.run(
@@ -72,7 +71,7 @@ def install(packages: Sequence[str]) -> None:
         )
         if result.returncode != 0:
             reason = result.stderr.strip()[-500:]
-            raise PackageError(f"apt-get {arguments[0]} failed, {names} missing: {reason}")
+            raise PackageError(f"apt-get {arguments[0]} failed for {names}: {reason}")
     still = missing_packages()
     if still:
-        raise PackageError(f"apt-get installed {names}, but still missing: {' '.join(still)}")
+        raise PackageError(f"apt-get installed {names}, but {' '.join(still)} are still missing.")

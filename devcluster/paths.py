@@ -1,8 +1,7 @@
-"""Names, folders, addresses and ports: everything by which an instance is found again.
+"""Names, folders, addresses, and ports, by which commands find an instance. No side effects.
 
-The rule of this room: constants and path arithmetic, no side effects. There is one cluster a
-machine, because a bridge, an nft table and a port are the machine's; so its state lies in one fixed
-folder, and only the cache is the user's own.
+There is one cluster per machine, because its bridge, nft table, and ports are global. Its state is
+in one fixed folder; only the cache is per user.
 """
 
 import os
@@ -12,13 +11,13 @@ from pathlib import Path
 NAME = "finetune-devcluster"
 NODE_NAME = "devcluster"
 
-# The folder is short on purpose: a Unix socket's path ends at 107 characters, and containerd allows
-# 38 for its shims' folder.
+# The path is short because the path of a Unix socket is limited to 107 characters, and containerd
+# allows 38 for the folder of its shims.
 STATE = Path("/var/lib") / NAME
 
 BRIDGE = "ftdc0"
-# 10.213/16 and 10.214/16 are nobody's default: docker takes 172.17, kubeadm and kind 10.244 and
-# 10.96, k3s 10.42 and 10.43.
+# 10.213/16 and 10.214/16 are not the default of any common tool: docker uses 172.17, kubeadm and
+# kind use 10.244 and 10.96, and k3s uses 10.42 and 10.43.
 NODE_ADDRESS = "10.213.0.1"
 POD_NETWORK = "10.213.0.0/22"
 POD_PREFIX_LENGTH = 22
@@ -33,8 +32,9 @@ S3_ACCESS_KEY = "finetune"
 
 @dataclass(frozen=True)
 class Ports:
-    """Fixed, so that an image's name stays the same; all below 32768, where the kernel picks no
-    port of its own.
+    """Fixed ports, so that image names stay the same.
+
+    All are below 32768, where the ephemeral ports of the kernel start.
     """
 
     apiserver: int = 18443
@@ -55,9 +55,7 @@ PORTS = Ports()
 
 
 def cache_folder() -> Path:
-    """Binaries, image store and registry: what is expensive to make again. Removed by nobody but
-    `down --all`.
-    """
+    """The folder for binaries, images, and the registry, which are expensive to rebuild."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / NAME
 

@@ -1,7 +1,6 @@
-"""Can this machine run containers? One clear sentence for everything that is missing.
+"""Checks that this machine can run containers; each missing requirement is one sentence.
 
-The rule of this room: it looks and never changes; findings are sentences for a person, all of them
-at once.
+The checks change nothing, and the user sees all findings at once.
 """
 
 import os
@@ -16,30 +15,30 @@ from devcluster import leftovers, network, packages, paths
 
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
-IP_FREEBIND = 15  # linux/in.h; the socket module has no name for it
+IP_FREEBIND = 15  # from linux/in.h; the socket module does not define it
 
-OTHER_WAYS = """Other ways on:
-  - kind (https://kind.sigs.k8s.io) or any other cluster: set KUBECONFIG, and all of this uses it;
-  - `finetune run`: trains on this machine without Kubernetes."""
+ALTERNATIVES = """Alternatives:
+  - Use kind (https://kind.sigs.k8s.io) or any other cluster: set KUBECONFIG to its kubeconfig.
+  - Train on this machine without Kubernetes: use `finetune run`."""
 
 
 class MachineError(Exception):
-    """This machine can't run the cluster; the message lists why and the other ways on."""
+    """This machine cannot run the cluster; the message lists the causes and alternatives."""
 
     def __init__(self, findings: list[str]) -> None:
         lines = [f"  - {finding}" for finding in findings]
-        super().__init__("\n".join(["This machine can't run the cluster:", *lines, OTHER_WAYS]))
+        super().__init__("\n".join(["This machine cannot run the cluster:", *lines, ALTERNATIVES]))
 
 
 def check() -> None:
     """Raises MachineError unless this machine can run the cluster."""
-    findings = [finding for question in QUESTIONS if (finding := question())]
+    findings = [finding for find in CHECKS if (finding := find())]
     if findings:
         raise MachineError(findings)
 
 
 def check_ports() -> None:
-    """Raises MachineError when a port of ours is taken; asked when nothing of ours runs."""
+    """Raises MachineError if a port of the cluster is in use; call it while the cluster is down."""
     wanted = [
         (address, port, socket.SOCK_STREAM)
         for port in astuple(paths.PORTS)
@@ -48,16 +47,16 @@ def check_ports() -> None:
     wanted += [(paths.NODE_ADDRESS, 53, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
     taken = sorted({port for address, port, kind in wanted if not _is_free(address, port, kind)})
     if taken:
-        raise MachineError([f"port {port} is used by another program" for port in taken])
+        raise MachineError([f"Another program uses port {port}." for port in taken])
 
 
 def is_linux() -> str | None:
     system = os.uname().sysname
-    return None if system == "Linux" else f"it runs {system}, and containers need Linux"
+    return None if system == "Linux" else f"The system is {system}, and containers need Linux."
 
 
 def is_root() -> str | None:
-    return None if os.geteuid() == 0 else "you are not root: run it with sudo"
+    return None if os.geteuid() == 0 else "You are not root. Run the command with sudo."
 
 
 def has_capabilities() -> str | None:
@@ -66,13 +65,11 @@ def has_capabilities() -> str | None:
     missing = missing_capabilities(_read(Path("/proc/self/status")))
     if not missing:
         return None
-    return f"root lacks {' and '.join(missing)} here, as in a container that is not privileged"
+    return f"root lacks {' and '.join(missing)}, as in an unprivileged container."
 
 
 def missing_capabilities(status: str) -> list[str]:
-    """The names of the needed capabilities that aren't effective, from the text of
-    /proc/self/status.
-    """
+    """The required capabilities that are not effective, from the text of /proc/self/status."""
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     effective = int(match.group(1), 16) if match else 0
     wanted = {"CAP_SYS_ADMIN": CAP_SYS_ADMIN, "CAP_NET_ADMIN": CAP_NET_ADMIN}
@@ -84,7 +81,7 @@ def has_overlayfs() -> str | None:
         return None
     if network.run("modprobe", "overlay", check=False) is not None:
         return None
-    return "the kernel has no overlayfs"
+    return "The kernel has no overlayfs."
 
 
 def has_cgroups() -> str | None:
@@ -92,14 +89,14 @@ def has_cgroups() -> str | None:
     for fields in mounts:
         if len(fields) > 3 and fields[2].startswith("cgroup") and "rw" in fields[3].split(","):
             return None
-    return "no cgroup hierarchy is mounted writable under /sys/fs/cgroup"
+    return "No cgroup hierarchy under /sys/fs/cgroup is writable."
 
 
 def has_packages() -> str | None:
     missing = packages.missing_packages()
     if not missing or shutil.which("apt-get"):
         return None
-    return f"please install {', '.join(missing)}: there is no apt-get here to do it"
+    return f"{', '.join(missing)} are missing, and there is no apt-get. Install them."
 
 
 def has_no_other_kubelet() -> str | None:
@@ -108,13 +105,13 @@ def has_no_other_kubelet() -> str | None:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) not in own:
             program = _read(folder / "comm").strip()
-            # One in a container (kind's) has a network of its own and is in nobody's way.
+            # A kubelet in a container (kind) has its own network and does not conflict.
             if program in ("kubelet", "kube-proxy", "k3s") and _network_of(folder) == here:
-                return f"{program} (process {folder.name}) of another cluster runs on it"
+                return f"{program} (process {folder.name}) of another cluster is running."
     return None
 
 
-QUESTIONS: tuple[Callable[[], str | None], ...] = (
+CHECKS: tuple[Callable[[], str | None], ...] = (
     is_linux,
     is_root,
     has_capabilities,
@@ -127,8 +124,8 @@ QUESTIONS: tuple[Callable[[], str | None], ...] = (
 
 def _is_free(address: str, port: int, kind: socket.SocketKind) -> bool:
     with socket.socket(socket.AF_INET, kind) as attempt:
-        # The node's address doesn't exist yet; bound freely it still collides with whoever holds
-        # the port on all addresses.
+        # The address of the node does not exist yet. With IP_FREEBIND, the bind still fails if
+        # another program has the port on all addresses.
         attempt.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         if kind == socket.SOCK_STREAM:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

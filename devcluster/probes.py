@@ -1,7 +1,7 @@
-"""Questions to a running component: does it answer, and as what?
+"""Health probes of running components.
 
-The rule of this room: a probe never raises; no answer is an answer. Proxies of the environment are
-not asked, since everything here is on this machine.
+A probe never raises: a component that does not respond is unhealthy. Probes ignore proxies of the
+environment, because all components are on this machine.
 """
 
 import http.client
@@ -20,8 +20,9 @@ from devcluster.certificates import Pair
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """Is healthy when GET `url` answers 200. With `authority` the server is verified, with `client`
-    we are too.
+    """Healthy if GET `url` returns 200.
+
+    authority: verifies the server. client: the certificate of the client.
     """
 
     url: str
@@ -32,11 +33,11 @@ class HttpProbe:
         return self.status() == 200
 
     def status(self) -> int | None:
-        """The HTTP status, or None without an answer."""
+        """The HTTP status; None without a response."""
         return self.fetch()[0]
 
     def fetch(self, timeout: float = 2.0) -> tuple[int | None, bytes]:
-        """The HTTP status and the body; None and nothing without an answer."""
+        """The HTTP status and the body; None and no bytes without a response."""
         parts = urlsplit(self.url)
         host, port = parts.hostname or "", parts.port or 80
         try:
@@ -62,7 +63,7 @@ class HttpProbe:
 
 @dataclass(frozen=True)
 class SocketProbe:
-    """Is healthy when a Unix socket accepts."""
+    """Healthy if a Unix socket accepts connections."""
 
     path: Path
 
@@ -78,7 +79,7 @@ class SocketProbe:
 
 @dataclass(frozen=True)
 class NameProbe:
-    """Is healthy when the DNS server at `server` has an address for `name`."""
+    """Healthy if the DNS server at `server` resolves `name`."""
 
     server: str
     name: str
@@ -103,7 +104,7 @@ class NameProbe:
 
 @dataclass(frozen=True)
 class CallProbe:
-    """Is healthy when a function says so."""
+    """Healthy if a function returns true."""
 
     call: Callable[[], bool]
 
@@ -115,7 +116,7 @@ Probe = HttpProbe | SocketProbe | NameProbe | CallProbe
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.1) -> bool:
-    """True as soon as the condition holds, False when it never did in `timeout` seconds."""
+    """Wait up to `timeout` seconds for a condition; returns whether it became true."""
     deadline = time.monotonic() + timeout
     while True:
         if condition():

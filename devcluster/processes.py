@@ -1,7 +1,7 @@
-"""Processes by identity: a pid together with the moment at which that process started.
+"""Processes identified by PID and start time.
 
-The rule of this room: nothing is ever signaled by a bare number. The kernel gives pids again, and
-a reboot starts over; a pid whose start time is another is somebody else's process.
+No process is signaled by its PID only: the kernel reuses PIDs, and they restart after a reboot. A
+process with another start time is another process.
 """
 
 import json
@@ -20,7 +20,7 @@ STOP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Process:
-    """A process that was started here, `started` clock ticks after the boot named by `boot`."""
+    """A process that started `started` clock ticks after the boot `boot`."""
 
     name: str
     pid: int
@@ -31,10 +31,9 @@ class Process:
         return self.boot == boot_id() and self.started == start_time(self.pid)
 
     def send(self, number: signal.Signals) -> None:
-        """Signals the process if it is still this one; a process that is gone is no error."""
+        """Signal the process if it is still the same; does nothing if it has ended."""
         try:
-            # The descriptor pins the process, so it can't be replaced between the look and the
-            # signal.
+            # The descriptor refers to the process, which cannot change between check and signal.
             descriptor = os.pidfd_open(self.pid)
         except OSError:
             return
@@ -52,9 +51,7 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, or None when there is no such process or it is dead and only not
-    reaped yet.
-    """
+    """Field 22 of /proc/PID/stat; None if the process does not exist or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -63,8 +60,7 @@ def start_time(pid: int) -> int | None:
 
 
 def parse_start_time(stat: str) -> int | None:
-    # The second field is the program's name in brackets and may hold blanks and brackets of its
-    # own.
+    # The second field is the program name in parentheses, which can contain spaces and parentheses.
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
@@ -82,11 +78,10 @@ def start(
     *,
     ends_with_us: bool = False,
 ) -> Process:
-    """Starts a detached process that writes to `log`.
+    """Start a detached process that writes to `log`.
 
-    It survives its starter, unless `ends_with_us`: then the kernel kills it when the calling
-    thread's process dies, however that happens (only from the main thread, because the kernel looks
-    at the thread).
+    With `ends_with_us`, the kernel kills it when this process ends for any reason. This works only
+    in the main thread, because the kernel watches the calling thread.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     if ends_with_us and threading.current_thread() is threading.main_thread():
@@ -106,12 +101,12 @@ def start(
     process = identify(name, child.pid)
     _children[child.pid] = child
     if process is None:
-        raise OSError(f"{name} ended at once, see {log}")
+        raise OSError(f"{name} stopped immediately. See {log}.")
     return process
 
 
 def stop(processes: Iterable[Process], patience: float = STOP_SECONDS) -> None:
-    """Asks all of them to end, together, and kills those that don't in time."""
+    """Send SIGTERM to all processes, and kill those that do not end in time."""
     remaining = [process for process in processes if process.is_running()]
     for process in remaining:
         process.send(signal.SIGTERM)
@@ -119,14 +114,14 @@ def stop(processes: Iterable[Process], patience: float = STOP_SECONDS) -> None:
 
 
 def kill(processes: Iterable[Process]) -> None:
-    """Ends all of them at once, and returns when they are gone."""
+    """Kill all processes and wait until they have ended."""
     remaining = [process for process in processes if process.is_running()]
     for process in remaining:
         process.send(signal.SIGKILL)
     _wait(remaining, STOP_SECONDS)
 
 
-# Only to reap: a child that ended stays a zombie until its parent asks for it.
+# to reap children: an ended child is a zombie until its parent waits for it
 _children: dict[int, "subprocess.Popen[bytes]"] = {}
 
 
@@ -144,7 +139,7 @@ def _wait(processes: list[Process], patience: float) -> list[Process]:
 
 
 def read_record(path: Path) -> dict[str, Process]:
-    """The recorded processes by name; empty when there is no record."""
+    """The recorded processes by name; empty without a record."""
     try:
         entries = json.loads(path.read_text())
     except (OSError, ValueError):

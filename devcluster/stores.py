@@ -1,7 +1,7 @@
-"""The image registry and the S3 server: what a real cluster has around it.
+"""The image registry and the S3 server.
 
-The rule of this room: images are on loopback, for this machine's builder and containerd; objects
-are on the node's address, because pods read and write them.
+The registry is on loopback, for the image build and containerd. S3 is on the address of the node,
+because pods use it.
 """
 
 import os
@@ -21,12 +21,12 @@ HEALTH_PATH = "/.devcluster-health"
 
 
 class StoreError(Exception):
-    """The S3 server refused the user or the bucket; the message is its own."""
+    """The S3 server rejected the user or the bucket; the message has its output."""
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where the stores lie, and the secrets of this instance."""
+    """The folders and the secrets of the stores."""
 
     folder: Path
     registry_root: Path
@@ -62,7 +62,7 @@ def registry(settings: StoreSettings) -> Component:
         "serve",
         str(settings.folder / "registry.yaml"),
     )
-    # Traces would go to a collector on a common port.
+    # without this, the registry sends traces to a collector on a common port
     environment = {"OTEL_TRACES_EXPORTER": "none"}
     return Component("registry", command, HttpProbe(f"http://{REGISTRY}/v2/"), environment)
 
@@ -80,7 +80,7 @@ def s3(settings: StoreSettings) -> Component:
 
 
 def create_user_and_bucket(settings: StoreSettings) -> None:
-    """Makes the user and the bucket that belongs to it; what exists already is left as it is."""
+    """Create the user and its bucket if they do not exist."""
     user = ("--access", paths.S3_ACCESS_KEY, "--secret", settings.user_secret, "--role", "userplus")
     bucket = ("--owner", paths.S3_ACCESS_KEY, "--bucket", paths.BUCKET)
     users = settings.folder / "s3-users" / "users.json"

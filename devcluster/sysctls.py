@@ -1,7 +1,7 @@
-"""Kernel settings that the cluster changes, and how they were before.
+"""Kernel settings that the cluster changes, and their original values.
 
-The rule of this room: the first record wins. After a killed instance the settings are the
-cluster's, so a record that is there already is the only one that knows the machine's own.
+An existing record is never overwritten: after a killed instance, only this record has the original
+values of the machine.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path("/proc/sys")
 
-# Pods' packets are forwarded; the rest is what a kubelet sets by itself at its start.
+# ip_forward is for packets of pods; the kubelet sets the others at its start
 CHANGED = (
     "net/ipv4/ip_forward",
     "vm/overcommit_memory",
@@ -37,7 +37,7 @@ def restore(record: Path, root: Path = ROOT) -> None:
             if path.read_text().strip() != value:
                 path.write_text(value)
         except OSError as error:
-            print(f"could not set {name} back to {value}: {error}")
+            print(f"Could not restore {name} to {value}: {error}")
     record.unlink()
 
 

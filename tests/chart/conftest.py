@@ -20,7 +20,7 @@ Render = Callable[..., list[JsonObject]]
 
 def program(name: str) -> str:
     """Return the path of a program. Without it, skip the test, or fail it in CI."""
-    built = Path(gotools.people_folder()) / name
+    built = Path(gotools.cli_folder()) / name
     if built.exists():
         return str(built)
     if found := shutil.which(name):

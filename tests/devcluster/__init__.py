@@ -1,3 +1,1 @@
-"""Tests of devcluster: pure ones, ones with a control plane (`integration`) and ones as root
-(`cluster`).
-"""
+"""Tests of devcluster: pure, with a control plane (`integration`), and as root (`cluster`)."""

@@ -1,6 +1,4 @@
-"""The real cluster, as root. These tests make the machine's cluster anew: nobody else may use it
-meanwhile.
-"""
+"""The development cluster, as root. No other process may use the cluster during these tests."""
 
 import json
 import os
@@ -83,13 +81,13 @@ def test_a_killed_cluster_is_cleaned_by_the_next_up() -> None:
             if container is not None:
                 container.send(signal.SIGKILL)
     output = devcluster("up")
-    assert "removed what an earlier instance left" in output
+    assert "Removed the remains of an earlier instance" in output
     devcluster("status")
 
 
 def test_down_leaves_nothing_and_down_again_is_no_error() -> None:
     devcluster("up")
-    assert "the cluster is down" in devcluster("down")
+    assert "The cluster is down." in devcluster("down")
     assert leftovers.own_daemons() == []
     assert leftovers.own_mounts(leftovers.MOUNTS.read_text(), [paths.STATE]) == []
     assert cgroups.own_folders() == []
@@ -98,6 +96,6 @@ def test_down_leaves_nothing_and_down_again_is_no_error() -> None:
     assert paths.BRIDGE not in links.stdout
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
     assert leftovers.own_tables(tables.stdout) == []
-    assert "nothing was running" in devcluster("down")
+    assert "No cluster was running." in devcluster("down")
     assert "not running" in devcluster("status", code=1)
     devcluster("up")

@@ -1,4 +1,4 @@
-"""What is rendered for the components is what they and we need."""
+"""The rendered configuration of the components."""
 
 import json
 import tomllib

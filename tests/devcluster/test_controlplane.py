@@ -1,4 +1,4 @@
-"""A control plane of a test's own: there at once, gone afterwards, whatever happens."""
+"""The temporary control plane of a test starts quickly and is always removed."""
 
 import json
 import subprocess

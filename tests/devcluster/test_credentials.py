@@ -1,4 +1,4 @@
-"""Certificates name whom they should, and keys are private."""
+"""Certificates have the right subjects, and keys are private."""
 
 import shutil
 import ssl

@@ -1,4 +1,4 @@
-"""What decides whether a tool is built again."""
+"""The conditions under which a tool is built again."""
 
 import dataclasses
 from pathlib import Path
@@ -88,4 +88,4 @@ def test_programs_that_are_not_built_say_how_to_build_them(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(gotools.BuildError, match="devcluster build"):
-        gotools.people_folder()
+        gotools.cli_folder()

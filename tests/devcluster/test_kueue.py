@@ -1,4 +1,4 @@
-"""Kueue's own manifests, and the few things that this node changes of them."""
+"""The manifests of Kueue and the patches for this node."""
 
 import json
 
@@ -33,12 +33,12 @@ def test_another_build_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None
     assert kueue.image() == f"localhost/{paths.NAME}/kueue:fedcba987654"
 
 
-def test_a_cluster_of_somebody_else_is_left_alone(
+def test_another_cluster_is_not_changed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from devcluster import __main__
 
-    monkeypatch.setenv("KUBECONFIG", "/somebody/else")
+    monkeypatch.setenv("KUBECONFIG", "/another/cluster")
     monkeypatch.setattr("sys.argv", ["devcluster", "kueue"])
     assert __main__.main() == 1
     assert "another cluster" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Only what is ours is found, by name."""
+"""Only objects of this cluster are found, by name."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What is looked up on the machine, and what is put back: capabilities, cgroups, kernel settings,
-KUBECONFIG.
-"""
+"""Checks of the machine and restored settings: capabilities, cgroups, sysctls, KUBECONFIG."""
 
 import os
 from pathlib import Path
@@ -27,11 +25,11 @@ def test_the_root_of_a_plain_container_lacks_two_capabilities() -> None:
     assert missing == ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]
 
 
-def test_a_machine_that_cannot_is_told_why_and_where_else_to_go(
+def test_an_unsuitable_machine_gets_the_causes_and_the_alternatives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    questions = (lambda: "first reason", lambda: None, lambda: "second reason")
-    monkeypatch.setattr(preflight, "QUESTIONS", questions)
+    checks = (lambda: "first reason", lambda: None, lambda: "second reason")
+    monkeypatch.setattr(preflight, "CHECKS", checks)
     with pytest.raises(preflight.MachineError) as caught:
         preflight.check()
     text = str(caught.value)
@@ -75,7 +73,7 @@ def test_our_own_kubeconfig_is_not_foreign(monkeypatch: pytest.MonkeyPatch) -> N
     assert access.foreign_kubeconfig() is None
 
 
-def test_another_kubeconfig_is_used_and_nothing_of_ours_is_promised(
+def test_another_kubeconfig_is_used_without_our_stores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "/somewhere/config")

@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """The folder of kubectl and helm."""
-    return Path(gotools.people_folder())
+    return Path(gotools.cli_folder())
 
 
 @pytest.fixture(scope="session")
