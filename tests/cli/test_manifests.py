@@ -38,14 +38,14 @@ def refused(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "f.yaml holds no object"),
-        ("- a\n", "f.yaml holds no object"),
+        ("", "f.yaml contains no object"),
+        ("- a\n", "f.yaml contains no object"),
         ("a: [1\nb: 2\n", "f.yaml, line 2"),
-        ("a: 1\na: 2\n", 'f.yaml, line 2: the key "a" stands twice'),
+        ("a: 1\na: 2\n", 'f.yaml, line 2: the key "a" occurs twice'),
         ("kind: Pod\napiVersion: v1\n", "f.yaml is not a FineTune: apiVersion 'v1', kind 'Pod'"),
-        ("a: !!python/object:os.system x\n", "f.yaml, line 1, column 4: not YAML"),
-        ("[" * 600, "f.yaml is not YAML"),
-        ("a: \x00\n", "f.yaml is not YAML"),
+        ("a: !!python/object:os.system x\n", "f.yaml, line 1, column 4: invalid YAML"),
+        ("[" * 600, "f.yaml is not valid YAML"),
+        ("a: \x00\n", "f.yaml is not valid YAML"),
         (yaml.safe_dump({**GOOD, "spec": 3}), "f.yaml: spec must be a map"),
         (yaml.safe_dump({**GOOD, "speck": {}}), 'f.yaml: unknown field "speck"'),
     ],
@@ -73,7 +73,7 @@ def test_what_the_server_wrote_is_left_out() -> None:
 def test_one_file_is_one_finetune(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump_all([GOOD, GOOD]))
-    with pytest.raises(CommandError, match="holds 2 objects"):
+    with pytest.raises(CommandError, match="contains 2 objects"):
         manifest.read(str(path))
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(CommandError, match="not UTF-8"):
@@ -116,11 +116,17 @@ def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
     ("spec", "wanted"),
     [
         ({}, "spec.trainingFile is required"),
-        ({"trainingFile": "gs://a/b"}, "spec.trainingFile: 'gs://a/b' must be like s3://bucket"),
-        ({"trainingfile": "s3://acme/a"}, "spec.trainingfile is no field, did you mean trainingF"),
+        (
+            {"trainingFile": "gs://a/b"},
+            "spec.trainingFile: 'gs://a/b' must have the form s3://bucket",
+        ),
+        (
+            {"trainingfile": "s3://acme/a"},
+            "spec.trainingfile is an unknown field, did you mean trainingF",
+        ),
         (
             {"hyperparameters": {"n_epochs": 2}},
-            "spec.hyperparameters.n_epochs is no field, did you mean nEpochs?",
+            "spec.hyperparameters.n_epochs is an unknown field, did you mean nEpochs?",
         ),
         (
             {"hyperparameters": {"nEpochs": 0}},
@@ -138,11 +144,11 @@ def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
         ({"suffix": "x" * 41}, "must have at most 40 characters"),
         (
             {"scheduling": {"tolerations": [{}, {"keyy": "a"}]}},
-            "spec.scheduling.tolerations[1].keyy is no field, did you mean key?",
+            "spec.scheduling.tolerations[1].keyy is an unknown field, did you mean key?",
         ),
         ({"method": "lora"}, "spec.method: 'lora' must be"),
         ({"resources": None}, "spec.resources: None must be"),
-        ({"a\x1b[2J": 1}, "spec.a\\x1b[2J is no field"),
+        ({"a\x1b[2J": 1}, "spec.a\\x1b[2J is an unknown field"),
     ],
 )
 def test_field_value_and_rule_are_named(spec: dict[str, Any], wanted: str) -> None:

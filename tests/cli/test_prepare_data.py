@@ -181,7 +181,8 @@ def test_a_table_with_other_columns_says_what_to_type(here: Path) -> None:
     assert result.exit_code == EXIT_USER
     assert (
         'error: no columns are named "prompt" and "completion", there are only "id", '
-        '"review text", "stars". `finetune prepare-data FILE --prompt-column NAME '
+        '"review text", "stars". To convert the file, run `finetune prepare-data FILE '
+        "--prompt-column NAME "
         "--completion-column NAME` makes a file that fits\n"
     ) in result.output
     assert "can't be read" not in result.output
@@ -202,8 +203,8 @@ def test_a_class_of_the_validation_file_alone_is_told(here: Path) -> None:
     result = run("t.csv", "-v", "v.csv", "--yes")
     assert result.exit_code == 0, result.output
     assert (
-        'warning: 1 class is only in the validation data, and the model never learns it: "terrible"; '
-        "add training examples of it, or remove its rows from the validation data "
+        "warning: 1 class is only in the validation data, and the model never learns it: "
+        '"terrible"; add training examples of it, or remove its rows from the validation data '
         "(validation line 3, …)\n"
     ) in result.output
 
@@ -217,7 +218,7 @@ def test_a_file_that_is_not_there_is_an_error_of_one_line(here: Path) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "error: nothing.csv is not there\n"
+    assert ran.stderr == "error: nothing.csv does not exist\n"
 
 
 def test_a_dry_run_writes_only_the_report(here: Path) -> None:

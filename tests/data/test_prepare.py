@@ -219,7 +219,7 @@ def test_shared_examples_are_advice(job: Job) -> None:
         (b"", "the file is empty"),
         (b"\n\n\n", "the file is empty"),
         (compress(jsonl(examples(3)))[:-9], "the gzip data is broken or cut off"),
-        (b"PAR1" + bytes(100), "the Parquet file can't be read"),
+        (b"PAR1" + bytes(100), "the Parquet file cannot be read"),
         (b"\xff\xd8\xff\xe0", "this is a JPEG picture"),
     ],
 )

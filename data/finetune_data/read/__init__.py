@@ -1,1 +1,1 @@
-"""Readers of every format, and the shapes of rows."""
+"""Reads data files: from bytes to examples, and to findings about lines that are none."""

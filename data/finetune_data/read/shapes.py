@@ -1,27 +1,27 @@
-"""Records to examples: which columns mean what, decided by the first record that is clear.
+"""The shapes of records: the columns of an example, decided by the first record that is clear.
 
-Text stays text. A value of the wrong kind, a missing key or an empty completion is a Problem that
-names the key, so that the reader can say at which column of the line it stands.
+Text stays unchanged. A value of the wrong type, a missing key, or an empty completion is a
+RecordProblem that names the key, so that the reader can report the column in the line.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from finetune_data.read.conversations import from_sharegpt, parse_conversation
 from finetune_data.read.examples import Example, Row
 from finetune_data.read.findings import shown
 from finetune_data.read.formats.json_text import name_kind
+from finetune_data.read.problems import RecordProblem, text_problem
 
 PROMPT, COMPLETION = "prompt", "completion"
 EXTRA_NAMES = 50  # columns that are remembered
 NAMES_SHOWN = 8
 
-# What people call the two columns elsewhere: never guessed, only proposed.
+# Other names of the two columns. They are never guessed, only proposed.
 PAIRS = (
     ("question", "answer"),
     ("input", "output"),
@@ -33,38 +33,34 @@ PAIRS = (
 )
 
 
-class Problem(NamedTuple):
-    """Why a record is no example, and at which key."""
-
-    code: str
-    message: str
-    key: str | None = None
-
-
-Convert = Callable[[int, Mapping[str, Any]], Example | Problem]
+Convert = Callable[[int, Mapping[str, Any]], Example | RecordProblem]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How records become examples."""
+    """The conversion of records to examples."""
 
     name: str  # "prompt/completion", "chat", ...
     convert: Convert
-    columns: tuple[str, ...]  # that are read
+    columns: tuple[str, ...]  # the columns that are read
     note: str | None = None
 
     def ignored(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name not in self.columns)[:EXTRA_NAMES]
 
 
+class Cells(dict[str, Any]):
+    """A record of a table, in which an empty cell is a missing text and not JSON's null."""
+
+
 def detect_shape(
     names: Iterable[str], prompt_column: str | None = None, completion_column: str | None = None
-) -> Shape | Problem:
-    """The shape of records with these keys; Cells have columns rather than keys."""
+) -> Shape | RecordProblem:
+    """The shape of records with these keys; Cells have columns instead of keys."""
     is_table = isinstance(names, Cells)
     names = [name for name in names if name]
     if prompt_column is not None or completion_column is not None:
-        return _mapped(names, prompt_column, completion_column)
+        return _named_columns(names, prompt_column, completion_column)
     plain = {name.strip().lower(): name for name in reversed(names)}
     if "messages" in plain:
         return _chat(plain, "messages", "chat")
@@ -79,33 +75,50 @@ def detect_shape(
     return _unknown(names, plain, is_table=is_table)
 
 
-def text_problem(text: str) -> tuple[str, str] | None:
-    """What makes a text unfit, as a code and half a sentence."""
-    if "\0" in text:
-        return "nul", "holds a NUL character (\\u0000)"
-    if not text.isascii() and (found := _SURROGATE.search(text)):
-        code = ord(found[0])
-        if 0xDC80 <= code <= 0xDCFF:  # where a reader kept a byte that it could not decode
-            return "not-utf8", f"is not valid UTF-8: byte 0x{code - 0xDC00:02x}"
-        return "surrogate", f"holds half of a surrogate pair (\\u{code:04x}), which is no character"
-    return None
+def take_text(record: Mapping[str, Any], key: str, *, is_optional: bool) -> str | RecordProblem:
+    """The text of a key, or its problem. An empty cell of a table is an empty text."""
+    if key not in record:
+        if is_optional:
+            return ""
+        return RecordProblem("missing-key", f"missing key {shown(key)}{_suggestion(key, record)}")
+    value = record[key]
+    if value is None and (is_optional or isinstance(record, Cells)):
+        return ""
+    if not isinstance(value, str):
+        message = f"{shown(key)} is {name_kind(value)}, expected a string"
+        return RecordProblem("wrong-type", message, key)
+    if (problem := text_problem(value)) is not None:
+        return RecordProblem(problem[0], f"{shown(key)} {problem[1]}", key)
+    return value
 
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+def _take_texts(
+    record: Mapping[str, Any], prompt_keys: Mapping[str, bool], completion: str
+) -> tuple[list[str], str] | RecordProblem:
+    """The texts of an example, whose completion must not be empty.
+
+    prompt_keys: whether each of them is optional.
+    """
+    texts = []
+    for key, is_optional in {**prompt_keys, completion: False}.items():
+        found = take_text(record, key, is_optional=is_optional)
+        if isinstance(found, RecordProblem):
+            return found
+        texts.append(found)
+    if not texts[-1]:
+        return RecordProblem("empty-completion", f"{shown(completion)} is empty", completion)
+    return texts[:-1], texts[-1]
 
 
 def _rows(prompt: str, completion: str, name: str = "prompt/completion") -> Shape:
-    def convert(line: int, record: Mapping[str, Any]) -> Example | Problem:
-        texts = []
-        for key in (prompt, completion):
-            found = take_text(record, key, may_be_missing=False)
-            if isinstance(found, Problem):
-                return found
-            texts.append(found)
-        if not texts[1]:
-            return Problem("empty-completion", f"{shown(completion)} is empty", completion)
+    prompt_keys = {prompt: False}
+
+    def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
+        found = _take_texts(record, prompt_keys, completion)
+        if isinstance(found, RecordProblem):
+            return found
         extra = tuple(key for key in record if key not in (prompt, completion))
-        return Row(line, texts[0], texts[1], extra)
+        return Row(line, found[0][0], found[1], extra)
 
     renamed = [
         f"{shown(theirs)} is read as {ours}"
@@ -116,74 +129,25 @@ def _rows(prompt: str, completion: str, name: str = "prompt/completion") -> Shap
     return Shape(name, convert, (prompt, completion), note)
 
 
-def take_text(record: Mapping[str, Any], key: str, *, may_be_missing: bool) -> str | Problem:
-    """A text, or what is wrong with it. An empty cell of a table is an empty text."""
-    if key not in record:
-        if may_be_missing:
-            return ""
-        return Problem("missing-key", f"missing key {shown(key)}{_instead(key, record)}")
-    value = record[key]
-    if value is None and (may_be_missing or isinstance(record, Cells)):
-        return ""
-    if not isinstance(value, str):
-        message = f"{shown(key)} is {name_kind(value)}, expected a string"
-        return Problem("wrong-type", message, key)
-    if (problem := text_problem(value)) is not None:
-        return Problem(problem[0], f"{shown(key)} {problem[1]}", key)
-    return value
-
-
-class Cells(dict[str, Any]):
-    """A record of a table, where an empty cell means nothing written, not JSON's null."""
-
-
-def _instead(key: str, record: Mapping[str, Any]) -> str:
-    alike = next((other for other in record if other.strip().lower() == key.lower()), None)
-    if alike is not None:
-        return f"; did you mean {shown(alike)}?"
-    names = ", ".join(shown(name) for name in list(record)[:4])
-    return f"; the line has {names}" if names else "; the object is empty"
-
-
-def _mapped(names: list[str], prompt: str | None, completion: str | None) -> Shape | Problem:
-    completion = completion if completion is not None else COMPLETION
-    wanted = [name for name in (prompt, completion) if name is not None]
-    for name in wanted:
-        if name not in names:
-            have = ", ".join(shown(each) for each in names[:8])
-            return Problem("missing-key", f"there is no column {shown(name)}; there are {have}")
-    if prompt is None:
-        return _rows(PROMPT, completion, "mapped columns") if PROMPT in names else _text(completion)
-    return _rows(prompt, completion, "mapped columns")
-
-
 def _alpaca(plain: Mapping[str, str]) -> Shape:
-    """The instruction, an empty line, its input: what a user would write, without a template."""
+    """The prompt is the instruction, an empty line, and the input: a user's text, no template."""
     instruction, output = plain["instruction"], plain["output"]
     context = plain.get("input", "input")
+    prompt_keys = {instruction: False, context: True}
 
-    def convert(line: int, record: Mapping[str, Any]) -> Example | Problem:
-        texts = []
-        for key, may_be_missing in ((instruction, False), (context, True), (output, False)):
-            found = take_text(record, key, may_be_missing=may_be_missing)
-            if isinstance(found, Problem):
-                return found
-            texts.append(found)
-        if not texts[2]:
-            return Problem("empty-completion", f"{shown(output)} is empty", output)
-        return Row(line, "\n\n".join(filter(None, texts[:2])), texts[2])
+    def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
+        found = _take_texts(record, prompt_keys, output)
+        if isinstance(found, RecordProblem):
+            return found
+        return Row(line, "\n\n".join(filter(None, found[0])), found[1])
 
     return Shape("Alpaca", convert, (instruction, context, output))
 
 
 def _text(column: str) -> Shape:
-    def convert(line: int, record: Mapping[str, Any]) -> Example | Problem:
-        found = take_text(record, column, may_be_missing=False)
-        if isinstance(found, Problem):
-            return found
-        if not found:
-            return Problem("empty-completion", f"{shown(column)} is empty", column)
-        return Row(line, "", found)
+    def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
+        found = _take_texts(record, {}, column)
+        return found if isinstance(found, RecordProblem) else Row(line, "", found[1])
 
     note = "each text is a completion with an empty prompt: open-ended generation"
     return Shape("text", convert, (column,), note)
@@ -192,17 +156,39 @@ def _text(column: str) -> Shape:
 def _chat(plain: Mapping[str, str], key: str, name: str) -> Shape:
     column = plain[key]
     others = tuple(plain[each] for each in ("tools", "functions", "system") if each in plain)
+    parse = from_sharegpt if name == "ShareGPT" else parse_conversation
 
-    def convert(line: int, record: Mapping[str, Any]) -> Example | Problem:
-        parse = from_sharegpt if name == "ShareGPT" else parse_conversation
-        found = parse(line, record, column)
-        return Problem(*found) if isinstance(found, tuple) and len(found) == 3 else found
+    def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
+        return parse(line, record, column)
 
     return Shape(name, convert, (column, *others, "parallel_tool_calls"))
 
 
-def _unknown(names: list[str], plain: Mapping[str, str], *, is_table: bool) -> Problem:
-    """Said by the prepare Job, too, which has no flags: so the command is named in whole."""
+def _named_columns(
+    names: list[str], prompt: str | None, completion: str | None
+) -> Shape | RecordProblem:
+    completion = completion if completion is not None else COMPLETION
+    wanted = [name for name in (prompt, completion) if name is not None]
+    for name in wanted:
+        if name not in names:
+            have = ", ".join(shown(each) for each in names[:NAMES_SHOWN])
+            message = f"there is no column {shown(name)}; the columns are {have}"
+            return RecordProblem("missing-key", message)
+    if prompt is None:
+        return _rows(PROMPT, completion, "mapped columns") if PROMPT in names else _text(completion)
+    return _rows(prompt, completion, "mapped columns")
+
+
+def _suggestion(key: str, record: Mapping[str, Any]) -> str:
+    alike = next((other for other in record if other.strip().lower() == key.lower()), None)
+    if alike is not None:
+        return f"; did you mean {shown(alike)}?"
+    names = ", ".join(shown(name) for name in list(record)[:4])
+    return f"; the line has {names}" if names else "; the object is empty"
+
+
+def _unknown(names: list[str], plain: Mapping[str, str], *, is_table: bool) -> RecordProblem:
+    """The message names the whole command, because the prepare Job reports it, too."""
     missing = [name for name in (PROMPT, COMPLETION) if name not in plain]
     if is_table:
         wanted = " and ".join(shown(name) for name in missing)
@@ -211,18 +197,18 @@ def _unknown(names: list[str], plain: Mapping[str, str], *, is_table: bool) -> P
         nothing = "no column is" if len(missing) == 1 else "no columns are"
         message = f"{nothing} named {wanted}, there are only {have}{more}"
     else:
-        message = f"missing key {shown(missing[0])}{_instead(missing[0], dict.fromkeys(names))}"
+        message = f"missing key {shown(missing[0])}{_suggestion(missing[0], dict.fromkeys(names))}"
     if names:
-        prompt, completion = _pair(plain)
+        prompt, completion = _likely_columns(plain)
         message += (
-            f". `finetune prepare-data FILE --prompt-column {prompt} --completion-column "
-            f"{completion}` makes a file that fits"
+            f". To convert the file, run `finetune prepare-data FILE --prompt-column {prompt} "
+            f"--completion-column {completion}`"
         )
-    return Problem("missing-key", message)
+    return RecordProblem("missing-key", message)
 
 
-def _pair(plain: Mapping[str, str]) -> tuple[str, str]:
-    """The two columns, as words of a command; NAME where nobody can tell."""
+def _likely_columns(plain: Mapping[str, str]) -> tuple[str, str]:
+    """The two columns, quoted for a shell; NAME for an unknown one."""
     for pair in PAIRS:
         if all(name in plain for name in pair):
             return shlex.quote(plain[pair[0]]), shlex.quote(plain[pair[1]])

@@ -1,4 +1,4 @@
-"""Data files wherever they are: on this machine or in S3, one or a folder of them."""
+"""Data files on this machine or in S3: single ones, folders, and patterns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 from finetune_data.errors import DataError
 
-if TYPE_CHECKING:  # boto3 costs 20 MB, which a local file does not need
+if TYPE_CHECKING:  # boto3 takes 20 MB of memory, which local files do not need
     from _typeshed import WriteableBuffer
 
     from finetune_storage.s3 import Storage
@@ -25,7 +25,7 @@ PACKED = (".gz", ".gzip", ".zst", ".zstd")
 
 
 class InputFile(Stored):
-    """A data file as it was when it was read."""
+    """The identity of a data file when it was read."""
 
     uri: str
     etag: str
@@ -34,9 +34,9 @@ class InputFile(Stored):
 
 
 class Source(Protocol):
-    """A data file; it may be opened again for another pass."""
+    """A data file, which can be opened again for another pass."""
 
-    name: str  # as people know it: a path, or s3://...
+    name: str  # a path, or s3://...
     size: int  # bytes, as stored
 
     def open(self) -> BinaryIO:
@@ -60,7 +60,7 @@ class LocalSource:
             file = self._path.open("rb")
         except OSError as error:
             raise _unreadable(self.name, error) from error
-        return cast("BinaryIO", _Hashed(file, self._know))
+        return cast("BinaryIO", _HashingStream(file, self._set_digest))
 
     def local_path(self) -> Path:
         return self._path
@@ -70,12 +70,12 @@ class LocalSource:
         digest = self._digest or _digest_of(self._path)
         return InputFile(uri=self.name, etag="", size=self.size, sha256=digest)
 
-    def _know(self, digest: str) -> None:
+    def _set_digest(self, digest: str) -> None:
         self._digest = digest
 
 
 class S3Source:
-    """An object, streamed; fetched into `folder` only for formats that need to seek."""
+    """An object, which is streamed. Formats that need to seek get a copy in `folder`."""
 
     def __init__(self, uri: S3Uri, storage: Storage, folder: Path) -> None:
         self.name = str(uri)
@@ -89,7 +89,9 @@ class S3Source:
         self._copy: Path | None = None
 
     def open(self) -> BinaryIO:
-        return cast("BinaryIO", _Hashed(self._storage.open_stream(self._uri), self._know))
+        return cast(
+            "BinaryIO", _HashingStream(self._storage.open_stream(self._uri), self._set_digest)
+        )
 
     def local_path(self) -> Path:
         if self._copy is None:
@@ -104,20 +106,20 @@ class S3Source:
 
     @property
     def identity(self) -> InputFile:
-        """The digest is of all bytes once they were read; empty before."""
+        """The identity. Its digest is empty until all bytes were read."""
         return InputFile(uri=self.name, etag=self.etag, size=self.size, sha256=self._digest or "")
 
-    def _know(self, digest: str) -> None:
+    def _set_digest(self, digest: str) -> None:
         self._digest = digest
 
 
-class _Hashed(io.RawIOBase):
-    """Passes bytes on; tells their SHA-256 when they were read to the end."""
+class _HashingStream(io.RawIOBase):
+    """Returns bytes unchanged, and reports their SHA-256 at the end."""
 
-    def __init__(self, stream: BinaryIO | io.RawIOBase, tell: Callable[[str], None]) -> None:
+    def __init__(self, stream: BinaryIO | io.RawIOBase, report: Callable[[str], None]) -> None:
         super().__init__()
         self._stream = stream
-        self._tell = tell
+        self._report = report
         self._digest = hashlib.sha256()
         self.position = 0
 
@@ -135,7 +137,7 @@ class _Hashed(io.RawIOBase):
         self._digest.update(block)
         self.position += len(block)
         if not block and size != 0:
-            self._tell(self._digest.hexdigest())
+            self._report(self._digest.hexdigest())
         return block
 
     def close(self) -> None:
@@ -146,10 +148,10 @@ class _Hashed(io.RawIOBase):
 def find_sources(
     addresses: Sequence[str], storage: Storage | None, folder: Path
 ) -> list[LocalSource | S3Source]:
-    """The files behind paths, folders, patterns, and objects and prefixes of S3, in order.
+    """The files of paths, folders, patterns, and objects and prefixes in S3, in order.
 
-    folder: for copies of objects. Raises DataError where there is nothing to read, and
-    StorageError where S3 refuses.
+    folder: for copies of objects. Raises DataError if there is nothing to read, and StorageError
+    for a problem with S3.
     """
     found: list[LocalSource | S3Source] = []
     for address in addresses:
@@ -173,15 +175,15 @@ def _local(address: str) -> list[LocalSource | S3Source]:
             files = [match for match in matches if match.is_file()]
             if files:
                 return [LocalSource(file) for file in files]
-            raise _nothing(f"no file matches {address}")
+            raise _not_found(f"no file matches {address}")
     except OSError as error:
         raise _unreadable(address, error) from error
-    raise _nothing(f"{address} is not there")
+    raise _not_found(f"{address} does not exist")
 
 
 def _in_s3(address: str, storage: Storage | None, folder: Path) -> list[LocalSource | S3Source]:
     if storage is None:
-        raise ValueError(f"{address} needs a storage")
+        raise ValueError(f"{address} requires a storage")
     bucket, _, key = address.removeprefix("s3://").partition("/")
     if not glob.has_magic(key) and key and not key.endswith("/"):
         return [S3Source(_parse(address), storage, folder)]
@@ -195,14 +197,14 @@ def _in_s3(address: str, storage: Storage | None, folder: Path) -> list[LocalSou
     else:
         keys = [str(each) for each in _known([PurePosixPath(each) for each in keys], address)]
     if not keys:
-        raise _nothing(f"no object matches {address}")
+        raise _not_found(f"no object matches {address}")
     return [S3Source(_parse(f"s3://{bucket}/{each}"), storage, folder) for each in keys]
 
 
 def _known(files: list[AnyPath], address: str) -> list[AnyPath]:
     known = [file for file in files if ending_of(file.name) in ENDINGS and file.name[0] != "."]
     if not known:
-        raise _nothing(f"{address} has no file that ends in {', '.join(ENDINGS)}")
+        raise _not_found(f"{address} has no file with the ending {', '.join(ENDINGS)}")
     return known
 
 
@@ -219,12 +221,12 @@ def _parse(address: str) -> S3Uri:
         raise DataError.of(Reason.INVALID_SPEC, str(error)) from error
 
 
-def _nothing(message: str) -> DataError:
+def _not_found(message: str) -> DataError:
     return DataError.of(Reason.DATA_NOT_FOUND, message)
 
 
 def _unreadable(name: str, error: OSError) -> DataError:
-    return _nothing(f"{name} can't be read: {error.strerror}")
+    return _not_found(f"{name} cannot be read: {error.strerror}")
 
 
 def _digest_of(path: Path) -> str:

@@ -127,7 +127,7 @@ def test_an_empty_file_is_no_error_of_the_reader(name: str) -> None:
 WRONG = [
     ("a.csv", b"prompt,completion\na\nb,c\n", ["line 2: 1 cell, but the header has 2 columns"], 1),
     ("a.csv", b'prompt,completion\na,"b"x\nc,d\n', ["line 2: a quote inside a quoted cell"], 1),
-    ("a.csv", b'prompt,completion\na,b\n"c,d\n', ["line 3: a quoted cell has no end"], 1),
+    ("a.csv", b'prompt,completion\na,b\n"c,d\n', ["line 3: a quoted cell has no closing quote"], 1),
     ("a.csv", b"prompt,prompt\na,b\n", ['line 1: the header has the column "prompt" twice'], 0),
     ("a.csv", b"prompt,completion\n\xff,b\nc,d\n", ['line 2: "prompt" is not valid UTF-8'], 1),
     ("a.csv", b"prompt,completion\na\0,b\n", ['line 2: "prompt" holds a NUL'], 0),
@@ -135,38 +135,38 @@ WRONG = [
     (
         "a.csv",
         b"question,answer\na,b\n",
-        ["`finetune prepare-data FILE --prompt-column question --completion-column answer` makes"],
+        ["`finetune prepare-data FILE --prompt-column question --completion-column answer`"],
         0,
     ),
     (
         "a.csv",
         b"prompt,the answer\na,b\n",
-        ['no column is named "completion", there are only "prompt", "the answer". `finetune pre'],
+        ['no column is named "completion", there are only "prompt", "the answer". To convert'],
         0,
     ),
     (
         "a.json",
         b'[{"q": "a", "a": "b"}]',
-        ['missing key "prompt"; the line has "q", "a". `finetune prepare-data FILE --prompt-colu'],
+        ['missing key "prompt"; the line has "q", "a". To convert the file, run'],
         0,
     ),
     ("a.json", b'[{"prompt":"a","completion":"b"},]', ["line 1, column 34: not valid JSON"], 1),
     ("a.json", b'[{"prompt":"a","completion":"b"}', ["expected ',' or the end of the array"], 1),
     ("a.json", b'[{"prompt":"a",\n"completion":null}]', ['"completion" is null, expected'], 0),
     ("a.json", b'[1,\n"x"]', ["line 1: a number, expected", 'line 2: a string "x", expected'], 0),
-    ("a.json", b'[{"a":1,"a":2}]', ['the key "a" stands twice'], 0),
+    ("a.json", b'[{"a":1,"a":2}]', ['the key "a" occurs twice'], 0),
     ("a.json", b"[" * 200 + b"]" * 200, ["nested deeper than 64 levels"], 0),
     ("a.json", b"[" + b"[" * 100_000, ["nested deeper than 64 levels"], 0),
     ("a.json", b'{"prompt":"\\ud800","completion":"b"}\n', ["half of a surrogate pair"], 0),
     ("a.json", b'[{"prompt":"\xff","completion":"b"}]', ["not valid UTF-8: byte 0xff"], 0),
-    ("a.xlsx", b"PK\x03\x04 nothing", ["the workbook can't be read"], 0),
-    ("a.parquet", b"PAR1 nothing PAR1", ["the Parquet file can't be read"], 0),
+    ("a.xlsx", b"PK\x03\x04 nothing", ["the workbook cannot be read"], 0),
+    ("a.parquet", b"PAR1 nothing PAR1", ["the Parquet file cannot be read"], 0),
     ("picture.csv", b"\xff\xd8\xff\xe0\x10JFIF", ["this is a JPEG picture"], 0),
     ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", ["an old Excel or Word file"], 0),
     ("a.csv.gz", compress(b"prompt,completion\na,b\n")[:-9], ["broken or cut off"], None),
     ("a.csv.zst", zstd(b"prompt,completion\na,b\n")[:-2], ["broken or cut off"], None),
     ("a.jsonl.gz", compress(compress(b"{}")), ["a gzip file inside a gzip file"], 0),
-    ("what.bin", b"hello", ["no format that is known here"], 0),
+    ("what.bin", b"hello", ["a file of an unknown format"], 0),
 ]
 
 
@@ -206,7 +206,7 @@ def test_a_workbook_bomb_is_told_by_its_directory() -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/workbook.xml", b" " * 50_000_000)
     [found] = read(file.getvalue(), "a.xlsx", limits=DataLimits(max_file_bytes=1_000_000))
-    assert "50,000,000 bytes, decompressed" in str(found)
+    assert "50,000,000 bytes after decompression" in str(found)
 
 
 def test_typed_cells_become_the_text_that_people_see() -> None:
@@ -234,7 +234,7 @@ def test_sheets_are_named_and_one_is_chosen() -> None:
 def test_a_cell_that_excel_cut_is_told() -> None:
     data = workbook([("prompt", "completion"), ("a", "b" * 32_767)])
     [found] = read(data, "a.xlsx")
-    assert "where Excel cuts texts off" in str(found)
+    assert "where Excel cuts texts" in str(found)
 
 
 SHAPES: list[tuple[str, dict[str, Any], Example]] = [
@@ -304,12 +304,12 @@ def test_shapes_are_told_by_their_keys(
 USER = {"role": "user", "content": "q"}
 WRONG_CHATS = [
     ([], '"messages" is empty'),
-    ([USER], "no message of the assistant"),
+    ([USER], "no assistant message"),
     ([{"role": "assistant", "content": "a", "weight": 0}], "every assistant message has weight 0"),
     ([USER, {"role": "bot", "content": "a"}], 'messages[1].role is "bot", expected one of'),
     ([USER, {"role": {"a": 1}, "content": "a"}], "messages[1].role is an object, expected one"),
     ([USER, {"role": "assistant"}], "messages[1] has no content"),
-    ([{"role": "user", "content": [{"type": {}, "text": "a"}]}], "only text is trained"),
+    ([{"role": "user", "content": [{"type": {}, "text": "a"}]}], "only text is supported"),
     ([USER, {"role": "assistant", "content": None}], "messages[1].content is null"),
     ([USER, {"role": "assistant", "content": ""}], "messages[1].content is empty"),
     ([USER, {"role": "assistant", "content": 5}], "messages[1].content is a number"),
@@ -317,9 +317,9 @@ WRONG_CHATS = [
         [USER, {"role": "assistant", "content": "a", "weight": 0.5}],
         'weight is "0.5", expected 0 or 1',
     ),
-    ([{**USER, "weight": 1}], "only the assistant's messages weigh"),
+    ([{**USER, "weight": 1}], "only assistant messages have a weight"),
     ([USER, {"role": "assistant", "content": "\x00"}], "holds a NUL"),
-    ([USER, {"role": "assistant", "content": [{"type": "image_url"}]}], "only text is trained"),
+    ([USER, {"role": "assistant", "content": [{"type": "image_url"}]}], "only text is supported"),
     (
         [
             USER,
@@ -342,7 +342,7 @@ WRONG_CHATS = [
         ],
         "arguments is not valid JSON",
     ),
-    ("text", '"messages" is a text that is no JSON array'),
+    ("text", '"messages" is a text, but not a JSON array'),
 ]
 
 
@@ -363,7 +363,7 @@ def test_columns_can_be_mapped() -> None:
     ]
     assert read(data, "a.csv", completion_column="a") == [Row(2, "", "y")]
     [found] = read(data, "a.csv", prompt_column="nope")
-    assert 'there is no column "nope"; there are "id", "q", "a"' in str(found)
+    assert 'there is no column "nope"; the columns are "id", "q", "a"' in str(found)
 
 
 def test_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
@@ -374,11 +374,11 @@ def test_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
     assert names == ["a.jsonl", "b.csv", "c.json.gz"]
     matched = find_sources([f"{tmp_path}/*.csv"], None, tmp_path)
     assert [Path(source.name).name for source in matched] == ["b.csv"]
-    for wrong, words in (("nothing.csv", "is not there"), ("*.xlsx", "no file matches")):
+    for wrong, words in (("nothing.csv", "does not exist"), ("*.xlsx", "no file matches")):
         with pytest.raises(DataError, match=words):
             find_sources([f"{tmp_path}/{wrong}"], None, tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="has no file that ends in"):
+    with pytest.raises(DataError, match="has no file with the ending"):
         find_sources([str(tmp_path / "empty")], None, tmp_path)
 
 

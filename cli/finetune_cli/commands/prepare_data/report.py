@@ -1,4 +1,4 @@
-"""The findings as a file: JSON for programs, HTML for people who look rather than read."""
+"""Writes the findings to a JSON or HTML file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import click
 if TYPE_CHECKING:
     from finetune_data.lint.fixes import Fix
     from finetune_data.lint.inspection import Inspection
-    from finetune_data.read.reader import Description
+    from finetune_data.read.records import Description
 
 TEMPLATE = "report.html.jinja"
 SUFFIXES = {".json", ".html"}
 
 
 def check_suffix(path: Path | None) -> None:
-    """Raises click.BadParameter for a name that says neither."""
+    """Raise click.BadParameter for a name with another suffix."""
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise click.BadParameter(
             f"{path}: the name must end in .json or .html", param_hint="--report"
@@ -30,7 +30,7 @@ def check_suffix(path: Path | None) -> None:
 def write_report(
     path: Path, files: Sequence[Description], inspection: Inspection, accepted: Sequence[Fix]
 ) -> Path:
-    """Where it was written: a name that is taken gets a number, since it may be anybody's file."""
+    """Write the report; returns its path. A number is added to the name of an existing file."""
     value = report_value(files, inspection, accepted)
     if path.suffix.lower() == ".json":
         text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
@@ -51,7 +51,7 @@ def write_report(
 def report_value(
     files: Sequence[Description], inspection: Inspection, accepted: Sequence[Fix]
 ) -> dict[str, Any]:
-    """Everything that was found, as JSON has it."""
+    """All findings as JSON values."""
     return {
         "files": [asdict(file) for file in files],
         "kind": inspection.kind,
@@ -94,7 +94,7 @@ def report_value(
 
 
 def render(value: dict[str, Any]) -> str:
-    """One HTML page that needs nothing else; what strangers wrote is escaped."""
+    """A self-contained HTML page; untrusted text is escaped."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""What a person sees: a table and colors on a terminal, plain lines in a pipe."""
+"""Output for users: a table and colors on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from finetune_data.read.findings import counted, shown
 if TYPE_CHECKING:
     from finetune_data.lint.inspection import Inspection
     from finetune_data.lint.remarks import Remark
-    from finetune_data.read.reader import Description
+    from finetune_data.read.records import Description
     from finetune_data.rewrite.rewriting import Written
     from finetune_storage.progress import ProgressCallback
 
 COLORS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
 BAR = 24  # characters of the longest bar
-CLASSES = 12  # of the table; the rest is counted
-SHOWN_FINDINGS = 20  # wrong lines that are shown
+CLASSES = 12  # shown in the summary; the others are counted
+SHOWN_FINDINGS = 20  # invalid lines that are shown
 
 
 class Screen(console.Screen):
-    """Everything that is said; questions are asked only where somebody can answer."""
+    """Prints findings; asks questions only if stdin and stdout are terminals."""
 
     @property
     def can_ask(self) -> bool:
         return sys.stdin.isatty() and self.is_pretty
 
     def warn(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line to stderr."""
         click.secho(text, fg="red", err=True)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[ProgressCallback]:
-        """A bar on a terminal; nothing in a pipe, where it would only be in the way."""
+        """A progress bar on a terminal; no output in a pipe."""
         if not self.errors.is_terminal:
             yield lambda done, total: None
             return
@@ -60,13 +60,13 @@ class Screen(console.Screen):
     def ask(self, question: str, default: bool) -> bool:
         return click.confirm(click.style(question, bold=True), default=default)
 
-    # --- what was found ---------------------------------------------------------------------------
+    # --- findings ---------------------------------------------------------------------------
 
     def file(self, description: Description) -> None:
-        """One line a file, then what is worth knowing about how it was read."""
+        """Print one line for a file, then how it was read."""
         if not description.format:
             self.say(f"{Path(description.name).name}", "bold")
-            return  # empty, or no data file: the findings say which
+            return  # empty, or not a data file: the findings contain the cause
         packed = f", {description.compression}" if description.compression else ""
         columns = ", ".join(shown(name) for name in description.columns[:8])
         more = ", …" if len(description.columns) > 8 else ""
@@ -76,23 +76,23 @@ class Screen(console.Screen):
         if len(description.sheets) > 1:
             others = ", ".join(shown(name) for name in description.sheets)
             self.say(
-                f"  sheet {shown(description.sheet or '')} of {others} (--sheet takes another)"
+                f"  sheet {shown(description.sheet or '')} of {others} (--sheet selects another)"
             )
         if description.ignored:
             ignored = ", ".join(shown(name) for name in description.ignored[:8])
-            self.say(f"  not read: {ignored}")
+            self.say(f"  ignored columns: {ignored}")
         for note in description.notes:
             self.say(f"  {note}")
 
     def findings(self, inspection: Inspection) -> None:
-        """Wrong lines first, then the remarks, the gravest first."""
+        """Print invalid lines first, then the remarks, the most severe first."""
         for finding in inspection.findings[:SHOWN_FINDINGS]:
-            if not finding.fatal:  # the remark about it says it all
+            if not finding.fatal:  # a remark reports it
                 self.say(f"  {finding}", "red")
         if inspection.wrong > SHOWN_FINDINGS:
             self.say(f"  … and {inspection.wrong - SHOWN_FINDINGS:,} more", "red")
         if not inspection.remarks:
-            self.say("Nothing to complain about.", "green")
+            self.say("No problems found.", "green")
             return
         remarks = inspection.remarks
         if self.is_pretty:
@@ -105,7 +105,7 @@ class Screen(console.Screen):
                 self.say(f"    {sample}")
 
     def summary(self, inspection: Inspection) -> None:
-        """What kind of data it is, how much, and its classes and lengths as bars."""
+        """Print the kind and amount of data, and its classes and lengths as bars."""
         validation = (
             f", {inspection.validation_examples:,} for validation"
             if inspection.validation_examples
@@ -135,14 +135,14 @@ class Screen(console.Screen):
             bar = "█" * max(1 if count else 0, round(BAR * count / most))
             self.say(f"  {label:>{width}}  {bar if self.is_pretty else ''} {count:,}".rstrip())
 
-    # --- what was done ----------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------
 
     def written(self, written: Sequence[Written]) -> None:
         for file in written:
             self.say(f"wrote {file.path}: {counted(file.examples, 'example')}", "green")
 
     def code(self, title: str, text: str) -> None:
-        """Something to copy."""
+        """Print a title and lines for copying."""
         self.say()
         self.say(title, "bold")
         for line in text.splitlines():

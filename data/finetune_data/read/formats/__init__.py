@@ -1,7 +1,7 @@
-"""Bytes to records: one file a format, each a generator of (line, record | Finding).
+"""From bytes to records: one module per format, each a generator of (line, record | Finding).
 
-A record is a dict of column name to value, as the format has it: text stays text, `NA`, `null`
-and `007` included. Whatever the bytes are, the answer is a record or a Finding, never an
-exception, and memory does not grow with the file (a workbook's table of texts is the exception).
-A fatal Finding is the last thing that comes.
+A record is a dict from column name to value, as the format stores it: text stays text, including
+`NA`, `null`, and `007`. For any bytes, the result is a record or a Finding, never an exception.
+Memory does not grow with the file, except for the table of texts of a workbook. A fatal Finding is
+the last item.
 """

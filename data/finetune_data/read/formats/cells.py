@@ -1,4 +1,4 @@
-"""Typed cells, of workbooks and Parquet, as the text that people see."""
+"""Converts the typed cells of workbooks and Parquet to the text that people see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def cell_text(value: Any) -> Any:
-    """Numbers, dates and booleans as text; text, lists and objects as they are; None for none."""
+    """Numbers, dates, and booleans as text; text, lists, objects, and None unchanged."""
     if value is None or isinstance(value, str | list | dict):
         return value
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Plain, gzip or zstd, told by the first bytes; bounded after decompression."""
+"""Plain, gzip, and zstd streams, detected by the first bytes and bounded after decompression."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ZIP = b"PK\x03\x04"
 PARQUET = b"PAR1"
 BOM = b"\xef\xbb\xbf"
 
-# First bytes of what people give that nobody can train on.
-STRANGERS = (
+# The first bytes of files that are not data files.
+FOREIGN_FORMATS = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"\x89PNG", "a PNG picture"),
     (b"GIF8", "a GIF picture"),
@@ -47,13 +47,13 @@ def name_compression(head: bytes) -> str | None:
     return "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else None
 
 
-def name_stranger(head: bytes) -> str | None:
-    """What a file is that is no data file, in words."""
-    return next((words for magic, words in STRANGERS if head.startswith(magic)), None)
+def name_foreign_format(head: bytes) -> str | None:
+    """The name of a format that is not supported; None for any other."""
+    return next((words for magic, words in FOREIGN_FORMATS if head.startswith(magic)), None)
 
 
-class Peeked(io.RawIOBase):
-    """A stream whose first bytes were looked at; `head` holds them."""
+class PeekedStream(io.RawIOBase):
+    """A stream whose first bytes are in `head`. Reading still returns them."""
 
     def __init__(self, stream: io.RawIOBase | BinaryIO) -> None:
         super().__init__()
@@ -74,15 +74,15 @@ class Peeked(io.RawIOBase):
         return self._stream.read(size) or b""
 
 
-def read_blocks(stream: Peeked, limits: DataLimits) -> Iterator[bytes | Finding]:
-    """Decompressed blocks; a fatal Finding, and then nothing more, where they can't be read."""
+def read_blocks(stream: PeekedStream, limits: DataLimits) -> Iterator[bytes | Finding]:
+    """Decompressed blocks. A fatal Finding is the last item if they cannot be read."""
     packed = name_compression(stream.head)
     total = 0
     blocks = _unpacked(stream, packed)
     while True:
         try:
             block = next(blocks, b"")
-        except _BrokenError:
+        except _CompressionError:
             message = f"the {packed} data is broken or cut off"
             yield Finding("compression", message, fatal=True)
             return
@@ -97,11 +97,11 @@ def read_blocks(stream: Peeked, limits: DataLimits) -> Iterator[bytes | Finding]
         yield block
 
 
-class _BrokenError(Exception):
-    """Compressed data that is not what it says."""
+class _CompressionError(Exception):
+    """Compressed data that is invalid or incomplete."""
 
 
-def _unpacked(stream: Peeked, packed: str | None) -> Iterator[bytes]:
+def _unpacked(stream: PeekedStream, packed: str | None) -> Iterator[bytes]:
     if packed == "zstd":
         yield from _unzstd(stream)
         return
@@ -112,14 +112,14 @@ def _unpacked(stream: Peeked, packed: str | None) -> Iterator[bytes]:
         try:
             block = source.read(BLOCK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise _BrokenError from error
+            raise _CompressionError from error
         if not block:
             return
         yield block
 
 
-def _unzstd(stream: Peeked) -> Iterator[bytes]:
-    """Frame after frame. A few bytes can hold a block of 128 KiB, so little is unpacked at once."""
+def _unzstd(stream: PeekedStream) -> Iterator[bytes]:
+    """Decompress frame after frame, in small pieces: a few bytes can hold a block of 128 KiB."""
     from zstandard import ZstdDecompressor, ZstdError
 
     # the window's limit is zstd's own default for a decoder: 128 MiB of memory at most
@@ -135,6 +135,6 @@ def _unzstd(stream: Peeked) -> Iterator[bytes]:
                     yield block
                 is_open, packed = not frame.eof, frame.unused_data if frame.eof else b""
     except ZstdError as error:
-        raise _BrokenError from error
+        raise _CompressionError from error
     if is_open:
-        raise _BrokenError
+        raise _CompressionError

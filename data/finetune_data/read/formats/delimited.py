@@ -1,4 +1,4 @@
-"""CSV and its cousins: cells are text, whatever they look like."""
+"""CSV and other delimited formats. Cells are text, whatever they look like."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from finetune_api.limits import DataLimits
+from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, counted, detail, shown
-from finetune_data.read.formats.json_text import Object
 from finetune_data.read.formats.lines import split_lines
 
-Record = tuple[int, Object | Finding]
+Record = tuple[int, JsonObject | Finding]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-ROW_LINES_BYTES = 8  # of a row's quoted lines, in longest lines: a quote that nobody closes
+ROW_LINES_BYTES = 8  # limit of the lines of one row, in line limits: an open quote continues
 
 
 def find_delimiter(header: str) -> str:
-    """The one that stands most often outside of quotes in the first line."""
+    """The most frequent delimiter outside of quotes in the first line."""
     outside = "".join(header.split('"')[::2])
     found = Counter(char for char in outside if char in DELIMITERS)
     return max(DELIMITERS, key=lambda char: found[char]) if found else ","
@@ -26,8 +26,8 @@ def find_delimiter(header: str) -> str:
 def read_delimited(
     blocks: Iterable[bytes | Finding], limits: DataLimits, delimiter: str | None
 ) -> Iterator[Record]:
-    """A record a row, by the names of the first row; a Finding where a row does not fit it."""
-    feed = _Feed(blocks, limits)
+    """A record per row, with the names of the first row; a Finding for a row that does not fit."""
+    feed = _LineFeed(blocks, limits)
     first = next(feed, None)
     if first is None:
         if feed.failure is not None:
@@ -45,9 +45,9 @@ def read_delimited(
         except StopIteration:
             break
         except csv.Error as error:
-            yield line, Finding("not-csv", _plain(error), line)
+            yield line, Finding("not-csv", _readable_error(error), line)
             continue
-        yield from feed.take_wrong()
+        yield from feed.take_findings()
         if feed.failure is not None and feed.is_cut:
             break
         if not cells:
@@ -62,7 +62,7 @@ def read_delimited(
             yield line, Finding("cells", f"{have}, but the header has {want}", line)
         else:
             yield line, dict(zip(header, cells, strict=True))
-    yield from feed.take_wrong()
+    yield from feed.take_findings()
     if feed.failure is not None:
         yield feed.number, feed.failure
 
@@ -74,26 +74,26 @@ def _header_problem(header: list[str]) -> str | None:
     return None
 
 
-def _plain(error: csv.Error) -> str:
+def _readable_error(error: csv.Error) -> str:
     text = detail(error)
     if "field larger" in text:
-        return "a cell is larger than a line may be: is a quote missing?"
+        return "a cell is longer than the line limit: is a quote missing?"
     if "unexpected end of data" in text:
-        return "a quoted cell has no end"
+        return "a quoted cell has no closing quote"
     if "expected after" in text:
         return "a quote inside a quoted cell: write it twice"
     return f"not valid CSV: {text}"
 
 
-class _Feed:
-    """Lines of text for csv.reader, which wants strings and knows nothing of our limits."""
+class _LineFeed:
+    """Lines of text for csv.reader, which needs strings and has no limits."""
 
     def __init__(self, blocks: Iterable[bytes | Finding], limits: DataLimits) -> None:
         self._lines = split_lines(blocks, limits)
         self._limit = ROW_LINES_BYTES * limits.max_line_bytes
         self._waiting: list[str] = []
-        self._wrong: list[Record] = []
-        self.failure: Finding | None = None  # what ended the lines
+        self._findings: list[Record] = []
+        self.failure: Finding | None = None  # the reason why the lines ended early
         self.is_cut = False
         self.number = 0  # of the line that came last
         self.size = 0  # of the lines since the last row
@@ -102,12 +102,12 @@ class _Feed:
         self._waiting.append(line)
         self.number -= 1
 
-    def take_wrong(self) -> Iterator[Record]:
+    def take_findings(self) -> Iterator[Record]:
         """Lines that could not be read, since the last call."""
-        wrong, self._wrong = self._wrong, []
-        yield from wrong
+        found, self._findings = self._findings, []
+        yield from found
 
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _LineFeed:
         return self
 
     def __next__(self) -> str:
@@ -120,12 +120,12 @@ class _Feed:
                     self.failure = data
                     break
                 self.number += 1
-                self._wrong.append((self.number, data))
+                self._findings.append((self.number, data))
                 continue
             self.number += 1
             self.size += len(data)
             if self.size > self._limit:
-                message = "a quoted cell goes on for too many lines: is a quote missing?"
+                message = "a quoted cell has too many lines: is a quote missing?"
                 self.failure = Finding("not-csv", message, self.number, fatal=True)
                 self.is_cut = True
                 break

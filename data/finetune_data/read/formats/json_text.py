@@ -1,4 +1,4 @@
-"""JSON that nobody trusts: no NaN, no repeated key, no deep nesting; and where things stand."""
+"""Strict JSON from untrusted files: no NaN, no repeated keys, no deep nesting, with positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune_data.read.formats.lines import Line
 
 
 class JsonError(Exception):
-    """What is wrong, and at which character."""
+    """A problem of a JSON text, and the character where it is."""
 
     def __init__(self, code: str, message: str, position: int | None) -> None:
         super().__init__(message)
@@ -24,11 +24,11 @@ class JsonError(Exception):
 
 
 class _ConstantError(Exception):
-    """NaN, Infinity or -Infinity, which JSON does not have and Python's reader takes."""
+    """NaN, Infinity, or -Infinity, which Python's parser accepts but JSON does not have."""
 
 
 class _RepeatedError(Exception):
-    """A key that stands twice in one object."""
+    """A key that occurs twice in one object."""
 
 
 def decode_at(text: str, position: int, max_nesting: int) -> tuple[Any, int]:
@@ -39,12 +39,12 @@ def decode_at(text: str, position: int, max_nesting: int) -> tuple[Any, int]:
         raise JsonError("not-json", f"not valid JSON: {_plain(error.msg)}", error.pos) from error
     except _ConstantError as error:
         name = str(error)
-        message = f"not valid JSON: {name} is no JSON number"
+        message = f"not valid JSON: {name} is not a JSON number"
         raise JsonError("not-json", message, _find(text, name)) from error
     except _RepeatedError as error:
         key = str(error)
         again = _find_again(text, position, key)
-        raise JsonError("repeated-key", f"the key {shown(key)} stands twice", again) from error
+        raise JsonError("repeated-key", f"the key {shown(key)} occurs twice", again) from error
     except RecursionError as error:
         raise _too_deep(max_nesting, None) from error
     if (deep := _first_too_deep(text, position, end, max_nesting)) is not None:
@@ -53,7 +53,7 @@ def decode_at(text: str, position: int, max_nesting: int) -> tuple[Any, int]:
 
 
 def decode_line(line: Line, max_nesting: int) -> tuple[Any, str] | Finding:
-    """The one value on a line, and the line's text."""
+    """The only value on a line, and the text of the line."""
     try:
         text = line.data.decode()
     except UnicodeDecodeError as error:
@@ -67,7 +67,7 @@ def decode_line(line: Line, max_nesting: int) -> tuple[Any, str] | Finding:
         value, end = decode_at(text, start, max_nesting)
         end = skip_space(text, end)
         if end < len(text):
-            message = "not valid JSON: something stands after the object; one object a line"
+            message = "not valid JSON: more text after the object; write one object per line"
             raise JsonError("not-json", message, end)
     except JsonError as error:
         column = None if error.position is None else error.position + 1
@@ -81,9 +81,9 @@ def name_kind(value: object) -> str:
 
 
 def find_key(text: str, wanted: str) -> int:
-    """Where the value of a key of the top-level object begins, from 0; 0 where there is none.
+    """The position of the value of a key of the top-level object, from 0; 0 if there is none.
 
-    The text is known to be one JSON object.
+    The text must be one JSON object.
     """
     position = skip_space(text, text.index("{") + 1)
     while text[position] == '"':
@@ -99,7 +99,7 @@ def find_key(text: str, wanted: str) -> int:
 
 
 def _find_again(text: str, start: int, wanted: str) -> int | None:
-    """Where the value of a key's second occurrence begins; None unless that is at the top."""
+    """The position of the value of a key's second occurrence; None below the top level."""
     try:
         first = find_key(text[start:], wanted)
         _, after = DECODER.raw_decode(text, start + first)
@@ -129,7 +129,7 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     return value
 
 
-# parse_int: Python's int refuses more than 4,300 digits with an error that is not JSON's
+# parse_int: Python's int raises an error that is not JSON's for more than 4,300 digits
 DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_constant=_refuse_constant,
@@ -152,7 +152,7 @@ _MESSAGES = {
     "Expecting value": "expected a value",
     "Illegal trailing comma before end of object": "a comma before the end of the object",
     "Illegal trailing comma before end of array": "a comma before the end of the array",
-    "Unterminated string starting at": "a string that starts here has no end",
+    "Unterminated string starting at": "the string that starts here has no end",
     "Invalid control character at": "a control character in a string; write \\n, \\t or \\u00..",
     "Invalid \\escape": "an unknown escape after a backslash; write \\\\ for a backslash",
     "Invalid \\uXXXX escape": "expected four hexadecimal digits after \\u",
@@ -174,7 +174,10 @@ def _too_deep(limit: int, position: int | None) -> JsonError:
 
 
 def _first_too_deep(text: str, start: int, end: int, limit: int) -> int | None:
-    """Where the nesting exceeds the limit; counted first, since hardly any text gets near it."""
+    """The position where the nesting exceeds the limit; None if it does not.
+
+    Counting comes first, because hardly any text gets near the limit.
+    """
     if text.count("[", start, end) + text.count("{", start, end) <= limit:
         return None
     depth = 0

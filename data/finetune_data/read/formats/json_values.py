@@ -1,4 +1,4 @@
-"""A JSON document: one array, one object, or objects one after another, indented or not."""
+"""JSON documents: one array, one object, or consecutive objects, indented or not."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from finetune_api.limits import DataLimits
+from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, shown
 from finetune_data.read.formats.compression import BOM
-from finetune_data.read.formats.json_text import JsonError, Object, decode_at, name_kind, skip_space
+from finetune_data.read.formats.json_text import JsonError, decode_at, name_kind, skip_space
 
-Record = tuple[int, Object | Finding]  # the line where it begins
+Record = tuple[int, JsonObject | Finding]  # the line where it begins
 
-# Keys of an example whose value is an array; any other lone array of objects holds the rows.
+# Keys of an example whose value is an array. Any other single array of objects holds the rows.
 OWN_ARRAYS = frozenset({"messages", "conversations", "tools", "functions"})
 
 
 def read_json(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[Record]:
-    """The objects of the document. What is no JSON is fatal: nothing says where it goes on."""
-    text = _Text(blocks, limits)
+    """The objects of the document. Invalid JSON is fatal, because nothing shows where to resume."""
+    text = _TextBuffer(blocks, limits)
     try:
         if text.peek() == "[":
             yield from _array(text, limits)
         else:
             yield from _objects(text, limits)
         if text.failure is None and text.peek():
-            raise JsonError("not-json", "not valid JSON: something stands after the end", text.at)
+            raise JsonError("not-json", "not valid JSON: there is more text after the end", text.at)
     except JsonError as error:
         position = text.at if error.position is None else error.position
         line, column = text.place(position)
@@ -36,7 +37,7 @@ def read_json(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator
         yield text.line, text.failure
 
 
-def _array(text: _Text, limits: DataLimits) -> Iterator[Record]:
+def _array(text: _TextBuffer, limits: DataLimits) -> Iterator[Record]:
     text.at += 1
     if text.peek() == "]":
         text.at += 1
@@ -53,7 +54,7 @@ def _array(text: _Text, limits: DataLimits) -> Iterator[Record]:
         text.peek()
 
 
-def _objects(text: _Text, limits: DataLimits) -> Iterator[Record]:
+def _objects(text: _TextBuffer, limits: DataLimits) -> Iterator[Record]:
     is_first = True
     while text.peek():
         line, value = _element(text, limits)
@@ -65,7 +66,7 @@ def _objects(text: _Text, limits: DataLimits) -> Iterator[Record]:
         is_first = False
 
 
-def _rows_inside(value: Object | Finding) -> list[Any] | None:
+def _rows_inside(value: JsonObject | Finding) -> list[Any] | None:
     """`{"data": [{...}, ...]}`: the rows of the only member that is an array of objects."""
     if isinstance(value, Finding):
         return None
@@ -78,17 +79,17 @@ def _rows_inside(value: Object | Finding) -> list[Any] | None:
     return arrays[0] if len(arrays) == 1 else None
 
 
-def _element(text: _Text, limits: DataLimits) -> Record:
-    """The next value; it may be as long as a line may."""
+def _element(text: _TextBuffer, limits: DataLimits) -> Record:
+    """The next value, which can be as long as a line."""
     while True:
         try:
             value, end = decode_at(text.buffer, text.at, limits.max_nesting)
-            # a number may go on in the next block
+            # a number can continue in the next block
             if end < len(text.buffer) or not text.refill():
                 break
         except JsonError:
             if len(text.buffer) - text.at > limits.max_line_bytes:
-                message = f"a value longer than {limits.max_line_bytes:,} bytes, or broken JSON"
+                message = f"a value longer than {limits.max_line_bytes:,} bytes, or invalid JSON"
                 raise JsonError("line-too-long", message, text.at) from None
             if not text.refill():
                 raise
@@ -97,7 +98,7 @@ def _element(text: _Text, limits: DataLimits) -> Record:
     return line, _as_object(value, line)
 
 
-def _as_object(value: Any, line: int) -> Object | Finding:
+def _as_object(value: Any, line: int) -> JsonObject | Finding:
     if isinstance(value, dict):
         return value
     sample = f" {shown(value)}" if isinstance(value, str) else ""
@@ -105,15 +106,15 @@ def _as_object(value: Any, line: int) -> Object | Finding:
     return Finding("not-object", message, line)
 
 
-class _Text:
-    """The decoded text from `at` on, as much of it as was needed so far."""
+class _TextBuffer:
+    """The decoded text from `at`, as far as it was needed."""
 
     def __init__(self, blocks: Iterable[bytes | Finding], limits: DataLimits) -> None:
         self._blocks = iter(blocks)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._is_first = True
         self._has_ended = False
-        self.failure: Finding | None = None  # what ended the blocks
+        self.failure: Finding | None = None  # the reason why the blocks ended early
         self.buffer = ""
         self.at = 0
         self.line = 1  # of the buffer's first character
@@ -121,7 +122,7 @@ class _Text:
         self._limits = limits
 
     def refill(self) -> bool:
-        """Forget what was read, and add a block; False at the end."""
+        """Drop the text before `at`, and add a block; False at the end."""
         if self._has_ended:
             return False
         block = next(self._blocks, None)
@@ -138,7 +139,7 @@ class _Text:
         return True
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             self.at = skip_space(self.buffer, self.at)
             if self.at < len(self.buffer):
@@ -150,7 +151,7 @@ class _Text:
         return self.line + self.buffer.count("\n", 0, position)
 
     def place(self, position: int) -> tuple[int, int]:
-        """Line and column of a place in the buffer, both from 1."""
+        """Line and column of a position in the buffer, both from 1."""
         start = self.buffer.rfind("\n", 0, position)
         before = self._column if start < 0 else 0
         return self.line_at(position), before + position - start

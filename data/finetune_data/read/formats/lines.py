@@ -1,4 +1,4 @@
-"""Lines of a file that nobody trusts, bounded in length, numbered from 1."""
+"""Lines of an untrusted file, bounded in length and numbered from 1."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from finetune_data.read.formats.compression import BOM
 
 
 class Line(NamedTuple):
-    """One line that has something on it, without its end; `number` counts from 1."""
+    """One line that is not empty, without its line end; `number` counts from 1."""
 
     number: int
     data: bytes
 
 
 def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[Line | Finding]:
-    """The lines of a text, and a finding for each that can't be one.
+    """The lines of a text, and a finding for each invalid line.
 
-    Empty lines at the end are fine; before the end they are a finding, one for a run of them.
+    Empty lines at the end are allowed. Before the end, consecutive empty lines are one finding.
     """
     number = 0  # of the last complete line
     empty = 0  # empty lines right before this one
@@ -43,13 +43,13 @@ def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterato
 
 
 def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[bytes | Finding]:
-    """Every line with its end, without the byte order mark; a Finding for one that is too long.
+    """Every line with its line end, without the byte order mark; a Finding for a line too long.
 
-    So what comes counts lines, until a fatal finding.
+    The items count the lines, until a fatal finding.
     """
     pending: list[bytes] = []  # the beginning of the next line
     size = 0  # of it
-    number = 0  # of lines that came
+    number = 0  # of the last line
     dropping = False  # the rest of a line that was too long
     for block in blocks:
         if isinstance(block, Finding):
@@ -72,7 +72,7 @@ def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterat
             continue
         pending.append(last)
         size += len(last)
-        if size > limits.max_line_bytes + 1:  # a carriage return may come
+        if size > limits.max_line_bytes + 1:  # a carriage return can follow
             yield _too_long(number + 1, limits)
             dropping, pending, size = True, [], 0
     if size and not dropping:

@@ -1,7 +1,7 @@
-"""Workbooks (.xlsx): one sheet, its first row the header.
+"""Workbooks (.xlsx): one sheet, whose first row is the header.
 
-Rows stream; the workbook's table of texts is held in memory by openpyxl, which is the one place
-here where memory grows with the file. (Excel has at most 1,048,576 rows.)
+Rows are streamed. openpyxl holds the workbook's table of texts in memory, so this is the only
+format whose memory grows with the file. (Excel has at most 1,048,576 rows.)
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.limits import DataLimits
+from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, detail, shown
 from finetune_data.read.formats.cells import cell_text
-from finetune_data.read.formats.json_text import Object
 
-Record = tuple[int, Object | Finding]
-CELL_CHARACTERS = 32_767  # Excel cuts longer texts without a word
+Record = tuple[int, JsonObject | Finding]
+CELL_CHARACTERS = 32_767  # Excel truncates longer texts without a warning
 COLUMNS = 1000
 
 
@@ -32,7 +32,7 @@ class Workbook:
         self.sheet: str | None = None
 
     def rows(self) -> Iterator[Record]:
-        """A record a row that has anything in it."""
+        """A record per row that is not empty."""
         from openpyxl import load_workbook
 
         if (bomb := self._find_bomb()) is not None:
@@ -40,7 +40,7 @@ class Workbook:
             return
         try:
             book = load_workbook(self._path, read_only=True, data_only=True, keep_links=False)
-        except Exception as error:  # whatever a broken file makes it raise
+        except Exception as error:  # openpyxl raises many types for a broken file
             yield 1, _broken(error)
             return
         try:
@@ -59,7 +59,7 @@ class Workbook:
                 names = ", ".join(shown(name) for name in self.sheets)
                 message = (
                     f"the sheet {shown(self.sheet)} has no rows under a header; the sheets are "
-                    f"{names}: --sheet takes another"
+                    f"{names}: choose one with --sheet"
                 )
                 yield 1, Finding("sheet", message, fatal=True)
         except Exception as error:
@@ -72,7 +72,7 @@ class Workbook:
             yield 1, Finding("sheet", "the sheet is a chart and has no rows", fatal=True)
             return
         if hasattr(sheet, "reset_dimensions"):
-            sheet.reset_dimensions()  # a file may claim any size; rows are as long as they are
+            sheet.reset_dimensions()  # the dimensions in a file can be wrong
         header: list[str] | None = None
         for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
             values = [cell_text(cell) for cell in cells[:COLUMNS]]
@@ -96,7 +96,7 @@ class Workbook:
             cut = next((n for n, v in record.items() if _is_cut(v)), None)
             if cut is not None:
                 message = (
-                    f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts off"
+                    f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts"
                 )
                 yield number, Finding("cut-cell", message, number, unit="row")
             else:
@@ -108,9 +108,9 @@ class Workbook:
                 size = sum(info.file_size for info in archive.infolist())
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             return _broken(error)
-        if size <= 4 * self._limits.max_file_bytes:  # XML tells a cell in four times its bytes
+        if size <= 4 * self._limits.max_file_bytes:  # XML needs four bytes per byte of text
             return None
-        message = f"the workbook has {size:,} bytes, decompressed, which is more than is allowed"
+        message = f"the workbook has {size:,} bytes after decompression, more than the limit"
         return Finding("file-too-large", message, fatal=True)
 
 
@@ -119,5 +119,5 @@ def _is_cut(value: Any) -> bool:
 
 
 def _broken(error: Exception) -> Finding:
-    message = f"the workbook can't be read ({type(error).__name__}: {detail(error)})"
+    message = f"the workbook cannot be read ({type(error).__name__}: {detail(error)})"
     return Finding("format", message, fatal=True)
