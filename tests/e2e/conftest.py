@@ -1,4 +1,4 @@
-"""devcluster, the real images, the chart, a real S3 server: what a user has, on one machine."""
+"""A user's environment on one machine: devcluster, the images, the chart, and an S3 server."""
 
 import itertools
 import json
@@ -28,11 +28,11 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster and the stores, found as the demo finds them, and the images that were pushed."""
+    """The cluster and its stores, as the demo finds them, and the pushed images."""
 
     place: Place
     images: dict[str, str]
-    audit_log: Path | None  # devcluster's; nobody else's can be read from here
+    audit_log: Path | None  # only devcluster's is readable here
 
     @property
     def kubectl(self) -> Kubectl:
@@ -54,7 +54,7 @@ class Cluster:
         return self.place.bucket
 
     def of_this_machine(self) -> Path:
-        """The audit log; skips where the cluster is somebody else's."""
+        """The audit log; skips the test if the cluster is not devcluster."""
         if self.audit_log is None:
             pytest.skip("needs devcluster: reads its audit log or its processes")
         return self.audit_log
@@ -73,7 +73,7 @@ class Cluster:
 
 
 def _run(*arguments: str) -> str:
-    """A command of the project's own, its progress on the terminal."""
+    """Run a command of the project, with its progress on the terminal."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )
@@ -93,7 +93,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 
 class Team:
-    """A namespace under Pod Security `restricted`, its Secret, and an operator's release."""
+    """A namespace under Pod Security `restricted`, with a Secret and a release of the operator."""
 
     def __init__(self, cluster: Cluster, name: str, folder: Path) -> None:
         self.cluster = cluster
@@ -114,7 +114,7 @@ class Team:
         self.secret("finetune-s3")
 
     def secret(self, name: str, **changes: str) -> None:
-        """The S3 credentials, some of them changed."""
+        """Create a Secret with the S3 credentials and some changes."""
         self.kubectl.apply(
             {
                 "apiVersion": "v1",
@@ -125,7 +125,7 @@ class Team:
         )
 
     def install(self, *more: str) -> None:
-        """helm upgrade --install, and wait until the operator is ready."""
+        """Run helm upgrade --install, and wait until the operator is ready."""
         values = {
             "images": self.cluster.images,
             "output": f"s3://{self.cluster.bucket}/{self.prefix}/out",
@@ -153,7 +153,7 @@ class Team:
         )  # fmt: skip
 
     def put(self, name: str, text: str) -> str:
-        """An object under this team's prefix; its address."""
+        """Write an object under this team's prefix; return its URI."""
         key = f"{self.prefix}/{name}"
         self.cluster.s3.put_object(Bucket=self.cluster.bucket, Key=key, Body=text.encode())
         return f"s3://{self.cluster.bucket}/{key}"
@@ -186,7 +186,7 @@ def team(
 ) -> Iterator[Team]:
     made = Team(cluster, f"{RUN}-team", tmp_path_factory.mktemp("team"))
     made.create()
-    # The CRDs outlive a release; a former one's may be there.
+    # CRDs remain after a release is uninstalled, so those of an earlier one may exist.
     made.install("--take-ownership")
     yield made
     made.remove()
@@ -194,13 +194,13 @@ def team(
 
 @pytest.fixture
 def name() -> str:
-    """Of a FineTune, a fresh one for each test."""
+    """The name of a FineTune, unique for each test."""
     return f"tone-{next(_numbers)}"
 
 
 @pytest.fixture(scope="session")
 def undisturbed(team: Team) -> Results:
-    """Of a training that nobody disturbed."""
+    """The results of an undisturbed training."""
     training = Training(team, "undisturbed")
     return training.results(training.wait_success())
 

@@ -1,4 +1,4 @@
-"""Real pods, and what takes them away: every training ends as if nothing had happened."""
+"""Disruptions of real pods: every training has the results of an undisturbed one."""
 
 import os
 import signal
@@ -23,17 +23,17 @@ OUTAGE_SECONDS = 60
 
 @pytest.fixture(autouse=True)
 def here(cluster: Cluster) -> None:
-    """Processes are killed and the node is drained: only on this machine's own cluster."""
+    """The tests kill processes and drain the node, so they need this machine's own cluster."""
     cluster.of_this_machine()
 
 
-def test_killed_ranks_restart_the_gang_from_the_last_epoch(
+def test_after_killed_ranks_all_pods_restart_from_the_last_epoch(
     team: Team, undisturbed: Results, name: str
 ) -> None:
     training = Training(team, name)
     for attempt, rank in ((1, 1), (2, 0)):
         training.wait_step(attempt * EPOCH_STEPS + 20)
-        # Uploads give way to the training: on a busy machine they may take an epoch.
+        # Uploads have the lowest priority: on a busy machine they may take an epoch.
         training.wait_step(attempt * EPOCH_STEPS, of="checkpointStep")
         os.kill(training.rank_process(rank), signal.SIGKILL)
         training.wait_attempts(attempt + 1)
@@ -56,7 +56,7 @@ def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(team: Team, na
     resources = {"nodes": 1, "gpusPerNode": 0, "memory": "200Mi"}
     training = Training(team, name, resources=resources)
     status = team.kubectl.wait_state(name, "failed", seconds=120)
-    print(training.told())
+    print(training.summary())
     assert {each["reason"] for each in status["attempts"]} == {"OutOfMemory"}
     assert not any(each["counted"] for each in status["attempts"])
     assert status["error"]["code"] == "OutOfMemory"
@@ -69,33 +69,36 @@ def schedulable(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("uncordon", NODE)
 
 
-def test_drained_and_suspended_it_goes_on_at_the_very_step_and_no_restart_is_counted(
+def test_after_drains_and_a_suspension_it_continues_at_the_same_step_without_counted_restarts(
     team: Team, undisturbed: Results, name: str, schedulable: None
 ) -> None:
     training = Training(team, name, maxRestarts=0)
     training.wait_step(120)
-    training.ask_to_end(lambda: drain(team, f"--pod-selector={training.selector}"))
+    training.end_pods(lambda: drain(team, f"--pod-selector={training.selector}"))
     training.wait_message("2 of 2 pods can't be scheduled: ", "unschedulable")
     team.kubectl("uncordon", NODE)
 
     training.wait_step(200)
-    training.ask_to_end(lambda: drain(team, "--force"))  # of the operator, too
+    training.end_pods(lambda: drain(team, "--force"))  # includes the operator
     team.kubectl("uncordon", NODE)
 
     training.wait_step(280)
-    training.ask_to_end(lambda: training.change(suspend=True))
-    until(lambda: not training.pods(), 90, training.told)
+    training.end_pods(lambda: training.change(suspend=True))
+    until(lambda: not training.pods(), 90, training.summary)
     assert (training.status["state"], training.status["reason"]) == ("pending", "Suspended")
     training.change(suspend=False)
 
     status = training.wait_success()
     drained, lost, suspended, last = status["attempts"]
     assert (drained["reason"], drained["node"], drained["counted"]) == ("Evicted", NODE, False)
-    assert lost["reason"] in {"Evicted", "PodLost"}  # as much as the operator still saw
+    assert lost["reason"] in {
+        "Evicted",
+        "PodLost",
+    }  # the operator was drained, too
     assert lost["counted"] is False
     assert suspended["reason"] == "Suspended"
-    # Every one saved a checkpoint where it was asked to end, past the last epoch's. (Of the one
-    # that was drained with its operator nobody may have seen where it began.)
+    # Each attempt saved a checkpoint at its last step, after the last epoch's. (The operator was
+    # drained together with the first one and may not have observed its start.)
     resumed = [each.get("resumedFromStep") for each in (lost, suspended, last)]
     assert resumed[0] is None or resumed[0] >= 120
     assert resumed[1] >= 200 and resumed[2] >= 280
@@ -105,18 +108,18 @@ def test_drained_and_suspended_it_goes_on_at_the_very_step_and_no_restart_is_cou
 
 
 def drain(team: Team, *which: str) -> None:
-    """Cordon the node and evict pods, with their time to save a checkpoint."""
+    """Cordon the node and evict pods, with time to save a checkpoint."""
     team.kubectl("drain", NODE, "--delete-emptydir-data", "--timeout=90s", *which)
 
 
-def test_cancelled_it_keeps_the_rows_and_a_checkpoint_and_no_pod(
+def test_a_cancelled_training_keeps_its_rows_and_a_checkpoint_but_no_pod(
     team: Team, undisturbed: Results, name: str
 ) -> None:
     training = Training(team, name)
     training.wait_step(120)
-    training.ask_to_end(lambda: training.change(cancel=True))
+    training.end_pods(lambda: training.change(cancel=True))
     status = team.kubectl.wait_state(name, "cancelled", seconds=60)
-    until(lambda: not training.pods(), 90, training.told)
+    until(lambda: not training.pods(), 90, training.summary)
     assert "fineTunedModel" not in status
     prefix = f"{team.prefix}/out/{team.name}/{name}-{training.uid[:8]}"
     keys = team.keys(prefix)
@@ -127,7 +130,7 @@ def test_cancelled_it_keeps_the_rows_and_a_checkpoint_and_no_pod(
     assert undisturbed.rows.startswith(rows)
 
 
-def test_a_killed_operator_and_a_minute_without_s3_end_no_training(
+def test_training_survives_a_killed_operator_and_a_minute_without_s3(
     team: Team, undisturbed: Results, name: str
 ) -> None:
     training = Training(team, name)
@@ -136,7 +139,7 @@ def test_a_killed_operator_and_a_minute_without_s3_end_no_training(
         os.kill(operator_process(team), signal.SIGKILL)
         processes.kill([instance.running()["s3"]])
         time.sleep(OUTAGE_SECONDS)
-        assert training.step() > EPOCH_STEPS  # at least one checkpoint had nowhere to go
+        assert training.step() > EPOCH_STEPS  # at least one checkpoint could not be uploaded
         devcluster = [sys.executable, "-m", "devcluster"]
         subprocess.run([*devcluster, "up"], cwd=ROOT, check=True, stdout=subprocess.PIPE)
     status = training.wait_success()

@@ -104,7 +104,7 @@ def _seconds(status: dict) -> int:  # type: ignore[type-arg]
     return int(span.total_seconds())
 
 
-def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, name: str) -> None:
+def test_a_broken_line_17_fails_within_a_minute_without_training(team: Team, name: str) -> None:
     lines = jsonl(40).splitlines()
     lines[16] = lines[16][:-5]
     uri = team.put("broken.jsonl", "\n".join(lines))
@@ -121,7 +121,7 @@ def test_a_broken_line_17_fails_within_a_minute_and_takes_no_gpu(team: Team, nam
     assert took.total_seconds() < 60
 
 
-def test_deletion_while_the_operator_is_away_keeps_the_model_which_takes_its_files_along(
+def test_deletion_without_the_operator_keeps_the_model_whose_deletion_removes_its_files(
     team: Team, cluster: Cluster, name: str
 ) -> None:
     kubectl = team.kubectl
@@ -158,7 +158,7 @@ def test_deletion_while_the_operator_is_away_keeps_the_model_which_takes_its_fil
 
 
 def delete_with_files(team: Team, model: str) -> None:
-    """The Model goes once a real Job of the real image has deleted what its manifest lists."""
+    """Delete a Model whose files a Job of the real image deletes by its manifest."""
     patch = '{"spec": {"deletionPolicy": "Delete"}}'
     team.kubectl("patch", "model", model, "--type=merge", "-p", patch)
     until(lambda: "finalizers" in team.kubectl.get("model", model)["metadata"], 30)
@@ -169,7 +169,7 @@ def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> N
     kubectl = team.kubectl
     models = kubectl.list("models")
     if not models:
-        pytest.fail("no Model is there: the first test of this file makes one")
+        pytest.fail("there is no Model; the first test of this file creates one")
     parent = models[0]["spec"]["id"]
     kubectl.apply(
         finetune(
@@ -188,7 +188,7 @@ def test_a_fine_tuned_model_is_continued_by_its_name(team: Team, name: str) -> N
 
 
 def chats(count: int) -> str:
-    """As `jsonl`, in the last of four messages."""
+    """Like `jsonl`, as chats; the last of four messages is the completion."""
     rows = [json.loads(line) for line in jsonl(count).splitlines()]
     turns = [
         [
@@ -205,7 +205,7 @@ def chats(count: int) -> str:
 def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
     team: Team, cluster: Cluster, name: str
 ) -> None:
-    way = {
+    settings = {
         "method": {"type": "lora", "rank": 4, "alpha": 8},
         "deepspeed": {"zeroStage": 3},
         "resources": TWO_NODES,
@@ -220,7 +220,7 @@ def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
             trainingFile=team.put("chats.json", chats(48)),
             validationFile=team.put("valid.json", chats(12)),
             hyperparameters={"nEpochs": 2, **learning, **metrics},
-            **way,
+            **settings,
         )
     )
     status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=240)
@@ -240,7 +240,7 @@ def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
             model=status["fineTunedModel"],
             trainingFile=team.put("again.json", chats(24)),
             hyperparameters={"nEpochs": 1, **learning},
-            **way,
+            **settings,
         )
     )
     status = team.kubectl.wait_state(again, "succeeded", "failed", seconds=240)
@@ -255,13 +255,13 @@ def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
         ({"suffix": "x" * 41}, "may not be more than 40"),
     ],
 )
-def test_a_typo_is_answered_by_apply(team: Team, name: str, change: dict, words: str) -> None:  # type: ignore[type-arg]
+def test_kubectl_apply_rejects_a_typo(team: Team, name: str, change: dict, words: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(RefusedError) as refused:
         team.kubectl.apply(finetune(name, **change))
     assert words in str(refused.value)
 
 
-def test_a_bucket_that_is_not_there_is_named(team: Team, name: str) -> None:
+def test_a_missing_bucket_is_named(team: Team, name: str) -> None:
     uri = "s3://no-such-bucket/train.jsonl"
     team.kubectl.apply(finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES))
     status = team.kubectl.wait_state(name, "failed", seconds=90)
@@ -269,7 +269,7 @@ def test_a_bucket_that_is_not_there_is_named(team: Team, name: str) -> None:
     assert "no-such-bucket" in status["error"]["message"]
 
 
-def test_a_file_that_is_not_there_is_named(team: Team, name: str, cluster: Cluster) -> None:
+def test_a_missing_file_is_named(team: Team, name: str, cluster: Cluster) -> None:
     uri = f"s3://{cluster.bucket}/no-such-file.jsonl"
     team.kubectl.apply(finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES))
     status = team.kubectl.wait_state(name, "failed", seconds=90)
@@ -277,7 +277,7 @@ def test_a_file_that_is_not_there_is_named(team: Team, name: str, cluster: Clust
     assert "no-such-file.jsonl" in status["error"]["message"]
 
 
-def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str) -> None:
+def test_wrong_credentials_are_reported(team: Team, name: str) -> None:
     secret_key = "wrong" * 8
     team.secret("wrong", AWS_SECRET_ACCESS_KEY=secret_key)
     uri = team.put("any.jsonl", jsonl(4))
@@ -290,7 +290,7 @@ def test_wrong_credentials_are_said_to_be_wrong(team: Team, name: str) -> None:
     assert secret_key not in json.dumps(status)
 
 
-def test_a_model_nobody_knows_is_answered_with_the_catalog(team: Team, name: str) -> None:
+def test_for_an_unknown_model_the_message_lists_the_catalog(team: Team, name: str) -> None:
     team.kubectl.apply(finetune(name, model="gpt5"))
     status = team.kubectl.wait_state(name, "failed", seconds=30)
     assert "the catalog has tiny, missing" in status["message"]
@@ -304,7 +304,7 @@ def test_a_base_model_whose_files_are_missing_is_named(team: Team, name: str) ->
     assert "nothing-here" in status["error"]["message"]
 
 
-def test_a_missing_secret_is_explained_and_heals(team: Team, name: str) -> None:
+def test_a_missing_secret_is_explained_and_can_be_added_later(team: Team, name: str) -> None:
     uri = team.put("late.jsonl", jsonl(8))
     team.kubectl.apply(
         finetune(
@@ -322,7 +322,7 @@ def test_a_missing_secret_is_explained_and_heals(team: Team, name: str) -> None:
     assert status["reason"] == "DryRun"
 
 
-def test_a_second_release_lives_beside_the_first(
+def test_two_releases_run_next_to_each_other(
     team: Team, cluster: Cluster, tmp_path: Path, name: str
 ) -> None:
     other = Team(cluster, f"{team.name}-2", tmp_path)

@@ -1,4 +1,4 @@
-"""Kueue v0.14, its own program and manifests: FineTunes wait for quota, and give way."""
+"""Kueue v0.14 with its own program and manifests: FineTunes wait for quota, and are preempted."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ KUEUE = "kueue.x-k8s.io/v1beta1"
 
 
 def queue_of_three_pods(namespace: str) -> list[JsonObject]:
-    """One gang of two fits and leaves a place that no other gang may take."""
+    """Two pods of one FineTune fit; the remaining quota of one pod is too small for another."""
     flavor = {"name": RUN, "resources": [{"name": "pods", "nominalQuota": 3}]}
     return [
         {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": RUN}},
@@ -44,7 +44,7 @@ def queue_of_three_pods(namespace: str) -> list[JsonObject]:
             "kind": "PriorityClass",
             "metadata": {"name": URGENT},
             "value": 1000,
-            # Kueue decides whose pods there are; the node has room for all of them.
+            # Kueue decides which pods exist; the node has room for all of them.
             "preemptionPolicy": "Never",
         },
     ]
@@ -78,17 +78,17 @@ def queueing(
     made.kubectl("delete", "priorityclass", URGENT)
 
 
-def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturbed(
+def test_a_fine_tune_waits_for_quota_is_preempted_and_has_the_results_of_an_undisturbed_one(
     queueing: Team, undisturbed: Results
 ) -> None:
     kubectl = queueing.kubectl
     first = Training(queueing, "first", queueName=QUEUE, maxRestarts=0)
     first.wait_step(EPOCH_STEPS + 20)
     with first.frozen():
-        see_places_in_the_queue(queueing)
+        check_queue_positions(queueing)
         assert len(first.status["attempts"]) == 1
         urgent = Training(queueing, "urgent", queueName=QUEUE, priorityClassName=URGENT)
-        until(lambda: not first.working(), 120, first.told)
+        until(lambda: not first.working(), 120, first.summary)
     first.wait_attempts(2)
     urgent.wait_step(1)
     with urgent.frozen():
@@ -105,20 +105,20 @@ def test_a_gang_waits_for_quota_gives_way_to_the_urgent_and_ends_as_if_undisturb
     until(lambda: all_finished(kubectl.list("workloads")), 30)
 
 
-def see_places_in_the_queue(queueing: Team) -> None:
+def check_queue_positions(queueing: Team) -> None:
     second = Training(queueing, "second", queueName=QUEUE)
     second.wait_message(f"waiting as number 1 in queue {QUEUE}: couldn't assign flavors")
     third = Training(queueing, "third", queueName=QUEUE)
     third.wait_message(f"waiting as number 2 in queue {QUEUE}: ")
     assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
     assert "Fine-tune enqueued. Queue number: 2" in third.messages()
-    assert not second.pods()  # one pod would fit, and a gang is whole
+    assert not second.pods()  # one pod would fit, but all pods start together
     assert not third.pods()
     queueing.kubectl("delete", "finetune", "second", "third", "--timeout=60s")
 
 
 def all_finished(workloads: list[JsonObject]) -> bool:
-    """Nothing keeps a quota after its end."""
+    """Whether no workload holds quota."""
     return all(
         any(
             condition["type"] == "Finished" and condition["status"] == "True"

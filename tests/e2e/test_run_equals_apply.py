@@ -1,7 +1,7 @@
-"""One file, two ways: `finetune run -f` on this machine and `kubectl apply -f` on a cluster.
+"""One manifest with `finetune run -f` on this machine and with `kubectl apply -f` on a cluster.
 
-The demo's data, tokenizer and random base model, and its classify.yaml as it is: two pods there,
-two processes here, that add in the same order.
+It is the demo's classify.yaml with its data, tokenizer, and random base model. Two pods and two
+processes sum in the same order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def demo(cluster: Cluster, team: Team, tmp_path_factory: pytest.TempPathFactory)
 
 
 def ada(team: Team) -> dict[str, Any]:
-    """As the chart's value `models` and `finetune run --models` take it."""
+    """The base model for the chart's value `models` and for `finetune run --models`."""
     return {
         "name": "ada",
         "uri": f"s3://{team.cluster.bucket}/{team.prefix}/ada",
@@ -66,7 +66,7 @@ def write(team: Team, folder: Path) -> Path:
 
 
 def run(team: Team, path: Path) -> str:
-    """results.csv of `finetune run`, on the CPU as the cluster's pods."""
+    """The results.csv of `finetune run`, on the CPU like the pods of the cluster."""
     folder = path.parent
     ran = subprocess.run(
         [
@@ -91,7 +91,7 @@ def run(team: Team, path: Path) -> str:
 
 
 def apply(team: Team, path: Path) -> str:
-    """results.csv of `kubectl apply`, two pods that train together."""
+    """The results.csv of `kubectl apply`, with two pods."""
     team.kubectl.apply_file(path)
     status = team.kubectl.wait_state("classify", "succeeded", "failed", seconds=900)
     assert status["state"] == "succeeded", json.dumps(status, indent=1)

@@ -1,4 +1,4 @@
-"""One training that many tests disturb: always the same data and numbers, so the same results."""
+"""A training that many tests disrupt: the same data and settings always give the same results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 STEPS = 400
 EPOCH_STEPS = 100
-PATIENCE = 240  # seconds for an attempt to come so far, on a busy machine
+WAIT_SECONDS = 240  # for an attempt on a busy machine
 
 
 @dataclass(frozen=True)
 class Results:
-    """What must not depend on what happened on the way."""
+    """The results that must not depend on disruptions."""
 
     rows: str  # results.csv as it is
     weights: str  # the ETag of model.safetensors
@@ -56,11 +56,11 @@ class Training:
 
     @property
     def selector(self) -> str:
-        """Of its training pods."""
+        """The label selector of the training pods."""
         return f"{LABEL_UID}={self.uid},{LABEL_COMPONENT}={COMPONENT_TRAIN}"
 
-    def told(self) -> str:
-        """Its story so far, for a test that waited in vain."""
+    def summary(self) -> str:
+        """The status so far, for the message of a test that timed out."""
         return json.dumps(self.status, indent=1)[-3000:]
 
     def change(self, **spec: Any) -> None:
@@ -72,11 +72,11 @@ class Training:
         return self.kubectl.list("pods", self.selector)
 
     def working(self) -> set[str]:
-        """Names of the pods that nobody has asked to end; the next attempt's among them."""
-        return {pod["metadata"]["name"] for pod in self.pods() if not is_going(pod)}
+        """The names of the pods that are not terminating, including those of the next attempt."""
+        return {pod["metadata"]["name"] for pod in self.pods() if not is_terminating(pod)}
 
     def step(self, of: str = "step") -> int:
-        """Rank 0's own word at this moment; 0 while nobody answers."""
+        """The step that rank 0 reports now; 0 while there is no answer."""
         url = self._progress_url()
         return read_step(url, of) if url else 0
 
@@ -84,25 +84,25 @@ class Training:
         for pod in self.pods():
             index = pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
             address = pod["status"].get("podIP")
-            if index == "0" and address and not is_going(pod):
+            if index == "0" and address and not is_terminating(pod):
                 return f"http://{address}:{PORT_PROGRESS}/progress"
         return None
 
     def wait_step(self, step: int, of: str = "step") -> None:
-        """Until that many are done; fails when the training ended first.
+        """Wait for this many steps; fails if the training ends before.
 
         `of` "checkpointStep": until a checkpoint of that step or a later one is complete.
         """
 
         def reached() -> bool:
-            assert self.status.get("state") in (None, "pending", "running"), self.told()
+            assert self.status.get("state") in (None, "pending", "running"), self.summary()
             return self.step(of) >= step
 
-        until(reached, PATIENCE, self.told)
+        until(reached, WAIT_SECONDS, self.summary)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Rank 1 stands still, and so does the gang at its next step: time to look around."""
+        """Stop rank 1, so that all ranks wait in their next step."""
         pid = self.rank_process(1)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -112,15 +112,15 @@ class Training:
                 os.kill(pid, signal.SIGCONT)
 
     @contextmanager
-    def paced(self, steps_a_second: float) -> Iterator[None]:
-        """Rank 1 is held back, so that the training lasts; no faster than it can."""
+    def paced(self, steps_per_second: float) -> Iterator[None]:
+        """Slow rank 1 down, so that the training lasts longer."""
         pid, url = self.rank_process(1), self._progress_url()
         assert url is not None
         ended, begun, first = Event(), time.monotonic(), read_step(url)
 
         def hold_back() -> None:
             while not ended.wait(0.1):
-                allowed = first + steps_a_second * (time.monotonic() - begun)
+                allowed = first + steps_per_second * (time.monotonic() - begun)
                 os.kill(pid, signal.SIGCONT if read_step(url) < allowed else signal.SIGSTOP)
 
         with ThreadPoolExecutor(1) as aside:
@@ -132,32 +132,32 @@ class Training:
                 held.result()
                 os.kill(pid, signal.SIGCONT)
 
-    def ask_to_end(self, action: Callable[[], object]) -> None:
-        """Does what makes its pods end; they hear of it at this step, however fast they are."""
+    def end_pods(self, action: Callable[[], object]) -> None:
+        """Perform an action that ends the pods, while they wait in a step."""
         working = self.working()
         with ThreadPoolExecutor(1) as aside:
             with self.frozen():
-                asked = aside.submit(action)
-                until(lambda: not working & self.working(), 90, self.told)
-            asked.result()
+                ending = aside.submit(action)
+                until(lambda: not working & self.working(), 90, self.summary)
+            ending.result()
 
     def wait_attempts(self, count: int, seconds: float = 90) -> None:
-        until(lambda: len(self.status.get("attempts", [])) == count, seconds, self.told)
+        until(lambda: len(self.status.get("attempts", [])) == count, seconds, self.summary)
 
     def wait_message(self, *words: str, seconds: float = 90) -> None:
-        def is_told() -> bool:
+        def has_message() -> bool:
             message = self.status.get("message", "")
             return all(word in message for word in words)
 
-        until(is_told, seconds, self.told)
+        until(has_message, seconds, self.summary)
 
     def wait_success(self) -> dict[str, Any]:
-        status = self.kubectl.wait_state(self.name, "succeeded", "failed", seconds=PATIENCE)
-        assert status["state"] == "succeeded", self.told()
+        status = self.kubectl.wait_state(self.name, "succeeded", "failed", seconds=WAIT_SECONDS)
+        assert status["state"] == "succeeded", self.summary()
         return status
 
     def results(self, status: Mapping[str, Any]) -> Results:
-        """status: of the end."""
+        """status: the final one."""
         bucket, prefix = status["modelUri"].removeprefix("s3://").split("/", 1)
         model = self.team.cluster.s3.head_object(Bucket=bucket, Key=f"{prefix}/model.safetensors")
         return Results(self.rows(status), model["ETag"])
@@ -184,7 +184,7 @@ class Training:
 
 
 def read_step(url: str, of: str = "step") -> int:
-    """Of a rank 0 that may be gone."""
+    """The step that rank 0 reports; 0 if it does not answer."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=5) as answer:
@@ -193,12 +193,12 @@ def read_step(url: str, of: str = "step") -> int:
         return 0
 
 
-def is_going(pod: Mapping[str, Any]) -> bool:
+def is_terminating(pod: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
 def jsonl(rows: int, seed: int = 0) -> str:
-    """Prompts whose completion follows from them: something that a tiny model can learn."""
+    """Prompts with completions that a tiny model can learn."""
     lines = []
     for number in range(seed, seed + rows):
         letters = "abcdefgh"[number % 8] * (2 + number % 3)
@@ -208,7 +208,7 @@ def jsonl(rows: int, seed: int = 0) -> str:
 
 
 def processes() -> list[tuple[int, list[bytes], list[bytes]]]:
-    """(pid, arguments, environment) of every process of this machine."""
+    """(process id, arguments, environment) of every process on this machine."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

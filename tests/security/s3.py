@@ -1,4 +1,4 @@
-"""A real S3 server with users of its own, each with a bucket: what two tenants have."""
+"""An S3 server for two tenants: each has a user and a bucket."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class Tenant:
-    """A user and the bucket of the same name; the secret is new each time: a canary."""
+    """A user and a bucket of the same name; the secret is random and serves as a canary."""
 
     name: str
     endpoint: str
@@ -25,7 +25,7 @@ class Tenant:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the tenant's Secret puts into its pods."""
+        """The variables that the tenant's Secret sets in its pods."""
         return {
             "AWS_ACCESS_KEY_ID": self.name,
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -36,7 +36,7 @@ class Tenant:
 
 @contextmanager
 def tenants(folder: Path, *names: str) -> Iterator[list[Tenant]]:
-    """The server as long as the block runs, and its users."""
+    """Run the server, and create its users."""
     (port,) = free_ports(1)
     endpoint = f"http://127.0.0.1:{port}"
     binary, root = str(gotools.binary("versitygw")), secrets.token_hex(16)

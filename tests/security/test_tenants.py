@@ -1,7 +1,7 @@
-"""Two tenants, each with an S3 user of its own: the pods of one never reach what is the other's.
+"""Two tenants, each with an S3 user: the pods of one cannot access the objects of the other.
 
-The operator gives every pod the credentials of its FineTune's namespace and no others, so the fence
-is the store's; here is shown that it holds, and that a pod says so without a word too much.
+The operator gives every pod only the credentials of its FineTune's namespace, so that the S3 server
+enforces the separation. These tests show that it works, and that errors reveal no secrets.
 """
 
 import os
@@ -37,7 +37,7 @@ CONFIDENTIAL = "the merger is on friday"
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tenant, Tenant]]:
-    """Each has a base model and a file; globex' file is confidential."""
+    """Each tenant has a base model and a file; the file of globex is confidential."""
     folder = tmp_path_factory.mktemp("s3")
     model = write_tokenizer(tmp_path_factory.mktemp("model"))
     with tenants(folder, "acme", "globex") as (acme, globex):
@@ -58,15 +58,15 @@ def as_tenant(tenant: Tenant) -> Storage:
 
 @dataclass(frozen=True)
 class Ended:
-    """A pod's end: all that anybody outside it can read."""
+    """The end of a pod, with everything that is readable outside of it."""
 
     code: int
     outcome: Outcome
-    words: str  # its log and its termination message
+    text: str  # its log and its termination message
 
 
 def prepare(tenant: Tenant, task: PrepareTask, folder: Path) -> Ended:
-    """The prepare pod, with the credentials of a tenant."""
+    """Run the prepare pod with the credentials of a tenant."""
     return _run(tenant, "finetune_data", task.to_json(), folder)
 
 
@@ -95,26 +95,26 @@ def test_each_tenant_prepares_its_own_data(both: tuple[Tenant, Tenant], tmp_path
         folder = tmp_path / tenant.name
         folder.mkdir()
         ended = prepare(tenant, prepare_task(tenant.name), folder)
-        assert ended.code == EXIT_OK, ended.words
-        assert tenant.secret not in ended.words
+        assert ended.code == EXIT_OK, ended.text
+        assert tenant.secret not in ended.text
 
 
-def theirs(**changes: object) -> PrepareTask:
-    """acme's task, a part of it pointing into globex' bucket."""
+def foreign(**changes: object) -> PrepareTask:
+    """A task of acme with a URI in the bucket of globex."""
     return prepare_task("acme", **changes)
 
 
 @pytest.mark.parametrize(
     ("task", "reasons"),
     [
-        (theirs(training_file="s3://globex/train.jsonl"), {Reason.S3_ACCESS_DENIED}),
-        (theirs(validation_file="s3://globex/train.jsonl"), {Reason.S3_ACCESS_DENIED}),
+        (foreign(training_file="s3://globex/train.jsonl"), {Reason.S3_ACCESS_DENIED}),
+        (foreign(validation_file="s3://globex/train.jsonl"), {Reason.S3_ACCESS_DENIED}),
         (
-            theirs(base=base_model("s3://globex/model")),
+            foreign(base=base_model("s3://globex/model")),
             {Reason.S3_ACCESS_DENIED, Reason.BASE_MODEL_NOT_FOUND},
         ),
         (
-            theirs(
+            foreign(
                 run=RunRef(namespace="team", name="tone", uid="0" * 16, output="s3://globex/out")
             ),
             {Reason.S3_ACCESS_DENIED},
@@ -122,23 +122,23 @@ def theirs(**changes: object) -> PrepareTask:
     ],
     ids=["training file", "validation file", "model", "output"],
 )
-def test_what_is_the_others_is_denied_in_plain_words(
+def test_access_to_the_other_tenant_is_denied_with_a_clear_message(
     both: tuple[Tenant, Tenant], tmp_path: Path, task: PrepareTask, reasons: set[str]
 ) -> None:
     acme, globex = both
     before = keys(globex)
     ended = prepare(acme, task, tmp_path)
-    assert ended.code == EXIT_USER, ended.words
+    assert ended.code == EXIT_USER, ended.text
     assert ended.outcome.failure is not None
     assert ended.outcome.failure.code in reasons
     assert "s3://globex/" in ended.outcome.failure.message
     assert keys(globex) == before
     for secret in (CONFIDENTIAL, acme.secret, globex.secret):
-        assert secret not in ended.words
-    assert "Traceback" not in ended.words
+        assert secret not in ended.text
+    assert "Traceback" not in ended.text
 
 
-def test_a_training_pod_reads_no_dataset_and_no_model_of_the_other(
+def test_a_training_pod_cannot_read_the_dataset_of_the_other_tenant(
     both: tuple[Tenant, Tenant], tmp_path: Path
 ) -> None:
     acme, globex = both
@@ -155,19 +155,19 @@ def test_a_training_pod_reads_no_dataset_and_no_model_of_the_other(
     folder.mkdir()
     work = ("--work-folder", str(folder / "work"))
     ended = _run(acme, "finetune_trainer", task.to_json(), folder, *work)
-    assert ended.code == EXIT_USER, ended.words
+    assert ended.code == EXIT_USER, ended.text
     assert ended.outcome.failure is not None
     assert ended.outcome.failure.code == Reason.S3_ACCESS_DENIED
     for tenant in both:
-        assert tenant.secret not in ended.words
+        assert tenant.secret not in ended.text
 
 
-def test_a_wrong_secret_is_said_and_never_shown(
+def test_a_wrong_secret_is_reported_but_not_shown(
     both: tuple[Tenant, Tenant], tmp_path: Path
 ) -> None:
     acme, _ = both
     wrong = Tenant("acme", acme.endpoint, "canary-4d1f7c0e9a")
     ended = prepare(wrong, prepare_task("acme"), tmp_path)
-    assert ended.code == EXIT_USER, ended.words
-    assert "canary-4d1f7c0e9a" not in ended.words
-    assert "Traceback" not in ended.words
+    assert ended.code == EXIT_USER, ended.text
+    assert "canary-4d1f7c0e9a" not in ended.text
+    assert "Traceback" not in ended.text

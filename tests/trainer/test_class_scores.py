@@ -13,7 +13,7 @@ from finetune_api.errors import FailureError
 from finetune_api.names import Reason
 from finetune_api.tasks import Classification
 from finetune_data.tokenize.dataset import TokenSplit
-from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.evaluation.class_metrics import (
     auroc,
