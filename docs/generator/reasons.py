@@ -1,19 +1,19 @@
-"""Reasons, Events and exit codes."""
+"""The reference pages of reasons, Events, and exit codes."""
 
 import re
-from collections.abc import Iterable
 
+from docs.generator import catalog
 from docs.generator.markdown import HEADER, code, sentence, table
-from docs.generator.source import ROOT, Saying, reasons, sayings, story
+from docs.generator.source import ROOT, Sentence, reasons, sentences
 from finetune_api.names import END_REASONS, HEALTHY_REASONS, PENDING_REASONS, USER_REASONS
 from finetune_cli.main import finetune
 
 REASONS = """# Reasons
 
-The words of `status.reason`, `status.error.code`, `status.attempts[].reason`, of conditions and of
-the metrics' label `reason`: a closed set. Each links to [what it means and what to
-do](../troubleshooting.md). Below it are the sentences that it comes with and their hints, as they
-stand in the code; `...` is where a name or a number is put in.
+The values of `status.reason`, `status.error.code`, `status.attempts[].reason`, the reasons of
+conditions, and the metric label `reason`. The set is closed. Each reason links to [its meaning and
+its solutions](../troubleshooting.md) and lists the messages that come with it, with their hints in
+italics. `...` stands for a name, a number, or the message of another component.
 
 """
 GROUPS = (
@@ -36,19 +36,22 @@ GROUPS = (
 )
 EVENTS = """# Events
 
-What `kubectl describe finetune` and `status.events` tell, in the old service's words. `...` is
-where something is put in; `Advice` is a sentence about the data or the plan, and stands in the
-status alone. Kubernetes forgets its Events after an hour; the newest 64 stay in the status.
+The Events that `kubectl describe finetune` and `status.events` show. Where OpenAI's fine-tunes API
+has the same event, the message starts with the same words. `...` stands for a name or a number.
+`Advice` is a sentence about the data or the plan, and is only in the status. Kubernetes deletes
+Events after an hour; the status keeps the newest 64.
+
+In the status, `attempt` and `key` identify an Event together with its reason: each combination is
+recorded once.
 
 """
 CODES = """# Exit codes
 
 """
-FAILED = "Fine-tune failed. ..."
 
 
 def pages() -> dict[str, str]:
-    """Page -> text."""
+    """Map each page to its text."""
     return {
         "reference/reasons.md": HEADER + REASONS + _groups(),
         "reference/events.md": HEADER + EVENTS + _events(),
@@ -57,7 +60,7 @@ def pages() -> dict[str, str]:
 
 
 def group(reason: str) -> str:
-    """Which of GROUPS a reason belongs to, by its title."""
+    """The title of the group that a reason belongs to."""
     titles = [title for title, _ in GROUPS]
     if reason in HEALTHY_REASONS:
         return titles[0]
@@ -67,51 +70,61 @@ def group(reason: str) -> str:
 
 
 def _groups() -> str:
-    said = sayings()
     parts = []
-    for title, words in GROUPS:
+    for title, introduction in GROUPS:
         chosen = [value for value in reasons() if group(value) == title]
-        entries = "".join(_entry(value, said) for value in chosen)
-        parts.append(f"## {title}\n\n{words}\n\n{entries}")
+        entries = "".join(_entry(value) for value in chosen)
+        parts.append(f"## {title}\n\n{introduction}\n\n{entries}")
     return "".join(parts).rstrip() + "\n"
 
 
-def _entry(reason: str, said: Iterable[Saying]) -> str:
-    own = [item for item in said if item.reason == reason]
-    told = "" if reason in END_REASONS | HEALTHY_REASONS else " (not told at present)"
-    lines = [f"### [{reason}](../troubleshooting.md#{reason.lower()}){told}\n"]
-    for item in own:
-        field = f" ({code(item.param)})" if item.param else ""
-        hint = f" *{sentence(item.hint)}*" if item.hint else ""
-        message = sentence(item.message.strip())
-        lines.append(f"- {message}{field}{hint}" if message else f"-{hint}")
-    return "\n".join([lines[0], *dict.fromkeys(lines[1:])]) + ("\n\n" if own else "\n")
+def _entry(reason: str) -> str:
+    is_used = reason in END_REASONS | HEALTHY_REASONS
+    note = "" if is_used else " (not used at present)"
+    lines = [_bullet(item) for item in sentences() if item.reason == reason]
+    heading = f"### [{reason}](../troubleshooting.md#{reason.lower()}){note}\n"
+    return "\n".join([heading, *dict.fromkeys(lines)]) + ("\n\n" if lines else "\n")
+
+
+def _bullet(item: Sentence) -> str:
+    field = f" ({code(item.param)})" if item.param else ""
+    hint = f" *{sentence(_complete(item.hint))}*" if item.hint else ""
+    return f"- {sentence(_complete(item.message))}{field}{hint}"
+
+
+def _complete(text: str) -> str:
+    """A capital letter, unless the text starts with a name, and a period."""
+    text = text.strip().rstrip(":;")
+    first = text.split()[0]
+    if re.fullmatch(r"[a-z]+[,:]?", first) and first != "kubectl":
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _events() -> str:
     rows = []
-    for told in story():
-        reason = code(told.reason) if told.reason else "the [reason](reasons.md)"
-        kind = "Normal" if told.level == "info" else "Warning"
-        rows.append([reason, kind, sentence(told.message)])
-    return table(["reason", "type", "words"], sorted(rows, key=lambda row: row[2]))
+    for event in catalog.events():
+        reason = code(event.reason) if event.reason else "the [reason](reasons.md)"
+        kind = "Normal" if event.level == "info" else "Warning"
+        rows.append([reason, kind, sentence(event.message)])
+    return table(["reason", "type", "message"], sorted(rows, key=lambda row: row[2]))
 
 
 def _codes() -> str:
     pods = _constants("api/finetune_api/names.py")
     own = re.findall(r"(\d+) ([^,.]+)", finetune.epilog or "")
     return (
-        "## Pods\n\n`status.error.exitCode`, `status.attempts[].exitCode`. Above 128 it is 128 "
-        "and the number of a signal: 137 is SIGKILL.\n\n"
+        "## Pods\n\nThe values of `status.error.exitCode` and `status.attempts[].exitCode`. A code "
+        "above 128 is 128 plus the number of a signal: 137 is SIGKILL.\n\n"
         + table(["code", "meaning"], pods)
         + "\n## The command line\n\n"
         + table(["code", "meaning"], own)
-        + "\nOf `create` and `follow` 0 says that the FineTune succeeded.\n"
+        + "\nFor `create` and `follow`, 0 means that the FineTune succeeded.\n"
     )
 
 
 def _constants(path: str) -> list[tuple[str, str]]:
-    """`EXIT_NAME = 65  # words` -> (65, words)."""
+    """Read `EXIT_NAME = 65  # comment` as (65, comment)."""
     text = (ROOT / path).read_text(encoding="utf-8")
     found = re.findall(r"^EXIT_(\w+) = (\d+)(?:  # (.*))?$", text, re.MULTILINE)
-    return [(number, words or "done") for _, number, words in found]
+    return [(number, comment or "success") for _, number, comment in found]

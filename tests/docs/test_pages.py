@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel
 
 from docs.generate import stale
+from docs.generator.catalog import events
 from docs.generator.commands import commands
-from docs.generator.source import reasons, sayings, story
+from docs.generator.source import reasons, sentences
 from finetune_api.crd import finetune_crd, model_crd
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.model import ModelSpec
@@ -26,6 +27,7 @@ from tests.docs import openai_names
 from tests.docs.blocks import DOCS, FENCE, NOT_RUN, ROOT, RUN, Block, all_blocks, pages
 from tests.docs.programs import KNOWN, command_lines, finetune_problem
 
+VERBS = {"Is", "Has", "Was", "Are", "Lost", "Gave", "Can't", "Cannot", "Stopped", "Checking"}
 BLOCKS = all_blocks()
 COMMANDS = [
     block
@@ -166,12 +168,19 @@ def test_every_field_has_a_description() -> None:
             assert words.strip(), f"{page}: {row}"
 
 
-def test_the_source_is_read_for_sentences_and_events() -> None:
-    """A change in the form of the code must not empty the generated pages."""
-    assert len({said.reason for said in sayings()}) > len(reasons()) / 2
-    assert any("lower learningRateMultiplier" in said.hint for said in sayings())
-    told = {item.reason for item in story()}
-    assert {"Created", "Started", "EpochCompleted", "Restarted", "Succeeded"} <= told
+def test_the_messages_are_found() -> None:
+    """A change of how the code reports errors must not empty the pages."""
+    assert len({item.reason for item in sentences()}) > len(reasons()) / 2
+    assert any("lower learningRateMultiplier" in item.hint for item in sentences())
+    found = {event.reason for event in events()}
+    assert {"Created", "Started", "EpochCompleted", "Restarted", "Succeeded"} <= found
+
+
+def test_each_message_of_a_reason_is_a_sentence_with_a_subject() -> None:
+    text = pages()["reference/reasons.md"]
+    for bullet in re.findall(r"^- (.*)", text, re.MULTILINE):
+        first = bullet.split()[0]
+        assert first not in VERBS and not first.startswith("*"), bullet
 
 
 def test_every_name_in_openais_fine_tunes_api_has_its_row() -> None:
