@@ -122,7 +122,7 @@ def _preemption(error: Preempted, rank: int) -> Failure:
     saved = error.checkpoint_step
     return Failure(
         code=Reason.POD_LOST,
-        message=f"stopped after step {error.step}: a pod received SIGTERM; "
+        message=f"training stopped after step {error.step}: a pod received SIGTERM; "
         + (f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"),
         rank=rank,
         exit_code=EXIT_PREEMPTED,
