@@ -9,7 +9,7 @@ import pytest
 from finetune_api import names
 from finetune_api.wire import JsonObject
 from finetune_cli.commands.doctor import cluster_checks as checks
-from finetune_cli.commands.logs import INDEX, PodSelector, choose
+from finetune_cli.commands.logs import INDEX, PodSelector, select_pod
 
 
 def a_node(amount: str | None, **spec: Any) -> JsonObject:
@@ -74,13 +74,13 @@ def test_an_operator_is_judged_by_what_it_does(
 
 
 def test_a_missing_right_is_an_error_only_where_it_is_needed() -> None:
-    count = len(checks.RIGHTS)
-    assert checks.rights([True] * count, "team").level == "ok"
-    assert checks.rights([True] * (count - 1) + [False], "team").level == "warning"
-    found = checks.rights([False] + [True] * (count - 1), "team")
+    count = len(checks.PERMISSIONS)
+    assert checks.permissions([True] * count, "team").level == "ok"
+    assert checks.permissions([True] * (count - 1) + [False], "team").level == "warning"
+    found = checks.permissions([False] + [True] * (count - 1), "team")
     assert (found.level, found.detail) == (
         "error",
-        "you may not create finetunes in namespace team: it keeps you from create",
+        "you may not create finetunes in namespace team; blocked commands: create",
     )
     assert "--role=finetune-user" in found.remedy
 
@@ -121,5 +121,5 @@ PODS = [
 def test_the_newest_pod_that_is_meant_is_chosen(
     pods: list[JsonObject], chosen: JsonObject, wanted: str | None
 ) -> None:
-    found = choose(pods, PodSelector(**chosen), is_early=True)
+    found = select_pod(pods, PodSelector(**chosen), is_early=True)
     assert (found and found["metadata"]["name"]) == wanted

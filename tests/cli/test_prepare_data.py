@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from finetune_api.names import EXIT_USER
-from finetune_cli.commands.prepare_data.outcome import choose
+from finetune_cli.commands.prepare_data.fix_selection import choose_fixes
 from finetune_cli.commands.prepare_data.screen import Screen
 from finetune_cli.main import finetune
 from finetune_data.read.examples import Row
@@ -87,7 +87,7 @@ def test_the_split_sees_the_classes_as_they_are_written(here: Path) -> None:
             (here / f"{name}_prepared_{side}.jsonl").read_bytes() for name in ("right", "wrong")
         ]
         assert written[0] == written[1]
-    assert "classes with one prompt only" in run("wrong.csv", *how).output
+    assert "Classes with only one prompt" in run("wrong.csv", *how).output
 
 
 def test_the_split_sees_prompts_that_a_change_makes_equal(here: Path) -> None:
@@ -122,10 +122,10 @@ def test_what_loses_something_is_not_what_enter_accepts() -> None:
     pairs = [(f"text {n}", "ab"[n % 2]) for n in range(20)]
     inspection, _ = look([*pairs, ("text 20", "A"), pairs[0]])
     screen = Answering()
-    accepted = choose(screen, inspection, yes=False, wanted=(), unwanted=())
+    accepted = choose_fixes(screen, inspection, yes=False, wanted=(), unwanted=())
     assert screen.defaults == {
         "Remove the copy?": True,
-        'Write "A" as "a"? (something is lost)': False,
+        'Write "A" as "a"? (loses data)': False,
     }
     assert [fix.name for fix in accepted] == ["duplicates"]
 
@@ -136,14 +136,14 @@ def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
     ]
     (here / "a.jsonl").write_text("\n".join(lines))
     result = run("a.jsonl", "-y")
-    assert "left: Convert every prompt to lower case (something is lost)" in result.output
+    assert "skipped: Convert every prompt to lower case (loses data)" in result.output
     assert "--fix prompt-lower-case accepts it" in result.output
     assert rows(here / "a_prepared.jsonl")[0].prompt == "SAY THIS LOUD: 0"
     run("a.jsonl", "-y", "--fix", "prompt-prefix", "--fix", "prompt-lower-case")
     assert rows(here / "a_prepared-1.jsonl")[0].prompt == "0"
     wrong = run("a.jsonl", "--fix", "nonsense")
     assert wrong.exit_code == 2
-    assert "nonsense is not proposed; there is" in wrong.output
+    assert "nonsense is not a proposed change; proposed:" in wrong.output
 
 
 def test_wrong_lines_write_nothing_until_they_may_go(here: Path) -> None:
@@ -151,7 +151,7 @@ def test_wrong_lines_write_nothing_until_they_may_go(here: Path) -> None:
     result = run("a.jsonl", "-y")
     assert result.exit_code == EXIT_USER
     assert 'line 2, column 1: missing key "completion"' in result.output
-    assert "nothing was written" in result.output
+    assert "Nothing was written" in result.output
     assert [path.name for path in here.iterdir()] == ["a.jsonl"]
     assert run("a.jsonl", "-y", "--fix", "wrong-lines").exit_code == 0
     assert len(rows(here / "a_prepared.jsonl")) == 1
@@ -183,18 +183,18 @@ def test_a_table_with_other_columns_says_what_to_type(here: Path) -> None:
         'error: no columns are named "prompt" and "completion", there are only "id", '
         '"review text", "stars". To convert the file, run `finetune prepare-data FILE '
         "--prompt-column NAME "
-        "--completion-column NAME` makes a file that fits\n"
+        "--completion-column NAME`\n"
     ) in result.output
     assert "can't be read" not in result.output
-    assert "nothing was written" in result.output
+    assert "Nothing was written" in result.output
 
 
 def test_a_dry_run_with_errors_speaks_of_the_errors_alone(here: Path) -> None:
     (here / "a.csv").write_text("prompt,completion\na,\nb,c\n")
     result = run("a.csv", "--dry-run")
     assert result.exit_code == EXIT_USER
-    assert "nothing was written" not in result.output
-    assert "not ready: what is called an error must be mended first" in result.output
+    assert "Nothing was written" not in result.output
+    assert "The data is not ready. Fix all errors first." in result.output
 
 
 def test_a_class_of_the_validation_file_alone_is_told(here: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_terminal_is_asked_and_colored(here: Path) -> None:
     text = seen.decode()
     assert "\x1b[" in text
     assert "Remove the copy?" in text
-    assert "Keep a part for validation?" in text
+    assert "Split off a validation file?" in text
     assert len(rows(here / "labels_prepared.jsonl")) == 30
 
 
@@ -332,5 +332,5 @@ def test_help_is_there_at_once_and_says_what_happens() -> None:
     assert "prepare-data" in ran.stdout
     assert "heavy: []" in ran.stdout
     text = " ".join(run("--help").output.split())
-    assert "No file is ever changed or overwritten" in text
+    assert "never changes or overwrites existing files" in text
     assert "Examples:" in text

@@ -1,4 +1,4 @@
-"""What the API server refuses, and what happens when it does not answer, in sentences."""
+"""Error messages for rejected requests, and for a server that does not respond."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAUSES = [
 @pytest.mark.parametrize(
     ("status", "data", "message", "hint"),
     [
-        (401, answer("Unauthorized"), "does not accept this login", "log in again"),
+        (401, answer("Unauthorized"), "does not accept this login", "log in to your cluster again"),
         (403, answer('User "system:anonymous" cannot'), "does not accept this login", "log in"),
         (403, answer('User "me" cannot create'), 'User "me" cannot create', "Role finetune-user"),
         (404, b"404 page not found", "CRDs are not installed", "helm install"),
@@ -39,7 +39,7 @@ CAUSES = [
         (
             409,
             answer("exists", "AlreadyExists", name="tone"),
-            "'tone' exists already in namespace 'team'",
+            "'tone' already exists in namespace 'team'",
             "another name",
         ),
         (
@@ -67,8 +67,8 @@ def test_a_refusal_is_a_sentence(status: int, data: bytes, message: str, hint: s
         (ConnectionResetError(104, "Connection reset by peer"), "the connection broke"),
         (OSError(101, "Network is unreachable"), "the network is unreachable"),
         (urllib3.exceptions.ProtocolError("IncompleteRead(3)"), "the connection broke"),
-        (urllib3.exceptions.ReadTimeoutError(None, "/", "Read timed out."), "no answer in time"),  # type: ignore[arg-type]
-        (urllib3.exceptions.ConnectTimeoutError("slow"), "no answer in time"),
+        (urllib3.exceptions.ReadTimeoutError(None, "/", "Read timed out."), "no response in time"),  # type: ignore[arg-type]
+        (urllib3.exceptions.ConnectTimeoutError("slow"), "no response in time"),
         (
             urllib3.exceptions.SSLError("certificate verify failed: CERTIFICATE_VERIFY_FAILED"),
             "its certificate is not trusted",
@@ -80,5 +80,5 @@ def test_a_refusal_is_a_sentence(status: int, data: bytes, message: str, hint: s
 def test_a_silence_has_a_reason(error: BaseException | str, why: str) -> None:
     found = UnreachableError.of("https://host:6443", error)
     assert found.reason == why
-    assert found.message == f"the API server at https://host:6443 can't be reached: {why}"
+    assert found.message == f"cannot reach the API server at https://host:6443: {why}"
     assert found.hint

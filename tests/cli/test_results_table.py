@@ -37,8 +37,8 @@ def test_what_was_not_measured_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no results.csv"),
-        ("<html>\n", "is no results.csv"),
+        ("", "is not a results.csv"),
+        ("<html>\n", "is not a results.csv"),
         ("step,training_loss\n1,x\n", "line 2: a cell is not a number"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
 from finetune_storage.s3 import Storage
 from tests.cli.conftest import Run
 
@@ -55,4 +55,4 @@ def test_a_terminal_is_never_steered_by_a_text(run: Run, model_folder: Path) -> 
     ran = run("tokenize", "-m", str(model_folder), "a\x1b[31mb")
     assert "\x1b" not in ran.stdout
     both = run("tokenize", "-m", str(model_folder), "a", "--prompt", "b")
-    assert (both.returncode, "give TEXT, or --prompt" in both.stderr) == (2, True)
+    assert (both.returncode, "TEXT cannot be combined with --prompt" in both.stderr) == (2, True)

@@ -106,7 +106,7 @@ RUNNING: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("status", "line"),
     [
-        ({}, "pending  waiting for the operator to see it"),
+        ({}, "pending  waiting for the operator"),
         (
             {"state": "pending", "stage": "queued", "message": "0/3 nodes have a GPU free"},
             "pending  queued  0/3 nodes have a GPU free",
@@ -192,9 +192,9 @@ FAILED = {
                 "Job complete! Status: succeeded",
                 "Model: ada:ft-team-1",
                 "Files: s3://a/m",
-                "Loss by step:    finetune results tone -n team --plot",
-                "Fetch the model: finetune models pull ada:ft-team-1 -n team",
-                "Let it answer:   finetune complete tone -n team -p PROMPT",
+                "Plot the loss:      finetune results tone -n team --plot",
+                "Download the model: finetune models pull ada:ft-team-1 -n team",
+                "Try the model:      finetune complete tone -n team -p PROMPT",
             ],
         ),
         (
@@ -204,18 +204,18 @@ FAILED = {
                 "Field: spec.trainingFile",
                 "  line 3: no completion",
                 "hint: prepare-data mends them",
-                "All of it: finetune get tone -n team",
+                "Details: finetune get tone -n team",
             ],
         ),
         (
             {"state": "failed", "message": "no pod"},
-            ["Job failed. no pod", "All of it: finetune get tone -n team"],
+            ["Job failed. no pod", "Details: finetune get tone -n team"],
         ),
         (
             {"state": "cancelled"},
             [
                 "Job cancelled. Its checkpoint and partial results are kept.",
-                "What there is: finetune get tone -n team",
+                "Details: finetune get tone -n team",
             ],
         ),
         (
@@ -259,9 +259,9 @@ def test_get_tells_the_cause_of_a_failure(capsys: pytest.CaptureFixture[str]) ->
     assert "rank       2" in text
     assert "exit code  65" in text
     assert "  | line 3: no completion\n  | Traceback\n" in text
-    assert "1  NodeLost, not counted" in text
+    assert "1  NodeLost, does not count toward maxRestarts" in text
     assert "2  from step 120, RankCrashed: exit code 1, rank 3" in text
-    assert "wanted         cancel" in text
+    assert "requested      cancel" in text
 
 
 def with_settings(nodes: int, gpus: int, *, stage: int, batch: int) -> FineTune:

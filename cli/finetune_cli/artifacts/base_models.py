@@ -46,8 +46,8 @@ def load_base_tokenizer(
 
     context: the requested length; None: the model's own. Raises BaseModelError or StorageError.
     """
-    from finetune_data.models.base_models import fetch_base_model
-    from finetune_data.tokenize.tokenizer import load_tokenizer, model_positions
+    from finetune_data.models.base_models import fetch_base_model, model_positions
+    from finetune_data.tokenize.loading import load_tokenizer
     from finetune_storage.connect import open_storage
 
     path = Path(model).expanduser()

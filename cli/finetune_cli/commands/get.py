@@ -1,4 +1,4 @@
-"""`finetune get`: everything that the cluster knows of one fine-tune, on one page."""
+"""`finetune get`: a fine-tune in detail on one page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.format import STATE_COLORS, duration, local_time, number, parse_time
 from finetune_cli.terminal.status_line import plain_line
 
-EVENTS = 12  # of the newest; the rest is counted
+EVENTS = 12  # the newest ones; the others are counted
 
 
 @click.command()
@@ -25,9 +25,9 @@ EVENTS = 12  # of the newest; the rest is counted
 @output_flag
 @cluster_flags
 def command(*, name: str, output: str | None, target: ClusterTarget) -> None:
-    """Everything that is known of one fine-tune: state, progress, settings, error, story.
+    """Show a fine-tune in detail: state, progress, settings, errors, and events.
 
-    -o yaml prints the object as it is; `create -f` reads it back.
+    -o yaml prints the object, which `create -f` accepts.
     """
     raw = connect(target).finetunes.get(name)
     if output:
@@ -46,19 +46,19 @@ def show(screen: Screen, finetune: FineTune, now: datetime) -> None:
         screen.say(f"  {status.message}")
     _error(screen, finetune)
     screen.pairs([*_data(finetune), *_results(finetune), *_times(finetune, now)], indent=2)
-    _section(screen, "Settings as used", _settings(finetune))
+    _section(screen, "Settings", _settings(finetune))
     if len(status.attempts) > 1:
         screen.say("Attempts", "bold")
         screen.pairs([_attempt(attempt) for attempt in status.attempts], indent=2)
     if status.events:
         hidden = max(0, len(status.events) - EVENTS)
-        screen.say(f"Events ({hidden} earlier ones: -o yaml)" if hidden else "Events", "bold")
+        screen.say(f"Events (-o yaml shows {hidden} earlier ones)" if hidden else "Events", "bold")
         for event in status.events[-EVENTS:]:
             screen.hanging(f"  [{local_time(event.at)}] ", _event(event, status.error))
 
 
 def _event(event: EventEntry, error: ErrorInfo | None) -> str:
-    """What was said above is not said again."""
+    """The message of an event, without an error that is shown above."""
     if error is not None and error.message in event.message:
         return event.message.replace(error.message, "See above.")
     return event.message
@@ -75,17 +75,17 @@ def _data(finetune: FineTune) -> list[tuple[str, str]]:
             "validation file",
             (spec.validation_file or "") + (f" ({held_out:,} examples)" if held_out else ""),
         ),
-        ("wanted", _wanted(finetune)),
+        ("requested", _requested(finetune)),
     ]
 
 
-def _wanted(finetune: FineTune) -> str:
-    asked = [
+def _requested(finetune: FineTune) -> str:
+    fields = [
         ("cancel", finetune.spec.cancel),
         ("suspend", finetune.spec.suspend),
         ("dry run", finetune.spec.dry_run),
     ]
-    return ", ".join(name for name, is_set in asked if is_set)
+    return ", ".join(name for name, is_set in fields if is_set)
 
 
 def _results(finetune: FineTune) -> list[tuple[str, str]]:
@@ -106,7 +106,7 @@ def _times(finetune: FineTune, now: datetime) -> list[tuple[str, str]]:
         ("created", local_time(finetune.metadata.creation_timestamp)),
         ("started", f"{local_time(status.started_at)}{lasted}" if status.started_at else ""),
         ("finished", local_time(status.finished_at) if status.finished_at else ""),
-        ("tokens trained", f"{status.trained_tokens:,}" if status.trained_tokens else ""),
+        ("trained tokens", f"{status.trained_tokens:,}" if status.trained_tokens else ""),
         ("GPU time", duration(gpu) if gpu else ""),
     ]
 
@@ -117,7 +117,7 @@ def _settings(finetune: FineTune) -> list[tuple[str, str]]:
     if resolved is None or used is None:
         return []
     multiplier = used.learning_rate_multiplier
-    times = f" ({number(multiplier)} times the base model's)" if multiplier else ""
+    times = f" ({number(multiplier)} × the base model's)" if multiplier else ""
     spec = finetune.spec
     return [
         ("base model", resolved.base.uri),
@@ -131,15 +131,15 @@ def _settings(finetune: FineTune) -> list[tuple[str, str]]:
     ]
 
 
-def _hardware(asked: Resources, resolved: Resolved) -> str:
+def _hardware(requested: Resources, resolved: Resolved) -> str:
     """`2 nodes × 8 GPUs, h100, ZeRO 3`; `1 node, CPU`."""
-    nodes, stage = _count(asked.nodes, "node"), resolved.zero_stage
-    if asked.gpus_per_node:
-        words = [f"{nodes} × {_count(asked.gpus_per_node, 'GPU')}", resolved.runtime.name]
+    nodes, stage = _count(requested.nodes, "node"), resolved.zero_stage
+    if requested.gpus_per_node:
+        words = [f"{nodes} × {_count(requested.gpus_per_node, 'GPU')}", resolved.runtime.name]
     else:
         words = [nodes, "CPU"]
-    # on a CPU nobody asks for a partition that is not there
-    if stage or (stage is not None and asked.gpus_per_node):
+    # ZeRO 0 on a CPU is the default and not worth a mention
+    if stage or (stage is not None and requested.gpus_per_node):
         words.append(f"ZeRO {stage}")
     if resolved.offload not in {None, "none"}:
         words.append(f"offload {resolved.offload}")
@@ -175,9 +175,9 @@ def _error(screen: Screen, finetune: FineTune) -> None:
 
 
 def _attempt(attempt: Attempt) -> tuple[str, str]:
-    """`1` and `RankCrashed: ... (counted)`."""
+    """`1` and `from step 120, RankCrashed: exit code 1, rank 3`."""
     resumed = f"from step {attempt.resumed_from_step}, " if attempt.resumed_from_step else ""
-    ended = ": ".join(filter(None, (attempt.reason, attempt.message))) or "under way"
+    ended = ": ".join(filter(None, (attempt.reason, attempt.message))) or "running"
     rank = f", rank {attempt.rank}" if attempt.rank is not None else ""
-    counted = ", not counted" if attempt.counted is False else ""
+    counted = ", does not count toward maxRestarts" if attempt.counted is False else ""
     return str(attempt.number), f"{resumed}{ended}{rank}{counted}"

@@ -1,4 +1,4 @@
-"""`finetune list`: one line each, the columns of `kubectl get finetunes`."""
+"""`finetune list`: one line for each fine-tune, with the columns of `kubectl get finetunes`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from finetune_cli.terminal.format import loss_text, parse_time, short_age, time_
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 HEADINGS = ("NAME", "STATE", "MODEL", "PROGRESS", "LOSS", "LEFT", "AGE", "FINE-TUNED MODEL")
-SOMETIMES = frozenset({"PROGRESS", "LOSS", "LEFT", "FINE-TUNED MODEL"})
+OPTIONAL = frozenset({"PROGRESS", "LOSS", "LEFT", "FINE-TUNED MODEL"})
 
 
 @click.command()
-@click.option("-A", "--all-namespaces", is_flag=True, help="Those of all namespaces.")
-@click.option("-l", "--selector", default="", metavar="LABELS", help="Only with these labels.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="List the fine-tunes in all namespaces.")
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only in this state."
+    "-l", "--selector", default="", metavar="LABELS", help="Label selector, as in kubectl."
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    help="List only fine-tunes in this state. May be repeated.",
 )
 @output_flag
 @cluster_flags
@@ -35,7 +41,7 @@ def command(
     output: str | None,
     target: ClusterTarget,
 ) -> None:
-    """The fine-tunes of a namespace, the oldest first."""
+    """List the fine-tunes in a namespace, oldest first."""
     cluster = connect(target)
     found = cluster.finetunes.list(all_namespaces=all_namespaces, selector=selector)
     items = [item for item in found if not states or _state(item) in states]
@@ -46,7 +52,7 @@ def command(
     if not items:
         where = "any namespace" if all_namespaces else f"namespace {cluster.namespace!r}"
         kind = f"{' or '.join(states)} " if states else ""
-        screen.note(f"There are no {kind}fine-tunes in {where}.")
+        screen.note(f"No {kind}fine-tunes found in {where}.")
         return
     now = datetime.now(UTC)
     rows = [row(item, now) for item in items]
@@ -60,12 +66,12 @@ def command(
 
 
 def _is_shown(heading: str, index: int, rows: Sequence[Sequence[str]]) -> bool:
-    """What only a running or a finished one has is left out where there is none."""
-    return heading not in SOMETIMES or any(cells[index] for cells in rows)
+    """Whether to show a column; optional columns are hidden if all of their cells are empty."""
+    return heading not in OPTIONAL or any(cells[index] for cells in rows)
 
 
 def row(item: dict[str, Any], now: datetime) -> tuple[str, ...]:
-    """The cells of one fine-tune; a status of another version leaves cells empty."""
+    """The cells of one fine-tune; unknown values of a status are empty."""
     status = item.get("status") or {}
     progress = status.get("progress") or {}
     loss = progress.get("loss")

@@ -1,4 +1,4 @@
-"""`finetune logs`: what a pod of a FineTune prints, found by the FineTune's name."""
+"""`finetune logs`: the log of a pod, found by the name of its FineTune."""
 
 from __future__ import annotations
 
@@ -25,19 +25,33 @@ from finetune_cli.terminal.format import printable
 from finetune_cli.terminal.program import program_name
 
 INDEX = "batch.kubernetes.io/job-completion-index"
-POLL_SECONDS = 2.0  # while a pod is awaited
-SILENCE_SECONDS = 3600.0  # a training may print nothing for long
+POLL_SECONDS = 2.0  # while waiting for a pod
+SILENCE_SECONDS = 3600.0  # a training may print nothing for a long time
 
 
 @click.command()
 @name_argument
 @click.option(
-    "--node", type=click.IntRange(min=0), default=0, show_default=True, help="Pod of the gang."
+    "--node",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Index of the training pod.",
 )
-@click.option("--attempt", type=click.IntRange(min=1), help="[default: the last]")
-@click.option("--prepare", is_flag=True, help="Of the Job that checks the data instead.")
-@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for it, go on as it grows.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last ones.")
+@click.option(
+    "--attempt", type=click.IntRange(min=1), help="Number of the attempt.  [default: the last]"
+)
+@click.option("--prepare", is_flag=True, help="Print the log of the Job that checks the data.")
+@click.option(
+    "-f",
+    "--follow",
+    "follows",
+    is_flag=True,
+    help="Wait for the pod, and print new lines as they appear.",
+)
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="LINES", help="Print only the last lines."
+)
 @cluster_flags
 def command(
     *,
@@ -49,13 +63,13 @@ def command(
     tail: int | None,
     target: ClusterTarget,
 ) -> None:
-    """What the pods print; the last lines in the status where the pods are gone.
+    """Print the logs of a fine-tune's pods, or the last lines in its status if the pods are gone.
 
-    Pod 0 tells the losses; the others tell of themselves.
+    Pod 0 logs training losses. Other pods log only their own status.
     """
     cluster = connect(target)
-    wanted = PodSelector(node=node, attempt=attempt, prepare=prepare)
-    pod = _find(cluster, name, wanted, target, waits=follows, tail=tail)
+    selector = PodSelector(node=node, attempt=attempt, prepare=prepare)
+    pod = _find(cluster, name, selector, target, waits=follows, tail=tail)
     if pod is None:
         return
     query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
@@ -72,18 +86,19 @@ def command(
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
         raise CommandError(
-            f"pod {meta['name']} has printed nothing yet: {error.message}",
+            f"pod {meta['name']} has no log yet: {error.message}",
             f"`{program_name()} logs -f {name}{target.flags}` waits for it",
         ) from error
     except UnreachableError as error:
         raise CommandError(
-            f"the log broke off: {error.reason}", "the same command with --tail goes on"
+            f"the connection to the log was lost: {error.reason}",
+            "run the command again; --tail limits the repeated lines",
         ) from error
 
 
 @dataclass(frozen=True)
 class PodSelector:
-    """Which pod is meant; attempt None: the last."""
+    """Selects a pod. attempt: None selects the last one."""
 
     node: int = 0
     attempt: int | None = None
@@ -93,47 +108,51 @@ class PodSelector:
 def _find(
     cluster: Cluster,
     name: str,
-    wanted: PodSelector,
+    selector: PodSelector,
     target: ClusterTarget,
     *,
     waits: bool,
     tail: int | None,
 ) -> JsonObject | None:
-    """The pod; None after its last words were shown. waits: until it is there and has begun."""
-    is_told = False
+    """The pod; None if the stored lines were printed. waits: until the pod has started."""
+    is_announced = False
     while True:
         finetune = read_finetune(cluster.finetunes.get(name))
         is_early = not any(attempt.ended_at for attempt in finetune.status.attempts)
-        pod = choose(_pods(cluster, finetune), wanted, is_early=is_early)
-        has_begun = pod is not None and (pod.get("status") or {}).get("phase") != "Pending"
-        if has_begun or (pod is not None and not waits):
+        pod = select_pod(_pods(cluster, finetune), selector, is_early=is_early)
+        has_started = pod is not None and (pod.get("status") or {}).get("phase") != "Pending"
+        if has_started or (pod is not None and not waits):
             return pod
-        if not waits or has_ended(finetune, wanted):
-            said, lines = stored_log_lines(finetune, wanted, target.flags)
-            Screen().note(said)
+        if not waits or is_finished(finetune, selector):
+            title, lines = stored_log_lines(finetune, selector, target.flags)
+            Screen().note(title)
             for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
                 click.echo(printable(line))
             return None
-        if not is_told:
-            Screen().note(f"waiting for the pod: {finetune.status.message or 'there is none yet'}")
-            is_told = True
+        if not is_announced:
+            Screen().note(
+                f"waiting for the pod: {finetune.status.message or 'it does not exist yet'}"
+            )
+            is_announced = True
         time.sleep(POLL_SECONDS)
 
 
-def choose(pods: Sequence[JsonObject], wanted: PodSelector, *, is_early: bool) -> JsonObject | None:
-    """The newest pod that is meant: of the last attempt, or of the prepare Job.
+def select_pod(
+    pods: Sequence[JsonObject], selector: PodSelector, *, is_early: bool
+) -> JsonObject | None:
+    """The newest selected pod, of the last attempt or of the prepare Job.
 
-    is_early: no attempt has ended yet. Then the prepare pod speaks for a gang that is not there.
+    is_early: no attempt has ended yet. Without training pods, the prepare pod is then the default.
     """
     kinds = {
         kind: [pod for pod in pods if _label(pod, names.LABEL_COMPONENT) == kind]
         for kind in (names.COMPONENT_PREPARE, names.COMPONENT_TRAIN)
     }
-    gang = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == wanted.node]
-    if wanted.attempt is not None:
-        gang = [pod for pod in gang if _attempt(pod) == wanted.attempt]
-    speaks = is_early and not kinds[names.COMPONENT_TRAIN] and wanted == PodSelector()
-    found = kinds[names.COMPONENT_PREPARE] if wanted.prepare or speaks else gang
+    workers = [pod for pod in kinds[names.COMPONENT_TRAIN] if _index(pod) == selector.node]
+    if selector.attempt is not None:
+        workers = [pod for pod in workers if _attempt(pod) == selector.attempt]
+    is_preparing = is_early and not kinds[names.COMPONENT_TRAIN] and selector == PodSelector()
+    found = kinds[names.COMPONENT_PREPARE] if selector.prepare or is_preparing else workers
     return max(found, key=lambda pod: (_attempt(pod), _created(pod)), default=None)
 
 
@@ -148,43 +167,45 @@ def _pods(cluster: Cluster, finetune: FineTune) -> list[JsonObject]:
     return items
 
 
-def has_ended(finetune: FineTune, wanted: PodSelector) -> bool:
-    """Whether the pod that is meant will not come any more."""
+def is_finished(finetune: FineTune, selector: PodSelector) -> bool:
+    """Whether the selected pod can no longer appear."""
     ended = {attempt.number for attempt in finetune.status.attempts if attempt.ended_at}
-    return finetune.status.state in names.TERMINAL_STATES or wanted.attempt in ended
+    return finetune.status.state in names.TERMINAL_STATES or selector.attempt in ended
 
 
-def stored_log_lines(finetune: FineTune, wanted: PodSelector, flags: str) -> tuple[str, list[str]]:
-    """Where the pods are gone: a sentence, and the last lines that the status kept of them.
+def stored_log_lines(
+    finetune: FineTune, selector: PodSelector, flags: str
+) -> tuple[str, list[str]]:
+    """A title, and the last log lines in the status, for pods that no longer exist.
 
-    Raises CommandError where it kept none. flags: of the cluster, for the command in the hint.
+    Raises CommandError if there are no lines. flags: the cluster flags for the hint.
     """
     status, name = finetune.status, finetune.metadata.name
     whole = f"fine-tune {name} ({status.state or 'pending'})"
     attempts = {attempt.number: attempt for attempt in status.attempts}
     last = max(attempts, default=None)
-    number = wanted.attempt or last
+    number = selector.attempt or last
     attempt = attempts.get(number) if number else None
-    of_the_end = status.error if number == last else None  # the error tells of the last attempt
-    kept = (attempt and attempt.log) or (of_the_end and of_the_end.log)
-    if wanted.prepare and attempts:
-        kept = None  # the lines are a training's
-    if kept:
-        gone = f"the pods of attempt {number}" if attempt else "the pods"
+    error = status.error if number == last else None  # it describes the last attempt
+    lines = (attempt and attempt.log) or (error and error.log)
+    if selector.prepare and attempts:
+        lines = None  # the lines are from a training pod
+    if lines:
+        gone = f"The pods of attempt {number}" if attempt else "The pods"
         rank = attempt.rank if attempt and attempt.log else None
         of_whom = "" if rank is None else f" of rank {rank}"
-        return f"{gone} are gone: these are the last lines{of_whom} kept in the status", kept
-    if wanted.attempt is not None and attempt is None:
-        why = f"{whole} has no attempt {number}" + (f": the last is {last}" if last else "")
-    elif attempt and attempt.ended_at and not wanted.prepare:
-        why = f"attempt {number} of {whole} has no pod, and the status kept no lines of it"
+        return f"{gone} no longer exist; these are the last lines{of_whom} in the status", lines
+    if selector.attempt is not None and attempt is None:
+        message = f"{whole} has no attempt {number}" + (f"; the last one is {last}" if last else "")
+    elif attempt and attempt.ended_at and not selector.prepare:
+        message = f"attempt {number} of {whole} has no pod, and no log lines in the status"
     else:
-        why = f"{whole} has no such pod"
-    raise CommandError(why, f"`{program_name()} get {name}{flags}` tells its story")
+        message = f"{whole} has no such pod"
+    raise CommandError(message, f"`{program_name()} get {name}{flags}` shows its events")
 
 
 def _text(lines: Iterator[bytes]) -> Iterator[str]:
-    """A pod may print anything: a terminal gets no control characters, a pipe what was printed."""
+    """Decode the lines, which are untrusted: control characters are escaped on a terminal."""
     is_terminal = sys.stdout.isatty()
     for line in lines:
         text = line.decode("utf-8", "replace")
@@ -196,14 +217,14 @@ def _label(pod: JsonObject, key: str) -> str:
 
 
 def _index(pod: JsonObject) -> int:
-    return _whole(_label(pod, INDEX))
+    return _integer(_label(pod, INDEX))
 
 
 def _attempt(pod: JsonObject) -> int:
-    return _whole(_label(pod, names.LABEL_ATTEMPT))
+    return _integer(_label(pod, names.LABEL_ATTEMPT))
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 

@@ -1,4 +1,4 @@
-"""`finetune report`: report.html, one file that a browser opens without a network."""
+"""`finetune report`: downloads report.html, a self-contained page for a browser."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FILE = "report.html"
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="[default: NAME-report.html; - is stdout]",
+    help="Output file; - writes to stdout.  [default: NAME-report.html]",
 )
-@click.option("--open", "opens", is_flag=True, help="In the browser, too.")
+@click.option("--open", "opens", is_flag=True, help="Open the report in a browser.")
 @cluster_flags
 def command(*, name: str, path: Path | None, opens: bool, target: ClusterTarget) -> None:
-    """Fetch the report that the trainer wrote beside the model: curves, data, what to try next."""
+    """Download the training report: curves, data, sample completions, and advice."""
     from finetune_storage.errors import StorageError
 
     finetune = read_finetune(connect(target).finetunes.get(name))
@@ -51,7 +51,7 @@ def command(*, name: str, path: Path | None, opens: bool, target: ClusterTarget)
         require_training(finetune, "report", target)
         raise CommandError(
             f"fine-tune {name} ({finetune.status.state or 'pending'}) has no report at {uri}",
-            "it is written when the training ends; `results --plot` shows what there is now",
+            "the report is written at the end of the training; until then, use `results --plot`",
         ) from error
     if path == Path("-"):
         click.echo(data, nl=False)

@@ -1,13 +1,13 @@
-"""`finetune completion`: the script that a shell sources."""
+"""`finetune completion`: prints the completion script of a shell."""
 
 from __future__ import annotations
 
 import click
 
-# kubectl calls a program of this name for its plugin and wants cobra's answer: a line each, then
-# a directive (4: no file names).
+# To complete a plugin, kubectl runs kubectl_complete-NAME and expects the output of cobra: one
+# candidate in each line, then a directive (4: no file names).
 KUBECTL = """#!/bin/sh
-# Put it on PATH as kubectl_complete-finetune, executable.
+# Install this script on PATH as kubectl_complete-finetune and make it executable.
 words="finetune"
 count=0
 last=""
@@ -25,21 +25,20 @@ echo ":4"
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "kubectl"]))
 def command(*, shell: str) -> None:
-    """Print the script that completes commands, options and names of fine-tunes.
+    """Print a script that completes commands, options, and fine-tune names.
 
     \b
     bash:     finetune completion bash >> ~/.bashrc
     zsh:      finetune completion zsh >> ~/.zshrc
     fish:     finetune completion fish > ~/.config/fish/completions/finetune.fish
-    kubectl:  a program named kubectl_complete-finetune for `kubectl finetune`
+    kubectl:  finetune completion kubectl > ~/bin/kubectl_complete-finetune
     """
     if shell == "kubectl":
         click.echo(KUBECTL, nl=False)
         return
     from click.shell_completion import get_completion_class
 
-    from finetune_cli.main import finetune
-
+    root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(finetune, {}, "finetune", "_FINETUNE_COMPLETE").source(), nl=False)
+    click.echo(kind(root, {}, "finetune", "_FINETUNE_COMPLETE").source(), nl=False)

@@ -1,4 +1,4 @@
-"""`finetune cancel`, `suspend` and `resume`: each a merge patch of one field."""
+"""`finetune cancel`, `suspend`, and `resume`: each patches one field of the spec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune_cli.terminal.program import program_name
 
 
 def _names(function: Any) -> Any:
-    """NAME..., and the old tool's `-i NAME`."""
+    """Add NAME..., and the alias `-i NAME` of OpenAI's command line."""
     names = click.argument("names", nargs=-1, metavar="NAME...", shell_complete=complete_names)
     old = click.option("-i", "--id", "old_names", multiple=True, hidden=True)
     return names(old(function))
@@ -30,7 +30,7 @@ def _names(function: Any) -> Any:
 def cancel(
     *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
-    """End fine-tunes for good. Checkpoints and partial results are kept."""
+    """End fine-tunes permanently. Checkpoints and partial results are kept."""
     _steer(target, (*names, *old_names), output, {"cancel": True})
 
 
@@ -41,7 +41,7 @@ def cancel(
 def suspend(
     *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
-    """Free the GPUs after a checkpoint; `resume` goes on from there."""
+    """Save a checkpoint and release the GPUs. `resume` continues from the checkpoint."""
     _steer(target, (*names, *old_names), output, {"suspend": True})
 
 
@@ -52,28 +52,28 @@ def suspend(
 def resume(
     *, names: tuple[str, ...], old_names: tuple[str, ...], output: str | None, target: ClusterTarget
 ) -> None:
-    """Go on with suspended fine-tunes, from their last checkpoint."""
+    """Continue suspended fine-tunes from their last checkpoint."""
     _steer(target, (*names, *old_names), output, {"suspend": False})
 
 
 def _steer(
     target: ClusterTarget, names: tuple[str, ...], output: str | None, change: dict[str, bool]
 ) -> None:
-    """Each name in turn; one that can't be changed does not keep the others from it."""
+    """Patch each fine-tune; a failure does not affect the others."""
     if not names:
-        raise click.UsageError("say which fine-tune: NAME is missing (`list` shows all)")
+        raise click.UsageError("missing NAME of a fine-tune; `list` shows all names")
     cluster, screen = connect(target), Screen()
     changed: list[JsonObject] = []
     code = 0
     for name in dict.fromkeys(names):
         try:
-            found, words = _change(cluster, name, change, target.flags)
+            patched, message = _change(cluster, name, change, target.flags)
         except CommandError as error:
             code = print_error(error)
             continue
-        changed.append(found)
+        changed.append(patched)
         if not output:
-            screen.say(words)
+            screen.say(message)
     if output and changed:
         show_objects(changed[0] if len(names) == 1 else as_list(changed), output)
     raise SystemExit(code)
@@ -82,35 +82,38 @@ def _steer(
 def _change(
     cluster: Cluster, name: str, change: dict[str, bool], flags: str
 ) -> tuple[JsonObject, str]:
-    """The object after the patch, and what to say. Raises CommandError where it is too late."""
+    """(the patched object, a message). Raises CommandError if the fine-tune has ended."""
     found = cluster.finetunes.get(name)
     spec, state = found["spec"], (found.get("status") or {}).get("state")
     if state in TERMINAL_STATES:
         if change.get("cancel") and state == State.CANCELLED:
-            return found, f"{name} is cancelled already."
+            return found, f"{name} is already cancelled."
         verb = _verb(change)
         raise CommandError(
-            f"{name} has {_past(state)} already: there is nothing to {verb}",
-            f"`{program_name()} get {name}{flags}` shows what came out",
+            f"cannot {verb} {name}: it has already {_past(state)}",
+            f"`{program_name()} get {name}{flags}` shows its result",
         )
     if spec.get("cancel") and "cancel" not in change:
-        raise CommandError(
-            f"{name} is being cancelled, which is final: it does not {_verb(change)}"
-        )
+        raise CommandError(f"cannot {_verb(change)} {name}: it is being cancelled, which is final")
     if all(bool(spec.get(field)) == value for field, value in change.items()):
-        return found, f"{name}: {_verb(change)} was asked for already, or never needed."
+        return found, _unchanged(name, change)
     return cluster.finetunes.patch_spec(name, **change), _done(name, change, flags)
 
 
 def _done(name: str, change: dict[str, bool], flags: str) -> str:
     if change.get("cancel"):
-        return f"{name} is being cancelled; its checkpoint and partial results are kept."
+        return f"{name} is being cancelled. Its checkpoint and partial results are kept."
     if change["suspend"]:
         again = f"{program_name()} resume {name}{flags}"
-        return f"{name} is suspended after a checkpoint. To go on: {again}"
-    return (
-        f"{name} goes on from its last checkpoint. To watch: {program_name()} follow {name}{flags}"
-    )
+        return f"{name} is being suspended after a checkpoint. Continue it: {again}"
+    watch = f"{program_name()} follow {name}{flags}"
+    return f"{name} continues from its last checkpoint. Follow it: {watch}"
+
+
+def _unchanged(name: str, change: dict[str, bool]) -> str:
+    if "cancel" in change:
+        return f"{name} is already being cancelled."
+    return f"{name} is already suspended." if change["suspend"] else f"{name} is not suspended."
 
 
 def _verb(change: dict[str, bool]) -> str:

@@ -1,4 +1,4 @@
-"""`finetune tokenize`: a text as the base model will see it, token by token."""
+"""`finetune tokenize`: the tokens of a text for a base model."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ LARGEST_TEXT = 16 * 1024 * 1024  # bytes of stdin
     "--model",
     required=True,
     metavar="MODEL",
-    help="A folder, s3://, hf://, a fine-tuned model's name, or a fine-tune's (its base model).",
+    help="Model: a folder, s3://, hf://, the name of a fine-tuned model, or the name of a "
+    "fine-tune (its base model).",
 )
-@click.option("--prompt", help="With --completion: both as one example, as it is trained on.")
-@click.option("--completion", help="What is learned.")
-@click.option("--ids", is_flag=True, help="A line for each token: id, role, text.")
+@click.option("--prompt", help="Prompt of a training example; use it with --completion.")
+@click.option("--completion", help="Completion of a training example.")
+@click.option("--ids", is_flag=True, help="Print the id, role, and text of each token.")
 @output_flag
 @cluster_flags
 def command(
@@ -52,9 +53,9 @@ def command(
     output: str | None,
     target: ClusterTarget,
 ) -> None:
-    """How a text becomes tokens in a base model's own tokenizer. TEXT is read from stdin without.
+    """Show the tokens of a text for a base model. Without TEXT, the text is read from stdin.
 
-    Every token is a color on a terminal, and stands between bars in a pipe.
+    Tokens are shown in colors on a terminal and separated by bars in a pipe.
     """
     example = _example(text, prompt, completion)
     found, names = _encode(_address(model, target), example)
@@ -80,18 +81,20 @@ def _example(text: str | None, prompt: str | None, completion: str | None) -> Ex
 
     if prompt is not None or completion is not None:
         if text is not None:
-            raise CommandError("give TEXT, or --prompt and --completion", code=EXIT_USAGE)
+            raise CommandError(
+                "TEXT cannot be combined with --prompt and --completion", code=EXIT_USAGE
+            )
         return Row(1, prompt or "", completion or "")
     if text is None:
         data = sys.stdin.buffer.read(LARGEST_TEXT + 1)
         if len(data) > LARGEST_TEXT:
-            raise CommandError("the text is larger than 16 MiB", "give a part of it")
+            raise CommandError("the text is larger than 16 MiB", "shorten it")
         text = data.decode("utf-8", "replace")
     return Row(1, "", text)
 
 
 def _address(model: str, target: ClusterTarget) -> str:
-    """Where the tokenizer is; a name is looked up in the cluster."""
+    """The address of the tokenizer. Names are resolved in the cluster."""
     if "://" in model or Path(model).expanduser().is_dir():
         return model
     from finetune_cli.artifacts.model_lookup import find_model
@@ -111,14 +114,14 @@ def _address(model: str, target: ClusterTarget) -> str:
         raise
     except CommandError as error:
         raise CommandError(
-            f"{model!r:.300} is no folder, no address, no fine-tune and no model here",
-            "catalog names are known to the operator only: give the address that the chart's "
-            "value `models` has for it (s3://... or hf://...)",
+            f"{model!r:.300} is not a folder, an address, a fine-tune, or a fine-tuned model",
+            "for a model of the catalog, which only the operator knows, pass its address from the "
+            "chart value `models` (s3://... or hf://...)",
         ) from error
 
 
 def _encode(address: str, example: Example) -> tuple[Encoded, list[str]]:
-    """The tokens, and each one's text; a character that takes several tokens is told as bytes."""
+    """The tokens and their texts; parts of a character are shown as bytes."""
     from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
     from finetune_data.read.findings import Finding
 

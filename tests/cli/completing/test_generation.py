@@ -49,7 +49,7 @@ def decode(tokens: Sequence[int]) -> str:
 
 def ask(prompt: str, **changes: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
-    settings = {"ends": {0}, "max_tokens": 8, "sampling": GREEDY, **changes}
+    settings = {"end_tokens": {0}, "max_tokens": 8, "sampling": GREEDY, **changes}
     request = Request(prompt=[LETTERS.index(letter) for letter in prompt], **settings)
     return complete(Table(**CYCLE), request, decode, np.random.default_rng(3), told.append), told
 
@@ -63,7 +63,7 @@ def test_it_goes_on_until_its_tokens_are_spent() -> None:
 def test_an_end_token_ends_it_and_is_no_text() -> None:
     choice, _ = ask("d", logprobs=1)
     assert (choice.text, choice.finish_reason, choice.tokens) == ("", "stop", [0])
-    assert choice.chosen == []
+    assert choice.sampled == []
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_log_probabilities_are_the_models_own_whatever_the_sampling() -> None:
     sampling = Sampling(temperature=0, presence_penalty=2, frequency_penalty=2)
     for settings in (GREEDY, sampling):
         choice, _ = ask("a", logprobs=2, max_tokens=1, sampling=settings)
-        (first,) = choice.chosen
+        (first,) = choice.sampled
         assert first.logprob == pytest.approx(math.log(0.75), abs=1e-6)
         assert {LETTERS[token] for token in first.likeliest} == {"b", "c"}
         assert list(first.likeliest.values()) == pytest.approx(
@@ -127,7 +127,7 @@ def test_a_chosen_token_is_told_beside_the_likelier_ones() -> None:
     sampling = Sampling(temperature=0, presence_penalty=2)
     choice, _ = ask("ca", logprobs=1, max_tokens=4, sampling=sampling)
     tops = completion("m", [choice], names)["choices"][0]["logprobs"]["top_logprobs"]
-    for token, top in zip(choice.chosen, tops, strict=True):
+    for token, top in zip(choice.sampled, tops, strict=True):
         assert LETTERS[token.token] in top
         assert list(top.values()) == sorted(top.values(), reverse=True)
 
@@ -142,7 +142,7 @@ def test_a_chats_answer_is_a_message() -> None:
 
 
 def test_the_same_seed_draws_the_same_and_each_choice_for_itself() -> None:
-    request = Request(prompt=[1], ends={0}, max_tokens=50)
+    request = Request(prompt=[1], end_tokens={0}, max_tokens=50)
 
     def draw(seed: int, index: int) -> str:
         random = np.random.default_rng([seed, index])

@@ -11,7 +11,7 @@ from finetune_cli.commands.complete.prompts import of_messages, of_text, with_se
 from finetune_cli.commands.complete.sources import Source
 from finetune_cli.terminal.console import Screen
 from finetune_data.read.examples import COMPLETION, Row
-from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
 from tests.data.builders import write_json, write_tokenizer
 
 TEMPLATE = (
@@ -32,7 +32,7 @@ def test_a_prompt_has_the_tokens_that_it_had_in_training(
         (example,) = tokenizer.encode([Row(1, text, completion)])
         start = example.roles.index(bytes([COMPLETION]))  # type: ignore[union-attr]
         assert found.tokens == example.tokens[:start]  # type: ignore[union-attr]
-        assert example.tokens[-1] in found.ends  # type: ignore[union-attr]
+        assert example.tokens[-1] in found.end_tokens  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_chat_is_given_as_an_inference_server_gives_it(tmp_path: Path) -> None
     theirs = AutoTokenizer.from_pretrained(folder)
     expected = theirs.apply_chat_template(written, add_generation_prompt=True, return_dict=False)
     assert found.tokens == expected
-    assert found.ends == {theirs.convert_tokens_to_ids("</s>")}
+    assert found.end_tokens == {theirs.convert_tokens_to_ids("</s>")}
 
 
 @pytest.mark.parametrize(("written", "ends"), [(5, {1, 5}), ([7, 8], {1, 7, 8}), (None, {1})])
@@ -60,7 +60,7 @@ def test_the_models_own_end_tokens_end_it_too(
     folder = write_tokenizer(tmp_path)
     write_json(folder / "generation_config.json", {"eos_token_id": written})
     # 1 is </s>, with which every row of training ended
-    assert of_text(load_tokenizer(folder, "m"), "a", folder).ends == ends
+    assert of_text(load_tokenizer(folder, "m"), "a", folder).end_tokens == ends
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_a_separator_that_was_added_is_told_in_one_sentence(
     source = Source("tiny", tmp_path)
     assert _separated("a", source, Screen()) == "a\n\n###\n\n"
     assert capsys.readouterr().err == (
-        r'Added the separator "\n\n###\n\n" that every prompt of the training ended with '
-        "(--as-is leaves the prompt alone).\n"
+        r'Appended the separator "\n\n###\n\n", which ended all training prompts '
+        "(--as-is omits it).\n"
     )
     assert _separated("a\n\n###\n\n", source, Screen()) == "a\n\n###\n\n"
     assert capsys.readouterr().err == ""

@@ -14,17 +14,17 @@ from tests.cli.conftest import Run
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ((), 2, "say which model: MODEL is missing"),
+        ((), 2, "missing MODEL: a folder, a name"),
         (("m", "-p", "a", "--n", "3", "--best-of", "2"), 2, "--best-of must be at least --n"),
         (("m", "-p", "a", "--stop", ""), 2, "--stop must not be empty"),
-        (("m", "-p", "a", "-g", "user", "b"), 2, "give --prompt or --message, not both"),
+        (("m", "-p", "a", "-g", "user", "b"), 2, "--prompt and --message cannot be combined"),
         (("m", "-g", "robot", "b"), 2, "'robot' is not one of"),
         (("m", "-p", "a", "-t", "3"), 2, "3.0 is not in the range"),
         (("no/folder", "-p", "a"), 2, "there is no folder no/folder"),
-        (("empty", "-p", "a"), 2, "empty holds no model: there is no config.json"),
-        (("empty", "-p", "a", "--base", "empty"), 2, "holds no adapter"),
-        (("adapter", "-p", "a"), 2, "no manifest says of which base model"),
-        (("adapter", "-p", "a", "--base", "empty"), 2, "empty holds no model"),
+        (("empty", "-p", "a"), 2, "empty contains no model: config.json is missing"),
+        (("empty", "-p", "a", "--base", "empty"), 2, "contains no adapter"),
+        (("adapter", "-p", "a"), 2, "no manifest with the address of its base model"),
+        (("adapter", "-p", "a", "--base", "empty"), 2, "empty contains no model"),
         (("tiny:ft-acme-2026-11-21-12-00-00", "-p", "a"), 1, "there is no kubeconfig"),
     ],
 )
@@ -48,10 +48,10 @@ def test_without_torch_it_says_what_to_install(
     )
     ran = run("complete", "m", "-p", "a")
     assert ran.returncode == 1
-    assert "completing on this machine needs the Python package torch" in ran.stderr
+    assert "generating text on this machine requires the Python package torch" in ran.stderr
     assert "finetune-operator[trainer]" in ran.stderr
 
 
 def test_a_line_end_that_the_shell_did_not_make_is_told(run: Run, home: Path) -> None:
     ran = run("complete", "no/folder", "-p", r"a\n###")
-    assert r"The prompt has \n as two characters" in ran.stderr
+    assert r"The prompt contains a literal \n" in ran.stderr

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_cli.commands.complete.text import TextStream, certain, find_stop
+from finetune_cli.commands.complete.text import TextStream, final_length, find_stop
 
 WORDS = st.text("abc", max_size=12)
 STOPS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
@@ -39,7 +39,7 @@ def test_however_a_text_comes_in_pieces_the_same_is_told(
         end = data.draw(st.integers(end + 1, len(text)))
         if find_stop(text[:end], stops) is not None:
             break
-        told = text[: certain(text[:end], stops)]
+        told = text[: final_length(text[:end], stops)]
         assert text[:at].startswith(told)
     found = find_stop(text[:end], stops)
     assert text[:found] == text[:at] if at is not None else found is None
@@ -47,7 +47,7 @@ def test_however_a_text_comes_in_pieces_the_same_is_told(
 
 @given(WORDS, STOPS, WORDS)
 def test_what_is_certain_stays_whatever_follows(text: str, stops: list[str], more: str) -> None:
-    sure = certain(text, stops)
+    sure = final_length(text, stops)
     if find_stop(text, stops) is None:
         at = find_stop(text + more, stops)
         assert at is None or at >= sure

@@ -63,9 +63,9 @@ def test_a_model_that_was_made_here_can_be_continued(tmp_path: Path) -> None:
     [
         ("models: [{name: own}]", "uri: Field required"),
         ("- {name: own, uri: nowhere, pretrainingLearningRate: 1, contextLength: 9}", "no model"),
-        ("models: 7", "is no list of models"),
-        ("{{", "not YAML"),
-        ("", "is no list of models"),
+        ("models: 7", "is not a list of models"),
+        ("{{", "invalid YAML"),
+        ("", "is not a list of models"),
     ],
 )
 def test_a_wrong_file_of_models_is_a_sentence(tmp_path: Path, text: str, words: str) -> None:
@@ -76,14 +76,14 @@ def test_a_wrong_file_of_models_is_a_sentence(tmp_path: Path, text: str, words: 
 
 
 def test_an_unknown_model_is_told_with_those_that_are_known(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="there are ada, babbage, curie, davinci") as caught:
+    with pytest.raises(CommandError, match="Known models: ada, babbage, curie, davinci") as caught:
         find_base("gpt-9", None, tmp_path)
     assert caught.value.hint == OWN_MODELS
 
 
 def test_a_folder_as_a_model_s_name_is_answered_with_the_file_of_models(tmp_path: Path) -> None:
     (tmp_path / "pulled").mkdir()
-    with pytest.raises(CommandError, match=r"spec\.model takes a name") as told:
+    with pytest.raises(CommandError, match=r"spec\.model must be a name") as told:
         find_base("./pulled", None, tmp_path)
     assert told.value.hint == OWN_MODELS
     for word in ("--models FILE", "name", "uri", "pretrainingLearningRate", "contextLength"):

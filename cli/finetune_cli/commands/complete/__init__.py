@@ -1,1 +1,1 @@
-"""`finetune complete`: a model's next words, on this machine; sampling is pure, without torch."""
+"""`finetune complete`: text generation on this machine. Sampling is pure and needs no torch."""

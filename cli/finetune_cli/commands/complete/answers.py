@@ -1,4 +1,4 @@
-"""Completions as programs get them: the old service's completion and chat completion objects."""
+"""Completions as JSON: the completion and chat completion objects of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from finetune_api.wire import JsonObject
-from finetune_cli.commands.complete.generation import Choice, Chosen
+from finetune_cli.commands.complete.generation import Choice, SampledToken
 
 Names = Callable[[Sequence[int]], Sequence[str]]
 
 
 def completion(model: str, choices: Sequence[Choice], names: Names | None) -> JsonObject:
-    """`text_completion`. names: of tokens; None: no log-probabilities were asked for."""
+    """A `text_completion`. names: the texts of tokens; None: omit log probabilities."""
     return _answer(
         "cmpl",
         "text_completion",
@@ -22,7 +22,7 @@ def completion(model: str, choices: Sequence[Choice], names: Names | None) -> Js
             {
                 "text": choice.text,
                 "index": index,
-                "logprobs": _logprobs(choice.chosen, names) if names else None,
+                "logprobs": _logprobs(choice.sampled, names) if names else None,
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices)
@@ -31,7 +31,7 @@ def completion(model: str, choices: Sequence[Choice], names: Names | None) -> Js
 
 
 def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) -> JsonObject:
-    """`chat.completion`."""
+    """A `chat.completion`."""
     return _answer(
         "chatcmpl",
         "chat.completion",
@@ -40,7 +40,7 @@ def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) 
             {
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text},
-                "logprobs": _chat_logprobs(choice.chosen, names) if names else None,
+                "logprobs": _chat_logprobs(choice.sampled, names) if names else None,
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices)
@@ -49,7 +49,7 @@ def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) 
 
 
 def usage(prompt_tokens: int, sampled: Sequence[Choice]) -> dict[str, int]:
-    """All that was sampled counts, also what --best-of dropped."""
+    """The token counts; they include the completions that --best-of dropped."""
     completion_tokens = sum(len(choice.tokens) for choice in sampled)
     return {
         "prompt_tokens": prompt_tokens,
@@ -68,36 +68,40 @@ def _answer(prefix: str, kind: str, model: str, choices: list[JsonObject]) -> Js
     }
 
 
-def _logprobs(chosen: Sequence[Chosen], names: Names) -> JsonObject:
-    """Four lists, an entry for each token; `text_offset` counts in the completion's text."""
+def _logprobs(sampled: Sequence[SampledToken], names: Names) -> JsonObject:
+    """Four lists with an entry for each token; `text_offset` is relative to the completion."""
     return {
-        "tokens": [*names([it.token for it in chosen])],
-        "token_logprobs": [it.logprob for it in chosen],
-        "top_logprobs": [_tops(it, names) for it in chosen],
-        "text_offset": [it.start for it in chosen],
+        "tokens": [*names([it.token for it in sampled])],
+        "token_logprobs": [it.logprob for it in sampled],
+        "top_logprobs": [_tops(it, names) for it in sampled],
+        "text_offset": [it.start for it in sampled],
     }
 
 
-def _tops(chosen: Chosen, names: Names) -> dict[str, float]:
-    """The likeliest, and the chosen one; of two tokens with one text the likelier."""
-    found = {chosen.token: chosen.logprob, **chosen.likeliest}
+def _tops(sampled: SampledToken, names: Names) -> dict[str, float]:
+    """The likeliest tokens and the sampled one; of tokens with equal text, the likelier."""
+    found = {sampled.token: sampled.logprob, **sampled.likeliest}
     order = sorted(found, key=lambda token: found[token])
     named = dict(zip(names(order), (found[token] for token in order), strict=True))
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 
 
-def _chat_logprobs(chosen: Sequence[Chosen], names: Names) -> JsonObject:
+def _chat_logprobs(sampled: Sequence[SampledToken], names: Names) -> JsonObject:
     return {
         "content": [
             {
                 **_token(it.token, it.logprob, names),
                 "top_logprobs": [_token(top, logs, names) for top, logs in it.likeliest.items()],
             }
-            for it in chosen
+            for it in sampled
         ]
     }
 
 
 def _token(token: int, logprob: float, names: Names) -> JsonObject:
     (name,) = names([token])
-    return {"token": name, "logprob": logprob, "bytes": None}  # a name may be a part of a character
+    return {
+        "token": name,
+        "logprob": logprob,
+        "bytes": None,
+    }  # a token may be a part of a character

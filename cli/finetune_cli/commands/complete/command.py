@@ -1,4 +1,4 @@
-"""`finetune complete`: what a model says, on this machine's GPU or CPU."""
+"""`finetune complete`: generates text with a model on this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.complete.flags import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_TOKENS,
+    CompleteOptions,
     completion_flags,
 )
 from finetune_cli.machine import require_packages
@@ -39,91 +39,85 @@ LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
 @completion_flags
 @output_flag
 @cluster_flags
-def command(
-    *,
-    model: str | None,
-    old_model: str | None,
-    prompt: str | None,
-    as_is: bool,
-    messages: Sequence[tuple[str, str]],
-    max_tokens: int | None,
-    temperature: float,
-    top_p: float,
-    stops: Sequence[str],
-    logprobs: int | None,
-    presence_penalty: float,
-    frequency_penalty: float,
-    count: int,
-    best_of: int | None,
-    seed: int | None,
-    base: str | None,
-    cpu: bool,
-    output: str | None,
-    target: ClusterTarget,
-) -> None:
-    """Let a fine-tuned model answer, on this machine.
+def command(**given: Any) -> None:
+    """Generate text with a fine-tuned model on this machine.
 
-    MODEL is a folder (of `models pull` or `run`), a fine-tuned model's name or its address in S3;
-    what is fetched stays in ~/.cache/finetune/models. The prompt is encoded as it was in training.
-    Flags and their defaults are the old completions API's.
+    MODEL is a folder from `models pull` or `run`, the name of a fine-tuned model or of its
+    fine-tune, or an S3 address. Downloads are cached in ~/.cache/finetune/models. The prompt is
+    encoded as in the training. Flags and defaults are those of OpenAI's completions API.
     """
-    model = model or old_model
+    options = CompleteOptions(**given)
+    model = _checked_model(options)
+    require_packages(NEEDED, "generating text on this machine")
+    _complete(options, model, Screen())
+
+
+def _checked_model(options: CompleteOptions) -> str:
+    """MODEL, after checks of the command line."""
+    model = options.model or options.old_model
     if not model:
-        raise click.UsageError("say which model: MODEL is missing")
-    if best_of is not None and best_of < count:
+        raise click.UsageError("missing MODEL: a folder, a name, or an S3 address")
+    if options.best_of is not None and options.best_of < options.count:
         raise CommandError("--best-of must be at least --n", code=EXIT_USAGE)
-    if "" in stops:
+    if "" in options.stops:
         raise CommandError("--stop must not be empty", code=EXIT_USAGE)
-    if messages and prompt is not None:
-        raise CommandError("give --prompt or --message, not both", code=EXIT_USAGE)
-    require_packages(NEEDED, "completing on this machine")
-    screen = Screen()
-    if not messages and prompt is None:
+    if options.messages and options.prompt is not None:
+        raise CommandError(
+            "--prompt and --message cannot be combined", "remove one of them", code=EXIT_USAGE
+        )
+    return model
+
+
+def _complete(options: CompleteOptions, model: str, screen: Screen) -> None:
+    prompt = options.prompt
+    if not options.messages and prompt is None:
         prompt = _from_stdin(screen)
     elif "\\n" in (prompt or ""):
-        screen.note(r"The prompt has \n as two characters; in bash, $'...\n' holds a line end.")
-    from finetune_cli.commands.complete.generation import Request
-    from finetune_cli.commands.complete.sampling import Sampling
+        screen.note(r"The prompt contains a literal \n. In bash, $'...\n' contains a line break.")
     from finetune_cli.commands.complete.sources import find_source
 
-    source = find_source(model, base, target, screen)
-    if prompt is not None and not as_is:
+    source = find_source(model, options.base, options.target, screen)
+    if prompt is not None and not options.as_is:
         prompt = _separated(prompt, source, screen)
-    tokenizer, found, room = _encode(source, prompt, messages)
-    request = Request(
-        prompt=found.tokens,
-        ends=found.ends,
-        max_tokens=_limit(max_tokens, room, is_chat=bool(messages)),
-        stops=stops,
-        sampling=Sampling(temperature, top_p, presence_penalty, frequency_penalty),
-        logprobs=logprobs,
-    )
-    is_streamed = output is None and (best_of or count) == 1
-    sampled = _sample(
-        source,
-        request,
-        tokenizer.decode,
-        best_of or count,
-        seed,
-        cpu=cpu,
-        tell=_print if is_streamed else lambda text: None,
-    )
+    tokenizer, encoded, room = _encode(source, prompt, options.messages)
+    request = _request(options, encoded, room)
+    sampled = _sample(source, request, tokenizer.decode, options)
     choices = sampled
-    if best_of is not None:
-        choices = sorted(sampled, key=lambda choice: -choice.mean_logprob)[:count]
-    if output:
-        answer = _as_object(source, choices, sampled, request, tokenizer, is_chat=bool(messages))
-        show_objects(answer, output)
+    if options.best_of is not None:
+        choices = sorted(sampled, key=lambda choice: -choice.mean_logprob)[: options.count]
+    if options.output:
+        is_chat = bool(options.messages)
+        answer = _as_object(source, choices, sampled, request, tokenizer, is_chat=is_chat)
+        show_objects(answer, options.output)
         return
-    _show(screen, choices, tokenizer, logprobs=logprobs, is_told=is_streamed)
+    _show(screen, choices, tokenizer, options)
+
+
+def _request(options: CompleteOptions, encoded: Prompt, room: int | None) -> Request:
+    from finetune_cli.commands.complete.generation import Request
+    from finetune_cli.commands.complete.sampling import Sampling
+
+    return Request(
+        prompt=encoded.tokens,
+        end_tokens=encoded.end_tokens,
+        max_tokens=_limit(options.max_tokens, room, is_chat=bool(options.messages)),
+        stops=options.stops,
+        sampling=Sampling(
+            options.temperature,
+            options.top_p,
+            options.presence_penalty,
+            options.frequency_penalty,
+        ),
+        logprobs=options.logprobs,
+    )
 
 
 def _from_stdin(screen: Screen) -> str:
     if sys.stdin.isatty():
-        screen.note("Type the prompt; Ctrl-D ends it.")
+        screen.note("Enter the prompt and press Ctrl-D.")
     data = sys.stdin.buffer.read(LARGEST_PROMPT + 1)
     if len(data) > LARGEST_PROMPT:
-        raise CommandError("the prompt is larger than 16 MiB", "give a part of it")
+        raise CommandError("the prompt is larger than 16 MiB", "shorten it")
     try:
         return data.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
@@ -131,15 +125,14 @@ def _from_stdin(screen: Screen) -> str:
 
 
 def _separated(prompt: str, source: Source, screen: Screen) -> str:
-    """With the separator behind it that the model has learned to answer to."""
+    """The prompt followed by the separator of the training prompts."""
     from finetune_cli.commands.complete.prompts import with_separator
 
     found = with_separator(prompt, source.separator)
     if found != prompt:
         added = json.dumps(source.separator, ensure_ascii=False)
         screen.note(
-            f"Added the separator {added} that every prompt of the training ended with "
-            "(--as-is leaves the prompt alone)."
+            f"Appended the separator {added}, which ended all training prompts (--as-is omits it)."
         )
     return found
 
@@ -147,9 +140,10 @@ def _separated(prompt: str, source: Source, screen: Screen) -> str:
 def _encode(
     source: Source, prompt: str | None, messages: Sequence[tuple[str, str]]
 ) -> tuple[ExampleTokenizer, Prompt, int | None]:
-    """The tokenizer, the prompt, and how many tokens have room behind it; None: nobody knows."""
+    """The tokenizer, the encoded prompt, and the remaining context; None: unknown."""
     from finetune_cli.commands.complete import prompts
-    from finetune_data.tokenize.tokenizer import load_tokenizer, model_positions
+    from finetune_data.models.base_models import model_positions
+    from finetune_data.tokenize.loading import load_tokenizer
 
     tokenizer = load_tokenizer(source.folder, source.name)
     if messages:
@@ -160,65 +154,61 @@ def _encode(
     room = None if context is None else context - len(found.tokens)
     if room is not None and room < 1:
         raise CommandError(
-            f"the prompt has {len(found.tokens):,} tokens, and the model's context is {context:,}",
-            "shorten it",
+            f"the prompt has {len(found.tokens):,} tokens, but the model's context has only "
+            f"{context:,}",
+            "shorten the prompt",
         )
     return tokenizer, found, room
 
 
-def _limit(asked: int | None, room: int | None, *, is_chat: bool) -> int:
-    if asked is None:
+def _limit(requested: int | None, room: int | None, *, is_chat: bool) -> int:
+    if requested is None:
         default = DEFAULT_CHAT_TOKENS if is_chat else DEFAULT_TOKENS
         return default if room is None else min(default, room)
-    if room is not None and asked > room:
+    if room is not None and requested > room:
         raise CommandError(
-            f"behind this prompt the model's context has room for {room:,} tokens",
-            f"--max-tokens {room} is the most",
+            f"--max-tokens {requested} is too large: the model's context has room "
+            f"for {room:,} tokens after the prompt",
+            f"set --max-tokens to at most {room}",
         )
-    return asked
+    return requested
 
 
 def _sample(
     source: Source,
     request: Request,
     decode: Callable[[Sequence[int]], str],
-    count: int,
-    seed: int | None,
-    *,
-    cpu: bool,
-    tell: Callable[[str], None],
+    options: CompleteOptions,
 ) -> list[Choice]:
-    """Each from random numbers of its own, so that the first ones don't hang on their number."""
+    """Sample the completions, each with its own generator, so that they do not depend on --n."""
     import numpy as np
 
     from finetune_cli.commands.complete.generation import complete
     from finetune_trainer.evaluation.inference import CausalModel
 
+    def generator(index: int) -> np.random.Generator:
+        return np.random.default_rng(None if options.seed is None else [options.seed, index])
+
+    on_text = _print if options.is_streamed else _ignore
     try:
-        model = CausalModel(source.folder, source.adapter, cpu=cpu)
+        model = CausalModel(source.folder, source.adapter, cpu=options.cpu)
         return [
-            complete(
-                model,
-                request,
-                decode,
-                np.random.default_rng(None if seed is None else [seed, index]),
-                tell,
-            )
-            for index in range(count)
+            complete(model, request, decode, generator(index), on_text)
+            for index in range(options.sample_count)
         ]
     except KeyboardInterrupt:
-        tell("\n")
+        on_text("\n")
         raise
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise _explained(source, error) from error
+        raise _model_error(source, error) from error
 
 
-def _explained(source: Source, error: Exception) -> CommandError:
-    """What transformers and torch raise, as a sentence."""
+def _model_error(source: Source, error: Exception) -> CommandError:
+    """An error of transformers or torch as a sentence."""
     what = " ".join(str(error).split())[:300]
     if "out of memory" in what:
-        return CommandError(f"{source.name} does not fit into the GPU's memory", "give --cpu")
-    return CommandError(f"the model in {source.folder} can't be used: {what}")
+        return CommandError(f"{source.name} does not fit into the GPU's memory", "add --cpu")
+    return CommandError(f"cannot use the model in {source.folder}: {what}")
 
 
 def _as_object(
@@ -241,29 +231,31 @@ def _print(text: str) -> None:
     click.echo(printable(text), nl=False)
 
 
+def _ignore(text: str) -> None:
+    """Do not stream: the text is printed at the end."""
+
+
 def _show(
     screen: Screen,
     choices: Sequence[Choice],
     tokenizer: ExampleTokenizer,
-    *,
-    logprobs: int | None,
-    is_told: bool,
+    options: CompleteOptions,
 ) -> None:
     for index, choice in enumerate(choices):
         if len(choices) > 1:
             screen.say(f"--- {index + 1} of {len(choices)}", "dim")
-        click.echo("" if is_told else printable(choice.text))
-        if logprobs is not None:
+        click.echo("" if options.is_streamed else printable(choice.text))
+        if options.logprobs is not None:
             _table(screen, choice, tokenizer)
     if any(choice.finish_reason == "length" for choice in choices):
         longest = max(len(choice.tokens) for choice in choices)
-        screen.note(f"(cut after {longest} tokens: --max-tokens)")
+        screen.note(f"(stopped after {longest} tokens; --max-tokens sets the limit)")
 
 
 def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
-    """Each token, and below it the likeliest others at its position."""
+    """Print each token, followed by its likeliest alternatives."""
     rows = []
-    for it in choice.chosen:
+    for it in choice.sampled:
         others = [top for top in it.likeliest if top != it.token]
         name, *names = (repr(text) for text in tokenizer.texts([it.token, *others]))
         rows.append((name, *_figures(it.logprob)))
@@ -271,7 +263,7 @@ def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
             (f"  not {other}", *_figures(it.likeliest[top]))
             for other, top in zip(names, others, strict=True)
         ]
-    screen.table(("TOKEN", "LOGPROB", "SHARE"), rows)
+    screen.table(("TOKEN", "LOGPROB", "PROBABILITY"), rows)
 
 
 def _figures(logprob: float) -> tuple[str, str]:

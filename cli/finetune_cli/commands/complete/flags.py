@@ -1,25 +1,74 @@
-"""Flags of `finetune complete`, spelt as the old completions API and its tool spelt them."""
+"""The flags of `finetune complete`, spelled as in OpenAI's completions API and command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+
+from finetune_cli.cluster.target import ClusterTarget
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ROLES = click.Choice(["system", "user", "assistant"])
 DEFAULT_TOKENS, DEFAULT_CHAT_TOKENS = 16, 256
 
+
+@dataclass(frozen=True)
+class CompleteOptions:
+    """The command line of `finetune complete`."""
+
+    model: str | None
+    old_model: str | None
+    prompt: str | None
+    as_is: bool
+    messages: tuple[tuple[str, str], ...]
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    stops: tuple[str, ...]
+    logprobs: int | None
+    presence_penalty: float
+    frequency_penalty: float
+    count: int
+    best_of: int | None
+    seed: int | None
+    base: str | None
+    cpu: bool
+    output: str | None
+    target: ClusterTarget
+
+    @property
+    def sample_count(self) -> int:
+        """The number of completions to sample."""
+        return self.best_of or self.count
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the text is printed token by token."""
+        return self.output is None and self.sample_count == 1
+
+
+def _number(flag: str, low: float, high: float, default: float, text: str) -> Any:
+    """An option for a number with a range and a default."""
+    kind = click.FloatRange(low, high)
+    text = f"{text}  [default: {default:g}]"
+    return click.option(*flag.split("/"), type=kind, default=default, metavar="NUMBER", help=text)
+
+
 _OPTIONS = (
     click.option(
-        "-p", "--prompt", metavar="TEXT", help="[default: stdin, without its last line end]"
+        "-p",
+        "--prompt",
+        metavar="TEXT",
+        help="Prompt.  [default: stdin, without its last line break]",
     ),
     click.option(
         "--as-is",
         is_flag=True,
-        help="Do not add the separator that all prompts of the training ended with.",
+        help="Do not append the separator that ended all training prompts.",
     ),
     click.option(
         "-g",
@@ -28,57 +77,36 @@ _OPTIONS = (
         type=(ROLES, str),
         multiple=True,
         metavar="ROLE TEXT",
-        help="Instead of a prompt, of models that know chats; several make a conversation.",
+        help="Chat message, in place of a prompt, for chat models. Repeat it for a conversation.",
     ),
     click.option(
         "-M",
         "--max-tokens",
         type=click.IntRange(1),
         metavar="COUNT",
-        help=f"[default: {DEFAULT_TOKENS}, of messages {DEFAULT_CHAT_TOKENS}]",
+        help="Maximum number of generated tokens.  "
+        f"[default: {DEFAULT_TOKENS}; with --message: {DEFAULT_CHAT_TOKENS}]",
     ),
-    click.option(
-        "-t",
-        "--temperature",
-        type=click.FloatRange(0, 2),
-        default=1.0,
-        metavar="NUMBER",
-        help="0 takes the likeliest token each time.  [default: 1]",
+    _number(
+        "-t/--temperature", 0, 2, 1, "Sampling temperature; 0 always selects the likeliest token."
     ),
-    click.option(
-        "-P",
-        "--top-p",
-        type=click.FloatRange(0, 1),
-        default=1.0,
-        metavar="SHARE",
-        help="Draw from the likeliest tokens that have this share together.  [default: 1]",
-    ),
+    _number("-P/--top-p", 0, 1, 1, "Sample from the likeliest tokens with this total probability."),
     click.option(
         "--stop",
         "stops",
         multiple=True,
         metavar="TEXT",
-        help="A completion ends before this text; may be given several times.",
+        help="End the completion before this text. May be repeated.",
     ),
     click.option(
         "--logprobs",
         type=click.IntRange(0, 20),
         metavar="COUNT",
-        help="Tell each token's log-probability, and the likeliest ones at its place.",
+        help="Print the log probability of each token and of this many alternatives.",
     ),
-    click.option(
-        "--presence-penalty",
-        type=click.FloatRange(-2, 2),
-        default=0.0,
-        metavar="NUMBER",
-        help="Off the logits of tokens that were said.  [default: 0]",
-    ),
-    click.option(
-        "--frequency-penalty",
-        type=click.FloatRange(-2, 2),
-        default=0.0,
-        metavar="NUMBER",
-        help="The same for each time that they were said.  [default: 0]",
+    _number("--presence-penalty", -2, 2, 0, "Penalize tokens that already appear in the output."),
+    _number(
+        "--frequency-penalty", -2, 2, 0, "Penalize tokens for each time they appear in the output."
     ),
     click.option(
         "--n",
@@ -86,24 +114,26 @@ _OPTIONS = (
         type=click.IntRange(1, 128),
         default=1,
         metavar="COUNT",
-        help="So many completions.  [default: 1]",
+        help="Number of completions.  [default: 1]",
     ),
     click.option(
         "--best-of",
         type=click.IntRange(1, 128),
         metavar="COUNT",
-        help="Draw so many, and tell the --n likeliest.",
+        help="Sample this many completions and print the --n likeliest.",
     ),
     click.option(
-        "--seed", type=click.IntRange(0), metavar="NUMBER", help="The same draws each time."
+        "--seed", type=click.IntRange(0), metavar="NUMBER", help="Seed for reproducible sampling."
     ),
-    click.option("--base", metavar="MODEL", help="What an adapter alone is added to."),
-    click.option("--cpu", is_flag=True, help="Leave the GPUs alone."),
+    click.option(
+        "--base", metavar="MODEL", help="Base model for a folder that contains only an adapter."
+    ),
+    click.option("--cpu", is_flag=True, help="Use the CPU even if there are GPUs."),
 )
 
 
 def completion_flags(function: Function) -> Function:
-    """All of them, in the order of the help."""
+    """Add all flags, in the order of the help."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function

@@ -1,4 +1,4 @@
-"""One completion, token by token, of anything that gives logits."""
+"""Generates one completion, token by token, with any model that returns logits."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from finetune_cli.commands.complete.sampling import (
     log_probabilities,
     next_token,
 )
-from finetune_cli.commands.complete.text import Decode, TextStream, certain, find_stop
+from finetune_cli.commands.complete.text import Decode, TextStream, final_length, find_stop
 
 
 class Model(Protocol):
-    """What a causal model is to this room."""
+    """The interface of a causal language model."""
 
     def begin(self, tokens: Sequence[int]) -> Numbers:
-        """Logits of the token behind the prompt; forgets what was before."""
+        """Reset the model; returns the logits of the token after the prompt."""
 
     def follow(self, token: int) -> Numbers:
-        """Logits of the token behind this one."""
+        """The logits of the token after this one."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked: one prompt, and how far to go."""
+    """One prompt, and when its completion ends."""
 
     prompt: list[int]
-    ends: Collection[int]  # tokens that end a completion
+    end_tokens: Collection[int]  # tokens that end a completion
     max_tokens: int
     stops: Sequence[str] = ()
     sampling: Sampling = field(default_factory=Sampling)
-    logprobs: int | None = None  # likeliest tokens to tell of at each place
+    logprobs: int | None = None  # number of likeliest tokens to return at each position
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A token of the completion: its natural log-probability, as the model has it."""
+class SampledToken:
+    """A token of the completion. logprob: its natural log probability under the model."""
 
     token: int
     logprob: float
-    start: int  # of its text in the completion's, in characters
+    start: int  # of its text in the completion, in characters
     likeliest: dict[int, float]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A completion. tokens: all that were sampled, also the end token and those of a stop."""
+    """A completion. tokens: all sampled tokens, with the end token and those of a stop sequence."""
 
     text: str
     tokens: list[int]
     finish_reason: Literal["stop", "length"]
-    chosen: list[Chosen]  # those whose text is told
+    sampled: list[SampledToken]  # the tokens whose text is in `text`
 
     @property
     def mean_logprob(self) -> float:
-        return sum(it.logprob for it in self.chosen) / max(1, len(self.chosen))
+        return sum(it.logprob for it in self.sampled) / max(1, len(self.sampled))
 
 
 def complete(
@@ -70,44 +70,44 @@ def complete(
     request: Request,
     decode: Decode,
     random: np.random.Generator,
-    tell: Callable[[str], None] = lambda text: None,
+    on_text: Callable[[str], None] = lambda text: None,
 ) -> Choice:
-    """tell: gets each piece of the text as soon as no stop sequence can take it back."""
+    """Generate a completion. on_text: receives each part of the text as soon as it is final."""
     stream = TextStream(decode, request.prompt)
     counts: Counter[int] = Counter()
     tokens: list[int] = []
-    chosen: list[Chosen] = []
-    told = 0
+    sampled: list[SampledToken] = []
+    emitted = 0
     stop: int | None = None
     has_ended = False
     logits = model.begin(request.prompt)
     while True:
         token = next_token(logits, counts, request.sampling, random)
         tokens.append(token)
-        if token in request.ends:
+        if token in request.end_tokens:
             has_ended = True
             break
         counts[token] += 1
-        chosen.append(_chosen(token, logits, len(stream.text), request.logprobs))
+        sampled.append(_sampled(token, logits, len(stream.text), request.logprobs))
         stream.add(token)
         stop = find_stop(stream.text, request.stops)
         if stop is not None or len(tokens) >= request.max_tokens:
             break
-        sure = certain(stream.text, request.stops)
-        tell(stream.text[told:sure])
-        told = max(told, sure)
+        final = final_length(stream.text, request.stops)
+        on_text(stream.text[emitted:final])
+        emitted = max(emitted, final)
         logits = model.follow(token)
     if stop is None:
         stream.end()
         stop = find_stop(stream.text, request.stops)
     text = stream.text[:stop]
-    tell(text[told:])
-    kept = [it for it in chosen if stop is None or it.start < stop]
+    on_text(text[emitted:])
+    kept = [it for it in sampled if stop is None or it.start < stop]
     reason: Literal["stop", "length"] = "stop" if has_ended or stop is not None else "length"
     return Choice(text, tokens, reason, kept)
 
 
-def _chosen(token: int, logits: Numbers, start: int, count: int | None) -> Chosen:
+def _sampled(token: int, logits: Numbers, start: int, count: int | None) -> SampledToken:
     logs = log_probabilities(logits)
     tops = likeliest(logs, count or 0)
-    return Chosen(token, float(logs[token]), start, {top: float(logs[top]) for top in tops})
+    return SampledToken(token, float(logs[token]), start, {top: float(logs[top]) for top in tops})

@@ -1,4 +1,4 @@
-"""What the model is given: exactly the tokens that stood before a completion in its training."""
+"""Encodes a prompt to exactly the tokens that precede a completion in the training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from finetune_data.read.examples import Example
     from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
-ANSWER = "x"  # stands where the completion will
+PLACEHOLDER = "x"  # in place of the completion
 
 
 class Prompt(NamedTuple):
-    """Tokens of the prompt, and those that end a completion of it."""
+    """The tokens of the prompt, and the tokens that end its completion."""
 
     tokens: list[int]
-    ends: frozenset[int]
+    end_tokens: frozenset[int]
 
 
 def with_separator(text: str, separator: str) -> str:
-    """`text`, ended by the separator exactly once; blanks around a separator may be missing."""
+    """`text` with the separator exactly once at its end, with or without spaces around it."""
     if text.endswith(separator):
         return text
     mark = separator.strip()
@@ -34,41 +34,41 @@ def with_separator(text: str, separator: str) -> str:
 
 
 def of_text(tokenizer: ExampleTokenizer, text: str, folder: Path) -> Prompt:
-    """A prompt as `prompt` of a training file."""
+    """Encode a text like the `prompt` of a training file."""
     from finetune_data.read.examples import Row
 
-    return _cut(tokenizer, Row(1, text, ANSWER), folder)
+    return _cut(tokenizer, Row(1, text, PLACEHOLDER), folder)
 
 
 def of_messages(
     tokenizer: ExampleTokenizer, messages: Sequence[tuple[str, str]], folder: Path
 ) -> Prompt:
-    """A chat as the model's own template writes it; (role, text) of each message."""
+    """Encode (role, text) messages with the chat template of the model."""
     from finetune_data.read.examples import Conversation
 
     written = [{"role": role, "content": text} for role, text in messages]
-    answered = [*written, {"role": "assistant", "content": ANSWER}]
+    answered = [*written, {"role": "assistant", "content": PLACEHOLDER}]
     return _cut(tokenizer, Conversation(1, answered), folder)
 
 
 def _cut(tokenizer: ExampleTokenizer, example: Example, folder: Path) -> Prompt:
-    """Before the last learned run of tokens, whose last one ends it where it is no text."""
+    """Cut before the completion; its last token is an end token if it has no text."""
     from finetune_data.read.examples import COMPLETION
     from finetune_data.read.findings import Finding
 
     found = tokenizer.encode([example])[0]
     if isinstance(found, Finding):
-        raise CommandError(found.message, "the model's chat template decides what it takes")
+        raise CommandError(found.message, "the chat template of the model rejects these messages")
     learned = bytes([COMPLETION])
     end = found.roles.rindex(learned) + 1
     start = len(found.roles[:end].rstrip(learned))
     last = found.tokens[end - 1]
-    own = {last} if not tokenizer.decode([last]) else set()
-    return Prompt(found.tokens[:start], frozenset(own | _named_ends(folder)))
+    own_end = {last} if not tokenizer.decode([last]) else set()
+    return Prompt(found.tokens[:start], frozenset(own_end | _configured_ends(folder)))
 
 
-def _named_ends(folder: Path) -> set[int]:
-    """What generation_config.json, else config.json, says of the model."""
+def _configured_ends(folder: Path) -> set[int]:
+    """The end tokens in generation_config.json or, without them, in config.json."""
     from finetune_data.models.base_models import CONFIG, read_json
 
     for name in ("generation_config.json", CONFIG):

@@ -1,6 +1,6 @@
-"""From a model's logits to the next token: penalties, temperature, top-p, log-probabilities. Pure.
+"""Samples the next token: penalties, temperature, top-p, and log probabilities. Pure.
 
-Logits are one float64 array, a number for each token of the vocabulary.
+Logits have the shape (vocabulary size,) and the type float64.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; the names, ranges and defaults of the old completions API."""
+    """Sampling parameters with the names, ranges, and defaults of OpenAI's completions API."""
 
-    temperature: float = 1.0  # 0: the likeliest token each time
+    temperature: float = 1.0  # 0: always the likeliest token
     top_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
 
 
 def penalized(logits: Numbers, counts: Mapping[int, int], sampling: Sampling) -> Numbers:
-    """Less of what was said: logit - count * frequency - (count > 0) * presence.
+    """Apply the penalties: logit - count * frequency - (count > 0) * presence.
 
-    counts: how often each token stands in the completion so far; the prompt's are not counted.
+    counts: occurrences of each token in the completion so far, without the prompt.
     """
     if not counts or not (sampling.presence_penalty or sampling.frequency_penalty):
         return logits
     found = logits.copy()
-    said = np.fromiter(counts, dtype=np.int64)
+    tokens = np.fromiter(counts, dtype=np.int64)
     often = np.fromiter(counts.values(), dtype=np.float64)
-    found[said] -= often * sampling.frequency_penalty + sampling.presence_penalty
+    found[tokens] -= often * sampling.frequency_penalty + sampling.presence_penalty
     return found
 
 
 def log_probabilities(logits: Numbers) -> Numbers:
-    """Logarithms of the softmax."""
+    """The logarithm of the softmax."""
     shifted = logits - logits.max()
     found: Numbers = shifted - np.log(np.exp(shifted).sum())
     return found
 
 
 def nucleus(probabilities: Numbers, top_p: float) -> Numbers:
-    """The fewest of the likeliest tokens that have top_p together, scaled to a sum of 1."""
+    """The smallest set of likeliest tokens with a total of top_p, scaled to a sum of 1."""
     if top_p >= 1:
         return probabilities
     order = np.argsort(-probabilities, kind="stable")
@@ -60,7 +60,7 @@ def nucleus(probabilities: Numbers, top_p: float) -> Numbers:
 def next_token(
     logits: Numbers, counts: Mapping[int, int], sampling: Sampling, random: np.random.Generator
 ) -> int:
-    """One draw; of equal logits at temperature 0 the first token."""
+    """Sample one token. At temperature 0, the first of the tokens with the highest logit."""
     wanted = penalized(logits, counts, sampling)
     if sampling.temperature == 0:
         return int(wanted.argmax())
@@ -69,7 +69,7 @@ def next_token(
 
 
 def likeliest(values: Numbers, count: int) -> list[int]:
-    """Tokens of the highest values, the highest first."""
+    """The tokens with the highest values, the highest first."""
     count = min(count, len(values))
     found = np.argpartition(-values, count - 1)[:count] if count else np.array([], dtype=np.int64)
     return sorted((int(token) for token in found), key=lambda token: (-values[token], token))

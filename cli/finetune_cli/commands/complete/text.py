@@ -1,4 +1,4 @@
-"""Text as it comes, token by token: whole characters only, cut where a stop sequence begins."""
+"""Decodes text token by token: only complete characters, and cut before a stop sequence."""
 
 from __future__ import annotations
 
@@ -6,46 +6,49 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"  # the bytes so far are no whole character
-CONTEXT = 8  # tokens of the prompt that are decoded along: some tokenizers drop a first space
+BROKEN = "\N{REPLACEMENT CHARACTER}"  # the decoded bytes end in an incomplete character
+CONTEXT = 8  # prompt tokens decoded with the text: some tokenizers drop a leading space
 
 
 class TextStream:
-    """Adds what tokens say to `text`; decodes only the newest ones each time."""
+    """Appends the text of tokens to `text`; decodes only the newest tokens each time."""
 
     def __init__(self, decode: Decode, prompt: Sequence[int]) -> None:
         self._decode = decode
         self._tokens = list(prompt[-CONTEXT:])
-        self._start, self._read = 0, len(self._tokens)  # of the window; up to where it is text
+        self._start, self._read = (
+            0,
+            len(self._tokens),
+        )  # start of the window; end of the tokens in `text`
         self.text = ""
 
     def add(self, token: int) -> None:
         self._tokens.append(token)
-        news = self._news()
-        if news and not news.endswith(BROKEN):
-            self._take(news)
+        new = self._new_text()
+        if new and not new.endswith(BROKEN):
+            self._append(new)
 
     def end(self) -> None:
-        """What is left is no whole character and won't be."""
-        self._take(self._news())
+        """Append the rest, although it may end in an incomplete character."""
+        self._append(self._new_text())
 
-    def _news(self) -> str:
+    def _new_text(self) -> str:
         known = self._decode(self._tokens[self._start : self._read])
         return self._decode(self._tokens[self._start :])[len(known) :]
 
-    def _take(self, news: str) -> None:
-        self.text += news
+    def _append(self, new: str) -> None:
+        self.text += new
         self._start, self._read = self._read, len(self._tokens)
 
 
 def find_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop sequence begins that is complete first; None where none is."""
+    """The start of the stop sequence that ends first; None if there is none."""
     found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
     return min(found)[1] if found else None
 
 
-def certain(text: str, stops: Sequence[str]) -> int:
-    """How many characters no stop sequence can take back any more."""
+def final_length(text: str, stops: Sequence[str]) -> int:
+    """The number of characters that cannot become part of a stop sequence."""
     longest = max(map(len, stops), default=0)
     for start in range(max(0, len(text) - longest + 1), len(text)):
         if any(stop.startswith(text[start:]) for stop in stops):

@@ -1,1 +1,1 @@
-"""What a person needs to fine-tune here, looked at piece by piece; each with its remedy."""
+"""Checks each requirement for fine-tuning; each finding has a fix."""

@@ -1,4 +1,4 @@
-"""The doctor's look at the cluster: server, CRDs, rights, operator, credentials, GPUs."""
+"""Checks the cluster: server, CRDs, permissions, operator, S3 credentials, and GPUs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
 SECRET = "finetune-s3"  # noqa: S105 - a name; the chart's default
 OPERATOR = "app.kubernetes.io/name=finetune-operator"
 GPU_SUFFIX = "/gpu"  # nvidia.com/gpu, amd.com/gpu
-OLDEST = (1, 29)  # CEL rules of the CRDs, Jobs' podReplacementPolicy
+OLDEST = (1, 29)  # for the CRDs' CEL rules and the Jobs' podReplacementPolicy
 
-# (what a person does with it, verb, API group, resource): the first four are needed
-RIGHTS = (
+# (commands that need it, verb, API group, resource); the first four are required
+PERMISSIONS = (
     ("create", "create", GROUP, "finetunes"),
     ("follow, list", "watch", GROUP, "finetunes"),
     ("get, list", "list", GROUP, "finetunes"),
@@ -31,26 +31,26 @@ RIGHTS = (
     ("logs", "list", "", "pods"),
     ("logs", "get", "", "pods/log"),
 )
-NEEDED = 4
+REQUIRED = 4
 
 
 def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
-    """Each as soon as it is known; stops where nothing further can be asked.
+    """Yield each result as soon as it is known; stop if the remaining checks are impossible.
 
-    Raises UnreachableError where nothing answers.
+    Raises UnreachableError if the API server does not respond.
     """
     yield server(cluster.request("GET", "/version"), cluster.host)
     kinds = _kinds(cluster)
     yield crds(kinds, cluster.namespace)
     if not kinds:
         return
-    if _look(lambda: _has_namespace(cluster)) is False:
+    if _if_permitted(lambda: _has_namespace(cluster)) is False:
         yield missing_namespace(cluster.namespace)
         return
-    yield rights(_allowed(cluster), cluster.namespace)
-    yield operator(_look(lambda: _operators(cluster)), _unseen(cluster), cluster.namespace)
-    yield secret(_look(lambda: _exists(cluster, "secrets", SECRET)), cluster.namespace)
-    yield gpus(_look(lambda: _nodes(cluster)))
+    yield permissions(_allowed(cluster), cluster.namespace)
+    yield operator(_if_permitted(lambda: _operators(cluster)), _ignored(cluster), cluster.namespace)
+    yield secret(_if_permitted(lambda: _has_object(cluster, "secrets", SECRET)), cluster.namespace)
+    yield gpus(_if_permitted(lambda: _nodes(cluster)))
 
 
 def server(version: JsonObject, host: str) -> Finding:
@@ -63,8 +63,8 @@ def server(version: JsonObject, host: str) -> Finding:
         return Finding(
             "error",
             "cluster",
-            f"{host} runs Kubernetes {text}, and FineTunes need {OLDEST[0]}.{OLDEST[1]}",
-            "ask for an upgrade of the cluster",
+            f"{host} runs Kubernetes {text}; FineTunes require {OLDEST[0]}.{OLDEST[1]} or later",
+            "ask an administrator to upgrade the cluster",
         )
     return Finding("ok", "cluster", f"{host}, Kubernetes {text}")
 
@@ -75,8 +75,8 @@ def crds(kinds: frozenset[str], namespace: str) -> Finding:
         return Finding(
             "error",
             "CRDs",
-            f"the cluster does not know {' and '.join(missing)} of {GROUP}/{VERSION}",
-            f"an administrator installs them: {INSTALL.format(namespace=namespace)}",
+            f"{' and '.join(missing)} of {GROUP}/{VERSION} are not installed",
+            f"ask an administrator to run: {INSTALL.format(namespace=namespace)}",
         )
     return Finding("ok", "CRDs", f"finetunes and models of {GROUP}/{VERSION}")
 
@@ -86,50 +86,55 @@ def missing_namespace(namespace: str) -> Finding:
     return Finding("error", "namespace", message, namespace_hint(namespace))
 
 
-def rights(allowed: Sequence[bool], namespace: str) -> Finding:
-    """allowed: one for each of RIGHTS."""
+def permissions(allowed: Sequence[bool], namespace: str) -> Finding:
+    """allowed: an answer for each of PERMISSIONS."""
     missing = [
         f"{verb} {resource}"
-        for (_, verb, _, resource), is_allowed in zip(RIGHTS, allowed, strict=True)
+        for (_, verb, _, resource), is_allowed in zip(PERMISSIONS, allowed, strict=True)
         if not is_allowed
     ]
     if not missing:
-        return Finding("ok", "permissions", f"all that the commands need in namespace {namespace}")
-    keeps = [
-        command for (command, *_), is_allowed in zip(RIGHTS, allowed, strict=True) if not is_allowed
+        return Finding("ok", "permissions", f"sufficient for all commands in namespace {namespace}")
+    blocked = [
+        command
+        for (command, *_), is_allowed in zip(PERMISSIONS, allowed, strict=True)
+        if not is_allowed
     ]
     return Finding(
-        "warning" if all(allowed[:NEEDED]) else "error",
+        "warning" if all(allowed[:REQUIRED]) else "error",
         "permissions",
-        f"you may not {', '.join(missing)} in namespace {namespace}: it keeps you from "
-        f"{', '.join(dict.fromkeys(keeps))}",
-        "ask an administrator to bind you the chart's Role finetune-user: kubectl create "
+        f"you may not {', '.join(missing)} in namespace {namespace}; blocked commands: "
+        f"{', '.join(dict.fromkeys(blocked))}",
+        "ask an administrator for the chart's Role finetune-user: kubectl create "
         f"rolebinding YOU-finetune -n {namespace} --role=finetune-user --user=YOU",
     )
 
 
 def operator(
-    deployments: Sequence[JsonObject] | None, unseen: Sequence[str], namespace: str
+    deployments: Sequence[JsonObject] | None, ignored: Sequence[str], namespace: str
 ) -> Finding:
-    """deployments: None where they can't be seen; unseen: FineTunes that nobody has touched."""
-    if unseen:
+    """deployments: None if not permitted; ignored: FineTunes without a status."""
+    if ignored:
         return Finding(
             "error",
             "operator",
-            f"nobody has taken up {', '.join(unseen[:3])}: no operator serves namespace "
-            f"{namespace}",
-            "look at its pod (kubectl get pods -A -l "
+            f"no operator serves namespace {namespace}: {', '.join(ignored[:3])} has no status",
+            "check its pod (kubectl get pods -A -l "
             + OPERATOR
             + "), or install it: "
             + INSTALL.format(namespace=namespace),
         )
     if deployments is None:
-        return Finding("unknown", "operator", "you may not look; no fine-tune waits for it")
+        return Finding(
+            "unknown",
+            "operator",
+            "you may not list deployments; no fine-tune is waiting for an operator",
+        )
     ready = [it for it in deployments if (it.get("status") or {}).get("readyReplicas")]
     if ready:
         here = [it for it in ready if it["metadata"]["namespace"] == namespace]
         meta = (here or ready)[0]["metadata"]
-        only = "" if here else f"; it serves {namespace} only if installed with clusterWide=true"
+        only = "" if here else f"; it serves {namespace} only with the chart value clusterWide=true"
         return Finding("ok", "operator", f"{meta['namespace']}/{meta['name']} is ready{only}")
     if deployments:
         meta = deployments[0]["metadata"]
@@ -142,22 +147,20 @@ def operator(
     return Finding(
         "warning",
         "operator",
-        f"none in namespace {namespace}; one that serves all namespaces may be elsewhere",
+        f"none in namespace {namespace}; an operator for all namespaces may run in another one",
         INSTALL.format(namespace=namespace),
     )
 
 
-def secret(is_there: bool | None, namespace: str) -> Finding:
-    if is_there:
-        return Finding("ok", "pods' S3 login", f"Secret {SECRET} is in namespace {namespace}")
-    if is_there is None:
-        return Finding(
-            "unknown", "pods' S3 login", f"you may not look whether Secret {SECRET} is there"
-        )
+def secret(exists: bool | None, namespace: str) -> Finding:
+    if exists:
+        return Finding("ok", "S3 credentials", f"Secret {SECRET} exists in namespace {namespace}")
+    if exists is None:
+        return Finding("unknown", "S3 credentials", f"you may not check for Secret {SECRET}")
     return Finding(
         "warning",
-        "pods' S3 login",
-        f"no Secret {SECRET} in namespace {namespace}: right only with a workload identity or "
+        "S3 credentials",
+        f"no Secret {SECRET} in namespace {namespace}; pods then need a workload identity or "
         "spec.storage.secretName",
         f"kubectl create secret generic {SECRET} -n {namespace} --from-literal="
         "AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=...",
@@ -165,7 +168,7 @@ def secret(is_there: bool | None, namespace: str) -> Finding:
 
 
 def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
-    """What the nodes offer; how much of it is free only the scheduler knows."""
+    """The GPUs of the nodes, whether in use or not; only the scheduler knows which are free."""
     if nodes is None:
         return Finding("unknown", "GPUs", "you may not list nodes")
     offers: dict[str, list[int]] = {}
@@ -180,7 +183,8 @@ def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
             "warning",
             "GPUs",
             f"none on this cluster ({counted(len(nodes), 'node')})",
-            "train on CPU (--gpus-per-node 0), or have the GPUs' device plugin installed",
+            "train on CPU (--gpus-per-node 0), or ask an administrator to install the GPUs' device "
+            "plugin",
         )
     words = [
         f"{sum(found)} {name} on {counted(len(found), 'node')}"
@@ -189,8 +193,8 @@ def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
     return Finding("ok", "GPUs", ", ".join(words))
 
 
-def _look(ask: Callable[[], Any]) -> Any:
-    """What `ask` finds; None where this person may not look."""
+def _if_permitted(ask: Callable[[], Any]) -> Any:
+    """The result of `ask`; None if the user has no permission."""
     try:
         return ask()
     except ApiError as error:
@@ -210,7 +214,7 @@ def _kinds(cluster: Cluster) -> frozenset[str]:
 
 
 def _allowed(cluster: Cluster) -> list[bool]:
-    return [_may(cluster, verb, group, resource) for _, verb, group, resource in RIGHTS]
+    return [_may(cluster, verb, group, resource) for _, verb, group, resource in PERMISSIONS]
 
 
 def _may(cluster: Cluster, verb: str, group: str, resource: str) -> bool:
@@ -235,7 +239,7 @@ def _may(cluster: Cluster, verb: str, group: str, resource: str) -> bool:
 
 
 def _operators(cluster: Cluster) -> list[JsonObject]:
-    """Of all namespaces where they may be seen, else of this one."""
+    """The operators in all namespaces if permitted, otherwise in this namespace."""
     for path in ("/apis/apps/v1/deployments", _path(cluster, "/apis/apps/v1", "deployments")):
         try:
             items: list[JsonObject] = cluster.request(
@@ -249,8 +253,8 @@ def _operators(cluster: Cluster) -> list[JsonObject]:
     return []
 
 
-def _unseen(cluster: Cluster) -> list[str]:
-    """FineTunes without any status, the newest left out: it may have come this second."""
+def _ignored(cluster: Cluster) -> list[str]:
+    """FineTunes that have had no status for 30 seconds."""
     try:
         items = cluster.finetunes.list()
     except ApiError:
@@ -266,15 +270,15 @@ def _unseen(cluster: Cluster) -> list[str]:
 
 
 def _has_namespace(cluster: Cluster) -> bool:
-    return _is_there(cluster, f"/api/v1/namespaces/{quote(cluster.namespace, safe='')}")
+    return _exists(cluster, f"/api/v1/namespaces/{quote(cluster.namespace, safe='')}")
 
 
-def _exists(cluster: Cluster, plural: str, name: str) -> bool:
-    return _is_there(cluster, f"{_path(cluster, '/api/v1', plural)}/{name}")
+def _has_object(cluster: Cluster, plural: str, name: str) -> bool:
+    return _exists(cluster, f"{_path(cluster, '/api/v1', plural)}/{name}")
 
 
-def _is_there(cluster: Cluster, path: str) -> bool:
-    """Asked for its metadata alone: a Secret's content is none of our business."""
+def _exists(cluster: Cluster, path: str) -> bool:
+    """Request only the metadata, so that the content of a Secret is never read."""
     try:
         cluster.request("GET", path, accept=METADATA_ONLY)
     except ApiError as error:

@@ -13,21 +13,23 @@ from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
 
-PATIENCE_SECONDS = 10
-COMMANDS = ("finetune ", "helm ", "kubectl ")  # a remedy that is one
+TIMEOUT_SECONDS = 10
+COMMANDS = ("finetune ", "helm ", "kubectl ")  # a remedy that starts with one of them is a command
 COLORS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold red"}
 
 
 @click.command()
-@click.option("--upload-to", metavar="S3", help="[default: what `create` has kept]")
+@click.option(
+    "--upload-to", metavar="S3", help="S3 prefix to check.  [default: the prefix saved by `create`]"
+)
 @output_flag
 @cluster_flags
 def command(*, upload_to: str | None, output: str | None, target: ClusterTarget) -> None:
-    """Look at everything that a fine-tune needs; say what is missing and how to mend it.
+    """Diagnose setup problems and suggest fixes.
 
-    Cluster, CRDs, your permissions, the operator, the pods' credentials, GPUs, and S3 from this
-    machine. It changes nothing but for one small object that it writes to S3 and deletes.
-    Exit code 1 where something that is needed is missing.
+    The command checks the cluster, CRDs, your permissions, the operator, the S3 credentials of the
+    pods, GPUs, and S3 access from this machine. It changes nothing, except that it writes a small
+    object to S3 and deletes it. The exit code is 1 if a requirement is missing.
     """
     found: list[Finding] = []
     screen = Screen()
@@ -35,7 +37,7 @@ def command(*, upload_to: str | None, output: str | None, target: ClusterTarget)
         found.append(finding)
         if not output:
             start = f"{finding.level:<8} "
-            screen.hanging(start, f"{finding.what}: {finding.detail}", COLORS[finding.level])
+            screen.hanging(start, f"{finding.check}: {finding.detail}", COLORS[finding.level])
             if finding.remedy:
                 _show_remedy(screen, finding.remedy)
     if output:
@@ -44,7 +46,7 @@ def command(*, upload_to: str | None, output: str | None, target: ClusterTarget)
 
 
 def _show_remedy(screen: Screen, remedy: str) -> None:
-    """A command stays one line, to be copied; other words are broken between words."""
+    """Print a command in one line for copying; wrap other text between words."""
     start = " " * 9
     if remedy.startswith(COMMANDS):
         screen.say(start + remedy)
@@ -57,7 +59,7 @@ def _findings(target: ClusterTarget, upload_to: str | None) -> Iterator[Finding]
     from finetune_cli.commands.doctor.storage_checks import storage_finding
 
     try:
-        yield from cluster_findings(connect(target, timeout=PATIENCE_SECONDS))
+        yield from cluster_findings(connect(target, timeout=TIMEOUT_SECONDS))
     except CommandError as error:
         yield Finding("error", "cluster", error.message, error.hint)
     yield storage_finding(upload_to)

@@ -1,4 +1,4 @@
-"""What the doctor says of one piece. Pure."""
+"""The result of one check. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Level = Literal["ok", "unknown", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One piece: how it is, and what to do where something is missing.
+    """The result of one check, and the fix for a problem.
 
-    unknown: this person may not look, which keeps nobody from fine-tuning.
+    unknown: the user has no permission to check it; fine-tuning may still work.
     """
 
     level: Level
-    what: str
+    check: str
     detail: str
     remedy: str = ""
 
     def record(self) -> dict[str, Any]:
         """For JSON and YAML."""
-        found = {"check": self.what, "level": self.level, "detail": self.detail}
+        found = {"check": self.check, "level": self.level, "detail": self.detail}
         return {**found, "remedy": self.remedy} if self.remedy else found

@@ -1,4 +1,4 @@
-"""The doctor's look at S3 from this machine: may files be put where `create` puts them?"""
+"""Checks whether this machine can write to the S3 prefix that `create` uploads to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from finetune_cli.terminal.configuration import upload_prefix
 from finetune_cli.terminal.errors import CommandError, describe_error
 from finetune_storage.errors import StorageError
 
-WHAT = "S3 from here"
+CHECK = "S3 access"
 
 
 def storage_finding(upload_to: str | None = None) -> Finding:
-    """Writes, reads and deletes one small object below the prefix of uploads."""
+    """Write, read, and delete a small object below the prefix for uploads."""
     prefix = upload_to or upload_prefix()
     if not prefix:
         return Finding(
             "warning",
-            WHAT,
-            "no place for local files is known; files that lie in S3 already need none",
-            "say it once with `create --upload-to s3://bucket/prefix`",
+            CHECK,
+            "no upload destination is set, which only uploads of local files need",
+            "set it once with `create --upload-to s3://bucket/prefix`",
         )
     try:
         probe = parse_prefix(prefix).child(f"doctor-{secrets.token_hex(8)}")
@@ -34,5 +34,5 @@ def storage_finding(upload_to: str | None = None) -> Finding:
             storage.delete(probe)
     except (StorageError, CommandError) as error:
         report = describe_error(error)
-        return Finding("error", WHAT, report.message, report.hint)
-    return Finding("ok", WHAT, f"{prefix} can be written and read")
+        return Finding("error", CHECK, report.message, report.hint)
+    return Finding("ok", CHECK, f"{prefix} is readable and writable")

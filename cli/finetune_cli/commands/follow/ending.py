@@ -41,7 +41,7 @@ def failure_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[st
     status = finetune.status
     error = status.error
     cause = (error.message if error else status.message) or "the status does not contain a cause"
-    lines = [(f"Job failed: {cause}", "bold red")]
+    lines = [(f"Job failed. {cause}", "bold red")]
     if error and error.param:
         lines.append((f"Field: spec.{error.param.removeprefix('spec.')}", ""))
     if error:

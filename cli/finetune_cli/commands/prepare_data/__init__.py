@@ -1,1 +1,1 @@
-"""`finetune prepare-data`: the checks of the data room, shown, asked about and written."""
+"""`finetune prepare-data`: checks files with `finetune_data`, asks about changes, writes."""

@@ -1,30 +1,29 @@
-"""The command itself: read, show, ask, write; the order in which a person meets it."""
+"""`finetune prepare-data`: read, show, ask, and write."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from finetune_api.limits import DataLimits
 from finetune_api.names import EXIT_USER
 from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
-from finetune_cli.commands.prepare_data.outcome import (
-    Target,
-    ask_for_split,
-    check_names,
-    choose,
-    create_command,
-    manifest,
-    propose,
-    write,
+from finetune_cli.commands.prepare_data.fix_selection import (
+    check_fix_names,
+    choose_fixes,
+    list_fixes,
 )
+from finetune_cli.commands.prepare_data.next_steps import create_command, manifest
+from finetune_cli.commands.prepare_data.output import Destination, ask_for_split, write
 from finetune_cli.commands.prepare_data.report import check_suffix, write_report
 from finetune_cli.commands.prepare_data.screen import Screen
 from finetune_data.lint.fixes import Fix
-from finetune_data.lint.inspection import inspect
+from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import find_sources
 
@@ -35,10 +34,47 @@ EPILOG = """
 \b
 Examples:
   finetune prepare-data support.xlsx
-  finetune prepare-data train.jsonl --validation-file valid.jsonl --model ./my-base-model
-  finetune prepare-data 's3://acme/raw/*.csv.gz' --prompt-column question --completion-column answer
-  finetune prepare-data labels.csv --profile completion --split --yes --report report.html
+  finetune prepare-data train.jsonl -v valid.jsonl --model ./my-base-model
+  finetune prepare-data 's3://acme/raw/*.csv.gz' \\
+      --prompt-column question --completion-column answer
+  finetune prepare-data labels.csv --profile completion --split --yes \\
+      --report report.html
 """
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """The command line of `finetune prepare-data`."""
+
+    files: tuple[str, ...]
+    validation: tuple[str, ...]
+    profile: Literal["auto", "completion", "chat"]
+    model: str | None
+    context: int | None
+    format_name: str | None
+    sheet: str | None
+    prompt_column: str | None
+    completion_column: str | None
+    output: Path | None
+    wants_split: bool | None
+    validation_share: float
+    seed: int
+    yes: bool
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...]
+    dry_run: bool
+    report: Path | None
+    max_file_mib: int
+
+    @property
+    def read_options(self) -> ReadOptions:
+        return ReadOptions(
+            limits=DataLimits(max_file_bytes=self.max_file_mib * MEBIBYTE),
+            format=self.format_name,
+            sheet=self.sheet,
+            prompt_column=self.prompt_column,
+            completion_column=self.completion_column,
+        )
 
 
 @click.command(epilog=EPILOG)
@@ -49,175 +85,192 @@ Examples:
     "validation",
     multiple=True,
     metavar="FILE",
-    help="Checked too, and against the training files. May be given several times.",
+    help="Validation file; it is also compared with the training files. May be repeated.",
 )
 @click.option(
     "--profile",
     type=click.Choice(["auto", "completion", "chat"]),
     default="auto",
     show_default=True,
-    help="completion: also the style rules of prompt/completion data (separator, stop sequence, "
-    "leading space). auto: those that the data follows already.",
+    help="Checks to run. completion adds the style rules of prompt/completion data: separator, "
+    "stop sequence, leading space. auto adds the rules that the data already follows.",
 )
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="Folder, s3:// or hf:// of the base model: lengths are counted in its own tokens.",
+    help="Base model whose tokenizer counts the lengths: a folder, s3://, or hf://.",
 )
-@click.option("--context", type=click.IntRange(min=8), help="Tokens an example may have.")
+@click.option("--context", type=click.IntRange(min=8), help="Maximum number of tokens per example.")
 @click.option(
     "--format",
     "format_name",
     type=click.Choice(FORMATS),
-    help="What the files are, where their content and ending mislead.",
+    help="Format of the files, if it cannot be detected from their content and extension.",
 )
-@click.option("--sheet", metavar="NAME", help="Of a workbook.  [default: the first]")
-@click.option("--prompt-column", metavar="NAME", help="The column that is the prompt.")
-@click.option("--completion-column", metavar="NAME", help="The column that is the completion.")
+@click.option("--sheet", metavar="NAME", help="Sheet of a workbook.  [default: the first sheet]")
+@click.option("--prompt-column", metavar="NAME", help="Column that contains the prompts.")
+@click.option("--completion-column", metavar="NAME", help="Column that contains the completions.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder of the prepared files.  [default: beside the first file]",
+    help="Folder for the prepared files.  [default: the folder of the first file]",
 )
 @click.option(
     "--split/--no-split",
     "wants_split",
     default=None,
-    help="Split off a validation file: stratified by class, rows of one prompt together.  "
-    "[default: ask]",
+    help="Split off a validation file, stratified by class. Rows with equal prompts stay in the "
+    "same file.  [default: ask]",
 )
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5, min_open=True),
     default=0.2,
     show_default=True,
-    help="Of the examples; at most 1,000.",
+    help="Fraction of the examples in the validation file, which has at most 1,000 examples.",
 )
-@click.option("--seed", type=int, default=42, show_default=True, help="Of the split.")
-@click.option("-y", "--yes", is_flag=True, help="Accept every change that loses nothing; ask none.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the split.")
+@click.option(
+    "-y", "--yes", is_flag=True, help="Accept all changes that lose no data, without asking."
+)
 @click.option(
     "--fix",
     "wanted",
     multiple=True,
     metavar="NAME",
-    help="Accept this change too: `--dry-run` names them.",
+    help="Accept this change; --dry-run lists the names. May be repeated.",
 )
-@click.option("--skip-fix", "unwanted", multiple=True, metavar="NAME", help="Leave this one out.")
-@click.option("--dry-run", is_flag=True, help="Only look: nothing is asked or written.")
+@click.option(
+    "--skip-fix",
+    "unwanted",
+    multiple=True,
+    metavar="NAME",
+    help="Do not make this change. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Check the files without asking or writing.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Everything that was found, as .json or .html.",
+    help="Write all findings to a .json or .html file.",
 )
 @click.option(
     "--max-file-mib",
     type=click.IntRange(min=1),
     default=1024,
     show_default=True,
-    help="Larger files are refused, after decompression too.",
+    help="Maximum size of a file in MiB, after decompression.",
 )
-def command(
-    files: tuple[str, ...],
-    *,
-    validation: tuple[str, ...],
-    profile: Literal["auto", "completion", "chat"],
-    model: str | None,
-    context: int | None,
-    format_name: str | None,
-    sheet: str | None,
-    prompt_column: str | None,
-    completion_column: str | None,
-    output: Path | None,
-    wants_split: bool | None,
-    validation_share: float,
-    seed: int,
-    yes: bool,
-    wanted: tuple[str, ...],
-    unwanted: tuple[str, ...],
-    dry_run: bool,
-    report: Path | None,
-    max_file_mib: int,
-) -> None:
-    """Check data files for fine-tuning, and write JSONL that is ready to train on.
+def command(**given: Any) -> None:
+    """Check data files for fine-tuning and write JSONL files for training.
 
-    FILE is a CSV, TSV, XLSX, JSON, JSONL, TXT or Parquet file, plain or .gz/.zst; a folder, a
-    pattern, or an address in S3. No file is ever changed or overwritten. Every change is
-    proposed first; with --yes those are made that lose nothing.
+    FILE is a CSV, TSV, XLSX, JSON, JSONL, TXT, or Parquet file, which may be compressed (.gz,
+    .zst), a folder, a pattern, or an S3 address. The command never changes or overwrites existing
+    files. It asks before each change; with --yes, it makes all changes that lose no data.
     """
-    check_suffix(report)
-    screen = Screen()
-    options = ReadOptions(
-        limits=DataLimits(max_file_bytes=max_file_mib * MEBIBYTE),
-        format=format_name,
-        sheet=sheet,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
-    )
+    options = PrepareOptions(**given)
+    check_suffix(options.report)
     with tempfile.TemporaryDirectory(prefix="finetune-") as name:
-        folder = Path(name)
-        storage = storage_for([*files, *validation, model or ""])
-        training = [Reader(it, options) for it in find_sources(files, storage, folder)]
-        held_out = [Reader(it, options) for it in find_sources(validation, storage, folder)]
-        base = load_base_tokenizer(model, context, storage, folder) if model else None
-        with screen.progress("checking") as progress:
-            inspection = inspect(
-                training,
-                held_out,
-                profile=profile,
-                tokenizer=base.tokenizer if base else None,
-                context=base.context if base else None,
-                progress=progress,
-            )
-        descriptions = [reader.description for reader in (*training, *held_out)]
-        for description in descriptions:
-            screen.file(description)
-        screen.summary(inspection)
-        screen.findings(inspection)
-        accepted: list[Fix] = []
-        if dry_run:
-            check_names(inspection, wanted)
-            propose(screen, inspection)
-        else:
-            accepted = choose(screen, inspection, yes=yes, wanted=wanted, unwanted=unwanted)
-        if report is not None:
-            screen.say(f"report: {write_report(report, descriptions, inspection, accepted)}")
-        unsolved = [
-            it for it in inspection.remarks if it.level == "error" and it.fix not in accepted
-        ]
-        if unsolved:
-            screen.warn(
-                "not ready: what is called an error must be mended first"
-                if dry_run  # which would write nothing anyway
-                else "nothing was written: what is called an error stands in the way"
-            )
-            raise SystemExit(EXIT_USER)
-        if dry_run:
-            return
-        target = Target(
-            folder=output or _beside(files[0]), stem=_stem(training[0].source.name), seed=seed
-        )
-        wants = wants_split if wants_split is not None else ask_for_split(screen, inspection)
-        share = validation_share if wants and not held_out else None
-        written = write(
-            screen,
+        _prepare(options, Screen(), Path(name))
+
+
+def _prepare(options: PrepareOptions, screen: Screen, folder: Path) -> None:
+    """folder: for downloads."""
+    storage = storage_for([*options.files, *options.validation, options.model or ""])
+    training, held_out = (
+        [Reader(source, options.read_options) for source in find_sources(files, storage, folder)]
+        for files in (options.files, options.validation)
+    )
+    base = None
+    if options.model:
+        base = load_base_tokenizer(options.model, options.context, storage, folder)
+    with screen.progress("checking") as progress:
+        inspection = inspect(
             training,
             held_out,
-            accepted=accepted,
+            profile=options.profile,
+            tokenizer=base.tokenizer if base else None,
+            context=base.context if base else None,
+            progress=progress,
+        )
+    descriptions = [reader.description for reader in (*training, *held_out)]
+    for description in descriptions:
+        screen.file(description)
+    screen.summary(inspection)
+    screen.findings(inspection)
+    accepted = _accepted(options, screen, inspection)
+    if options.report is not None:
+        path = write_report(options.report, descriptions, inspection, accepted)
+        screen.say(f"report: {path}")
+    _require_no_errors(options, screen, inspection, accepted)
+    if not options.dry_run:
+        _write(
+            options,
+            screen,
+            training=training,
+            held_out=held_out,
             inspection=inspection,
-            target=target,
-            share=share,
-        )
-        screen.written(written)
-        screen.code("Next, upload and start:", create_command(written))
-        screen.code(
-            "Or upload yourself, then a FineTune (kubectl apply -f -):",
-            manifest(inspection, accepted, written),
+            accepted=accepted,
         )
 
 
-def _beside(address: str) -> Path:
+def _accepted(options: PrepareOptions, screen: Screen, inspection: Inspection) -> list[Fix]:
+    if options.dry_run:
+        check_fix_names(inspection, options.wanted)
+        list_fixes(screen, inspection)
+        return []
+    return choose_fixes(
+        screen, inspection, yes=options.yes, wanted=options.wanted, unwanted=options.unwanted
+    )
+
+
+def _require_no_errors(
+    options: PrepareOptions, screen: Screen, inspection: Inspection, accepted: Sequence[Fix]
+) -> None:
+    errors = [it for it in inspection.remarks if it.level == "error" and it.fix not in accepted]
+    if errors:
+        screen.warn(
+            "The data is not ready. Fix all errors first."
+            if options.dry_run  # which never writes
+            else "Nothing was written. Fix all errors first."
+        )
+        raise SystemExit(EXIT_USER)
+
+
+def _write(
+    options: PrepareOptions,
+    screen: Screen,
+    *,
+    training: Sequence[Reader],
+    held_out: Sequence[Reader],
+    inspection: Inspection,
+    accepted: Sequence[Fix],
+) -> None:
+    """Write the files and print the next steps."""
+    wants_split = options.wants_split
+    if wants_split is None:
+        wants_split = ask_for_split(screen, inspection)
+    folder = options.output or _folder_of(options.files[0])
+    written = write(
+        screen,
+        training,
+        held_out,
+        accepted=accepted,
+        inspection=inspection,
+        destination=Destination(folder, _stem(training[0].source.name)),
+        share=options.validation_share if wants_split and not held_out else None,
+        seed=options.seed,
+    )
+    screen.written(written)
+    screen.code("To upload the files and create a fine-tune, run:", create_command(written))
+    screen.code(
+        "Or upload the files yourself and apply this manifest with `kubectl apply -f -`:",
+        manifest(inspection, accepted, written),
+    )
+
+
+def _folder_of(address: str) -> Path:
     if address.startswith("s3://"):
         return Path.cwd()
     path = Path(address)
@@ -225,5 +278,5 @@ def _beside(address: str) -> Path:
 
 
 def _stem(name: str) -> str:
-    """`train` of `folder/train.csv.gz`."""
+    """`train` from `folder/train.csv.gz`."""
     return PurePosixPath(name.replace("\\", "/")).name.partition(".")[0] or "data"

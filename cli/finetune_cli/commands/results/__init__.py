@@ -1,1 +1,1 @@
-"""results.csv of a FineTune: as it is, as values, as a plot in the terminal or a PNG."""
+"""`finetune results`: results.csv as text, as JSON, or as a plot in the terminal or a PNG file."""

@@ -1,6 +1,6 @@
-"""A line chart in characters: braille dots, eight a cell. Pure.
+"""Draws a line chart with braille characters, which have eight dots each. Pure.
 
-The first series is a line; each further one is marks, so that they differ without colors too.
+The first series is a line; the others are marks, so that they differ without colors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row and c
 
 @dataclass(frozen=True)
 class Range:
-    """Of an axis, never empty."""
+    """The range of an axis; never empty."""
 
     low: float
     high: float
@@ -31,16 +31,16 @@ class Range:
             return cls(low - margin, high + margin)
         return cls(low, high)
 
-    def place(self, value: float, cells: int) -> int:
-        """0 to cells - 1."""
+    def index(self, value: float, cells: int) -> int:
+        """The cell of a value, from 0 to cells - 1."""
         share = (value - self.low) / (self.high - self.low)
         return min(cells - 1, max(0, round(share * (cells - 1))))
 
 
 def chart(panel: Sequence[Series], width: int, height: int) -> list[str]:
-    """The lines of a chart of at most `width` characters, its title and axes included.
+    """The lines of a chart with a title and axes, at most `width` characters wide.
 
-    height: lines of the plot itself. Every extreme is drawn, however many points there are.
+    height: lines of the plot itself. All points are drawn, so that no extreme value is lost.
     """
     steps = Range.of([step for series in panel for step in series.steps])
     values = Range.of([value for series in panel for value in series.values])
@@ -50,7 +50,7 @@ def chart(panel: Sequence[Series], width: int, height: int) -> list[str]:
     cells = _line(panel[0], steps, values, columns, height)
     for mark, series in zip(MARKS[1:], panel[1:], strict=False):
         for step, value in zip(series.steps, series.values, strict=True):
-            cells[height - 1 - values.place(value, height)][steps.place(step, columns)] = mark
+            cells[height - 1 - values.index(value, height)][steps.index(step, columns)] = mark
     lines = [" " * (margin + 2) + _legend(panel)]
     for label, cell in zip(labels, cells, strict=True):
         lines.append(f"{label:>{margin}} ┤{''.join(cell)}".rstrip())
@@ -61,7 +61,7 @@ def chart(panel: Sequence[Series], width: int, height: int) -> list[str]:
 
 
 def _labels(values: Range, height: int) -> list[str]:
-    """Of each line: the highest, the middle and the lowest value."""
+    """The label of each line: the highest, the middle, and the lowest value."""
     labels = [""] * height
     labels[(height - 1) // 2] = number((values.low + values.high) / 2)
     labels[0], labels[-1] = number(values.high), number(values.low)
@@ -71,7 +71,7 @@ def _labels(values: Range, height: int) -> list[str]:
 def _line(
     series: Series, steps: Range, values: Range, columns: int, height: int
 ) -> list[list[str]]:
-    """Rows of characters; points that follow each other are joined."""
+    """Rows of characters; consecutive points are connected."""
     dots = [[0] * columns for _ in range(height)]
     wide, high = 2 * columns, 4 * height
 
@@ -80,7 +80,7 @@ def _line(
         dots[row // 4][x // 2] |= _DOTS[row % 4][x % 2]
 
     points = [
-        (steps.place(step, wide), values.place(value, high))
+        (steps.index(step, wide), values.index(value, high))
         for step, value in zip(series.steps, series.values, strict=True)
     ]
     for (x, y), (to_x, to_y) in pairwise(points):

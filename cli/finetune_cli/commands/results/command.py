@@ -28,15 +28,20 @@ WIDEST = 120  # characters
 
 @click.command()
 @name_argument
-@click.option("--plot", is_flag=True, help="Losses and accuracies as plots in the terminal.")
+@click.option("--plot", is_flag=True, help="Plot losses and accuracies in the terminal.")
 @click.option(
     "--png",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The plots as a PNG; needs matplotlib.",
+    help="Write the plots to a PNG file; requires matplotlib.",
 )
 @click.option(
-    "-c", "--column", "columns", multiple=True, metavar="NAME", help="Plot this one; repeatable."
+    "-c",
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME",
+    help="Plot this column. May be repeated.",
 )
 @output_flag
 @cluster_flags
@@ -49,9 +54,10 @@ def command(
     output: str | None,
     target: ClusterTarget,
 ) -> None:
-    """results.csv, one row for each step: printed as it is, or plotted.
+    """Print or plot results.csv, which has a row for each training step.
 
-    It is there while the training runs, too. This machine needs S3 credentials (AWS_*).
+    The file is available from the first steps of the training. This machine needs S3 credentials
+    (AWS_*).
     """
     from finetune_cli.commands.results.table import panels, parse
 
@@ -66,7 +72,7 @@ def command(
         return
     chosen = panels(table, columns)
     if not chosen or not all(series.values for panel in chosen for series in panel):
-        raise CommandError(f"{where} has nothing to plot yet", "try again after a few steps")
+        raise CommandError(f"{where} has no values to plot yet", "retry after a few training steps")
     screen = Screen()
     if png:
         from finetune_cli.commands.results.png import write_png
@@ -83,7 +89,7 @@ def command(
 
 
 def _fetch(finetune: FineTune, target: ClusterTarget) -> tuple[str, str]:
-    """The text and its address: what the status names, else where it grows."""
+    """The text and the address of results.csv, in the status or at its default location."""
     from finetune_storage.errors import StorageError
 
     if finetune.status.resolved is None:
@@ -99,5 +105,5 @@ def _fetch(finetune: FineTune, target: ClusterTarget) -> tuple[str, str]:
         state = finetune.status.state or "pending"
         raise CommandError(
             f"no results file available for fine-tune {finetune.metadata.name} ({state})",
-            "it is written from the first steps of the training on",
+            "the file is written from the first training steps",
         ) from error

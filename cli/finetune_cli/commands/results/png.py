@@ -1,4 +1,4 @@
-"""The same panels as a PNG, drawn by matplotlib where it is installed."""
+"""Draws the plots with matplotlib and writes them to a PNG file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DOTS_PER_INCH = 120
 
 
 def write_png(path: Path, panels: Sequence[Sequence[Series]], title: str) -> None:
-    """Raises CommandError where matplotlib is missing."""
+    """Raise CommandError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CommandError(
-            "a PNG needs matplotlib, which is not installed",
-            "pip install matplotlib, or use --plot for a plot in the terminal",
+            "--png requires matplotlib, which is not installed",
+            "pip install matplotlib, or plot in the terminal with --plot",
         ) from error
     width, height = INCHES
     figure = Figure(figsize=(width, height * len(panels)), dpi=DOTS_PER_INCH, layout="constrained")
@@ -27,7 +27,7 @@ def write_png(path: Path, panels: Sequence[Sequence[Series]], title: str) -> Non
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, index + 1)
         for number, series in enumerate(panel):
-            # measured now and then: the points count; measured at each step: the line does
+            # the first series has a value for each step: a line; the others are sparse: points
             style = {"marker": "o", "markersize": 3} if number else {"linewidth": 1.2}
             axes.plot(series.steps, series.values, label=series.name, **style)
         axes.set_xlabel("step")

@@ -1,4 +1,4 @@
-"""results.csv as numbers. Pure: text in, columns out."""
+"""Parses results.csv. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEP = "step"
 
 @dataclass(frozen=True)
 class Series:
-    """What was measured of one column; steps in which it was not are left out."""
+    """The values of one column, without the steps that have no value."""
 
     name: str
     steps: tuple[float, ...]
@@ -25,17 +25,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Table:
-    """columns: as the file names them; rows: a cell each, None where nothing was measured."""
+    """columns: the header of the file; rows: their cells, None for empty cells."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[float | None, ...], ...]
 
     def series(self, name: str) -> Series:
-        """Raises CommandError for a column that is not there."""
+        """The values of a column. Raises CommandError if the column does not exist."""
         if name not in self.columns:
             raise CommandError(
                 f"results.csv has no column {printable(name)!r}",
-                f"it has {', '.join(self.columns)}",
+                f"choose one of {', '.join(self.columns)}",
             )
         step, column = self.columns.index(STEP), self.columns.index(name)
         measured = [
@@ -46,7 +46,7 @@ class Table:
         return Series(name, tuple(x for x, _ in measured), tuple(y for _, y in measured))
 
     def records(self) -> list[dict[str, float | int | None]]:
-        """One object a row, for JSON and YAML."""
+        """One object for each row, for JSON and YAML."""
         return [
             {name: _plain(value) for name, value in zip(self.columns, found, strict=True)}
             for found in self.rows
@@ -54,15 +54,15 @@ class Table:
 
 
 def parse(text: str, where: str) -> Table:
-    """Raises CommandError for anything that is not a results.csv; where: its address."""
+    """Parse the file. where: its address. Raises CommandError if it is not a results.csv."""
     reader = csv.reader(io.StringIO(text))
     header = tuple(next(reader, ()))
     if STEP not in header:
-        raise CommandError(f"{where} is no results.csv: it has no column {STEP!r}")
+        raise CommandError(f"{where} is not a results.csv: it has no column {STEP!r}")
     rows = []
     for cells in reader:
         if len(cells) != len(header):
-            continue  # the last line of a file that is being written
+            continue  # an incomplete last line, while the file is being written
         try:
             rows.append(tuple(float(cell) if cell else None for cell in cells))
         except ValueError as error:
@@ -73,7 +73,7 @@ def parse(text: str, where: str) -> Table:
 
 
 def panels(table: Table, wanted: Sequence[str] = ()) -> list[list[Series]]:
-    """Which columns share a plot: what was asked for, else losses, accuracies and classes."""
+    """Group columns into plots: the requested ones, or losses, accuracies, and classification."""
     if wanted:
         return [[table.series(name)] for name in wanted]
     groups = (

@@ -1,4 +1,4 @@
-"""`finetune logs` where the pods are gone: what the status kept of them."""
+"""`finetune logs` after the pods are deleted: the last lines in the status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetune import FineTune
-from finetune_cli.commands.logs import PodSelector, choose, has_ended, stored_log_lines
+from finetune_cli.commands.logs import PodSelector, is_finished, select_pod, stored_log_lines
 from finetune_cli.terminal.errors import CommandError
 from tests.cli.test_checks import a_pod
 
@@ -36,25 +36,26 @@ def finetune(state: str = "failed", **status: Any) -> FineTune:
             {"attempts": ATTEMPTS, "error": ERROR},
             PodSelector(),
             ["three a", "three b"],
-            "the pods of attempt 3 are gone: these are the last lines kept in the status",
+            "The pods of attempt 3 no longer exist; these are the last lines in the status",
         ),
         (
             {"attempts": ATTEMPTS},
             PodSelector(attempt=1),
             ["one a", "one b"],
-            "the pods of attempt 1 are gone: these are the last lines of rank 3 kept in the status",
+            "The pods of attempt 1 no longer exist; these are the last lines of rank 3 in the "
+            "status",
         ),
         (
             {"attempts": ATTEMPTS[:2], "error": ERROR},
             PodSelector(),
             ["error a"],
-            "the pods of attempt 2 are gone: these are the last lines kept in the status",
+            "The pods of attempt 2 no longer exist; these are the last lines in the status",
         ),
         (
             {"error": ERROR},
             PodSelector(),
             ["error a"],
-            "the pods are gone: these are the last lines kept in the status",
+            "The pods no longer exist; these are the last lines in the status",
         ),
     ],
 )
@@ -70,12 +71,12 @@ def test_the_lines_of_the_attempt_that_is_meant_are_shown(
         (
             finetune(attempts=ATTEMPTS, error=ERROR),
             PodSelector(attempt=2),
-            "attempt 2 of fine-tune tone .failed. has no pod, and the status kept no lines of it",
+            "attempt 2 of fine-tune tone .failed. has no pod, and no log lines in the status",
         ),
         (
             finetune(attempts=ATTEMPTS),
             PodSelector(attempt=5),
-            "fine-tune tone .failed. has no attempt 5: the last is 3",
+            "fine-tune tone .failed. has no attempt 5; the last one is 3",
         ),
         (finetune(), PodSelector(attempt=1), "fine-tune tone .failed. has no attempt 1"),
         (
@@ -91,20 +92,20 @@ def test_where_no_line_was_kept_a_sentence_says_so(
 ) -> None:
     with pytest.raises(CommandError, match=f"^{words}$") as caught:
         stored_log_lines(found, wanted, " -n team")
-    assert caught.value.hint.endswith("get tone -n team` tells its story")
+    assert caught.value.hint.endswith("get tone -n team` shows its events")
 
 
 def test_the_prepare_pod_speaks_for_no_gang_that_has_ended() -> None:
     pods = [a_pod("p1", "prepare")]
-    assert choose(pods, PodSelector(), is_early=False) is None
-    assert choose(pods, PodSelector(), is_early=True) == pods[0]
-    assert choose(pods, PodSelector(prepare=True), is_early=False) == pods[0]
+    assert select_pod(pods, PodSelector(), is_early=False) is None
+    assert select_pod(pods, PodSelector(), is_early=True) == pods[0]
+    assert select_pod(pods, PodSelector(prepare=True), is_early=False) == pods[0]
 
 
 def test_an_attempt_under_way_is_awaited_and_one_that_has_ended_is_not() -> None:
     under_way = {"number": 4, "startedAt": "t"}
     found = finetune("running", attempts=[*ATTEMPTS, under_way])
-    assert has_ended(found, PodSelector(attempt=1))
-    assert not has_ended(found, PodSelector(attempt=4))
-    assert not has_ended(found, PodSelector())
-    assert has_ended(finetune("failed"), PodSelector())
+    assert is_finished(found, PodSelector(attempt=1))
+    assert not is_finished(found, PodSelector(attempt=4))
+    assert not is_finished(found, PodSelector())
+    assert is_finished(finetune("failed"), PodSelector())

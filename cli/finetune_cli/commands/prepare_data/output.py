@@ -1,0 +1,79 @@
+"""Writes the prepared files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_cli.commands.prepare_data.screen import Screen
+from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong
+from finetune_data.lint.inspection import Inspection
+from finetune_data.read.reader import Reader
+from finetune_data.rewrite.rewriting import Written, kept_by, rewrite, rows_after
+from finetune_data.rewrite.train_validation_split import plan_split
+
+LEAST_TO_SPLIT = 10  # examples
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The folder and the common start of the names of the prepared files."""
+
+    folder: Path
+    stem: str
+
+
+def ask_for_split(screen: Screen, inspection: Inspection) -> bool:
+    """Ask whether to split off a validation file, if there is none."""
+    if inspection.validation_examples or inspection.examples < LEAST_TO_SPLIT:
+        return False
+    if not screen.can_ask:
+        return False
+    return screen.ask("Split off a validation file?", inspection.kind == "classification")
+
+
+def write(
+    screen: Screen,
+    training: Sequence[Reader],
+    held_out: Sequence[Reader],
+    *,
+    accepted: Sequence[Fix],
+    inspection: Inspection,
+    destination: Destination,
+    share: float | None,
+    seed: int,
+) -> list[Written]:
+    """Write the prepared files. share: the fraction to split off for validation; None: no split.
+
+    Validation files keep all of their rows; only the style of the rows changes.
+    """
+    split = None
+    if share is not None:
+        split = plan_split(
+            rows_after(training, accepted, inspection.rows),
+            kept_by(accepted, inspection.examples),
+            share=share,
+            seed=seed,
+            is_classification=inspection.kind == "classification",
+        )
+        if split.single_prompt_classes:
+            screen.warn(
+                "Classes with only one prompt stay in the training file and are not evaluated: "
+                f"{split.single_prompt_classes:,}"
+            )
+    with screen.progress("writing") as progress:
+        ending = "_train" if held_out else ""
+        written = rewrite(
+            training,
+            accepted,
+            destination.folder,
+            destination.stem,
+            ending=ending,
+            split=split,
+            progress=progress,
+        )
+    if held_out:
+        style = [fix for fix in accepted if not isinstance(fix, LeaveOut | LeaveOutWrong)]
+        written += rewrite(held_out, style, destination.folder, destination.stem, ending="_valid")
+    return written
