@@ -26,6 +26,8 @@ from finetune_data.tokenize.dataset import (
 )
 from finetune_storage.manifests import file_entry
 from finetune_storage.s3 import Storage
+from tests.data.builders import put_folder
+from tests.support import objects
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 64
@@ -97,8 +99,7 @@ def save_tiny_llama(folder: Path) -> None:
 
 def put_base_model(storage: Storage, uri: S3Uri, folder: Path) -> None:
     save_tiny_llama(folder)
-    for path in sorted(folder.iterdir()):
-        storage.upload_file(path, uri.child(path.name))
+    put_folder(storage, folder, uri)
 
 
 def put_dataset(storage: Storage, uri: S3Uri, folder: Path, **splits: Sequence[Example]) -> None:
@@ -122,17 +123,9 @@ def free_port() -> int:
 
 
 def hyperparameters(**changes: Any) -> ResolvedHyperparameters:
-    return ResolvedHyperparameters(
-        n_epochs=2,
-        batch_size=8,
-        learning_rate=3e-3,
-        prompt_loss_weight=0.1,
-        warmup_ratio=0.1,
-        weight_decay=0.01,
-        lr_schedule="cosine",
-        max_sequence_length=1024,
-        seed=42,
-    ).replace(**changes)
+    """The usual ones, with a learning rate at which the tiny Llama learns."""
+    usual = objects.hyperparameters().replace(learning_rate_multiplier=None)
+    return usual.replace(**{"batch_size": 8, "learning_rate": 3e-3} | changes)
 
 
 def train_task(uid: str, **changes: Any) -> TrainTask:
