@@ -1,6 +1,6 @@
 """`python -m fuzz.readers`: any bytes, as any format, through the readers (atheris, libFuzzer).
 
-A crash leaves the bytes that made it in fuzz/crashes; give that file's path to run it alone.
+A crash leaves its input in fuzz/crashes. To run only that input, pass the path of the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = (
     *("a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt", "a.xlsx", "a.parquet", "a"),
     *("a.jsonl.gz", "a.csv.zst"),
 )
-LONGEST = 20_000  # bytes of an input
+LONGEST = 20_000  # bytes in an input
 RSS_MB = 2048
 
 with atheris.instrument_imports(include=["finetune_data"]):
@@ -36,7 +36,7 @@ LIMITS = DataLimits(max_file_bytes=200_000, max_line_bytes=5_000, max_nesting=8)
 
 
 class Target:
-    """One input: its first byte chooses the name, the rest is the file."""
+    """Reads one input: the first byte selects the file name, and the rest is the file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class Target:
             yield from batch.findings
 
     def _check_example(self, example: Row | Conversation) -> None:
-        """What is accepted can be written, and is read again as it was."""
+        """Assert that an accepted example can be written, and reads back as the same example."""
         line = to_line(example)
         assert b"\\u0000" not in line
         path = self._folder / "again.jsonl"
@@ -76,7 +76,7 @@ class Target:
 
 
 def seeds() -> Iterator[bytes]:
-    """Small files of every format."""
+    """Yield small files of every format."""
     from openpyxl import Workbook
     from pyarrow import parquet, table
     from zstandard import ZstdCompressor
@@ -118,7 +118,7 @@ def seeds() -> Iterator[bytes]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("crash", nargs="*", help="files of earlier crashes, to run alone")
+    parser.add_argument("crash", nargs="*", help="inputs of earlier crashes; run only these")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         corpus, work = Path(name) / "corpus", Path(name) / "work"

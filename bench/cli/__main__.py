@@ -1,4 +1,4 @@
-"""`python -m bench.cli`: how long a person waits for help; 0.3 s at most on a quiet machine."""
+"""`python -m bench.cli`: the time until help appears; the limit is 0.3 s on an idle machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from bench.machine import median, python_path, refuse_when_loaded, save, spread
 
-WANTED = 0.3  # seconds of `finetune --help`
+WANTED = 0.3  # seconds for `finetune --help`
 ENTRY = ("-m", "finetune_cli")
 COMMANDS: dict[str, Sequence[str]] = {
-    "python alone": ("-c", "pass"),
+    "python -c pass": ("-c", "pass"),
     "finetune --help": (*ENTRY, "--help"),
     "finetune create --help": (*ENTRY, "create", "--help"),
     "finetune complete --help": (*ENTRY, "complete", "--help"),
@@ -24,7 +24,7 @@ COMMANDS: dict[str, Sequence[str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--force", action="store_true", help="on a loaded machine, too")
+    parser.add_argument("--force", action="store_true", help="run on a busy machine as well")
     options = parser.parse_args()
     refuse_when_loaded(is_forced=options.force)
     found = {name: measure(words, options.repeats) for name, words in COMMANDS.items()}
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(words: Sequence[str], repeats: int) -> list[float]:
-    """Wall time of fresh processes; the first one, which fills the page cache, is left out."""
+    """Return the wall times of new processes, without the first one, which fills the page cache."""
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

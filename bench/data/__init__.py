@@ -1,1 +1,1 @@
-"""The data room beside pandas as the old tool used it, the raw tokenizers, and a perfect packer."""
+"""Compares the data package with OpenAI's tool on pandas, plain tokenizers, and ideal packing."""

@@ -1,4 +1,4 @@
-"""500,000 rows, about 214 MB: made once, the same bytes each time."""
+"""The corpus: 500,000 rows, about 214 MB, created once with the same bytes on each machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def folder() -> Path:
 
 
 def words(seed: int = 1) -> list[str]:
-    """Made-up words, the frequent ones short."""
+    """Return random words; frequent ones are short."""
     source = random.Random(seed)
     return [
         "".join(source.choices("etaoinshrdlucmfwypvbgkjqxz", k=2 + min(9, rank // 60)))
@@ -28,7 +28,7 @@ def words(seed: int = 1) -> list[str]:
 
 
 def corpus(rows: int = ROWS) -> Path:
-    """JSONL of prompts with a separator and completions with a stop sequence."""
+    """Write prompts with a separator and completions with a stop sequence as JSONL."""
     path = folder() / f"rows-{rows}.jsonl"
     if path.exists():
         return path

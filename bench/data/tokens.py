@@ -1,4 +1,4 @@
-"""Measured in a fresh process: the prepare step's pipeline, or the raw tokenizers on its texts."""
+"""Measured in a new process: the pipeline of the prepare Job, or plain tokenizers on its texts."""
 
 import json
 import sys
@@ -10,11 +10,11 @@ from bench.machine import report
 
 VOCABULARY = 32_000
 ROWS = 100_000
-BATCH = 1000  # texts of the raw batches
+BATCH = 1000  # texts in a batch of the plain tokenizers
 
 
 def tokenizer_folder() -> Path:
-    """A byte-level BPE, trained once on texts of the corpus."""
+    """Return a byte-level BPE tokenizer that is trained once on the corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     path = folder() / f"tokenizer-{VOCABULARY}"
@@ -37,7 +37,7 @@ def tokenizer_folder() -> Path:
 
 
 def ours() -> None:
-    """From the file to the arrays on disk: reading, checks, tokens."""
+    """Measure the path from the file to the arrays on disk: reading, checks, and tokens."""
     import tempfile
 
     from finetune_api.limits import DataLimits
@@ -45,7 +45,7 @@ def ours() -> None:
     from finetune_data.read.findings import FileFindings, FindingsFile
     from finetune_data.read.reader import Reader, ReadOptions
     from finetune_data.read.sources import LocalSource
-    from finetune_data.tokenize.tokenizer import load_tokenizer
+    from finetune_data.tokenize.loading import load_tokenizer
 
     tokenizer = load_tokenizer(tokenizer_folder(), "bench")
     limits = DataLimits(max_file_bytes=10**10)
@@ -65,7 +65,7 @@ def ours() -> None:
 
 
 def raw() -> None:
-    """The floor: the same texts, read before, on all cores; nobody looks at the ids."""
+    """Measure the lower bound: the same texts, already in memory, on all cores, without checks."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_folder() / "tokenizer.json"))

@@ -1,1 +1,1 @@
-"""The operator beside a bare script of the same objects, on a real control plane with kwok."""
+"""Compares the operator with a script that creates the same objects, on kwok."""

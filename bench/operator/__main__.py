@@ -1,4 +1,4 @@
-"""`python -m bench.operator`: what the operator costs, and how long it keeps FineTunes waiting."""
+"""`python -m bench.operator`: the cost of the operator and the delays of FineTunes."""
 
 from __future__ import annotations
 
@@ -8,49 +8,63 @@ from dataclasses import asdict
 
 from bench import machine
 from bench.machine import refuse_when_loaded, save
-from bench.operator import floor, parts
+from bench.operator import kwok_baseline, sections
 from bench.operator.plot import draw
 from bench.table import Line, row
 
-PARTS = {
-    "kwok": floor.kwok,
-    "writes": parts.writes,
-    "bursts": parts.bursts,
-    "restart": parts.restart,
-    "poison": parts.poison,
+SECTIONS = {
+    "kwok": kwok_baseline.kwok,
+    "writes": sections.writes,
+    "bursts": sections.bursts,
+    "restart": sections.restart,
+    "poison": sections.poison,
 }
 
 
 def main() -> None:
-    """A real API server, Job controller and scheduler, kwok for the kubelets; as any user."""
+    """Runs an API server, Job controller, and scheduler, with kwok as kubelets, without root."""
     parser = argparse.ArgumentParser(description=f"{__doc__} {main.__doc__}")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part (repeatable)")
     parser.add_argument(
-        "--sizes", type=_sizes, default=[100, 1000], help="at once (default: 100,1000)"
+        "--only", choices=SECTIONS, action="append", help="run only this section (repeatable)"
     )
-    parser.add_argument("--settled", type=int, default=parts.SETTLED, help="at the restart")
-    parser.add_argument("--idle", type=float, default=parts.IDLE_SECONDS, help="seconds")
-    parser.add_argument("--rounds", type=int, default=3, help="of short runs (default: 3)")
-    parser.add_argument("--force", action="store_true", help="on a loaded machine, too")
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=[100, 1000],
+        help="number of FineTunes created at once (default: 100,1000)",
+    )
+    parser.add_argument(
+        "--settled",
+        type=int,
+        default=sections.SETTLED,
+        help="number of ended FineTunes at the restart",
+    )
+    parser.add_argument(
+        "--idle", type=float, default=sections.IDLE_SECONDS, help="seconds of the idle measurement"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of each short run (default: 3)"
+    )
+    parser.add_argument("--force", action="store_true", help="run on a busy machine as well")
     options = parser.parse_args()
     refuse_when_loaded(is_forced=options.force)
-    os.environ["PYTHONPATH"] = machine.python_path()  # of the operator's process
+    os.environ["PYTHONPATH"] = machine.python_path()  # inherited by the operator's process
     load = os.getloadavg()[0]
-    settings = parts.Settings(
+    settings = sections.Settings(
         sizes=options.sizes,
         rounds=options.rounds,
         settled=options.settled,
         idle_seconds=options.idle,
-        say=lambda words: print(words, flush=True),
+        say=lambda text: print(text, flush=True),
     )
     lines: list[Line] = []
-    for name in options.only or PARTS:
-        lines += PARTS[name](settings)
-    print(f"\nload {load:.2f} before; medians, in brackets the spread; beside a target its figure")
+    for name in options.only or SECTIONS:
+        lines += SECTIONS[name](settings)
+    print(f"\nload {load:.2f} at the start; medians and ranges")
     for line in lines:
         print(row(line))
     if options.only:
-        print("a part alone is not written")
+        print("results are saved only after a run of all sections")
         return
     values = {
         "load": load,

@@ -1,7 +1,7 @@
-"""Who asked the API server for what, and when: all figures but CPU and memory are made from this.
+"""Requests to the API server, from its audit log: the source of all figures except CPU and memory.
 
-The audit log is written by one clock, before each answer goes out, and nobody has to be asked while
-it is measured.
+One clock writes the log, before each response is sent, and reading it does not disturb the
+measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.audit import WRITES, events, resource_of
 
 @dataclass(frozen=True)
 class Request:
-    """One that was answered; `at` in seconds since 1970, `agent` the program's name."""
+    """An answered request; `at` in seconds since 1970, `agent` is the name of the program."""
 
     at: float
     verb: str
@@ -33,7 +33,7 @@ class Request:
 
 
 def requests(log: Path, namespace: str, start: int = 0) -> Iterator[Request]:
-    """Of a namespace, in the order of the answers; `start`: a byte offset."""
+    """Yield the requests in a namespace, in the order of the responses, from byte `start` on."""
     for event in events(log, start):
         what: dict[str, Any] = event.get("objectRef", {})
         if event.get("stage") == "ResponseComplete" and what.get("namespace") == namespace:
@@ -48,14 +48,14 @@ def requests(log: Path, namespace: str, start: int = 0) -> Iterator[Request]:
 
 
 def writes(found: Iterable[Request], user: str) -> Counter[str]:
-    """ "verb resource" -> count."""
+    """Count the writes of a user by verb and resource."""
     return Counter(
         f"{one.verb} {one.resource}" for one in found if one.user == user and one.is_write
     )
 
 
 def reads(found: Iterable[Request], user: str) -> Counter[str]:
-    """ "verb resource" -> count, watches left out."""
+    """Count the reads of a user by verb and resource, without watches."""
     return Counter(
         f"{one.verb} {one.resource}"
         for one in found
@@ -64,7 +64,7 @@ def reads(found: Iterable[Request], user: str) -> Counter[str]:
 
 
 def of_child(name: str) -> tuple[str, str]:
-    """`ft-NAME-UID-prepare` -> NAME and what it is; of a pod too, whose name has more behind it."""
+    """Split the name of a Job or pod, such as `ft-NAME-UID-prepare`, into NAME and component."""
     name, _, what = name.removeprefix("ft-").partition("-prepare")
     if what or _:
         return name.rpartition("-")[0], "prepare"

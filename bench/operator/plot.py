@@ -1,4 +1,4 @@
-"""How many have ended after so many seconds, beside the script; and how near each limit is."""
+"""Draws the share of ended FineTunes over time, compared with the script, and each limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ STYLES = {
     "operator: first Job": (OURS, ":"),
 }
 
-Curves = dict[str, list[float]]  # of STYLES: seconds at which 0, 1, ... 100 % had it
+Curves = dict[
+    str, list[float]
+]  # by name in STYLES: the seconds after which 0, 1, ... 100 % had reached it
 
 
 def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
-    """A panel a size, and one with all targets."""
+    """Draw one panel for each size and one with all targets."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -40,7 +42,7 @@ def draw(lines: list[Line], curves: dict[int, Curves]) -> str:
             axis.plot(seconds, range(101), style, color=color, label=name)
         axis.set_title(f"{size:,} at once", fontsize=10, loc="left")
         axis.set_xlabel("seconds")
-        axis.set_ylabel("% of them")
+        axis.set_ylabel("% of the FineTunes")
         axis.set_xlim(left=0)
         axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
@@ -55,9 +57,12 @@ def _draw_limits(axis: Any, judged: list[Line]) -> None:
     labels = [f"{line.part}: {line.name}" for line in judged]
     colors = [OURS if line.is_met else "#c84040" for line in judged]
     bars = axis.barh(labels, shares, color=colors)
-    told = [f" {line.ratio:,.3g} of {_limit(line):g}" for line in judged]
+    labels_of_bars = [f" {line.ratio:,.3g} of {_limit(line):g}" for line in judged]
     axis.bar_label(
-        bars, told, fontsize=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        bars,
+        labels_of_bars,
+        fontsize=7,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
     axis.axvline(100, color="k", linewidth=0.8, zorder=0)
     axis.set_title("% of each limit", fontsize=10, loc="left")
@@ -67,5 +72,5 @@ def _draw_limits(axis: Any, judged: list[Line]) -> None:
 
 
 def _limit(line: Line) -> float:
-    """0: there is none, or nothing at all is allowed."""
+    """Return the limit; 0: there is none, or the budget is zero."""
     return float((line.target or "<= 0").split()[1])

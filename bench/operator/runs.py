@@ -1,4 +1,4 @@
-"""One run each of the script and of the operator, on a fresh control plane; what came of it."""
+"""Runs the script or the operator on a new control plane, and collects the result."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench import machine
-from bench.operator import audit, subject
-from bench.operator.lives import Life, lives_of_operator, lives_of_script
+from bench.operator import audit, operator_process
+from bench.operator.control_plane import NAMESPACE, KwokControlPlane, started
 from bench.operator.objects import a_spec
-from bench.operator.plane import NAMESPACE, Plane, started
-from bench.operator.subject import Subject, installed
+from bench.operator.operator_process import OperatorProcess, installed
+from bench.operator.timelines import Timeline, timelines_of_operator, timelines_of_script
 from finetune_api import names
 from finetune_api.wire import JsonObject
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import Client
 from tests.support.kubectl import Kubectl
 
-AT_ONCE = 32  # requests of the person who creates FineTunes
+AT_ONCE = 32  # concurrent requests of the user who creates FineTunes
 GIVEN_UP_SECONDS = 900
 SILENCE_SECONDS = 1.5
 APISERVER = "kube-apiserver"
@@ -32,9 +32,9 @@ APISERVER = "kube-apiserver"
 
 @dataclass(frozen=True)
 class Run:
-    """`lives` by name; CPU in seconds over the whole run, of the subject and of the API server."""
+    """The result of a run. CPU is in seconds, for the operator or script and for the API server."""
 
-    lives: dict[str, Life]
+    timelines: dict[str, Timeline]
     writes: Counter[str]
     reads: Counter[str]
     seconds: float  # until the last one has ended
@@ -44,21 +44,21 @@ class Run:
 
 
 @contextmanager
-def planes() -> Iterator[tuple[Plane, Kubectl, Subject]]:
-    """A control plane, its namespace, and an operator that is installed but not started."""
+def planes() -> Iterator[tuple[KwokControlPlane, Kubectl, OperatorProcess]]:
+    """Yield a control plane, its namespace, and an installed operator that is not started."""
     with started() as (plane, team), installed(plane, team) as operator:
         yield plane, team, operator
 
 
 def run_script(size: int) -> Run:
-    """With the operator's own rights."""
+    """Run the script with the rights of the operator."""
     with planes() as (plane, _, operator), kubeconfig(str(operator.folder / "kubeconfig")):
-        before = subject.cpu_seconds(plane.pid(APISERVER))
+        before = operator_process.cpu_seconds(plane.pid(APISERVER))
         settings = operator.folder / "settings.yaml"
-        machine.run_fresh("bench.operator.script", str(settings), str(size))
-        spent = subject.cpu_seconds(plane.pid(APISERVER)) - before
+        machine.run_fresh("bench.operator.script_baseline", str(settings), str(size))
+        spent = operator_process.cpu_seconds(plane.pid(APISERVER)) - before
         found = list(audit.requests(plane.audit_log, NAMESPACE))
-        return _run(lives_of_script(found, operator.user), found, operator.user, spent)
+        return _run(timelines_of_script(found, operator.user), found, operator.user, spent)
 
 
 def run_operator(size: int) -> Run:
@@ -67,31 +67,35 @@ def run_operator(size: int) -> Run:
         return burst(plane, team, operator, "tone", size)
 
 
-def burst(plane: Plane, team: Kubectl, operator: Subject, stem: str, size: int) -> Run:
-    """`size` FineTunes at once, until all have succeeded; the operator serves already."""
+def burst(
+    plane: KwokControlPlane, team: Kubectl, operator: OperatorProcess, stem: str, size: int
+) -> Run:
+    """Create `size` FineTunes at once and wait until the running operator has completed them."""
     begin, done = plane.audit_log.stat().st_size, succeeded(operator)
-    before = subject.cpu_seconds(plane.pid(APISERVER))
+    before = operator_process.cpu_seconds(plane.pid(APISERVER))
     cpu = operator.cpu_seconds()
     create(plane, [(f"{stem}-{number}", {}) for number in range(size)])
-    often = max(0.5, size / 200)  # seconds; a look at thousands of gauges is work, too
+    often = max(0.5, size / 200)  # seconds; reading thousands of gauges takes CPU time
     wait(lambda: succeeded(operator) >= done + size, operator, team, every=often)
-    _wait_for_silence(plane)  # Events come behind the states
+    _wait_for_silence(plane)  # Events follow the states
     cpu = operator.cpu_seconds() - cpu
-    spent = subject.cpu_seconds(plane.pid(APISERVER)) - before
+    spent = operator_process.cpu_seconds(plane.pid(APISERVER)) - before
     found = list(audit.requests(plane.audit_log, NAMESPACE, begin))
-    lives = lives_of_operator(found, operator.user)
-    lives = {name: life for name, life in lives.items() if name.startswith(f"{stem}-")}
-    return _run(lives, found, operator.user, spent, cpu=cpu, peak=operator.peak_mib())
+    timelines = timelines_of_operator(found, operator.user)
+    timelines = {
+        name: timeline for name, timeline in timelines.items() if name.startswith(f"{stem}-")
+    }
+    return _run(timelines, found, operator.user, spent, cpu=cpu, peak=operator.peak_mib())
 
 
-def _wait_for_silence(plane: Plane) -> None:
+def _wait_for_silence(plane: KwokControlPlane) -> None:
     size = -1
     while size != (size := plane.audit_log.stat().st_size):
         time.sleep(SILENCE_SECONDS)
 
 
 def _run(
-    lives: dict[str, Life],
+    timelines: dict[str, Timeline],
     found: Sequence[audit.Request],
     user: str,
     apiserver: float,
@@ -99,17 +103,19 @@ def _run(
     cpu: float = 0.0,
     peak: float = 0.0,
 ) -> Run:
-    broken = [name for name, life in lives.items() if not life.is_whole]
-    if broken or not lives:
-        raise RuntimeError(f"{len(broken)} of {len(lives)} lives are not whole: {broken[:3]}")
-    begin = min(life.created or 0 for life in lives.values())
-    end = max(life.ended or 0 for life in lives.values())
+    broken = [name for name, timeline in timelines.items() if not timeline.is_whole]
+    if broken or not timelines:
+        raise RuntimeError(
+            f"{len(broken)} of {len(timelines)} timelines are incomplete: {broken[:3]}"
+        )
+    begin = min(timeline.created or 0 for timeline in timelines.values())
+    end = max(timeline.ended or 0 for timeline in timelines.values())
     counted = audit.writes(found, user), audit.reads(found, user)
-    return Run(lives, *counted, end - begin, apiserver, cpu, peak)
+    return Run(timelines, *counted, end - begin, apiserver, cpu, peak)
 
 
-def create(plane: Plane, wanted: Sequence[tuple[str, JsonObject]]) -> None:
-    """FineTunes by name, each with a status unless that is empty; many requests at once."""
+def create(plane: KwokControlPlane, wanted: Sequence[tuple[str, JsonObject]]) -> None:
+    """Create FineTunes with concurrent requests, each with a status unless it is empty."""
 
     async def one(client: Client, turns: asyncio.Semaphore, name: str, status: JsonObject) -> None:
         collection = paths.finetunes(NAMESPACE)
@@ -134,31 +140,33 @@ def create(plane: Plane, wanted: Sequence[tuple[str, JsonObject]]) -> None:
         asyncio.run(everything())
 
 
-def succeeded(operator: Subject) -> int:
-    """As the operator's own gauge counts them."""
+def succeeded(operator: OperatorProcess) -> int:
+    """Return the number of succeeded FineTunes from the operator's gauge."""
     text = operator.metrics()
     found = re.search(r'^finetune_jobs\{[^}]*state="succeeded"\} ([0-9.e+]+)$', text, re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
 def wait(
-    holds: Callable[[], bool], operator: Subject, team: Kubectl, *, every: float = 0.5
+    holds: Callable[[], bool], operator: OperatorProcess, team: Kubectl, *, every: float = 0.5
 ) -> float:
-    """Seconds until it holds. Raises with what the operator said last when it never does."""
+    """Wait until `holds`, and return the seconds. Raise RuntimeError with the log on a timeout."""
     begin = time.monotonic()
     while not holds():
         if time.monotonic() - begin > GIVEN_UP_SECONDS:
             states = Counter(
                 str(item.get("status", {}).get("state")) for item in team.list("finetunes")
             )
-            raise RuntimeError(f"it never ends: {json.dumps(states)}\n{operator.logs()}")
+            raise RuntimeError(
+                f"no end after {GIVEN_UP_SECONDS} s: {json.dumps(states)}\n{operator.logs()}"
+            )
         time.sleep(every)
     return time.monotonic() - begin
 
 
 @contextmanager
 def kubeconfig(path: str) -> Iterator[None]:
-    """For clients of this process and of its children."""
+    """Set KUBECONFIG for this process and its children."""
     former = os.environ.get("KUBECONFIG")
     os.environ["KUBECONFIG"] = path
     try:

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.operator import parts, plot
+from bench.operator import plot, sections
 from bench.operator.audit import of_child, reads, requests, writes
-from bench.operator.lives import Life, lives_of_operator, lives_of_script, percentile
+from bench.operator.control_plane import MODEL, stages_text
 from bench.operator.objects import POISON
-from bench.operator.plane import MODEL, stages_text
 from bench.operator.runs import Run
+from bench.operator.timelines import (
+    Timeline,
+    percentile,
+    timelines_of_operator,
+    timelines_of_script,
+)
 from bench.table import Line
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.outcome import Outcome
@@ -49,7 +54,7 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps(event) + "\n")
 
-    def life(self, name: str, start: float, *, is_scripted: bool = False) -> None:
+    def timeline(self, name: str, start: float, *, is_scripted: bool = False) -> None:
         """Created, its Job 1 s later, trained after 5 s and ended after 6 s."""
         if not is_scripted:
             self.add(start, ADMIN, "create", "finetunes", name)
@@ -83,33 +88,33 @@ def test_a_childs_name_tells_whose_it_is(name: str, found: tuple[str, str]) -> N
 
 
 def test_a_life_is_read_from_the_audit_log(log: Log) -> None:
-    log.life("tone-0", 0)
-    log.life("tone-1", 2)
-    lives = lives_of_operator(requests(log.path, "bench"), OURS)
+    log.timeline("tone-0", 0)
+    log.timeline("tone-1", 2)
+    timelines = timelines_of_operator(requests(log.path, "bench"), OURS)
     begin = BEGIN.timestamp()
-    assert lives["tone-0"] == Life(begin, begin + 1, begin + 5, begin + 6)
-    assert lives["tone-1"].created == begin + 2
-    assert all(life.is_whole for life in lives.values())
+    assert timelines["tone-0"] == Timeline(begin, begin + 1, begin + 5, begin + 6)
+    assert timelines["tone-1"].created == begin + 2
+    assert all(timeline.is_whole for timeline in timelines.values())
 
 
-def test_the_scripts_lives_all_begin_with_its_first_request(log: Log) -> None:
-    log.life("script-0", 0, is_scripted=True)
-    log.life("script-1", 2, is_scripted=True)
-    lives = lives_of_script(requests(log.path, "bench"), OURS)
+def test_the_timelines_of_the_script_all_start_with_its_first_request(log: Log) -> None:
+    log.timeline("script-0", 0, is_scripted=True)
+    log.timeline("script-1", 2, is_scripted=True)
+    timelines = timelines_of_script(requests(log.path, "bench"), OURS)
     begin = BEGIN.timestamp()
-    assert lives["script-1"] == Life(begin + 1, begin + 3, begin + 7, begin + 8)
-    assert lives["script-0"].created == begin + 1
+    assert timelines["script-1"] == Timeline(begin + 1, begin + 3, begin + 7, begin + 8)
+    assert timelines["script-0"].created == begin + 1
 
 
 def test_a_life_without_an_end_is_not_whole(log: Log) -> None:
     log.add(0, ADMIN, "create", "finetunes", "tone-0")
-    assert not lives_of_operator(requests(log.path, "bench"), OURS)["tone-0"].is_whole
+    assert not timelines_of_operator(requests(log.path, "bench"), OURS)["tone-0"].is_whole
 
 
 def test_requests_are_counted_by_user_from_an_offset(log: Log) -> None:
-    log.life("tone-0", 0)
+    log.timeline("tone-0", 0)
     offset = log.path.stat().st_size
-    log.life("tone-1", 0)
+    log.timeline("tone-1", 0)
     log.add(9, OURS, "watch", "pods", "")
     found = list(requests(log.path, "bench", offset))
     expected = {"create jobs": 2, "create models": 1, "patch finetunes/status": 1}
@@ -124,11 +129,11 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 def a_run(log: Log, ends: float = 6, size: int = 4, **costs: Any) -> Run:
     log.path.unlink(missing_ok=True)
     for number in range(size):
-        log.life(f"tone-{number}", number * 3)
+        log.timeline(f"tone-{number}", number * 3)
     found = list(requests(log.path, "bench"))
-    lives = lives_of_operator(found, OURS)
+    timelines = timelines_of_operator(found, OURS)
     values = {"seconds": ends, "apiserver_seconds": 0.4, "cpu_seconds": 0.2, "peak_mib": 90.0}
-    return Run(lives, writes(found, OURS), reads(found, OURS), **(values | costs))
+    return Run(timelines, writes(found, OURS), reads(found, OURS), **(values | costs))
 
 
 def test_completions_are_judged_while_others_wait_to_start(log: Log) -> None:
@@ -136,35 +141,35 @@ def test_completions_are_judged_while_others_wait_to_start(log: Log) -> None:
     last_start = 3 * 3 + 1
     ended_before = [0, 3]  # trained at 5 and 8, before the last Job was made at 10
     assert last_start == 10
-    assert parts.completions(run) == [1.0] * len(ended_before)
-    assert parts.completions(a_run(log, size=1)) == [1.0], "nobody waits: all are told"
+    assert sections.completions(run) == [1.0] * len(ended_before)
+    assert sections.completions(a_run(log, size=1)) == [1.0], "no FineTune waits: all count"
 
 
 def lines_of(log: Log, **costs: Any) -> dict[str, Line]:
     script = a_run(log, ends=6.0)
-    found = parts.burst_lines(4, [script], [a_run(log, **{"ends": 9.0, **costs})])
+    found = sections.burst_lines(4, [script], [a_run(log, **{"ends": 9.0, **costs})])
     return {line.name: line for line in found}
 
 
-def test_a_burst_is_judged_beside_the_script(log: Log) -> None:
+def test_a_burst_is_compared_with_the_script(log: Log) -> None:
     lines = lines_of(log)
     assert (lines["all ended"].ratio, lines["all ended"].is_met) == (1.5, True)
     assert lines["created to first Job, p50"].ratio == pytest.approx(1 / 6)
     assert lines["created to first Job, p50"].is_met
     assert lines["created to first Job, p99"].is_met is None
-    assert lines["CPU a FineTune"].values == [50.0]
-    assert lines["writes a FineTune"].values == [4.0]
+    assert lines["CPU per FineTune"].values == [50.0]
+    assert lines["writes per FineTune"].values == [4.0]
 
 
 @pytest.mark.parametrize(
     ("costs", "name"),
     [
         ({"ends": 12.1}, "all ended"),
-        ({"cpu_seconds": 0.25}, "CPU a FineTune"),
+        ({"cpu_seconds": 0.25}, "CPU per FineTune"),
         ({"peak_mib": 151.0}, "peak memory"),
     ],
 )
-def test_a_miss_is_told(log: Log, costs: dict[str, float], name: str) -> None:
+def test_a_missed_target_is_reported(log: Log, costs: dict[str, float], name: str) -> None:
     assert lines_of(log, **costs)[name].is_met is False
 
 
@@ -187,7 +192,7 @@ def test_no_reconcile_gets_through_a_poisoned_status() -> None:
     assert world.status.reason == "Suspended"
     poisoned = FineTuneStatus.model_validate(world.status.to_dict() | POISON)
     world.finetune = world.finetune.replace(status=poisoned)
-    with pytest.raises(ValueError, match="no time at all"):
+    with pytest.raises(ValueError, match="not a time"):
         decide(world.observe(), world.settings, world.now)
 
 

@@ -1,8 +1,8 @@
-"""The floor: `python -m bench.operator.script SETTINGS COUNT` makes the same objects, and no more.
+"""`python -m bench.operator.script_baseline SETTINGS COUNT` creates only the operator's objects.
 
-Prepare Job, train Job and Service, Model: the manifests that the operator builds, by as many
-workers as it has, each next one when a watch tells that the pod before has ended. It writes no
-status and no Events, reads nothing again and would not survive its own end.
+The script creates the prepare Job, train Job, Service, and Model from the operator's manifests,
+with the same number of workers. A watch shows it when the previous pod has ended. It writes no
+status and no Events, reads nothing again, and cannot resume after a restart.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.objects import prepared, trained
 
 
 class WatchingClient(Client):
-    """One more request: a watch."""
+    """A client with watches."""
 
     async def watch(self, path: str, **params: str) -> AsyncIterator[JsonObject]:
         assert self._session is not None
@@ -52,26 +52,26 @@ class WatchingClient(Client):
 
 
 class Script:
-    """`count` lives in one namespace."""
+    """`count` fine-tunes in one namespace."""
 
     def __init__(self, client: WatchingClient, settings: Settings, count: int) -> None:
         self._client = client
         self._settings = settings
         self._namespace = settings.namespace
         self._turns = asyncio.Semaphore(WORKERS)
-        self._lives = [_finetune(settings.namespace, number) for number in range(count)]
+        self._finetunes = [_finetune(settings.namespace, number) for number in range(count)]
         # (UID, component) -> set once rank 0's pod has ended
         self._ended = {
-            (life.metadata.uid, component): asyncio.Event()
-            for life in self._lives
+            (finetune.metadata.uid, component): asyncio.Event()
+            for finetune in self._finetunes
             for component in (names.COMPONENT_PREPARE, names.COMPONENT_TRAIN)
         }
 
     async def run(self) -> float:
-        """Seconds until the last Model."""
+        """Create everything, and return the seconds until the last Model."""
         watching = asyncio.create_task(self._watch())
         begin = time.perf_counter()
-        await asyncio.gather(*map(self._live, self._lives))
+        await asyncio.gather(*map(self._follow, self._finetunes))
         seconds = time.perf_counter() - begin
         watching.cancel()
         return seconds
@@ -85,19 +85,19 @@ class Script:
             if is_first and pod["status"].get("phase") == "Succeeded":
                 self._ended[labels[names.LABEL_UID], labels[names.LABEL_COMPONENT]].set()
 
-    async def _live(self, life: FineTune) -> None:
-        resolved: Any = resolve(life, (), self._settings)
-        uid = life.metadata.uid
-        await self._create(build_prepare_job(life, resolved, self._settings))
+    async def _follow(self, finetune: FineTune) -> None:
+        resolved: Any = resolve(finetune, (), self._settings)
+        uid = finetune.metadata.uid
+        await self._create(build_prepare_job(finetune, resolved, self._settings))
         await self._ended[uid, names.COMPONENT_PREPARE].wait()
         found: Any = prepared().prepared
         resolved = with_prepared(resolved, found)
-        job = await self._create(build_train_job(life, resolved, self._settings, 1))
-        await self._create(build_service(life, 1, job["metadata"]["uid"]))
+        job = await self._create(build_train_job(finetune, resolved, self._settings, 1))
+        await self._create(build_service(finetune, 1, job["metadata"]["uid"]))
         await self._ended[uid, names.COMPONENT_TRAIN].wait()
         result: Any = trained().trained
-        name = f"{result.fine_tuned_model}-{life.metadata.name}"
-        await self._create(build_model(life, resolved, result.replace(fine_tuned_model=name)))
+        name = f"{result.fine_tuned_model}-{finetune.metadata.name}"
+        await self._create(build_model(finetune, resolved, result.replace(fine_tuned_model=name)))
 
     async def _create(self, manifest: JsonObject) -> JsonObject:
         if manifest["kind"] == "Job":

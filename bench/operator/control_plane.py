@@ -1,4 +1,4 @@
-"""A control plane whose every part may go as fast as the machine, with kwok for the kubelets."""
+"""A control plane without rate limits, with kwok as the kubelets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CRDS = ("finetunes", "models")
 NODES = 10
 NAMESPACE = "bench"
 READY_SECONDS = 60
-UNLIMITED = ("--kube-api-qps=5000", "--kube-api-burst=10000")  # as kwok's own clusters have it
+UNLIMITED = ("--kube-api-qps=5000", "--kube-api-burst=10000")  # as in kwok's own clusters
 MODEL = trained().trained.fine_tuned_model  # type: ignore[union-attr]
 
 
-class Plane(ControlPlane):
-    """etcd, apiserver, controller manager, scheduler and kwok; nobody but the machine limits them.
+class KwokControlPlane(ControlPlane):
+    """etcd, API server, controller manager, scheduler, and kwok, limited only by the machine.
 
-    The base class knows no limits of the controller manager, so that is started here.
+    The base class cannot set limits of the controller manager, so this class starts it.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Plane(ControlPlane):
         self._spawn(
             *("kube-controller-manager", config, *secured),
             f"--secure-port={ports['manager']}",
-            # Nobody beats a heart for kwok's nodes.
+            # No kubelet sends heartbeats for kwok's nodes.
             "--controllers=*,-node-lifecycle-controller",
             url=f"https://127.0.0.1:{ports['manager']}/healthz",
         )
@@ -67,14 +67,14 @@ class Plane(ControlPlane):
         command = [str(gotools.binary(program)), *arguments]
         self._processes.append(processes.start(program, command, log, ends_with_us=True))
         if not wait_until(HttpProbe(url, self.authority).is_healthy, READY_SECONDS):
-            raise RuntimeError(f"{program} does not come up:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(f"{program} did not become healthy:\n{log.read_text()[-2000:]}")
 
     def pid(self, program: str) -> int:
         return next(process.pid for process in self._processes if process.name == program)
 
 
 def stages_text() -> str:
-    """The stages with the termination messages that pods of a real training write."""
+    """Return the stages with the termination messages of a real training."""
     message = trained().to_termination_message().replace("%", "%%")
     text = STAGES.read_text()
     text = text.replace("PREPARED`", prepared().to_termination_message() + "`")
@@ -82,10 +82,10 @@ def stages_text() -> str:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[tuple[Plane, Kubectl]]:
-    """A plane with our CRDs, nodes, and a namespace; all gone afterwards."""
+def started() -> Iterator[tuple[KwokControlPlane, Kubectl]]:
+    """Yield a control plane with the CRDs, nodes, and a namespace, and remove it at the end."""
     gotools.build(("etcd", "kubernetes", "helm", "kwok"))
-    plane = Plane()
+    plane = KwokControlPlane()
     with plane:
         admin = Kubectl(str(plane.kubectl), str(plane.kubeconfig))
         for name in CRDS:
@@ -93,7 +93,9 @@ def started() -> Iterator[tuple[Plane, Kubectl]]:
         crds = [f"crd/{name}.{names.GROUP}" for name in CRDS]
         admin("wait", "--for=condition=Established", *crds)
         admin.apply(*(_node(f"kwok-{number}") for number in range(NODES)))
-        admin("taint", "nodes", "--all", "node.kubernetes.io/not-ready-")  # nobody else takes it
+        admin(
+            "taint", "nodes", "--all", "node.kubernetes.io/not-ready-"
+        )  # no controller removes it
         admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         yield plane, admin.within(NAMESPACE)
 

@@ -1,7 +1,7 @@
-"""Measured in a fresh process: pandas as the old tool used it, its reader and its validators.
+"""Measured in a new process: the checks of OpenAI's data preparation tool, on pandas.
 
-Our own code for the rules that the old tool is known to have had (anchors of the fine-tunes
-service, a.10): columns of texts, a pass over a column for each rule.
+This is original code for the known rules of that tool: columns of texts, and a pass over a column
+for each rule.
 """
 
 import os
@@ -48,7 +48,7 @@ def main(path: str) -> None:
 
 
 def _common(texts: "pandas.Series[str]", *, is_suffix: bool) -> str:
-    """One character more as long as all texts share it."""
+    """Return the longest common prefix or suffix, one character at a time."""
     found = ""
     first = texts.iloc[0]
     while len(found) < len(first):

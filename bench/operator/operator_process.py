@@ -1,4 +1,4 @@
-"""The operator's own process as the chart installs it: its Role, its settings, what it costs."""
+"""The operator's process as the chart installs it, with its Role, settings, CPU, and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bench.operator.plane import Plane
+from bench.operator.control_plane import KwokControlPlane
 from devcluster import gotools
 from tests.integration.conftest import Operator
 from tests.support.kubectl import Kubectl
@@ -20,8 +20,8 @@ from tests.support.objects import a_settings
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Subject(Operator):
-    """Beside the tests' operator: the chart's pace of polling, CPU and memory."""
+class OperatorProcess(Operator):
+    """The operator of the tests with the chart's polling intervals, and its CPU and memory."""
 
     def _write_settings(self, changes: dict[str, Any]) -> None:
         settings = a_settings(namespace=self.team.namespace, **changes)
@@ -40,11 +40,11 @@ class Subject(Operator):
 
 
 @contextmanager
-def installed(plane: Plane, team: Kubectl) -> Iterator[Subject]:
-    """Its rights are there and its kubeconfig; it is not started yet."""
+def installed(plane: KwokControlPlane, team: Kubectl) -> Iterator[OperatorProcess]:
+    """Yield an operator with rights and kubeconfig that is not started."""
     gotools.build(("helm",))
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as folder:
-        subject = Subject(team, gotools.binary("helm"), Path(folder))
+        subject = OperatorProcess(team, gotools.binary("helm"), Path(folder))
         try:
             yield subject
         finally:
@@ -52,12 +52,12 @@ def installed(plane: Plane, team: Kubectl) -> Iterator[Subject]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User's and system's, of all threads."""
+    """Return the user and system time of all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def peak_mib(pid: int) -> float:
-    """The most that was resident at once."""
+    """Return the peak resident memory."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024

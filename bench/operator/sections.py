@@ -1,4 +1,4 @@
-"""What is measured; a part gives lines of the table."""
+"""The sections of the benchmark. Each measures one aspect and yields lines of the table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bench.operator import audit
-from bench.operator.lives import Life, percentile
+from bench.operator.control_plane import NAMESPACE
 from bench.operator.objects import POISON
-from bench.operator.plane import NAMESPACE
+from bench.operator.operator_process import OperatorProcess
 from bench.operator.plot import Curves
 from bench.operator.runs import (
     Run,
@@ -22,56 +22,54 @@ from bench.operator.runs import (
     succeeded,
     wait,
 )
-from bench.operator.subject import Subject
+from bench.operator.timelines import Timeline, percentile
 from bench.table import Line
 from finetune_api.wire import JsonObject
 from tests.support.kubectl import Kubectl
 
-OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 6, 2  # the budget; the pods tell of two epochs
-QUARTER = "<= 0.25"  # of the time in which all of the script's have ended
+OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 6, 2  # the budget; the pods report two epochs
+QUARTER = "<= 0.25"  # share of the time in which the script ends all
 IDLE_SECONDS = 60
-FEW = 200  # up to so many at once a run is short enough to be repeated
+FEW = 200  # runs of up to this many at once are short enough to repeat
 SETTLED = 5000
-BESIDE = 100  # that live while a poisonous one, or thousands of settled ones, are there
+NEIGHBORS = 100  # FineTunes next to a poisoned one or thousands of settled ones
 
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """The extent of the measurements."""
 
     sizes: list[int]
     rounds: int = 3
     settled: int = SETTLED
     idle_seconds: float = IDLE_SECONDS
     say: Callable[[str], None] = print
-    curves: dict[int, Curves] = field(
-        default_factory=dict
-    )  # by size; the plot's, of the last round
+    curves: dict[int, Curves] = field(default_factory=dict)  # by size: the last round, for the plot
 
 
 def writes(settings: Settings) -> Iterator[Line]:
-    """Of one FineTune, of a minute in which nothing happens, and of a restart."""
+    """Count the writes for one FineTune, in an idle minute, and during a restart."""
     with planes() as (plane, team, operator):
         operator.start()
         settings.say("writes: one FineTune")
         run = burst(plane, team, operator, "one", 1)
-        time.sleep(3)  # what comes after the end: Events, a late look
+        time.sleep(3)  # Events and a late reconcile follow the end
         counted = audit.writes(audit.requests(plane.audit_log, NAMESPACE), operator.user)
         objects = sum(counted[f"create {kind}"] for kind in ("jobs", "services", "models"))
         statuses, events = counted["patch finetunes/status"], counted["create events"]
         part = "writes"
         yield _exact(part, "objects", objects, OBJECTS)
         yield _exact(part, "status writes", statuses, STATUS_WRITES)
-        yield _exact(part, "Events, one an epoch among them", events, EVENTS + EPOCHS)
+        yield _exact(part, "Events, including one per epoch", events, EVENTS + EPOCHS)
         yield _exact(part, "anything else", counted.total() - objects - statuses - events, 0)
         yield Line(part, "reads", [float(run.reads.total())], "requests")
-        settings.say(f"writes: {settings.idle_seconds:.0f} s in which nothing happens")
+        settings.say(f"writes: {settings.idle_seconds:.0f} s without changes")
         begin = plane.audit_log.stat().st_size
         cpu = operator.cpu_seconds()
         time.sleep(settings.idle_seconds)
-        yield _exact(part, "while nothing happens", _since(plane.audit_log, begin, operator), 0)
+        yield _exact(part, "while idle", _since(plane.audit_log, begin, operator), 0)
         spent = 100 * (operator.cpu_seconds() - cpu) / settings.idle_seconds
-        yield Line(part, "CPU while nothing happens", [spent], "%")
+        yield Line(part, "CPU while idle", [spent], "%")
         operator.kill()
         begin = plane.audit_log.stat().st_size
         operator.start()
@@ -80,7 +78,7 @@ def writes(settings: Settings) -> Iterator[Line]:
         yield _exact(part, "on a restart", _since(plane.audit_log, begin, operator), 0)
 
 
-def _since(log: object, begin: int, operator: Subject) -> int:
+def _since(log: object, begin: int, operator: OperatorProcess) -> int:
     return audit.writes(audit.requests(log, NAMESPACE, begin), operator.user).total()  # type: ignore[arg-type]
 
 
@@ -89,7 +87,7 @@ def _exact(part: str, name: str, count: int, budget: int) -> Line:
 
 
 def bursts(settings: Settings) -> Iterator[Line]:
-    """Many at once, beside the script."""
+    """Compare many FineTunes at once with the script."""
     for size in settings.sizes:
         scripts: list[Run] = []
         operators: list[Run] = []
@@ -120,33 +118,33 @@ def burst_lines(size: int, scripts: list[Run], operators: list[Run]) -> Iterator
         ("trained to ended among creations", completions, {0.5, 0.99}),
     ):
         for share in (0.5, 0.99):
-            told = [percentile(measure(run), share) for run in operators]
+            measured = [percentile(measure(run), share) for run in operators]
             target = QUARTER if share in judged else None
-            ratio = statistics.median(told) / whole
-            yield Line(part, f"{name}, p{share * 100:.0f}", told, "s", ratio, target)
+            ratio = statistics.median(measured) / whole
+            yield Line(part, f"{name}, p{share * 100:.0f}", measured, "s", ratio, target)
     yield from _costs(part, size, scripts, operators)
 
 
 def _costs(part: str, size: int, scripts: list[Run], operators: list[Run]) -> Iterator[Line]:
     cpu = [1000 * run.cpu_seconds / size for run in operators]
-    yield Line(part, "CPU a FineTune", cpu, "ms", statistics.median(cpu), "<= 60")
+    yield Line(part, "CPU per FineTune", cpu, "ms", statistics.median(cpu), "<= 60")
     peak = [run.peak_mib for run in operators]
     limit = "<= 150" if size <= 1000 else "<= 200"
     yield Line(part, "peak memory", peak, "MiB", max(peak), limit)
     counted = [run.writes.total() / size for run in operators]
     budget = OBJECTS + STATUS_WRITES + EVENTS + EPOCHS
-    yield Line(part, "writes a FineTune", counted, "writes", max(counted), f"<= {budget}")
-    yield Line(part, "reads a FineTune", [run.reads.total() / size for run in operators], "reads")
+    yield Line(part, "writes per FineTune", counted, "writes", max(counted), f"<= {budget}")
+    yield Line(part, "reads per FineTune", [run.reads.total() / size for run in operators], "reads")
     for name, runs in (("the script: ", scripts), ("", operators)):
         spent = [1000 * run.apiserver_seconds / size for run in runs]
-        yield Line(part, f"{name}the API server's CPU a FineTune", spent, "ms")
+        yield Line(part, f"{name}the API server's CPU per FineTune", spent, "ms")
 
 
 def _curves(name: str, run: Run) -> Curves:
-    begin = min(life.created or 0 for life in _lives(run))
+    begin = min(timeline.created or 0 for timeline in _timelines(run))
     times = {
-        "first Job": [(life.first_job or 0) - begin for life in _lives(run)],
-        "ended": [(life.ended or 0) - begin for life in _lives(run)],
+        "first Job": [(timeline.first_job or 0) - begin for timeline in _timelines(run)],
+        "ended": [(timeline.ended or 0) - begin for timeline in _timelines(run)],
     }
     return {
         f"{name}: {what}": [round(percentile(seconds, share / 100), 3) for share in range(101)]
@@ -154,31 +152,31 @@ def _curves(name: str, run: Run) -> Curves:
     }
 
 
-def _lives(run: Run) -> list[Life]:
-    return list(run.lives.values())
+def _timelines(run: Run) -> list[Timeline]:
+    return list(run.timelines.values())
 
 
 def starts(run: Run) -> list[float]:
-    """Seconds from each one's creation to its first Job."""
-    return [(life.first_job or 0) - (life.created or 0) for life in _lives(run)]
+    """Return the seconds from creation to the first Job of each FineTune."""
+    return [(timeline.first_job or 0) - (timeline.created or 0) for timeline in _timelines(run)]
 
 
 def completions(run: Run) -> list[float]:
-    """Seconds from the end of rank 0 to the status, of those that end while others wait to start.
+    """Return the seconds from the end of rank 0 to the final status.
 
-    All of them where no one waited any more when the first one was trained.
+    Only FineTunes that end while others wait to start count, or all of them if there are none.
     """
-    last = max(life.first_job or 0 for life in _lives(run))
-    found = [((life.trained or 0), (life.ended or 0)) for life in _lives(run)]
+    last = max(timeline.first_job or 0 for timeline in _timelines(run))
+    found = [((timeline.trained or 0), (timeline.ended or 0)) for timeline in _timelines(run)]
     early = [ended - trained for trained, ended in found if trained < last]
     return early or [ended - trained for trained, ended in found]
 
 
 def restart(settings: Settings) -> Iterator[Line]:
-    """Thousands that have ended; then some more begin beside them."""
+    """Restart with thousands of ended FineTunes, then start more."""
     part, count = f"{settings.settled} settled", settings.settled
     with planes() as (plane, team, operator):
-        settings.say(f"{part}: creating them")
+        settings.say(f"{part}: creating")
         operator.start()
         burst(plane, team, operator, "first", 1)
         status: JsonObject = team.status("first-0")
@@ -189,21 +187,21 @@ def restart(settings: Settings) -> Iterator[Line]:
         operator.start()
         wait(lambda: succeeded(operator) == count + 1, operator, team, every=0.2)
         seconds = time.monotonic() - since
-        yield Line(part, "process start to all known", [seconds], "s", seconds, "<= 15")
+        yield Line(part, "process start to all counted", [seconds], "s", seconds, "<= 15")
         time.sleep(3)
         yield _exact(part, "on the restart", _since(plane.audit_log, begin, operator), 0)
         peak = operator.peak_mib()
         yield Line(part, "peak memory", [peak], "MiB", peak, "<= 200")
-        settings.say(f"{part}: {BESIDE} more at once")
-        run = burst(plane, team, operator, "new", BESIDE)
-        yield Line(part, f"{BESIDE} more: all ended", [run.seconds], "s")
+        settings.say(f"{part}: {NEIGHBORS} more at once")
+        run = burst(plane, team, operator, "new", NEIGHBORS)
+        yield Line(part, f"{NEIGHBORS} more: all ended", [run.seconds], "s")
         yield Line(part, "peak memory then", [run.peak_mib], "MiB", run.peak_mib, "<= 200")
 
 
 def poison(settings: Settings) -> Iterator[Line]:
-    """The others' p99 from creation to end, with a FineTune that no reconcile can read and without.
+    """Compare the p99 from creation to end with and without a FineTune that breaks its reconciles.
 
-    Batches alternate in one process, so that the machine's mood is the same for both.
+    Batches alternate in one process, so that the state of the machine is the same for both.
     """
     part = "poison"
     ends: dict[bool, list[float]] = {False: [], True: []}
@@ -215,20 +213,20 @@ def poison(settings: Settings) -> Iterator[Line]:
                 settings.say(f"poison, round {number + 1} of {settings.rounds}: {is_there}")
                 if is_there:
                     _poison(team, operator)
-                run = burst(plane, team, operator, f"batch-{number}-{int(is_there)}", BESIDE)
-                whole = [(life.ended or 0) - (life.created or 0) for life in _lives(run)]
+                run = burst(plane, team, operator, f"batch-{number}-{int(is_there)}", NEIGHBORS)
+                whole = [
+                    (timeline.ended or 0) - (timeline.created or 0) for timeline in _timelines(run)
+                ]
                 ends[is_there].append(percentile(whole, 0.99))
                 if is_there:
                     team("delete", "finetune", "poison")
     clean, poisoned = (statistics.median(ends[key]) for key in (False, True))
-    yield Line(part, f"p99 of {BESIDE} lives without it", ends[False], "s")
-    yield Line(
-        part, f"p99 of {BESIDE} lives beside it", ends[True], "s", poisoned / clean, "<= 1.2"
-    )
+    yield Line(part, f"p99 of {NEIGHBORS} without it", ends[False], "s")
+    yield Line(part, f"p99 of {NEIGHBORS} next to it", ends[True], "s", poisoned / clean, "<= 1.2")
 
 
-def _poison(team: Kubectl, operator: Subject) -> None:
-    """One whose status only looks like one: every reconcile of it raises, for ever."""
+def _poison(team: Kubectl, operator: OperatorProcess) -> None:
+    """Create a FineTune whose status is invalid: each reconcile of it raises an error."""
     spec = {"trainingFile": "s3://bucket/train.jsonl", "model": "ada", "suspend": True}
     meta = {"name": "poison"}
     team.apply(

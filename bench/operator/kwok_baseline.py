@@ -1,4 +1,4 @@
-"""The control plane alone: how many pods a second kwok plays when nobody else does anything."""
+"""Measures the control plane without load: the number of pods per second that kwok simulates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.operator import audit
-from bench.operator.plane import NAMESPACE, NODES, started
+from bench.operator.control_plane import NAMESPACE, NODES, started
 from bench.operator.runs import AT_ONCE, kubeconfig
 from bench.table import Line
 from finetune_api import names
@@ -16,35 +16,35 @@ from finetune_operator.kube import paths
 from finetune_operator.kube.client import Client
 
 if TYPE_CHECKING:
-    from bench.operator.parts import Settings
+    from bench.operator.sections import Settings
 
 PODS = 1000
 PATIENCE_SECONDS = 300
 
 
 def kwok(settings: Settings) -> Iterator[Line]:
-    """Bare pods that have a node already: no Job, no scheduler, nobody watches."""
-    settings.say(f"kwok: {PODS} bare pods")
+    """Pods with a node: without Jobs, scheduler, and watches."""
+    settings.say(f"kwok: {PODS} pods")
     with started() as (plane, team), kubeconfig(str(plane.kubeconfig)):
         asyncio.run(_create())
         end = time.monotonic() + PATIENCE_SECONDS
         while len(_ended(list(audit.requests(plane.audit_log, NAMESPACE)))) < PODS:
             if time.monotonic() > end:
-                raise RuntimeError(f"kwok does not end its pods: {team('get', 'pods')[-500:]}")
+                raise RuntimeError(f"kwok did not end its pods: {team('get', 'pods')[-500:]}")
             time.sleep(1)
         found = list(audit.requests(plane.audit_log, NAMESPACE))
     made = [one.at for one in found if (one.verb, one.resource) == ("create", "pods")]
     seconds = max(_ended(found).values()) - min(made)
-    yield Line("floor", "kwok alone, bare pods", [PODS / seconds], "pods/s")
+    yield Line("floor", "kwok without load, pods", [PODS / seconds], "pods/s")
 
 
 def _ended(found: list[audit.Request]) -> dict[str, float]:
-    """Pods that kwok has told of twice, ready and ended, and when it did last."""
-    told: dict[str, list[float]] = {}
+    """The time of the last status of each pod that kwok reported twice, as ready and as ended."""
+    reported: dict[str, list[float]] = {}
     for one in found:
         if one.agent == "kwok" and one.resource == "pods/status":
-            told.setdefault(one.name, []).append(one.at)
-    return {name: times[-1] for name, times in told.items() if len(times) > 1}
+            reported.setdefault(one.name, []).append(one.at)
+    return {name: times[-1] for name, times in reported.items() if len(times) > 1}
 
 
 async def _create() -> None:

@@ -1,4 +1,4 @@
-"""Measured in a fresh process: all checks but token counts, as `prepare-data` runs them."""
+"""Measured in a new process: all checks of `prepare-data` except token counts."""
 
 import sys
 import time
