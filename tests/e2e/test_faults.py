@@ -75,7 +75,7 @@ def test_after_drains_and_a_suspension_it_continues_at_the_same_step_without_cou
     training = Training(team, name, maxRestarts=0)
     training.wait_step(120)
     training.end_pods(lambda: drain(team, f"--pod-selector={training.selector}"))
-    training.wait_message("2 of 2 pods can't be scheduled: ", "unschedulable")
+    training.wait_message("2 of 2 pods cannot be scheduled: ", "unschedulable")
     team.kubectl("uncordon", NODE)
 
     training.wait_step(200)

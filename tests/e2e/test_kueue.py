@@ -92,14 +92,14 @@ def test_a_fine_tune_waits_for_quota_is_preempted_and_has_the_results_of_an_undi
     first.wait_attempts(2)
     urgent.wait_step(1)
     with urgent.frozen():
-        first.wait_message(f"in queue {QUEUE}: ")
+        first.wait_message(f"in queue {QUEUE}")
         assert first.status["stage"] == "queued"
     urgent.wait_success()
 
     status = first.wait_success()
     before, after = status["attempts"]
     assert (before["reason"], before["counted"]) == ("Preempted", False)
-    assert before["message"].startswith(f"queue {QUEUE} took the pods back: Preempted to")
+    assert before["message"].startswith(f"queue {QUEUE} evicted the pods: Preempted to")
     assert after["resumedFromStep"] > EPOCH_STEPS
     assert first.results(status) == undisturbed
     until(lambda: all_finished(kubectl.list("workloads")), 30)
@@ -107,9 +107,9 @@ def test_a_fine_tune_waits_for_quota_is_preempted_and_has_the_results_of_an_undi
 
 def check_queue_positions(queueing: Team) -> None:
     second = Training(queueing, "second", queueName=QUEUE)
-    second.wait_message(f"waiting as number 1 in queue {QUEUE}: couldn't assign flavors")
+    second.wait_message(f"in queue {QUEUE} at position 1: couldn't assign flavors")
     third = Training(queueing, "third", queueName=QUEUE)
-    third.wait_message(f"waiting as number 2 in queue {QUEUE}: ")
+    third.wait_message(f"in queue {QUEUE} at position 2: ")
     assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
     assert "Fine-tune enqueued. Queue number: 2" in third.messages()
     assert not second.pods()  # one pod would fit, but all pods start together

@@ -102,7 +102,7 @@ def test_t21_a_rank_that_is_never_scheduled_is_explained_and_ends_at_the_deadlin
     team: Kubectl, operator: Operator, until_training: Callable[..., None]
 ) -> None:
     until_training()
-    words = "1 of 2 pods can't be scheduled: 0/1 nodes have nvidia.com/gpu free"
+    words = "1 of 2 pods cannot be scheduled: 0/1 nodes have nvidia.com/gpu free"
     until(lambda: team.status("tone").get("message") == words, 40, lambda: str(team.status("tone")))
     patch = '{"spec": {"pendingDeadlineSeconds": 1}}'
     team("patch", "finetune", "tone", "--type=merge", "-p", patch)
@@ -132,7 +132,7 @@ def test_a_quota_that_refuses_pods_is_named(
 
     until(is_told, 60, lambda: str(team.status("tone")))
     message = team.status("tone")["message"]
-    assert message.startswith("1 of 2 pods can't be created: exceeded quota: few")
+    assert message.startswith("1 of 2 pods cannot be created: exceeded quota: few")
     end_pods(team)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from devcluster.controlplane import ControlPlane
+from finetune_operator import messages
 from finetune_operator.core.plan import stamp
 from tests.integration.conftest import HERE, READY, Kubelet, Operator
 from tests.integration.crowds import TWO_NODES, Crowd
@@ -64,7 +65,7 @@ def test_t25_what_an_older_operator_began_goes_on_without_being_touched(
     again.wait("succeeded", operator.logs)
     assert len(team.wait_state("well", "succeeded")["attempts"]) == 1
     broken = team.wait_state("broken", "failed")
-    assert "older operator" in broken["error"]["message"]
+    assert broken["error"]["message"] == messages.DATASET_NOT_RECORDED.message
     assert [item["reason"] for item in broken["attempts"]] == ["RankCrashed"]
     check_invariants(team, operator, Path(control_plane.audit_log))
 
