@@ -37,7 +37,8 @@ def test_the_same_texts_give_the_same_bytes(folder: Path, data: Dataset, tmp_pat
 
 def test_prepare_gives_every_row_a_start_an_end_and_room(folder: Path, data: Dataset) -> None:
     from finetune_data.read.examples import Row
-    from finetune_data.tokenize.tokenizer import Encoded, load_tokenizer
+    from finetune_data.tokenize.loading import load_tokenizer
+    from finetune_data.tokenize.tokenizer import Encoded
 
     tokenizer = load_tokenizer(folder, "ada")
     texts = [*data.base, *data.training, *data.validation]

@@ -93,7 +93,7 @@ path = pathlib.Path({str(tmp_path)!r})
 started = processes.start("child", ["sleep", "60"], path / "log", ends_with_us=True)
 processes.write_record(path / "record", [started])
 comm = pathlib.Path(f"/proc/{{started.pid}}/comm")
-while comm.read_text() != "sleep\\n":  # until then the kernel has not been told
+while comm.read_text() != "sleep\\n":  # until then, the kernel does not have the setting
     time.sleep(0.01)
 os.kill(os.getpid(), signal.SIGKILL)
 """

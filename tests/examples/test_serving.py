@@ -1,7 +1,7 @@
 """examples/serving: manifests against schemas, clients against a real server with a real model.
 
-Transformers' own server (`transformers serve`) speaks the protocol that vLLM and KServe speak, and
-is always there. vLLM is where the environment variable VLLM names its program, or PATH has it.
+`transformers serve` is always available and has the same protocol as vLLM and KServe. The tests use
+vLLM if the environment variable VLLM names it or if it is on PATH.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def strict(**fields: Any) -> dict[str, Any]:
 
 TEXT = {"type": "string"}
 AMOUNTS = {"type": "object", "additionalProperties": TEXT}
-# Of serving.kserve.io/v1beta1 as KServe 0.21 has it: the fields that the example sets.
+# the fields of serving.kserve.io/v1beta1 (KServe 0.21) that the example sets
 INFERENCE_SERVICE = strict(
     apiVersion={"const": "serving.kserve.io/v1beta1"},
     kind={"const": "InferenceService"},
@@ -92,14 +92,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(model: Path) -> str:
-    """By `finetune complete`, in its own process."""
-    return said(
+    """The completion by `finetune complete` in its own process."""
+    return output_of(
         *(sys.executable, "-m", "finetune_cli", "complete", str(model), "-p", PROMPT),
         *("--temperature", "0", "--max-tokens", "16", "--cpu"),
     )
 
 
-def said(*command: str, **environment: str) -> str:
+def output_of(*command: str, **environment: str) -> str:
     ran = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
@@ -115,7 +115,7 @@ def said(*command: str, **environment: str) -> str:
 @pytest.mark.slow
 def test_transformers_alone_says_the_same(model: Path, expected: str) -> None:
     assert len(expected) > 8
-    assert said(sys.executable, str(SERVING / "local.py"), str(model), PROMPT) == expected
+    assert output_of(sys.executable, str(SERVING / "local.py"), str(model), PROMPT) == expected
 
 
 def transformers_server() -> list[str]:
@@ -174,7 +174,7 @@ def test_clients_get_the_completion_that_the_command_line_gives(
 ) -> None:
     if shutil.which(client[0]) is None:
         pytest.skip(f"no {client[0]} on this machine")
-    found = said(client[0], str(SERVING / client[1]), str(model), PROMPT, BASE_URL=server)
+    found = output_of(client[0], str(SERVING / client[1]), str(model), PROMPT, BASE_URL=server)
     if client[1] == "complete.sh":
         answer = json.loads(found)
         found = f"{answer['choices'][0]['text']}\n"

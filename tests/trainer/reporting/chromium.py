@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its DevTools protocol."""
+"""A headless Chromium, controlled through the DevTools protocol."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ START_SECONDS = 60
 
 
 class Tab:
-    """One tab: commands with their answers, and every event that came meanwhile."""
+    """A browser tab: it sends commands and collects events."""
 
     def __init__(self, socket: Any) -> None:
         self._socket = socket
@@ -34,7 +34,7 @@ class Tab:
             self.events.append(message)
 
     async def wait(self, event: str) -> None:
-        """Until it has come; a page in between has no answer for any command."""
+        """Wait for an event; a page that is loading answers no command."""
         while not self.of(event):
             self.events.append(json.loads((await self._socket.receive()).data))
 
@@ -44,7 +44,7 @@ class Tab:
         return found["result"].get("value")
 
     async def open(self, path: Path, *, width: int, scheme: str) -> None:
-        """Until it is loaded, at this width and color scheme."""
+        """Load a page with this width and color scheme."""
         for domain in ("Page", "Log", "Network", "Runtime"):
             await self.call(f"{domain}.enable")
         await self.call(
@@ -67,7 +67,7 @@ class Tab:
 
 @asynccontextmanager
 async def browser(folder: Path) -> AsyncIterator[Tab]:
-    """A browser of its own with an empty profile; it is gone afterwards."""
+    """A temporary browser with an empty profile."""
     import aiohttp
 
     assert PROGRAM
@@ -92,9 +92,9 @@ def _start(program: str, folder: Path) -> "subprocess.Popen[bytes]":
 
 def _port(folder: Path, process: "subprocess.Popen[bytes]") -> int:
     end = time.monotonic() + START_SECONDS
-    told = folder / "DevToolsActivePort"
-    while not (told.exists() and "\n" in told.read_text()):
+    port_file = folder / "DevToolsActivePort"
+    while not (port_file.exists() and "\n" in port_file.read_text()):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    return int(told.read_text().splitlines()[0])
+    return int(port_file.read_text().splitlines()[0])

@@ -1,6 +1,6 @@
-"""What the ranks of a real torchrun generate for `test_generating`: `OUT`
+"""The program of the ranks in `test_generating`; its argument is the output folder.
 
-All ranks run everything; each writes what it got, by ZeRO stage and way.
+All ranks run everything; each one writes its completions by ZeRO stage and compute path.
 """
 
 import json
@@ -29,21 +29,21 @@ COMPUTE_PATHS = {
 def main(out: Path) -> None:
     import_libraries()
     attention.register()
-    place = RankCoordinates.from_environment()
+    coordinates = RankCoordinates.from_environment()
     connect("cpu")
     found: dict[str, Any] = {}
-    engines = [(f"stage {stage}", engine_of(place, stage, "fp32")) for stage in (1, 3)]
-    engines.append(("lora", adapted_engine(place, 3)))
+    engines = [(f"stage {stage}", engine_of(coordinates, stage, "fp32")) for stage in (1, 3)]
+    engines.append(("lora", adapted_engine(coordinates, 3)))
     for kind, engine in engines:
         for name, way in COMPUTE_PATHS.items():
             engine.objective.choose(way)
             found[f"{kind} {name}"] = make_generator(engine, lambda: None)(PROMPTS)
         assert engine.model.training
     begin = TrainingState(step=STEPS - 3)
-    for kind, engine in [engines[1], ("fresh", engine_of(place, 3, "fp32"))]:
+    for kind, engine in [engines[1], ("fresh", engine_of(coordinates, 3, "fp32"))]:
         engine.objective.choose(COMPUTE_PATHS["packed"])
         found[f"losses {kind}"] = run_steps(engine, None, begin)
-    (out / f"rank-{place.rank}.json").write_text(json.dumps(found))
+    (out / f"rank-{coordinates.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

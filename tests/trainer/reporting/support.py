@@ -1,4 +1,4 @@
-"""Runs as a report sees them: curves of any length, with a shape of one's own."""
+"""Report data for tests, with curves of any length."""
 
 import math
 import random
@@ -27,7 +27,7 @@ def results(
     changes: dict[int, dict[str, float]] | None = None,
     seed: int = 1,
 ) -> str:
-    """results.csv of a run that learns; `changes`: cells by step."""
+    """results.csv of a good run; changes: cells by step."""
     names = columns(validation, class_metrics.columns(asked) if asked else ())
     noise = random.Random(seed)
     lines = [",".join(names)]
@@ -67,7 +67,7 @@ def epoch_ends(steps: int, epochs: int) -> list[int]:
 def epoch_metrics(
     steps: int, training: Sequence[float], validation: Sequence[float | None]
 ) -> list[EpochMetrics]:
-    """An epoch for each pair of losses."""
+    """Metrics of an epoch for each pair of losses."""
     ends = epoch_ends(steps, len(training))
     return [
         EpochMetrics(
@@ -86,7 +86,7 @@ def epoch_metrics(
 
 
 def dataset(**changes: Any) -> DatasetManifest:
-    """2,000 examples with 200 for validation."""
+    """A dataset of 2,000 training and 200 validation examples."""
     source = DatasetSource(
         tokenizer_sha256="0" * 64,
         context_length=2048,
@@ -115,7 +115,7 @@ def without_validation() -> DatasetManifest:
 
 
 def run(**changes: Any) -> RunManifest:
-    """Of the default task, on two nodes."""
+    """The manifest of a run on two nodes."""
     task = support.train_task("0123456789")
     return RunManifest(
         run=task.run,
@@ -136,7 +136,7 @@ def run(**changes: Any) -> RunManifest:
 
 
 def report(steps: int = 1000, **changes: Any) -> ReportData:
-    """A run of four epochs that nothing is wrong with."""
+    """A good run of four epochs."""
     return ReportData(
         run=run(),
         dataset=dataset(),

@@ -274,7 +274,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_gets_the_advice_that_it_calls_for(name: str) -> None:
+def test_a_run_gets_the_right_advice(name: str) -> None:
     make, title, numbers, change = CASES[name]
     found = {advice.title: advice for advice in advice_on(make())}
     assert title in found, list(found)
@@ -289,7 +289,7 @@ def test_a_run_that_went_well_gets_none() -> None:
     assert advice_on(confused([[50, 1], [1, 48]], 0.98, parameters=350_000_000)) == []
 
 
-def test_a_run_without_a_step_is_no_reason_for_advice_on_curves() -> None:
+def test_a_run_without_a_step_gets_no_advice_on_curves() -> None:
     data = support.report(results="step,training_loss\n", epochs=[])
     assert advice_on(data) == []
 
@@ -309,7 +309,7 @@ def test_a_class_that_the_training_file_lacks_is_named(
         assert "has 1 class without an example in the training file: “c”." in why
 
 
-def test_one_field_is_changed_one_way_only() -> None:
+def test_there_is_one_advice_for_each_field() -> None:
     data = no_validation(used(n_epochs=12, learning_rate_multiplier=3.0)).replace(
         results=support.results(1000, changes=SPIKE)
     )
@@ -319,11 +319,11 @@ def test_one_field_is_changed_one_way_only() -> None:
     assert found[0].change == "hyperparameters.learningRateMultiplier: 1.5"
 
 
-def test_a_validation_loss_that_only_trembles_is_no_overfitting() -> None:
+def test_a_noisy_validation_loss_is_no_overfitting() -> None:
     assert "Train fewer epochs" not in {a.title for a in advice_on(losses(1.1, 1.0, 0.99, 1.0))}
 
 
-def test_who_learns_by_heart_is_not_told_to_learn_faster() -> None:
+def test_overfitting_gets_no_advice_to_raise_the_rate() -> None:
     epochs = ended((2.0, 1.8), (1.5, 1.9), accuracy=0.28)
     found = [advice.title for advice in advice_on(support.report(results=flat(0.3), epochs=epochs))]
     assert found == ["Train fewer epochs"]
@@ -344,12 +344,12 @@ def test_a_spike_that_takes_steps_to_settle_is_counted_once() -> None:
     assert [spike.step for spike in find_spikes(curves.finite("training_loss"))] == [600, 800]
 
 
-def test_counts_of_an_empty_split_are_no_division() -> None:
+def test_an_empty_split_causes_no_division_by_zero() -> None:
     empty = support.dataset(splits={"train": SplitCounts(examples=0, tokens=0)})
     assert isinstance(advice_on(support.report(dataset=empty)), list)
 
 
-def test_what_is_known_by_all_needs_no_further_epoch() -> None:
+def test_a_perfect_accuracy_needs_no_more_epochs() -> None:
     epochs = ended((2.0, 1.8), (1.5, 1.4), accuracy=1.0)
     report = support.report(results=flat(1.0), epochs=epochs)
     report = report.replace(dataset=support.dataset(data_kind="classification", classes=3))

@@ -1,4 +1,4 @@
-"""Ticks that people would choose, and numbers as they would write them."""
+"""Ticks at round values, and readable numbers."""
 
 import pytest
 from hypothesis import example, given
@@ -28,7 +28,7 @@ def test_numbers_have_four_digits(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
-def test_shares_durations_and_sizes_are_written_for_people() -> None:
+def test_shares_durations_and_sizes_are_readable() -> None:
     assert (percent(0.8333), percent(None)) == ("83.3%", "–")
     assert [duration(s) for s in (3.21, 75, 3700, 200_000)] == [
         "3.2 s",
@@ -64,7 +64,7 @@ def test_ticks_of_values(values: list[float], unit: Unit, texts: list[str]) -> N
     st.sampled_from(["plain", "count"]),
     st.booleans(),
 )
-def test_every_value_has_its_place_and_ticks_can_be_told_apart(
+def test_every_value_has_its_place_and_ticks_differ(
     values: list[float], unit: Unit, may_be_logarithmic: bool
 ) -> None:
     scale = value_scale(values, unit, may_be_logarithmic=may_be_logarithmic)

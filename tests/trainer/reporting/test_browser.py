@@ -1,4 +1,4 @@
-"""The report as a browser shows it: whole, closed, readable on a phone, light and dark."""
+"""The report in a browser: self-contained, readable on a phone, in light and dark mode."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
 SMALLEST_TEXT = 9  # pixels
 
-# Red, green, blue of what is drawn and of what is behind it.
+# red, green, and blue of text, background, and lines
 COLORS = """(() => {
   const body = getComputedStyle(document.body);
   return [body.color, body.backgroundColor, ...[...document.querySelectorAll('.line')].map(
@@ -36,8 +36,11 @@ OUTSIDE = """[...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 
 
-async def look(folder: Path, text: str, width: int, scheme: str, *scripts: str) -> list[Any]:
-    """What the scripts say of the page, which asks for nothing, says nothing and fits."""
+async def open_page(folder: Path, text: str, width: int, scheme: str, *scripts: str) -> list[Any]:
+    """Open the page and return the results of the scripts.
+
+    The page must make no requests, log nothing, and fit the width.
+    """
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
     async with chromium.browser(folder / "profile") as tab:
@@ -46,18 +49,20 @@ async def look(folder: Path, text: str, width: int, scheme: str, *scripts: str) 
         overflow = await tab.evaluate("document.documentElement.scrollWidth")
         requests = [event["request"]["url"] for event in tab.of("Network.requestWillBeSent")]
         entries = [event["entry"]["text"] for event in tab.of("Log.entryAdded")]
-        said = [event["args"] for event in tab.of("Runtime.consoleAPICalled")]
+        messages = [event["args"] for event in tab.of("Runtime.consoleAPICalled")]
         dialogs = tab.of("Page.javascriptDialogOpening")
     assert requests == [path.as_uri()]
-    assert (entries, said, dialogs) == ([], [], [])
+    assert (entries, messages, dialogs) == ([], [], [])
     assert overflow <= width
     return found
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_it_is_readable_and_asks_for_nothing(width: int, scheme: str, tmp_path: Path) -> None:
-    colors, heights, outside = await look(
+async def test_the_page_is_readable_and_makes_no_requests(
+    width: int, scheme: str, tmp_path: Path
+) -> None:
+    colors, heights, outside = await open_page(
         tmp_path, page(full()), width, scheme, COLORS, TEXT_HEIGHTS, OUTSIDE
     )
     words, behind, *lines = colors
@@ -69,8 +74,8 @@ async def test_it_is_readable_and_asks_for_nothing(width: int, scheme: str, tmp_
     assert outside == []
 
 
-async def test_what_strangers_wrote_does_nothing(tmp_path: Path) -> None:
-    [scripts] = await look(tmp_path, page(hostile()), 390, "light", "document.scripts.length")
+async def test_text_from_users_runs_no_scripts(tmp_path: Path) -> None:
+    [scripts] = await open_page(tmp_path, page(hostile()), 390, "light", "document.scripts.length")
     assert scripts == 0
 
 

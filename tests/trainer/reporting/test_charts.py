@@ -1,4 +1,4 @@
-"""SVG charts: everything measured is inside the picture, and a finger or a mouse finds it."""
+"""SVG charts: all values are inside the chart and have tooltips."""
 
 import re
 
@@ -20,7 +20,7 @@ def chart(points: list[Point], *, unit: Unit = "plain", **others: object) -> Cha
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 39, 41, 239, 240, 5000])
-def test_every_drawn_place_is_inside_the_picture(steps: int) -> None:
+def test_everything_is_inside_the_chart(steps: int) -> None:
     svg = chart(run_of(steps)).svg()
     numbers = re.findall(r'd="M([^"]+)"', svg)
     drawn = [pair.split() for path in numbers for pair in path.split("L") if "H" not in pair]
@@ -30,7 +30,7 @@ def test_every_drawn_place_is_inside_the_picture(steps: int) -> None:
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in places)
 
 
-def test_few_points_are_dots_that_tell_their_value() -> None:
+def test_few_points_are_dots_with_their_values() -> None:
     svg = chart([Point(3, 1.5), Point(9, 1.25)]).svg()
     assert svg.count("<circle") == 2
     assert "<title>training 1.25, step 9</title>" in svg
@@ -63,7 +63,7 @@ def test_epochs_are_marked_and_labeled_as_long_as_there_is_room() -> None:
         assert svg.count(' soft">') == labels
 
 
-def test_a_chart_says_in_words_what_it_shows() -> None:
+def test_a_chart_has_a_text_alternative() -> None:
     points = [Point(1, 3.0), Point(2, 5.0), Point(3, 0.5), Point(4, 1.0)]
     assert chart(points).summary == [
         "training: from 3 to 1, lowest 0.5 at step 3, highest 5 at step 2"
@@ -71,7 +71,7 @@ def test_a_chart_says_in_words_what_it_shows() -> None:
     assert 'aria-label="Loss. training: from 3 to 1' in chart(points).svg()
 
 
-def test_a_chart_of_nothing_but_nan_still_stands() -> None:
+def test_a_chart_of_nan_only_is_drawn() -> None:
     found = chart([Point(1, float("nan"))])
     assert found.summary == ["training: no finite value"]
     assert "not a number, step 1" in found.svg()
@@ -83,13 +83,13 @@ def mixed() -> Chart:
     return Chart("Loss", [Line("validation_loss", "validation", points, {50, 100})], 100)
 
 
-def test_points_of_the_whole_file_are_told_from_those_of_one_batch() -> None:
+def test_points_of_the_whole_file_differ_from_those_of_one_batch() -> None:
     svg = mixed().svg()
     assert svg.count('class="batch line0"') == 8
     assert svg.count('class="whole line0"') == 2
     assert "<title>validation, whole file 1, step 100</title>" in svg
     [path] = re.findall(r'class="line line0" d="([^"]+)"', svg)
-    assert path.count("L") == 7  # through the batches alone: no zigzag
+    assert path.count("L") == 7  # only through batches: no zigzag
     assert mixed().summary == [
         "validation, one batch: from 2.9 to 1.3, lowest 1.3 at step 90, highest 2.9 at step 10",
         "validation, whole file: from 2.1 to 1, lowest 1 at step 100, highest 2.1 at step 50",
@@ -117,7 +117,7 @@ def classes(*lines: list[float]) -> str:
     return Chart("Classification", made, 9, "percent").svg()
 
 
-def test_a_line_that_lies_on_another_is_dashed_over_it() -> None:
+def test_a_line_that_covers_another_is_dashed() -> None:
     apart = classes([0.1, 0.4, 0.7], [0.2, 0.6, 0.9])
     assert "stroke-dasharray" not in apart
     assert set(re.findall(r' r="([\d.]+)"', apart)) == {"2.6"}
@@ -133,7 +133,7 @@ def test_a_line_that_lies_on_another_is_dashed_over_it() -> None:
     ]
 
 
-def test_a_value_that_never_changes_is_said_once() -> None:
+def test_a_constant_value_has_a_short_summary() -> None:
     points = [Point(step, 0.9804) for step in (5, 10, 15)]
     assert chart(points).summary == ["training: always 0.9804"]
     assert chart(points, unit="percent").summary == ["training: always 98.0%"]

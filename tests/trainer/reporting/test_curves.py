@@ -1,4 +1,4 @@
-"""results.csv as curves: nothing measured is lost, nothing broken stops a report."""
+"""results.csv as curves: all measured cells are read, and damaged files do not fail."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Two real ranks, ZeRO 1 and 3, packed and padded: what transformers itself would generate."""
+"""Two real ranks, ZeRO 1 and 3, packed and padded, generate the same tokens as transformers."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def expected(prompts: list[Prompt]) -> list[list[int]]:
-    """By transformers' own loop, with a cache."""
+    """The completions by transformers, with a cache."""
     import torch
 
     model = support.tiny_llama().eval()
@@ -58,11 +58,11 @@ def test_the_first_rank_gets_what_transformers_generates(tmp_path: Path) -> None
     found: list[dict[str, Any]] = [
         json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)
     ]
-    for kind, completions in found[1].items():  # up to ZeRO 2 the first rank generates alone
+    for kind, completions in found[1].items():  # up to ZeRO 2, only rank 0 generates
         assert completions == ([] if "stage 1" in kind else found[0][kind]), kind
     losses = [found[0].pop(f"losses {kind}") for kind in ("stage 3", "fresh")]
     assert len(losses[0]) == 3
-    assert losses[0] == losses[1]  # who has generated trains on as if nothing had been
+    assert losses[0] == losses[1]  # generation does not change the training
     assert len(found[0]) == 6
     for kind, completions in found[0].items():
         assert completions == right, kind

@@ -1,4 +1,4 @@
-"""A real training's files in S3 become a page and a card that say what the manifests say."""
+"""The page and the card of a real training agree with its manifests in S3."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ CLASSES = (40, 41)
 
 
 def labeled(count: int, seed: int) -> list[support.Example]:
-    """Prompts whose first word decides the class."""
+    """Prompts with a first token that decides the class."""
     examples = support.random_examples(count, seed)
     return [(prompt, [CLASSES[prompt[0] % 2], 2]) for prompt, _ in examples]
 

@@ -126,7 +126,7 @@ def find_positive_class(
     def find(labels: Sequence[Tokens]) -> int | None:
         from finetune_data.read.examples import Row
         from finetune_data.read.findings import Finding
-        from finetune_data.tokenize.tokenizer import load_tokenizer
+        from finetune_data.tokenize.loading import load_tokenizer
 
         text = asked.positive_class
         if text is None:

@@ -24,7 +24,7 @@ class RunLog:
     def __init__(
         self,
         task: TrainTask,
-        place: RankCoordinates,
+        coordinates: RankCoordinates,
         progress: ProgressTracker,
         storage: Storage,
         *,
@@ -34,11 +34,11 @@ class RunLog:
         self._gpu = gpu
         self._steps = task.hyperparameters.steps(task.training_examples)
         self._steps_per_epoch = task.hyperparameters.steps_per_epoch(task.training_examples)
-        self._is_printing = place.local_rank == 0  # once for each pod
+        self._is_printing = coordinates.local_rank == 0  # once for each pod
         self._progress = progress
         self._results = (
             Results(task.run.layout.results, storage, _columns(task, has_validation))
-            if place.rank == 0
+            if coordinates.rank == 0
             else None
         )
         self._recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS + 1)

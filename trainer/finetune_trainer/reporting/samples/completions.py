@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_data.tokenize.dataset import Dataset
-from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
 from finetune_trainer.reporting.report_data import Sample
 from finetune_trainer.reporting.samples.generation import Generate, make_generator
 from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
