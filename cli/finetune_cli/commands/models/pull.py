@@ -23,7 +23,7 @@ from finetune_cli.terminal.format import size
 @click.option("--adapter-only", is_flag=True, help="Download only adapter/ of a LoRA model.")
 @cluster_flags
 def pull(*, model: str, folder: Path | None, adapter_only: bool, target: ClusterTarget) -> None:
-    """Download a model into FOLDER. By default, the folder has the model's name.
+    """Download a model into FOLDER. By default, FOLDER is the name of its object.
 
     The folder appears after all files are downloaded and match the SHA-256 sums of the model's
     manifest.

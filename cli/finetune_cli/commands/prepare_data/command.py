@@ -160,14 +160,15 @@ class PrepareOptions:
     type=click.IntRange(min=1),
     default=1024,
     show_default=True,
-    help="Maximum size of a file in MiB, after decompression.",
+    help="Maximum size of a file in MiB, before and after decompression.",
 )
 def command(**given: Any) -> None:
     """Check data files for fine-tuning and write JSONL files for training.
 
     FILE is a CSV, TSV, XLSX, JSON, JSONL, TXT, or Parquet file, which may be compressed (.gz,
     .zst), a folder, a pattern, or an S3 address. The command never changes or overwrites existing
-    files. It asks before each change; with --yes, it makes all changes that lose no data.
+    files. On a terminal, it asks before each change. With --yes, it makes all changes
+    that lose no data.
     """
     options = PrepareOptions(**given)
     check_suffix(options.report)
