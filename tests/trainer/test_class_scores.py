@@ -54,16 +54,16 @@ def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, boo
     score = np.array([one for one, _ in rows])
     truth = np.array([int(positive) for _, positive in rows])
     found = measure(np.stack([1 - score, score], 1), truth, BINARY, 1)
-    said = score > 0.5
+    predicted = score > 0.5
     wanted = {
-        "accuracy": metrics.accuracy_score(truth, said),
-        "precision": metrics.precision_score(truth, said, zero_division=0),
-        "recall": metrics.recall_score(truth, said, zero_division=0),
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "precision": metrics.precision_score(truth, predicted, zero_division=0),
+        "recall": metrics.recall_score(truth, predicted, zero_division=0),
         "auroc": metrics.roc_auc_score(truth, score),
         "auprc": metrics.average_precision_score(truth, score),
-        "f1.0": metrics.f1_score(truth, said, zero_division=0),
-        "f0.5": metrics.fbeta_score(truth, said, beta=0.5, zero_division=0),
-        "f2.0": metrics.fbeta_score(truth, said, beta=2, zero_division=0),
+        "f1.0": metrics.f1_score(truth, predicted, zero_division=0),
+        "f0.5": metrics.fbeta_score(truth, predicted, beta=0.5, zero_division=0),
+        "f2.0": metrics.fbeta_score(truth, predicted, beta=2, zero_division=0),
     }
     for name, value in wanted.items():
         assert found[f"classification/{name}"] == pytest.approx(value, abs=1e-12), name

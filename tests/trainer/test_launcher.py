@@ -114,9 +114,9 @@ def test_a_rank_that_receives_sigterm_can_succeed() -> None:
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
         "print('listening', flush=True); time.sleep(60)"
     )
-    worker = RankProcess([sys.executable, "-c", script], dict(os.environ), 0)
-    ranks = RankProcesses([worker])
-    while not worker.lines:
+    rank = RankProcess([sys.executable, "-c", script], dict(os.environ), 0)
+    ranks = RankProcesses([rank])
+    while not rank.lines:
         assert not ranks.has_ended()
         time.sleep(0.02)
     ranks.request_stop()

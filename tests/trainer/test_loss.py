@@ -33,7 +33,7 @@ def totals(batch: MicroBatch, prompt_weight: float, logits: torch.Tensor | None 
         logits = logits_for(batch)
     weights = torch.from_numpy(np.where(batch.roles == 2, 1.0, prompt_weight))
     predicted = of_logits(
-        logits.flatten(0, 1)[batch.places], torch.from_numpy(batch.targets), weights
+        logits.flatten(0, 1)[batch.input_indices], torch.from_numpy(batch.targets), weights
     )
     return Totals(*sums(batch, predicted, prompt_weight).tolist())
 
@@ -49,8 +49,8 @@ def saying(examples: list[Example], predictions: list[list[int]]) -> torch.Tenso
     inputs = batch_of(examples).inputs
     logits = torch.zeros(*inputs.shape, VOCABULARY)
     for row, ((prompt, _), tokens) in enumerate(zip(examples, predictions, strict=True)):
-        for place, token in enumerate(tokens):
-            logits[row, len(prompt) - 1 + place, token] = 5.0
+        for index, token in enumerate(tokens):
+            logits[row, len(prompt) - 1 + index, token] = 5.0
     return logits
 
 
@@ -114,7 +114,7 @@ def test_without_targets_there_is_no_loss_and_no_gradient() -> None:
     batch = assemble(split_of(EXAMPLES), [], packed=False, prompts=True)
     logits = logits_for(batch).requires_grad_()
     none = torch.zeros(0, dtype=torch.float64)
-    predicted = of_logits(logits.flatten(0, 1)[batch.places], none.long(), none)
+    predicted = of_logits(logits.flatten(0, 1)[batch.input_indices], none.long(), none)
     (predicted[0] * scale(0.0, ranks=2)).backward()  # type: ignore[no-untyped-call]
     found: Any = logits.grad
     assert not found.any()

@@ -20,7 +20,7 @@ def test_padded_examples_have_a_row_each_and_their_last_token_is_not_an_input() 
     assert found.positions.tolist() == [[0, 1, 2], [0, 1, 2]]
     assert found.bounds is None
     assert found.targets.tolist() == [6, 2, 8, 9, 2]
-    assert found.places.tolist() == [0, 1, 3, 4, 5]
+    assert found.input_indices.tolist() == [0, 1, 3, 4, 5]
     assert found.roles.tolist() == [2, 2, 1, 1, 2]
     assert found.owners.tolist() == [0, 0, 1, 1, 1]
 
@@ -30,7 +30,7 @@ def test_packed_examples_share_a_row_and_their_positions_start_at_zero() -> None
     assert found.inputs.tolist() == [[5, 6, 7, 8, 9]]
     assert found.positions.tolist() == [[0, 1, 0, 1, 2]]
     assert found.bounds == (0, 2, 5)
-    assert found.places.tolist() == [0, 1, 2, 3, 4]
+    assert found.input_indices.tolist() == [0, 1, 2, 3, 4]
     assert found.targets.tolist() == [6, 2, 8, 9, 2]
 
 
@@ -38,7 +38,7 @@ def test_prompts_without_weight_are_not_targets() -> None:
     for packed in (True, False):
         found = of(TWO, packed=packed, prompts=False)
         assert found.targets.tolist() == [6, 2, 2]
-        assert found.inputs.flat[found.places].tolist() == [5, 6, 9]
+        assert found.inputs.flat[found.input_indices].tolist() == [5, 6, 9]
         assert found.weight(0.0) == 3
 
 
@@ -46,7 +46,7 @@ def test_a_rank_without_an_example_gets_one_token_without_weight() -> None:
     for packed in (True, False):
         found = of([], packed=packed)
         assert found.inputs.tolist() == [[0]]
-        assert len(found.targets) == len(found.places) == found.completions == 0
+        assert len(found.targets) == len(found.input_indices) == found.completions == 0
         assert found.weight(1.0) == 0
         assert found.bounds == ((0, 1) if packed else None)
 
@@ -56,7 +56,7 @@ def test_an_example_of_one_token_has_nothing_to_predict() -> None:
         found = of([([], [2]), *TWO], packed=packed)
         assert found.targets.tolist() == [6, 2, 8, 9, 2]
         assert found.owners.tolist() == [1, 1, 2, 2, 2]
-        assert found.inputs.flat[found.places].tolist() == [5, 6, 7, 8, 9]
+        assert found.inputs.flat[found.input_indices].tolist() == [5, 6, 7, 8, 9]
         assert found.completions == 2
 
 
@@ -76,12 +76,12 @@ def test_each_target_follows_its_input_in_its_example(
 ) -> None:
     found = of(examples, packed=packed, prompts=prompts)
     flat, positions = found.inputs.flatten(), found.positions.flatten()
-    for place, target, role, owner in zip(
-        found.places, found.targets, found.roles, found.owners, strict=True
+    for source, target, role, owner in zip(
+        found.input_indices, found.targets, found.roles, found.owners, strict=True
     ):
         tokens = [*examples[owner][0], *examples[owner][1]]
-        position = positions[place]
-        assert flat[place] == tokens[position]
+        position = positions[source]
+        assert flat[source] == tokens[position]
         assert target == tokens[position + 1]
         assert role == (1 if position + 1 < len(examples[owner][0]) else 2)
     wanted = sum(max(0, len(p) + len(c) - 1) for p, c in examples)

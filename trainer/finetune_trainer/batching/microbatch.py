@@ -24,7 +24,7 @@ class MicroBatch:
     inputs: Integers  # [rows, width]; padded with 0
     positions: Integers  # [rows, width]; start at 0 in each example
     bounds: tuple[int, ...] | None  # of the examples in the single row; None: one example per row
-    places: Integers  # [targets]: index of the predicting token in the flattened inputs
+    input_indices: Integers  # [targets]: index of the predicting token in the flat inputs
     targets: Integers  # [targets]
     roles: Roles  # [targets]
     owners: Integers  # [targets]: index of the example
@@ -88,7 +88,7 @@ def arrange(examples: Sequence[Example], *, packed: bool, prompts: bool) -> Micr
         inputs=inputs,
         positions=positions,
         bounds=bounds if packed else None,
-        places=kept + shifts[owners[kept]] if len(kept) else kept,
+        input_indices=kept + shifts[owners[kept]] if len(kept) else kept,
         targets=targets[kept],
         roles=roles[kept],
         owners=owners[kept],

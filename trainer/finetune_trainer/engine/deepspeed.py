@@ -108,7 +108,7 @@ class Engine:
     def __init__(
         self,
         model: "Module",
-        place: RankCoordinates,
+        coordinates: RankCoordinates,
         *,
         zero_stage: int,
         precision: Precision,
@@ -123,7 +123,7 @@ class Engine:
 
         # In bf16 without ZeRO, DeepSpeed keeps no readable state; ZeRO 1 computes the same sums.
         self.zero_stage = max(1, zero_stage) if precision == "bf16" else zero_stage
-        self.coordinates = place
+        self.coordinates = coordinates
         self.precision = precision
         self._clip = clip
         self.model = model
@@ -144,11 +144,11 @@ class Engine:
                 zero_stage=self.zero_stage,
                 precision=precision,
                 offload=offload,
-                ranks=place.ranks,
+                ranks=coordinates.ranks,
                 clip=clip if self.zero_stage else 0.0,  # see `step`
             ),
         )
-        if self.zero_stage == 0 and place.ranks == 1:
+        if self.zero_stage == 0 and coordinates.ranks == 1:
             self._engine.enable_backward_allreduce = False  # would copy all gradients twice
         # The optimizers of ZeRO hold flat partitions; without ZeRO, Adam holds the parameters.
         self._adam = adam if self.zero_stage == 0 else self._optimizer.optimizer

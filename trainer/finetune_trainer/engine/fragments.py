@@ -112,9 +112,7 @@ def _write_piece(engine: Engine, parameter: Any, whole: dict[str, "Tensor"]) -> 
 
     weights = whole[WEIGHTS]
     parameter.ds_tensor.data.copy_(mine(weights))
-    if (
-        parameter.data.numel() == weights.numel()
-    ):  # ZeRO 3 keeps small ones on every rank
+    if parameter.data.numel() == weights.numel():  # ZeRO 3 keeps small ones on every rank
         parameter.data.copy_(weights)
     safe_set_local_fp32_param(parameter, mine(weights))
     for key in MOMENTS:

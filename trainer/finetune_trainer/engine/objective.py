@@ -56,12 +56,12 @@ class Objective(nn.Module):  # type: ignore[misc]
         self,
         inputs: Tensor,
         positions: Tensor,
-        places: Tensor,
+        input_indices: Tensor,
         targets: Tensor,
         weights: Tensor,
         packing: dict[str, Any],
     ) -> Predicted:
-        """inputs, positions [rows, width]; places, targets, weights [n]; see `MicroBatch`.
+        """inputs, positions [rows, width]; input_indices, targets, weights [n]; see `MicroBatch`.
 
         Padding is on the right, where causal attention never reads it, so no mask is needed, and
         attention is fastest without one. Explicit positions and `use_cache=False` keep transformers
@@ -72,11 +72,11 @@ class Objective(nn.Module):  # type: ignore[misc]
             assert self.head is not None
             hidden = self._causal.base_model(input_ids=inputs, **settings)[0]
             found: Predicted = self.head(
-                hidden.flatten(0, 1).index_select(0, places), targets, weights
+                hidden.flatten(0, 1).index_select(0, input_indices), targets, weights
             )
             return found
         logits = self.model(input_ids=inputs, **settings).logits
-        return of_logits(logits.flatten(0, 1).index_select(0, places), targets, weights)
+        return of_logits(logits.flatten(0, 1).index_select(0, input_indices), targets, weights)
 
 
 def of_logits(logits: Tensor, targets: Tensor, weights: Tensor) -> Predicted:
@@ -97,5 +97,5 @@ def arguments(batch: MicroBatch, prompt_weight: float, device: torch.device) -> 
     if batch.bounds is not None:
         packing = {"bounds": batch.bounds, "starts": put(np.array(batch.bounds, np.int32))}
     weights = np.where(batch.roles == COMPLETION, 1.0, prompt_weight)
-    arrays = (batch.inputs, batch.positions, batch.places, batch.targets, weights)
+    arrays = (batch.inputs, batch.positions, batch.input_indices, batch.targets, weights)
     return (*(put(values) for values in arrays), packing)

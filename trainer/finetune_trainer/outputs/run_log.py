@@ -15,7 +15,7 @@ from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.step.loss import Totals
 
 LINE_SECONDS = 2.0  # at least, between two log lines
-SPEED_STEPS = 20  # the throughput is a mean over this many steps
+THROUGHPUT_STEPS = 20  # the throughput is a mean over this many steps
 
 
 class RunLog:
@@ -41,7 +41,7 @@ class RunLog:
             if coordinates.rank == 0
             else None
         )
-        self._recent: deque[tuple[float, int]] = deque(maxlen=SPEED_STEPS + 1)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=THROUGHPUT_STEPS + 1)
         self._printed_at = 0.0
 
     def start(self, state: TrainingState) -> None:
@@ -90,7 +90,7 @@ class RunLog:
             )
         now = time.monotonic()
         self._recent.append((now, state.trained_tokens))
-        speed, seconds_left = self._speed(state.step)
+        speed, seconds_left = self._throughput(state.step)
         self._progress.gauge(gradient_norm=norm, data_wait_seconds=wait, **self._device(speed))
         if validation is not None:
             self._progress.update(
@@ -134,7 +134,7 @@ class RunLog:
                 found["model_flops_utilisation"] = share
         return found
 
-    def _speed(self, step: int) -> tuple[float | None, float | None]:
+    def _throughput(self, step: int) -> tuple[float | None, float | None]:
         """Tokens per second and estimated seconds left, from the last steps."""
         (begin, before), (end, after) = self._recent[0], self._recent[-1]
         if end <= begin:
@@ -150,7 +150,7 @@ class RunLog:
         validation: Totals | None,
         rate: float,
     ) -> str:
-        speed, seconds_left = self._speed(state.step)
+        speed, seconds_left = self._throughput(state.step)
         parts = [
             f"step {state.step}/{self._steps}",
             f"epoch {state.step / self._steps_per_epoch:.2f}",
@@ -212,8 +212,8 @@ class RunLog:
 
 
 def _columns(task: TrainTask, has_validation: bool) -> list[str]:
-    asked = task.classification
-    return columns(has_validation, class_metrics.columns(asked) if asked else ())
+    requested = task.classification
+    return columns(has_validation, class_metrics.columns(requested) if requested else ())
 
 
 def _number(value: float | None) -> str:
