@@ -160,8 +160,9 @@ def test_a_crashed_prepare_pod_is_tried_again_by_its_job() -> None:
     world.settle()
     world.end_pod("prepare", 0, names.EXIT_UNAVAILABLE, failed(Reason.S3_UNAVAILABLE))
     world.settle()
+    error = ErrorInfo(code=Reason.S3_UNAVAILABLE, message="it broke")
     assert world.status.state == "pending"
-    assert "tried again" in world.status.message
+    assert world.status.message == messages.checking_data_again(error).message
     world.fail_job("prepare")
     world.settle()
     assert world.status.state == "failed"

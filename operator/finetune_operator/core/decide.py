@@ -16,6 +16,7 @@ from finetune_operator import messages
 from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.core.attempts.records import end_open_attempt
+from finetune_operator.core.attempts.success import find_published
 from finetune_operator.core.attempts.training import decide_training, find_abandoned, leaves_jobs
 from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
 from finetune_operator.core.observed import Observed
@@ -23,7 +24,6 @@ from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
 from finetune_operator.core.resolution import adopted, resolve
 from finetune_operator.core.status_builder import StatusBuilder
-from finetune_operator.core.success import find_published
 from finetune_operator.core.verdict import judge
 from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
@@ -154,7 +154,7 @@ def _ended(builder: StatusBuilder, error: ErrorInfo) -> Plan:
 
 
 def _fail_on_taken_name(observed: Observed, builder: StatusBuilder) -> Plan:
-    """Leave an object of another owner alone. The status shows the files of a published model."""
+    """Fail without a change of the other owner's object. The status shows the files of a published model."""
     objects = ", ".join(map(str, observed.foreign))
     command = observed.foreign[0].to_command(observed.finetune.metadata.namespace)
     published = find_published(observed)

@@ -88,7 +88,7 @@ def _phases(
 
 
 def _began(finetune: FineTune, former: str) -> datetime | None:
-    """The start of the phase from the status alone, if the operator did not observe it."""
+    """The start of the phase according to the status, if the operator did not observe it."""
     status = finetune.status
     turned = {item.type: item.last_transition_time for item in status.conditions}
     if former == Stage.VALIDATING:

@@ -30,7 +30,7 @@ class Pod:
     disruption_message: str | None
     exit_code: int | None
     exit_reason: str | None  # "OOMKilled", "Error"
-    memory_limit: str | None  # of its container, as Kubernetes writes quantities
+    memory_limit: str | None  # a Kubernetes quantity; the limit of the container
     message: str | None  # the termination message, or the log's tail
     waiting_reason: str | None
     waiting_message: str | None
@@ -224,7 +224,7 @@ class Observed:
     finetune: FineTune
     jobs: tuple[Job, ...] = ()
     services: frozenset[str] = frozenset()
-    models: tuple[Model, ...] = ()  # of the namespace; only until the base model is resolved
+    models: tuple[Model, ...] = ()  # all in the namespace; only until the base model is resolved
     progress: ProgressReport | None = None
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
     is_first: bool = False  # it is new, so its children were not listed

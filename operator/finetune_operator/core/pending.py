@@ -14,7 +14,7 @@ CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError"}
 LACKING = re.compile(r"0/(\d+) nodes are available: (\d+) Insufficient ([^\s,]+?)[.,]?(?:\s|$)")
 # The end of the scheduler's message, which says only that preemption does not help either.
 PREEMPTION = re.compile(r"\s*(?:no new claims to deallocate,)?\s*(?:preemption: .*)?$", re.DOTALL)
-# The kubelet alternates between the cause and the back-off. The cause alone does not change.
+# The kubelet alternates between the cause and the back-off. Only the cause is constant.
 BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": (?:\w+: )?')
 # The name of the pod differs at each try of the Job controller. The rest does not change.
 REFUSED = re.compile(r'^Error creating: (?:pods "[^"]*" is forbidden: )?')

@@ -14,7 +14,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Job, Pod
 
 QUIET = 0  # digest of a child that is unchanged since its creation
-ALIVE = {"Pending", "Running"}  # readiness tells decisions enough about these phases
+ALIVE = {"Pending", "Running"}  # decisions use only the readiness in these phases
 IGNORED_FIELDS = {"name", "index", "attempt", "ip", "node", "started_at"}  # read with real changes
 IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 

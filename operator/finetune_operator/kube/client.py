@@ -16,7 +16,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.telemetry import request_metrics
 
 UNAUTHORIZED, TOO_MANY = 401, 429
-TRIES = 5  # of a request that a busy API server answers with 429
+TRIES = 5  # requests in total if a busy API server answers 429
 WAIT_AT_MOST = 5.0  # seconds; the work queue does longer waits
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 

@@ -26,6 +26,7 @@ from finetune_operator.core.attempts.records import (
 )
 from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
 from finetune_operator.core.attempts.retry import may_retry
+from finetune_operator.core.attempts.success import find_published, succeed
 from finetune_operator.core.deadlines import find_stall
 from finetune_operator.core.kueue import find_withdrawal, record_queue_position
 from finetune_operator.core.observed import Job, Observed
@@ -33,7 +34,6 @@ from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
 from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
-from finetune_operator.core.success import find_published, succeed
 from finetune_operator.core.verdict import Verdict, awaits_root_cause, judge
 from finetune_operator.settings import Settings
 
