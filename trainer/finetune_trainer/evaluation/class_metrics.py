@@ -17,26 +17,26 @@ Labels = npt.NDArray[np.int64]
 PREFIX = "classification/"
 
 
-def columns(asked: Classification) -> list[str]:
+def columns(requested: Classification) -> list[str]:
     """The columns of a binary task (with a positive class) or of a multiclass task.
 
     Their order is that of OpenAI's fine-tunes API.
     """
-    if asked.positive_class is None:
+    if requested.positive_class is None:
         names = ["accuracy", "weighted_f1_score"]
     else:
         names = ["accuracy", "precision", "recall", "auroc", "auprc"]
-        names += [f"f{float(beta)!r}" for beta in betas(asked)]
+        names += [f"f{float(beta)!r}" for beta in betas(requested)]
     return [PREFIX + name for name in names]
 
 
-def betas(asked: Classification) -> list[float]:
+def betas(requested: Classification) -> list[float]:
     """The betas of the F-scores: 1 always comes first."""
-    return [1.0, *(float(beta) for beta in asked.betas if float(beta) != 1.0)]
+    return [1.0, *(float(beta) for beta in requested.betas if float(beta) != 1.0)]
 
 
 def measure(
-    scores: Scores, truth: Labels, asked: Classification, positive: int | None
+    scores: Scores, truth: Labels, requested: Classification, positive: int | None
 ) -> dict[str, float | None]:
     """Compute each of `columns` for the scores of the whole validation file."""
     if positive is None:
@@ -45,7 +45,7 @@ def measure(
             float(np.mean(predicted == truth)),
             weighted_f1(predicted, truth, scores.shape[1]),
         ]
-        return dict(zip(columns(asked), values, strict=True))
+        return dict(zip(columns(requested), values, strict=True))
     is_positive, score = truth == positive, scores[:, positive]
     is_predicted = score > 0.5
     right = int(np.sum(is_predicted & is_positive))
@@ -57,9 +57,9 @@ def measure(
         recall,
         auroc(score, is_positive),
         average_precision(score, is_positive),
-        *(f_beta(precision, recall, beta) for beta in betas(asked)),
+        *(f_beta(precision, recall, beta) for beta in betas(requested)),
     ]
-    return dict(zip(columns(asked), values, strict=True))
+    return dict(zip(columns(requested), values, strict=True))
 
 
 def f_beta(precision: float, recall: float, beta: float) -> float:

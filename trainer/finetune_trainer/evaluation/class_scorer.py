@@ -30,7 +30,7 @@ class ClassScorer:
 
     def __init__(
         self,
-        asked: Classification,
+        requested: Classification,
         training: TokenSplit,
         validation: TokenSplit,
         *,
@@ -42,7 +42,7 @@ class ClassScorer:
 
         heartbeat: called after each micro-batch.
         """
-        self._asked = asked
+        self._requested = requested
         self._costs = costs
         self._heartbeat = heartbeat
         cut = [_cut(validation, index) for index in range(len(validation))]
@@ -70,7 +70,7 @@ class ClassScorer:
         """The classification columns of results.csv for the whole validation file."""
         scores = class_metrics.softmax(self.scores(engine))
         self._predicted = scores.argmax(1)
-        return class_metrics.measure(scores, self._truth, self._asked, self._positive)
+        return class_metrics.measure(scores, self._truth, self._requested, self._positive)
 
     def scores(self, engine: Engine) -> Scores:
         """Return the log-probability of each label after each prompt: [examples, classes]."""
@@ -114,7 +114,7 @@ def _cut(split: TokenSplit, index: int) -> tuple[Tokens, Tokens]:
 
 
 def find_positive_class(
-    folder: Path, asked: Classification
+    folder: Path, requested: Classification
 ) -> Callable[[Sequence[Tokens]], int | None]:
     """Return a function that finds the label of the positive class.
 
@@ -128,7 +128,7 @@ def find_positive_class(
         from finetune_data.read.findings import Finding
         from finetune_data.tokenize.loading import load_tokenizer
 
-        text = asked.positive_class
+        text = requested.positive_class
         if text is None:
             return None
         tokenizer = load_tokenizer(folder, "the base model")

@@ -69,8 +69,10 @@ class ReportData(Stored):
     def has_classes(self) -> bool:
         """Whether completions are classes, by the FineTune, the data, or the measured columns."""
         header = self.results.partition("\n")[0]
-        asked = self.dataset.source.classification is not None
-        return asked or self.dataset.data_kind == "classification" or CLASSIFICATION in header
+        is_requested = self.dataset.source.classification is not None
+        return (
+            is_requested or self.dataset.data_kind == "classification" or CLASSIFICATION in header
+        )
 
     @property
     def processes(self) -> int:

@@ -80,8 +80,8 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
     first = losses[0].value if losses else None
     ends = [epoch.step for epoch in data.epochs]
     last_epoch_begin = ends[-2] if len(ends) > 1 else 0
-    asked = data.dataset.source.classification
-    classes = asked.n_classes if asked else None
+    requested = data.dataset.source.classification
+    classes = requested.n_classes if requested else None
     if classes is None:
         classes = data.dataset.classes
     if classes is None and data.confusion is not None:
