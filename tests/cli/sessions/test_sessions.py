@@ -94,7 +94,7 @@ TICKETS = "Prompt,completion,ticket\n" + "".join(
 def test_prepare_data_asks_and_writes(alone: Terminal, compare: Any, tmp_path: Path) -> None:
     (tmp_path / "support.csv").write_text(TICKETS + "I love your product number 1,positive,99\n")
     alone.type("finetune prepare-data support.csv")
-    for question in ("Remove the copy", "Keep a part for validation"):
+    for question in ("Remove the copy", "Split off a validation file"):
         alone.wait(question)
         alone.press("Enter")
     alone.wait(r"^\$$")
