@@ -1,8 +1,8 @@
-"""The prepare Job and the library under it: S3, base models, data, tokens.
+"""The prepare Job, and the library below it: data files, checks, tokens, and base models.
 
-The rules of this room: no torch (the prepare image has none, and importing it costs seconds), no
-Kubernetes. A user's mistake is a `FailureError` whose `Failure` says what, where and what to do;
-exceptions of boto3 and of the hub end at the edge, in `storage` and `base_models`. Text stays
-text: nothing is stripped, lower-cased or normalized. Memory does not grow with the file, but for
-a few bytes a row.
+The rules of this package: no torch (the prepare image has none, and its import takes seconds), and
+no Kubernetes. A user's mistake is a `FailureError`, whose `Failure` says what happened, where, and
+what to do. `models.hub` converts the exceptions of the Hugging Face hub, and `finetune_storage`
+those of boto3. Text stays unchanged: it is never stripped, lower-cased, or normalized without a
+fix that the user accepts. Memory grows by only a few bytes per row.
 """

@@ -1,11 +1,11 @@
-"""Errors in data and base models."""
+"""The exceptions for data and base models."""
 
 from finetune_api.errors import FailureError
 
 
 class BaseModelError(FailureError):
-    """The base model is not there, or is not what a trainer can load."""
+    """The base model does not exist, or a trainer cannot load it."""
 
 
 class DataError(FailureError):
-    """A data file is not what it should be."""
+    """A data file is missing or invalid."""

@@ -1,4 +1,4 @@
-"""What a pod leaves behind: its termination message and its exit code, which belong together."""
+"""The end of a pod: its termination message, and the exit code that belongs to it."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from finetune_api.outcome import Failure, Outcome
 
 
 def exit_code(failure: Failure | None) -> int:
-    """The exit code that says whether a retry makes sense."""
+    """The exit code, which says whether a retry can succeed."""
     if failure is None:
         return EXIT_OK
     if failure.code in USER_REASONS:
@@ -27,10 +27,10 @@ def exit_code(failure: Failure | None) -> int:
 def finish(outcome: Outcome, path: Path | str = TERMINATION_MESSAGE_PATH) -> int:
     """Write the outcome as the pod's termination message; returns the code to exit with.
 
-    A message that can't be written is said on stderr, where Kubernetes falls back to the log.
+    If the message cannot be written, an error goes to stderr: Kubernetes falls back to the log.
     """
     try:
         Path(path).write_text(outcome.to_termination_message(), encoding="utf-8")
     except OSError as error:
-        print(f"the termination message can't be written to {path}: {error}", file=sys.stderr)
+        print(f"the termination message cannot be written to {path}: {error}", file=sys.stderr)
     return exit_code(outcome.failure)

@@ -1,4 +1,5 @@
 """Object storage: S3, and the local folder of `finetune run`.
 
-boto3 is imported here and nowhere else.
+Only this package imports boto3. Its errors carry a problem, which `messages` renders for pods or
+for the shell.
 """

@@ -1,6 +1,6 @@
-"""A folder of this machine as a bucket of `Storage`, so that what runs in pods runs without S3.
+"""A folder of this machine as a bucket, so that the code of pods runs without S3.
 
-`s3://finetune-local/…` is a file below the folder; every other address is S3 as ever.
+`s3://finetune-local/…` is a file below the folder. Every other address is in S3.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from finetune_storage.s3 import ObjectEntry, Storage, s3_client
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PART = ".finetune-part"  # what is written and not yet whole
+PART = ".finetune-part"  # in the name of an incomplete file
 
 
 class LocalStorage(Storage):
-    """Files appear whole or not at all, as objects do."""
+    """Storage whose files appear completely or not at all, like objects."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -40,11 +40,11 @@ class LocalStorage(Storage):
 
     @cached_property
     def _client(self) -> S3Client:  # type: ignore[override]
-        """Only where an address asks for it."""
+        """The S3 client, made only if an address needs it."""
         return s3_client()
 
     def _path(self, uri: S3Uri) -> Path | None:
-        """The file of an address; None: it is not of this folder."""
+        """The file of an address; None for an address in S3."""
         return self._root / uri.key if uri.bucket == LOCAL_BUCKET else None
 
     # --- reading ---------------------------------------------------------------------------------
@@ -154,20 +154,20 @@ def _entry(key: str, path: Path) -> ObjectEntry:
 
 
 def _place(source: Path, target: Path) -> None:
-    """The same file under another name where the file system allows it, else a copy."""
+    """Give the file a second name if the file system allows it, and copy it otherwise."""
     with _part(target) as part:
         try:
             os.link(source, part)
         except OSError:
             shutil.copyfile(source, part)
         part.replace(target)
-        # of two names of one file `replace` would leave the second
+        # `replace` keeps both names if they belong to the same file
         part.unlink(missing_ok=True)
 
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """A name beside the file for what becomes it."""
+    """A temporary name next to the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name[:100]}{PART}-{uuid.uuid4().hex}")
     try:

@@ -1,7 +1,7 @@
-"""Manifests: what makes a prefix in S3 complete, and its files checkable.
+"""Manifests: they make a prefix in S3 complete, and list the digests of its files.
 
-A manifest is written last, so a prefix without one does not exist. Every kind of prefix (dataset,
-model, checkpoint) lists its files alike; what is special to a kind stands beside the list.
+A manifest is written last, so a prefix without one counts as missing. Every kind of prefix
+(dataset, model, checkpoint) lists its files in the same form, next to the fields of its kind.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Manifest(Stored):
 
     @classmethod
     def parse_files(cls, data: bytes) -> "Manifest | None":
-        """None for anything that is not a manifest of ours, such as another tool's."""
+        """The manifest; None for any other content, such as a manifest of another tool."""
         try:
             return cls.model_validate_json(data)
         except ValidationError:
@@ -40,12 +40,12 @@ class Manifest(Stored):
 
 
 def file_entry(folder: Path, path: str) -> FileEntry:
-    """Size and digest of a file that was written."""
+    """The entry of a file, with its size and digest."""
     return FileEntry(path=path, size=(folder / path).stat().st_size, sha256=sha256(folder / path))
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file, without holding it in memory."""
+    """The hexadecimal digest of a file, computed without loading all of it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK):
@@ -54,7 +54,7 @@ def sha256(path: Path) -> str:
 
 
 def find_damage(folder: Path, files: Iterable[FileEntry]) -> str | None:
-    """What is wrong with the first damaged file, in words; None when all are as listed."""
+    """The problem of the first damaged file, in words; None if all files match their entries."""
 
     def check(entry: FileEntry) -> str | None:
         path = folder / entry.path
@@ -63,7 +63,7 @@ def find_damage(folder: Path, files: Iterable[FileEntry]) -> str | None:
         if (size := path.stat().st_size) != entry.size:
             return f"{entry.path} has {size:,} bytes instead of {entry.size:,}"
         if sha256(path) != entry.sha256:
-            return f"{entry.path} has another SHA-256 than its manifest says"
+            return f"{entry.path} has a SHA-256 that differs from its manifest"
         return None
 
     with ThreadPoolExecutor(4, thread_name_prefix="sha256") as pool:  # hashing releases the GIL
@@ -71,5 +71,5 @@ def find_damage(folder: Path, files: Iterable[FileEntry]) -> str | None:
 
 
 def to_bytes(value: Stored) -> bytes:
-    """A manifest as it is stored: indented, for people who look into the bucket."""
+    """The stored form of a manifest: indented, for people who open it."""
     return (json.dumps(value.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()

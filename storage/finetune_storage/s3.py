@@ -1,7 +1,7 @@
-"""The one way to objects: S3 on AWS or any compatible store; `local_storage` beside it.
+"""Access to objects in S3, on AWS or any compatible store.
 
-Settings come from the standard AWS_* environment only. Nothing hangs: 5 s to connect, 60 s for
-an answer, five attempts. boto3's exceptions end here, as `StorageError`.
+The settings come from the standard AWS_* environment variables. Nothing hangs: 5 s to connect, 60 s
+for an answer, five attempts. Exceptions of boto3 become `StorageError`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
 
 @dataclass(frozen=True)
 class ObjectEntry:
-    """One object: its whole key, its size in bytes, its ETag without quotes."""
+    """One object: its full key, its size in bytes, and its ETag without quotes."""
 
     key: str
     size: int
@@ -52,7 +52,7 @@ class ObjectEntry:
 
 
 class Storage:
-    """Objects by address. Every method raises StorageError, and is safe in threads."""
+    """Reads and writes objects by address. Every method raises StorageError and is thread-safe."""
 
     def __init__(self, client: S3Client) -> None:
         self._client = client
@@ -66,7 +66,7 @@ class Storage:
             return stream.read() or b""
 
     def open_stream(self, uri: S3Uri) -> io.RawIOBase:
-        """The object's bytes as they arrive; a broken connection is taken up where it broke."""
+        """The object's bytes as they arrive. A broken connection resumes where it broke."""
 
         def fetch(start: int, etag: str | None) -> GetObjectOutputTypeDef:
             with self._errors(uri):
@@ -79,7 +79,7 @@ class Storage:
         return ObjectStream(fetch, lambda error: storage_error(error, uri, self.endpoint))
 
     def head(self, uri: S3Uri) -> ObjectEntry:
-        """Size and ETag; a missing bucket and a missing key have codes of their own."""
+        """Size and ETag. A missing bucket and a missing key have different codes."""
         try:
             answer = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
         except CLIENT_ERRORS as error:
@@ -87,7 +87,7 @@ class Storage:
         return ObjectEntry(uri.key, answer["ContentLength"], answer["ETag"].strip('"'))
 
     def exists(self, uri: S3Uri) -> bool:
-        """Whether the object is there; a missing bucket is an error."""
+        """Whether the object exists. A missing bucket is an error."""
         try:
             self.head(uri)
         except StorageError as error:
@@ -97,7 +97,7 @@ class Storage:
         return True
 
     def list(self, prefix: S3Uri) -> list[ObjectEntry]:
-        """Every object below `prefix/`, by key. The keys are whatever a stranger chose."""
+        """Every object below `prefix/`, sorted by key. The keys are untrusted."""
         start = f"{prefix.key}/" if prefix.key else ""
         pages = self._client.get_paginator("list_objects_v2")
         with self._errors(prefix):
@@ -110,7 +110,7 @@ class Storage:
     def download_file(
         self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None
     ) -> None:
-        """The object as a file, in parallel ranges; `path` appears only when it is whole."""
+        """Download the object in parallel ranges. `path` appears only when the file is complete."""
         size = self.head(uri).size
         meter = ProgressMeter(size, progress)
         with self._errors(uri):
@@ -123,7 +123,7 @@ class Storage:
         include: Sequence[str] = ("**",),
         progress: ProgressCallback | None = None,
     ) -> builtins.list[str]:
-        """The objects below `uri/` as files below `folder`, several at once.
+        """Download the objects below `uri/` to files below `folder`, several at once.
 
         include: patterns against the path below the prefix; `*` stays in one folder level, a
         pattern with `**` crosses them. Returns the relative paths, sorted. Raises StorageError
@@ -143,7 +143,7 @@ class Storage:
     # --- writing ---------------------------------------------------------------------------------
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
-        """Write one object whole. With only_if_absent, AlreadyExists where there is one."""
+        """Write one object. With only_if_absent, raises AlreadyExists if it exists."""
         if not only_if_absent:
             with self._errors(uri):
                 self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data)
@@ -155,27 +155,27 @@ class Storage:
             except CLIENT_ERRORS as error:
                 status = http_status(error)
                 if status == HTTPStatus.PRECONDITION_FAILED:
-                    # the answer to a write of ours may have been lost, and the write repeated
+                    # the answer to our own write may have been lost, and the write retried
                     if _was_repeated(error) and self.read_bytes(uri) == data:
                         return
                     raise _already_exists(uri) from error
                 if status == HTTPStatus.CONFLICT and not last:
-                    continue  # somebody writes the same key at this moment
+                    continue  # another client is writing the same key
                 if status != HTTPStatus.NOT_IMPLEMENTED:
                     raise storage_error(error, uri, self.endpoint) from error
-                # an old store without conditional writes: the best that it allows
+                # an old store without conditional writes: check, then write
                 if self.exists(uri):
                     raise _already_exists(uri) from error
                 return self.write_bytes(uri, data)
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
-        """The file as one object, in parts when it is large. Replaces what is there."""
+        """Upload the file, in parts if it is large. Replaces an existing object."""
         meter = ProgressMeter(path.stat().st_size, progress)
         with self._errors(uri):
             transfers.upload(self._client, path, uri, meter)
 
     def delete(self, uri: S3Uri) -> None:
-        """One object; no error where there is none."""
+        """Delete one object. A missing object is not an error."""
         with self._errors(uri):
             self._client.delete_object(Bucket=uri.bucket, Key=uri.key)
 
@@ -186,13 +186,13 @@ class Storage:
         try:
             yield
         except CLIENT_ERRORS as error:
-            # transfers begin with a HEAD, whose answer has no body and so no code
+            # transfers begin with a HEAD request, whose answer has no body and thus no code
             if error_code(error) in {"404", "403", "400"}:
                 raise self._head_error(error, uri) from error
             raise storage_error(error, uri, self.endpoint) from error
 
     def _head_error(self, error: Exception, uri: S3Uri) -> StorageError:
-        """What a HEAD's bare 404 or 403 means: a second question brings the answer with a body."""
+        """The reason of a HEAD request's bare status, from a second request with a body."""
         status = http_status(error)
         try:
             if status == HTTPStatus.NOT_FOUND:
@@ -218,10 +218,9 @@ def _already_exists(uri: S3Uri) -> AlreadyExists:
 
 
 def s3_client() -> S3Client:
-    """For AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or AWS, with the AWS_* credentials.
+    """A client for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS, with the AWS_* credentials.
 
-    Raises StorageError (InvalidSpec) where a setting is wrong, such as an endpoint without
-    `https://`.
+    Raises StorageError (InvalidSpec) for a wrong setting, such as an endpoint without `https://`.
     """
     import boto3
     from botocore.config import Config
@@ -236,12 +235,12 @@ def s3_client() -> S3Client:
             read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=transfers.CONNECTIONS,
-            # the default checksums of new SDKs are refused by many S3-compatible stores
+            # many S3-compatible stores refuse the default checksums of new SDKs
             request_checksum_calculation="when_required" if endpoint else None,
             response_checksum_validation="when_required" if endpoint else None,
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
-        # a session of its own: the default one remembers credentials
+        # a new session, because the default session remembers credentials
         client = boto3.session.Session().client(
             "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
         )

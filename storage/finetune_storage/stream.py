@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
-RESUMES = 5  # times that a stream is taken up again without a byte in between
+RESUMES = 5  # attempts to resume a stream without receiving a byte
 
-# (first byte, ETag that it must still have) -> S3's answer; no ETag: the first request
+# (first byte, the ETag that the object must still have; None at first) -> S3's answer
 Fetch = Callable[[int, "str | None"], "GetObjectOutputTypeDef"]
 
 
 class ObjectStream(io.RawIOBase):
-    """Reads from the first byte to the last; `size` in bytes and `etag` are known at once.
+    """Reads the object from start to end. `size` in bytes and `etag` are known immediately.
 
-    Raises StorageError where the object can't be read, or changes while it is read.
+    Raises StorageError if the object cannot be read, or changes while it is read.
     """
 
     def __init__(self, fetch: Fetch, convert: Callable[[Exception], StorageError]) -> None:

@@ -13,7 +13,8 @@ from finetune_data.errors import BaseModelError
 from finetune_data.read.examples import COMPLETION, Conversation
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chat_templates import CLOSE, OPEN, ChatTemplate, Piece, TemplateSource
-from finetune_data.tokenize.tokenizer import Encoded, load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
+from finetune_data.tokenize.tokenizer import Encoded
 from tests.data.builders import write_tokenizer
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>", "<s>")
@@ -122,7 +123,7 @@ def test_a_template_that_trims_is_followed_by_prefixes() -> None:
         ("{% for", "refuses this conversation"),
         (
             "{{ messages | length }}{% for m in messages %}{{ m.content | length }}{% endfor %}",
-            "hides where they stand",
+            "cannot be found in the result",
         ),
         ("{{ ''.__class__.__mro__ }}", "refuses this conversation"),
         ("{% for i in range(10 ** 9) %}x{% endfor %}", "refuses this conversation"),

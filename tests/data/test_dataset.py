@@ -143,7 +143,7 @@ def test_arrays_that_do_not_belong_together_are_not_opened(tmp_path: Path) -> No
     write_split(tmp_path, "train", [EXAMPLES])
     for offsets in ([0, 3, 4], [0, 9, 6], [], [1, 6]):
         np.save(tmp_path / "train.offsets.npy", np.array(offsets, dtype=np.int64))
-        with pytest.raises(ValueError, match="don't belong together"):
+        with pytest.raises(ValueError, match="do not belong together"):
             TokenSplit.open(tmp_path, "train")
     np.save(tmp_path / "train.offsets.npy", np.zeros(2, dtype=np.float64))
     with pytest.raises(ValueError, match="float64"):

@@ -185,4 +185,4 @@ def test_a_message_that_cannot_be_written_changes_no_exit_code(
 ) -> None:
     outcome = Outcome(failure=Failure(code=Reason.INVALID_DATA, message="why"))
     assert finish(outcome, tmp_path / "no" / "log") == EXIT_USER
-    assert "can't be written" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from finetune_data.prepare import job as prepare_module
 from finetune_data.prepare.job import prepare
 from finetune_data.read.examples import COMPLETION, Row
 from finetune_data.tokenize.dataset import fetch_dataset
-from finetune_data.tokenize.tokenizer import Encoded, load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
+from finetune_data.tokenize.tokenizer import Encoded
 from finetune_storage.s3 import Storage
 from finetune_storage.stream import ObjectStream
 from tests.data.builders import (

@@ -13,13 +13,10 @@ from hypothesis import strategies as st
 
 from finetune_api.names import Reason
 from finetune_data.errors import BaseModelError
+from finetune_data.models.base_models import model_positions
 from finetune_data.read.examples import COMPLETION, NO_LOSS, PROMPT, Row
-from finetune_data.tokenize.tokenizer import (
-    Encoded,
-    ExampleTokenizer,
-    load_tokenizer,
-    model_positions,
-)
+from finetune_data.tokenize.loading import load_tokenizer
+from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
 from tests.data.builders import write_json, write_tokenizer
 
 
@@ -185,7 +182,7 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path, content: str) -> None:
     with pytest.raises(BaseModelError) as caught:
         load_tokenizer(tmp_path, "tiny")
     assert caught.value.failure.code == Reason.BASE_MODEL_INVALID
-    assert "tokenizer.json can't be read" in caught.value.failure.message
+    assert "tokenizer.json cannot be read" in caught.value.failure.message
 
 
 def test_the_longest_sequence_is_read_from_the_config(tmp_path: Path) -> None:
@@ -215,7 +212,7 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path:
     write_json(folder / "tokenizer_config.json", settings)
     program = (
         "import json, sys, pathlib; sys.modules['torch'] = None\n"
-        "from finetune_data.tokenize.tokenizer import load_tokenizer\n"
+        "from finetune_data.tokenize.loading import load_tokenizer\n"
         f"tokenizer = load_tokenizer(pathlib.Path({str(folder)!r}), 'tiny')\n"
         "from finetune_data.read.examples import Row\n"
         "print(json.dumps(tokenizer.encode([Row(1, 'quick', ' yes')])[0].tokens))\n"

@@ -9,6 +9,7 @@ from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.remarks import Remark
 
+MOST = 0.5  # the share of the rows that shows that a file follows a rule in part
 DataForm = Literal["rows", "chats", "any"]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_data.lint.affixes import common_suffix, from_word_start
-from finetune_data.lint.check import Check
+from finetune_data.lint.check import MOST, Check
 from finetune_data.lint.columns import NUL, Columns
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.fixes import AddText, Field
@@ -31,7 +31,6 @@ SEPARATORS = (
 STOPS = ("\n", ".", " END", "***", "+++", "&&&", "$$$", "@@@", "%%%", " [END]")
 LONGEST = max(map(len, (*SEPARATORS, *STOPS)))
 LONG_ENDING = 10  # characters
-MOST = 0.5  # the share of the rows that shows that a file follows a rule in part
 
 
 class CommonEnding:

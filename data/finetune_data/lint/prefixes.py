@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from finetune_data.lint.affixes import shared_prefix, to_word_end
-from finetune_data.lint.check import Check
+from finetune_data.lint.check import MOST, Check
 from finetune_data.lint.columns import NUL, Columns
-from finetune_data.lint.endings import MOST
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.fixes import AddText, Field, StripPrefix
 from finetune_data.lint.remarks import Remark

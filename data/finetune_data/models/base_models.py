@@ -1,7 +1,7 @@
-"""Base models: from `s3://` or `hf://` to a folder that transformers can load.
+"""Downloads base models, from `s3://` or `hf://` to a folder that transformers can load.
 
-Only safetensors and JSON come over: never a pickle, never Python. What arrives is checked before
-anybody computes with it, so that a broken copy is one plain sentence and not a crash an hour later.
+Only safetensors and JSON are downloaded: never a pickle, never Python code. All files are checked
+before they are used, so that a broken copy is one sentence and not a crash an hour later.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from finetune_storage.s3 import Storage
 from finetune_storage.transfers import matches
 
 CONFIG = "config.json"
-CARD = "README.md"  # names the license
+CARD = "README.md"  # the model card, which names the license
 INDEX = "model.safetensors.index.json"
 
-# Of the top level only: subfolders hold other formats of the same weights.
+# Top-level files only: subfolders have other formats of the same weights.
 SMALL_FILES = (
     CONFIG,
     "generation_config.json",
@@ -61,15 +61,15 @@ def fetch_base_model(
     weights: bool,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """Bring config, tokenizer and, with `weights`, the weights of `base` to this machine.
+    """Download the config, the tokenizer, and with `weights` also the weights of `base`.
 
     Returns the folder that holds them: `folder`, or the hub's own cache. Raises BaseModelError
-    (BaseModelNotFound, BaseModelInvalid), or StorageError where S3 refuses or is away.
+    (BaseModelNotFound, BaseModelInvalid), or StorageError for a problem with S3.
     """
     try:
         uri = parse_model_uri(base.uri)
     except ValueError as error:
-        raise _error(Reason.BASE_MODEL_INVALID, base, f"has no usable address: {error}") from error
+        raise _error(Reason.BASE_MODEL_INVALID, base, f"has an invalid address: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(uri, HubUri):
         found = hub.list_files(uri, _wanted(weights), base.name)
@@ -79,12 +79,12 @@ def fetch_base_model(
         _fetch_from_s3(base, uri, folder, storage, weights=weights, progress=progress)
     problem = find_problem(folder, weights=weights)
     if problem is not None:
-        raise _error(Reason.BASE_MODEL_INVALID, base, f"can't be used: {problem}")
+        raise _error(Reason.BASE_MODEL_INVALID, base, f"cannot be used: {problem}")
     return folder
 
 
 def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
-    """Bytes of the weight files, without fetching them; None where only the hub knows."""
+    """The size of the weight files in S3, in bytes; None for a model on a hub."""
     uri = parse_model_uri(base.uri)
     if isinstance(uri, HubUri):
         return None
@@ -98,7 +98,7 @@ def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; {} where there is no such file. Raises ValueError, naming the file."""
+    """A JSON object; {} if there is no such file. Raises ValueError, which names the file."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -111,19 +111,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with what it says of the text part of a larger model on top."""
+    """The settings of config.json. Those of the text part of a larger model take precedence."""
     part = config.get("text_config")
     return {**config, **part} if isinstance(part, dict) else dict(config)
 
 
+def model_positions(folder: Path) -> int | None:
+    """The longest sequence of the model's config, in tokens; None if the config has no limit."""
+    config = text_settings(read_json(folder / CONFIG))
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
 def find_problem(folder: Path, *, weights: bool) -> str | None:
-    """What is wrong with a model's files, in words; None for a model that can be loaded."""
+    """The first problem of a model's files, in words; None for a model that can be loaded."""
     try:
         if not read_json(folder / CONFIG).get("model_type"):
             return f"{CONFIG} names no model_type"
         manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
         if manifest is not None:
-            # a fetch without the weights has only some of the files, and none has an adapter's
+            # a download without weights has only some of the files, and no download has an adapter
             top = [entry for entry in manifest.files if "/" not in entry.path]
             here = [entry for entry in top if weights or (folder / entry.path).exists()]
             if damage := find_damage(folder, here):
@@ -187,19 +195,19 @@ def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
 
 
 def _check_names(base: BaseModelRef, names: Iterable[str], weights: bool) -> None:
-    """Say what is missing before gigabytes are fetched."""
+    """Raise an error for missing files before gigabytes are downloaded."""
     names = set(names)
     if not names:
-        raise _error(Reason.BASE_MODEL_NOT_FOUND, base, "is not there: no file has that prefix")
+        raise _error(Reason.BASE_MODEL_NOT_FOUND, base, "does not exist: no file has that prefix")
     if CONFIG not in names:
         raise _error(
             Reason.BASE_MODEL_NOT_FOUND,
             base,
-            f"has no {CONFIG}: expected a Hugging Face layout right below that address",
+            f"has no {CONFIG}: expected the Hugging Face layout directly below that address",
         )
     if weights and not names & {"model.safetensors", INDEX}:
         pickled = sorted(name for name in names if matches(name, PICKLES))
-        what = f" but pickled ones ({pickled[0]}), which are never loaded" if pickled else ""
+        what = f" but pickled weights ({pickled[0]}), which are never loaded" if pickled else ""
         raise _error(
             Reason.BASE_MODEL_INVALID,
             base,

@@ -1,7 +1,7 @@
-"""The edge to a Hugging Face hub: files come over, its exceptions do not.
+"""Downloads from a Hugging Face hub, and converts its exceptions.
 
-Settings are the hub's own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, and HF_HOME or HF_HUB_CACHE for
-a cache that outlives the pod. The hub's client is imported where it is used.
+The settings are the hub's own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, and HF_HOME or HF_HUB_CACHE
+for a cache that outlives the pod. The hub's client is imported where it is used.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ ANSWER_SECONDS = 30
 
 @dataclass(frozen=True)
 class HubFiles:
-    """What a revision holds, and what of it is wanted."""
+    """The files of a revision, and those to download."""
 
     uri: HubUri
     commit: str
     names: list[str]  # all files of the revision
     wanted: dict[str, int]  # path -> bytes
-    cached: Path | None = None  # where they are already, offline
+    cached: Path | None = None  # their folder if the hub is offline
 
 
 def list_files(uri: HubUri, include: Sequence[str], name: str) -> HubFiles:
-    """Ask the hub for a revision's files; offline, look into the cache. Raises BaseModelError."""
+    """The files of a revision: from the hub, or offline from its cache. Raises BaseModelError."""
     from huggingface_hub import HfApi, constants
 
     if constants.is_offline_mode():
@@ -50,7 +50,7 @@ def list_files(uri: HubUri, include: Sequence[str], name: str) -> HubFiles:
 
 
 def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback | None) -> Path:
-    """Download what is wanted; returns the folder that holds it. Raises BaseModelError."""
+    """Download the files; returns the folder that has them. Raises BaseModelError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
@@ -72,10 +72,10 @@ def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback |
         )
         meter(files.wanted[path])
 
-    disable_progress_bars()  # this is a log
+    disable_progress_bars()  # the output is a log
     with _errors(files.uri, name):
         fetch_in_parallel(download, files.wanted)
-    # every wanted file stands at the top level
+    # all of these files are at the top level
     return next((path.parent for path in arrived.values()), folder)
 
 
@@ -98,7 +98,7 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
             Reason.BASE_MODEL_NOT_FOUND,
             uri,
             name,
-            "is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it",
+            "is not in the hub's cache, and HF_HUB_OFFLINE forbids downloads",
             hint="copy it to S3 and use its s3:// address, or fill the cache",
         ) from error
 
@@ -145,7 +145,7 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
             Reason.S3_UNAVAILABLE,
             uri,
             name,
-            f"can't be fetched: the hub at {_endpoint() or 'huggingface.co'} does not answer "
+            f"cannot be downloaded: the hub at {_endpoint() or 'huggingface.co'} does not answer "
             f"({f'HTTP {status}' if status else type(error).__name__})",
             hint="in a cluster without internet access, copy the model to S3",
             shell_hint="check the connection of this machine, and HF_ENDPOINT if you use a mirror",

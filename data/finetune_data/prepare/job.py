@@ -20,6 +20,7 @@ from finetune_data.errors import DataError
 from finetune_data.models.base_models import (
     CONFIG,
     fetch_base_model,
+    model_positions,
     read_json,
     stored_weight_bytes,
     text_settings,
@@ -51,7 +52,8 @@ from finetune_data.tokenize.dataset import (
     read_manifest,
     write_dataset,
 )
-from finetune_data.tokenize.tokenizer import ExampleTokenizer, load_tokenizer, model_positions
+from finetune_data.tokenize.loading import load_tokenizer
+from finetune_data.tokenize.tokenizer import ExampleTokenizer
 from finetune_storage.audience import process_audience
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import file_entry

@@ -1,1 +1,1 @@
-"""From rows to tokens: tokenizer, chat template, and the tokenized dataset."""
+"""Tokenizes examples, and writes and reads the tokenized dataset."""

@@ -1,4 +1,4 @@
-"""Arrays that grow on disk: tokens are written as they come, in memory for one batch only."""
+"""Arrays that grow on disk, so that the tokens of only one batch are in memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from finetune_data.read.examples import PROMPT
 
 
 class ArrayFile:
-    """A one-dimensional .npy file that is appended to; it is readable once it is closed.
+    """A one-dimensional .npy file that grows. It is readable once it is closed.
 
-    NumPy pads the header so that the shape may grow in place.
+    NumPy pads the header, so that the shape can be updated in place.
     """
 
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:
@@ -78,9 +78,9 @@ class SplitFiles:
         self.prompt_tokens = 0
 
     def append(self, examples: Sequence[tuple[list[int], bytes]]) -> None:
-        """Some examples: the tokens of each, and as many bytes of roles."""
+        """Append examples: the tokens of each, and a byte of roles per token."""
         lengths = np.fromiter((len(tokens) for tokens, _ in examples), np.int64, len(examples))
-        flat = array("i")  # takes a list of numbers at once, which NumPy does in three times that
+        flat = array("i")  # converts a list of integers three times as fast as NumPy
         for tokens, _ in examples:
             flat.fromlist(tokens)
         values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)

@@ -1,9 +1,9 @@
-"""A base model's chat template: from a conversation to pieces of text, with what is learned marked.
+"""Renders a conversation with the base model's chat template, and marks the learned pieces.
 
-The template is rendered by transformers, sandboxed, as inference servers do it. Learned are the
-assistant's words of messages that weigh something, and the end-of-turn token right behind them;
-the generation prompt before them is what the model will be given. Special tokens in the words of
-messages are replaced before the template sees them, and put back as pieces that are plain text.
+transformers renders the template in a sandbox, as inference servers do. The model learns the text
+of assistant messages with a weight above 0, and the end-of-turn token right after them; the
+generation prompt before them is a part of the model's input at inference. Special tokens in the
+text of messages are replaced before rendering, and restored afterward as pieces of plain text.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from finetune_data.models.base_models import read_json
 from finetune_data.read.examples import Conversation, Message
 from finetune_data.read.findings import Finding, detail
 
-OPEN, CLOSE = "\ue000\ue001", "\ue001\ue000"  # private use; around the words that are learned
-RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken, or means harm
+OPEN, CLOSE = "\ue000\ue001", "\ue001\ue000"  # private use; around learned text
+RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken or malicious
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
-QUOTE = "\ue002{}\ue003"  # stands for a special token in somebody's words
+QUOTE = "\ue002{}\ue003"  # replaces a special token in the text of a message
 _QUOTED = re.compile("\ue002([0-9]{1,4})\ue003")
 
 Span = tuple[int, int]
@@ -34,20 +34,20 @@ class Piece(NamedTuple):
 
     text: str
     is_learned: bool
-    is_quoted: bool = False  # a special token's text that is not that token
+    is_quoted: bool = False  # the text of a special token, as plain text
 
 
 class TemplateSource(NamedTuple):
-    """Jinja; `tools` is for conversations that have tools, where the model has two templates."""
+    """Jinja templates. `tools` is for conversations with tools, if the model has two templates."""
 
     default: str
     tools: str = ""
 
 
 class ChatTemplate:
-    """The template and the special tokens that it may name.
+    """The template and the special tokens that it can name.
 
-    ends: texts of special tokens, one of which ends a turn
+    ends: the texts of special tokens, one of which ends a turn
     """
 
     def __init__(
@@ -55,36 +55,36 @@ class ChatTemplate:
     ) -> None:
         self.source = source
         self._tokens = tokens
-        # transformers keeps the place of generation blocks in the compiled template, and two
-        # threads encode
+        # transformers keeps the positions of generation blocks in the compiled template, and two
+        # threads render
         self._lock = threading.Lock()
         self._special = sorted(filter(None, ends), key=len, reverse=True)
         self._ends = re.compile("|".join(map(re.escape, self._special)) or "(?!)")
 
     def pieces(self, chat: Conversation) -> list[Piece] | Finding:
-        """The conversation as text; a Finding where the template refuses it or changes words."""
+        """The conversation as text; a Finding if the template refuses it or changes its text."""
         chat = Conversation(chat.line, self._quote(chat.messages), self._quote(chat.tools))
         try:
             text, spans = self._spans(chat)
-        except Exception as error:  # whatever a template raises
+        except Exception as error:  # a template can raise any type
             message = f"the base model's chat template refuses this conversation: {detail(error)}"
             return Finding("chat-template", message, chat.line)
         if spans is None:
             message = (
-                "the base model's chat template changes the assistant's words in a way that hides "
-                "where they stand"
+                "the base model's chat template changes the text of assistant messages, so that it "
+                "cannot be found in the result"
             )
             return Finding("chat-template", message, chat.line)
         if len(text) > RENDERED_CHARACTERS:
             return Finding("chat-template", "the rendered conversation is too long", chat.line)
         pieces = _cut(text, [self._with_end(text, span) for span in spans])
         if not any(piece.is_learned for piece in pieces):
-            message = "the base model's chat template writes nothing that could be learned"
+            message = "the base model's chat template writes no text that can be learned"
             return Finding("chat-template", message, chat.line)
         return [part for piece in pieces for part in self._unquote(piece)]
 
     def _quote(self, value: Any) -> Any:
-        """The same value, with no special token in any of its texts."""
+        """The same value, without special tokens in its texts."""
         if isinstance(value, str):
             return self._ends.sub(lambda m: QUOTE.format(self._special.index(m[0])), value)
         if isinstance(value, list):
@@ -98,7 +98,7 @@ class ChatTemplate:
         if len(parts) == 1:
             return [piece]
         numbers = [int(part) for part in parts[1::2]]
-        if max(numbers) >= len(self._special):  # somebody's own private use
+        if max(numbers) >= len(self._special):  # the text itself uses these characters
             return [piece]
         found = [Piece(parts[0], piece.is_learned)]
         for number, text in zip(numbers, parts[2::2], strict=True):
@@ -128,7 +128,7 @@ class ChatTemplate:
     def _marked_spans(
         self, chat: Conversation, learned: Sequence[int], text: str
     ) -> list[Span] | None:
-        """One more rendering, with marks around the words; None where they don't come through."""
+        """Render once more, with marks around the learned text; None if a mark gets lost."""
         if any(chat.messages[index].get("tool_calls") for index in learned):
             return None
         messages = [
@@ -151,7 +151,7 @@ class ChatTemplate:
     def _prefix_spans(
         self, chat: Conversation, learned: Sequence[int], text: str
     ) -> list[Span] | None:
-        """What the model is given before each answer, and what stands there with it."""
+        """Compare the text before each answer with the text that includes the answer."""
         spans = []
         for index in learned:
             before, _ = self._render(chat.messages[:index], chat, is_prompt=True)
@@ -168,7 +168,7 @@ class ChatTemplate:
         return spans
 
     def _with_end(self, text: str, span: Span) -> Span:
-        """With the special token that follows at once, unless the span ends with one already."""
+        """The span with the special token right after it, unless it already ends with one."""
         start, end = span
         inside = list(self._ends.finditer(text, start, end))
         if inside and inside[-1].end() == len(text[:end].rstrip()) and inside[-1].start() > start:
@@ -199,7 +199,7 @@ class ChatTemplate:
 
 
 def _for_template(message: Message) -> Message:
-    """As templates expect it: the arguments of calls as objects, no weight."""
+    """A message in the form that templates expect: arguments as objects, without a weight."""
     value = {key: item for key, item in message.items() if key != "weight"}
     if "tool_calls" in value:
         value["tool_calls"] = [
@@ -225,10 +225,10 @@ def _cut(text: str, spans: Sequence[Span]) -> list[Piece]:
 
 
 def find_template(folder: Path, settings: Mapping[str, Any]) -> TemplateSource | None:
-    """The model's own: a file beside the tokenizer, or tokenizer_config.json's; None for none.
+    """The model's template, from a file of its own or tokenizer_config.json; None if it has none.
 
-    settings: tokenizer_config.json. Of several named ones those called default and tool_use. Raises
-    ValueError, naming the file.
+    settings: the content of tokenizer_config.json. Of several named templates, `default` and
+    `tool_use` are used. Raises ValueError, which names the file.
     """
     file = folder / "chat_template.jinja"
     if file.is_file():

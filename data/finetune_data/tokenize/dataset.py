@@ -1,15 +1,15 @@
-"""The tokenized dataset in S3: tokenized once by a prepare Job, read by every attempt.
+"""The tokenized dataset in S3: written once by a prepare Job, read by every attempt.
 
-Its address follows from what it is made of, so a second FineTune on the same files starts at once.
+Its address is a digest of its inputs, so that a second FineTune on the same files starts at once.
 
-For each split (`train`, `validation`) three arrays and, last of all, one manifest:
+A dataset has three arrays for each split (`train`, `validation`) and one manifest, written last:
 
     <split>.tokens.npy    int32, every token of every example, end to end
     <split>.roles.npy     uint8, the role of each token: 0 no loss, 1 prompt, 2 completion
     <split>.offsets.npy   int64, n + 1 positions: example i is tokens[offsets[i]:offsets[i + 1]]
-    manifest.json         sizes, digests, and what it was made of
+    manifest.json         sizes, digests, and the inputs
 
-The arrays are memory-mapped: a dataset may be larger than the memory.
+The arrays are memory-mapped, so a dataset can be larger than the memory.
 """
 
 from __future__ import annotations
@@ -48,30 +48,31 @@ EMPTY_NPY_BYTES = 128  # a header and nothing else
 
 
 class SplitCounts(Stored):
-    """What a split holds."""
+    """The counts of a split."""
 
     examples: int
     tokens: int
     skipped_lines: int = 0
-    lines: int = 0  # with an example or a mistake on them
+    lines: int = 0  # that are not empty
     longest_example: int = 0  # tokens
-    prompt_tokens: int = 0  # of the tokens, those that are given and not learned in full
+    prompt_tokens: int = 0  # the tokens of prompts, which have the prompt loss weight
 
 
 class DatasetSource(Stored):
-    """What decides every byte of a dataset: equal sources, equal arrays."""
+    """The inputs that determine every byte of a dataset: equal sources make equal arrays."""
 
     format: int = FORMAT
     tokenizer_sha256: str
     context_length: int  # tokens; longer examples are not in it
     data_tolerance: float = 0
-    classification: Classification | None = None  # which the files were checked against
+    classification: Classification | None = None  # the settings that the files were checked against
     inputs: dict[str, InputFile]  # by split
 
     def key(self, run: str) -> str:
-        """Equal inputs, equal key: the name of the dataset in S3.
+        """The name of the dataset in S3: equal inputs have equal keys.
 
-        run: whose dataset it is where the store gives no ETags, and nothing tells files apart.
+        run: becomes a part of the key if the store has no ETags, because then nothing
+        distinguishes two versions of a file.
         """
         inputs = {name: known.replace(sha256="") for name, known in self.inputs.items()}
         whose = run if any(not known.etag for known in inputs.values()) else ""
@@ -85,10 +86,10 @@ class DatasetManifest(Stored):
     kind: Literal["dataset"] = "dataset"
     source: DatasetSource
     splits: dict[str, SplitCounts]
-    advice: list[str] = Field(default_factory=list)  # what the checks said about the data
+    advice: list[str] = Field(default_factory=list)  # of the checks, about the data
     data_kind: str | None = None  # lint.facts.Kind of the training file
-    classes: int | None = None  # different completions, of a classification
-    separator: str | None = None  # what every prompt of the training file ends with
+    classes: int | None = None  # distinct completions of a classification
+    separator: str | None = None  # the common ending of the prompts of the training file
     files: list[FileEntry]
 
 
@@ -102,7 +103,7 @@ class TokenSplit:
 
     @classmethod
     def open(cls, folder: Path, split: str) -> TokenSplit:
-        """Raises ValueError for arrays that don't belong together."""
+        """Open the arrays. Raises ValueError if they do not belong together."""
         tokens = _memory_map(folder / f"{split}.tokens.npy", np.int32)
         roles = _memory_map(folder / f"{split}.roles.npy", np.uint8)
         offsets = _memory_map(folder / f"{split}.offsets.npy", np.int64)
@@ -112,16 +113,16 @@ class TokenSplit:
             or not len(tokens) == len(roles) == offsets[-1]
             or bool(np.any(np.diff(offsets) < 0))
         ):
-            raise ValueError(f"the arrays of {split} don't belong together")
+            raise ValueError(f"the arrays of {split} do not belong together")
         return cls(tokens, roles, offsets)
 
     def __len__(self) -> int:
-        """How many examples."""
+        """The number of examples."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Offsets:
-        """Tokens of each example, shape (n,), int64."""
+        """The number of tokens of each example, shape (n,), int64."""
         return np.diff(self.offsets)
 
     def example(self, index: int) -> tuple[Tokens, Roles]:
@@ -145,13 +146,13 @@ class Dataset:
 
     @property
     def longest(self) -> int:
-        """Of all examples, in tokens."""
+        """The length of the longest example, in tokens."""
         splits = [self.train, *([self.validation] if self.validation else [])]
         return int(max(split.lengths.max() for split in splits))
 
 
 def read_manifest(uri: S3Uri, storage: Storage) -> DatasetManifest | None:
-    """The manifest of the dataset at `uri`; None where there is no complete dataset."""
+    """The manifest of the dataset at `uri`; None if there is no complete dataset."""
     try:
         return DatasetManifest.model_validate_json(storage.read_bytes(uri.child(MANIFEST)))
     except StorageError as error:
@@ -189,14 +190,14 @@ def fetch_dataset(
 ) -> Dataset:
     """Download the dataset at `uri` into `folder`, check every byte, and open it.
 
-    Raises StorageError (DataNotFound) where there is no complete dataset, and DataError
-    (InternalError: another attempt may heal it) where a file is not what its manifest says.
+    Raises StorageError (DataNotFound) if there is no complete dataset. Raises DataError if a file
+    differs from its manifest (InternalError, because another attempt can succeed).
     """
     manifest = read_manifest(uri, storage)
     if manifest is None:
         raise StorageError.of(
             Reason.DATA_NOT_FOUND,
-            f"there is no complete dataset at {uri}: the prepare Job has not finished there",
+            f"there is no complete dataset at {uri}: the prepare Job has not finished",
         )
     folder.mkdir(parents=True, exist_ok=True)
     storage.download_prefix(uri, folder, [entry.path for entry in manifest.files], progress)
@@ -207,13 +208,13 @@ def fetch_dataset(
 
 
 def open_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
-    """The dataset whose files are in `folder` already, and were checked."""
+    """Open a dataset whose files are in `folder` and were checked."""
     splits = {name: TokenSplit.open(folder, name) for name in manifest.splits}
     return Dataset(splits[TRAIN], splits.get(VALIDATION), manifest)
 
 
 def _memory_map(path: Path, dtype: type[Number]) -> npt.NDArray[Number]:
-    """Read-only; an array without elements can't be mapped and is loaded."""
+    """Map an array read-only. An array without elements cannot be mapped, so it is loaded."""
     mode: Literal["r"] | None = "r" if path.stat().st_size > EMPTY_NPY_BYTES else None
     array: npt.NDArray[Number] = np.load(path, mmap_mode=mode, allow_pickle=False)
     if array.dtype != dtype or array.ndim != 1:

@@ -1,7 +1,7 @@
-"""Reading and tokenizing at once: two threads encode batches while the next ones are read.
+"""Reads and tokenizes at the same time: two threads encode batches while the next ones are read.
 
-The tokenizers use all cores and hold no lock of Python's. While one batch's tokens become Python's
-objects, the other's text keeps the cores busy.
+The tokenizers library uses all cores and releases the GIL. While the tokens of one batch become
+Python objects, the text of the other keeps the cores busy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from finetune_data.read.findings import Finding
 from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
 
 WORKERS = 2
-AHEAD = 4  # batches that wait for the tokenizer, so that it never waits
+AHEAD = 4  # batches in the queue, so that the tokenizer never waits
 
 
 def encode_batches(
     batches: Iterable[Batch], tokenizer: ExampleTokenizer
 ) -> Iterator[tuple[Batch, list[Encoded | Finding]]]:
-    """Each batch with its encoded examples, in order. Errors come where the batch would."""
+    """Each batch with its encoded examples, in order. An error is raised in place of its batch."""
     waiting: list[tuple[Batch, Future[list[Encoded | Finding]]]] = []
     with ThreadPoolExecutor(WORKERS, "tokenizer") as pool:
         try:

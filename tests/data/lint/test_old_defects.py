@@ -11,7 +11,7 @@ from finetune_data.lint.inspection import inspect
 from finetune_data.read.examples import Row
 from finetune_data.read.findings import Finding
 from finetune_data.rewrite.train_validation_split import plan_split
-from finetune_data.tokenize.tokenizer import load_tokenizer
+from finetune_data.tokenize.loading import load_tokenizer
 from tests.data.builders import read, reader, write_tokenizer
 from tests.data.lint.support import checks, fixed, jsonl, look, recommended, remark
 

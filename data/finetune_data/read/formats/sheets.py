@@ -95,9 +95,7 @@ class Workbook:
             record = {name: value for name, value in zip(header, values, strict=True) if name}
             cut = next((n for n, v in record.items() if _is_cut(v)), None)
             if cut is not None:
-                message = (
-                    f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts"
-                )
+                message = f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts"
                 yield number, Finding("cut-cell", message, number, unit="row")
             else:
                 yield number, record
