@@ -1,6 +1,7 @@
 """The commands, manifests, and links of the Markdown files at the top of the repository."""
 
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -51,3 +52,14 @@ def test_every_linked_file_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+PYTHON_FILES = [path.as_posix() for path in ROOT.glob("[a-z]*/**/*.py")]
+PROSE = [ROOT / name for name in FILES] + sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_every_named_python_file_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name in set(re.findall(r"[\w./-]+\.py\b", text)) - {"__init__.py", "NAME.py"}:
+        assert any(found.endswith(f"/{name}") for found in PYTHON_FILES), f"{path.name}: {name}"
