@@ -175,7 +175,7 @@ def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) 
         f"    finetune list -n {namespace}",
         f"    finetune report classify -n {namespace}",
         "",
-        "To continue with your own spreadsheet, see docs/tutorials/first-model.md.",
+        "To continue with a spreadsheet, see docs/tutorials/first-model.md.",
         "`make demo` repeats the demo on the running cluster.",
     ]
     if is_own:
