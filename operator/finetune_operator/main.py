@@ -29,7 +29,7 @@ from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")
@@ -99,7 +99,7 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     change_filter = ChangeFilter()
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
-    metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
+    reconcile_metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client() as client:
         event_recorder = EventRecorder(client)
         reconciler = Reconciler(client, settings, queue, change_filter, event_recorder)

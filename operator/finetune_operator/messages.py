@@ -47,7 +47,7 @@ class StatusMessage:
     message: str
 
 
-# --- Events: the first words are those of OpenAI's fine-tunes API where it has such an event ------
+# --- Events: they begin like those of OpenAI's fine-tunes API where it has them --------------
 
 STARTED = Event("Started", "Fine-tune started")
 SUCCEEDED = Event("Succeeded", "Fine-tune succeeded")
@@ -60,7 +60,7 @@ def created(name: str) -> Event:
 
 
 def advice(sentence: str) -> Event:
-    """sentence: on the data or the plan, in the prepare Job's own words."""
+    """sentence: on the data or the plan, written by the prepare Job."""
     key = sha256(sentence[:1024].encode("utf-8", "replace")).hexdigest()[:16]
     return Event("Advice", sentence, "warning", key=key)
 
@@ -173,20 +173,20 @@ def attempt_starts(attempt: int, at: str | None, cause: str, *, halved: bool) ->
 
 
 def queued(queue: str, position: int | None, cause: str | None) -> StatusMessage:
-    """position: in the queue, from 1; cause: in Kueue's own words."""
+    """position: in the queue, from 1; cause: the message of Kueue."""
     place = f" at position {position}" if position else ""
     why = f": {cause}" if cause else ""
     return StatusMessage(Reason.QUEUED, f"the Job is waiting in queue {queue}{place}{why}")
 
 
 def pods_refused(missing: int, pods: int, cause: str, *, is_quota: bool) -> StatusMessage:
-    """cause: in the API server's own words."""
+    """cause: the message of the API server."""
     reason = Reason.QUOTA_EXCEEDED if is_quota else Reason.PODS_REFUSED
     return StatusMessage(reason, f"{missing} of {_count(pods, 'pod')} cannot be created: {cause}")
 
 
 def unschedulable(waiting: int, pods: int, cause: str) -> StatusMessage:
-    """cause: `nodes_lack`, or the scheduler's own words."""
+    """cause: `nodes_lack`, or the message of the scheduler."""
     message = f"{waiting} of {_count(pods, 'pod')} cannot be scheduled: {cause}"
     return StatusMessage(Reason.UNSCHEDULABLE, message)
 
@@ -196,7 +196,7 @@ def nodes_lack(nodes: str, resource: str) -> str:
 
 
 def image_not_pulled(waiting: int, pods: int, cause: str) -> StatusMessage:
-    """cause: in the kubelet's own words."""
+    """cause: the message of the kubelet."""
     message = f"{waiting} of {_count(pods, 'pod')} cannot pull the image: {cause}"
     return StatusMessage(Reason.IMAGE_PULL, message)
 
@@ -354,7 +354,7 @@ def pod_deleted(pod: str) -> ErrorInfo:
 
 
 def job_failed(cause: str | None, *, disrupted: bool) -> ErrorInfo:
-    """No pod of the Job is left. cause: in the Job controller's own words."""
+    """No pod of the Job is left. cause: the message of the Job controller."""
     what = "the Job failed and left no pod that shows why"
     if disrupted:
         what = "the pods were drained, preempted, or lost with their node"
@@ -362,7 +362,7 @@ def job_failed(cause: str | None, *, disrupted: bool) -> ErrorInfo:
 
 
 def queue_withdrew(queue: str, cause: str | None) -> ErrorInfo:
-    """cause: in Kueue's own words."""
+    """cause: the message of Kueue."""
     why = f": {cause[:900]}" if cause else ""
     hint = "wait: training continues from the last checkpoint when the queue admits the Job again"
     return _error(Reason.PREEMPTED, f"queue {queue} evicted the pods{why}", hint)
@@ -386,7 +386,7 @@ class Disruption(Enum):
 def pod_disrupted(
     disruption: Disruption, pod: str, node: str | None, details: str | None
 ) -> ErrorInfo:
-    """details: in Kubernetes' own words."""
+    """details: the message of Kubernetes."""
     code, what, hint = disruption.value
     where = f" on node {node}" if node else ""
     why = f": {details}" if details else ""

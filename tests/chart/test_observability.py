@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from finetune_api.wire import JsonObject
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
 from finetune_operator.telemetry.state_collector import PROGRESS
 from tests.chart.conftest import CHART, ROOT, Render
@@ -24,7 +24,7 @@ integration = pytest.mark.integration  # helm is built by devcluster
 
 def known_series() -> set[str]:
     """Return every metric that the operator serves, with its name in Prometheus."""
-    assert metrics.HEALTH
+    assert reconcile_metrics.HEALTH
     text = generate_latest(REGISTRY).decode()
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
@@ -140,7 +140,11 @@ def test_an_alert_of_one_namespace_looks_at_no_other(render: Render) -> None:
 @integration
 def test_thresholds_come_from_the_values(render: Render) -> None:
     found = rules(
-        render(*ALERTS, "metrics.alerts.stalledSeconds=77", "metrics.alerts.failedShare=0.25")
+        render(
+            *ALERTS,
+            "metrics.alerts.stalledSeconds=77",
+            "metrics.alerts.failedShare=0.25",
+        )
     )
     assert found["FineTuneStalled"]["expr"].endswith("> 77")
     assert "> 0.25" in found["FineTunesFailing"]["expr"]
@@ -193,7 +197,10 @@ def test_the_network_policy_lets_only_the_named_reach_the_metrics(render: Render
     assert closed["spec"]["ingress"] == [{"ports": [{"port": "health"}]}]
     peer = '{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}'
     policy = one(
-        render("metrics.networkPolicy.enabled=true", f"metrics.networkPolicy.from=[{peer}]"),
+        render(
+            "metrics.networkPolicy.enabled=true",
+            f"metrics.networkPolicy.from=[{peer}]",
+        ),
         "NetworkPolicy",
     )
     by_port = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
@@ -228,7 +235,9 @@ def test_the_pods_policy_names_this_release_s_operator(render: Render) -> None:
 def test_token_review_takes_a_cluster_role_and_no_more(render: Render, helm: Helm) -> None:
     assert "Set clusterWide=true" in refused(helm, "metrics.tokenReview=true")
     on = ("clusterWide=true", "metrics.tokenReview=true")
-    assert "metrics.serviceMonitor" in refused(helm, *on, "metrics.podMonitor.enabled=true")
+    assert "metrics.serviceMonitor" in refused(
+        helm, *on, "metrics.podMonitor.enabled=true"
+    )
     objects = render(*on, "metrics.serviceMonitor.enabled=true")
     reviews = one(objects, "ClusterRole", "-reviews")["rules"]
     assert [(rule["resources"], rule["verbs"]) for rule in reviews] == [

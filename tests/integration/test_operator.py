@@ -160,5 +160,5 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
 
     path = tmp_path / "settings.yaml"
     path.write_text("prepareImage: x\nmodels: []\nruntimes: []\nmodel: x\n")
-    with pytest.raises(ValueError, match=r"settings.yaml: runtimes"):
+    with pytest.raises(ValueError, match=r"settings.yaml, runtimes"):
         load_settings(path)

@@ -5,6 +5,7 @@ table.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,13 @@ from tests.support.objects import UID
 pytestmark = pytest.mark.integration
 
 # FineTune -> what its operator had written
+# An Event in the words of the previous operator version, without `attempt` and `key`.
+EPOCH_EVENT = {
+    "at": "2026-11-21T12:00:00Z",
+    "level": "info",
+    "reason": "EpochCompleted",
+    "message": "Completed epoch 1/2 (training loss 2.0000)",
+}
 BEGUN = {"well": "without-dataset", "broken": "without-dataset", "again": "first-datasets"}
 
 
@@ -35,6 +43,7 @@ def begin(team: Kubectl, kubelet: Kubelet, name: str) -> None:
     for old, new in ((UID, uid), (UID[:8], uid[:8]), ("tone", name), ("team", team.namespace)):
         text = text.replace(old, new)
     left = json.loads(text)
+    left["status"]["events"].append(EPOCH_EVENT)
     team.apply(*left["jobs"])
     team.patch_status("finetune", name, left["status"])
 
@@ -68,6 +77,21 @@ def test_t25_what_an_older_operator_began_goes_on_without_being_touched(
     assert broken["error"]["message"] == messages.DATASET_NOT_RECORDED.message
     assert [item["reason"] for item in broken["attempts"]] == ["RankCrashed"]
     check_invariants(team, operator, Path(control_plane.audit_log))
+    check_events(team)
+
+
+def check_events(team: Kubectl) -> None:
+    """The status repeats no Event of the older operator, and none is posted to Kubernetes again."""
+    posted = Counter(
+        (item["involvedObject"]["name"], item["reason"]) for item in team.list("events")
+    )
+    for name in BEGUN:
+        reasons = Counter(item["reason"] for item in team.status(name)["events"])
+        for reason in ("Created", "BaseModelLoaded", "Started"):
+            assert (reasons[reason], posted[name, reason]) == (1, 0)
+    assert posted["well", "EpochCompleted"] == 1  # the second one
+    epochs = [item for item in team.status("well")["events"] if item["reason"] == "EpochCompleted"]
+    assert [item["key"] for item in epochs] == ["1", "2"]
 
 
 SKEW = """

@@ -10,7 +10,7 @@ from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.outcome import ProgressReport
 from finetune_operator.core.key import Key
 from finetune_operator.core.metrics import OTHER, REASONS, Figures, known_reason, measure
-from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY, count_write
 from finetune_operator.telemetry.state_collector import PROGRESS, Known, StateCollector
 from tests.support.objects import NOW, World, a_finetune, failed, progress, trained
@@ -169,12 +169,12 @@ def test_progress_is_shown_while_it_runs_and_gone_when_it_ends() -> None:
 
 def test_what_the_sweep_does_not_find_is_forgotten() -> None:
     world = World().until_running()
-    metrics.observe(world.finetune, world.status, progress())
+    reconcile_metrics.observe(world.finetune, world.status, progress())
     series = 'finetune_jobs{namespace="team",state="running"} 1.0'
     assert series in generate_latest(REGISTRY).decode()
-    metrics.keep_only({Key("team", "tone")})
+    reconcile_metrics.keep_only({Key("team", "tone")})
     assert series in generate_latest(REGISTRY).decode()
-    metrics.keep_only({Key("team", "another")})
+    reconcile_metrics.keep_only({Key("team", "another")})
     assert series not in generate_latest(REGISTRY).decode()
 
 
@@ -221,8 +221,8 @@ def test_a_write_reaches_the_registry_with_closed_labels() -> None:
     world.end_pod("a1", 0, 65, failed("evil{} \n reason"))
     world.settle()
     after: FineTuneStatus = world.status.replace(state="failed", reason="evil{} \n reason")
-    metrics.observe(before, before.status, None)
-    metrics.count_write(before, after, None)
+    reconcile_metrics.observe(before, before.status, None)
+    reconcile_metrics.count_write(before, after, None)
     assert sample("finetune_jobs_total", **ends) == jobs + 1
     assert sample("finetune_gpu_seconds_total", namespace="team") > gpu
     assert "evil" not in generate_latest(REGISTRY).decode()

@@ -154,7 +154,7 @@ def _ended(builder: StatusBuilder, error: ErrorInfo) -> Plan:
 
 
 def _fail_on_taken_name(observed: Observed, builder: StatusBuilder) -> Plan:
-    """Fail without a change of the other owner's object. The status shows the files of a published model."""
+    """Fail and leave the object of the other owner. The status shows a published model."""
     objects = ", ".join(map(str, observed.foreign))
     command = observed.foreign[0].to_command(observed.finetune.metadata.namespace)
     published = find_published(observed)

@@ -97,7 +97,7 @@ def _of_resumption(entry: EventEntry, status: FineTuneStatus) -> Fields:
 
 
 def _mark_current_suspension(events: list[EventEntry], status: FineTuneStatus) -> None:
-    """The newest Suspended stands for the present suspension, whenever it was recorded."""
+    """Assign the newest Suspended to the present suspension, whenever it was recorded."""
     if status.reason != Reason.SUSPENDED or not status.attempts:
         return
     current = status.attempts[-1].number

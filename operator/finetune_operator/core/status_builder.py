@@ -48,7 +48,7 @@ class StatusBuilder:
         return self._state(State.PENDING, stage, message)
 
     def suspend(self, attempt: int | None) -> Self:
-        """attempt: the newest one, if there is one."""
+        """Suspend the FineTune. attempt: the newest one, if there is one."""
         self.record_event(messages.suspended(attempt))
         return self.pending(Stage.QUEUED, messages.SUSPENDED_BY_USER)
 

@@ -34,7 +34,7 @@ class EventRecorder:
                 )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(POSTERS):
                 group.create_task(self._post())

@@ -17,14 +17,14 @@ from finetune_operator.handlers.reconcile_model import reconcile_model
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
     ForeignObjectError,
-    UnseenError,
+    UnlistedObjectError,
     act,
     write_status,
 )
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.observe import observe
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry import reconcile_metrics
 
 WORKERS = 8
 # These take keys that start something first, and the others keys that end something, so that
@@ -59,7 +59,7 @@ class Reconciler:
         return any(now - since > SLOW_SECONDS for since in self._since.values())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number in range(WORKERS):
                 first = CREATION if number < STARTERS else COMPLETION
@@ -73,17 +73,17 @@ class Reconciler:
                 wait = await self.reconcile(key)
             except Exception as error:
                 seconds = self.queue.failed(key)
-                metrics.RECONCILES.labels("error").inc()
+                reconcile_metrics.RECONCILES.labels("error").inc()
                 expected = isinstance(error, ApiError | ValidationError)
                 logger.warning(
                     "%s: %s; retry in %.0f s", key, error, seconds, exc_info=not expected
                 )
             else:
-                metrics.RECONCILES.labels("done").inc()
+                reconcile_metrics.RECONCILES.labels("done").inc()
                 self.queue.done(key, wait)
             finally:
                 started = self._since.pop(key)
-                metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+                reconcile_metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
 
     async def reconcile(self, key: Key) -> float | None:
         """Return the seconds until the next reconcile; None: wait for a trigger."""
@@ -91,7 +91,7 @@ class Reconciler:
             return await reconcile_model(self.client, self.settings, key)
         done = await self._carry_out(key)
         if done is None:
-            metrics.forget(key)
+            reconcile_metrics.forget(key)
             return None
         observed, plan = done
         before, after = observed.finetune.status, plan.status
@@ -100,9 +100,9 @@ class Reconciler:
         if await write_status(self.client, observed.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
-            metrics.count_write(observed.finetune, after, observed.progress)
+            reconcile_metrics.count_write(observed.finetune, after, observed.progress)
             self._event_recorder.record(observed.finetune, after)
-        metrics.observe(observed.finetune, after, observed.progress)
+        reconcile_metrics.observe(observed.finetune, after, observed.progress)
         return plan.requeue_after
 
     async def _carry_out(
@@ -117,7 +117,7 @@ class Reconciler:
         plan = decide(observed, self.settings, datetime.now(UTC))
         try:
             await act(self.client, observed, plan.actions)
-        except UnseenError:
+        except UnlistedObjectError:
             return await self._carry_out(key, is_thorough=True)
         except ForeignObjectError as error:
             if foreign:

@@ -19,7 +19,7 @@ from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, login
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import reconcile_metrics as metrics
+from finetune_operator.telemetry import reconcile_metrics
 
 WATCHED = ("finetunes", "jobs", "pods")
 WATCHED_WITH_MODELS = (*WATCHED, "models")
@@ -36,7 +36,7 @@ def build_registry(
 
     def is_news(event: Any, type: str | None, resource: Any, **_: Any) -> bool:
         """A filter that kopf calls first: most events end here, which is cheaper than a handler."""
-        metrics.HEALTH.saw_event(resource.plural)
+        reconcile_metrics.HEALTH.saw_event(resource.plural)
         raw: JsonObject = event["object"]
         is_of_model = names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {})
         has_ended = raw.get("status", {}).get("state") in names.TERMINAL_STATES
@@ -48,9 +48,9 @@ def build_registry(
         has_ttl = raw["spec"].get("ttlSecondsAfterFinished") is not None
         settled.discard(key)
         if type == "DELETED":
-            metrics.forget(key)
+            reconcile_metrics.forget(key)
         elif state in names.TERMINAL_STATES:
-            metrics.remember(key, state)  # a terminal state needs no reconcile
+            reconcile_metrics.remember(key, state)  # a terminal state needs no reconcile
             if state != State.FAILED and not has_ttl:
                 settled.add(key)
         else:
@@ -70,7 +70,7 @@ def build_registry(
     async def model_changed(
         namespace: str | None, name: str, spec: Any, meta: Any, type: str | None, **_: Any
     ) -> None:
-        metrics.HEALTH.saw_event("models")
+        reconcile_metrics.HEALTH.saw_event("models")
         wants = spec.get("deletionPolicy") == "Delete"
         is_held = names.FINALIZER_MODEL in meta.get("finalizers", [])
         is_going = is_held and "deletionTimestamp" in meta
@@ -130,7 +130,7 @@ async def sweep(
         await asyncio.sleep(settings.sweep_seconds)
         try:
             found = {_key(raw): raw for raw in await client.list(paths.finetunes(namespace))}
-            metrics.keep_only(set(found))
+            reconcile_metrics.keep_only(set(found))
             for key, raw in found.items():
                 if raw.get("status", {}).get("state") not in names.TERMINAL_STATES:
                     queue.add(key)

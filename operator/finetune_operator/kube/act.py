@@ -27,7 +27,7 @@ class ForeignObjectError(Exception):
         self.found = found
 
 
-class UnseenError(Exception):
+class UnlistedObjectError(Exception):
     """A child exists that was not listed: decide again with it."""
 
 
@@ -37,10 +37,10 @@ async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -
     uids = {job.name: job.uid for job in observed.jobs}
     for action in actions:
         if isinstance(action, Create):
-            made, has_existed = await create_ours(client, namespace, uid, action.manifest)
+            found, has_existed = await create_ours(client, namespace, uid, action.manifest)
             if has_existed and observed.is_first:
-                raise UnseenError(made["metadata"]["name"])
-            uids[made["metadata"]["name"]] = made["metadata"]["uid"]
+                raise UnlistedObjectError(found["metadata"]["name"])
+            uids[found["metadata"]["name"]] = found["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
             service = build_service(observed.finetune, action.attempt, owner)

@@ -154,7 +154,7 @@ def forget(key: Key) -> None:
 
 
 def keep_only(existing: set[Key]) -> None:
-    """Forget FineTunes that the sweep did not find: one may go during its reconcile."""
+    """Forget FineTunes that the sweep did not find: one may be deleted during its reconcile."""
     for key in _states.keys() - existing:
         _states.forget(key)
 

@@ -12,7 +12,7 @@ def find_resumed_step(builder: StatusBuilder, number: int) -> int | None:
 
 
 def record_restart(builder: StatusBuilder, number: int, step: int | None) -> None:
-    """step: None if the attempt ended before it trained."""
+    """Record the restart once. step: None if the attempt ended before it trained."""
     if step is not None:
         builder.attempt(number, resumed_from_step=step)
     attempts = {attempt.number: attempt for attempt in builder.status.attempts}
