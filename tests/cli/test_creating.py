@@ -42,7 +42,7 @@ def test_create_uploads_once_and_says_what_it_made(
     assert spec["hyperparameters"]["nEpochs"] == 2
     assert spec["hyperparameters"]["classificationBetas"] == [0.6, 1]
     again = at_team("create", "-t", "train.jsonl", "--suffix", "Support tone", "-o", "json")
-    assert f"train.jsonl is there already: {address}" in again.stderr
+    assert f"train.jsonl already exists: {address}" in again.stderr
     assert json.loads(again.stdout)["metadata"]["name"].startswith("support-tone-")
     assert json.loads(again.stdout)["spec"]["trainingFile"] == address
 
@@ -85,14 +85,14 @@ def test_a_file_is_read_from_its_own_folder_and_flags_win(
     assert (spec["model"], spec["hyperparameters"]["seed"]) == ("babbage", 7)
     assert spec["trainingFile"].endswith("/train.jsonl")
     exists = at_team("create", "-f", "deep/ft.yaml", "--no-follow")
-    assert "'deep' exists already in namespace" in exists.stderr
+    assert "'deep' already exists in namespace" in exists.stderr
 
 
 def test_a_dry_run_makes_nothing(at_team: Run, team: Kubectl) -> None:
     ran = at_team("create", "tone", "-t", "s3://acme/a.jsonl", "--dry-run")
     assert ran.returncode == 0, ran.stderr
     assert yaml.safe_load(ran.stdout)["spec"] == {"trainingFile": "s3://acme/a.jsonl"}
-    assert "Nothing was made" in ran.stderr
+    assert "Nothing was created" in ran.stderr
     defaulted = at_team("create", "tone", "-t", "s3://acme/a.jsonl", "--dry-run", "-o", "yaml")
     assert yaml.safe_load(defaulted.stdout)["spec"]["model"] == "curie"
     assert team.list("finetunes") == []

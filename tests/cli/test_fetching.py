@@ -26,7 +26,10 @@ def test_results_and_report_come_from_s3(
 
     team.apply(finetune("tone"))
     early = at_team("results", "tone")
-    assert (early.returncode, "nothing of 'tone' is in S3 yet" in early.stderr) == (1, True)
+    assert (
+        early.returncode,
+        "fine-tune 'tone' (pending) has no files in S3 yet" in early.stderr,
+    ) == (1, True)
     team.patch_status("finetune", "tone", status("running", resolved=resolved(bucket)))
     none = at_team("results", "tone")
     assert "no results file available for fine-tune tone (running)" in none.stderr
@@ -45,7 +48,7 @@ def test_results_and_report_come_from_s3(
     storage.write_bytes(layout.root.child("report.html"), b"<html>")
     assert at_team("report", "tone").returncode == 0
     assert (home / "tone-report.html").read_bytes() == b"<html>"
-    assert "exists already" in at_team("report", "tone").stderr
+    assert "already exists" in at_team("report", "tone").stderr
 
 
 @pytest.mark.parametrize("is_resolved", [True, False])
@@ -58,8 +61,11 @@ def test_what_never_trained_has_neither_results_nor_report_and_says_so(
     for command, what in (("results", "results"), ("report", "report")):
         ran = at_team(command, "tone")
         assert ran.returncode == 1
-        assert f"error: fine-tune tone failed before it trained: it has no {what}\n" in ran.stderr
-        assert f"get tone -n {team.namespace}` tells why" in ran.stderr
+        assert (
+            f"error: fine-tune tone failed before its first training step, so it has no {what}\n"
+            in ran.stderr
+        )
+        assert f"get tone -n {team.namespace}` shows the cause" in ran.stderr
         assert "--plot" not in ran.stderr
 
 
@@ -103,11 +109,11 @@ def test_logs_of_a_gang_that_is_gone_are_not_those_of_the_prepare_pod(
     attempts = [{"number": n, **ended, "log": [f"{n} a", f"{n} b"]} for n in (1, 2)]
     team.patch_status("finetune", "tone", status("failed", attempts=attempts))
     ran = at_team("logs", "tone")
-    said = "the pods of attempt 2 are gone: these are the last lines kept in the status\n"
+    said = "The pods of attempt 2 no longer exist; these are the last lines in the status\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "2 a\n2 b\n", said)
     assert at_team("logs", "tone", "--attempt", "1", "--tail", "1").stdout == "1 b\n"
     none = at_team("logs", "tone", "--attempt", "5")
-    assert "fine-tune tone (failed) has no attempt 5: the last is 2" in none.stderr
+    assert "fine-tune tone (failed) has no attempt 5; the last one is 2" in none.stderr
 
 
 def a_model(team: Kubectl, bucket: str, digest: str, **spec: Any) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def test_a_model_is_listed_fetched_whole_and_deleted(
     assert pulled.returncode == 0, pulled.stderr
     copied = {str(path.relative_to(home / "mine")) for path in (home / "mine").rglob("*.*")}
     assert copied == {entry.path for entry in files} | {"manifest.json"}
-    assert "is there and not empty" in at_team("models", "pull", name, "mine").stderr
+    assert "already exists and is not empty" in at_team("models", "pull", name, "mine").stderr
     only = at_team("models", "pull", name, "small", "--adapter-only")
     assert only.returncode == 0, only.stderr
     assert not (home / "small" / "model.safetensors").exists()
@@ -180,7 +186,7 @@ def test_a_model_is_listed_fetched_whole_and_deleted(
         to_bytes(Manifest(files=[FileEntry(path="../../escape", size=1, sha256="0")])),
     )
     changed = at_team("models", "pull", name, "broken")
-    assert "is not the one that was published" in changed.stderr
+    assert "differs from the published one" in changed.stderr
     assert not (home / "broken").exists()
     assert [path.name for path in home.iterdir() if path.name.startswith(".broken")] == []
 

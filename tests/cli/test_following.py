@@ -79,8 +79,8 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_come_back(
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     told = (home / "err").read_text()
-    assert "The fine-tune tone goes on." in told
-    assert f"To come back:  finetune follow tone -n {team.namespace}" in told
+    assert "The fine-tune tone continues." in told
+    assert f"To follow it again: finetune follow tone -n {team.namespace}" in told
     assert "Traceback" not in told
     assert not team.get("finetune", "tone")["spec"].get("cancel")
 
@@ -137,7 +137,7 @@ def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None
     )
     assert max(map(len, lines)) <= 80
     assert "\x1b[" in seen.decode()
-    assert "The fine-tune tone goes on." in plain
+    assert "The fine-tune tone continues." in plain
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_follow_survives_a_restart_of_the_api_server(
         processes.start(server.name, command, home / "apiserver.log", ends_with_us=True)
     )
     until(lambda: _answers(team), 60)
-    until(lambda: "connected again" in (home / "out").read_text(), 60)
+    until(lambda: "reconnected" in (home / "out").read_text(), 60)
     team.patch_status(
         "finetune", "tone", status("succeeded", "Created fine-tune", "Fine-tune succeeded")
     )

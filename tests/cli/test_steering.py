@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_list_shows_states_and_chooses(at_team: Run, team: Kubectl) -> None:
-    assert "There are no fine-tunes in namespace" in at_team("list").stderr
+    assert "No fine-tunes found in namespace" in at_team("list").stderr
     team.apply(finetune("one", model="ada"), finetune("two"))
     progress = {"step": 1, "steps": 2, "percent": "50 %", "loss": 1.25}
     team.patch_status("finetune", "one", status("running", progress=progress))
@@ -38,21 +38,24 @@ def test_cancel_suspend_and_resume_change_one_field(at_team: Run, team: Kubectl)
         return bool(spec.get("suspend")), bool(spec.get("cancel"))
 
     before = team.get("finetune", "a")["metadata"]["generation"]
-    assert "is suspended after a checkpoint" in at_team("suspend", "a").stdout
+    assert "is being suspended after a checkpoint" in at_team("suspend", "a").stdout
     assert wanted("a") == (True, False)
-    assert "asked for already" in at_team("suspend", "a").stdout
+    assert "a is already suspended" in at_team("suspend", "a").stdout
     assert at_team("resume", "a").returncode == 0
     assert wanted("a") == (False, False)
     ran = at_team("cancel", "-i", "a", "-i", "nothing", "-i", "b")
     assert (ran.returncode, "there is no fine-tune 'nothing'" in ran.stderr) == (1, True)
     assert wanted("a") == wanted("b") == (False, True)
     assert team.get("finetune", "a")["metadata"]["generation"] == before + 3
-    assert "being cancelled, which is final" in at_team("resume", "a").stderr
+    assert "it is being cancelled, which is final" in at_team("resume", "a").stderr
     team.patch_status("finetune", "a", status("cancelled"))
     team.patch_status("finetune", "b", status("succeeded"))
     assert at_team("cancel", "a").returncode == 0
     late = at_team("cancel", "b")
-    assert (late.returncode, "b has succeeded already" in late.stderr) == (1, True)
+    assert (late.returncode, "cannot cancel b: it has already succeeded" in late.stderr) == (
+        1,
+        True,
+    )
 
 
 def test_who_may_do_little_is_told_what_to_ask_for(
@@ -87,7 +90,7 @@ def test_who_may_do_little_is_told_what_to_ask_for(
     found = {item["check"]: item for item in doctor}
     assert found["permissions"]["level"] == "error"
     assert "create finetunes" in found["permissions"]["detail"]
-    assert found["GPUs"]["level"] == found["pods' S3 login"]["level"] == "unknown"
+    assert found["GPUs"]["level"] == found["S3 credentials"]["level"] == "unknown"
     config["users"][0]["user"]["token"] = "wrong"
     (home / "guest").write_text(yaml.safe_dump(config))
     assert "does not accept this login" in at_team("list").stderr
@@ -108,17 +111,17 @@ def test_the_doctor_names_what_is_missing_and_its_remedy(
         "CRDs": "ok",
         "permissions": "ok",
         "operator": "warning",
-        "pods' S3 login": "warning",
+        "S3 credentials": "warning",
         "GPUs": "warning",
-        "S3 from here": "ok",
+        "S3 access": "ok",
     }
     assert "helm install" in found["operator"]["remedy"]
-    assert "kubectl create secret generic finetune-s3" in found["pods' S3 login"]["remedy"]
+    assert "kubectl create secret generic finetune-s3" in found["S3 credentials"]["remedy"]
     team("create", "secret", "generic", "finetune-s3", "--from-literal=AWS_ACCESS_KEY_ID=a")
     ran = at_team("doctor", "--upload-to", "s3://no-such-bucket-here")
     assert ran.returncode == 1
-    assert "ok       pods' S3 login: Secret finetune-s3 is in namespace" in ran.stdout
-    assert "error    S3 from here: there is no bucket 'no-such-bucket-here'" in ran.stdout
+    assert "ok       S3 credentials: Secret finetune-s3 exists in namespace" in ran.stdout
+    assert "error    S3 access: there is no bucket 'no-such-bucket-here'" in ran.stdout
 
 
 def test_names_are_completed_from_the_cluster(

@@ -45,7 +45,7 @@ def test_the_command_alone_trains_and_fetches_a_model(
         assert made.stdout.count(words) == 1, made.stdout
     assert "Job complete! Status: succeeded" in made.stdout
     again = run("create", "-f", "-", "--dry-run", "-t", "train.jsonl")
-    assert "holds 0 objects" in again.stderr
+    assert "contains 0 objects" in again.stderr
     assert "would be uploaded" not in run("create", "-t", "train.jsonl", "--dry-run").stderr
 
     rows = json.loads(run("results", "tone", "-o", "json").stdout)
@@ -69,7 +69,7 @@ def test_the_command_alone_trains_and_fetches_a_model(
         "CRDs": "ok",
         "permissions": "ok",
         "operator": "ok",
-        "pods' S3 login": "ok",
+        "S3 credentials": "ok",
         "GPUs": "warning",
-        "S3 from here": "ok",
+        "S3 access": "ok",
     }

@@ -113,7 +113,9 @@ def _done(name: str, change: dict[str, bool], flags: str) -> str:
 def _unchanged(name: str, change: dict[str, bool]) -> str:
     if "cancel" in change:
         return f"{name} is already being cancelled."
-    return f"{name} is already suspended." if change["suspend"] else f"{name} is not suspended."
+    if change["suspend"]:
+        return f"{name} is already suspended or being suspended."
+    return f"{name} is not suspended."
 
 
 def _verb(change: dict[str, bool]) -> str:

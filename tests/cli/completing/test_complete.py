@@ -108,7 +108,10 @@ def test_a_model_of_a_run_says_what_it_has_learned(trained: Path, complete: Any,
     assert heading.split() == ["TOKEN", "LOGPROB", "SHARE"]
     assert first.startswith("' '") and second.startswith("  not ")
     cut = run("complete", str(trained), "-t", "0", "-M", "2", "--cpu", "-p", "fox 9 ->")
-    assert (cut.stdout, "(cut after 2 tokens: --max-tokens)" in cut.stderr) == (" y\n", True)
+    assert (cut.stdout, "(stopped after 2 tokens; --max-tokens sets the limit)" in cut.stderr) == (
+        " y\n",
+        True,
+    )
 
 
 def test_stdout_has_the_answer_and_nothing_else(trained: Path, base: Path, home: Path) -> None:
@@ -253,7 +256,7 @@ def test_a_model_is_found_by_its_name_and_by_its_fine_tunes(
         assert (ran.returncode, ran.stdout) == (0, " yes\n"), ran.stderr
     storage.write_bytes(prefix.child("manifest.json"), b"{}")
     changed = at_team("complete", name, *asked)
-    assert "is not the one that was published" in changed.stderr
+    assert "differs from the published one" in changed.stderr
 
 
 def test_a_pulled_adapter_finds_its_base_by_its_manifest(
@@ -280,9 +283,13 @@ def test_twenty_probabilities_are_a_part_of_one(base: Path, complete: Any) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("base", "-p", "a" * 64), 1, "the prompt has 64 tokens, and the model's context is 64"),
-        (("base", "-p", "a", "-M", "64"), 1, "--max-tokens 63 is the most"),
-        (("pickled", "-p", "a"), 1, "can't be used: "),
+        (
+            ("base", "-p", "a" * 64),
+            1,
+            "the prompt has 64 tokens, but the model's context has only 64",
+        ),
+        (("base", "-p", "a", "-M", "64"), 1, "set --max-tokens to at most 63"),
+        (("pickled", "-p", "a"), 1, "cannot use the model in"),
         (("no-template", "-g", "user", "a"), 1, "has no chat template"),
     ],
 )

@@ -83,7 +83,7 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     write(tmp_path, model, resources={"nodes": 2, "gpusPerNode": 0})
     code, text = run(tmp_path, "whole")
     assert code == 0, text
-    assert "trained already" not in text
+    assert "already trained" not in text
     assert "Fine-tune succeeded: tiny:ft-local-" in text
     (published,) = (tmp_path / "whole").glob("local/tone-*/model")
     assert {"config.json", "model.safetensors", "manifest.json"} <= {
@@ -101,7 +101,7 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     process.send_signal(signal.SIGINT)
     told = process.stdout.read()
     assert process.wait(120) == 130, told
-    assert "goes on from it" in told
+    assert "to continue from the checkpoint" in told
     code, text = run(tmp_path)
     assert code == 0, text
     assert "resumed from the checkpoint of step " in text
@@ -110,7 +110,7 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     begin = time.monotonic()
     code, text = run(tmp_path)
     assert code == 0, text
-    assert "This manifest was trained already; its model is at out/local/tone-" in text
+    assert "This manifest was already trained; its model is in out/local/tone-" in text
     assert "progress: http" not in text
     assert time.monotonic() - begin < 60
 
@@ -119,8 +119,8 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
     ("spec", "code", "words"),
     [
         ({"trainingFile": "nothing.jsonl"}, 2, "there is no file nothing.jsonl"),
-        ({"model": "gpt-9"}, 2, "model 'gpt-9' is unknown"),
-        ({"suffixx": "a"}, 2, "spec.suffixx is no field, did you mean suffix?"),
+        ({"model": "gpt-9"}, 2, "unknown model 'gpt-9'"),
+        ({"suffixx": "a"}, 2, "spec.suffixx is an unknown field, did you mean suffix?"),
         ({"trainingFile": "broken.jsonl"}, 65, "line 2"),
         ({"dryRun": True}, 0, "Nothing was trained"),
     ],
@@ -144,4 +144,4 @@ def test_only_resources_that_were_asked_for_are_said_to_be_for_a_cluster(
     write(tmp_path, model, dryRun=True, **({"resources": resources} if resources else {}))
     code, text = run(tmp_path)
     assert code == 0, text
-    assert ("spec.resources is for a cluster" in text) == ("nodes" in (resources or {}))
+    assert ("spec.resources applies to clusters" in text) == ("nodes" in (resources or {}))
