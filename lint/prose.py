@@ -50,6 +50,7 @@ class Rule:
     """A phrase to avoid and its replacement."""
 
     pattern: re.Pattern[str]
+    is_case_sensitive: bool
     use: str
     bad: str
     good: tuple[str, ...]
@@ -60,7 +61,13 @@ def rules() -> tuple[Rule, ...]:
     """Every rule in prose.toml, in its order."""
     table = tomllib.loads(RULES.read_text(encoding="utf-8"))
     return tuple(
-        Rule(_compiled(item["pattern"]), item["use"], item["bad"], tuple(item.get("good", ())))
+        Rule(
+            pattern=_compiled(item["pattern"]),
+            is_case_sensitive=item["pattern"].startswith("^"),
+            use=item["use"],
+            bad=item["bad"],
+            good=tuple(item.get("good", ())),
+        )
         for item in table["rule"]
     )
 
@@ -88,10 +95,10 @@ def check_prose(root: Path = ROOT, only: Iterable[Path] = ()) -> Iterator[Proble
 
 def problems_in(prose: str) -> list[tuple[int, str, str]]:
     """The line, phrase, and replacement of each match, by line."""
-    prose = prose.lower()
+    lowered = prose.lower()
     found = []
     for rule in rules():
-        for match in rule.pattern.finditer(prose):
+        for match in rule.pattern.finditer(prose if rule.is_case_sensitive else lowered):
             start = match.start("phrase")
             # Tested here because a lookbehind at the head of a pattern slows the search down.
             if start == 0 or not _INSIDE_WORD.match(prose, start - 1):
