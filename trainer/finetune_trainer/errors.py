@@ -1,12 +1,11 @@
-"""Converts the exception that ended a rank into a Failure that the user can act on."""
+"""Classifies the exception that ended a rank."""
 
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.errors import FailureError
-from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
+from finetune_trainer import failures
 
 LOG_LINES = 10
 
@@ -42,91 +41,22 @@ class Preempted(Exception):  # noqa: N818 - not an error: the pod received SIGTE
         self.checkpoint_step = checkpoint_step
 
 
-def nan_loss(step: int, quantity: str, learning_rate: float) -> FailureError:
-    """The loss or the gradient is no longer a number; a retry would fail at the same step."""
-    return FailureError(
-        Failure(
-            code=Reason.NAN_LOSS,
-            message=f"the {quantity} became NaN or infinite at step {step} "
-            f"(learning rate {learning_rate:.3g})",
-            hint="lower learningRateMultiplier or raise warmupRatio; "
-            "check the training file for broken examples",
-            param="hyperparameters.learningRateMultiplier",
-        )
-    )
-
-
-def out_of_host_memory(
-    rank: int, detail: str, *, log: Sequence[str], exit_code: int | None = None
-) -> Failure:
-    """An allocation failed (`detail` is the error), or the kernel killed the process."""
-    return Failure(
-        code=Reason.OUT_OF_MEMORY,
-        message=f"rank {rank} ran out of host memory: {detail}",
-        hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
-        rank=rank,
-        exit_code=exit_code,
-        log=list(log),
-    )
-
-
-def rank_crash(rank: int, event: str, *, exit_code: int, log: Sequence[str]) -> Failure:
-    """The rank ended without a more specific reason. event: "was killed by signal 9"."""
-    return Failure(
-        code=Reason.RANK_CRASHED,
-        message=f"rank {rank} {event}",
-        hint="read the last lines of the rank's log; if it crashes at the same step in every "
-        "attempt, check the data and the settings",
-        rank=rank,
-        exit_code=exit_code,
-        log=list(log),
-    )
-
-
 def failure_from_exception(error: BaseException, rank: int) -> RankFailure:
     """The failure of a rank that `error` ended."""
     if isinstance(error, FailureError):
         return RankFailure(error.failure.replace(rank=rank))
     if isinstance(error, Preempted):
-        return RankFailure(_preemption(error, rank))
-    log = _last_lines(error)
-    text = f"{type(error).__name__}: {error}".lower()
+        return RankFailure(failures.stopped(rank, error.step, error.checkpoint_step))
+    name, detail, log = type(error).__name__, _first_line(error), _last_lines(error)
+    text = f"{name}: {error}".lower()
     if isinstance(error, MemoryError) or any(message in text for message in _HOST_MEMORY):
-        return RankFailure(out_of_host_memory(rank, _first_line(error), log=log))
-    if type(error).__name__ == "OutOfMemoryError":
-        return RankFailure(
-            Failure(
-                code=Reason.OUT_OF_MEMORY,
-                message=f"rank {rank} ran out of GPU memory: {_first_line(error)}",
-                hint="use more GPUs, a higher deepspeed.zeroStage, or a shorter maxSequenceLength",
-                rank=rank,
-                log=log,
-            )
-        )
+        return RankFailure(failures.out_of_host_memory(rank, detail, log=log))
+    if name == "OutOfMemoryError":  # torch's, without an import of torch
+        return RankFailure(failures.out_of_gpu_memory(rank, detail, log=log))
     if _is_lost_connection(error, text):
-        lost = Failure(
-            code=Reason.RANK_CRASHED,
-            message=f"rank {rank} lost the connection to another rank: "
-            + _first_line(error).split(". ")[0],
-            hint="look for the cause in the log of the rank that failed first",
-            rank=rank,
-            exit_code=1,
-            log=log,
-        )
-        return RankFailure(lost, is_echo=True)
-    event = f"failed with {type(error).__name__}: {_first_line(error)}"
-    return RankFailure(rank_crash(rank, event, exit_code=1, log=log))
-
-
-def _preemption(error: Preempted, rank: int) -> Failure:
-    saved = error.checkpoint_step
-    return Failure(
-        code=Reason.POD_LOST,
-        message=f"training stopped after step {error.step}: a pod received SIGTERM; "
-        + (f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"),
-        rank=rank,
-        exit_code=EXIT_PREEMPTED,
-    )
+        detail = detail.split(". ")[0]
+        return RankFailure(failures.lost_connection(rank, detail, log=log), is_echo=True)
+    return RankFailure(failures.exception(rank, name, detail, log=log))
 
 
 def _is_lost_connection(error: BaseException, text: str) -> bool:

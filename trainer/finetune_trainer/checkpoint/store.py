@@ -25,6 +25,7 @@ from finetune_api.wire import Stored
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.s3 import Storage
+from finetune_trainer import failures
 from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine import fragments
@@ -256,7 +257,9 @@ class Checkpoints:
                 if (found := runs.get((name, kind)))
             }
             if whole.keys() != set(fragments.KINDS):
-                raise _foreign(f"parameter {name} is missing or incomplete")
+                raise FailureError(
+                    failures.foreign_checkpoint(f"parameter {name} is missing or incomplete")
+                )
             fragments.write(self._engine, parameter, whole)
 
 
@@ -265,16 +268,9 @@ def _joined(parts: list["Tensor"], size: int) -> "Tensor":
 
     whole = torch.cat(parts) if len(parts) > 1 else parts[0]
     if whole.numel() != size:
-        raise _foreign(f"a parameter has {whole.numel()} numbers instead of {size}")
+        difference = f"a parameter has {whole.numel()} numbers instead of {size}"
+        raise FailureError(failures.foreign_checkpoint(difference))
     return whole
-
-
-def _foreign(difference: str) -> FailureError:
-    return FailureError.of(
-        Reason.INTERNAL,
-        f"the checkpoint belongs to another model or training method: {difference}",
-        hint="create a fine-tune with another name, or delete the checkpoints of this one",
-    )
 
 
 def _warn_if_unavailable(error: Exception, step: int) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.errors import FailureError
-from finetune_api.names import Reason
-from finetune_api.outcome import Failure
 from finetune_api.tasks import MethodRef
+from finetune_trainer import failures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,15 +38,7 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
     linear = linear_layers(model)
     unknown = [name for name in method.targets or () if name not in linear]
     if unknown:
-        listed = ", ".join(sorted(linear)[:SHOWN])
-        raise FailureError(
-            Failure(
-                code=Reason.INVALID_SPEC,
-                message=f"the base model has no linear layer named {', '.join(unknown)}",
-                param="method.targets",
-                hint=f"choose from {listed}; or remove method.targets to adapt all but the head",
-            )
-        )
+        raise FailureError(failures.unknown_layers(unknown, sorted(linear)[:SHOWN]))
     # no fp32 copies: the engine sets the precision
     adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
     return adapted

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from finetune_api.errors import FailureError
-from finetune_api.names import Reason
-from finetune_api.outcome import Failure
 from finetune_api.tasks import Classification
 from finetune_data.read.examples import COMPLETION
 from finetune_data.tokenize.dataset import TokenSplit
+from finetune_trainer import failures
 from finetune_trainer.batching.microbatch import Example, arrange
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.engine.deepspeed import Engine
@@ -140,13 +139,6 @@ def find_positive_class(
         texts = [tokenizer.decode(label).strip() for label in labels]
         if texts.count(text.strip()) == 1:
             return texts.index(text.strip())
-        raise FailureError(
-            Failure(
-                code=Reason.INVALID_DATA,
-                message=f"the positive class {text!r} is not a completion in the training or "
-                "validation file. Write it as in the files, with any leading space.",
-                param="hyperparameters.classificationPositiveClass",
-            )
-        )
+        raise FailureError(failures.unknown_positive_class(text))
 
     return find

@@ -20,11 +20,11 @@ from finetune_api.names import (
     EXIT_OK,
     EXIT_PREEMPTED,
     TERMINATION_MESSAGE_PATH,
-    Reason,
 )
-from finetune_api.outcome import Failure, Outcome
+from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.termination import finish
+from finetune_trainer import failures
 from finetune_trainer.errors import RankFailure, failure_from_exception
 from finetune_trainer.launcher import rank_processes
 from finetune_trainer.launcher.cgroup import memory_kills
@@ -52,9 +52,7 @@ def main() -> int:
         task = TrainTask.model_validate_json(os.environ[ENV_TASK])
         node_rank = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
     except (KeyError, ValueError, ValidationError) as error:
-        message = f"invalid or missing {ENV_TASK}: {error}"
-        invalid = Failure(code=Reason.INTERNAL, message=message)
-        return finish(Outcome(failure=invalid), options.termination_log)
+        return finish(Outcome(failure=failures.invalid_task(error)), options.termination_log)
     stop = StopSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.handle)
@@ -151,7 +149,7 @@ def _outcome(
     outcomes = [found.outcome for found in written.values()]
     if not ranks.failed_exits:
         if stop.is_received and not outcomes:
-            return _stopped_before_training()
+            return Outcome(failure=failures.stopped_before_training())
         return next(iter(outcomes), None)
     reported = {
         local_rank: RankFailure(found.outcome.failure, found.is_echo)
@@ -165,16 +163,6 @@ def _outcome(
     steps = (found.resumed_from_step for found in outcomes)
     step = next((step for step in steps if step is not None), None)
     return Outcome(failure=cause.failure, resumed_from_step=step)
-
-
-def _stopped_before_training() -> Outcome:
-    return Outcome(
-        failure=Failure(
-            code=Reason.POD_LOST,
-            message="the pod received SIGTERM before the training started",
-            exit_code=EXIT_PREEMPTED,
-        )
-    )
 
 
 def _let_the_cause_end_first(stop: StopSignal, seconds: float = ECHO_SECONDS) -> None:
@@ -195,12 +183,7 @@ def wait_for_name(host: str, stop: StopSignal, seconds: float = RESOLVE_SECONDS)
         except OSError as error:
             now = time.monotonic()
             if now - start > seconds:
-                raise FailureError.of(
-                    Reason.POD_LOST,
-                    f"{host}, the DNS name of rank 0's pod, did not resolve within {seconds:.0f} s "
-                    f"({error})",
-                    hint="check that the pod of rank 0 is running and that the cluster's DNS works",
-                ) from error
+                raise FailureError(failures.unresolved_name(host, seconds, error)) from error
             if now - printed >= 10:
                 printed = now
                 print(f"waiting for {host} to resolve ({now - start:.0f} s)", flush=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from finetune_api.names import EXIT_PREEMPTED
 from finetune_api.outcome import Failure
-from finetune_trainer.errors import RankFailure, out_of_host_memory, rank_crash
+from finetune_trainer import failures
+from finetune_trainer.errors import RankFailure
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,19 @@ def _priority(found: RankFailure) -> int:
 def failure_from_exit(rank_exit: RankExit, evidence: PodEvidence) -> Failure:
     """The failure of a rank that exited without a report."""
     rank = evidence.first_rank + rank_exit.local_rank
-    exit_code = rank_exit.exit_code if rank_exit.exit_code >= 0 else 128 - rank_exit.exit_code
     log = evidence.logs.get(rank_exit.local_rank, [])
-    if evidence.was_out_of_memory and rank_exit.exit_code == -signal.SIGKILL:
+    if rank_exit.exit_code >= 0:
+        return failures.exited(rank, rank_exit.exit_code, log=log)
+    number = -rank_exit.exit_code
+    exit_code = 128 + number  # as a shell reports it
+    if evidence.was_out_of_memory and number == signal.SIGKILL:
         detail = "the kernel killed it at the pod's memory limit"
-        return out_of_host_memory(rank, detail, exit_code=exit_code, log=log)
-    return rank_crash(rank, _event(rank_exit.exit_code), exit_code=exit_code, log=log)
+        return failures.out_of_host_memory(rank, detail, exit_code=exit_code, log=log)
+    return failures.killed(rank, number, _signal_name(number), exit_code=exit_code, log=log)
 
 
-def _event(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exited with code {exit_code}"
+def _signal_name(number: int) -> str:
     try:
-        name = signal.Signals(-exit_code).name
+        return signal.Signals(number).name
     except ValueError:
-        name = "unknown"
-    return f"was killed by signal {-exit_code} ({name})"
+        return "unknown"

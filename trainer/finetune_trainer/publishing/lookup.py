@@ -14,6 +14,7 @@ from finetune_api.wire import Stored
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry
 from finetune_storage.s3 import Storage
+from finetune_trainer import failures
 
 
 class ModelManifest(Stored):
@@ -53,11 +54,7 @@ def find_published(task: TrainTask, storage: Storage) -> Outcome | None:
         raise
     manifest = ModelManifest.model_validate_json(data)
     if manifest.fine_tune_uid != task.run.uid:
-        raise FailureError.of(
-            Reason.FOREIGN_OBJECT,
-            f"{uri} belongs to the FineTune {manifest.fine_tune} (uid {manifest.fine_tune_uid})",
-            hint="choose another spec.output",
-        )
+        raise FailureError(failures.foreign_model(uri, manifest.fine_tune, manifest.fine_tune_uid))
     return outcome_of(task, manifest, data)
 
 

@@ -2,9 +2,9 @@
 
 from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST
-from finetune_api.names import Reason
 from finetune_api.tasks import TrainTask
 from finetune_data.tokenize.dataset import Dataset, DatasetManifest, open_dataset
+from finetune_trainer import failures
 from finetune_trainer.workdir import WorkDir
 
 
@@ -16,12 +16,7 @@ def read_dataset(task: TrainTask, workdir: WorkDir) -> Dataset:
     manifest = DatasetManifest.model_validate_json((workdir.dataset / MANIFEST).read_text())
     dataset = open_dataset(workdir.dataset, manifest)
     found = len(dataset.train), len(dataset.validation or ())
-    if found != (task.training_examples, task.validation_examples):
-        raise FailureError.of(
-            Reason.INTERNAL,
-            f"the dataset has {found[0]} training and {found[1]} validation examples, but the task "
-            f"expects {task.training_examples} and {task.validation_examples}: the dataset was "
-            "replaced after it was prepared",
-            hint="create the fine-tune again",
-        )
+    expected = task.training_examples, task.validation_examples
+    if found != expected:
+        raise FailureError(failures.dataset_replaced(found, expected))
     return dataset

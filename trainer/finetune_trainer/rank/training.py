@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from finetune_api.errors import FailureError
 from finetune_api.tasks import TrainTask
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.lr_schedule import learning_rate
-from finetune_trainer.errors import nan_loss
 from finetune_trainer.evaluation.class_scorer import ClassScorer
+from finetune_trainer.failures import nan_loss
 from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.rank.checkpoint_policy import CheckpointPolicy
 from finetune_trainer.rank.sigterm import SigtermFlag
@@ -51,9 +52,9 @@ def train(run: Run, state: TrainingState) -> TrainingState:
         totals, batch, flags = run.stepper.accumulate(step, flags)
         norm = run.engine.step(rate)
         if not math.isfinite(totals.objective):
-            raise nan_loss(step, "loss", rate)
+            raise FailureError(nan_loss(step, "loss", rate))
         if not math.isfinite(norm):
-            raise nan_loss(step, "gradient", rate)
+            raise FailureError(nan_loss(step, "gradient", rate))
         state = state.after_step(totals, batch.tokens, batch.examples)
         is_epoch_end = step % steps_per_epoch == 0
         validation, classes = None, None

@@ -1,0 +1,186 @@
+"""The catalog of the trainer's failures: their codes, messages, and hints.
+
+A message says what happened and where; a hint says what to do. Both appear in the FineTune's
+status, and docs/reference/reasons.md lists them.
+"""
+
+from collections.abc import Sequence
+
+from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, Reason
+from finetune_api.outcome import Failure
+
+CRASH_HINT = (
+    "read the last lines of the rank's log; if it crashes at the same step in every attempt, "
+    "check the data and the settings"
+)
+
+# --- the task and its data ------------------------------------------------------------------------
+
+
+def invalid_task(error: Exception) -> Failure:
+    return Failure(code=Reason.INTERNAL, message=f"invalid or missing {ENV_TASK}: {error}")
+
+
+def dataset_replaced(found: tuple[int, int], expected: tuple[int, int]) -> Failure:
+    """found, expected: numbers of training and of validation examples."""
+    return Failure(
+        code=Reason.INTERNAL,
+        message=f"the dataset has {found[0]} training and {found[1]} validation examples, but the "
+        f"task expects {expected[0]} and {expected[1]}: the dataset was replaced after it was "
+        "prepared",
+        hint="create the fine-tune again",
+    )
+
+
+def unknown_layers(names: Sequence[str], known: Sequence[str]) -> Failure:
+    """names: of `method.targets`. known: the names to choose from."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"the base model has no linear layer named {', '.join(names)}",
+        hint=f"choose from {', '.join(known)}; or remove method.targets to adapt all but the head",
+        param="method.targets",
+    )
+
+
+def unknown_positive_class(text: str) -> Failure:
+    return Failure(
+        code=Reason.INVALID_DATA,
+        message=f"the positive class {text!r} is not a completion in the training or "
+        "validation file. Write it as in the files, with any leading space.",
+        param="hyperparameters.classificationPositiveClass",
+    )
+
+
+def foreign_model(uri: object, fine_tune: str, uid: str) -> Failure:
+    return Failure(
+        code=Reason.FOREIGN_OBJECT,
+        message=f"{uri} belongs to the FineTune {fine_tune} (uid {uid})",
+        hint="choose another spec.output",
+    )
+
+
+def foreign_checkpoint(difference: str) -> Failure:
+    """difference: "parameter lm_head.weight is missing or incomplete"."""
+    return Failure(
+        code=Reason.INTERNAL,
+        message=f"the checkpoint belongs to another model or training method: {difference}",
+        hint="create a fine-tune with another name, or delete the checkpoints of this one",
+    )
+
+
+# --- the pods -------------------------------------------------------------------------------------
+
+
+def stopped_before_training() -> Failure:
+    return Failure(
+        code=Reason.POD_LOST,
+        message="the pod received SIGTERM before the training started",
+        exit_code=EXIT_PREEMPTED,
+    )
+
+
+def stopped(rank: int, step: int, checkpoint_step: int | None) -> Failure:
+    """checkpoint_step: of the last complete checkpoint, if any."""
+    checkpoint = "there is no checkpoint yet"
+    if checkpoint_step:
+        checkpoint = f"the checkpoint of step {checkpoint_step} is kept"
+    return Failure(
+        code=Reason.POD_LOST,
+        message=f"stopped after step {step}: a pod received SIGTERM; {checkpoint}",
+        rank=rank,
+        exit_code=EXIT_PREEMPTED,
+    )
+
+
+def unresolved_name(host: str, seconds: float, error: Exception) -> Failure:
+    return Failure(
+        code=Reason.POD_LOST,
+        message=f"{host}, the DNS name of rank 0's pod, did not resolve within {seconds:.0f} s "
+        f"({error})",
+        hint="check that the pod of rank 0 is running and that the cluster's DNS works",
+    )
+
+
+# --- the ranks ------------------------------------------------------------------------------------
+
+
+def nan_loss(step: int, quantity: str, learning_rate: float) -> Failure:
+    """The loss or the gradient is no longer a number; a retry would fail at the same step."""
+    return Failure(
+        code=Reason.NAN_LOSS,
+        message=f"the {quantity} became NaN or infinite at step {step} "
+        f"(learning rate {learning_rate:.3g})",
+        hint="lower learningRateMultiplier or raise warmupRatio; "
+        "check the training file for broken examples",
+        param="hyperparameters.learningRateMultiplier",
+    )
+
+
+def out_of_host_memory(
+    rank: int, detail: str, *, log: Sequence[str], exit_code: int | None = None
+) -> Failure:
+    """An allocation failed (detail: the error), or the kernel killed the process."""
+    return Failure(
+        code=Reason.OUT_OF_MEMORY,
+        message=f"rank {rank} ran out of host memory: {detail}",
+        hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
+        rank=rank,
+        exit_code=exit_code,
+        log=list(log),
+    )
+
+
+def out_of_gpu_memory(rank: int, detail: str, *, log: Sequence[str]) -> Failure:
+    return Failure(
+        code=Reason.OUT_OF_MEMORY,
+        message=f"rank {rank} ran out of GPU memory: {detail}",
+        hint="use more GPUs, a higher deepspeed.zeroStage, or a shorter maxSequenceLength",
+        rank=rank,
+        log=list(log),
+    )
+
+
+def lost_connection(rank: int, detail: str, *, log: Sequence[str]) -> Failure:
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} lost the connection to another rank: {detail}",
+        hint="look for the cause in the log of the rank that failed first",
+        rank=rank,
+        exit_code=1,
+        log=list(log),
+    )
+
+
+def exception(rank: int, name: str, detail: str, *, log: Sequence[str]) -> Failure:
+    """name: of the exception's class."""
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} failed with {name}: {detail}",
+        hint=CRASH_HINT,
+        rank=rank,
+        exit_code=1,
+        log=list(log),
+    )
+
+
+def exited(rank: int, exit_code: int, *, log: Sequence[str]) -> Failure:
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} exited with code {exit_code}",
+        hint=CRASH_HINT,
+        rank=rank,
+        exit_code=exit_code,
+        log=list(log),
+    )
+
+
+def killed(rank: int, number: int, name: str, *, exit_code: int, log: Sequence[str]) -> Failure:
+    """number, name: of the signal. exit_code: as a shell reports it, 128 + number."""
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} was killed by signal {number} ({name})",
+        hint=CRASH_HINT,
+        rank=rank,
+        exit_code=exit_code,
+        log=list(log),
+    )
