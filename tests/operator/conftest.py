@@ -1,4 +1,4 @@
-"""An API server that says what a test wants, over HTTP."""
+"""An API server with the answers that a test sets."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 class Answers(dict[str, Any]):
-    """Path -> items, an HTTP status, a whole object, or a function; and what was asked."""
+    """Map a path to items, an HTTP status, an object, or a function. `asked`: the requests."""
 
     asked: list[tuple[str, dict[str, str]]]
 

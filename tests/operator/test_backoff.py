@@ -1,4 +1,4 @@
-"""The wait between attempts: who waits, how long, and that nothing is lost or doubled by it."""
+"""The wait between attempts: its length, and that no attempt is lost or repeated."""
 
 from datetime import timedelta
 
@@ -35,14 +35,14 @@ def an_attempt(seconds: float, *, counted: bool = True) -> Attempt:
         ([3600, 5, 5], 20),
     ],
 )
-def test_the_wait_doubles_with_each_crash_in_a_row_up_to_five_minutes(
+def test_the_wait_doubles_with_each_consecutive_crash_up_to_five_minutes(
     lasted: list[float], wait: float
 ) -> None:
     assert seconds_to_wait([an_attempt(seconds) for seconds in lasted], 10) == wait
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.booleans())), st.floats(0, 100))
-def test_a_wait_is_bounded_and_only_what_counts_waits(
+def test_a_wait_is_bounded_and_only_counted_failures_wait(
     ends: list[tuple[float, bool]], first: float
 ) -> None:
     attempts = [an_attempt(seconds, counted=counted) for seconds, counted in ends]
@@ -59,7 +59,7 @@ def crashed(**settings: float) -> World:
     return world
 
 
-def test_a_crash_says_when_its_next_attempt_starts_and_it_starts_then() -> None:
+def test_the_status_shows_the_start_of_the_next_attempt_which_starts_then() -> None:
     world = crashed()
     first, second = world.status.attempts
     assert world.status.message.startswith(f"attempt 2 starts at {second.started_at}: rank 1 ended")
@@ -71,10 +71,10 @@ def test_a_crash_says_when_its_next_attempt_starts_and_it_starts_then() -> None:
     world.settle()
     assert [name[-2:] for name in world.jobs if "-a" in name] == ["a2"]
     assert world.job("a2") in world.services
-    assert world.status_writes == written  # the start was told already
+    assert world.status_writes == written  # the start is already in the status
 
 
-def test_the_next_look_is_when_the_wait_ends() -> None:
+def test_the_next_reconcile_is_at_the_end_of_the_wait() -> None:
     world = World(a_finetune(), a_settings(restartSeconds=10)).until_running()
     world.end_pod("a1", 1, *CRASH)
     assert world.step().requeue_after == 10
@@ -83,7 +83,7 @@ def test_the_next_look_is_when_the_wait_ends() -> None:
 
 
 @pytest.mark.parametrize("writes", [True, False])
-def test_an_operator_that_dies_in_the_middle_keeps_the_time_and_makes_one_job(
+def test_an_operator_crash_during_the_wait_keeps_the_time_and_creates_one_job(
     writes: bool,
 ) -> None:
     world = crashed()
@@ -108,14 +108,14 @@ def test_an_eviction_does_not_wait() -> None:
     assert world.job("a2")
 
 
-def test_less_memory_is_tried_at_once() -> None:
+def test_a_smaller_micro_batch_does_not_wait() -> None:
     world = World(a_finetune(), a_settings(restartSeconds=10)).until_running()
     world.end_pod("a1", 0, 1, failed(Reason.OUT_OF_MEMORY))
     world.settle()
     assert world.job("a2")
 
 
-def test_a_person_who_suspends_the_wait_gets_another_attempt_by_resuming() -> None:
+def test_a_suspension_during_the_wait_ends_the_attempt_and_resuming_starts_another() -> None:
     world = crashed()
     spec = world.finetune.spec
     world.finetune = world.finetune.replace(spec=spec.replace(suspend=True))
@@ -128,7 +128,7 @@ def test_a_person_who_suspends_the_wait_gets_another_attempt_by_resuming() -> No
     assert world.status.attempts[1].started_at <= world.status.attempts[1].ended_at
 
 
-def test_a_person_who_cancels_the_wait_ends_it() -> None:
+def test_a_cancellation_ends_the_wait() -> None:
     world = crashed()
     world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(cancel=True))
     world.settle()
@@ -137,7 +137,7 @@ def test_a_person_who_cancels_the_wait_ends_it() -> None:
     assert not world.jobs
 
 
-def test_who_removes_the_failed_job_does_not_end_the_fine_tune() -> None:
+def test_deleting_the_failed_job_does_not_end_the_fine_tune() -> None:
     world = crashed()
     world.jobs.pop(world.job("a1"))
     world.settle()
@@ -145,7 +145,7 @@ def test_who_removes_the_failed_job_does_not_end_the_fine_tune() -> None:
     assert world.status.attempts[1].started_at <= stamp(world.now)
 
 
-def test_who_removes_the_job_of_the_new_attempt_ends_it() -> None:
+def test_deleting_the_job_of_the_new_attempt_fails_the_fine_tune() -> None:
     world = crashed()
     world.now += timedelta(seconds=10)
     world.settle()
@@ -161,7 +161,7 @@ def test_a_clock_that_was_set_back_prolongs_the_wait_by_five_minutes_at_most() -
     assert world.job("a2")
 
 
-def test_a_model_that_was_published_after_all_ends_the_wait() -> None:
+def test_a_model_that_is_published_during_the_wait_ends_it() -> None:
     world = crashed()
     world.end_pod("a1", 0, 0, trained())
     world.settle()
@@ -169,11 +169,11 @@ def test_a_model_that_was_published_after_all_ends_the_wait() -> None:
     assert all(item.ended_at for item in world.status.attempts)
 
 
-def test_a_wait_keeps_no_job_but_the_one_before_it() -> None:
+def test_a_wait_keeps_only_the_job_before_it() -> None:
     world = World(settings=a_settings(restartSeconds=10)).until_training()
     evicted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
     world.pod("a1")["status"] = {"phase": "Failed", "conditions": [evicted]}
-    world.step(actions_at_most=1, writes=False)  # the operator died after it made attempt 2
+    world.step(actions_at_most=1, writes=False)  # the operator crashed after it created attempt 2
     world.end_pod("a2", 0, names.EXIT_CRASH, "boom")
     for _ in range(3):
         world.step()

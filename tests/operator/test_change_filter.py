@@ -1,4 +1,4 @@
-"""Which events of the watches wake a reconcile."""
+"""The watch events that cause a reconcile."""
 
 from copy import deepcopy
 from typing import Any
@@ -51,47 +51,47 @@ NEWS: dict[str, JsonObject] = {
 
 
 @pytest.mark.parametrize("status", QUIET.values(), ids=QUIET)
-def test_what_every_pod_goes_through_wakes_nobody(status: JsonObject) -> None:
+def test_changes_of_every_pod_cause_no_reconcile(status: JsonObject) -> None:
     assert not ChangeFilter().is_news("pods", a_pod(**status), "MODIFIED")
 
 
 @pytest.mark.parametrize("status", NEWS.values(), ids=NEWS)
-def test_what_a_decision_hangs_on_is_news_once(status: JsonObject) -> None:
+def test_a_change_that_a_decision_uses_counts_once(status: JsonObject) -> None:
     change_filter = ChangeFilter()
     pod = a_pod(**status)
     assert change_filter.is_news("pods", pod, "MODIFIED")
     pod["metadata"]["resourceVersion"] = "2"
     assert not change_filter.is_news("pods", pod, "MODIFIED")
     assert not change_filter.is_news("pods", pod, None), (
-        "a watch that was opened again tells it all"
+        "a watch that is opened again repeats everything"
     )
     assert ChangeFilter().is_news("pods", pod, None), "a new process knows nothing"
 
 
-def test_a_pod_that_is_well_again_is_news() -> None:
+def test_a_pod_that_recovers_counts() -> None:
     change_filter = ChangeFilter()
     assert change_filter.is_news("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
     assert change_filter.is_news("pods", a_pod(), "MODIFIED")
 
 
-def test_nobody_waits_for_a_pod_that_prepares_to_be_ready() -> None:
+def test_the_readiness_of_a_prepare_pod_does_not_count() -> None:
     status = NEWS["it is ready"]
     assert not ChangeFilter().is_news("pods", a_pod("prepare", **status), "MODIFIED")
 
 
-def test_what_is_gone_is_news_however_often() -> None:
+def test_a_deletion_always_counts() -> None:
     change_filter = ChangeFilter()
     assert change_filter.is_news("pods", a_pod(), "DELETED")
     assert change_filter.is_news("pods", a_pod(), "DELETED")
 
 
-def test_a_pod_that_goes_is_news() -> None:
+def test_a_pod_that_is_being_deleted_counts() -> None:
     pod = a_pod()
     pod["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
     assert ChangeFilter().is_news("pods", pod, "MODIFIED")
 
 
-def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
+def test_only_identifying_fields_of_a_pod_are_ignored() -> None:
     assert set(Pod.__dataclass_fields__) >= IGNORED_FIELDS
 
 
@@ -105,11 +105,13 @@ def test_only_what_identifies_a_pod_or_is_read_again_is_left_out() -> None:
         ({"metadata": {"deletionTimestamp": "2026-11-21T12:00:00Z"}}, True),
     ],
 )
-def test_a_job_is_news_when_it_fails_waits_or_goes(change: JsonObject, is_news: bool) -> None:
+def test_a_job_counts_when_it_fails_is_suspended_or_is_deleted(
+    change: JsonObject, is_news: bool
+) -> None:
     world = a_world()
     job = deepcopy(world.jobs[world.job("a1")])
     change_filter = ChangeFilter()
-    assert not change_filter.is_news("jobs", job, "ADDED"), "whoever ordered it knows"
+    assert not change_filter.is_news("jobs", job, "ADDED"), "the operator created it"
     for part, fields in change.items():
         job[part] = {**job.get(part, {}), **fields}
     assert change_filter.is_news("jobs", job, "MODIFIED") is is_news
@@ -121,7 +123,7 @@ def finetune(**changes: Any) -> JsonObject:
     return {"metadata": meta, "spec": {}, "status": status, **changes}
 
 
-def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
+def test_our_own_status_write_does_not_count_but_any_other_does() -> None:
     change_filter, raw = ChangeFilter(), finetune()
     change_filter.expect("u", 1, a_world().status)
     assert not change_filter.is_news("finetunes", raw, "MODIFIED")
@@ -133,7 +135,7 @@ def test_a_status_of_our_own_is_no_news_and_anybody_elses_is() -> None:
     "changed",
     [{"generation": 2}, {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"uid": "another"}],
 )
-def test_an_edit_a_deletion_and_a_namesake_are_news(changed: JsonObject) -> None:
+def test_an_edit_a_deletion_and_a_new_finetune_of_the_same_name_count(changed: JsonObject) -> None:
     change_filter, raw = ChangeFilter(), finetune()
     change_filter.expect("u", 1, a_world().status)
     raw["metadata"] |= changed
@@ -147,6 +149,6 @@ def test_a_number_is_the_same_with_and_without_a_fraction() -> None:
     assert not change_filter.is_news("finetunes", again, "MODIFIED")
 
 
-def test_a_new_finetune_is_news() -> None:
+def test_a_new_finetune_counts() -> None:
     assert ChangeFilter().is_news("finetunes", finetune(status=None), "ADDED")
     assert a_finetune().status.state is None

@@ -1,4 +1,4 @@
-"""Deadlines, stalls and TTL, on a world that is only values."""
+"""Deadlines, stalls, and the TTL, without a cluster."""
 
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ def at(world: World, seconds: float) -> World:
     return world
 
 
-def test_pending_for_too_long_fails_with_what_it_waited_for() -> None:
+def test_a_pending_deadline_fails_with_the_cause_of_the_wait() -> None:
     world = World(a_finetune(pendingDeadlineSeconds=60)).until_training()
     pod = world.pod("a1", 0)
     pod["status"]["conditions"] = [
@@ -30,14 +30,14 @@ def test_pending_for_too_long_fails_with_what_it_waited_for() -> None:
     assert world.jobs == {}
 
 
-def test_it_looks_again_when_the_deadline_passes() -> None:
+def test_a_reconcile_follows_when_the_deadline_passes() -> None:
     world = World(a_finetune(pendingDeadlineSeconds=5))
     plan = world.step()
     assert plan.requeue_after is not None
     assert plan.requeue_after <= 6
 
 
-def test_training_for_too_long_fails_and_frees_the_gpus() -> None:
+def test_an_active_deadline_fails_and_frees_the_gpus() -> None:
     world = World(a_finetune(activeDeadlineSeconds=100)).until_running()
     at(world, 90).settle()
     assert world.status.state == "running"
@@ -70,7 +70,7 @@ def test_suspension_stops_both_clocks() -> None:
     assert world.status.error.code == "DeadlineExceeded"
 
 
-def test_a_stall_restarts_the_gang_and_counts() -> None:
+def test_a_stall_restarts_all_pods_and_counts() -> None:
     world = World(a_finetune(stallSeconds=30, maxRestarts=1)).until_running()
     world.progress = progress(last_step_age=29.0)
     world.settle()
@@ -89,14 +89,14 @@ def test_a_stall_restarts_the_gang_and_counts() -> None:
 
 
 @pytest.mark.parametrize("stage", ["starting", "evaluating", "publishing"])
-def test_what_takes_as_long_as_it_takes_is_no_stall(stage: str) -> None:
+def test_stages_other_than_training_never_stall(stage: str) -> None:
     world = World(a_finetune(stallSeconds=30)).until_running()
     world.progress = progress(stage=stage, last_step_age=5000.0)
     world.settle()
     assert len(world.status.attempts) == 1
 
 
-def test_a_ttl_takes_the_jobs_and_leaves_the_rest() -> None:
+def test_a_ttl_deletes_only_the_jobs() -> None:
     world = World(a_finetune(ttlSecondsAfterFinished=60)).until_running()
     world.end_pod("a1", 0, 0, trained())
     world.settle()
@@ -109,7 +109,7 @@ def test_a_ttl_takes_the_jobs_and_leaves_the_rest() -> None:
     assert (world.status, len(world.created)) == (status, made)
 
 
-def test_without_a_ttl_the_jobs_stay() -> None:
+def test_without_a_ttl_the_jobs_are_kept() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 0, trained())
     world.settle()
@@ -117,7 +117,7 @@ def test_without_a_ttl_the_jobs_stay() -> None:
     assert world.jobs
 
 
-def test_a_stall_that_fails_frees_the_gpus_once_the_status_says_why() -> None:
+def test_a_final_stall_frees_the_gpus_after_the_status_write() -> None:
     world = World(a_finetune(stallSeconds=30, maxRestarts=0)).until_running()
     world.progress = progress(last_step_age=31.0)
     assert world.step().requeue_after == 0
@@ -134,7 +134,7 @@ def test_an_operator_whose_clock_is_wrong_ends_nothing_before_its_time(minutes: 
     world.now = NOW + timedelta(minutes=minutes)
     world.until_running()
     world.jobs[world.job("a1")]["metadata"]["creationTimestamp"] = stamp(NOW)
-    world.end_pod("a1", 1, 137, "")  # its pod started at NOW, says its node
+    world.end_pod("a1", 1, 137, "")  # according to its node, the pod started at NOW
     world.settle()
     world.ready_pods("a2")
     world.settle()

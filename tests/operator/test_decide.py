@@ -1,4 +1,4 @@
-"""The decision over a FineTune's whole life, on a world that is only values."""
+"""Decisions during the whole life of a FineTune, without a cluster."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
     assert conditions["Reconciling"] == conditions["Failed"] == conditions["Stalled"] == "False"
 
 
-def test_a_network_policy_is_there_before_any_pod_where_the_chart_asks_for_it() -> None:
+def test_a_network_policy_is_created_before_any_pod_if_the_chart_enables_it() -> None:
     world = World(settings=a_settings().replace(pod_network=PodNetwork())).until_running()
     assert kinds(world) == ["NetworkPolicy", "Job", "Job"]
     policy = world.created[0]["spec"]
@@ -75,10 +75,10 @@ def test_nothing_is_written_while_nothing_happens() -> None:
     assert world.status_writes == before
 
 
-def test_progress_is_written_at_most_every_ten_seconds_but_an_epoch_at_once() -> None:
+def test_progress_is_written_at_most_every_ten_seconds_but_an_epoch_immediately() -> None:
     world = World().until_running()
     before = world.status_writes
-    for step in range(11, 31):  # a second each
+    for step in range(11, 31):  # one second each
         world.progress = progress(step=step)
         world.step()
     assert world.status_writes - before == 2
@@ -129,7 +129,7 @@ def test_a_loss_that_ended_above_its_first_step_is_a_warning(
         assert event.message == messages.diverged(0.7, 1.25).message
 
 
-def test_the_condition_on_the_data_does_not_speak_of_the_model() -> None:
+def test_the_condition_validated_has_no_message_on_the_model() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 0, trained())
     world.end_pod("a1", 1, 0, None)
@@ -155,7 +155,7 @@ def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
     assert world.messages()[-1] == messages.failed(world.status.error).message
 
 
-def test_a_crashed_prepare_pod_is_tried_again_by_its_job() -> None:
+def test_a_crashed_prepare_pod_is_retried_by_its_job() -> None:
     world = World()
     world.settle()
     world.end_pod("prepare", 0, names.EXIT_UNAVAILABLE, failed(Reason.S3_UNAVAILABLE))
@@ -169,7 +169,7 @@ def test_a_crashed_prepare_pod_is_tried_again_by_its_job() -> None:
     assert world.status.error.code == "S3Unavailable"
 
 
-def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
+def test_a_killed_rank_restarts_all_pods_once() -> None:
     world = World().until_running()
     crash = failed(
         Reason.RANK_CRASHED, "rank 1 was killed by signal 9 (SIGKILL)", rank=1, exit_code=137
@@ -200,7 +200,7 @@ def test_a_killed_rank_restarts_the_whole_gang_once() -> None:
 
 
 @pytest.mark.parametrize("end", ["crash", "success"])
-def test_an_attempt_that_ends_before_it_is_looked_at_tells_where_it_went_on(end: str) -> None:
+def test_an_attempt_that_ends_unobserved_records_the_step_it_resumed_from(end: str) -> None:
     world = World().until_running()
     crash = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137)
     world.end_pod("a1", 1, names.EXIT_CRASH, crash)
@@ -215,7 +215,7 @@ def test_an_attempt_that_ends_before_it_is_looked_at_tells_where_it_went_on(end:
     assert restarts == [messages.restarted(2, 25, "rank 1 was killed").message]
 
 
-def test_an_echo_waits_for_the_pod_that_knows_the_cause() -> None:
+def test_an_echo_waits_for_the_root_cause() -> None:
     world = World().until_running()
     world.now = datetime(2026, 11, 21, 12, 5, 1, tzinfo=UTC)
     echo = failed(Reason.RANK_CRASHED, "rank 0 lost the connection", rank=0, exit_code=1)
@@ -228,7 +228,7 @@ def test_an_echo_waits_for_the_pod_that_knows_the_cause() -> None:
     assert (world.status.attempts[0].rank, len(world.status.attempts)) == (1, 2)
 
 
-def test_an_echo_counts_when_nobody_says_more_for_ten_seconds() -> None:
+def test_an_echo_counts_after_ten_seconds_without_a_root_cause() -> None:
     world = World().until_running()
     world.now = datetime(2026, 11, 21, 12, 5, 1, tzinfo=UTC)
     echo = failed(Reason.RANK_CRASHED, "rank 0 lost the connection", rank=0, exit_code=1)
@@ -273,7 +273,7 @@ def test_a_users_error_in_training_is_never_retried() -> None:
     assert (world.status.state, world.status.error.code) == ("failed", "BaseModelInvalid")
 
 
-def test_terminal_is_terminal_even_when_every_child_is_gone() -> None:
+def test_a_terminal_state_stays_when_every_child_is_gone() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 0, trained())
     world.settle()
@@ -297,7 +297,7 @@ def test_a_deleted_job_of_a_running_attempt_never_trains_again_by_itself() -> No
 def test_a_crash_of_the_operator_between_act_and_write_changes_nothing(
     dies_at: int, writes: bool
 ) -> None:
-    """At each reconcile in turn the status write, or the actions, are lost."""
+    """The status write or the actions of each reconcile in turn are lost."""
 
     def live(dies: bool) -> World:
         world, count = World(), 0
@@ -325,7 +325,7 @@ def test_a_crash_of_the_operator_between_act_and_write_changes_nothing(
     assert len(crashed.status.attempts) == 1
 
 
-def test_what_the_chart_says_later_does_not_touch_a_running_finetune() -> None:
+def test_a_later_change_of_the_chart_does_not_affect_a_running_finetune() -> None:
     world = World().until_training()
     world.settings = a_settings(models=[], output="s3://other/place")
     world.end_pod("a1", 0, 1, "boom")
@@ -335,7 +335,7 @@ def test_what_the_chart_says_later_does_not_touch_a_running_finetune() -> None:
     assert "s3://bucket/models/ada" in task
 
 
-def test_a_prepare_job_that_was_made_before_the_status_was_written_is_believed() -> None:
+def test_the_task_of_a_prepare_job_wins_if_the_status_write_was_lost() -> None:
     world = World()
     world.step(writes=False)
     world.settings = a_settings(output="s3://other/place")
@@ -407,7 +407,7 @@ def test_a_queue_starts_the_job_suspended_with_kueues_label() -> None:
 
 
 def test_actions_of_a_restart_create_before_anything_is_deleted() -> None:
-    """A crash between the two must never look like a Job that a person deleted."""
+    """A crash in between must not look like a Job that a user deleted."""
     world = World().until_running()
     world.end_pod("a1", 0, 1, "boom")
     plan = world.step()
@@ -415,7 +415,7 @@ def test_actions_of_a_restart_create_before_anything_is_deleted() -> None:
     assert isinstance(plan.actions[0], Create)
 
 
-def test_suspend_ends_the_attempt_and_resume_goes_on_uncounted() -> None:
+def test_suspend_ends_the_attempt_and_resume_continues_uncounted() -> None:
     world = World().until_running()
     for round_ in (1, 2):
         world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(suspend=True))
@@ -435,16 +435,16 @@ def test_suspend_ends_the_attempt_and_resume_goes_on_uncounted() -> None:
     assert [reasons.count(name) for name in ("Suspended", "Resumed", "Restarted")] == [2, 2, 0]
 
 
-def test_a_finetune_born_suspended_takes_no_gpu() -> None:
+def test_a_finetune_that_is_created_suspended_requests_no_gpu() -> None:
     world = World(a_finetune(suspend=True)).until_training()
     assert kinds(world) == ["Job"]
     assert world.status.message == messages.SUSPENDED_BY_USER.message
 
 
-def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
+def test_the_cause_of_an_attempts_end_survives_a_crash_of_the_operator() -> None:
     world = World().until_running()
     world.end_pod("a1", 1, 137, "killed")
-    world.step(writes=False)  # a2 is made, the status is not written
+    world.step(writes=False)  # a2 is created, the status is not written
     world.settle()
     first, second = world.status.attempts
     assert (first.reason, second.ended_at) == ("RankCrashed", None)
@@ -452,7 +452,7 @@ def test_why_an_attempt_ended_survives_a_crash_of_the_operator() -> None:
     assert world.deleted == [first_job for first_job in world.deleted if first_job.endswith("a1")]
 
 
-def test_a_model_that_is_published_while_the_next_attempt_begins_counts() -> None:
+def test_a_model_that_is_published_while_the_next_attempt_starts_counts() -> None:
     world = World().until_running()
     world.pod("a1", 1)["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
     world.step()
@@ -465,10 +465,10 @@ def test_a_model_that_is_published_while_the_next_attempt_begins_counts() -> Non
     assert [name for name in world.jobs if "-a" in name[-3:]] == [world.job("a1")]
 
 
-def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
+def test_an_attempt_without_a_record_is_not_reported_as_running() -> None:
     world = World().until_running()
     world.end_pod("a1", 1, 137, "")
-    world.step(writes=False)  # a2 is made; the status still says that a1 runs
+    world.step(writes=False)  # a2 is created; in the status a1 still runs
     world.step()
     assert (world.status.state, len(world.status.attempts)) == ("pending", 2)
 
@@ -476,7 +476,7 @@ def test_an_attempt_of_an_unwritten_status_is_not_said_to_run() -> None:
 # --- a name that is taken -------------------------------------------------------------------------
 
 
-def test_a_model_whose_name_is_taken_says_whose_it_is_and_where_its_files_are() -> None:
+def test_a_taken_model_name_fails_with_its_owner_and_the_location_of_the_files() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 0, trained())
     taken = ForeignObject("Model", "ada-ft-team-tone-2026-11-21-12-00-00", "other")
@@ -490,7 +490,7 @@ def test_a_model_whose_name_is_taken_says_whose_it_is_and_where_its_files_are() 
     assert [item.reason for item in status.attempts if item.ended_at] == ["ForeignObject"]
 
 
-def test_what_an_operator_without_datasets_began_ends_in_words_and_not_in_a_loop() -> None:
+def test_a_finetune_without_a_recorded_dataset_fails_with_a_message() -> None:
     world = World().until_running()
     status = world.status
     old = status.replace(resolved=status.resolved.replace(dataset=None))

@@ -1,4 +1,4 @@
-"""A Model whose files go with it, on values only."""
+"""Models whose files are deleted with them, without a cluster."""
 
 from datetime import timedelta
 from typing import Any
@@ -42,7 +42,7 @@ def decide(model: Model, job: Job | None = None, seconds: float = 0) -> ModelPla
 
 
 def made(pod_status: dict[str, Any] | None = None, *, has_failed: bool = False) -> Job:
-    """The deletion Job as the control plane has it, with its pod."""
+    """The deletion Job with its pod, as in the control plane."""
     plan = decide(a_model("Delete", *HELD, going=True))
     assert plan.create is not None
     job = {**plan.create, "metadata": {**plan.create["metadata"], "uid": "job-uid"}}
@@ -80,14 +80,14 @@ def ended(code: int, outcome: Outcome) -> dict[str, Any]:
         ("Retain", [*HELD, "other"], ["other"]),
     ],
 )
-def test_only_a_model_that_takes_its_files_along_is_held(
+def test_only_a_model_with_deletion_policy_delete_has_a_finalizer(
     policy: str, before: list[str], after: list[str]
 ) -> None:
     plan = decide(a_model(policy, *before))
     assert (plan.finalizers, plan.create) == (after, None)
 
 
-def test_its_deletion_makes_one_job_that_is_told_exactly_what() -> None:
+def test_its_deletion_creates_one_job_with_the_exact_task() -> None:
     plan = decide(a_model("Delete", *HELD, going=True, secretName="other"))
     assert plan.create is not None
     pod = plan.create["spec"]["template"]["spec"]
@@ -103,20 +103,20 @@ def test_its_deletion_makes_one_job_that_is_told_exactly_what() -> None:
     assert plan.finalizers == HELD
 
 
-def test_while_it_works_nothing_is_released() -> None:
+def test_the_finalizer_stays_while_the_job_runs() -> None:
     plan = decide(a_model("Delete", *HELD, going=True), made())
     assert (plan.finalizers, plan.create, plan.delete) == (HELD, None, None)
     assert plan.status.conditions == []
 
 
-def test_when_the_files_are_gone_the_model_may_go() -> None:
+def test_the_finalizer_is_removed_when_the_files_are_deleted() -> None:
     job = made(ended(0, Outcome(deleted=Deleted(files=7, size=100))))
     plan = decide(a_model("Delete", *HELD, going=True), job)
     assert plan.finalizers == []
     assert plan.delete is not None
 
 
-def test_a_failure_is_told_and_tried_again_later() -> None:
+def test_a_failure_is_reported_and_retried_later() -> None:
     model = a_model("Delete", *HELD, going=True)
     job = made(ended(65, failed("S3AccessDenied", "S3 denies access")), has_failed=True)
     plan = decide(model, job)
@@ -132,14 +132,14 @@ def test_a_failure_is_told_and_tried_again_later() -> None:
     assert decide(told, None, RETRY_SECONDS + 1).create is not None
 
 
-def test_who_gives_up_on_the_files_sets_the_policy_back() -> None:
+def test_the_policy_retain_gives_up_on_the_files() -> None:
     job = made(ended(65, failed("S3AccessDenied")), has_failed=True)
     plan = decide(a_model("Retain", *HELD, going=True), job)
     assert plan.finalizers == []
     assert plan.delete is not None
 
 
-def test_why_the_deletion_waits_is_told() -> None:
+def test_the_cause_of_a_waiting_deletion_is_reported() -> None:
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}
     status = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
     plan = decide(a_model("Delete", *HELD, going=True), made(status))

@@ -1,4 +1,4 @@
-"""Golden pairs: a FineTune in, whole manifests out. `--update-golden` writes them anew."""
+"""Golden manifests of whole FineTunes. `--update-golden` writes them."""
 
 from pathlib import Path
 from typing import Any

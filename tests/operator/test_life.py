@@ -1,4 +1,4 @@
-"""Any order of edits, deaths, crashes and deletions: the decision's promises hold all the time."""
+"""The invariants of decisions hold in any order of edits, failures, crashes, and deletions."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from finetune_operator.core.attempts.training import ROOT_CAUSE_POLL_SECONDS
 from finetune_operator.core.plan import Create, DeleteJob, Plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 
-WRITES_AT_MOST = 2  # of the status, after one thing happened outside
+WRITES_AT_MOST = 2  # status writes after one change in the cluster
 CREATIONS_AT_MOST = 2  # an object and its Service
 
 ENDS: dict[str, tuple[int, Any]] = {
@@ -43,7 +43,7 @@ DISRUPTION = {
 
 
 class Life(RuleBasedStateMachine):
-    """A FineTune, what happens to it, and an operator that may die at any request."""
+    """A FineTune in a changing cluster, with an operator that may crash at any request."""
 
     @initialize(
         queue=st.sampled_from([None, "gpus"]),
@@ -74,7 +74,7 @@ class Life(RuleBasedStateMachine):
         )
         self.ended: Any = None  # the status when it became terminal
         self.made_when_ended = 0
-        self.happened = 1  # things outside since the operator last had its time
+        self.happened = 1  # changes since the operator last settled
         if begin != "new":
             self.world.until_training()
         if begin == "runs":
@@ -101,7 +101,7 @@ class Life(RuleBasedStateMachine):
         return plan
 
     def _is_published(self) -> bool:
-        """Rank 0 of an attempt that still exists ended well, with the model in S3."""
+        """Whether rank 0 of an existing attempt has published the model."""
         return any(
             '"trained"' in str(pod["status"])
             for name, pods in self.world.pods.items()
@@ -128,7 +128,9 @@ class Life(RuleBasedStateMachine):
             former = plan
         else:
             raise AssertionError("it never settles")
-        happened = self.happened + 1  # time passes by itself: a deadline, a wait for more words
+        happened = (
+            self.happened + 1
+        )  # time itself is a change: a deadline, a wait for the root cause
         assert world.status_writes - writes <= happened * WRITES_AT_MOST
         assert len(world.created) - created <= happened * CREATIONS_AT_MOST
         assert len(self._train_jobs()) <= 1
@@ -138,7 +140,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(actions=st.sampled_from([0, 1, 1, 2, 3, 3]), writes=st.booleans())
     def the_operator_dies(self, actions: int, writes: bool) -> None:
-        """Somewhere among its actions, or after them but before the status is written."""
+        """It crashes during its actions, or after them and before the status write."""
         self.happened += 1
         self._step(actions_at_most=actions, writes=writes and actions == 3)
 
@@ -148,7 +150,7 @@ class Life(RuleBasedStateMachine):
         return [name for name in self.world.jobs if not name.endswith("-prepare")]
 
     def _working(self) -> list[str]:
-        """Attempts whose pods all still run: nobody but the operator ends them."""
+        """Attempts whose pods all run: only the operator ends them."""
         return [
             name
             for name in self._train_jobs()
@@ -215,22 +217,22 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self._train_jobs())
     @rule(data=st.data(), what=st.sampled_from(["Service", "Service", "Job", "cancel"]))
-    def somebody_means_it(self, data: st.DataObject, what: str) -> None:
-        """A Job that no status tells of yet may be made again: nobody knows that it was there.
+    def a_user_deletes_or_cancels(self, data: st.DataObject, what: str) -> None:
+        """A user deletes a Job or a Service, or cancels. A Job without a record is created again.
 
-        One that was waited for is told of once its former one is gone.
+        A planned Job counts as recorded once the Job before it is gone.
         """
         ending = self._ending(data)
         name = self.world.job(ending)
-        told = {item.number: item for item in self.world.status.attempts}
-        former = told.get(int(ending[1:]) - 1)
+        recorded = {item.number: item for item in self.world.status.attempts}
+        former = recorded.get(int(ending[1:]) - 1)
         is_marked = any(other.endswith(f"-a{int(ending[1:]) - 1}") for other in self.world.jobs)
-        is_told = int(ending[1:]) in told and not (former and is_marked)
+        is_recorded = int(ending[1:]) in recorded and not (former and is_marked)
         if what == "cancel":
             return self._edit(cancel=True)
         self.happened += 1
         self.world.services.discard(name)
-        if what == "Job" and is_told:
+        if what == "Job" and is_recorded:
             self.world.jobs.pop(name)
             self.world.pods.pop(name)
 
@@ -244,7 +246,7 @@ class Life(RuleBasedStateMachine):
             self.world.pods[name] = []
         self.world.progress = None
 
-    # --- people and time -------------------------------------------------------------------------
+    # --- users and time --------------------------------------------------------------------------
 
     def _edit(self, **changes: Any) -> None:
         self.happened += 1
@@ -268,7 +270,7 @@ class Life(RuleBasedStateMachine):
         self.happened += 1
         self.world.now += timedelta(seconds=seconds)
 
-    # --- what always holds -----------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------
 
     @invariant()
     def an_end_is_never_changed_and_nothing_begins_after_it(self) -> None:
@@ -298,7 +300,7 @@ class Life(RuleBasedStateMachine):
 
 
 def _wakes_itself(plan: Plan) -> bool:
-    """Its own status write tells the watch nothing new; a Job that a queue holds does."""
+    """Our own status write causes no reconcile; the Job that a queue suspends does."""
     held = any(
         isinstance(action, Create) and action.manifest["spec"].get("suspend")
         for action in plan.actions
@@ -311,14 +313,14 @@ def _wakes_itself(plan: Plan) -> bool:
 LIMITS = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def test_any_short_life_keeps_the_promises() -> None:
+def test_the_invariants_hold_in_any_short_life() -> None:
     run_state_machine_as_test(
         Life, settings=settings(LIMITS, max_examples=40, stateful_step_count=20)
     )
 
 
 @pytest.mark.slow
-def test_any_long_life_keeps_the_promises() -> None:
+def test_the_invariants_hold_in_any_long_life() -> None:
     run_state_machine_as_test(
         Life, settings=settings(LIMITS, max_examples=500, stateful_step_count=50)
     )

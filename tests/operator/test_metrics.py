@@ -1,4 +1,4 @@
-"""What one status write means in figures, on a world that is only values."""
+"""The metrics that a status write changes, without a cluster."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -50,7 +50,7 @@ def test_a_success_is_counted_once_with_its_time_tokens_and_gpu_seconds() -> Non
     assert life(world) == []
 
 
-def test_what_is_told_already_counts_nothing() -> None:
+def test_a_recorded_event_is_not_counted_again() -> None:
     world = World(a_finetune(**GPUS)).until_running()
     world.end_pod("a1", 0, 0, trained())
     world.settle()
@@ -84,7 +84,7 @@ def test_a_restart_wastes_the_work_since_the_last_checkpoint(
     assert {reason for reason, _ in figures.wasted} <= {"RankCrashed"}
 
 
-def test_a_failure_for_good_wastes_its_whole_attempt() -> None:
+def test_a_permanent_failure_wastes_its_whole_attempt() -> None:
     world = World(a_finetune(maxRestarts=0, **GPUS)).until_running()
     world.progress = progress(step=40, checkpoint_step=40)
     world.now = NOW + timedelta(seconds=100)
@@ -119,7 +119,7 @@ def test_a_suspension_wastes_nothing_and_its_end_counts_as_a_restart_of_that_rea
     assert "suspended" in {stage for figures in found for stage, _ in figures.phases}
 
 
-def test_an_operator_that_saw_nothing_takes_a_stages_start_from_the_status() -> None:
+def test_a_new_operator_takes_the_start_of_a_stage_from_the_status() -> None:
     world = World()
     world.settle()
     started = datetime.fromisoformat(world.status.started_at)
@@ -128,7 +128,7 @@ def test_an_operator_that_saw_nothing_takes_a_stages_start_from_the_status() -> 
     assert figures.phases == (("validating", 30.0),)
 
 
-def test_a_stage_that_began_before_the_eyes_of_the_operator_is_told_exactly() -> None:
+def test_the_start_of_an_observed_stage_is_exact() -> None:
     world = World().until_running()
     since = world.now - timedelta(seconds=7)
     after = world.status.replace(stage="publishing")
@@ -137,7 +137,7 @@ def test_a_stage_that_began_before_the_eyes_of_the_operator_is_told_exactly() ->
 
 
 @pytest.mark.parametrize("text", ["", None, "{}", "rm -rf", "invaliddata", "x" * 128])
-def test_a_reason_that_is_none_of_ours_is_other(text: str | None) -> None:
+def test_an_unknown_reason_is_counted_as_other(text: str | None) -> None:
     assert known_reason(text) == OTHER
     assert OTHER not in REASONS
     assert len(REASONS) > 20
@@ -157,7 +157,7 @@ def test_progress_is_shown_while_it_runs_and_gone_when_it_ends() -> None:
     assert 'finetune_job_training_loss{name="tone",namespace="team"} 1.5' in text
     assert 'finetune_job_progress_ratio{name="tone",namespace="team"} 0.2' in text
     assert 'finetune_job_tokens_per_second{name="tone",namespace="team"} 900.0' in text
-    states.remember(key, Known("running"))  # a poll that got no answer
+    states.remember(key, Known("running"))  # a poll without an answer
     assert 'finetune_job_training_loss{name="tone",namespace="team"} 1.5' in exposition(states)
     states.remember(key, Known("succeeded"))
     text = exposition(states)
@@ -167,7 +167,7 @@ def test_progress_is_shown_while_it_runs_and_gone_when_it_ends() -> None:
     assert "team" not in exposition(states)
 
 
-def test_what_the_sweep_does_not_find_is_forgotten() -> None:
+def test_a_finetune_that_the_sweep_does_not_find_is_forgotten() -> None:
     world = World().until_running()
     reconcile_metrics.observe(world.finetune, world.status, progress())
     series = 'finetune_jobs{namespace="team",state="running"} 1.0'
@@ -195,7 +195,7 @@ def test_the_series_of_a_thousand_settled_finetunes_are_a_handful() -> None:
     assert lines == ['finetune_jobs{namespace="team",state="succeeded"} 1000.0']
 
 
-def test_the_oldest_that_waits_is_told_for_each_namespace() -> None:
+def test_the_oldest_pending_finetune_is_reported_for_each_namespace() -> None:
     states = StateCollector()
     for number, hours in enumerate((1, 3, 2)):
         since = datetime.now(UTC) - timedelta(hours=hours)
@@ -228,7 +228,7 @@ def test_a_write_reaches_the_registry_with_closed_labels() -> None:
     assert "evil" not in generate_latest(REGISTRY).decode()
 
 
-def test_every_name_has_its_unit_and_nothing_is_told_twice() -> None:
+def test_every_metric_has_a_unit_and_no_metric_is_duplicated() -> None:
     text = generate_latest(REGISTRY).decode()
     types = [line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE")]
     found = [name for name, _ in types]
@@ -254,7 +254,7 @@ def test_every_name_has_its_unit_and_nothing_is_told_twice() -> None:
         ("POST", "/apis/authentication.k8s.io/v1/tokenreviews", ("post", "tokenreviews")),
     ],
 )
-def test_a_write_is_counted_by_verb_and_kind(
+def test_a_write_is_counted_by_verb_and_resource(
     method: str, path: str, labels: tuple[str, str]
 ) -> None:
     named = {"verb": labels[0], "resource": labels[1]}
@@ -263,7 +263,7 @@ def test_a_write_is_counted_by_verb_and_kind(
     assert sample("finetune_operator_api_writes_total", **named) == before + 1
 
 
-def test_a_finetune_of_the_future_is_measured_without_a_negative_time() -> None:
+def test_a_finetune_from_a_clock_ahead_has_no_negative_time() -> None:
     finetune: FineTune = World().until_running().finetune
     (attempt,) = finetune.status.attempts
     ended = attempt.replace(ended_at="2020-01-01T00:00:00Z", reason="Stalled")

@@ -1,4 +1,4 @@
-"""What is read of a FineTune and of what it owns, over HTTP: a look is never torn."""
+"""Observations of a FineTune and its children over HTTP are consistent."""
 
 from copy import deepcopy
 from typing import Any
@@ -16,7 +16,7 @@ SERVICES = "/api/v1/namespaces/team/services"
 
 
 def served(world: World, answers: Answers) -> Answers:
-    """The world as an API server shows it."""
+    """The world as the answers of an API server."""
     answers[FINETUNE] = {
         "metadata": world.finetune.metadata.to_dict(),
         "spec": world.finetune.spec.to_dict(),
@@ -32,7 +32,7 @@ def paths_asked(answers: Answers) -> list[str]:
     return [path for path, _ in answers.asked]
 
 
-async def test_pods_that_go_are_looked_at_with_the_job_that_their_queue_suspended(
+async def test_pods_that_are_deleted_are_observed_with_the_job_that_the_queue_suspended(
     answers: Answers,
 ) -> None:
     world = World(a_finetune(queueName="gpus")).until_training()
@@ -42,7 +42,7 @@ async def test_pods_that_go_are_looked_at_with_the_job_that_their_queue_suspende
     before: list[dict[str, Any]] = deepcopy(list(world.jobs.values()))
     world.jobs[world.job("a1")]["spec"]["suspend"] = True
     served(world, answers)
-    # The queue suspends the Job between the two looks, and its pods go before the second.
+    # The queue suspends the Job between the two lists, and its pods are deleted before the second.
     turns = iter([before, list(world.jobs.values())])
     answers[JOBS] = lambda: next(turns)
     async with Client() as client:
@@ -51,7 +51,9 @@ async def test_pods_that_go_are_looked_at_with_the_job_that_their_queue_suspende
     assert seen.attempts[1].is_suspended
 
 
-async def test_pods_that_go_without_a_queue_cost_no_further_request(answers: Answers) -> None:
+async def test_pods_that_are_deleted_without_a_queue_cost_no_further_request(
+    answers: Answers,
+) -> None:
     world = World().until_training()
     world.pod("a1")["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
     served(world, answers)
@@ -60,9 +62,11 @@ async def test_pods_that_go_without_a_queue_cost_no_further_request(answers: Ans
     assert paths_asked(answers).count(JOBS) == 1
 
 
-async def test_of_a_new_one_nothing_else_is_read_unless_thoroughly(answers: Answers) -> None:
+async def test_children_of_a_new_finetune_are_read_only_in_a_thorough_observation(
+    answers: Answers,
+) -> None:
     world = World()
-    world.step(writes=False)  # an operator that died before it told of its Job
+    world.step(writes=False)  # the operator crashed before the status write
     served(world, answers)
     async with Client() as client:
         first = await observe(client, Key("team", "tone"), catalog=frozenset({"ada"}))
@@ -76,7 +80,7 @@ async def test_of_a_new_one_nothing_else_is_read_unless_thoroughly(answers: Answ
     assert (second.is_first, len(second.jobs)) == (False, 1)
 
 
-async def test_a_new_one_that_is_cancelled_is_looked_at_whole(answers: Answers) -> None:
+async def test_children_of_a_new_cancelled_finetune_are_read(answers: Answers) -> None:
     world = World(a_finetune(cancel=True))
     served(world, answers)
     async with Client() as client:
@@ -84,7 +88,7 @@ async def test_a_new_one_that_is_cancelled_is_looked_at_whole(answers: Answers) 
     assert JOBS in paths_asked(answers)
 
 
-async def test_the_services_are_listed_only_while_pods_work(answers: Answers) -> None:
+async def test_the_services_are_listed_only_while_pods_run(answers: Answers) -> None:
     world = World().until_running()
     served(world, answers)
     async with Client() as client:

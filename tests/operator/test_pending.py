@@ -1,4 +1,4 @@
-"""Why pods wait, in one sentence; and what a queue does to an attempt."""
+"""The causes of waiting pods, and the effects of a queue on an attempt."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -102,7 +102,7 @@ def admitted(world: World, number: int) -> World:
     return world
 
 
-def test_a_queue_says_the_number_and_why() -> None:
+def test_the_status_shows_the_queue_position_and_the_cause() -> None:
     world = in_queue()
     world.workload = Workload(waiting="insufficient unused quota", evicted=None, position=2)
     world.settle()
@@ -129,7 +129,7 @@ def test_waiting_in_a_queue_does_not_stop_the_pending_deadline() -> None:
 
 
 @pytest.mark.parametrize("pods_are_gone", [True, False])
-def test_a_queue_that_takes_the_pods_back_puts_it_back_uncounted(pods_are_gone: bool) -> None:
+def test_an_eviction_by_the_queue_queues_the_next_attempt_uncounted(pods_are_gone: bool) -> None:
     world = admitted(in_queue(), 1)
     assert world.status.state == "running"
     name = world.job("a1")
@@ -153,7 +153,7 @@ def test_a_queue_that_takes_the_pods_back_puts_it_back_uncounted(pods_are_gone: 
     assert world.messages()[-1] == messages.restarted(2, 10, cause).message
 
 
-def test_what_is_published_before_the_queue_takes_the_pods_counts() -> None:
+def test_a_model_that_is_published_before_the_queue_evicts_the_pods_counts() -> None:
     world = admitted(in_queue(), 1)
     world.end_pod("a1", 0, 0, trained())
     world.jobs[world.job("a1")]["spec"]["suspend"] = True
@@ -161,7 +161,7 @@ def test_what_is_published_before_the_queue_takes_the_pods_counts() -> None:
     assert world.status.state == "succeeded"
 
 
-def test_a_job_that_was_never_admitted_is_not_taken_back() -> None:
+def test_a_job_that_was_never_admitted_is_not_evicted() -> None:
     world = in_queue()
     for _ in range(3):
         world.settle()

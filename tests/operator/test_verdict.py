@@ -1,4 +1,4 @@
-"""What ended an attempt: each end is one of a closed set, with place, cause and what to do."""
+"""The ends of attempts: a closed set of reasons, with place, cause, and hint."""
 
 import json
 from typing import Any
@@ -12,6 +12,7 @@ from finetune_api.finetune_status import Attempt, ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.wire import JsonObject
+from finetune_operator import messages
 from finetune_operator.core.attempts.oom_retry import next_share
 from finetune_operator.core.attempts.retry import ATTEMPTS_AT_MOST, may_retry
 from finetune_operator.core.observed import Job
@@ -39,7 +40,7 @@ def said(outcome: Outcome, code: int) -> JsonObject:
 
 
 def a_job(*pods: JsonObject, deleted: bool = False) -> Job:
-    """Of an attempt, with pods of these statuses on nodes of their own."""
+    """The Job of an attempt, with pods of these statuses on different nodes."""
     labels = {"finetune.dev/component": "train", "finetune.dev/attempt": "1"}
     meta = {"name": "ft-a1", "uid": "j", "labels": labels}
     raw = [
@@ -111,7 +112,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_each_end_has_its_reason_and_place_and_counts_as_the_table_says(case: str) -> None:
+def test_each_end_has_its_reason_place_and_count(case: str) -> None:
     status, code, is_counted = TABLE[case]
     verdict = judge(a_job({"phase": "Running"}, status))
     assert verdict is not None
@@ -121,7 +122,7 @@ def test_each_end_has_its_reason_and_place_and_counts_as_the_table_says(case: st
 
 
 @pytest.mark.parametrize("code", sorted(names.USER_REASONS))
-def test_a_users_error_wins_over_everything_and_is_never_retried(code: str) -> None:
+def test_an_error_of_the_user_wins_and_is_never_retried(code: str) -> None:
     for status, _, _ in TABLE.values():
         verdict = judge(a_job(status, said(failed(code), names.EXIT_USER)))
         assert verdict is not None
@@ -136,9 +137,8 @@ def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory_with_its_log(
     assert verdict is not None
     assert (verdict.error.code, verdict.is_counted) == (Reason.OUT_OF_MEMORY, False)
     assert verdict.error.log == ["step 3"]
-    assert "more memory than its limit of 150Mi" in verdict.error.message
-    assert verdict.error.hint is not None
-    assert verdict.error.hint.startswith("raise ")
+    expected = messages.pod_out_of_memory("ft-a1-1", "150Mi", "resources.memory")
+    assert (verdict.error.message, verdict.error.hint) == (expected.message, expected.hint)
     last = may_retry(verdict, [], 3, share=1 / 16)
     assert (last.is_allowed, last.hint) == (False, verdict.error.hint)
 
@@ -149,7 +149,9 @@ def test_a_deleted_pod_is_lost_and_counts() -> None:
     assert (verdict.error.code, verdict.is_counted) == (Reason.POD_LOST, True)
 
 
-ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=3000)  # JSON has no lone ones
+ANY = st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=3000
+)  # JSON has no lone surrogates
 
 
 @given(
@@ -160,7 +162,7 @@ ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=3000)  # JSON h
     rank=st.none() | st.integers(-(2**31), 2**31),
     lines=st.lists(ANY, max_size=40),
 )
-def test_whatever_a_pod_says_the_verdict_fits_the_status(
+def test_any_report_of_a_pod_fits_the_status(
     code: str, message: str, param: str, hint: str, rank: int | None, lines: list[str]
 ) -> None:
     failure = Failure(
@@ -173,7 +175,7 @@ def test_whatever_a_pod_says_the_verdict_fits_the_status(
     assert ErrorInfo.model_validate_json(verdict.error.to_json()) == verdict.error
 
 
-def test_memory_that_runs_out_halves_the_micro_batch_down_to_a_sixteenth() -> None:
+def test_out_of_memory_halves_the_micro_batch_down_to_a_sixteenth() -> None:
     world = World(a_finetune(maxRestarts=0)).until_running()
     for number, share in enumerate([0.5, 0.25, 0.125, 0.0625], 2):
         outcome = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory", rank=1)
@@ -188,11 +190,11 @@ def test_memory_that_runs_out_halves_the_micro_batch_down_to_a_sixteenth() -> No
     world.end_pod("a5", 1, 1, failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory"))
     world.settle()
     assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
-    assert "0.0625 of the micro-batch" in world.status.error.message
+    assert messages.smaller_batch_failed(0.0625) in world.status.error.message
     assert "zeroStage" in world.status.error.hint
 
 
-def test_what_memory_taught_is_kept_after_another_failure() -> None:
+def test_a_halved_micro_batch_stays_after_another_failure() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 137, failed(Reason.OUT_OF_MEMORY))
     world.settle()
@@ -221,7 +223,7 @@ def test_shares_are_powers_of_a_half_that_never_grow(reasons: list[str]) -> None
 
 
 @given(st.integers(0, 5), st.lists(st.booleans(), max_size=8))
-def test_only_what_counts_spends_restarts(limit: int, counted: list[bool]) -> None:
+def test_only_counted_failures_use_up_restarts(limit: int, counted: list[bool]) -> None:
     former = [Attempt(number=1, started_at="", counted=item) for item in counted]
     former_one = Attempt(number=1, started_at="")
     crash = Verdict.of(ErrorInfo(code=Reason.RANK_CRASHED, message=""))
@@ -231,7 +233,7 @@ def test_only_what_counts_spends_restarts(limit: int, counted: list[bool]) -> No
     assert not may_retry(lost, [former_one] * ATTEMPTS_AT_MOST, limit).is_allowed
 
 
-def test_node_cause_and_last_lines_stay_when_the_pods_are_gone() -> None:
+def test_node_cause_and_log_lines_stay_when_the_pods_are_gone() -> None:
     world = World().until_running()
     world.pod("a1", 1)["spec"]["nodeName"] = "node-7"
     world.end_pod("a1", 1, 139, "line 1\nSegmentation fault")
@@ -247,7 +249,7 @@ def test_node_cause_and_last_lines_stay_when_the_pods_are_gone() -> None:
     assert first.hint
 
 
-def test_only_the_newest_attempts_keep_their_last_lines() -> None:
+def test_only_the_newest_attempts_keep_their_log_lines() -> None:
     world = World(a_finetune(maxRestarts=50)).until_running()
     for number in range(1, 21):
         world.end_pod(f"a{number}", 0, 1, "boom")
@@ -255,7 +257,7 @@ def test_only_the_newest_attempts_keep_their_last_lines() -> None:
     assert sum(item.log is not None for item in world.status.attempts) <= 8
 
 
-def test_each_restart_is_one_event_whether_its_attempt_worked_or_not() -> None:
+def test_each_restart_is_one_event_whether_its_attempt_trained_or_not() -> None:
     world = World(a_finetune(maxRestarts=50)).until_running()
     for number in (1, 2):
         world.end_pod(f"a{number}", 0, 1, f"boom {number}")
@@ -264,17 +266,19 @@ def test_each_restart_is_one_event_whether_its_attempt_worked_or_not() -> None:
     world.ready_pods("a3")
     world.progress = progress(attempt=3, resumed_from_step=25)
     world.settle()
-    told = [event.message for event in world.status.events if event.reason == "Restarted"]
-    assert len(told) == 2
-    assert told[0].startswith("Fine-tune restarted, attempt 2: rank 0 ended")
-    assert told[1].startswith("Fine-tune restarted from step 25: rank 0 ended")
+    first, second, _ = world.status.attempts
+    restarts = [event.message for event in world.status.events if event.reason == "Restarted"]
+    assert restarts == [
+        messages.restarted(2, None, first.message).message,
+        messages.restarted(3, 25, second.message).message,
+    ]
 
 
 @pytest.mark.parametrize(
     ("spec", "state", "reason"),
     [({"cancel": True}, "cancelled", "Cancelled"), ({}, "failed", "DeadlineExceeded")],
 )
-def test_an_end_from_outside_closes_the_attempt(
+def test_a_cancellation_or_a_deadline_closes_the_attempt(
     spec: dict[str, Any], state: str, reason: str
 ) -> None:
     resources = {"nodes": 2, "gpusPerNode": 4}
@@ -288,7 +292,7 @@ def test_an_end_from_outside_closes_the_attempt(
     assert world.status.gpu_seconds > 0
 
 
-def test_an_attempt_that_waited_in_vain_says_for_what() -> None:
+def test_an_attempt_that_waited_in_vain_has_the_cause() -> None:
     world = World(a_finetune(pendingDeadlineSeconds=60)).until_training()
     world.pod("a1", 0)["status"]["containerStatuses"] = [
         {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
@@ -306,7 +310,7 @@ def test_an_attempt_that_waited_in_vain_says_for_what() -> None:
 @pytest.mark.parametrize(
     ("reason", "is_counted"), [("PodFailurePolicy", False), ("BackoffLimitExceeded", True)]
 )
-def test_a_job_remembers_for_an_operator_that_was_drained_too_what_took_its_pods(
+def test_a_job_records_a_disruption_for_an_operator_that_was_drained_too(
     reason: str, is_counted: bool
 ) -> None:
     world = World().until_running()
@@ -320,7 +324,7 @@ def test_a_job_remembers_for_an_operator_that_was_drained_too_what_took_its_pods
     assert "the Job's own words" in verdict.error.message
 
 
-def test_only_pods_that_were_taken_away_end_a_job_by_its_failure_policy() -> None:
+def test_only_disrupted_pods_end_a_job_by_its_failure_policy() -> None:
     world = World().until_training()
     policy = world.jobs[world.job("a1")]["spec"]["podFailurePolicy"]
     (rule,) = policy["rules"]

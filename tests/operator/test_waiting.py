@@ -1,4 +1,4 @@
-"""What is read of a Job that waits: over HTTP, in the shapes of the API server and of Kueue."""
+"""The causes of a waiting Job, read from answers of the API server and of Kueue."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +24,7 @@ def in_queue() -> World:
 
 
 async def read(world: World, version: str = "v1beta1") -> Job:
-    """The newest Job, explained."""
+    """The newest Job with the cause of its waiting."""
     async with Client() as client:
         jobs = await with_cause(client, world.finetune, world.observe().jobs, version)
     return max(jobs, key=lambda job: job.attempt or 0)
@@ -42,7 +42,7 @@ WAITS = {
 }
 
 
-async def test_the_place_in_the_queue_counts_from_one(answers: Answers) -> None:
+async def test_the_position_in_the_queue_counts_from_one(answers: Answers) -> None:
     world = in_queue()
     answers[WORKLOADS] = [a_workload(WAITS)]
     answers[PENDING] = [
@@ -56,7 +56,7 @@ async def test_the_place_in_the_queue_counts_from_one(answers: Answers) -> None:
     assert query == {"labelSelector": f"kueue.x-k8s.io/job-uid=uid-{job.name}"}
 
 
-async def test_why_a_queue_took_the_pods_back_is_kueues_word(answers: Answers) -> None:
+async def test_the_cause_of_an_eviction_is_the_message_of_kueue(answers: Answers) -> None:
     evicted = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "for another"}
     answers[WORKLOADS] = [a_workload(WAITS, evicted)]
     job = await read(in_queue())
@@ -64,14 +64,12 @@ async def test_why_a_queue_took_the_pods_back_is_kueues_word(answers: Answers) -
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_a_cluster_that_does_not_tell_costs_no_more_than_words(
-    answers: Answers, status: int
-) -> None:
+async def test_without_permissions_only_the_cause_is_missing(answers: Answers, status: int) -> None:
     answers[WORKLOADS] = status
     assert (await read(in_queue())).workload is None
 
 
-async def test_kueue_is_not_asked_unless_the_chart_says_so(answers: Answers) -> None:
+async def test_kueue_is_read_only_if_the_chart_enables_it(answers: Answers) -> None:
     assert (await read(in_queue(), "")).workload is None
     assert answers.asked == []
 
@@ -96,13 +94,13 @@ async def test_the_last_refusal_of_pods_is_read(answers: Answers) -> None:
     assert query["fieldSelector"] == f"involvedObject.uid=uid-{job.name},reason=FailedCreate"
 
 
-async def test_a_job_that_was_just_made_is_given_time(answers: Answers) -> None:
+async def test_a_job_that_was_just_created_gets_time(answers: Answers) -> None:
     assert (await read(without_pods(timedelta()))).refused is None
-    assert (await read(without_pods(timedelta(seconds=10)))).refused is None  # not looked at yet
+    assert (await read(without_pods(timedelta(seconds=10)))).refused is None  # not processed yet
     assert answers.asked == []
 
 
-async def test_a_job_that_was_looked_at_and_has_no_pods_was_refused_them(answers: Answers) -> None:
+async def test_a_processed_job_without_pods_is_explained(answers: Answers) -> None:
     answers[EVENTS] = [{"message": "quota", "lastTimestamp": "2026-11-21T12:00:09Z"}]
     world = without_pods(timedelta(seconds=10))
     world.jobs[world.job("a1")]["status"] = {"startTime": "2026-11-21T12:00:00Z"}
@@ -114,7 +112,7 @@ async def test_a_job_with_all_its_pods_costs_no_request(answers: Answers) -> Non
     assert answers.asked == []
 
 
-async def test_a_busy_server_is_asked_again_and_then_the_queue_waits(
+async def test_a_busy_server_gets_retries_and_then_the_queue_waits(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []

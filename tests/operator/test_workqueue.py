@@ -1,4 +1,4 @@
-"""The work queue: deduplicating, urgent first, one worker a key, back-off."""
+"""The work queue: deduplication, priorities, one worker per key, and back-off."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ async def drain(queue: WorkQueue[str], count: int) -> list[str]:
     return found
 
 
-async def test_a_key_that_waits_is_not_added_twice() -> None:
+async def test_a_waiting_key_is_not_added_twice() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     queue.add("b")
@@ -25,7 +25,7 @@ async def test_a_key_that_waits_is_not_added_twice() -> None:
     assert len(queue) == 0
 
 
-async def test_completions_go_before_creations() -> None:
+async def test_completions_come_before_creations() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("new", CREATION)
     queue.add("ended", COMPLETION)
@@ -33,7 +33,7 @@ async def test_completions_go_before_creations() -> None:
     assert await drain(queue, 3) == ["ended", "new", "newer"]
 
 
-async def test_who_looks_for_creations_takes_completions_where_none_are() -> None:
+async def test_a_worker_for_creations_takes_completions_if_there_are_no_creations() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for key, urgency in (("new", CREATION), ("ended", COMPLETION), ("newer", CREATION)):
         queue.add(key, urgency)
@@ -70,7 +70,7 @@ async def test_a_requeue_comes_later_and_only_once() -> None:
         await asyncio.wait_for(queue.take(), 0.1)
 
 
-async def test_an_appointment_waits_behind_what_happened_and_the_rest_of_a_step_does_not() -> None:
+async def test_a_delayed_key_waits_behind_triggers_and_the_rest_of_a_step_does_not() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for key in ("looked at", "half done"):
         queue.add(key)
