@@ -32,7 +32,7 @@ def test_a_killed_rank_is_a_crash_with_its_signal_and_last_lines() -> None:
     assert failure.message == "rank 5 was killed by signal 9 (SIGKILL)"
     assert failure.log == ["step 3"]
     assert failure.hint
-    assert failure_from_exit(RankExit(0, 3), EVIDENCE).message == "rank 4 exited with code 3"
+    assert failure_from_exit(RankExit(0, 3), EVIDENCE).message == "rank 4 ended with exit code 3"
     assert failure_from_exit(RankExit(0, -99), EVIDENCE).message.endswith("signal 99 (unknown)")
 
 

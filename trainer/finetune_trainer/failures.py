@@ -6,7 +6,7 @@ status, and docs/reference/reasons.md lists them.
 
 from collections.abc import Sequence
 
-from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, Reason
+from finetune_api.names import EXIT_PREEMPTED, Reason
 from finetune_api.outcome import Failure
 
 CRASH_HINT = (
@@ -14,11 +14,13 @@ CRASH_HINT = (
     "check the data and the settings"
 )
 
+NO_CHECKPOINT = "there is no checkpoint yet"
+
 # --- the task and its data ------------------------------------------------------------------------
 
 
 def invalid_task(error: Exception) -> Failure:
-    return Failure(code=Reason.INTERNAL, message=f"invalid or missing {ENV_TASK}: {error}")
+    return Failure(code=Reason.INTERNAL, message=f"invalid or missing FINETUNE_TASK: {error}")
 
 
 def dataset_replaced(found: tuple[int, int], expected: tuple[int, int]) -> Failure:
@@ -81,12 +83,14 @@ def stopped_before_training() -> Failure:
 
 def stopped(rank: int, step: int, checkpoint_step: int | None) -> Failure:
     """checkpoint_step: of the last complete checkpoint, if any."""
-    checkpoint = "there is no checkpoint yet"
-    if checkpoint_step:
-        checkpoint = f"the checkpoint of step {checkpoint_step} is kept"
     return Failure(
         code=Reason.POD_LOST,
-        message=f"stopped after step {step}: a pod received SIGTERM; {checkpoint}",
+        message=f"training stopped after step {step}: a pod received SIGTERM; "
+        + (
+            f"the checkpoint of step {checkpoint_step} is kept"
+            if checkpoint_step
+            else NO_CHECKPOINT
+        ),
         rank=rank,
         exit_code=EXIT_PREEMPTED,
     )
@@ -166,7 +170,7 @@ def exception(rank: int, name: str, detail: str, *, log: Sequence[str]) -> Failu
 def exited(rank: int, exit_code: int, *, log: Sequence[str]) -> Failure:
     return Failure(
         code=Reason.RANK_CRASHED,
-        message=f"rank {rank} exited with code {exit_code}",
+        message=f"rank {rank} ended with exit code {exit_code}",
         hint=CRASH_HINT,
         rank=rank,
         exit_code=exit_code,
