@@ -267,7 +267,7 @@ CASES: dict[str, tuple[Callable[[], ReportData], str, tuple[str, ...], str | Non
     "classes with a large model": (
         lambda: confused([[50, 1], [1, 48]], 0.98, parameters=6_740_000_000),
         "Try a smaller base model",
-        ("98.0% with a base model of 6.7 billion parameters",),
+        ("98.0% with a base model of about 6.7 billion parameters",),
         "model",
     ),
 }

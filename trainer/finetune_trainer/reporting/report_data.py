@@ -45,7 +45,7 @@ class ReportData(Stored):
     results: str  # the text of results.csv
     name: str | None = None  # the name of the fine-tuned model; None if none was published
     published: str | None = None  # ISO 8601, UTC
-    parameters: int | None = None  # number of parameters of the base model; None if unknown
+    parameters: int | None = None  # of the base model, estimated from its config
     license: str | None = None  # the license that the base model's card names; None if unknown
     before: EpochMetrics | None = None  # metrics of a continued model before the first step
     epochs: list[EpochMetrics] = Field(default_factory=list)

@@ -203,8 +203,8 @@ def large_model(evidence: Evidence) -> Advice | None:
         return None
     return Advice(
         "Try a smaller base model",
-        f"The accuracy is {percent(accuracy)} with a base model of {size / 1e9:.1f} billion "
-        "parameters. In classification, a smaller model usually reaches nearly the same accuracy, "
-        "and it is faster and cheaper.",
+        f"The accuracy is {percent(accuracy)} with a base model of about {size / 1e9:.1f} "
+        "billion parameters. In classification, a smaller model usually reaches nearly the same "
+        "accuracy, and it is faster and cheaper.",
         "model",
     )
