@@ -1,4 +1,4 @@
-"""Objects of the data room's tests: a tokenizer trained on the spot, tiny models, tasks."""
+"""Objects for tests of the data package: a new tokenizer, tiny models, and tasks."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def safetensors_bytes(numbers: int = 4) -> bytes:
-    """A whole safetensors file with one tensor of float32."""
+    """A complete safetensors file with one float32 tensor."""
     size = 4 * numbers
     tensor = {"dtype": "F32", "shape": [numbers], "data_offsets": [0, size]}
     header = json.dumps({"weight": tensor}).encode()
@@ -70,7 +70,7 @@ def put_folder(storage: Storage, folder: Path, uri: S3Uri) -> None:
 
 
 def jsonl(rows: Iterable[Any]) -> bytes:
-    """Dicts become JSON lines, text and bytes stand as they are."""
+    """Dicts become JSON lines, and text and bytes stay unchanged."""
     lines = (json.dumps(row) if isinstance(row, dict) else row for row in rows)
     return b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
 
@@ -83,7 +83,7 @@ def examples(count: int, start: int = 0) -> list[dict[str, str]]:
 
 
 def reader(data: bytes, name: str = "train.jsonl", **options: Any) -> Reader:
-    """Of a file in a folder that is gone soon; what was read stays."""
+    """A reader of a temporary file."""
     folder = Path(mkdtemp(prefix="finetune-test-"))
     weakref.finalize(made := _reader(folder / name, data, options), rmtree, folder)
     return made

@@ -1,4 +1,4 @@
-"""One S3 server of moto's for the whole run, a bucket for each test, a server that misbehaves."""
+"""One moto server for the whole run, a bucket for each test, and a server with errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def s3_endpoint() -> Iterator[str]:
 
 
 def set_environment(patch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """The standard AWS_* settings and nothing of this machine's own."""
+    """The standard AWS_* settings, without those of this machine."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
         patch.delenv(name, raising=False)
     settings = {
@@ -49,7 +49,7 @@ def set_environment(patch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> pytest.MonkeyPatch:
-    """The environment of a pod, pointing at moto."""
+    """The environment of a pod, with moto as the endpoint."""
     set_environment(monkeypatch, s3_endpoint)
     return monkeypatch
 
@@ -79,14 +79,14 @@ def stub_server() -> Iterator[StubServer]:
 
 @pytest.fixture
 def stub(stub_server: StubServer) -> StubServer:
-    """A server whose answers the test writes."""
+    """A server with answers of the test."""
     stub_server.reset()
     return stub_server
 
 
 @pytest.fixture(scope="session")
 def stub_storage(stub_server: StubServer) -> Storage:
-    """A client of that server."""
+    """A client of the stub server."""
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, stub_server.url)
         return open_storage()

@@ -1,4 +1,4 @@
-"""An HTTP server that answers what a test says, and remembers what it was asked."""
+"""An HTTP server with answers of the test, which remembers its requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answering = Callable[[Request], Answer]
 
 
 def s3_error(code: str, status: int) -> Answer:
-    """As S3 words it, with what must never reach a message."""
+    """An error in the form of S3, with a secret that must never reach a message."""
     body = (
         f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>about very-secret</Message>"
         "<AWSAccessKeyId>AKIATESTTESTTESTTEST</AWSAccessKeyId></Error>"
@@ -33,7 +33,7 @@ def s3_error(code: str, status: int) -> Answer:
 
 
 class StubServer:
-    """`answer` decides; it may be replaced at any time."""
+    """A server whose `answer` can be replaced at any time."""
 
     def __init__(self) -> None:
         self.reset()

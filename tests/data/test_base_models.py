@@ -1,4 +1,4 @@
-"""Base models from S3 and from a hub: whole and safe, or one sentence."""
+"""Base models from S3 and from a hub: complete and safe, or one sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARDS = {"weight_map": {"a": FIRST, "b": SECOND}}
 
 @pytest.fixture
 def model(storage: Storage, bucket: str, model_folder: Path) -> S3Uri:
-    """A whole model in S3, beside things that nobody wants."""
+    """A complete model in S3, next to files that are not needed."""
     uri = S3Uri(bucket, "models/tiny")
     put_folder(storage, model_folder, uri)
     storage.write_bytes(uri.child("model.safetensors"), safetensors_bytes())
@@ -45,7 +45,7 @@ def failure_of(uri: object, folder: Path, storage: Storage, weights: bool = True
     return caught.value.failure
 
 
-def test_only_safetensors_and_json_come_over(
+def test_only_safetensors_and_json_are_downloaded(
     storage: Storage, model: S3Uri, tmp_path: Path
 ) -> None:
     folder = fetch(model, tmp_path, storage)
@@ -55,9 +55,7 @@ def test_only_safetensors_and_json_come_over(
     assert {path.name for path in folder.rglob("*")} == small
 
 
-def test_a_model_that_is_not_there_is_said_so(
-    storage: Storage, bucket: str, tmp_path: Path
-) -> None:
+def test_a_missing_model_is_reported(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for uri in (f"s3://{bucket}/nothing", "s3://no-such-bucket/x"):
         failure = failure_of(uri, tmp_path, storage, weights=False)
         assert failure.code == Reason.BASE_MODEL_NOT_FOUND
@@ -68,7 +66,9 @@ def test_a_model_that_is_not_there_is_said_so(
     assert "has no config.json" in failure.message
 
 
-def test_pickled_weights_are_never_fetched(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+def test_pickled_weights_are_never_downloaded(
+    storage: Storage, model: S3Uri, tmp_path: Path
+) -> None:
     key = model.child("model.safetensors")
     storage._client.delete_object(Bucket=key.bucket, Key=key.key)
     failure = failure_of(model, tmp_path, storage)
@@ -108,14 +108,14 @@ def test_a_broken_model_is_a_sentence(
     assert expected in failure.message
 
 
-def test_a_model_in_shards_is_whole(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+def test_a_model_in_shards_is_complete(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
     storage.write_bytes(model.child("model.safetensors.index.json"), json.dumps(SHARDS).encode())
     for shard in (FIRST, SECOND):
         storage.write_bytes(model.child(shard), safetensors_bytes())
     assert len(list(fetch(model, tmp_path, storage).glob("model-*.safetensors"))) == 2
 
 
-def test_a_manifest_of_ours_is_obeyed(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
+def test_our_own_manifest_is_checked(storage: Storage, model: S3Uri, tmp_path: Path) -> None:
     weights = safetensors_bytes()
     entry = {
         "path": "model.safetensors",
@@ -133,7 +133,7 @@ def test_a_manifest_of_ours_is_obeyed(storage: Storage, model: S3Uri, tmp_path: 
     assert "SHA-256" in failure_of(model, tmp_path / "flipped", storage).message
 
 
-def test_another_tools_manifest_is_no_manifest(
+def test_a_manifest_of_another_tool_is_ignored(
     storage: Storage, model: S3Uri, tmp_path: Path
 ) -> None:
     for number, data in enumerate((b"{}", b"[]", b"\xff", b'{"files": ["a"]}')):
@@ -152,7 +152,7 @@ COMMIT = "c" * 40
 
 
 class Hub:
-    """As much of a Hugging Face hub as a download needs."""
+    """The part of a Hugging Face hub that a download needs."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -185,7 +185,7 @@ def hub(
     return stub.answer
 
 
-def test_a_hubs_model_comes_over(
+def test_a_model_is_downloaded_from_a_hub(
     hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -206,7 +206,7 @@ def test_a_hubs_model_comes_over(
     ("uri", "expected"),
     [("hf://acme/other", "is not on the hub"), ("hf://acme/tiny@v2", "has no revision 'v2'")],
 )
-def test_a_model_that_the_hub_does_not_have_is_said_so(
+def test_a_model_that_the_hub_lacks_is_reported(
     hub: Hub, storage: Storage, tmp_path: Path, uri: str, expected: str
 ) -> None:
     failure = _hub_failure(uri, tmp_path, storage)
@@ -238,7 +238,7 @@ def test_a_hub_without_safetensors_is_refused_before_the_download(
     assert len(stub.requests) == 1
 
 
-def test_a_hub_that_does_not_answer_may_answer_later(
+def test_a_hub_that_does_not_answer_can_be_retried(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, storage: Storage, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -247,7 +247,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
     assert "http://127.0.0.1:9" in failure.message
 
 
-def test_offline_only_the_cache_is_asked(
+def test_offline_only_the_cache_is_used(
     hub: Hub,
     stub: StubServer,
     monkeypatch: pytest.MonkeyPatch,

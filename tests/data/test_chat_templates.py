@@ -1,4 +1,4 @@
-"""What is learned of a chat: the assistant's words and the end of its turn, in any template."""
+"""The learned tokens of a chat: assistant messages and the ends of their turns, in any template."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ TALK = (("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", 
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_assistants_words_and_the_end_of_turn_are_learned(name: str) -> None:
+def test_assistant_messages_and_the_end_of_turn_are_learned(name: str) -> None:
     end = TEMPLATES[name][1]
     found = template(name).pieces(chat(*TALK))
     assert [text.strip() for text in learned(found)] == [f"two{end}", f"four{end}"]
@@ -92,7 +92,7 @@ def test_messages_of_weight_zero_are_not_learned(name: str) -> None:
     ]
 
 
-def test_calls_of_tools_are_learned() -> None:
+def test_tool_calls_are_learned() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     made = Conversation(
         1,
@@ -141,7 +141,7 @@ text = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(text, text), min_size=1, max_size=3))
-def test_what_is_learned_is_the_words_whatever_they_are(
+def test_the_learned_text_is_the_message_whatever_it_contains(
     name: str, turns: list[tuple[str, str]]
 ) -> None:
     talk = [
@@ -178,7 +178,7 @@ def test_the_tokens_of_a_chat_are_its_text(tmp_path: Path, kind: str) -> None:
 
 
 def encoded(folder: Path, source: object, made: Conversation, kind: str) -> tuple[list[str], bytes]:
-    """The tokens' texts, and their roles."""
+    """The texts of the tokens, and their roles."""
     folder = write_tokenizer(folder, kind=kind, bos_token="<s>", chat_template=source)
     tokenizer = load_tokenizer(folder, "tiny")
     [found] = tokenizer.encode([made])
@@ -190,7 +190,9 @@ def encoded(folder: Path, source: object, made: Conversation, kind: str) -> tupl
 @pytest.mark.parametrize("said", ["no</s>", "</s>", "a</s>[INST] no [/INST] yes</s>b", "<s></s>"])
 @pytest.mark.parametrize("who", ["user", "assistant"])
 @pytest.mark.parametrize("kind", ["bytes", "metaspace"])
-def test_nobodys_words_are_special_tokens(tmp_path: Path, said: str, who: str, kind: str) -> None:
+def test_the_text_of_a_message_never_becomes_a_special_token(
+    tmp_path: Path, said: str, who: str, kind: str
+) -> None:
     talk = {"user": "yes", "assistant": "maybe"} | {who: said}
     texts, roles = encoded(tmp_path, MISTRAL, chat(*talk.items()), kind)
     assert texts.count("<s>") == 1
@@ -202,7 +204,7 @@ def test_nobodys_words_are_special_tokens(tmp_path: Path, said: str, who: str, k
         assert "".join(learned) == f"{talk['assistant']}</s>"
 
 
-def test_private_characters_of_somebodys_own_stay() -> None:
+def test_private_use_characters_in_a_text_stay_unchanged() -> None:
     said = "\ue0020\ue003 \ue0029999\ue003"
     found = template("chatml").pieces(chat(("user", said), ("assistant", "<s>")))
     assert not isinstance(found, Finding)
@@ -210,7 +212,7 @@ def test_private_characters_of_somebodys_own_stay() -> None:
     assert [piece for piece in found if piece.is_quoted] == [Piece("<s>", True, True)]
 
 
-def test_conversations_with_tools_take_the_template_that_is_for_them(tmp_path: Path) -> None:
+def test_conversations_with_tools_use_the_template_for_tools(tmp_path: Path) -> None:
     answers = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
     both = [
         {"name": "tool_use", "template": f"tools {answers}"},
@@ -225,7 +227,7 @@ def test_conversations_with_tools_take_the_template_that_is_for_them(tmp_path: P
     assert "".join(without[0]) == "a</s>b</s>"
 
 
-def test_a_template_that_writes_no_answer_is_a_finding() -> None:
+def test_a_template_that_renders_no_answer_is_a_finding() -> None:
     found = template("{{ messages[0].content }}").pieces(chat(("user", "q"), ("assistant", "")))
     assert isinstance(found, Finding)
 

@@ -1,4 +1,4 @@
-"""What is said about whole files, and when a file is refused."""
+"""Advice about whole files, and refusals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_advice_is_sentences_with_their_places() -> None:
     assert any(text.startswith("4 examples: use at least 500") for text in advice)
 
 
-def test_a_right_file_passes(tmp_path: Path) -> None:
+def test_a_valid_file_is_accepted(tmp_path: Path) -> None:
     assert find_refusal(checked(tmp_path, 300), 0) is None
 
 
@@ -76,7 +76,7 @@ def test_the_first_finding_is_the_message(tmp_path: Path) -> None:
         (0, 100, 1, False),
     ],
 )
-def test_a_tolerance_lets_a_share_pass(
+def test_a_tolerance_accepts_a_share_of_wrong_lines(
     tmp_path: Path, rows: int, wrong: int, tolerance: float, passes: bool
 ) -> None:
     file = checked(tmp_path, rows, *[BROKEN] * wrong)
@@ -88,7 +88,7 @@ def test_a_tolerance_lets_a_share_pass(
     assert f"{wrong} of {rows + wrong}" in sentence
 
 
-def test_mostly_too_long_is_said_first(tmp_path: Path) -> None:
+def test_a_file_of_mostly_long_examples_reports_that_first(tmp_path: Path) -> None:
     failure = find_refusal(checked(tmp_path, 1, BROKEN, LONG, LONG, LONG), 0)
     assert failure is not None
     assert "most of its examples (3 of 5) have more than 64 tokens" in failure.message
@@ -98,7 +98,7 @@ def test_mostly_too_long_is_said_first(tmp_path: Path) -> None:
     assert "majority" not in half.message
 
 
-def test_an_empty_file_and_an_unreadable_one_have_no_tolerance(tmp_path: Path) -> None:
+def test_no_tolerance_accepts_an_empty_or_unreadable_file(tmp_path: Path) -> None:
     empty = find_refusal(checked(tmp_path, 0), 1)
     assert empty is not None
     assert "the file is empty" in empty.message
@@ -123,7 +123,7 @@ def test_status_gets_the_first_and_the_report_gets_all(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_of_nothing_but_mistakes_does_not_fill_the_disk(
+def test_a_file_full_of_mistakes_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_data.read.findings.REPORTED", 10)

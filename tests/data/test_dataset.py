@@ -1,4 +1,4 @@
-"""The tokenized dataset: what is written is what every rank reads, or nothing is."""
+"""The tokenized dataset: every rank reads the written arrays, or none."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ examples = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9).flatmap(
 
 @settings(max_examples=40)
 @given(batches=st.lists(st.lists(examples, max_size=4), max_size=4))
-def test_whatever_is_appended_is_read(
+def test_appended_values_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Example]]
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
@@ -81,7 +81,9 @@ def test_whatever_is_appended_is_read(
     assert (split.tokens.dtype, split.roles.dtype) == (np.int32, np.uint8)
 
 
-def test_a_dataset_comes_back_from_s3(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_a_dataset_survives_a_round_trip_to_s3(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     uri = S3Uri(bucket, "out/dataset")
     manifest = write(tmp_path / "up", uri, storage, "train", "validation")
     seen: list[tuple[int, int]] = []

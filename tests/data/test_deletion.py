@@ -1,4 +1,4 @@
-"""Deleting a model's files: exactly what its manifest lists, or nothing."""
+"""Deletion of a model's files: exactly those that its manifest lists, or none."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ FILES = ["config.json", "model.safetensors", "adapter/adapter_model.safetensors"
 def published(
     storage: Storage, bucket: str, files: list[str], run: str = "tone-11111111", **changes: Any
 ) -> tuple[S3Uri, DeletionTask]:
-    """A model as the trainer leaves it, and the task that deletes it."""
+    """A model as the trainer writes it, and the task that deletes it."""
     uri = S3Uri(bucket, f"out/team/{run}/model")
     for path in FILES:
         storage.write_bytes(uri.child(path), b"12345")
@@ -48,7 +48,7 @@ def keys(storage: Storage, bucket: str) -> list[str]:
     return [entry.key for entry in storage.list(S3Uri(bucket, ""))]
 
 
-def test_what_the_manifest_lists_is_gone_and_nothing_else(storage: Storage, bucket: str) -> None:
+def test_the_files_of_the_manifest_are_deleted_and_no_others(storage: Storage, bucket: str) -> None:
     uri, task = published(storage, bucket, FILES)
     kept = [uri.child("by-hand.txt"), S3Uri(bucket, "out/team/tone-11111111/results.csv")]
     for other in kept:
@@ -58,7 +58,7 @@ def test_what_the_manifest_lists_is_gone_and_nothing_else(storage: Storage, buck
     assert keys(storage, bucket) == [other.key for other in kept]
 
 
-def test_a_deletion_that_broke_off_goes_on_and_a_second_one_is_harmless(
+def test_an_interrupted_deletion_continues_and_a_second_one_is_harmless(
     storage: Storage, bucket: str
 ) -> None:
     uri, task = published(storage, bucket, FILES)
@@ -92,7 +92,7 @@ def test_a_manifest_that_points_elsewhere_deletes_nothing(
         ({"uri": "s3://bkt/../x"}, Reason.INVALID_SPEC),
     ],
 )
-def test_what_is_not_this_models_is_left_alone(
+def test_files_of_another_model_are_not_deleted(
     storage: Storage, bucket: str, changes: dict[str, Any], code: str
 ) -> None:
     _, task = published(storage, bucket, FILES, **changes)
@@ -103,14 +103,14 @@ def test_what_is_not_this_models_is_left_alone(
     assert len(keys(storage, bucket)) == 4
 
 
-def test_the_root_of_a_run_is_no_model(storage: Storage, bucket: str) -> None:
+def test_the_root_of_a_run_is_not_a_model(storage: Storage, bucket: str) -> None:
     _, task = published(storage, bucket, FILES)
     for uri in (f"s3://{bucket}", f"s3://{bucket}/out/team/tone-11111111"):
         with pytest.raises(FailureError, match="nothing was deleted"):
             delete_model(task.replace(uri=uri), storage)
 
 
-def test_another_tools_manifest_deletes_nothing(storage: Storage, bucket: str) -> None:
+def test_a_manifest_of_another_tool_deletes_nothing(storage: Storage, bucket: str) -> None:
     uri, task = published(storage, bucket, FILES)
     storage.write_bytes(uri.child("manifest.json"), b'{"files": []}')
     with pytest.raises(FailureError, match="is not the manifest of a model"):
@@ -118,7 +118,7 @@ def test_another_tools_manifest_deletes_nothing(storage: Storage, bucket: str) -
     assert len(keys(storage, bucket)) == 4
 
 
-def test_the_pods_outcome_says_how_many_or_why_not(
+def test_the_outcome_of_the_pod_has_the_counts_or_the_failure(
     aws: pytest.MonkeyPatch, storage: Storage, bucket: str
 ) -> None:
     _, task = published(storage, bucket, FILES)

@@ -1,4 +1,4 @@
-"""`python -m finetune_data` as the pod runs it: a process, an environment, an exit code."""
+"""`python -m finetune_data` as in a pod: a process, an environment, and an exit code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITHOUT_TORCH = (
 
 
 class Pod:
-    """Runs the entry with a task; keeps what it printed and its termination message."""
+    """Runs the entry point with a task, and keeps its output and its termination message."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "termination-log"
@@ -74,7 +74,7 @@ def task(storage: Storage, bucket: str, model_folder: Path) -> PrepareTask:
     return prepare_task(bucket)
 
 
-def test_a_right_task_leaves_a_dataset_and_a_prepared(
+def test_a_valid_task_writes_a_dataset_and_its_outcome(
     pod: Pod, task: PrepareTask, storage: Storage, tmp_path: Path
 ) -> None:
     code, outcome = pod.run(task)
@@ -111,8 +111,8 @@ def test_a_missing_base_model_is_a_sentence_and_no_traceback(pod: Pod, task: Pre
     assert "Traceback" not in pod.output
 
 
-def test_a_pod_that_is_told_to_go_goes() -> None:
-    """Process 1 of a container ignores SIGTERM unless it says otherwise."""
+def test_a_pod_ends_at_sigterm() -> None:
+    """Process 1 of a container ignores SIGTERM unless it handles it."""
     program = (
         "import finetune_data.prepare.main as entry, sys, time\n"
         "def run(task):\n"
@@ -129,7 +129,7 @@ def test_a_pod_that_is_told_to_go_goes() -> None:
         assert process.wait(timeout=30) == EXIT_PREEMPTED
 
 
-def test_a_task_that_is_none_is_not_the_users_fault(tmp_path: Path) -> None:
+def test_an_invalid_task_is_not_an_error_of_the_user(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", '{"run": 1}'):
         failure = run(text).failure
         assert failure is not None
@@ -137,7 +137,7 @@ def test_a_task_that_is_none_is_not_the_users_fault(tmp_path: Path) -> None:
         assert ENV_TASK in failure.message
 
 
-def test_whatever_nobody_foresaw_leaves_its_last_lines(
+def test_an_unexpected_error_leaves_its_last_lines(
     aws: pytest.MonkeyPatch, task: PrepareTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def explode(*_: object) -> None:
@@ -151,7 +151,7 @@ def test_whatever_nobody_foresaw_leaves_its_last_lines(
     assert failure.log[-1] == "KeyError: 'surprise'"
 
 
-def test_a_full_volume_is_said_so(
+def test_a_full_volume_is_reported(
     aws: pytest.MonkeyPatch, task: PrepareTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""A folder behaves as a bucket does; what S3 does is asked of S3."""
+"""A folder behaves like a bucket, and every other address is in S3."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return found
 
 
-def test_what_is_written_can_be_read_listed_and_deleted(local: Storage, tmp_path: Path) -> None:
+def test_written_objects_can_be_read_listed_and_deleted(local: Storage, tmp_path: Path) -> None:
     local.write_bytes(at("a/b/one"), b"1")
     local.write_bytes(at("a/two"), b"22")
     local.write_bytes(at("a/two"), b"222")
@@ -43,7 +43,7 @@ def test_what_is_written_can_be_read_listed_and_deleted(local: Storage, tmp_path
     assert local.list(at("nowhere")) == []
 
 
-def test_an_object_appears_once_when_it_must(local: Storage) -> None:
+def test_a_write_only_if_absent_succeeds_once(local: Storage) -> None:
     local.write_bytes(at("manifest.json"), b"first", only_if_absent=True)
     with pytest.raises(AlreadyExists):
         local.write_bytes(at("manifest.json"), b"second", only_if_absent=True)
@@ -51,7 +51,7 @@ def test_an_object_appears_once_when_it_must(local: Storage) -> None:
     assert len(local.list(at(""))) == 1  # no half-written file is left
 
 
-def test_files_come_and_go_whole_with_their_progress(local: Storage, tmp_path: Path) -> None:
+def test_files_are_transferred_completely_with_progress(local: Storage, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 1000)
     told: list[tuple[int, int]] = []
@@ -80,7 +80,7 @@ def test_a_file_of_another_file_system_is_copied(
 
 
 @pytest.mark.parametrize("action", ["read_bytes", "head", "open_stream"])
-def test_what_is_not_there_is_named(local: Storage, action: str) -> None:
+def test_a_missing_file_is_named(local: Storage, action: str) -> None:
     with pytest.raises(StorageError, match=r"there is no file .*nothing") as caught:
         getattr(local, action)(at("nothing"))
     assert caught.value.failure.code == Reason.DATA_NOT_FOUND

@@ -1,4 +1,4 @@
-"""The memory of a rank: by the book, and what is chosen from it."""
+"""The memory of a rank, and the plan that is chosen from it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_zero_divides_what_the_stage_shares() -> None:
         (2, 400, FULL, 0, "none"),
     ],
 )
-def test_the_first_way_that_fits_is_taken(
+def test_the_first_plan_that_fits_is_chosen(
     ranks: int, memory: float, method: MethodRef, stage: int, offload: str
 ) -> None:
     plan = choose_plan(shape(), workers(ranks, memory), method, 2048)
@@ -68,7 +68,7 @@ def test_the_first_way_that_fits_is_taken(
     assert plan.peak <= 0.9 * memory * GIB
 
 
-def test_what_the_user_fixed_stays_and_may_not_fit() -> None:
+def test_settings_of_the_user_stay_and_may_not_fit() -> None:
     assert choose_plan(shape(), workers(8, 80, zeroStage=0), FULL, 2048) is None
     assert smallest_plan(shape(), workers(8, 80, zeroStage=0), FULL, 2048).zero_stage == 0
     kept = choose_plan(shape(), workers(8, 80, zeroStage=2), FULL, 2048)

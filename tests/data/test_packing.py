@@ -24,7 +24,9 @@ def test_every_example_is_in_one_bin_that_holds_it(sizes: list[int], capacity: i
 
 @settings(max_examples=100, deadline=None)
 @given(lengths, st.integers(1, 32), st.integers(1, 5))
-def test_every_rank_has_as_many_rows(sizes: list[int], capacity: int, ranks: int) -> None:
+def test_every_rank_has_the_same_number_of_rows(
+    sizes: list[int], capacity: int, ranks: int
+) -> None:
     shares = pack_step(sizes, capacity, ranks)
     assert len(shares) == ranks
     assert len({len(share) for share in shares}) == 1
@@ -40,7 +42,7 @@ def test_best_fit_leaves_hardly_anything_empty() -> None:
     assert sizes.sum() / (len(bins) * 2048) > 0.99
 
 
-def test_the_fullest_bin_that_takes_it_is_chosen() -> None:
+def test_the_fullest_bin_with_enough_room_is_chosen() -> None:
     assert pack([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
     assert pack([], 10) == []
     assert pack([11, 3], 10) == [[0], [1]]

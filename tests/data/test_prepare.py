@@ -41,7 +41,7 @@ def acme(storage: Storage, bucket: str, model_folder: Path) -> str:
 
 
 class Job:
-    """Puts files, runs the Job, reads what it left."""
+    """Writes files, runs the Job, and reads its results."""
 
     def __init__(self, storage: Storage, bucket: str, folder: Path) -> None:
         self.storage = storage
@@ -86,7 +86,7 @@ def job(storage: Storage, acme: str, tmp_path: Path) -> Job:
     return Job(storage, acme, tmp_path)
 
 
-def test_a_right_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
+def test_a_valid_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
     rows = [*examples(20), {"prompt": "", "completion": "über 中"}]
     job.put("train.jsonl", jsonl(rows))
     valid = job.put("valid.jsonl.gz", compress(jsonl(examples(5, 100))))
@@ -124,7 +124,7 @@ def test_a_right_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
         (["one ->"], None),  # of a single prompt everything is common
     ],
 )
-def test_the_dataset_says_what_all_prompts_end_with(
+def test_the_dataset_has_the_common_ending_of_all_prompts(
     job: Job, prompts: list[str], separator: str | None
 ) -> None:
     rows = [{"prompt": text, "completion": " yes" * n} for n, text in enumerate(prompts, 1)]
@@ -133,7 +133,7 @@ def test_the_dataset_says_what_all_prompts_end_with(
     assert found.manifest.separator == separator
 
 
-def test_a_retry_uses_what_is_there_and_says_the_same(
+def test_a_retry_reuses_the_dataset_and_reports_the_same(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.put("train.jsonl", jsonl([*examples(20), "broken", *examples(1)]))
@@ -181,7 +181,7 @@ def test_a_broken_line_names_its_line_and_all_are_in_the_report(job: Job) -> Non
     assert [json.loads(line)["line"] for line in report] == [17, *range(201, 231)]
 
 
-def test_findings_of_both_kinds_stand_in_the_files_order(job: Job) -> None:
+def test_findings_of_both_kinds_are_in_the_order_of_the_file(job: Job) -> None:
     long = {"prompt": "many words " * 30, "completion": "b"}
     job.put("train.jsonl", jsonl([*examples(3), long, "x", long, *examples(9)]))
     failure = job.failure()
@@ -224,7 +224,7 @@ def test_shared_examples_are_advice(job: Job) -> None:
         (b"\xff\xd8\xff\xe0", "this is a JPEG picture"),
     ],
 )
-def test_a_file_that_is_no_data_is_a_sentence(job: Job, data: bytes, expected: str) -> None:
+def test_a_file_without_data_is_a_sentence(job: Job, data: bytes, expected: str) -> None:
     job.put("train.jsonl", data)
     failure = job.failure(data_tolerance=1)
     assert failure.code == Reason.INVALID_DATA
@@ -274,7 +274,9 @@ def test_a_missing_or_broken_base_model_is_the_models_fault(job: Job) -> None:
     assert "a vocabulary of 10" in failure.message
 
 
-def test_many_batches_are_as_good_as_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_batches_give_the_same_result_as_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("finetune_data.read.reader.BATCH_EXAMPLES", 7)
     job.put("train.jsonl", jsonl([*examples(50), "x", *examples(50, 50)]))
     pieces = job.prepared(data_tolerance=0.5)
@@ -302,7 +304,7 @@ def test_a_second_finetune_on_the_same_files_starts_at_once(
     assert len(job.datasets()) == 1
 
 
-def test_chats_become_a_dataset_whose_mask_is_the_assistants_words(
+def test_chats_become_a_dataset_that_learns_the_assistant_messages(
     job: Job, model_folder: Path
 ) -> None:
     template = (
@@ -386,7 +388,7 @@ def test_classes_are_checked_before_any_gpu(
     assert words in failure.message
 
 
-def test_a_class_of_the_validation_file_alone_is_named_with_its_line(job: Job) -> None:
+def test_a_class_that_only_the_validation_file_has_is_named_with_its_line(job: Job) -> None:
     job.put("train.jsonl", classes(" low", " mid", " high"))
     valid = job.put("valid.jsonl", classes(" low", " terrible"))
     failure = job.failure(validation_file=valid, classification={"nClasses": 3})
@@ -429,7 +431,7 @@ def test_the_last_message_of_a_chat_can_be_its_class(job: Job) -> None:
     job.prepared(validation_file=valid, classification={"positiveClass": "yes"})
 
 
-def test_a_model_that_cannot_fit_is_said_with_what_would(job: Job) -> None:
+def test_a_model_that_cannot_fit_is_reported_with_settings_that_would(job: Job) -> None:
     job.put("train.jsonl", jsonl(examples(20)))
     config = {
         "model_type": "llama",
@@ -454,7 +456,7 @@ def test_a_model_that_cannot_fit_is_said_with_what_would(job: Job) -> None:
     assert "zeroStage 3 with offload optimizer needs" in (failure.hint or "")
 
 
-def test_a_workbook_in_s3_is_fetched_once_and_its_digest_is_known(
+def test_a_workbook_in_s3_is_downloaded_once_and_its_digest_is_known(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from openpyxl import Workbook

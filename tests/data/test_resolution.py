@@ -1,4 +1,4 @@
-"""What is used where the user said nothing."""
+"""The hyperparameters that the user did not set."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_batch_size_and_multiplier_follow_the_number_of_examples(
     assert advice == []
 
 
-def test_the_charts_thresholds_win() -> None:
+def test_the_thresholds_of_the_chart_take_precedence() -> None:
     rules = HyperparameterRules(
         batch_size_share=0.1,
         batch_size_maximum=8,
@@ -68,7 +68,7 @@ def test_the_charts_thresholds_win() -> None:
     assert resolved(4000, rules=rules).hyperparameters.learning_rate_multiplier == 0.7
 
 
-def test_what_the_user_set_is_used() -> None:
+def test_settings_of_the_user_are_used() -> None:
     found, advice = resolved(
         10_000,
         nEpochs=2,
@@ -115,7 +115,7 @@ def test_an_absolute_learning_rate_needs_no_multiplier() -> None:
     ("examples", "trained", "reduced"),
     [(99, 1000, True), (100, 1000, False), (1000, 1000, False), (1, None, False), (0, 0, False)],
 )
-def test_a_small_file_on_a_fine_tuned_model_takes_a_third(
+def test_a_small_file_on_a_fine_tuned_model_uses_a_third(
     examples: int, trained: int | None, reduced: bool
 ) -> None:
     found, advice = resolved(examples, trained)
@@ -126,7 +126,7 @@ def test_a_small_file_on_a_fine_tuned_model_takes_a_third(
         assert "0.0167, a third of 0.05" in advice[0]
 
 
-def test_a_multiplier_of_the_users_own_is_not_reduced() -> None:
+def test_a_multiplier_of_the_user_is_not_reduced() -> None:
     found, _ = resolved(10, 1000, learningRateMultiplier=0.1)
     assert found.learning_rate_multiplier == 0.1
 

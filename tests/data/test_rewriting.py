@@ -1,4 +1,4 @@
-"""The second pass: nothing is overwritten, nothing half-written stays."""
+"""The second pass overwrites nothing and leaves no partial file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_split_makes_two_files_of_one_number(tmp_path: Path) -> None:
     assert (tmp_path / "a_prepared_valid.jsonl").read_text() == "mine"
 
 
-def test_an_error_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(example: object) -> bytes:
         raise OSError(28, "No space left on device")
 

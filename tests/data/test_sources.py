@@ -1,4 +1,4 @@
-"""Data files in S3: objects, prefixes and patterns."""
+"""Data files in S3: objects, prefixes, and patterns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_objects_are_found_and_read(
         assert len(source.identity.sha256) == 64
 
 
-def test_what_is_not_there_is_a_sentence(storage: Storage, raw: str, tmp_path: Path) -> None:
+def test_a_missing_object_is_a_sentence(storage: Storage, raw: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nothing\.jsonl"):
         find_sources([f"{raw}/nothing.jsonl"], storage, tmp_path)
     with pytest.raises(DataError, match="no object matches"):

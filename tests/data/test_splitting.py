@@ -59,7 +59,7 @@ def test_the_shares_of_classes_are_kept_and_the_whole_is_bounded() -> None:
     assert AT_MOST * 0.95 <= plan(many, classes=False).is_validation.sum() <= AT_MOST * 1.05
 
 
-def test_the_order_follows_from_seed_and_text_alone() -> None:
+def test_the_order_depends_only_on_the_seed_and_the_text() -> None:
     pairs = [(f"p{n}", "ab"[n % 2]) for n in range(100)]
     chosen = plan(pairs).is_validation
     assert chosen.tolist() == plan(pairs).is_validation.tolist()
@@ -68,7 +68,7 @@ def test_the_order_follows_from_seed_and_text_alone() -> None:
     assert chosen.tolist() == turned.tolist()
 
 
-def test_texts_without_prompts_are_told_apart_by_their_completions() -> None:
+def test_texts_without_prompts_are_distinguished_by_their_completions() -> None:
     pairs = [("", f"text {n}") for n in range(100)]
     assert 18 <= plan(pairs, classes=False).is_validation.sum() <= 22
 

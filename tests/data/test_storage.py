@@ -1,4 +1,4 @@
-"""The S3 client against moto, and against servers that refuse, break and do not answer."""
+"""The S3 client with moto, and with servers that refuse, break, or do not answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def failure_of(call: object, *arguments: object, **named: object):
     return failure
 
 
-def test_bytes_that_are_written_are_read_again(storage: Storage, bucket: str) -> None:
+def test_written_bytes_can_be_read(storage: Storage, bucket: str) -> None:
     uri = S3Uri(bucket, "a/b")
     storage.write_bytes(uri, b"one")
     storage.write_bytes(uri, b"two")
@@ -44,7 +44,7 @@ def test_a_write_only_if_absent_never_replaces(storage: Storage, bucket: str) ->
     assert storage.read_bytes(uri) == b"first"
 
 
-def test_a_deleted_object_is_gone_and_may_be_deleted_again(storage: Storage, bucket: str) -> None:
+def test_a_deleted_object_is_gone_and_can_be_deleted_again(storage: Storage, bucket: str) -> None:
     uri = S3Uri(bucket, "old")
     storage.write_bytes(uri, b"x")
     storage.delete(uri)
@@ -52,7 +52,7 @@ def test_a_deleted_object_is_gone_and_may_be_deleted_again(storage: Storage, buc
     assert not storage.exists(uri)
 
 
-def test_a_store_without_conditional_writes_is_asked_first(
+def test_a_store_without_conditional_writes_is_checked_first(
     stub: StubServer, stub_storage: Storage
 ) -> None:
     present: set[str] = set()
@@ -72,10 +72,10 @@ def test_a_store_without_conditional_writes_is_asked_first(
         storage.write_bytes(S3Uri("acme", "new"), b"x", only_if_absent=True)
 
 
-def test_an_own_write_that_was_repeated_is_not_somebody_elses(
+def test_a_retried_write_of_our_own_is_not_a_conflict(
     stub: StubServer, stub_storage: Storage
 ) -> None:
-    """The store took the write, its answer was lost, and the client asked once more."""
+    """The store accepted the write, its answer got lost, and the client tried again."""
     puts = []
 
     def answer(request: Request) -> Answer:
@@ -100,7 +100,7 @@ def test_a_listing_stays_below_its_prefix(storage: Storage, bucket: str) -> None
     assert len(storage.list(S3Uri(bucket, ""))) == 4
 
 
-def test_files_go_up_and_come_down_with_progress(
+def test_uploads_and_downloads_report_progress(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 4096
@@ -114,7 +114,9 @@ def test_files_go_up_and_come_down_with_progress(
     assert seen[-1] == (len(data), len(data))
 
 
-def test_a_prefix_comes_down_as_chosen(storage: Storage, bucket: str, tmp_path: Path) -> None:
+def test_the_chosen_files_of_a_prefix_are_downloaded(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
     for key in ("m/config.json", "m/sub/config.json", "m/model.bin", "m/empty/"):
         storage.write_bytes(S3Uri(bucket, key), b"" if key.endswith("/") else key.encode())
     seen: list[tuple[int, int]] = []
@@ -160,7 +162,7 @@ def test_a_key_through_a_link_or_through_a_file_is_refused(
     assert "both" in failure.message
 
 
-def test_a_missing_key_and_a_missing_bucket_are_told_apart(
+def test_a_missing_key_and_a_missing_bucket_are_different_errors(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     key, elsewhere = S3Uri(bucket, "no.jsonl"), S3Uri("no-such-bucket", "no.jsonl")
@@ -191,10 +193,10 @@ def test_a_missing_key_and_a_missing_bucket_are_told_apart(
         ("AccessDenied", "permission"),
     ],
 )
-def test_refused_credentials_name_what_to_mend(
+def test_refused_credentials_name_the_setting_to_fix(
     stub: StubServer, stub_storage: Storage, code: str, what_to_do: str
 ) -> None:
-    """A HEAD's answer has no body, so a second question finds out why."""
+    """The answer to a HEAD request has no body, so a second request finds the reason."""
 
     def answer(request: Request) -> Answer:
         return Answer(403) if request.command == "HEAD" else s3_error(code, 403)
@@ -222,7 +224,7 @@ def test_no_credentials_at_all_are_a_sentence(aws: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["minio:9000/x y", "not a url", "http://["])
-def test_an_endpoint_that_is_no_url_is_the_users_to_mend(
+def test_an_endpoint_that_is_not_a_url_is_an_invalid_spec(
     aws: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     aws.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -236,7 +238,7 @@ def test_a_password_in_the_endpoint_is_not_shown(aws: pytest.MonkeyPatch) -> Non
     assert open_storage().endpoint == "http://127.0.0.1:9"
 
 
-def test_an_endpoint_where_nobody_listens_fails_soon(aws: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_a_server_fails_soon(aws: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -249,7 +251,7 @@ def test_an_endpoint_where_nobody_listens_fails_soon(aws: pytest.MonkeyPatch) ->
     assert f"127.0.0.1:{port}" in failure.message
 
 
-def test_a_store_that_is_unwell_is_tried_again_and_then_unavailable(
+def test_an_unhealthy_store_is_retried_and_then_unavailable(
     stub: StubServer, stub_storage: Storage
 ) -> None:
     stub.answer = lambda _: s3_error("SlowDown", 503)
@@ -258,7 +260,7 @@ def test_a_store_that_is_unwell_is_tried_again_and_then_unavailable(
     assert len(stub.requests) == 2
 
 
-def test_nothing_waits_for_ever(aws: pytest.MonkeyPatch) -> None:
+def test_nothing_waits_forever(aws: pytest.MonkeyPatch) -> None:
     config = open_storage()._client.meta.config
     assert config.connect_timeout == 5
     assert config.read_timeout == 60
@@ -267,7 +269,7 @@ def test_nothing_waits_for_ever(aws: pytest.MonkeyPatch) -> None:
     assert retries == {"mode": "standard", "total_max_attempts": 5}
 
 
-def test_a_stream_goes_on_where_its_connection_broke(
+def test_a_stream_resumes_where_its_connection_broke(
     stub: StubServer, stub_storage: Storage
 ) -> None:
     data = bytes(range(256)) * 1000
@@ -302,7 +304,7 @@ def test_an_object_that_changes_while_it_is_read_is_not_a_mixture(
     assert "changed" in failure.message
 
 
-def test_a_stream_that_breaks_at_the_same_byte_for_ever_ends(
+def test_a_stream_that_always_breaks_at_the_same_byte_ends(
     stub: StubServer, stub_storage: Storage
 ) -> None:
     stub.answer = lambda _: Answer(206, b"x" * 1000, {"ETag": '"e"'}, cut=0)

@@ -1,4 +1,4 @@
-"""S3 that fails at any request of the prepare Job: another try, or an end with its reason.
+"""Errors of S3 at any request of the prepare Job: a retry, or an end with its reason.
 
 Never a dataset that is half there: its manifest is written last. Numbers: reliability table (T27).
 """
@@ -37,7 +37,7 @@ SLOW_DOWN = s3_error(503, "SlowDown")
 
 @pytest.fixture
 def proxy(s3_endpoint: str, aws: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """Between the prepare Job and S3."""
+    """A proxy between the prepare Job and S3."""
     with FaultyProxy(s3_endpoint) as made:
         aws.setenv("AWS_ENDPOINT_URL", made.url)
         yield made
@@ -69,7 +69,7 @@ def tidy(storage: Storage, task: PrepareTask) -> None:
 
 
 def at(number: int, fault: Fault, *, for_ever: bool = False) -> tuple[Rule, list[Seen]]:
-    """The fault of the request of this number, from 1, or of all from it on; what was asked."""
+    """A rule with a fault for request `number` (from 1), or from then on, and its requests."""
     asked: list[Seen] = []
 
     def rule(seen: Seen) -> Fault | None:
@@ -89,7 +89,7 @@ def ask(proxy: FaultyProxy, task: PrepareTask, rule: Rule = let_pass) -> Outcome
 
 @pytest.fixture
 def requests(proxy: FaultyProxy, task: PrepareTask, storage: Storage) -> list[Seen]:
-    """Those of an undisturbed run, whose dataset is gone again."""
+    """The requests of a run without faults, whose dataset is deleted again."""
     rule, asked = at(0, Cut())
     outcome = ask(proxy, task, rule)
     assert outcome.failure is None, outcome.failure
@@ -121,7 +121,7 @@ def test_one_bad_answer_at_any_request_changes_nothing(
         (s3_error(403, "AccessDenied"), Reason.S3_ACCESS_DENIED, EXIT_USER),
     ],
 )
-def test_s3_that_stays_bad_from_any_write_on_leaves_no_dataset_and_the_next_try_makes_one(
+def test_a_permanent_error_of_any_write_leaves_no_dataset_and_the_next_attempt_writes_one(
     fault: Answer,
     reason: str,
     code: int,
@@ -143,7 +143,7 @@ def test_s3_that_stays_bad_from_any_write_on_leaves_no_dataset_and_the_next_try_
     assert len(complete_datasets(storage, task)) == 1
 
 
-def test_a_bucket_that_goes_in_the_middle_is_named(
+def test_a_bucket_that_disappears_during_the_job_is_named(
     proxy: FaultyProxy, task: PrepareTask, requests: list[Seen]
 ) -> None:
     gone = s3_error(404, "NoSuchBucket")

@@ -1,4 +1,4 @@
-"""Tokens and their roles: what is learned, what is only seen, and what nothing predicts."""
+"""Tokens and their roles: learned, prompt, or never predicted."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_prompt_and_completion_never_share_a_token(plain: ExampleTokenizer) -> N
     assert example.tokens == [*ids(plain, "qui"), *ids(plain, "ck"), special(plain, "</s>")]
 
 
-def test_the_end_that_a_completion_writes_out_is_not_doubled(plain: ExampleTokenizer) -> None:
+def test_an_end_token_in_the_text_of_a_completion_is_not_doubled(plain: ExampleTokenizer) -> None:
     written, added = plain.encode([Row(1, "a", " yes</s>"), Row(2, "a", " yes")])
     assert written == added
 
 
-def test_a_row_that_the_tokenizer_makes_nothing_of_still_ends(tmp_path: Path) -> None:
+def test_a_row_without_tokens_still_ends(tmp_path: Path) -> None:
     folder = write_tokenizer(tmp_path, bos_token="<s>")
     written = json.loads((folder / "tokenizer.json").read_text())
     written["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
@@ -87,7 +87,7 @@ def test_special_tokens_in_a_text_are_those_tokens(plain: ExampleTokenizer) -> N
     assert example.roles[0] == PROMPT
 
 
-def test_truncation_and_padding_of_tokenizer_json_are_not_obeyed(plain: ExampleTokenizer) -> None:
+def test_truncation_and_padding_of_tokenizer_json_are_ignored(plain: ExampleTokenizer) -> None:
     short, long = plain.encode(
         [Row(1, "a", "b"), Row(2, "a b c d e f g h", "the lazy dog jumps over")]
     )
@@ -116,7 +116,7 @@ def test_the_start_token_is_the_tokenizers_own(
         assert example.roles.count(NO_LOSS) == len(expected)
 
 
-def test_a_post_processor_that_adds_a_start_token_is_obeyed(tmp_path: Path) -> None:
+def test_a_post_processor_that_adds_a_start_token_is_respected(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, processors
 
     folder = write_tokenizer(tmp_path)
@@ -131,8 +131,8 @@ def test_a_post_processor_that_adds_a_start_token_is_obeyed(tmp_path: Path) -> N
     assert example.roles[0] == NO_LOSS
 
 
-def test_a_completion_does_not_get_a_space_that_nobody_wrote(tmp_path: Path) -> None:
-    """SentencePiece tokenizers put one before every text; after a prompt it would be learned."""
+def test_a_completion_does_not_get_an_additional_space(tmp_path: Path) -> None:
+    """SentencePiece adds a space to every text; the model would learn it after a prompt."""
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, kind="metaspace"), "tiny")
 
     def pieces(text: str) -> str:
@@ -154,7 +154,7 @@ def test_a_completion_does_not_get_a_space_that_nobody_wrote(tmp_path: Path) -> 
         assert "".join(tokens) == f"{learned}</s>"
 
 
-def test_the_digest_changes_with_whatever_changes_tokens(tmp_path: Path) -> None:
+def test_the_digest_changes_with_everything_that_changes_tokens(tmp_path: Path) -> None:
     one = load_tokenizer(write_tokenizer(tmp_path / "a"), "tiny").digest
     same = load_tokenizer(write_tokenizer(tmp_path / "b"), "other name").digest
     start = write_tokenizer(tmp_path / "c", bos_token="<s>", add_bos_token=True)
@@ -163,7 +163,7 @@ def test_the_digest_changes_with_whatever_changes_tokens(tmp_path: Path) -> None
     assert len({one, *(load_tokenizer(folder, "tiny").digest for folder in (start, other))}) == 3
 
 
-def test_the_end_is_found_in_every_config_that_may_hold_it(tmp_path: Path) -> None:
+def test_the_end_token_is_found_in_every_config_that_can_have_it(tmp_path: Path) -> None:
     folder = write_tokenizer(tmp_path, eos_token=None)
     with pytest.raises(BaseModelError, match="end-of-sequence"):
         load_tokenizer(folder, "tiny")

@@ -17,12 +17,12 @@ class Check(ABC):
     """One rule about the training data.
 
     `observe` is called for every batch of the training files, and `remarks` once, at the end. A
-    check that needs nothing but the facts overrides `remarks` alone.
+    check that needs only the facts overrides only `remarks`.
     """
 
     applies_to: ClassVar[DataForm] = "any"  # rows are prompts and completions
 
-    def observe(self, columns: Columns) -> None:  # noqa: B027 - most checks need the facts alone
+    def observe(self, columns: Columns) -> None:  # noqa: B027 - most checks need only the facts
         """Remember the values of one batch that `remarks` needs."""
 
     @abstractmethod

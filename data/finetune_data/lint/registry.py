@@ -36,7 +36,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 )
 
 # The checks whose remarks the prepare Job reports as advice, the most important first. They get
-# the facts alone: the Job calls no `observe`.
+# only the facts: the Job does not call `observe`.
 JOB_CHECKS: tuple[Callable[[], Check], ...] = (
     Overlap,
     UnseenClasses,

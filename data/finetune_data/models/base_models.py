@@ -158,7 +158,7 @@ def _shards(folder: Path) -> list[str]:
         raise ValueError(f"{INDEX} has no weight_map")
     shards = sorted({str(name) for name in names.values()})
     if any(not matches(shard, WEIGHT_FILES) for shard in shards):
-        raise ValueError(f"{INDEX} lists files that are not model*.safetensors beside it")
+        raise ValueError(f"{INDEX} lists files that are not model*.safetensors in the same folder")
     return shards
 
 

@@ -35,7 +35,7 @@ from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.progress import ProgressCallback
 from finetune_storage.s3 import Storage
 
-FORMAT = 2  # of the arrays; another number is tokenized anew
+FORMAT = 2  # of the arrays; a dataset of another format is tokenized again
 TRAIN = "train"
 VALIDATION = "validation"
 

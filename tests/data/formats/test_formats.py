@@ -1,4 +1,4 @@
-"""Every format to the same rows; what is hostile or broken to a sentence."""
+"""Every format gives the same rows; hostile and broken files give a sentence."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_file_of_one_row_is_fine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.txt", "a.tsv", "a.xlsx"])
-def test_an_empty_file_is_no_error_of_the_reader(name: str) -> None:
+def test_an_empty_file_is_no_error_for_the_reader(name: str) -> None:
     assert read(b"", name) == []
 
 
@@ -171,7 +171,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "data", "expected", "rows"), WRONG)
-def test_what_is_wrong_is_a_sentence(
+def test_an_error_is_a_sentence(
     name: str, data: bytes, expected: list[str], rows: int | None
 ) -> None:
     found = read(data, name)
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_a_sentence(
         assert sum(isinstance(item, Row) for item in found) == rows
 
 
-def test_a_quote_that_nobody_closes_does_not_eat_the_memory() -> None:
+def test_an_unclosed_quote_does_not_fill_the_memory() -> None:
     limits = DataLimits(max_line_bytes=1000, max_file_bytes=10_000_000)
     data = b'prompt,completion\na,"' + b"line\n" * 100_000
     found = read(data, "a.csv", limits=limits)
@@ -201,7 +201,7 @@ def test_a_bomb_costs_what_the_limit_allows(pack: Any) -> None:
     assert "1,000,000 bytes, decompressed" in last.message
 
 
-def test_a_workbook_bomb_is_told_by_its_directory() -> None:
+def test_a_workbook_bomb_is_detected_by_its_directory() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/workbook.xml", b" " * 50_000_000)
@@ -231,7 +231,7 @@ def test_sheets_are_named_and_one_is_chosen() -> None:
     assert 'there is no sheet "Nope"; the sheets are "Data", "Notes"' in str(found)
 
 
-def test_a_cell_that_excel_cut_is_told() -> None:
+def test_a_cell_that_excel_truncated_is_an_error() -> None:
     data = workbook([("prompt", "completion"), ("a", "b" * 32_767)])
     [found] = read(data, "a.xlsx")
     assert "where Excel cuts texts" in str(found)
@@ -292,7 +292,7 @@ SHAPES: list[tuple[str, dict[str, Any], Example]] = [
 
 
 @pytest.mark.parametrize(("shape", "record", "expected"), SHAPES)
-def test_shapes_are_told_by_their_keys(
+def test_shapes_are_detected_by_their_keys(
     shape: str, record: dict[str, Any], expected: Example
 ) -> None:
     made = reader(json.dumps(record).encode(), "a.jsonl")
@@ -415,7 +415,7 @@ def test_any_text_survives_json_documents(
 
 @settings(max_examples=30, deadline=None)
 @given(pairs)
-def test_what_is_written_is_read_again(rows: list[tuple[str, str]]) -> None:
+def test_written_files_can_be_read_again(rows: list[tuple[str, str]]) -> None:
     data = b"".join(to_line(Row(1, *pair)) for pair in rows)
     found = read(data)
     assert b"".join(to_line(item) for item in found if isinstance(item, Row)) == data

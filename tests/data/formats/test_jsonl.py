@@ -1,4 +1,4 @@
-"""Each way in which a line can be wrong, and that nothing else is."""
+"""All errors of lines, and lines that look like errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WRONG_LINES = [
 
 
 @pytest.mark.parametrize(("line", "expected"), WRONG_LINES)
-def test_a_wrong_line_says_where_and_why(line: str | bytes, expected: str) -> None:
+def test_a_wrong_line_has_its_place_and_its_reason(line: str | bytes, expected: str) -> None:
     finding = parse(line)
     assert isinstance(finding, Finding)
     assert str(finding).startswith("line 17, column ")
@@ -71,12 +71,12 @@ def test_text_stays_text() -> None:
     assert row('{"prompt": "\\ud83d\\ude00é", "completion": "中"}') == Row(17, "😀é", "中")
 
 
-def test_brackets_and_quotes_inside_strings_are_no_nesting() -> None:
+def test_brackets_and_quotes_inside_strings_do_not_nest() -> None:
     text = json.dumps({"prompt": '[{"' * 100 + "\\", "completion": "]"})
     assert row(text).prompt == '[{"' * 100 + "\\"
 
 
-def test_extra_keys_are_remembered_and_not_wrong() -> None:
+def test_extra_keys_are_remembered_and_no_error() -> None:
     assert row('{"id": 1, "prompt": "", "completion": "b", "x": [{}, {}]}').extra == ("id", "x")
 
 
@@ -169,7 +169,7 @@ examples = st.fixed_dictionaries(
     st.booleans(),
     st.booleans(),
 )
-def test_any_rows_survive_being_written_and_read(
+def test_any_rows_survive_a_round_trip(
     rows: list[dict[str, str]], ascii_only: bool, end: str, bom: bool, packed: bool
 ) -> None:
     lines = "".join(json.dumps(one, ensure_ascii=ascii_only) + end for one in rows)

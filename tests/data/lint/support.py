@@ -22,7 +22,7 @@ def jsonl(pairs: list[Pair]) -> bytes:
     return b"".join(to_line(Row(1, *pair)) for pair in pairs)
 
 
-def look(
+def inspect_pairs(
     pairs: list[Pair], validation: list[Pair] | None = None, **options: Any
 ) -> tuple[Inspection, Reader]:
     training = reader(jsonl(pairs))
@@ -47,5 +47,5 @@ def fixed(training: Reader, fixes: list[Fix], folder: Path) -> list[Example]:
 
 
 def recommended(inspection: Inspection) -> list[Fix]:
-    """What --yes accepts."""
+    """The fixes that --yes accepts."""
     return [fix for fix in inspection.fixes if fix.is_recommended and not fix.loses]

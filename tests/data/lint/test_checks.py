@@ -1,4 +1,4 @@
-"""Each rule of the checks, on files where it speaks and on files where it is silent."""
+"""Each check, on files with a remark and on files without one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune_data.lint.fixes import apply_all
 from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.examples import Row
 from tests.data.builders import reader
-from tests.data.lint.support import Pair, checks, fixed, jsonl, look, recommended, remark
+from tests.data.lint.support import Pair, checks, fixed, inspect_pairs, jsonl, recommended, remark
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 
@@ -46,10 +46,10 @@ RULES: list[tuple[str, list[Pair], str, str]] = [
 
 
 @pytest.mark.parametrize(("profile", "data", "check", "proposal"), RULES)
-def test_a_rule_speaks_and_its_fix_heals(
+def test_a_check_reports_a_remark_and_its_fix_resolves_it(
     profile: Any, data: list[Pair], check: str, proposal: str, tmp_path: Path
 ) -> None:
-    inspection, training = look(data, profile=profile)
+    inspection, training = inspect_pairs(data, profile=profile)
     found = remark(inspection, check)
     assert found.fix is not None
     assert proposal in found.fix.proposal
@@ -58,39 +58,39 @@ def test_a_rule_speaks_and_its_fix_heals(
         for r in fixed(training, [found.fix], tmp_path)
         if isinstance(r, Row)
     ]
-    assert check not in checks(look(healed, profile=profile)[0])
+    assert check not in checks(inspect_pairs(healed, profile=profile)[0])
 
 
-def test_clean_data_is_left_in_peace() -> None:
-    assert checks(look(pairs(" ->"))[0]) <= {"few-examples", "prompt-ending"}
+def test_clean_data_has_no_remarks() -> None:
+    assert checks(inspect_pairs(pairs(" ->"))[0]) <= {"few-examples", "prompt-ending"}
     many = [(f"{n} {text}", f"{answer}{n}") for n in range(15) for text, answer in pairs(" ->")]
-    assert checks(look(many)[0]) == {"prompt-ending"}
+    assert checks(inspect_pairs(many)[0]) == {"prompt-ending"}
 
 
-def test_prompts_without_a_separator_get_advice_and_are_left_as_they_are() -> None:
-    found = remark(look(pairs())[0], "prompt-ending-missing")
+def test_prompts_without_a_separator_get_advice_and_stay_unchanged() -> None:
+    found = remark(inspect_pairs(pairs())[0], "prompt-ending-missing")
     assert (found.level, found.fix) == ("advice", None)
     assert "--profile completion" in found.message
     forms = [(f"Q: {text}\nA:", answer) for text, answer in pairs()]
     texts = [("", answer) for _, answer in pairs()]
     for fine in (forms, texts, pairs(" ->")):
-        assert "prompt-ending-missing" not in checks(look(fine)[0])
+        assert "prompt-ending-missing" not in checks(inspect_pairs(fine)[0])
 
 
-def test_an_ending_that_stands_inside_is_told_whenever_it_becomes_known() -> None:
+def test_an_ending_inside_of_texts_is_found_whenever_it_becomes_known() -> None:
     early = [("a -> b ->", "x1"), *pairs(" ->")]
     late = [("start", "x"), *pairs(" ->")]
-    assert remark(look(early)[0], "prompt-ending-inside").count == 1
-    assert "prompt-ending-inside" not in checks(look(late)[0])
+    assert remark(inspect_pairs(early)[0], "prompt-ending-inside").count == 1
+    assert "prompt-ending-inside" not in checks(inspect_pairs(late)[0])
     # only the last row of several batches shows that " END ->" is not shared, and " ->" is
     long = [(f"x -> {n} END ->", f"c{n}") for n in range(2500)] + [("y ->", "d")]
-    assert remark(look(long)[0], "prompt-ending-inside").count == 2500
+    assert remark(inspect_pairs(long)[0], "prompt-ending-inside").count == 2500
 
 
-def test_the_separator_that_is_proposed_stands_nowhere() -> None:
+def test_the_proposed_separator_occurs_nowhere() -> None:
     taken = [(f"{text}\n\n###\n\nmore\n\n===\n\n", c) for text, c in pairs()]
     mixed = [(text + "!?"[: n % 3], c) for n, (text, c) in enumerate(taken)]
-    fix = remark(look(mixed, profile="completion")[0], "prompt-ending-missing").fix
+    fix = remark(inspect_pairs(mixed, profile="completion")[0], "prompt-ending-missing").fix
     assert fix is not None
     assert "---" in fix.proposal
 
@@ -103,19 +103,19 @@ def test_the_separator_that_is_proposed_stands_nowhere() -> None:
         ([(f"p{n}", f"c{n}") for n in range(9)], "conditional generation"),
     ],
 )
-def test_the_kind_is_told_as_the_old_tool_told_it(data: list[Pair], kind: str) -> None:
-    assert look(data)[0].kind == kind
+def test_the_kind_is_the_one_of_openais_tool(data: list[Pair], kind: str) -> None:
+    assert inspect_pairs(data)[0].kind == kind
 
 
 @pytest.mark.parametrize("side", ["prompt", "completion"])
-def test_what_is_always_the_same_is_an_error(side: str) -> None:
+def test_identical_texts_are_an_error(side: str) -> None:
     data = [("same", f"c{n}") if side == "prompt" else (f"p{n}", "same") for n in range(9)]
-    assert remark(look(data)[0], f"{side}-identical").level == "error"
+    assert remark(inspect_pairs(data)[0], f"{side}-identical").level == "error"
 
 
-def test_classes_are_counted_and_their_troubles_told() -> None:
+def test_classes_are_counted_and_checked() -> None:
     labels = [*["yes"] * 500, *["no"] * 20, *["Yes "] * 30]
-    inspection, _ = look([(f"p{n}", label) for n, label in enumerate(labels)])
+    inspection, _ = inspect_pairs([(f"p{n}", label) for n, label in enumerate(labels)])
     assert inspection.classes == [("yes", 500), ("Yes ", 30), ("no", 20)]
     assert "2 of 3 classes have fewer than 100" in remark(inspection, "few-in-class").message
     assert remark(inspection, "imbalance").level == "advice"
@@ -139,7 +139,7 @@ def see(*chats: dict[str, Any]) -> Inspection:
         (("assistant", "user", "assistant"), "no-question"),
     ],
 )
-def test_odd_turns_are_told(roles: tuple[str, ...], check: str) -> None:
+def test_unusual_turns_are_reported(roles: tuple[str, ...], check: str) -> None:
     inspection = see(chat("user", "assistant"), chat(*roles))
     assert remark(inspection, check).places == ("line 2",)
     assert check not in checks(see(chat("user", "assistant")))
@@ -155,7 +155,7 @@ def test_chats_have_duplicates_and_conflicts_too() -> None:
     assert "1 of 2 chats has no system message" in remark(mixed, "system-mixed").message
 
 
-def test_wrong_lines_are_one_remark_whose_fix_loses_them() -> None:
+def test_wrong_lines_are_one_remark_whose_fix_removes_them() -> None:
     inspection = inspect([reader(jsonl([("a", "b")]) + b"{}\n" + jsonl([("c", "d")]))])
     found = remark(inspection, "wrong-lines")
     assert (found.level, inspection.wrong, len(inspection.findings)) == ("error", 1, 1)
@@ -182,8 +182,8 @@ text = st.text("abAB \n>-中", max_size=6)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(text, text.filter(bool)), min_size=1, max_size=12), st.randoms())
 def test_a_fix_changes_no_row_that_it_does_not_name(rows: list[Pair], random: Any) -> None:
-    """And the order in which fixes are accepted does not matter."""
-    inspection, _ = look(rows, profile="completion")
+    """The order in which fixes are accepted does not matter, either."""
+    inspection, _ = inspect_pairs(rows, profile="completion")
     examples = [Row(line, *pair) for line, pair in enumerate(rows, 1)]
     for fix in inspection.fixes:
         mask = getattr(fix, "mask", None)
@@ -214,7 +214,7 @@ def test_classes_that_differ_in_case_or_space_get_the_most_frequent_spelling(
 ) -> None:
     answers = ["Bug"] * 20 + ["bug"] * 3 + ["bill"] * 9 + ["Bill "] * 2 + ["other"] * 9
     rows = [(f"{text} ->", answer) for text, answer in zip(prompts(count=43), answers, strict=True)]
-    inspection, training = look(rows)
+    inspection, training = inspect_pairs(rows)
     alike = [one for one in inspection.remarks if one.check == "classes-alike"]
     (fix,) = [one.fix for one in alike if one.fix is not None]
     assert len(alike) == 2
@@ -225,6 +225,6 @@ def test_classes_that_differ_in_case_or_space_get_the_most_frequent_spelling(
     assert [row.prompt for row in healed] == [prompt for prompt, _ in rows]
 
 
-def test_a_separator_is_told_without_the_words_before_it() -> None:
+def test_a_separator_does_not_include_the_words_before_it() -> None:
     asked = [(f"{n} {WORDS[n % 10]} even?\n\n###\n\n", WORDS[n % 7]) for n in range(40)]
-    assert look(asked)[0].separator == "\n\n###\n\n"
+    assert inspect_pairs(asked)[0].separator == "\n\n###\n\n"

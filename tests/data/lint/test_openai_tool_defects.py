@@ -1,4 +1,4 @@
-"""The thirteen defects of the old tool (openai-python 0.28.1), each a test that it would fail."""
+"""Tests that OpenAI's data preparation tool (openai-python 0.28.1) would fail."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from finetune_data.read.findings import Finding
 from finetune_data.rewrite.train_validation_split import plan_split
 from finetune_data.tokenize.loading import load_tokenizer
 from tests.data.builders import read, reader, write_tokenizer
-from tests.data.lint.support import checks, fixed, jsonl, look, recommended, remark
+from tests.data.lint.support import checks, fixed, inspect_pairs, jsonl, recommended, remark
 
 
-def test_1_after_other_removals_the_long_row_goes_and_no_other(tmp_path: Path) -> None:
-    """It mixed positions with labels once rows were dropped: a good row went, the long stayed."""
+def test_1_after_other_removals_only_the_long_row_is_removed(tmp_path: Path) -> None:
+    """It mixed positions and labels after removing rows, and removed a good row, not the long one."""
     long = ("p4", "the lazy dog " * 40)
     pairs = [("p0", "a"), ("p0", "a"), ("p0", "a"), ("p3", "keep"), long, ("p5", "b")]
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "model"), "tiny")
-    inspection, training = look(pairs, tokenizer=tokenizer, context=64)
+    inspection, training = inspect_pairs(pairs, tokenizer=tokenizer, context=64)
     fixes = [fix for fix in inspection.fixes if fix.name in {"duplicates", "too-long"}]
     assert len(fixes) == 2
     kept = fixed(training, fixes, tmp_path / "out")
     assert [row.prompt for row in kept if isinstance(row, Row)] == ["p0", "p3", "p5"]
 
 
-def test_2_cells_that_say_na_null_or_none_are_text() -> None:
-    """It read them as missing: prompts became empty and completions were deleted."""
+def test_2_the_cells_na_null_and_none_are_text() -> None:
+    """It read them as missing values: prompts became empty, and completions were deleted."""
     words = ["NA", "null", "None", "nan", "N/A", "NULL", "", "#N/A"]
     data = "prompt,completion\n" + "".join(f"{word},{word}x\n" for word in words)
     rows = [one for one in read(data.encode(), "a.csv") if isinstance(one, Row)]
@@ -49,8 +49,8 @@ def test_3_json_null_and_lists_are_errors_with_their_line() -> None:
         assert str(one).startswith(f'line {line}, column 31: "completion" is {kind}')
 
 
-def test_4_one_row_is_enough_and_a_broken_line_is_alone() -> None:
-    """One row was refused; one broken line rejected the whole file, without its number."""
+def test_4_one_row_is_enough_and_a_broken_line_affects_no_other() -> None:
+    """It refused a single row, and rejected a file for one broken line, without its number."""
     assert len(read(jsonl([("a", "b")]))) == 1
     assert len(read(b'{\n "prompt": "a",\n "completion": "b"\n}', "a.json")) == 1
     broken = jsonl([("a", "b"), ("c", "d")]) + b'{"prompt": \n' + jsonl([("e", "f")])
@@ -62,34 +62,34 @@ def test_4_one_row_is_enough_and_a_broken_line_is_alone() -> None:
 def test_5_labels_with_a_common_ending_get_no_stop_sequence() -> None:
     """It suggested stop=["tive"] for positive and negative."""
     pairs = [(f"text {n}", ("positive", "negative")[n % 2]) for n in range(40)]
-    inspection, _ = look(pairs, profile="completion")
+    inspection, _ = inspect_pairs(pairs, profile="completion")
     assert inspection.kind == "classification"
     assert inspection.stop is None
     assert not any(check.startswith("completion-ending") for check in checks(inspection))
     open_answers = [(f"text {n}", f"word{n} active") for n in range(40)]
-    assert look(open_answers)[0].stop == " active"
+    assert inspect_pairs(open_answers)[0].stop == " active"
     half_words = [(f"text {n}", f"word{n}tive") for n in range(40)]
-    assert look(half_words)[0].stop is None
+    assert inspect_pairs(half_words)[0].stop is None
 
 
 def test_6_length_is_counted_in_the_models_own_tokens(tmp_path: Path) -> None:
-    """It was 10,000 characters, whatever the language: Chinese and code were measured wrong."""
+    """Its limit was 10,000 characters in any language, which is wrong for Chinese and code."""
     tokenizer = load_tokenizer(write_tokenizer(tmp_path), "tiny")
     many_tokens = "中文" * 20  # 40 characters, and three bytes each that the tokenizer never saw
     few_tokens = " the lazy dog" * 10  # 130 characters
     pairs = [("a", many_tokens), ("b", few_tokens)]
-    inspection, _ = look(pairs, tokenizer=tokenizer, context=100)
+    inspection, _ = inspect_pairs(pairs, tokenizer=tokenizer, context=100)
     found = remark(inspection, "too-long")
     assert found.count == 1
     assert found.places[0].startswith("line 1: ")
     assert inspection.length_unit == "tokens"
-    assert "too-long" not in checks(look(pairs)[0])
+    assert "too-long" not in checks(inspect_pairs(pairs)[0])
 
 
 def test_7_yes_accepts_nothing_that_loses_anything(tmp_path: Path) -> None:
-    """-q stripped a shared instruction, lower-cased all, and made 7919 of ITEM NUMBER 7919."""
+    """With -q, it removed a shared instruction, lower-cased all texts, and shortened labels."""
     pairs = [(f"CLASSIFY THIS ITEM: {n}", f"ITEM NUMBER {7919 + n}") for n in range(30)]
-    inspection, training = look(pairs, profile="completion")
+    inspection, training = inspect_pairs(pairs, profile="completion")
     lossy = {fix.name for fix in inspection.fixes if fix.loses}
     assert {"prompt-prefix", "completion-prefix", "prompt-lower-case"} <= lossy
     kept = fixed(training, recommended(inspection), tmp_path)
@@ -102,20 +102,20 @@ def test_7_yes_accepts_nothing_that_loses_anything(tmp_path: Path) -> None:
     assert next(row.completion for row in numbers if isinstance(row, Row)) == "7919"
 
 
-def test_8_a_bare_letter_is_no_prefix() -> None:
-    """ "All prompts start with prefix `p`"."""
-    inspection, _ = look([(f"p{n}xyz", f"c{n}") for n in range(30)], profile="completion")
+def test_8_a_single_letter_is_no_prefix() -> None:
+    """It reported "All prompts start with prefix `p`"."""
+    inspection, _ = inspect_pairs([(f"p{n}xyz", f"c{n}") for n in range(30)], profile="completion")
     assert not any("prefix" in check for check in checks(inspection))
     words = [(f"Translate into French: {n}", f"c{n}") for n in range(30)]
-    assert '"Translate into French: "' in remark(look(words)[0], "prompt-prefix").message
+    assert '"Translate into French: "' in remark(inspect_pairs(words)[0], "prompt-prefix").message
 
 
 def test_9_every_class_is_on_both_sides_and_a_prompt_on_one() -> None:
-    """The split was by row and by chance: a rare class was missing, near-duplicates leaked."""
+    """It split at random by row: a rare class was missing, and near-duplicates leaked."""
     pairs = [(f"common {n % 300}", "a") for n in range(600)] + [
         (f"rare {n}", "b") for n in range(3)
     ]
-    inspection, _ = look(pairs)
+    inspection, _ = inspect_pairs(pairs)
     import numpy as np
 
     split = plan_split(
@@ -132,8 +132,8 @@ def test_9_every_class_is_on_both_sides_and_a_prompt_on_one() -> None:
     assert 80 <= split.is_validation.sum() <= 160
 
 
-def test_10_other_columns_are_named_once_and_suspected_of_nothing() -> None:
-    """Each extra column was told to be a duplicate of itself."""
+def test_10_other_columns_are_named_once_and_never_as_duplicates() -> None:
+    """It reported each extra column as a duplicate of itself."""
     lines = "\n".join(json.dumps({"prompt": f"p{n}", "completion": "c", "id": n}) for n in range(5))
     inspection = inspect([reader(lines.encode())])
     found = remark(inspection, "other-columns")
@@ -142,9 +142,9 @@ def test_10_other_columns_are_named_once_and_suspected_of_nothing() -> None:
 
 
 def test_11_conflicts_and_overlap_are_found() -> None:
-    """Neither one prompt with two completions nor rows in both files were looked for."""
+    """It searched neither for prompts with two completions nor for rows in both files."""
     pairs = [("p1", "yes"), ("p2", "no"), ("p1", "no"), ("p3", "yes")]
-    inspection, _ = look(pairs, validation=[("p2", "no"), ("p9", "yes"), ("p3", "no")])
+    inspection, _ = inspect_pairs(pairs, validation=[("p2", "no"), ("p9", "yes"), ("p3", "no")])
     assert remark(inspection, "conflicts").message.startswith("1 prompt has more than one")
     overlap = remark(inspection, "overlap")
     assert (overlap.count, overlap.places) == (1, ("validation line 1",))
@@ -152,7 +152,7 @@ def test_11_conflicts_and_overlap_are_found() -> None:
 
 
 def test_12_chats_are_read_and_text_is_utf_8_without_an_empty_row() -> None:
-    """Chats were refused; .txt was decoded as the platform likes, its last newline a row."""
+    """It refused chats, decoded .txt by the locale, and read the last newline as a row."""
     chat = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     assert inspect([reader(json.dumps(chat).encode())]).kind == "chat"
     inspection = inspect([reader("eins\nzwei über\n".encode(), "a.txt")])
