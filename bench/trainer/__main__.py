@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=SECTIONS, action="append", help="run this section only (repeatable)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     parser.add_argument(
         "--quick",
         action="store_true",
