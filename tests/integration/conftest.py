@@ -1,6 +1,6 @@
-"""A real kube-apiserver and etcd, the chart's own Role, and the operator as its own process.
+"""Fixtures: a real kube-apiserver and etcd, the chart's Role, and the operator process.
 
-There is no kubelet here: a test plays it, by writing the status of pods and Jobs.
+There is no kubelet: the tests write the status of pods and Jobs instead.
 """
 
 import itertools
@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rights used are counted when all else of this folder has run."""
+    """Count the used permissions after all other tests of this folder."""
     items.sort(key=lambda item: item.path.parent == HERE and item.path.stem == "test_rbac")
 
 
@@ -62,14 +62,14 @@ def admin(control_plane: ControlPlane, tools: Path) -> Kubectl:
 
 @pytest.fixture
 def team(admin: Kubectl) -> Kubectl:
-    """A namespace of the test's own."""
+    """A new namespace for the test."""
     name = f"team-{next(_numbers):03}"  # one length: terminals are compared
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return admin.within(name)
 
 
 class Operator:
-    """The operator's process, logged in as the chart's service account, with its Role only."""
+    """The operator process with the chart's service account and Role."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Operator:
         first: str = "",
         **settings: Any,
     ) -> None:
-        """`server`: instead of the API server's own address; `settings`: beside the usual ones.
+        """server: replaces the address of the API server. settings: added to the usual ones.
 
-        `first`: Python that its process runs before the operator's own modules are there.
+        first: Python code that the process runs before it imports the operator.
         """
         self.team = team
         self.folder = folder
@@ -123,7 +123,7 @@ class Operator:
         (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict()))
 
     def allow(self, *rules: dict[str, Any]) -> None:
-        """Rights beside the chart's."""
+        """Grant permissions in addition to the chart's."""
         name = "finetune-operator-more"
         group = "rbac.authorization.k8s.io"
         account = {"kind": "ServiceAccount", "name": "finetune-operator"}
@@ -231,20 +231,20 @@ def proxy(control_plane: ControlPlane) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def proxied(team: Kubectl, tools: Path, tmp_path: Path, proxy: FaultyProxy) -> Iterator[Operator]:
-    """An operator that knows the API server through the proxy only; not started yet."""
+    """An operator that reaches the API server only through the proxy. It is not started yet."""
     made = Operator(team, tools / "helm", tmp_path, proxy.url)
     yield made
     made.stop()
 
 
 class Kubelet:
-    """Plays Job controller and kubelet: makes pods of a Job and says how they fare."""
+    """Replaces the Job controller and the kubelet: creates pods and sets their status."""
 
     def __init__(self, team: Kubectl) -> None:
         self.team = team
 
     def job(self, ending: str, seconds: float = 20) -> dict[str, Any]:
-        """The Job whose name ends so, once it exists."""
+        """Wait for the Job whose name has this ending."""
         found: list[dict[str, Any]] = []
 
         def exists() -> bool:
@@ -257,7 +257,7 @@ class Kubelet:
         return found[0]
 
     def start_pods(self, *jobs: dict[str, Any]) -> list[str]:
-        """The pods of Jobs, as their controller would make them."""
+        """Create the pods of Jobs as the Job controller does."""
         pods = [pod for job in jobs for pod in self._pods(job)]
         self.team.apply(*pods)
         return [str(pod["metadata"]["name"]) for pod in pods]
@@ -300,7 +300,7 @@ class Kubelet:
         self.tell({pod: ended(code, message)})
 
     def tell(self, statuses: dict[str, dict[str, Any]]) -> None:
-        """How each of these pods fares: one request a pod, and one kubectl for all."""
+        """Set the status of each pod, with one kubectl for all."""
         if len(statuses) == 1:
             ((name, status),) = statuses.items()
             self.team.patch_status("pod", name, status)

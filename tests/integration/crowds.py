@@ -1,4 +1,4 @@
-"""Many FineTunes that live side by side: each step of all of them costs one kubectl."""
+"""Many FineTunes at once. Each step of all of them takes one kubectl."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,14 @@ STEP_SECONDS = 60
 
 
 def published_by(name: str) -> Outcome:
-    """A model of its own: a namespace has one Model of a name."""
+    """The result of a training, with a model name that is unique in the namespace."""
     found = trained().trained
     assert found is not None
     return Outcome(trained=found.replace(fine_tuned_model=f"ada:ft-team:{name}"))
 
 
 class Crowd:
-    """FineTunes of these names on two nodes each; a test says when they take their steps."""
+    """FineTunes with these names on two nodes each. The test triggers their steps."""
 
     def __init__(self, team: Kubectl, kubelet: Kubelet, *finetunes: str) -> None:
         self.team = team
@@ -32,7 +32,7 @@ class Crowd:
         self.team.apply(*(finetune(name, **{**TWO_NODES, **spec}) for name in self.finetunes))
 
     def jobs(self, ending: str) -> dict[str, Any]:
-        """The Job of each FineTune whose name ends so, once all of them are there."""
+        """Wait for the Job with this ending of each FineTune."""
         found: dict[str, Any] = {}
 
         def are_there() -> bool:
@@ -46,7 +46,7 @@ class Crowd:
         return found
 
     def wait(self, state: str, explain: Callable[[], str] = lambda: "") -> dict[str, Any]:
-        """Until all are in this state; their statuses."""
+        """Wait until all are in this state, and return their statuses."""
         found: dict[str, Any] = {}
 
         def are_there() -> bool:
@@ -66,12 +66,12 @@ class Crowd:
         self.kubelet.tell(dict.fromkeys(pods, told))
 
     def train(self, ending: str = "-a1") -> None:
-        """Every pod of this attempt is ready."""
+        """Make every pod of this attempt ready."""
         pods = self.kubelet.start_pods(*self.jobs(ending).values())
         self.kubelet.tell(dict.fromkeys(pods, READY))
 
     def publish(self, ending: str = "-a1") -> None:
-        """Every pod ends well, rank 0 with a model."""
+        """End every pod successfully, rank 0 with a model."""
         told = {}
         for name, job in self.jobs(ending).items():
             pod = job["metadata"]["name"]
@@ -80,7 +80,7 @@ class Crowd:
         self.kubelet.tell(told)
 
     def live(self, explain: Callable[[], str] = lambda: "") -> dict[str, Any]:
-        """A whole life, from the manifest to the model; their statuses."""
+        """Run whole lives, from the manifest to the model, and return the statuses."""
         self.create()
         self.prepare()
         self.train()

@@ -1,4 +1,4 @@
-"""What holds after every fault, checked in one place."""
+"""The invariants that hold after every fault."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ QUIET_SECONDS = 3.0
 
 
 def check_invariants(team: Kubectl, operator: Operator, audit_log: Path) -> None:
-    """One Job a FineTune and attempt, no orphan, no finalizer, few Events, and then silence."""
+    """Check: one Job per attempt, no orphans, no finalizers, few Events, and no further writes."""
     finetunes = {item["metadata"]["uid"]: item for item in team.list("finetunes")}
     jobs = [job for job in team.list("jobs") if "deletionTimestamp" not in job["metadata"]]
     made = Counter(
@@ -44,7 +44,7 @@ def check_invariants(team: Kubectl, operator: Operator, audit_log: Path) -> None
 
 
 def _wait_for_silence(team: Kubectl, operator: Operator, audit_log: Path) -> None:
-    """The last Events may still be on their way; then no write at all."""
+    """Wait until the last Events are posted and no write follows."""
     before = writes_by(audit_log, operator.user, team.namespace)
 
     def is_quiet() -> bool:
@@ -53,4 +53,4 @@ def _wait_for_silence(team: Kubectl, operator: Operator, audit_log: Path) -> Non
         former, before = before, writes_by(audit_log, operator.user, team.namespace)
         return former == before
 
-    until(is_quiet, 30, lambda: f"it goes on writing: {before}")
+    until(is_quiet, 30, lambda: f"the operator keeps writing: {before}")

@@ -1,4 +1,4 @@
-"""What a real API server says to FineTunes, right and wrong, in the words that a user reads."""
+"""The validation of FineTunes by a real API server, with the messages that a user reads."""
 
 import pytest
 

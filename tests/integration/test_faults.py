@@ -1,4 +1,4 @@
-"""Faults of the API, of pods and of people, on a real API server. Numbers: reliability table."""
+"""Faults of the API server, pods, and users. The numbers are those of the reliability table."""
 
 import signal
 from collections.abc import Callable
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def holds(team: Kubectl, control_plane: ControlPlane) -> Callable[[Operator], None]:
-    """The invariants, for this test's namespace."""
+    """Check the invariants in the namespace of the test."""
     return lambda operator: check_invariants(team, operator, Path(control_plane.audit_log))
 
 
@@ -42,7 +42,7 @@ def until_succeeded(team: Kubectl, kubelet: Kubelet, pods: list[str]) -> None:
 
 
 def once(rule: Rule) -> Rule:
-    """The fault of the first request that the rule means; none afterwards."""
+    """Inject a fault into the first request that matches the rule."""
     told: list[Seen] = []
 
     def first(seen: Seen) -> Answer | Cut | None:
@@ -88,7 +88,7 @@ def test_t03_a_job_that_ended_and_went_while_the_operator_was_away_never_trains_
 
 
 def remove(team: Kubectl, job: str) -> None:
-    """There is no garbage collector here, so a finalizer of `orphan` is taken off by hand."""
+    """Remove the finalizer `orphan` by hand: there is no garbage collector."""
     if any(item["metadata"]["name"] == job for item in team.list("jobs")):
         team("patch", "job", job, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
@@ -327,7 +327,7 @@ def test_t34_a_polite_end_in_the_middle_of_work_loses_nothing(
 def live(
     team: Kubectl, kubelet: Kubelet, proxy: FaultyProxy, operator: Operator, name: str
 ) -> None:
-    """A whole life while the operator may be dead at any moment; it is started anew each time."""
+    """Run a whole life while the operator crashes at any moment and is restarted each time."""
 
     def go_on() -> None:
         if operator.process is not None and operator.process.poll() is not None:

@@ -1,4 +1,4 @@
-"""GitOps against a real API server: whoever applies what, however often, nothing trains twice."""
+"""GitOps against a real API server: repeated applies never train twice."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ FILES = sorted(EXAMPLES.rglob("*.yaml"))
 
 
 def sync(team: Kubectl, manager: str, *objects: dict[str, Any]) -> str:
-    """Server-side apply, as a GitOps tool does it."""
+    """Apply on the server side, as GitOps tools do."""
     return team(
         "apply", "--server-side", f"--field-manager={manager}", "-f", "-",
         stdin=yaml.safe_dump_all(objects),
@@ -134,7 +134,7 @@ def test_conditions_say_done_to_kubectl_wait_and_kstatus(
 
 
 def kstatus(thing: dict[str, Any]) -> str:
-    """The rules by which Flux and `kubectl apply --wait` judge an object of any kind."""
+    """The rules of Flux and `kubectl apply --wait` for objects of any kind."""
     status = thing.get("status", {})
     if status.get("observedGeneration") != thing["metadata"]["generation"]:
         return "InProgress"
@@ -148,7 +148,7 @@ def kstatus(thing: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_the_api_server_accepts_the_examples(team: Kubectl, path: Path) -> None:
-    """Kinds of Argo CD, Flux and kustomize are not on this server: theirs are only read."""
+    """This server lacks the kinds of Argo CD, Flux, and kustomize: those files are only parsed."""
     theirs = ("argoproj.io", "toolkit.fluxcd.io", "kustomize.config.k8s.io")
     for thing in yaml.safe_load_all(path.read_text()):
         if thing["apiVersion"].split("/")[0].endswith(theirs):
@@ -164,7 +164,7 @@ def test_kustomize_builds_the_repository_of_finetunes(team: Kubectl) -> None:
 
 
 class Weekly:
-    """The example's CronJob, its script run as its pod would: as its ServiceAccount, no more."""
+    """The example's CronJob. Its script runs with the ServiceAccount of its pod."""
 
     def __init__(self, team: Kubectl, folder: Path) -> None:
         things = list(yaml.safe_load_all((EXAMPLES / "weekly/cronjob.yaml").read_text()))

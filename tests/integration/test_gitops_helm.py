@@ -1,7 +1,7 @@
-"""Helm's install, upgrade, rollback and uninstall while a FineTune trains.
+"""Helm's install, upgrade, rollback, and uninstall while a FineTune is training.
 
-The release is a real one; the operator's process stands in for its Deployment's pod, with the
-release's own ServiceAccount, Role and settings file. (Pods of a release: tests/e2e.)
+The release is real. The operator process replaces the pod of its Deployment and uses the
+ServiceAccount, the Role, and the settings file of the release. (tests/e2e has real pods.)
 """
 
 import subprocess
@@ -28,13 +28,13 @@ class Release(Operator):
         self.install()
 
     def _write_settings(self, *_: Any) -> None:
-        """What the pod would find mounted, but for how often it looks."""
+        """Write the settings that the pod would mount, with shorter intervals."""
         config = self.team.get("configmap", "finetune-operator-settings")
         settings = yaml.safe_load(config["data"]["settings.yaml"]) | {"pollSeconds": 0.5}
         (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
 
     def install(self, **values: Any) -> None:
-        """helm upgrade --install; the next start of the process reads what it left."""
+        """Run helm upgrade --install. The next start of the process reads the new settings."""
         known = a_settings().to_dict()
         values = {
             "images": {
@@ -58,7 +58,7 @@ class Release(Operator):
         return done.stdout
 
     def restart(self) -> None:
-        """As the Deployment does when the settings' checksum changes."""
+        """Restart the process, as the Deployment does when the checksum of the settings changes."""
         self.stop()
         self._write_settings()
         path = self.folder / "kubeconfig"

@@ -1,4 +1,4 @@
-"""The operator's metrics as Prometheus would read them, against a real API server."""
+"""The operator's metrics as Prometheus reads them, with a real API server."""
 
 import json
 import re
@@ -29,7 +29,7 @@ RANK_0 = "127.0.0.77"  # of this test alone, on every machine
 
 @pytest.fixture
 def rank_0() -> Iterator[dict[str, object]]:
-    """What rank 0 answers on its own address; a test may change it."""
+    """The progress report of rank 0 on its own address. A test can change it."""
     report = progress(training_loss=1.25, tokens_per_second=800.0, checkpoint_step=5).to_dict()
 
     class Answer(BaseHTTPRequestHandler):

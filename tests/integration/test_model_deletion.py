@@ -1,4 +1,4 @@
-"""A Model that takes its files along, on a real API server."""
+"""Models with deletionPolicy Delete on a real API server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +82,7 @@ def is_wanted(job: dict[str, Any]) -> bool:
 
 
 def deny(team: Kubectl, kubelet: Kubelet) -> None:
-    """The deletion Job finds that S3 denies access, and the Job controller gives it up."""
+    """S3 denies access to the deletion Job, and the Job controller fails the Job."""
     job = kubelet.job("-delete")
     (pod,) = kubelet.start_pods(job)
     message = failed("S3AccessDenied", "S3 denies access to s3://bucket").to_termination_message()
@@ -98,7 +98,7 @@ def deny(team: Kubectl, kubelet: Kubelet) -> None:
 
 
 def told(team: Kubectl, name: str) -> list[dict[str, Any]]:
-    """What stands on the Model about it."""
+    """The conditions of the Model."""
     found: list[dict[str, Any]] = team.get("model", name).get("status", {}).get("conditions")
     return [item for item in found or [] if item["reason"] == "S3AccessDenied"]
 

@@ -1,4 +1,4 @@
-"""A NetworkPolicy for each FineTune, as a real API server takes it."""
+"""The NetworkPolicy of a FineTune, validated by a real API server."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ S3 = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}
 def test_the_pods_of_a_finetune_hear_each_other_and_who_is_named(
     team: Kubectl, tools: Path, tmp_path: Path, kubelet: Kubelet
 ) -> None:
-    """No network enforces it here; the API server's own validation, and the labels, are real."""
+    """Only the validation of the API server and the labels are real: no network enforces it."""
     network = {"progressFrom": [PROMETHEUS], "egress": [S3]}
     operator = Operator(team, tools / "helm", tmp_path, podNetwork=network)
     rule = {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"]}

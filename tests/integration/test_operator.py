@@ -1,4 +1,4 @@
-"""The operator's process against a real API server, with the rights of the chart's Role only."""
+"""The operator process against a real API server, with only the permissions of the chart's Role."""
 
 from pathlib import Path
 
@@ -74,9 +74,7 @@ def test_invalid_data_fails_with_the_line_and_no_train_job(
     assert len(team.list("jobs")) == 1
 
 
-def test_an_unknown_model_fails_at_once_with_the_catalog(
-    team: Kubectl, operator: Operator
-) -> None:
+def test_an_unknown_model_fails_at_once_with_the_catalog(team: Kubectl, operator: Operator) -> None:
     team.apply(finetune("tone", model="gpt5"))
     status = team.wait_state("tone", "failed")
     assert "the catalog has ada" in status["message"]
@@ -110,7 +108,7 @@ def test_a_further_attempt_costs_six_writes(
 
 
 def is_a1(job: dict) -> bool:  # type: ignore[type-arg]
-    """Still wanted: without the garbage collector an object being deleted lingers."""
+    """Whether it is attempt 1 and not being deleted: there is no garbage collector."""
     name = str(job["metadata"]["name"])
     return name.endswith("-a1") and "deletionTimestamp" not in job["metadata"]
 

@@ -1,4 +1,4 @@
-"""Objects that are too large, scrapes without end, and an event loop that must never be held up."""
+"""Objects that are too large, many scrapes, and an event loop that must never be blocked."""
 
 import threading
 import time
@@ -93,7 +93,7 @@ SAID = "Executing <"  # asyncio's own words
 
 @contextmanager
 def scraped(operator: Operator) -> Iterator[list[int]]:
-    """Four clients that read /metrics a hundred times a second, as far as it answers; sizes."""
+    """Four clients read /metrics up to a hundred times a second. The list has the sizes."""
     sizes: list[int] = []
     errors: list[Exception] = []
     over = threading.Event()
@@ -124,7 +124,7 @@ def scraped(operator: Operator) -> Iterator[list[int]]:
 def watched(
     request: pytest.FixtureRequest, team: Kubectl, tools: Path, tmp_path: Path
 ) -> Iterator[Operator]:
-    """An operator whose event loop says which callback held it up."""
+    """An operator whose event loop logs slow callbacks."""
     first = getattr(request, "param", WATCHED_LOOP)
     made = Operator(team, tools / "helm", tmp_path, first=first)
     made.start()

@@ -1,6 +1,6 @@
-"""The rights that the chart grants are those that the operator uses: both ways, by the audit log.
+"""The permissions that the chart grants are exactly those in the audit log.
 
-This file runs last of the folder (conftest.py), so that the whole suite's requests are counted.
+This file runs last in the folder (conftest.py), so that it counts the requests of all tests.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ BY_OPTION = {
 
 
 def granted(team: Kubectl) -> set[str]:
-    """ "verb group/resource" of the Role in the operator's namespace, as the API server has it."""
+    """ "verb group/resource" of the Role in the operator's namespace."""
     role = team.get("role", "finetune-operator")
     return {
         f"{verb} {group}/{resource}"
@@ -42,12 +42,12 @@ def granted(team: Kubectl) -> set[str]:
 
 
 def foreign(team: Kubectl, kind: str, version: str, name: str, spec: dict) -> None:  # type: ignore[type-arg]
-    """Somebody else's object with a name that the operator will want."""
+    """An object of another owner with a name that the operator needs."""
     team.apply({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
 def live(team: Kubectl, kubelet: Kubelet) -> None:
-    """A life with a restart, and one of each thing that needs a rare verb."""
+    """Run a life with a restart and with everything that needs a rare verb."""
     team.apply(finetune("whole", **TWO_NODES))
     prepare(kubelet)
     kubelet.end(kubelet.start_pods(kubelet.job("-a1"))[1], 137)
@@ -60,7 +60,7 @@ def live(team: Kubectl, kubelet: Kubelet) -> None:
 
 
 def live_among_foreign_objects(team: Kubectl, operator: Operator, kubelet: Kubelet) -> None:
-    """A create that finds its name taken looks whose it is: `get` on Jobs, Services and Models."""
+    """A create whose name is taken reads the object: `get` on Jobs, Services, and Models."""
     operator.stop()
     team.apply(finetune("strange", **TWO_NODES))
     uid = team.get("finetune", "strange")["metadata"]["uid"][:8]
@@ -90,7 +90,7 @@ def live_among_foreign_objects(team: Kubectl, operator: Operator, kubelet: Kubel
 
 
 def live_with_models(team: Kubectl, operator: Operator, kubelet: Kubelet) -> None:
-    """A Model whose files should go with it: held, a Job that S3 denies, a word, released."""
+    """Delete a Model with its files: the finalizer, a failing Job, the condition, the release."""
     operator.stop()
     path = operator.folder / "settings.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"deletesModels": True}))

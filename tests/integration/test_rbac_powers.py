@@ -1,4 +1,4 @@
-"""Who may write a FineTune gets a training, and none of the operator's or the pods' powers."""
+"""A user who can write FineTunes gets none of the operator's or the pods' permissions."""
 
 import json
 import subprocess
@@ -80,7 +80,7 @@ NESTED = (
 
 
 def test_the_api_server_knows_none_of_the_fields_that_would_lend_powers(team: Kubectl) -> None:
-    """Also where a client asks for no validation: then they are dropped, never stored."""
+    """Without client validation, the fields are dropped and not stored."""
     spec: dict[str, Any] = dict.fromkeys(FIELDS, "x")
     for part, field in NESTED:
         spec.setdefault(part, {})[field] = "x"
@@ -138,7 +138,7 @@ def test_a_model_is_a_name_of_the_catalog_and_never_an_address(
 
 
 def pods_of(path: Path) -> list[dict[str, Any]]:
-    """The pods that the golden Jobs would have."""
+    """The pods of the golden Jobs."""
     return [
         {
             "apiVersion": "v1",
@@ -153,7 +153,7 @@ def pods_of(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def restricted(team: Kubectl) -> Kubectl:
-    """The namespace enforces Pod Security `restricted`; priority classes are there."""
+    """A namespace with Pod Security `restricted`, and priority classes."""
     label = "pod-security.kubernetes.io/enforce=restricted"
     team("label", "namespace", team.namespace, label)
     for account in ("default", "finetune"):
@@ -198,7 +198,7 @@ def test_the_fence_is_real_a_weaker_pod_is_refused(
 
 @pytest.fixture
 def person(team: Kubectl, tools: Path) -> Kubectl:
-    """Somebody with the chart's finetune-user Role and nothing else."""
+    """A user with only the chart's Role finetune-user."""
     rendered = subprocess.run(
         [str(tools / "helm"), "template", "x", str(CHART), "-n", team.namespace],
         check=True, capture_output=True, text=True,

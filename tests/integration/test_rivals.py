@@ -1,7 +1,7 @@
-"""Two operators on one namespace, and two FineTunes that want one name. Numbers: reliability table.
+"""Two operators in one namespace, and two FineTunes with one model name.
 
-There is no election of a leader: the chart runs one replica, and two that meet after all must not
-hurt each other.
+There is no leader election: the chart runs one replica, and two must not harm each other. The
+numbers are those of the reliability table.
 """
 
 import signal
@@ -29,7 +29,7 @@ TAKEOVER_SECONDS = 30
 
 @pytest.fixture
 def second(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
-    """Another replica, with the same rights; not started yet."""
+    """Another replica with the same permissions. It is not started yet."""
     made = Operator(team, tools / "helm", tmp_path / "second")
     yield made
     made.stop()
@@ -37,7 +37,7 @@ def second(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 
 @contextmanager
 def states_of(team: Kubectl, path: Path) -> Iterator[list[str]]:
-    """The states of a namespace's only FineTune in their order, as `kubectl get -w` sees them.
+    """The states of the only FineTune of a namespace in order, from `kubectl get -w`.
 
     The list is filled at the end.
     """
@@ -132,7 +132,7 @@ def test_t05_an_operator_that_wakes_up_late_does_not_undo_what_the_other_one_wro
 
 
 def answers(proxy: FaultyProxy, write: Seen) -> list[int]:
-    """What the API server said to this write, once it has."""
+    """Wait for the answers of the API server to this write."""
     return [code for seen, code in proxy.answered if seen is write]
 
 

@@ -1,4 +1,4 @@
-"""The real Job controller and scheduler beside the API server: why pods wait, and how they go."""
+"""Waiting and disrupted pods, with the real Job controller and scheduler."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """With controllers, scheduler, and one node that has a single GPU; no kubelet."""
+    """A control plane with controllers, a scheduler, and a node with one GPU, but no kubelet."""
     with ControlPlane(controller_manager=True) as made:
         config = str(made.kubeconfig)
         command = [str(gotools.binary("kube-scheduler")), "--leader-elect=false"]
@@ -46,7 +46,7 @@ def plane() -> Iterator[ControlPlane]:
 
 
 def _add_node(admin: Kubectl, name: str = "node-1", ready: str = "True") -> None:
-    """Or its heartbeat: nothing but Kubernetes' own controllers looks after it."""
+    """Add the node, or renew its heartbeat: only Kubernetes' controllers handle it."""
     admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
     amounts = {"cpu": "64", "memory": "256Gi", "pods": "200", "nvidia.com/gpu": "1"}
     condition = {"type": "Ready", "status": ready, "reason": "SaidByTheTest"}
@@ -73,7 +73,7 @@ def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 
 
 def pods_of(team: Kubectl, ending: str) -> list[dict[str, Any]]:
-    """The pods that the real Job controller made."""
+    """The pods that the real Job controller created."""
     return [
         pod
         for pod in team.list("pods")
@@ -94,7 +94,7 @@ def until_training(team: Kubectl, operator: Operator, kubelet: Kubelet) -> Calla
 
 
 def end_pods(team: Kubectl) -> None:
-    """No kubelet confirms their end; some go by themselves meanwhile."""
+    """End pods whose end no kubelet confirms. Some may be gone already."""
     team("delete", "pods", "--all", "--force", "--grace-period=0")
 
 
@@ -161,7 +161,7 @@ def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
 
 @pytest.fixture
 def second_node(team: Kubectl) -> Iterator[None]:
-    """Beside node-1, and cordoned: what is placed now is placed on node-1."""
+    """A second, cordoned node: pods are placed on node-1."""
     _add_node(team, "node-2")
     team("cordon", "node-2")
     yield
@@ -176,7 +176,7 @@ def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
     until_training(maxRestarts=0, resources={"nodes": 2, "gpusPerNode": 0})
 
     def placed(ending: str) -> list[str]:
-        """The names of an attempt's pods that have a node; never two of one rank."""
+        """The names of an attempt's pods that have a node. No rank has two."""
         found = pods_of(team, ending)
         ranks = [
             pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in found
@@ -220,7 +220,7 @@ def is_named(job: dict[str, Any], ending: str) -> bool:
 
 
 def remove_pods(team: Kubectl, ending: str) -> None:
-    """No kubelet confirms their end."""
+    """Remove pods whose end no kubelet confirms."""
     for pod in pods_of(team, ending):
         team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
 

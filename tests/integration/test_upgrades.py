@@ -1,7 +1,7 @@
-"""What an older operator began goes on under this one, and under one whose clock is wrong.
+"""FineTunes of older operator versions continue, also under an operator with a wrong clock.
 
-`older/` holds what two earlier operators had written when their FineTune ran. Numbers: reliability
-table.
+`older/` has the objects of two earlier operator versions with a running FineTune. The numbers are
+those of the reliability table.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.support.objects import UID
 
 pytestmark = pytest.mark.integration
 
-# FineTune -> what its operator had written
+# FineTune -> the file with its objects
 # An Event in the words of the previous operator version, without `attempt` and `key`.
 EPOCH_EVENT = {
     "at": "2026-11-21T12:00:00Z",
@@ -36,7 +36,7 @@ BEGUN = {"well": "without-dataset", "broken": "without-dataset", "again": "first
 
 
 def begin(team: Kubectl, kubelet: Kubelet, name: str) -> None:
-    """As an older operator left it: running, with two pods."""
+    """Create the objects that an older operator left: a running FineTune with two pods."""
     team.apply(finetune(name, **TWO_NODES))
     uid = team.get("finetune", name)["metadata"]["uid"]
     text = (HERE / "older" / f"{BEGUN[name]}.json").read_text()
@@ -48,7 +48,7 @@ def begin(team: Kubectl, kubelet: Kubelet, name: str) -> None:
     team.patch_status("finetune", name, left["status"])
 
 
-def test_t25_what_an_older_operator_began_goes_on_without_being_touched(
+def test_t25_finetunes_of_older_operators_continue_unchanged(
     team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
 ) -> None:
     operator.stop()
@@ -58,7 +58,7 @@ def test_t25_what_an_older_operator_began_goes_on_without_being_touched(
     crowd.train()
     before = {job["metadata"]["name"]: job for job in team.list("jobs")}
     operator.start()
-    # It has looked at all of them when their Services, which nobody had made here, are there.
+    # It has reconciled all of them once it has created their Services.
     until(lambda: len(team.list("services")) == len(BEGUN), 30, operator.logs)
     assert {job["metadata"]["name"]: job for job in team.list("jobs")} == before
     for status in crowd.wait("running").values():
@@ -108,7 +108,7 @@ datetime.datetime = Skewed
 def skewed(
     request: pytest.FixtureRequest, team: Kubectl, tools: Path, tmp_path: Path
 ) -> Iterator[Operator]:
-    """An operator whose clock is wrong by so many minutes."""
+    """An operator whose clock is wrong by this many minutes."""
     made = Operator(team, tools / "helm", tmp_path, first=SKEW.format(minutes=request.param))
     made.start()
     yield made
@@ -137,7 +137,7 @@ def test_t26_a_clock_that_is_wrong_by_ten_minutes_ends_nothing(
 
 
 def since_now() -> dict[str, Any]:
-    """A pod that the kubelet, whose clock is right, has just started."""
+    """The status of a pod that the kubelet, with the right clock, has just started."""
     return {**READY, "startTime": stamp(datetime.now(UTC))}
 
 

@@ -1,6 +1,6 @@
-"""Watches that fail, fall silent, lose or delay what they should tell; lists that are old.
+"""Watches that fail, stop, lose, or delay events, and lists of an old state.
 
-Numbers: reliability table. What has to last as long as kopf's own patience lasts side by side.
+The numbers are those of the reliability table. Tests that wait for kopf's timeouts run in parallel.
 """
 
 import os
@@ -44,7 +44,7 @@ EVENTS_OF_A_LIFE = 16  # of its FineTune, Jobs and pods, at least; a higher numb
 
 
 def owner_of(event: Event) -> str:
-    """The name of the FineTune that an event is about."""
+    """The name of the FineTune of an event."""
     meta = event.object.get("metadata", {})
     if event.resource == "finetunes":
         return str(meta.get("name", ""))
@@ -52,7 +52,7 @@ def owner_of(event: Event) -> str:
 
 
 def one_event_each(faults: dict[str, tuple[int, Drop | Delay]], hit: Counter[str]) -> EventRule:
-    """Of each FineTune the event of its own number; `hit` counts what was met."""
+    """Match the n-th event of the n-th FineTune. `hit` counts the matches."""
     seen: Counter[str] = Counter()
 
     def rule(event: Event) -> Drop | Delay | None:
@@ -139,7 +139,7 @@ def test_t12_lists_that_are_older_than_the_status_end_nothing_and_make_nothing_t
 
 @pytest.fixture
 def mortal() -> Iterator[ControlPlane]:
-    """A control plane that a test may kill."""
+    """A control plane that a test can kill."""
     with ControlPlane() as made:
         admin = Kubectl(str(made.kubectl), str(made.kubeconfig))
         for name in ("finetunes.yaml", "models.yaml"):
@@ -152,7 +152,7 @@ def mortal() -> Iterator[ControlPlane]:
 
 
 def kill_apiserver(plane: ControlPlane) -> Callable[[], None]:
-    """At once, as a crash would; what starts it again with the same words."""
+    """Kill it as a crash would, and return a function that starts it again."""
     (server,) = [item for item in plane._processes if item.name == "kube-apiserver"]
     command = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")[:-1]
     processes.kill([server])
@@ -216,7 +216,7 @@ def _answers(team: Kubectl) -> bool:
 
 
 class Patient:
-    """An operator of its own namespace and proxy, and what the kubelet would do with it."""
+    """An operator with its own namespace, proxy, and simulated kubelet."""
 
     def __init__(self, admin: Kubectl, name: str, operator: Operator, proxy: FaultyProxy) -> None:
         self.team = admin.within(name)
@@ -225,7 +225,7 @@ class Patient:
         self.restarts = 0
 
     def is_served(self) -> bool:
-        """A FineTune that was made during the fault is handled; what is dead is started anew."""
+        """A FineTune that was created during the fault is reconciled, if need be after a restart."""
         self.live_on()
         return self.team.status("tone").get("state") == "failed"
 
