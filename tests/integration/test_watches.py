@@ -225,7 +225,7 @@ class Patient:
         self.restarts = 0
 
     def is_served(self) -> bool:
-        """A FineTune that was created during the fault is reconciled, if need be after a restart."""
+        """A FineTune that was created during the fault is reconciled, even after a restart."""
         self.live_on()
         return self.team.status("tone").get("state") == "failed"
 
