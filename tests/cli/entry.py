@@ -1,4 +1,4 @@
-"""`finetune` as a person starts it: it hears Ctrl-C.
+"""`finetune` as a shell starts it in the foreground: it receives Ctrl-C.
 
 Under a shell's `&` the tests inherit an ignored SIGINT, and so would the program.
 """

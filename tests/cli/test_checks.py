@@ -48,7 +48,7 @@ def test_gpus_are_counted_where_pods_may_go(
         ({}, "error"),
     ],
 )
-def test_an_old_cluster_is_told(version: JsonObject, level: str) -> None:
+def test_an_old_cluster_is_an_error(version: JsonObject, level: str) -> None:
     assert checks.server(version, "https://host").level == level
 
 
@@ -73,7 +73,7 @@ def test_an_operator_is_judged_by_what_it_does(
     assert checks.operator(deployments, unseen, "team").level == level
 
 
-def test_a_missing_right_is_an_error_only_where_it_is_needed() -> None:
+def test_a_missing_permission_is_an_error_only_if_it_is_required() -> None:
     count = len(checks.PERMISSIONS)
     assert checks.permissions([True] * count, "team").level == "ok"
     assert checks.permissions([True] * (count - 1) + [False], "team").level == "warning"

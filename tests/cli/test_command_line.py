@@ -100,7 +100,7 @@ users: [{name: me, user: {token: abc}}]
 """
 
 
-def test_a_defect_says_so_and_hides_its_traceback(
+def test_an_internal_error_hides_its_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = describe_error(ZeroDivisionError("division\nby zero"))

@@ -98,7 +98,7 @@ def test_a_dry_run_makes_nothing(at_team: Run, team: Kubectl) -> None:
     assert team.list("finetunes") == []
 
 
-def test_a_fine_tuned_model_to_go_on_from_must_be_there(at_team: Run, team: Kubectl) -> None:
+def test_a_fine_tuned_model_to_continue_must_exist(at_team: Run, team: Kubectl) -> None:
     name = "ada:ft-team:tone-2026-11-21-12-00-00"
     for flags in ((), ("--dry-run",)):
         ran = at_team("create", "more", "-t", "s3://acme/a.jsonl", "-m", name, *flags)

@@ -89,7 +89,7 @@ def test_logs_falls_back_to_what_the_status_kept(at_team: Run, team: Kubectl) ->
     assert (ran.returncode, ran.stdout) == (0, "line 1\nline 2\n")
 
 
-def test_logs_of_a_gang_that_is_gone_are_not_those_of_the_prepare_pod(
+def test_logs_of_deleted_training_pods_are_not_those_of_the_prepare_pod(
     at_team: Run, team: Kubectl
 ) -> None:
     team.apply(finetune("tone"))

@@ -33,7 +33,7 @@ Launch = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def launch(home: Path, team: Kubectl) -> Iterator[Launch]:
-    """`finetune` as a process of its own that goes on; what is left of it ends with the test."""
+    """`finetune` in its own process, which is killed at the end of the test if it still runs."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, kubeconfig: str = team.kubeconfig) -> subprocess.Popen[str]:
@@ -55,7 +55,7 @@ def launch(home: Path, team: Kubectl) -> Iterator[Launch]:
 
 
 @pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 3), ("cancelled", 3)])
-def test_follow_tells_the_story_and_ends_with_its_exit_code(
+def test_follow_shows_the_events_and_ends_with_the_exit_code(
     launch: Launch, team: Kubectl, home: Path, state: str, code: int
 ) -> None:
     team.apply(finetune("tone"))
@@ -92,7 +92,7 @@ def test_a_deleted_one_is_an_error(launch: Launch, team: Kubectl, home: Path) ->
     until(lambda: '"state": "running"' in (home / "out").read_text(), 30)
     team("delete", "finetune", "tone")
     assert process.wait(30) == 1
-    assert "was deleted while it was followed" in (home / "err").read_text()
+    assert "was deleted while you followed it" in (home / "err").read_text()
 
 
 def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_terminal_has_a_live_line_that_fits(team: Kubectl, home: Path) -> None
 def test_follow_survives_a_restart_of_the_api_server(
     launch: Launch, team: Kubectl, home: Path, control_plane: ControlPlane
 ) -> None:
-    """A real one is killed, stays away, and comes back; nothing is told twice or lost."""
+    """A real API server is killed and restarted; no event is lost or shown twice."""
     team.apply(finetune("tone"))
     team.patch_status("finetune", "tone", status("running", "Created fine-tune", stage="training"))
     process = launch("follow", "tone")

@@ -59,7 +59,7 @@ def finetune(state: str = "failed", **status: Any) -> FineTune:
         ),
     ],
 )
-def test_the_lines_of_the_attempt_that_is_meant_are_shown(
+def test_the_lines_of_the_selected_attempt_are_shown(
     status: dict[str, Any], wanted: PodSelector, lines: list[str], words: str
 ) -> None:
     assert stored_log_lines(finetune(**status), wanted, "") == (words, lines)
@@ -87,22 +87,20 @@ def test_the_lines_of_the_attempt_that_is_meant_are_shown(
         (finetune("pending"), PodSelector(), "fine-tune tone .pending. has no such pod"),
     ],
 )
-def test_where_no_line_was_kept_a_sentence_says_so(
-    found: FineTune, wanted: PodSelector, words: str
-) -> None:
+def test_missing_log_lines_are_an_error(found: FineTune, wanted: PodSelector, words: str) -> None:
     with pytest.raises(CommandError, match=f"^{words}$") as caught:
         stored_log_lines(found, wanted, " -n team")
     assert caught.value.hint.endswith("get tone -n team` shows its events")
 
 
-def test_the_prepare_pod_speaks_for_no_gang_that_has_ended() -> None:
+def test_the_prepare_pod_does_not_replace_pods_that_have_ended() -> None:
     pods = [a_pod("p1", "prepare")]
     assert select_pod(pods, PodSelector(), is_early=False) is None
     assert select_pod(pods, PodSelector(), is_early=True) == pods[0]
     assert select_pod(pods, PodSelector(prepare=True), is_early=False) == pods[0]
 
 
-def test_an_attempt_under_way_is_awaited_and_one_that_has_ended_is_not() -> None:
+def test_only_a_running_attempt_is_waited_for() -> None:
     under_way = {"number": 4, "startedAt": "t"}
     found = finetune("running", attempts=[*ATTEMPTS, under_way])
     assert is_finished(found, PodSelector(attempt=1))

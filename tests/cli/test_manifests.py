@@ -103,7 +103,7 @@ def test_yaml_reads_back_as_the_same_value(value: Any) -> None:
     )
 )
 def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
-    """What a stranger may have written is right, or is refused in one line."""
+    """Any untrusted manifest is valid, or is rejected in one line."""
     try:
         made = manifest.clean({**GOOD, "spec": spec}, "f.yaml")
         check(manifest.with_values(made, [("hyperparameters.seed", 7)])["spec"])
@@ -159,7 +159,7 @@ def test_field_value_and_rule_are_named(spec: dict[str, Any], wanted: str) -> No
     assert "\n" not in caught.value.message
 
 
-def test_all_wrong_fields_are_told_at_once_and_right_ones_pass() -> None:
+def test_all_invalid_fields_are_reported_at_once_and_valid_ones_pass() -> None:
     check({"trainingFile": "s3://acme/a", "hyperparameters": {"promptLossWeight": 0}})
     with pytest.raises(CommandError) as caught:
         check({"trainingFile": "x", "hyperparameters": {"nEpochs": 0, "batchSize": 0}, "y": 1})
@@ -223,7 +223,7 @@ def test_every_made_up_name_is_allowed(suffix: str, file: str) -> None:
     assert manifest.is_name(f"{stem}abcde")
 
 
-def test_the_old_tools_list_of_betas_is_one_value() -> None:
+def test_openais_list_of_betas_is_one_value() -> None:
     old = ["--classification_betas", "0.6", "1", "1.5", "-m", "ada"]
     assert join_betas(old) == ["--classification_betas", "0.6,1,1.5", "-m", "ada"]
     assert join_betas(["-t", "5"]) == ["-t", "5"]

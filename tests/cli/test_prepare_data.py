@@ -1,4 +1,4 @@
-"""`finetune prepare-data` as people meet it: piped, in a terminal, with good files and bad ones."""
+"""`finetune prepare-data` in a pipe and in a terminal, with valid and invalid files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Answering(Screen):
         return default
 
 
-def test_what_loses_something_is_not_what_enter_accepts() -> None:
+def test_enter_does_not_accept_a_change_that_loses_data() -> None:
     pairs = [(f"text {n}", "ab"[n % 2]) for n in range(20)]
     inspection, _ = look([*pairs, ("text 20", "A"), pairs[0]])
     screen = Answering()
@@ -130,7 +130,7 @@ def test_what_loses_something_is_not_what_enter_accepts() -> None:
     assert [fix.name for fix in accepted] == ["duplicates"]
 
 
-def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
+def test_yes_loses_no_data_and_lists_skipped_changes(here: Path) -> None:
     lines = [
         json.dumps({"prompt": f"SAY THIS LOUD: {n}", "completion": f" c{n}"}) for n in range(9)
     ]
@@ -146,7 +146,7 @@ def test_yes_loses_nothing_and_names_what_it_left(here: Path) -> None:
     assert "nonsense is not a proposed change; proposed:" in wrong.output
 
 
-def test_wrong_lines_write_nothing_until_they_may_go(here: Path) -> None:
+def test_invalid_lines_prevent_writing_until_their_removal_is_accepted(here: Path) -> None:
     (here / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n')
     result = run("a.jsonl", "-y")
     assert result.exit_code == EXIT_USER
@@ -189,7 +189,7 @@ def test_a_table_with_other_columns_says_what_to_type(here: Path) -> None:
     assert "Nothing was written" in result.output
 
 
-def test_a_dry_run_with_errors_speaks_of_the_errors_alone(here: Path) -> None:
+def test_a_dry_run_with_errors_reports_only_the_errors(here: Path) -> None:
     (here / "a.csv").write_text("prompt,completion\na,\nb,c\n")
     result = run("a.csv", "--dry-run")
     assert result.exit_code == EXIT_USER
@@ -197,7 +197,7 @@ def test_a_dry_run_with_errors_speaks_of_the_errors_alone(here: Path) -> None:
     assert "The data is not ready. Fix all errors first." in result.output
 
 
-def test_a_class_of_the_validation_file_alone_is_told(here: Path) -> None:
+def test_a_class_that_is_only_in_the_validation_file_is_reported(here: Path) -> None:
     (here / "t.csv").write_text(CSV)
     (here / "v.csv").write_text("prompt,completion\nx,positive\ny,terrible\nz,terrible\n")
     result = run("t.csv", "-v", "v.csv", "--yes")
@@ -240,7 +240,7 @@ def test_a_dry_run_writes_only_the_report(here: Path) -> None:
     assert "report-1.json" in run("labels.csv", "--dry-run", "--report", "report.json").output
 
 
-def test_the_page_escapes_what_strangers_wrote(here: Path) -> None:
+def test_the_page_escapes_untrusted_text(here: Path) -> None:
     evil = "<script>alert(1)</script>"
     (here / "a.csv").write_text(f"prompt,completion\n{evil},{evil}\n" + "x,y\n" * 9)
     assert run("a.csv", "--dry-run", "--report", "r.html").exit_code == 0
@@ -314,7 +314,7 @@ def test_a_terminal_is_asked_and_colored(here: Path) -> None:
     assert len(rows(here / "labels_prepared.jsonl")) == 30
 
 
-def test_help_is_there_at_once_and_says_what_happens() -> None:
+def test_help_appears_at_once_and_describes_the_command() -> None:
     program = (
         "import sys\n"
         "from finetune_cli.main import finetune\n"

@@ -42,7 +42,7 @@ def test_what_was_not_measured_is_left_out() -> None:
         ("step,training_loss\n1,x\n", "line 2: a cell is not a number"),
     ],
 )
-def test_what_is_no_results_file_is_said(text: str, words: str) -> None:
+def test_a_file_that_is_not_a_results_file_is_an_error(text: str, words: str) -> None:
     with pytest.raises(CommandError, match=words):
         parse(text, "here")
 

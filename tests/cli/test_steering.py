@@ -1,4 +1,4 @@
-"""Looking, steering, the doctor and completion, against a real API server."""
+"""`list`, `cancel`, `suspend`, `resume`, `doctor`, and completion with a real API server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_cancel_suspend_and_resume_change_one_field(at_team: Run, team: Kubectl)
     )
 
 
-def test_who_may_do_little_is_told_what_to_ask_for(
+def test_a_user_with_few_permissions_is_told_which_role_to_request(
     at_team: Run, team: Kubectl, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "guest"}}

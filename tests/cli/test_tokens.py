@@ -51,7 +51,7 @@ def test_texts_of_stdin_and_of_s3_models(
     assert there.stdout == here.stdout
 
 
-def test_a_terminal_is_never_steered_by_a_text(run: Run, model_folder: Path) -> None:
+def test_a_text_never_controls_a_terminal(run: Run, model_folder: Path) -> None:
     ran = run("tokenize", "-m", str(model_folder), "a\x1b[31mb")
     assert "\x1b" not in ran.stdout
     both = run("tokenize", "-m", str(model_folder), "a", "--prompt", "b")

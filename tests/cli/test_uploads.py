@@ -1,4 +1,4 @@
-"""Local files on their way to a real S3 server: once for each content."""
+"""Uploads to a real S3 server: once for each content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def silent(done: int, total: int) -> None:
     """No bar."""
 
 
-def test_a_content_is_sent_once_whatever_it_is_called(
+def test_a_content_is_uploaded_once_under_any_name(
     tmp_path: Path, storage: Storage, bucket: str
 ) -> None:
     (tmp_path / "train.jsonl").write_bytes(ROW)
@@ -38,7 +38,7 @@ def test_a_content_is_sent_once_whatever_it_is_called(
     assert not plan_upload(tmp_path / "train.jsonl", prefix, storage, silent, reuse=False).exists
 
 
-def test_a_file_that_changes_meanwhile_leaves_nothing_behind(
+def test_a_file_that_changes_during_the_upload_leaves_no_object(
     tmp_path: Path, storage: Storage, bucket: str
 ) -> None:
     path = tmp_path / "train.jsonl"
@@ -53,7 +53,7 @@ def test_a_file_that_changes_meanwhile_leaves_nothing_behind(
     assert not storage.exists(upload.uri)
 
 
-def test_a_name_can_not_break_the_key(tmp_path: Path, storage: Storage, bucket: str) -> None:
+def test_a_file_name_cannot_break_the_key(tmp_path: Path, storage: Storage, bucket: str) -> None:
     path = tmp_path / "a\\b\nc ü.jsonl"
     path.write_bytes(ROW)
     upload = plan_upload(path, f"s3://{bucket}/x", storage, silent)

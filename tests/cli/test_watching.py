@@ -67,7 +67,7 @@ def play(script: Script, count: int) -> tuple[list[Update], list[float]]:
     return found, pauses
 
 
-def test_a_watch_goes_on_where_the_former_one_ended() -> None:
+def test_a_watch_continues_where_the_last_one_ended() -> None:
     bookmark = ("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
     script = Script(
         [an_object(1)],

@@ -18,9 +18,9 @@ class ClusterTarget:
     def flags(self) -> str:
         """The flags to repeat in a suggested command, with a leading space, or an empty string."""
         named = (("--kubeconfig", self.kubeconfig), ("--context", self.context))
-        words = [f" {flag} {shlex.quote(value)}" for flag, value in named if value]
-        words += [f" -n {shlex.quote(self.namespace)}"] if self.namespace else []
-        return "".join(words)
+        parts = [f" {flag} {shlex.quote(value)}" for flag, value in named if value]
+        parts += [f" -n {shlex.quote(self.namespace)}"] if self.namespace else []
+        return "".join(parts)
 
     def with_defaults(self, outer: object) -> ClusterTarget:
         """This target, completed with the flags that were given before the command's name."""

@@ -135,15 +135,15 @@ def _hardware(requested: Resources, resolved: Resolved) -> str:
     """`2 nodes × 8 GPUs, h100, ZeRO 3`; `1 node, CPU`."""
     nodes, stage = _count(requested.nodes, "node"), resolved.zero_stage
     if requested.gpus_per_node:
-        words = [f"{nodes} × {_count(requested.gpus_per_node, 'GPU')}", resolved.runtime.name]
+        parts = [f"{nodes} × {_count(requested.gpus_per_node, 'GPU')}", resolved.runtime.name]
     else:
-        words = [nodes, "CPU"]
+        parts = [nodes, "CPU"]
     # ZeRO 0 on a CPU is the default and not worth a mention
     if stage or (stage is not None and requested.gpus_per_node):
-        words.append(f"ZeRO {stage}")
+        parts.append(f"ZeRO {stage}")
     if resolved.offload not in {None, "none"}:
-        words.append(f"offload {resolved.offload}")
-    return ", ".join(words)
+        parts.append(f"offload {resolved.offload}")
+    return ", ".join(parts)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""A shell in a real terminal of 80 columns, typed into and read as a person would: by tmux."""
+"""A shell in a real terminal with 80 columns, controlled and read through tmux."""
 
 from __future__ import annotations
 

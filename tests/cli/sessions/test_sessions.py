@@ -1,6 +1,6 @@
-"""What people see on 80 columns, recorded with tmux and compared with screens that were read.
+"""Screens with 80 columns, recorded with tmux and compared with golden files.
 
-`--update-golden` records them anew: read them before they are committed.
+`--update-golden` records them again. Read them before you commit them.
 """
 
 from __future__ import annotations
@@ -162,15 +162,16 @@ def test_follow_of_one_that_fails_and_ctrl_c(
     compare("follow-ctrl-c", at_cluster.screen.removesuffix("\n$"))
     error = {
         "code": "InvalidData",
-        "message": "s3://acme/train.jsonl: 3 of 1,200 lines are wrong",
+        "message": 'trainingFile s3://acme/train.jsonl, line 17: "completion" is empty (3 wrong '
+        "lines of 1,200; see data-report.jsonl)",
         "param": "trainingFile",
         "lines": [
-            "line 17: column 42: the text of a JSON string does not end on its line",
-            "line 90: the completion is empty",
-            "line 91: there is no key prompt",
+            'line 17: "completion" is empty',
+            'line 90: "completion" is empty',
+            'line 91: "completion" is empty',
         ],
-        "hint": "finetune prepare-data shows all of them and mends what can be mended, on your "
-        "machine",
+        "hint": "run `finetune prepare-data` on the file to see all invalid lines and to remove "
+        "them",
     }
     team.patch_status("finetune", "tone", status("failed", "Fine-tune started", error=error))
     at_cluster.clear()

@@ -186,11 +186,11 @@ def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
             "train on CPU (--gpus-per-node 0), or ask an administrator to install the GPUs' device "
             "plugin",
         )
-    words = [
+    counts = [
         f"{sum(found)} {name} on {counted(len(found), 'node')}"
         for name, found in sorted(offers.items())
     ]
-    return Finding("ok", "GPUs", ", ".join(words))
+    return Finding("ok", "GPUs", ", ".join(counts))
 
 
 def _if_permitted(ask: Callable[[], Any]) -> Any:

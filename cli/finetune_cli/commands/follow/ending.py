@@ -21,12 +21,12 @@ def ending_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str
             lines.append((f"Model: {status.fine_tuned_model}", ""))
         if status.model_uri:
             lines.append((f"Files: {status.model_uri}", ""))
-        lines.append((f"Plot the loss:      {program} results {name}{flags} --plot", "dim"))
+        lines.append((f"Plot:     {program} results {name}{flags} --plot", "dim"))
         if status.fine_tuned_model:
             pull = f"{program} models pull {status.fine_tuned_model}{flags}"
-            lines.append((f"Download the model: {pull}", "dim"))
+            lines.append((f"Download: {pull}", "dim"))
             answer = f"{program} complete {name}{flags} -p PROMPT"
-            lines.append((f"Try the model:      {answer}", "dim"))
+            lines.append((f"Generate: {answer}", "dim"))
         return lines
     if status.state == State.CANCELLED:
         return [

@@ -83,10 +83,8 @@ def get_model(*, model: str, output: str | None, target: ClusterTarget) -> None:
         indent=2,
     )
     run = f"{program_name()} complete {spec.id} -p PROMPT{target.flags}"
-    screen.say(
-        f"Continue training: {program_name()} create -m {spec.id} -t FILE{target.flags}", "dim"
-    )
-    screen.say(f"Generate text:     {run}", "dim")
+    screen.say(f"Continue: {program_name()} create -m {spec.id} -t FILE{target.flags}", "dim")
+    screen.say(f"Generate: {run}", "dim")
 
 
 @click.command("delete")

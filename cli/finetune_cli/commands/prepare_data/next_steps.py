@@ -21,10 +21,10 @@ TOKENS_PER_SECOND = 10_000  # a 7B model in bf16 on one H200 (published by Kempn
 
 def create_command(written: Sequence[Written]) -> str:
     """A command that uploads the files and creates a FineTune, in one line for copying."""
-    words = ["finetune", "create"]
+    parts = ["finetune", "create"]
     for flag, file in zip(("-t", "-v"), written, strict=False):  # the validation file is optional
-        words += [flag, str(file.path)]
-    return shlex.join([*words, "--upload-to", "s3://BUCKET/PREFIX"])
+        parts += [flag, str(file.path)]
+    return shlex.join([*parts, "--upload-to", "s3://BUCKET/PREFIX"])
 
 
 def manifest(inspection: Inspection, accepted: Sequence[Fix], written: Sequence[Written]) -> str:

@@ -93,7 +93,7 @@ def _line(
 
 
 def _legend(panel: Sequence[Series]) -> str:
-    words = [f"{series.name} {number(series.values[-1])}" for series in panel]
+    parts = [f"{series.name} {number(series.values[-1])}" for series in panel]
     if len(panel) == 1:
-        return words[0]
-    return "   ".join(f"{mark} {word}" for mark, word in zip(MARKS, words, strict=False))
+        return parts[0]
+    return "   ".join(f"{mark} {word}" for mark, word in zip(MARKS, parts, strict=False))

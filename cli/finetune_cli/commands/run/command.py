@@ -229,7 +229,7 @@ def _show(trained: Trained, layout: RunLayout, root: Path, screen: Screen) -> No
             "yellow",
         )
     model = shlex.quote(_readable(layout.model, root))
-    screen.say(f"Try the model: {program_name()} complete {model} -p PROMPT", "dim")
+    screen.say(f"Generate: {program_name()} complete {model} -p PROMPT", "dim")
 
 
 def _readable(uri: S3Uri, root: Path) -> str:

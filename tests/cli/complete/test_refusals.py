@@ -1,4 +1,4 @@
-"""Wrong command lines of `finetune complete`: told before anything is loaded or fetched."""
+"""Invalid command lines of `finetune complete` fail before anything is loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def test_without_torch_it_says_what_to_install(
     assert "finetune-operator[trainer]" in ran.stderr
 
 
-def test_a_line_end_that_the_shell_did_not_make_is_told(run: Run, home: Path) -> None:
+def test_a_literal_backslash_n_is_reported(run: Run, home: Path) -> None:
     ran = run("complete", "no/folder", "-p", r"a\n###")
     assert r"The prompt contains a literal \n" in ran.stderr

@@ -54,13 +54,13 @@ def ask(prompt: str, **changes: Any) -> tuple[Any, list[str]]:
     return complete(Table(**CYCLE), request, decode, np.random.default_rng(3), told.append), told
 
 
-def test_it_goes_on_until_its_tokens_are_spent() -> None:
+def test_it_continues_to_the_token_limit() -> None:
     choice, told = ask("a")
     assert (choice.text, choice.finish_reason) == ("bcabcabc", "length")
     assert "".join(told) == choice.text
 
 
-def test_an_end_token_ends_it_and_is_no_text() -> None:
+def test_an_end_token_ends_the_completion_and_is_not_in_the_text() -> None:
     choice, _ = ask("d", logprobs=1)
     assert (choice.text, choice.finish_reason, choice.tokens) == ("", "stop", [0])
     assert choice.sampled == []
@@ -76,7 +76,7 @@ def test_an_end_token_ends_it_and_is_no_text() -> None:
         (["abcz"], "bcabcabc"),
     ],
 )
-def test_a_stop_sequence_ends_it_and_is_never_told(stops: list[str], text: str) -> None:
+def test_a_stop_sequence_ends_it_and_is_never_emitted(stops: list[str], text: str) -> None:
     choice, told = ask("a", stops=stops)
     assert (choice.text, "".join(told)) == (text, text)
     assert choice.finish_reason == ("stop" if text != "bcabcabc" else "length")
@@ -104,7 +104,7 @@ def names(tokens: Sequence[int]) -> list[str]:
     return [LETTERS[token] for token in tokens]
 
 
-def test_the_answer_has_the_old_services_shape() -> None:
+def test_the_answer_has_the_shape_of_openais_api() -> None:
     choice, _ = ask("a", logprobs=1, stops=["ca"])
     answer = completion("ada:ft-acme", [choice], names) | {"usage": usage(1, [choice])}
     assert list(answer) == ["id", "object", "created", "model", "choices", "usage"]
@@ -123,7 +123,7 @@ def test_the_answer_has_the_old_services_shape() -> None:
     assert completion("m", [choice], None)["choices"][0]["logprobs"] is None
 
 
-def test_a_chosen_token_is_told_beside_the_likelier_ones() -> None:
+def test_a_sampled_token_is_listed_with_the_likelier_ones() -> None:
     sampling = Sampling(temperature=0, presence_penalty=2)
     choice, _ = ask("ca", logprobs=1, max_tokens=4, sampling=sampling)
     tops = completion("m", [choice], names)["choices"][0]["logprobs"]["top_logprobs"]

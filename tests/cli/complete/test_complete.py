@@ -293,7 +293,7 @@ def test_twenty_probabilities_are_a_part_of_one(base: Path, complete: Any) -> No
         (("no-template", "-g", "user", "a"), 1, "has no chat template"),
     ],
 )
-def test_what_can_not_be_answered_is_a_sentence(
+def test_an_unusable_model_or_prompt_is_a_sentence(
     run: Run, base: Path, home: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     from shutil import copytree

@@ -17,7 +17,7 @@ __all__ = ["cluster", "team", "tiny_model"]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def test_the_command_alone_trains_and_fetches_a_model(
+def test_the_command_line_trains_and_downloads_a_model(
     team: Team, cluster: Cluster, home: Path
 ) -> None:
     (home / "train.jsonl").write_text(jsonl(64))

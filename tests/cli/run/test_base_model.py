@@ -75,13 +75,13 @@ def test_a_wrong_file_of_models_is_a_sentence(tmp_path: Path, text: str, words: 
         find_base("own", path, tmp_path)
 
 
-def test_an_unknown_model_is_told_with_those_that_are_known(tmp_path: Path) -> None:
+def test_an_unknown_model_is_reported_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="Known models: ada, babbage, curie, davinci") as caught:
         find_base("gpt-9", None, tmp_path)
     assert caught.value.hint == OWN_MODELS
 
 
-def test_a_folder_as_a_model_s_name_is_answered_with_the_file_of_models(tmp_path: Path) -> None:
+def test_a_folder_as_model_is_answered_with_the_models_flag(tmp_path: Path) -> None:
     (tmp_path / "pulled").mkdir()
     with pytest.raises(CommandError, match=r"spec\.model must be a name") as told:
         find_base("./pulled", None, tmp_path)

@@ -1,4 +1,4 @@
-"""`finetune run` as a person uses it: a manifest, files and a model on this machine."""
+"""`finetune run` with a manifest, files, and a model on this machine."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def results(folder: Path, output: str = "out") -> bytes:
     return path.read_bytes()
 
 
-def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
+def test_it_trains_stops_at_ctrl_c_and_continues_with_the_same_numbers(
     model: Path, tmp_path: Path
 ) -> None:
     """Two processes, as two pods without GPUs would be."""
@@ -125,7 +125,7 @@ def test_it_trains_stops_at_ctrl_c_and_goes_on_with_the_same_numbers(
         ({"dryRun": True}, 0, "Nothing was trained"),
     ],
 )
-def test_what_can_t_be_trained_is_a_sentence(
+def test_an_invalid_manifest_is_a_sentence(
     model: Path, tmp_path: Path, spec: dict[str, Any], code: int, words: str
 ) -> None:
     write(tmp_path, model, **spec)
@@ -138,7 +138,7 @@ def test_what_can_t_be_trained_is_a_sentence(
 
 
 @pytest.mark.parametrize("resources", [None, {"memory": "8Gi"}, {"nodes": 64, "gpusPerNode": 8}])
-def test_only_resources_that_were_asked_for_are_said_to_be_for_a_cluster(
+def test_only_requested_resources_are_reported_as_ignored(
     model: Path, tmp_path: Path, resources: dict[str, Any] | None
 ) -> None:
     write(tmp_path, model, dryRun=True, **({"resources": resources} if resources else {}))

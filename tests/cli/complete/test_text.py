@@ -1,4 +1,4 @@
-"""Text as tokens bring it: nothing is told that a stop sequence or a half character takes back."""
+"""Text from tokens: nothing is emitted that a stop sequence or an incomplete character removes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_stop_that_is_complete_first_counts(text: str, stops: list[str], at:
 
 
 @given(WORDS, STOPS, st.data())
-def test_however_a_text_comes_in_pieces_the_same_is_told(
+def test_the_emitted_text_does_not_depend_on_its_pieces(
     text: str, stops: list[str], data: st.DataObject
 ) -> None:
     at = find_stop(text, stops)
@@ -60,7 +60,7 @@ def utf8(tokens: Sequence[int]) -> str:
 
 @settings(max_examples=50)
 @given(st.text(max_size=8), st.text(max_size=8))
-def test_characters_are_told_whole(prompt: str, text: str) -> None:
+def test_only_complete_characters_are_emitted(prompt: str, text: str) -> None:
     stream = TextStream(utf8, prompt.encode())
     for byte in text.encode():
         stream.add(byte)
@@ -70,7 +70,7 @@ def test_characters_are_told_whole(prompt: str, text: str) -> None:
     assert stream.text == text
 
 
-def test_half_a_character_at_the_end_is_told_as_such() -> None:
+def test_an_incomplete_character_at_the_end_is_marked() -> None:
     stream = TextStream(utf8, b"a")
     stream.add("é".encode()[0])
     assert stream.text == ""

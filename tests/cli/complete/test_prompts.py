@@ -80,7 +80,7 @@ def test_a_prompt_ends_with_the_separator_once(text: str, separator: str, wanted
     assert with_separator(text, separator) == wanted
 
 
-def test_a_separator_that_was_added_is_told_in_one_sentence(
+def test_an_appended_separator_is_reported_in_one_sentence(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     write_json(tmp_path / "manifest.json", {"separator": "\n\n###\n\n"})

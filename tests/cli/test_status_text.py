@@ -1,4 +1,4 @@
-"""What people read about a FineTune: pure, in tables."""
+"""The text about a FineTune in `follow`, `get`, and `list`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_shortened_name_keeps_both_ends(text: str, width: int) -> None:
     assert text.endswith(end)
 
 
-def test_a_strangers_text_can_not_steer_a_terminal() -> None:
+def test_untrusted_text_cannot_control_a_terminal() -> None:
     assert format.printable("a\x1b[31mb\x07\u202e\nc") == "a\\x1b[31mb\\x07\\u202e\nc"
 
 
@@ -69,7 +69,7 @@ def entry(number: int) -> EventEntry:
     st.lists(st.integers(0, 3), max_size=40),
     st.lists(st.integers(1, 5), max_size=40),
 )
-def test_every_event_is_told_once_although_only_the_newest_are_kept(
+def test_every_event_is_shown_once_although_only_the_newest_are_kept(
     numbers: list[int], growth: list[int]
 ) -> None:
     """Equal events included, as long as no update brings more than are kept."""
@@ -192,9 +192,9 @@ FAILED = {
                 "Job complete! Status: succeeded",
                 "Model: ada:ft-team-1",
                 "Files: s3://a/m",
-                "Plot the loss:      finetune results tone -n team --plot",
-                "Download the model: finetune models pull ada:ft-team-1 -n team",
-                "Try the model:      finetune complete tone -n team -p PROMPT",
+                "Plot:     finetune results tone -n team --plot",
+                "Download: finetune models pull ada:ft-team-1 -n team",
+                "Generate: finetune complete tone -n team -p PROMPT",
             ],
         ),
         (
@@ -240,7 +240,7 @@ def test_a_list_survives_a_status_of_another_version() -> None:
     assert row(item, NOW) == ("a", "odd", "", "", "", "", "", "")
 
 
-def test_get_tells_the_cause_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_get_shows_the_cause_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     attempts = [
         {"number": 1, "startedAt": "t", "reason": "NodeLost", "counted": False},
         {
@@ -297,7 +297,7 @@ def with_settings(nodes: int, gpus: int, *, stage: int, batch: int) -> FineTune:
         (2, 8, 3, 4, ["2 nodes × 8 GPUs, cpu, ZeRO 3\n", "max sequence length  256 tokens\n"]),
     ],
 )
-def test_get_tells_the_settings_in_plain_words(
+def test_get_shows_the_settings(
     capsys: pytest.CaptureFixture[str],
     nodes: int,
     gpus: int,

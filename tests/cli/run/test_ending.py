@@ -11,7 +11,7 @@ from tests.support.objects import trained
 
 
 @pytest.mark.parametrize(("first", "is_told"), [(0.7, True), (1.2, False), (None, False)])
-def test_a_loss_that_ended_above_its_first_step_is_told(
+def test_a_loss_above_that_of_the_first_step_is_reported(
     first: float | None, is_told: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     done = trained().trained
