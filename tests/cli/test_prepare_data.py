@@ -20,7 +20,7 @@ from finetune_cli.commands.prepare_data.screen import Screen
 from finetune_cli.main import finetune
 from finetune_data.read.examples import Row
 from tests.data.builders import read, write_tokenizer
-from tests.data.lint.support import look
+from tests.data.lint.support import inspect_pairs
 
 CSV = "prompt,completion,id\n" + "".join(
     f"text {n},{'positive' if n % 3 else 'negative'},{n}\n" for n in range(30)
@@ -120,7 +120,7 @@ class Answering(Screen):
 
 def test_enter_does_not_accept_a_change_that_loses_data() -> None:
     pairs = [(f"text {n}", "ab"[n % 2]) for n in range(20)]
-    inspection, _ = look([*pairs, ("text 20", "A"), pairs[0]])
+    inspection, _ = inspect_pairs([*pairs, ("text 20", "A"), pairs[0]])
     screen = Answering()
     accepted = choose_fixes(screen, inspection, yes=False, wanted=(), unwanted=())
     assert screen.defaults == {

@@ -17,7 +17,7 @@ from tests.data.lint.support import checks, fixed, inspect_pairs, jsonl, recomme
 
 
 def test_1_after_other_removals_only_the_long_row_is_removed(tmp_path: Path) -> None:
-    """It mixed positions and labels after removing rows, and removed a good row, not the long one."""
+    """It mixed positions and labels after removals: it removed a good row, not the long one."""
     long = ("p4", "the lazy dog " * 40)
     pairs = [("p0", "a"), ("p0", "a"), ("p0", "a"), ("p3", "keep"), long, ("p5", "b")]
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "model"), "tiny")
