@@ -18,7 +18,7 @@ MESSAGE_CHARACTERS = 2048  # of status.message and status.error.message
 SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 HINT_CRASH = "read the last lines of its log; a crash continues from the last checkpoint"
-HINT_NODE = "inspect the node: kubectl describe node"
+HINT_NODE = "inspect the node: kubectl describe node {node}"
 HINT_EVICTED = "check the node for drains and pressure, and the limits in resources"
 HINT_PREEMPTED = "set priorityClassName, or wait until the other pods have finished"
 HINT_POD = "list the recent Events of the namespace: kubectl get events"
@@ -390,7 +390,7 @@ def pod_disrupted(
     code, what, hint = disruption.value
     where = f" on node {node}" if node else ""
     why = f": {details}" if details else ""
-    return _error(code, f"pod {pod}{where} {what}{why}", hint)
+    return _error(code, f"pod {pod}{where} {what}{why}", hint.format(node=node or "NAME"))
 
 
 def files_not_deleted(cause: str) -> str:
