@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.names import Reason
+from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
@@ -247,6 +247,20 @@ def test_a_missing_data_file_names_its_field(job: Job, missing: str) -> None:
     assert failure.param == ("trainingFile" if missing == "training_file" else "validationFile")
     failure = job.failure(**{missing: "s3://no-such-bucket/nothing.jsonl"})
     assert failure.code == Reason.BUCKET_NOT_FOUND
+
+
+def test_a_run_on_this_machine_gets_the_failure_for_the_shell(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.put("train.jsonl", jsonl(examples(3)))
+    elsewhere = {"training_file": "s3://no-such-bucket/nothing.jsonl"}
+    pod = job.failure(**elsewhere)
+    monkeypatch.setenv(ENV_LOCAL_ROOT, "runs")
+    shell = job.failure(**elsewhere)
+    assert "Secret" in pod.message
+    assert "Secret" not in f"{shell.message} {shell.hint}"
+    assert "AWS_ENDPOINT_URL in the environment" in str(shell.hint)
+    assert (shell.code, shell.param) == (pod.code, pod.param)
 
 
 def test_a_missing_output_bucket_names_its_field(job: Job) -> None:
