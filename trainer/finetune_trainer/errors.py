@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from finetune_api.errors import FailureError
 from finetune_api.outcome import Failure
+from finetune_storage.audience import process_audience
 from finetune_trainer import failures
 
 LOG_LINES = 10
@@ -44,7 +45,7 @@ class Preempted(Exception):  # noqa: N818 - not an error: the pod received SIGTE
 def failure_from_exception(error: BaseException, rank: int) -> RankFailure:
     """The failure of a rank that `error` ended."""
     if isinstance(error, FailureError):
-        return RankFailure(error.failure.replace(rank=rank))
+        return RankFailure(error.failure_for(process_audience()).replace(rank=rank))
     if isinstance(error, Preempted):
         return RankFailure(failures.stopped(rank, error.step, error.checkpoint_step))
     name, detail, log = type(error).__name__, _first_line(error), _last_lines(error)
