@@ -14,7 +14,6 @@ from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.prepare import job as prepare_module
 from finetune_data.prepare.job import prepare
 from finetune_data.read.examples import COMPLETION, Row
 from finetune_data.tokenize.dataset import fetch_dataset
@@ -31,6 +30,8 @@ from tests.data.builders import (
     put_folder,
     write_tokenizer,
 )
+
+REUSED = "reusing the dataset"
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_the_dataset_has_the_common_ending_of_all_prompts(
 
 
 def test_a_retry_reuses_the_dataset_and_reports_the_same(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job.put("train.jsonl", jsonl([*examples(20), "broken", *examples(1)]))
     first = job.prepared(data_tolerance=0.1)
@@ -142,9 +143,9 @@ def test_a_retry_reuses_the_dataset_and_reports_the_same(
     assert first.advice is not None
     assert any("Skipped 1 of 22 lines of trainingFile" in sentence for sentence in first.advice)
     assert any("line 22 repeats line 1" in sentence for sentence in first.advice)
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "prepare_split", None)
-        assert job.prepared(data_tolerance=0.1) == first
+    capsys.readouterr()
+    assert job.prepared(data_tolerance=0.1) == first
+    assert REUSED in capsys.readouterr().out
     job.put("train.jsonl", jsonl(examples(30)))
     assert job.prepared(data_tolerance=0.1).training_examples == 30
     assert job.prepared(base=base_model(f"s3://{job.bucket}/model", context_length=32))
@@ -306,13 +307,14 @@ def test_many_batches_give_the_same_result_as_one(
 
 
 def test_a_second_finetune_on_the_same_files_starts_at_once(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job.put("train.jsonl", jsonl(examples(20)))
     first = job.prepared()
-    monkeypatch.setattr(prepare_module, "prepare_split", None)
+    assert REUSED not in capsys.readouterr().out
     run = prepare_task(job.bucket).run.replace(name="another", uid="fedcba98")
     second = job.prepared(run=run, hyperparameters={"nEpochs": 2, "promptLossWeight": 0.5})
+    assert REUSED in capsys.readouterr().out
     assert second.dataset == first.dataset
     assert second.steps == first.steps // 2
     assert len(job.datasets()) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -75,16 +75,18 @@ def inspect(
     tokenizer: ExampleTokenizer | None = None,
     context: int | None = None,
     progress: ProgressCallback | None = None,
+    registered: Sequence[Callable[[], Check]] = CHECKS,
 ) -> Inspection:
     """Run all checks. Reads each file once, and the training files twice if a check needs it.
 
     context: the maximum number of tokens of an example. progress: gets the bytes done and the
-    total. Raises StorageError or DataError for a file that cannot be reached.
+    total. registered: the checks to run. Raises StorageError or DataError for a file that cannot be
+    reached.
     """
     files = _FileReader(progress, sum(reader.source.size for reader in (*training, *validation)))
     wrong = _WrongLines()
     summary, held_out = DataSummary(), DataSummary()
-    checks = [make() for make in CHECKS]
+    checks = [make() for make in registered]
     in_characters, in_tokens = Lengths(), Lengths(context)
     for columns in files.columns(training, wrong, summary.rows):
         summary.observe(columns)

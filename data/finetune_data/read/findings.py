@@ -65,14 +65,15 @@ def has_or_have(number: int) -> str:
 class FindingsFile:
     """data-report.jsonl, the file of all findings: param, uri, line, column, code, message."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, limit: int = REPORTED) -> None:
         self.path = path
+        self._limit = limit
         self.written = 0
         self._file: TextIO | None = None
 
     def add(self, param: str, uri: str, finding: Finding) -> None:
-        """Write a finding. Findings beyond the first 100,000 are not written."""
-        if self.written >= REPORTED:
+        """Write a finding, unless the file has reached its limit."""
+        if self.written >= self._limit:
             return
         if self._file is None:
             self._file = self.path.open("w", encoding="utf-8")

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 
-import pytest
-
 from finetune_data import lint
-from finetune_data.lint import inspection, registry
+from finetune_data.lint import registry
 from finetune_data.lint.check import Check
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import Facts
@@ -60,7 +58,7 @@ class LongPrompts(Check):
         return [Remark("long-prompts", "advice", message, self._found.count, self._found.places)]
 
 
-def test_a_new_check_needs_only_an_entry_in_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "CHECKS", (*registry.CHECKS, LongPrompts))
-    found, _ = inspect_pairs([("a short one", "x"), ("short", "y")])
+def test_a_new_check_needs_only_an_entry_in_the_registry() -> None:
+    checks = (*registry.CHECKS, LongPrompts)
+    found, _ = inspect_pairs([("a long prompt", "x"), ("short", "y")], registered=checks)
     assert remark(found, "long-prompts").places == ("line 1",)
