@@ -294,12 +294,12 @@ class Kubelet:
         return pods
 
     def ready(self, *pods: str) -> None:
-        self.tell(dict.fromkeys(pods, READY))
+        self.set_status(dict.fromkeys(pods, READY))
 
     def end(self, pod: str, code: int, message: str = "") -> None:
-        self.tell({pod: ended(code, message)})
+        self.set_status({pod: ended(code, message)})
 
-    def tell(self, statuses: dict[str, dict[str, Any]]) -> None:
+    def set_status(self, statuses: dict[str, dict[str, Any]]) -> None:
         """Set the status of each pod, with one kubectl for all."""
         if len(statuses) == 1:
             ((name, status),) = statuses.items()

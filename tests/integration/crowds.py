@@ -62,22 +62,22 @@ class Crowd:
 
     def prepare(self) -> None:
         pods = self.kubelet.start_pods(*self.jobs("-prepare").values())
-        told = ended(0, prepared().to_termination_message())
-        self.kubelet.tell(dict.fromkeys(pods, told))
+        statuses = ended(0, prepared().to_termination_message())
+        self.kubelet.set_status(dict.fromkeys(pods, statuses))
 
     def train(self, ending: str = "-a1") -> None:
         """Make every pod of this attempt ready."""
         pods = self.kubelet.start_pods(*self.jobs(ending).values())
-        self.kubelet.tell(dict.fromkeys(pods, READY))
+        self.kubelet.set_status(dict.fromkeys(pods, READY))
 
     def publish(self, ending: str = "-a1") -> None:
         """End every pod successfully, rank 0 with a model."""
-        told = {}
+        statuses = {}
         for name, job in self.jobs(ending).items():
             pod = job["metadata"]["name"]
-            told[f"{pod}-0"] = ended(0, published_by(name).to_termination_message())
-            told[f"{pod}-1"] = ended(0)
-        self.kubelet.tell(told)
+            statuses[f"{pod}-0"] = ended(0, published_by(name).to_termination_message())
+            statuses[f"{pod}-1"] = ended(0)
+        self.kubelet.set_status(statuses)
 
     def live(self, explain: Callable[[], str] = lambda: "") -> dict[str, Any]:
         """Run whole lives, from the manifest to the model, and return the statuses."""

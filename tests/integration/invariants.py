@@ -33,8 +33,8 @@ def check_invariants(team: Kubectl, operator: Operator, audit_log: Path) -> None
         ]
         is_terminal = finetune["status"]["state"] in names.TERMINAL_STATES
         assert len(open_ones) <= (0 if is_terminal else 1)
-    told = Counter(event["involvedObject"]["uid"] for event in team.list("events"))
-    assert all(told[uid] <= EVENTS_AT_MOST for uid in finetunes), told
+    events = Counter(event["involvedObject"]["uid"] for event in team.list("events"))
+    assert all(events[uid] <= EVENTS_AT_MOST for uid in finetunes), events
     _wait_for_silence(team, operator, audit_log)
     for uid, finetune in finetunes.items():
         if finetune["status"]["state"] in names.TERMINAL_STATES:

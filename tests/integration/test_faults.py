@@ -43,12 +43,12 @@ def until_succeeded(team: Kubectl, kubelet: Kubelet, pods: list[str]) -> None:
 
 def once(rule: Rule) -> Rule:
     """Inject a fault into the first request that matches the rule."""
-    told: list[Seen] = []
+    injected: list[Seen] = []
 
     def first(seen: Seen) -> Answer | Cut | None:
-        fault = None if told else rule(seen)
+        fault = None if injected else rule(seen)
         if fault is not None:
-            told.append(seen)
+            injected.append(seen)
         return fault  # type: ignore[return-value]
 
     return first

@@ -51,9 +51,9 @@ class Release(Operator):
         self.helm("upgrade", CHART, "--install", "-f", path, "--take-ownership")
 
     def helm(self, command: str, *arguments: str | Path) -> str:
-        words = [self.helm_binary, command, "finetune-operator", *arguments]
-        words += ["-n", self.team.namespace, "--kubeconfig", self.team.kubeconfig]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        line = [self.helm_binary, command, "finetune-operator", *arguments]
+        line += ["-n", self.team.namespace, "--kubeconfig", self.team.kubeconfig]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

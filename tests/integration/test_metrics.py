@@ -88,7 +88,7 @@ def test_progress_comes_and_goes_and_the_end_is_counted_once(
     for stage in ("validating", "starting", "training"):
         assert f'finetune_job_stage_seconds_count{{stage="{stage}"}} 1.0' in text
 
-    # A new process finds the end told already.
+    # A new process finds the end recorded.
     operator.kill()
     operator.start()
     until(lambda: 'state="succeeded"} 1.0' in operator.metrics(), 10)

@@ -97,7 +97,7 @@ def deny(team: Kubectl, kubelet: Kubelet) -> None:
     team.patch_status("job", job["metadata"]["name"], status)
 
 
-def told(team: Kubectl, name: str) -> list[dict[str, Any]]:
+def conditions_of(team: Kubectl, name: str) -> list[dict[str, Any]]:
     """The conditions of the Model."""
     found: list[dict[str, Any]] = team.get("model", name).get("status", {}).get("conditions")
     return [item for item in found or [] if item["reason"] == "S3AccessDenied"]
@@ -110,8 +110,8 @@ def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
     until(lambda: finalizers(team) == HELD, 20, deleter.logs)
     team("delete", "model", NAME, "--wait=false")
     deny(team, kubelet)
-    until(lambda: told(team, NAME), 20, deleter.logs)
-    assert "S3 denies access" in told(team, NAME)[0]["message"]
+    until(lambda: conditions_of(team, NAME), 20, deleter.logs)
+    assert "S3 denies access" in conditions_of(team, NAME)[0]["message"]
     assert finalizers(team) == HELD
     team("patch", "model", NAME, "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
     until(lambda: team.list("models") == [], 20, deleter.logs)

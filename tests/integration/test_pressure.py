@@ -88,7 +88,7 @@ def decide_slowly(seen, settings, now):
 reconcile.decide = decide_slowly
 """
 )
-SAID = "Executing <"  # asyncio's own words
+SAID = "Executing <"  # asyncio's own message
 
 
 @contextmanager

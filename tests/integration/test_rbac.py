@@ -10,7 +10,7 @@ import yaml
 
 from devcluster.controlplane import ControlPlane
 from tests.integration.conftest import Kubelet, Operator
-from tests.integration.test_model_deletion import deny, told
+from tests.integration.test_model_deletion import conditions_of, deny
 from tests.integration.test_operator import TWO_NODES, prepare
 from tests.support.audit import rights_used
 from tests.support.kubectl import Kubectl, finetune, until
@@ -101,7 +101,7 @@ def live_with_models(team: Kubectl, operator: Operator, kubelet: Kubelet) -> Non
     until(lambda: team.get("model", model)["metadata"].get("finalizers"), 20)
     team("delete", "model", model, "--wait=false")
     deny(team, kubelet)
-    until(lambda: told(team, model), 60, operator.logs)
+    until(lambda: conditions_of(team, model), 60, operator.logs)
     team("patch", "model", model, "--type=merge", "-p", '{"spec":{"deletionPolicy":"Retain"}}')
     until(lambda: not team.list("models"), 60, operator.logs)
 

@@ -273,10 +273,10 @@ def test_canary_secrets_stand_in_no_status_event_job_or_log(
     kubelet.end(pod, 65, failed("S3AccessDenied", "s3://bucket is closed").to_termination_message())
     team.wait_state("tone", "failed")
     until(lambda: len(team.list("events")) >= 2, 10)
-    told = team("get", "finetunes,models,jobs,pods,services,events,configmaps", "-o", "yaml")
-    told += (operator.folder / "operator.log").read_text() + operator.metrics()
+    output = team("get", "finetunes,models,jobs,pods,services,events,configmaps", "-o", "yaml")
+    output += (operator.folder / "operator.log").read_text() + operator.metrics()
     for canary in canaries.values():
-        assert canary not in told
+        assert canary not in output
         assert canary in team("get", "secret", "finetune-s3", "-o", "go-template="
                               "{{range .data}}{{base64decode .}} {{end}}")  # fmt: skip
-    assert "secretRef" in told
+    assert "secretRef" in output

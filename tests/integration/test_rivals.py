@@ -77,14 +77,14 @@ def test_t05_two_replicas_make_one_job_and_either_goes_on_alone(
         operator.kill()
         crowd.publish()
         status = team.wait_state("tone", "succeeded", seconds=TAKEOVER_SECONDS)
-        operator.start()  # back again: it finds the end told
+        operator.start()  # it finds the end recorded
         check_invariants(team, second, Path(control_plane.audit_log))
     assert states == ["pending", "running", "succeeded"]
     assert len(status["attempts"]) == 1
     assert len(team.list("jobs")) == 2
     assert len(team.list("models")) == 1
-    told = [event["message"] for event in status["events"]]
-    assert len(told) == len(set(told))
+    texts = [event["message"] for event in status["events"]]
+    assert len(texts) == len(set(texts))
 
 
 def test_t05_an_operator_that_wakes_up_late_does_not_undo_what_the_other_one_wrote(

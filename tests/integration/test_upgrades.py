@@ -25,7 +25,7 @@ from tests.support.objects import UID
 pytestmark = pytest.mark.integration
 
 # FineTune -> the file with its objects
-# An Event in the words of the previous operator version, without `attempt` and `key`.
+# An Event with the text of the previous operator version and without `attempt` and `key`.
 EPOCH_EVENT = {
     "at": "2026-11-21T12:00:00Z",
     "level": "info",
@@ -123,7 +123,7 @@ def test_t26_a_clock_that_is_wrong_by_ten_minutes_ends_nothing(
     crowd.prepare()
     for ending in ("-a1", "-a2"):
         pods = kubelet.start_pods(*crowd.jobs(ending).values())
-        kubelet.tell(dict.fromkeys(pods, since_now()))
+        kubelet.set_status(dict.fromkeys(pods, since_now()))
         until(lambda e=ending: is_running(team, e), 30, skewed.logs)  # type: ignore[misc]
         if ending == "-a1":
             kubelet.end(pods[1], 137)

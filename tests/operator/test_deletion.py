@@ -125,11 +125,11 @@ def test_a_failure_is_reported_and_retried_later() -> None:
     assert condition.reason == "S3AccessDenied"
     assert "S3 denies access" in condition.message
     assert (plan.finalizers, plan.delete) == (HELD, None)
-    told = model.replace(status=plan.status)
-    assert decide(told, job, 10).status == plan.status
-    again = decide(told, job, RETRY_SECONDS)
+    reported = model.replace(status=plan.status)
+    assert decide(reported, job, 10).status == plan.status
+    again = decide(reported, job, RETRY_SECONDS)
     assert again.delete is not None
-    assert decide(told, None, RETRY_SECONDS + 1).create is not None
+    assert decide(reported, None, RETRY_SECONDS + 1).create is not None
 
 
 def test_the_policy_retain_gives_up_on_the_files() -> None:

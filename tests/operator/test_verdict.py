@@ -131,8 +131,8 @@ def test_an_error_of_the_user_wins_and_is_never_retried(code: str) -> None:
 
 
 def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory_with_its_log() -> None:
-    told = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137, log=["step 3"])
-    status = ended(1, "OOMKilled", message=told.to_termination_message())
+    report = failed(Reason.RANK_CRASHED, "rank 1 was killed", rank=1, exit_code=137, log=["step 3"])
+    status = ended(1, "OOMKilled", message=report.to_termination_message())
     verdict = judge(a_job({"phase": "Running"}, status))
     assert verdict is not None
     assert (verdict.error.code, verdict.is_counted) == (Reason.OUT_OF_MEMORY, False)
@@ -315,8 +315,13 @@ def test_a_job_records_a_disruption_for_an_operator_that_was_drained_too(
 ) -> None:
     world = World().until_running()
     name = world.job("a1")
-    told = {"type": "Failed", "status": "True", "reason": reason, "message": "the Job's own words"}
-    world.jobs[name]["status"] = {"conditions": [told]}
+    report = {
+        "type": "Failed",
+        "status": "True",
+        "reason": reason,
+        "message": "the Job's own words",
+    }
+    world.jobs[name]["status"] = {"conditions": [report]}
     world.pods[name] = []
     verdict = judge(world.observe().attempts[1])
     assert verdict is not None
