@@ -8,8 +8,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from finetune_data.lint.check import Check
+from finetune_data.lint.checks.endings import Ending
 from finetune_data.lint.columns import Columns
-from finetune_data.lint.endings import Ending
 from finetune_data.lint.facts import DataSummary, Facts, Kind, Profile
 from finetune_data.lint.fingerprints import Fingerprints
 from finetune_data.lint.fixes import Field, Fix, LeaveOutWrong

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_api.tasks import Classification
-from finetune_data.lint.classes import fix_for_unseen
+from finetune_data.lint.checks.classes import fix_for_unseen
 from finetune_data.lint.facts import LABELS, DataSummary, Facts
 from finetune_data.lint.registry import JOB_CHECKS
 from finetune_data.lint.remarks import Remark

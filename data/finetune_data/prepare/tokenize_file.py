@@ -8,8 +8,8 @@ from pathlib import Path
 from finetune_api.limits import DataLimits
 from finetune_api.names import Reason
 from finetune_data.errors import BaseModelError
+from finetune_data.lint.checks.endings import CommonEnding
 from finetune_data.lint.columns import Columns
-from finetune_data.lint.endings import CommonEnding
 from finetune_data.lint.facts import DataSummary
 from finetune_data.pod_log import ProgressLog, log
 from finetune_data.prepare.checks import CheckedFile

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 
-from finetune_data import lint
-from finetune_data.lint import registry
+from finetune_data.lint import checks, registry
 from finetune_data.lint.check import Check
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import Facts
@@ -21,8 +20,8 @@ def classes_of(registered: object) -> object:
 
 
 def checks_in_modules() -> Iterator[type[Check]]:
-    for module in pkgutil.iter_modules(lint.__path__):
-        for value in vars(import_module(f"finetune_data.lint.{module.name}")).values():
+    for module in pkgutil.iter_modules(checks.__path__):
+        for value in vars(import_module(f"finetune_data.lint.checks.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, Check) and value is not Check:
                 yield value
 
@@ -59,6 +58,6 @@ class LongPrompts(Check):
 
 
 def test_a_new_check_needs_only_an_entry_in_the_registry() -> None:
-    checks = (*registry.CHECKS, LongPrompts)
-    found, _ = inspect_pairs([("a long prompt", "x"), ("short", "y")], registered=checks)
+    registered = (*registry.CHECKS, LongPrompts)
+    found, _ = inspect_pairs([("a long prompt", "x"), ("short", "y")], registered=registered)
     assert remark(found, "long-prompts").places == ("line 1",)
