@@ -140,6 +140,6 @@ def test_it_ends_when_the_object_is_gone_or_another_has_its_name(
 
 
 @pytest.mark.parametrize("error", [MISSING, FORBIDDEN, ApiError("no login", "", 401, {})])
-def test_what_waiting_does_not_mend_is_an_error(error: ApiError) -> None:
+def test_an_error_that_retries_cannot_resolve_is_raised(error: ApiError) -> None:
     with pytest.raises(ApiError):
         play(Script([error], []), 1)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+DEFAULT_KUBECONFIG = "~/.kube/config"  # as in kubectl
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -159,7 +160,7 @@ def _load(configuration: Any, target: ClusterTarget) -> str:
 
     from kubernetes.config import incluster_config, kube_config
 
-    default = os.environ.get("KUBECONFIG") or kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    default = os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG
     file = target.kubeconfig or default
     exists = any(Path(part).expanduser().exists() for part in file.split(os.pathsep) if part)
     if not exists and not target.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ:

@@ -105,7 +105,7 @@ def test_a_model_of_a_run_says_what_it_has_learned(trained: Path, complete: Any,
     shown = run("complete", str(trained), "-t", "0", "--logprobs", "2", "--cpu", stdin="fox 9 ->\n")
     assert shown.stdout.splitlines()[0] == " yes"
     heading, first, second, *_ = shown.stdout.splitlines()[1:]
-    assert heading.split() == ["TOKEN", "LOGPROB", "SHARE"]
+    assert heading.split() == ["TOKEN", "LOGPROB", "PROBABILITY"]
     assert first.startswith("' '") and second.startswith("  not ")
     cut = run("complete", str(trained), "-t", "0", "-M", "2", "--cpu", "-p", "fox 9 ->")
     assert (cut.stdout, "(stopped after 2 tokens; --max-tokens sets the limit)" in cut.stderr) == (

@@ -119,7 +119,7 @@ def operator(
             "error",
             "operator",
             f"no operator serves namespace {namespace}: {', '.join(ignored[:3])} has no status",
-            "check its pod (kubectl get pods -A -l "
+            "check the operator's pod (kubectl get pods -A -l "
             + OPERATOR
             + "), or install it: "
             + INSTALL.format(namespace=namespace),
