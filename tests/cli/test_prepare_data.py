@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from finetune_api.names import EXIT_USER
 from finetune_cli.commands.prepare_data.fix_selection import choose_fixes
-from finetune_cli.commands.prepare_data.screen import Screen
+from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_cli.main import finetune
 from finetune_data.read.examples import Row
 from tests.data.builders import read, write_tokenizer
@@ -103,7 +103,7 @@ def test_the_split_sees_prompts_that_a_change_makes_equal(here: Path) -> None:
     assert not train & valid
 
 
-class Answering(Screen):
+class Answering(FindingsScreen):
     """Somebody who presses Enter at every question."""
 
     def __init__(self) -> None:

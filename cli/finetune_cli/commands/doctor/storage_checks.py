@@ -21,7 +21,7 @@ def storage_finding(upload_to: str | None = None) -> Finding:
         return Finding(
             "warning",
             CHECK,
-            "no upload destination is set, which only uploads of local files need",
+            "no upload destination is set; it is needed only for local files",
             "set it once with `create --upload-to s3://bucket/prefix`",
         )
     try:

@@ -13,6 +13,7 @@ import click
 from finetune_api.limits import DataLimits
 from finetune_api.names import EXIT_USER
 from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
+from finetune_cli.commands.prepare_data.findings_report import check_suffix, write_report
 from finetune_cli.commands.prepare_data.fix_selection import (
     check_fix_names,
     choose_fixes,
@@ -20,8 +21,7 @@ from finetune_cli.commands.prepare_data.fix_selection import (
 )
 from finetune_cli.commands.prepare_data.next_steps import create_command, manifest
 from finetune_cli.commands.prepare_data.output import Destination, ask_for_split, write
-from finetune_cli.commands.prepare_data.report import check_suffix, write_report
-from finetune_cli.commands.prepare_data.screen import Screen
+from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_data.lint.fixes import Fix
 from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.reader import Reader, ReadOptions
@@ -173,10 +173,10 @@ def command(**given: Any) -> None:
     options = PrepareOptions(**given)
     check_suffix(options.report)
     with tempfile.TemporaryDirectory(prefix="finetune-") as name:
-        _prepare(options, Screen(), Path(name))
+        _prepare(options, FindingsScreen(), Path(name))
 
 
-def _prepare(options: PrepareOptions, screen: Screen, folder: Path) -> None:
+def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> None:
     """folder: for downloads."""
     storage = storage_for([*options.files, *options.validation, options.model or ""])
     training, held_out = (
@@ -216,7 +216,7 @@ def _prepare(options: PrepareOptions, screen: Screen, folder: Path) -> None:
         )
 
 
-def _accepted(options: PrepareOptions, screen: Screen, inspection: Inspection) -> list[Fix]:
+def _accepted(options: PrepareOptions, screen: FindingsScreen, inspection: Inspection) -> list[Fix]:
     if options.dry_run:
         check_fix_names(inspection, options.wanted)
         list_fixes(screen, inspection)
@@ -227,7 +227,7 @@ def _accepted(options: PrepareOptions, screen: Screen, inspection: Inspection) -
 
 
 def _require_no_errors(
-    options: PrepareOptions, screen: Screen, inspection: Inspection, accepted: Sequence[Fix]
+    options: PrepareOptions, screen: FindingsScreen, inspection: Inspection, accepted: Sequence[Fix]
 ) -> None:
     errors = [it for it in inspection.remarks if it.level == "error" and it.fix not in accepted]
     if errors:
@@ -241,7 +241,7 @@ def _require_no_errors(
 
 def _write(
     options: PrepareOptions,
-    screen: Screen,
+    screen: FindingsScreen,
     *,
     training: Sequence[Reader],
     held_out: Sequence[Reader],

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from finetune_cli.commands.prepare_data.screen import Screen
+from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_data.lint.fixes import Fix
 from finetune_data.lint.inspection import Inspection
 
 
 def choose_fixes(
-    screen: Screen,
+    screen: FindingsScreen,
     inspection: Inspection,
     *,
     yes: bool,
@@ -47,7 +47,7 @@ def check_fix_names(inspection: Inspection, wanted: Sequence[str]) -> None:
             )
 
 
-def list_fixes(screen: Screen, inspection: Inspection) -> None:
+def list_fixes(screen: FindingsScreen, inspection: Inspection) -> None:
     """Print each proposed change and the flag that accepts it."""
     for fix in inspection.fixes:
         how = f"--fix {fix.name} accepts it"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_cli.commands.prepare_data.screen import Screen
+from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong
 from finetune_data.lint.inspection import Inspection
 from finetune_data.read.reader import Reader
@@ -24,7 +24,7 @@ class Destination:
     stem: str
 
 
-def ask_for_split(screen: Screen, inspection: Inspection) -> bool:
+def ask_for_split(screen: FindingsScreen, inspection: Inspection) -> bool:
     """Ask whether to split off a validation file, if there is none."""
     if inspection.validation_examples or inspection.examples < LEAST_TO_SPLIT:
         return False
@@ -34,7 +34,7 @@ def ask_for_split(screen: Screen, inspection: Inspection) -> bool:
 
 
 def write(
-    screen: Screen,
+    screen: FindingsScreen,
     training: Sequence[Reader],
     held_out: Sequence[Reader],
     *,

@@ -28,7 +28,7 @@ CLASSES = 12  # shown in the summary; the others are counted
 SHOWN_FINDINGS = 20  # invalid lines that are shown
 
 
-class Screen(console.Screen):
+class FindingsScreen(console.Screen):
     """Prints findings; asks questions only if stdin and stdout are terminals."""
 
     @property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finetune_data.lint.inspection import Inspection
     from finetune_data.read.records import Description
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = "findings_report.html.jinja"
 SUFFIXES = {".json", ".html"}
 
 
