@@ -76,8 +76,7 @@ disabled_plugins = [
     config_path = "{folder}/certs.d"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  # Without CAP_SYS_RESOURCE, runc cannot lower oom_score_adj: "can't get final child's PID from
-  # pipe".
+  # Without CAP_SYS_RESOURCE, runc fails to lower oom_score_adj when it starts a container.
   restrict_oom_score_adj = true
   # The profile would remain in the kernel after `down`.
   disable_apparmor = true

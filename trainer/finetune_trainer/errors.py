@@ -22,7 +22,7 @@ _PEER_GONE = (
     "failed to recv, got 0 bytes",
 )
 _COLLECTIVES = "/torch/distributed/"
-_HOST_MEMORY = ("can't allocate memory", "cannot allocate memory")
+_HOST_MEMORY = ("can't allocate memory", "cannot allocate memory")  # of PyTorch; prose: allow
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Advice:
 
     title: str
     why: str
-    change: str | None = None  # "hyperparameters.nEpochs: 2", or the field alone
+    change: str | None = None  # "hyperparameters.nEpochs: 2", or only the field
 
 
 @dataclass(frozen=True)
