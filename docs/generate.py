@@ -34,9 +34,7 @@ def _text(page: str) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write or check the generated pages.")
-    parser.add_argument(
-        "--check", action="store_true", help="only compare"
-    )
+    parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     pages = stale()
     what = "differs from the code, run `make generate`" if check else "written"

@@ -11,9 +11,7 @@ from examples.demo.terminal import DemoError, Terminal
 def main() -> int:
     """Run the demo; on a failure, print one sentence and return 1."""
     if len(sys.argv) > 1:
-        print(
-            "usage: python -m examples.demo   (no options; README.md has the requirements)"
-        )
+        print("usage: python -m examples.demo   (no options; README.md has the requirements)")
         return 0 if sys.argv[1] in {"-h", "--help"} else 2
     terminal = Terminal()
     try:

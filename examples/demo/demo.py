@@ -150,9 +150,7 @@ def fine_tune(
     status = follow(place, name, terminal)
     table = next((uri for uri in status.result_files or [] if uri.endswith("results.csv")), None)
     if not status.fine_tuned_model or not status.model_uri or table is None:
-        raise DemoError(
-            f"FineTune {name} succeeded, but its status lacks a model or results.csv."
-        )
+        raise DemoError(f"FineTune {name} succeeded, but its status lacks a model or results.csv.")
     return Finished(name, status, report.Results.parse(bucket.read(table).decode()))
 
 

@@ -235,9 +235,7 @@ def test_the_pods_policy_names_this_release_s_operator(render: Render) -> None:
 def test_token_review_takes_a_cluster_role_and_no_more(render: Render, helm: Helm) -> None:
     assert "Set clusterWide=true" in refused(helm, "metrics.tokenReview=true")
     on = ("clusterWide=true", "metrics.tokenReview=true")
-    assert "metrics.serviceMonitor" in refused(
-        helm, *on, "metrics.podMonitor.enabled=true"
-    )
+    assert "metrics.serviceMonitor" in refused(helm, *on, "metrics.podMonitor.enabled=true")
     objects = render(*on, "metrics.serviceMonitor.enabled=true")
     reviews = one(objects, "ClusterRole", "-reviews")["rules"]
     assert [(rule["resources"], rule["verbs"]) for rule in reviews] == [

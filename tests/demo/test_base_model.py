@@ -51,9 +51,7 @@ def test_a_completion_without_an_end_is_wrong(data: Dataset, tmp_path: Path) -> 
         model.lm_head.weight.zero_()
     model.save_pretrained(tmp_path)
     silent = ask(tmp_path, data.validation[:2])
-    assert all(
-        sample.got.endswith("…") for sample in silent.samples
-    )  # never the end token
+    assert all(sample.got.endswith("…") for sample in silent.samples)  # never the end token
     assert silent.right == 0
     assert end == 1
     assert NEW_TOKENS < CONTEXT
