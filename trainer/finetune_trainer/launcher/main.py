@@ -24,7 +24,6 @@ from finetune_api.names import (
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.termination import finish
-from finetune_storage.audience import process_audience
 from finetune_trainer import failures
 from finetune_trainer.errors import RankFailure, failure_from_exception
 from finetune_trainer.launcher import rank_processes
@@ -107,11 +106,9 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outc
             has_killed=ranks.has_killed,
         )
         return _outcome(ranks, workdir, evidence, stop, is_only_pod=task.nodes == 1)
-    except FailureError as error:
-        failure = error.failure_for(process_audience())
-        return Outcome(failure=failure.replace(rank=first_rank))
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, FailureError):
+            traceback.print_exc()
         return Outcome(failure=failure_from_exception(error, first_rank).failure)
     finally:
         ranks.close()
