@@ -51,7 +51,8 @@ def errors() -> list[ErrorInfo]:
 
 def _rendered() -> Iterator[Any]:
     for name, item in vars(messages).items():
-        if inspect.isfunction(item) and item.__module__ == messages.__name__ and name[0] != "_":
+        is_own = inspect.isfunction(item) and item.__module__.startswith(messages.__name__)
+        if is_own and not name.startswith("_"):
             yield from _variants(item)
         else:
             yield item

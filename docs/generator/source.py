@@ -1,10 +1,11 @@
 """The sentences of the product's packages about each Reason, for the page of reasons.
 
-The operator's and the storage package's come from their message catalogs. Those of the packages
-that run in pods are read from the syntax trees of their source code.
+Those of the operator, the storage package, and the data package come from their message catalogs.
+The trainer's are read from the syntax trees of its source code.
 """
 
 import ast
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 from docs.generator import catalog
 from finetune_api.errors import Audience
 from finetune_api.names import Reason
+from finetune_data import failures
 from finetune_storage.messages import TEXTS, ProblemContext, render
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("data", "trainer")
+PACKAGES = ("trainer",)
 NAMES = {value: key for key, value in vars(Reason).items() if key.isupper()}
 GAP = catalog.GAP
 
@@ -42,7 +44,7 @@ def reasons() -> dict[str, str]:
 @cache
 def sentences() -> tuple[Sentence, ...]:
     """All messages about reasons."""
-    found = [*_of_operator(), *_of_storage()]
+    found = [*_of_operator(), *_of_storage(), *_of_data()]
     for tree in _trees():
         found += _of_module(tree)
     complete = (item for item in found if _is_complete(item.message))
@@ -61,6 +63,30 @@ def _of_storage() -> Iterator[Sentence]:
     for problem in TEXTS:
         failure = render(problem, context, Audience.POD)
         yield Sentence(failure.code, failure.message, failure.hint or "")
+
+
+class _Gap(str):
+    """An argument of a message that is printed as a gap."""
+
+    __slots__ = ()
+    revision = GAP
+
+    def __repr__(self) -> str:
+        return GAP
+
+
+_Gap.__name__ = GAP
+
+
+def _of_data() -> Iterator[Sentence]:
+    special = {"audience": Audience.POD, "lines": None, "log": None}
+    for name, function in vars(failures).items():
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        names = inspect.signature(function).parameters
+        failure = function(**{each: special.get(each, _Gap(GAP)) for each in names})
+        param = "" if failure.param == GAP else failure.param or ""
+        yield Sentence(failure.code, failure.message, failure.hint or "", param)
 
 
 def _of_module(tree: ast.Module) -> Iterator[Sentence]:

@@ -91,7 +91,7 @@ TYPES = (Event, StatusMessage, ErrorInfo)
 def catalog() -> Iterator[tuple[str, Any]]:
     """(name, function or constant)."""
     for name, item in vars(messages).items():
-        is_function = inspect.isfunction(item) and item.__module__ == messages.__name__
+        is_function = inspect.isfunction(item) and item.__module__.startswith(messages.__name__)
         is_text = isinstance(item, str) and " " in item
         if not name.startswith("_") and (is_function or is_text or isinstance(item, TYPES)):
             yield name, item

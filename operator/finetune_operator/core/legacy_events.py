@@ -10,7 +10,7 @@ from collections.abc import Callable
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Attempt, EventEntry, FineTuneStatus
 from finetune_api.names import Reason
-from finetune_operator.messages import advice
+from finetune_operator.messages.events import advice
 
 EPOCH = re.compile(r"Completed epoch (\d+)/")
 RESTARTED_FROM = re.compile(r"Fine-tune restarted from step (\d+): (.*)", re.DOTALL)

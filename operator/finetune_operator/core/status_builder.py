@@ -9,7 +9,8 @@ from finetune_api.finetune_status import Attempt, Condition, ErrorInfo, EventEnt
 from finetune_api.names import Reason, Stage, State
 from finetune_operator import messages
 from finetune_operator.core.plan import stamp
-from finetune_operator.messages import MESSAGE_CHARACTERS, Event, StatusMessage
+from finetune_operator.messages import Event, StatusMessage
+from finetune_operator.messages.text import MESSAGE_CHARACTERS
 
 EVENTS_KEPT = 64
 EVENT_CHARACTERS = 1024

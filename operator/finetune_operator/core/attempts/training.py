@@ -35,6 +35,7 @@ from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
 from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.verdict import Verdict, awaits_root_cause, judge
+from finetune_operator.messages.text import MESSAGE_CHARACTERS
 from finetune_operator.settings import Settings
 
 PENDING_SECONDS = 15.0
@@ -248,7 +249,7 @@ def _restart_or_fail(
         return _start(observed, builder, settings, number + 1, cause=verdict.error, wait=pause)
     error = verdict.error
     if retry.refusal:
-        message = f"{error.message}; {retry.refusal}"[: messages.MESSAGE_CHARACTERS]
+        message = f"{error.message}; {retry.refusal}"[:MESSAGE_CHARACTERS]
         error = error.replace(message=message, hint=retry.hint or error.hint)
     builder.set(gpu_seconds=gpu_seconds(observed, builder, number))
     return Plan(builder.fail(error).finish())

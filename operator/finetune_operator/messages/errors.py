@@ -1,0 +1,189 @@
+"""Errors and their hints: `status.error`, and the ends of attempts."""
+
+from enum import Enum
+
+from finetune_api.finetune_status import ErrorInfo
+from finetune_api.names import Reason
+from finetune_operator.messages.text import MESSAGE_CHARACTERS
+from finetune_operator.messages.text import count as _count
+
+SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+
+HINT_CRASH = "read the last lines of its log; a crash continues from the last checkpoint"
+HINT_NODE = "inspect the node: kubectl describe node {node}"
+HINT_EVICTED = "check the node for drains and pressure, and the limits in resources"
+HINT_PREEMPTED = "set priorityClassName, or wait until the other pods have finished"
+HINT_POD = "list the recent Events of the namespace: kubectl get events"
+HINT_OUT_OF_MEMORY = (
+    "use more GPUs, a higher deepspeed.zeroStage, offload, a shorter maxSequenceLength, "
+    "or more resources.memory"
+)
+
+
+def _error(code: str, message: str, hint: str, param: str | None = None) -> ErrorInfo:
+    return ErrorInfo(code=code, message=message[:MESSAGE_CHARACTERS], hint=hint, param=param)
+
+
+JOB_REMOVED = "the Job was removed before the operator could read why it ended"
+UNKNOWN_CAUSE = "the cause is unknown"
+OUTPUT_MISSING = _error(
+    Reason.INVALID_SPEC,
+    "spec.output is missing, and the chart has no default output prefix",
+    "set spec.output to an S3 prefix; an administrator can set the chart value `output`",
+    "output",
+)
+DATASET_NOT_RECORDED = _error(
+    Reason.INTERNAL,
+    "this FineTune was started by an older operator version that did not record the dataset "
+    "location",
+    "create the FineTune again; its data is checked again",
+)
+
+
+def published_before(attempt: int) -> str:
+    return f"attempt {attempt} had already published the model"
+
+
+def unknown_runtime(runtime: str, known: str) -> ErrorInfo:
+    message = f"runtime {runtime!r} is unknown: the chart has {known}"
+    hint = "set spec.runtime to one of these, or leave it out"
+    return _error(Reason.UNKNOWN_RUNTIME, message, hint, "runtime")
+
+
+def runtime_without_gpus(runtime: str) -> ErrorInfo:
+    hint = "set resources.gpusPerNode to 0, or choose another runtime"
+    param = "resources.gpusPerNode"
+    return _error(Reason.INVALID_SPEC, f"runtime {runtime!r} has no GPUs", hint, param)
+
+
+def unknown_model(model: str, namespace: str, known: str) -> ErrorInfo:
+    message = (
+        f"model {model!r} is unknown: the catalog has {known}, and no Model in namespace "
+        f"{namespace!r} has that name or ID"
+    )
+    hint = "list the fine-tuned models: kubectl get models; the catalog is the chart value `models`"
+    return _error(Reason.UNKNOWN_MODEL, message, hint, "model")
+
+
+def pending_too_long(seconds: int, cause: str) -> ErrorInfo:
+    """cause: the status message."""
+    message = f"the FineTune was pending for more than {seconds} s: {cause}"
+    hint = "free resources, request fewer, or raise pendingDeadlineSeconds"
+    return _error(Reason.DEADLINE_EXCEEDED, message, hint, "pendingDeadlineSeconds")
+
+
+def training_too_long(seconds: int) -> ErrorInfo:
+    message = f"training took more than {seconds} s, with all attempts and the waits between them"
+    hint = "raise activeDeadlineSeconds in a new FineTune; the checkpoints are kept"
+    return _error(Reason.DEADLINE_EXCEEDED, message, hint, "activeDeadlineSeconds")
+
+
+def stalled(seconds: float, step: int, limit: int) -> ErrorInfo:
+    message = f"no step finished for {seconds:.0f} s after step {step} (stallSeconds {limit})"
+    hint = (
+        "check the logs of the pods for a collective operation that waits for a rank; if a step "
+        "takes longer than stallSeconds, raise it"
+    )
+    return _error(Reason.STALLED, message, hint)
+
+
+def job_deleted(attempt: int, deleted_at: str | None) -> ErrorInfo:
+    """deleted_at: the deletion timestamp of the Job if it still exists."""
+    when = f" at {deleted_at}" if deleted_at else ""
+    message = f"the Job of attempt {attempt} was deleted{when}, but not by this operator"
+    hint = "create a new FineTune to train again; the cluster's audit log shows who deleted the Job"
+    return _error(Reason.JOB_DELETED, message, hint)
+
+
+def name_taken(objects: str, command: str) -> ErrorInfo:
+    """command: shows the first of the objects, which do not belong to this FineTune."""
+    message = f"the name of an object that this FineTune needs is taken by {objects}"
+    hint = f"inspect it ({command}), delete it if it is not needed, and create the FineTune again"
+    return _error(Reason.FOREIGN_OBJECT, message, hint)
+
+
+def model_name_taken(model: str, uri: str, objects: str, command: str) -> ErrorInfo:
+    """The training has finished. command: shows the Model that has the name."""
+    message = (
+        f"the training succeeded, but the model name {model} is taken by {objects}; the files of "
+        f"the new model are complete at {uri}"
+    )
+    hint = (
+        "create a Model with another name and ID and with the URI of these files (see the fields "
+        f"with {command}), or train again with another suffix"
+    )
+    return _error(Reason.FOREIGN_OBJECT, message, hint, "suffix")
+
+
+def restarts_spent(restarts: int) -> str:
+    return f"the operator gave up after {_count(restarts, 'restart')} (maxRestarts)"
+
+
+def attempts_spent(attempts: int) -> str:
+    return f"the operator gave up after {attempts} attempts"
+
+
+def smaller_batch_failed(share: float) -> str:
+    return f"a reduction to {share:g} of the micro-batch did not help"
+
+
+def rank_ended(rank: int, code: int, pod: str) -> ErrorInfo:
+    how = f"ended with exit code {code}"
+    if code > 128:  # a shell's exit code for a process that a signal ended
+        how = f"was killed by signal {code - 128} ({SIGNALS.get(code - 128, 'unknown')})"
+    return _error(Reason.RANK_CRASHED, f"rank {rank} {how} (pod {pod})", HINT_CRASH)
+
+
+def pod_out_of_memory(pod: str, limit: str | None, setting: str) -> ErrorInfo:
+    of_limit = f" of {limit}" if limit else ""
+    message = f"pod {pod} used more memory than its limit{of_limit} and was killed"
+    return _error(Reason.OUT_OF_MEMORY, message, f"raise {setting}")
+
+
+def pod_deleted(pod: str) -> ErrorInfo:
+    return _error(Reason.POD_LOST, f"pod {pod} was deleted while it was running", HINT_POD)
+
+
+def job_failed(cause: str | None, *, disrupted: bool) -> ErrorInfo:
+    """No pod of the Job is left. cause: the message of the Job controller."""
+    what = "the Job failed and left no pod that shows why"
+    if disrupted:
+        what = "the pods were drained, preempted, or lost with their node"
+    return _error(Reason.POD_LOST, what + (f": {cause}" if cause else ""), HINT_POD)
+
+
+def queue_withdrew(queue: str, cause: str | None) -> ErrorInfo:
+    """cause: the message of Kueue."""
+    why = f": {cause[:900]}" if cause else ""
+    hint = "wait: training continues from the last checkpoint when the queue admits the Job again"
+    return _error(Reason.PREEMPTED, f"queue {queue} evicted the pods{why}", hint)
+
+
+class Disruption(Enum):
+    """An end of a pod that the cluster caused: reason, message, hint."""
+
+    PREEMPTED = (Reason.PREEMPTED, "was preempted by pods of a higher priority", HINT_PREEMPTED)
+    MADE_ROOM = (Reason.PREEMPTED, "was preempted by a critical pod", HINT_PREEMPTED)
+    NODE_TAINTED = (Reason.NODE_LOST, "was removed from a node tainted NoExecute", HINT_NODE)
+    NODE_LOST = (Reason.NODE_LOST, "was lost with its node", HINT_NODE)
+    NODE_SHUT_DOWN = (Reason.NODE_LOST, "ended because its node shut down", HINT_NODE)
+    EVICTED = (Reason.EVICTED, "was evicted", HINT_EVICTED)
+    EVICTED_BY_NODE = (Reason.EVICTED, "was evicted by its node", HINT_EVICTED)
+    TERMINATED_BY_NODE = (Reason.EVICTED, "was terminated by its node", HINT_EVICTED)
+    REMOVED = (Reason.POD_LOST, "was removed by the cluster", HINT_POD)
+    REJECTED = (Reason.POD_LOST, "was rejected by its node", HINT_POD)
+
+
+def pod_disrupted(
+    disruption: Disruption, pod: str, node: str | None, details: str | None
+) -> ErrorInfo:
+    """details: the message of Kubernetes."""
+    code, what, hint = disruption.value
+    where = f" on node {node}" if node else ""
+    why = f": {details}" if details else ""
+    return _error(code, f"pod {pod}{where} {what}{why}", hint.format(node=node or "NAME"))
+
+
+def files_not_deleted(cause: str) -> str:
+    """The message of a Model's condition FilesDeleted."""
+    return f"{cause}. The operator tries again; set deletionPolicy to Retain to keep the files"

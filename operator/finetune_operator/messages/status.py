@@ -1,0 +1,99 @@
+"""Messages of the status: `status.reason` and `status.message`."""
+
+from dataclasses import dataclass
+
+from finetune_api.finetune_status import ErrorInfo
+from finetune_api.names import Reason
+from finetune_operator.messages.text import MESSAGE_CHARACTERS
+from finetune_operator.messages.text import count as _count
+
+
+@dataclass(frozen=True)
+class StatusMessage:
+    """`status.reason` and `status.message`."""
+
+    reason: str
+    message: str
+
+
+CHECKING_DATA = StatusMessage(Reason.VALIDATING, "the prepare Job is checking the data")
+SUSPENDED_BY_USER = StatusMessage(
+    Reason.SUSPENDED,
+    "spec.suspend has suspended the training; set it to false to continue from the last checkpoint",
+)
+SUSPENDED_BY_OTHER = StatusMessage(
+    Reason.QUEUED, "the Job is suspended: a client other than this operator set its spec.suspend"
+)
+CANCELLED_BY_USER = StatusMessage(Reason.CANCELLED, "spec.cancel has cancelled the fine-tune")
+
+
+def checking_data_again(error: ErrorInfo) -> StatusMessage:
+    message = f"the data check failed and is being retried: {error.message}"
+    return StatusMessage(error.code, message[:MESSAGE_CHARACTERS])
+
+
+def pods_starting(pods: int) -> StatusMessage:
+    verb = "is" if pods == 1 else "are"
+    return StatusMessage(Reason.STARTING, f"{_count(pods, 'pod')} {verb} starting")
+
+
+def pods_training(pods: int) -> StatusMessage:
+    verb = "is" if pods == 1 else "are"
+    return StatusMessage(Reason.TRAINING, f"{pods} of {_count(pods, 'pod')} {verb} training")
+
+
+def attempt_starts(attempt: int, at: str | None, cause: str, *, halved: bool) -> StatusMessage:
+    """at: the end of the wait before the attempt, if any; halved: its micro-batch."""
+    when = (f" at {at}" if at else "") + (" with half the micro-batch" if halved else "")
+    message = f"attempt {attempt} starts{when}: {cause}"
+    return StatusMessage(Reason.RESTARTING, message[:MESSAGE_CHARACTERS])
+
+
+def queued(queue: str, position: int | None, cause: str | None) -> StatusMessage:
+    """position: in the queue, from 1; cause: the message of Kueue."""
+    place = f" at position {position}" if position else ""
+    why = f": {cause}" if cause else ""
+    return StatusMessage(Reason.QUEUED, f"the Job is waiting in queue {queue}{place}{why}")
+
+
+def pods_refused(missing: int, pods: int, cause: str, *, is_quota: bool) -> StatusMessage:
+    """cause: the message of the API server."""
+    reason = Reason.QUOTA_EXCEEDED if is_quota else Reason.PODS_REFUSED
+    return StatusMessage(reason, f"{missing} of {_count(pods, 'pod')} cannot be created: {cause}")
+
+
+def unschedulable(waiting: int, pods: int, cause: str) -> StatusMessage:
+    """cause: `nodes_lack`, or the message of the scheduler."""
+    message = f"{waiting} of {_count(pods, 'pod')} cannot be scheduled: {cause}"
+    return StatusMessage(Reason.UNSCHEDULABLE, message)
+
+
+def nodes_lack(nodes: str, resource: str) -> str:
+    return f"0/{nodes} nodes have {resource} free"
+
+
+def image_not_pulled(waiting: int, pods: int, cause: str) -> StatusMessage:
+    """cause: the message of the kubelet."""
+    message = f"{waiting} of {_count(pods, 'pod')} cannot pull the image: {cause}"
+    return StatusMessage(Reason.IMAGE_PULL, message)
+
+
+def container_not_started(waiting: int, pods: int, cause: str) -> StatusMessage:
+    message = f"{waiting} of {_count(pods, 'pod')} cannot start the container: {cause}"
+    return StatusMessage(Reason.CONTAINER_CONFIG, message)
+
+
+def model_ready(model: str) -> StatusMessage:
+    return StatusMessage(Reason.SUCCEEDED, f"the fine-tuned model is {model}")
+
+
+def dry_run_passed(
+    examples: int, tokens: int, steps: int, batch: int, memory: str
+) -> StatusMessage:
+    """tokens: of an epoch; batch: its examples; memory: `memory_estimate`, or nothing."""
+    plan = f"{examples} examples, {tokens} tokens per epoch, {steps} steps of {batch} examples"
+    return StatusMessage(Reason.DRY_RUN, f"the dry run found no problem: {plan}{memory}")
+
+
+def memory_estimate(gib: float, zero_stage: int | None, offload: str | None) -> str:
+    return f", about {gib:g} GiB per rank (ZeRO {zero_stage}, offload {offload or 'none'})"
