@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST
 from finetune_api.names import ENV_TASK, TERMINATION_MESSAGE_PATH, Reason
-from finetune_api.outcome import Deleted, Failure, Outcome
+from finetune_api.outcome import Deleted, Outcome
 from finetune_api.tasks import DeletionTask
 from finetune_api.uris import S3Uri
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.pod_log import log
 from finetune_data.termination import finish
@@ -58,11 +59,9 @@ def run(task_json: str) -> Outcome:
     except FailureError as error:
         return Outcome(failure=error.failure)
     except ValidationError as error:
-        message = f"{ENV_TASK} is not a DeletionTask: {error}"
-        return Outcome(failure=Failure(code=Reason.INTERNAL, message=message[:500]))
+        return Outcome(failure=failures.invalid_task("DeletionTask", error))
     except Exception as error:
-        message = f"the deletion crashed: {type(error).__name__}: {error}"
-        return Outcome(failure=Failure(code=Reason.INTERNAL, message=message[:500]))
+        return Outcome(failure=failures.crashed("deletion", error))
 
 
 def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
@@ -87,17 +86,13 @@ def _prefix(task: DeletionTask) -> S3Uri:
     try:
         uri = S3Uri.parse(task.uri)
     except ValueError as error:
-        raise DataError.of(Reason.INVALID_SPEC, f"uri: {error}") from error
+        raise DataError(failures.invalid_address(error, "uri")) from error
     parts = uri.key.split("/")
     run = f"{task.fine_tune}-{(task.fine_tune_uid or '')[:8]}" if task.fine_tune else None
     is_ours = len(parts) >= 3 and parts[-1] == "model" and parts[-3] == task.namespace
     if not is_ours or (run is not None and parts[-2] != run):
         expected = f"<output>/{task.namespace}/{run or '<name>-<uid>'}/model"
-        raise DataError.of(
-            Reason.INVALID_SPEC,
-            f"{uri} is not an address of this namespace's models ({expected}): nothing was deleted",
-            param="uri",
-        )
+        raise DataError(failures.foreign_address(uri, expected))
     return uri
 
 
@@ -105,17 +100,11 @@ def _own_manifest(task: DeletionTask, uri: S3Uri, data: bytes) -> ModelFiles:
     try:
         manifest = ModelFiles.model_validate_json(data)
     except ValidationError as error:
-        raise DataError.of(
-            Reason.INVALID_DATA,
-            f"{uri.child(MANIFEST)} is not the manifest of a model: nothing was deleted",
-        ) from error
+        raise DataError(failures.no_model_manifest(uri.child(MANIFEST))) from error
     digest = hashlib.sha256(data).hexdigest()
     is_other = task.manifest_sha256 is not None and digest != task.manifest_sha256
     if is_other or task.fine_tune_uid not in {None, manifest.fine_tune_uid}:
-        raise DataError.of(
-            Reason.INVALID_DATA,
-            f"{uri} does not hold {task.model} (its manifest differs): nothing was deleted",
-        )
+        raise DataError(failures.other_model(uri, task.model))
     return manifest
 
 
@@ -127,6 +116,5 @@ def _key(uri: S3Uri, path: str) -> S3Uri:
     except ValueError:
         is_clean = False
     if not is_clean:
-        message = f"the manifest of {uri} lists an invalid path, {path!r}: nothing was deleted"
-        raise DataError.of(Reason.INVALID_DATA, message)
+        raise DataError(failures.invalid_manifest_path(uri, path))
     return key

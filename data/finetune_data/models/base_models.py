@@ -16,6 +16,7 @@ from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef
 from finetune_api.uris import HubUri, S3Uri, parse_model_uri
+from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models import hub
 from finetune_data.models.safetensors_files import find_truncation
@@ -69,7 +70,8 @@ def fetch_base_model(
     try:
         uri = parse_model_uri(base.uri)
     except ValueError as error:
-        raise _error(Reason.BASE_MODEL_INVALID, base, f"has an invalid address: {error}") from error
+        failure = failures.invalid_model_address(base.name, base.uri, error)
+        raise BaseModelError(failure) from error
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(uri, HubUri):
         found = hub.list_files(uri, _wanted(weights), base.name)
@@ -79,7 +81,7 @@ def fetch_base_model(
         _fetch_from_s3(base, uri, folder, storage, weights=weights, progress=progress)
     problem = find_problem(folder, weights=weights)
     if problem is not None:
-        raise _error(Reason.BASE_MODEL_INVALID, base, f"cannot be used: {problem}")
+        raise BaseModelError(failures.broken_model(base.name, base.uri, problem))
     return folder
 
 
@@ -179,18 +181,17 @@ def _fetch_from_s3(
         if error.failure.code in {Reason.DATA_NOT_FOUND, Reason.BUCKET_NOT_FOUND}:
             raise _missing(base, error) from error
         if error.failure.code == Reason.INVALID_DATA:
-            raise _error(Reason.BASE_MODEL_INVALID, base, f"is unsafe: {error}") from error
+            failure = failures.unsafe_model(base.name, base.uri, error)
+            raise BaseModelError(failure) from error
         raise error.about("model") from error
 
 
 def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
     """BaseModelNotFound for each audience of the storage error."""
     pod, shell = error.failure_for(Audience.POD), error.failure_for(Audience.SHELL)
-    start = f"base model {base.name!r} at {base.uri} does not exist: "
-    changes = {"code": Reason.BASE_MODEL_NOT_FOUND, "param": "model"}
     return BaseModelError(
-        pod.replace(message=start + pod.message, **changes),
-        shell.replace(message=start + shell.message, **changes),
+        failures.missing_model(base.name, base.uri, pod.message),
+        failures.missing_model(base.name, base.uri, shell.message).replace(hint=shell.hint),
     )
 
 
@@ -198,29 +199,17 @@ def _check_names(base: BaseModelRef, names: Iterable[str], weights: bool) -> Non
     """Raise an error for missing files before gigabytes are downloaded."""
     names = set(names)
     if not names:
-        raise _error(Reason.BASE_MODEL_NOT_FOUND, base, "does not exist: no file has that prefix")
+        raise BaseModelError(failures.missing_model(base.name, base.uri))
     if CONFIG not in names:
-        raise _error(
-            Reason.BASE_MODEL_NOT_FOUND,
-            base,
-            f"has no {CONFIG}: expected the Hugging Face layout directly below that address",
-        )
+        raise BaseModelError(failures.no_config(base.name, base.uri, CONFIG))
     if weights and not names & {"model.safetensors", INDEX}:
         pickled = sorted(name for name in names if matches(name, PICKLES))
-        what = f" but pickled weights ({pickled[0]}), which are never loaded" if pickled else ""
-        raise _error(
-            Reason.BASE_MODEL_INVALID,
-            base,
-            f"has no safetensors weights{what}: save the model as model.safetensors",
-        )
+        first = pickled[0] if pickled else None
+        raise BaseModelError(failures.no_safetensors(base.name, base.uri, first))
 
 
 def _wanted(weights: bool) -> tuple[str, ...]:
     return (*SMALL_FILES, *WEIGHT_FILES) if weights else SMALL_FILES
-
-
-def _error(code: str, base: BaseModelRef, what: str) -> BaseModelError:
-    return BaseModelError.of(code, f"base model {base.name!r} at {base.uri} {what}", param="model")
 
 
 def _bytes(path: Path) -> bytes:

@@ -7,18 +7,22 @@ for a cache that outlives the pod. The hub's client is imported where it is used
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from finetune_api.names import Reason
+from finetune_api.errors import Audience
+from finetune_api.outcome import Failure
 from finetune_api.uris import HubUri
+from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.transfers import fetch_in_parallel, matches
 
 ANSWER_SECONDS = 30
+MakeFailure = Callable[[str, HubUri, Audience], Failure]
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,7 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
             )
         )
     except LocalEntryNotFoundError as error:
-        raise _error(
-            Reason.BASE_MODEL_NOT_FOUND,
-            uri,
-            name,
-            "is not in the hub's cache, and HF_HUB_OFFLINE forbids downloads",
-            hint="copy it to S3 and use its s3:// address, or fill the cache",
-        ) from error
+        raise _error(name, uri, failures.not_in_hub_cache) from error
 
 
 @contextmanager
@@ -118,51 +116,22 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
     try:
         yield
     except GatedRepoError as error:
-        raise _error(
-            Reason.BASE_MODEL_NOT_FOUND,
-            uri,
-            name,
-            "is gated",
-            hint="accept its license on the hub, and put HF_TOKEN into the storage Secret",
-            shell_hint="accept its license on the hub, and set HF_TOKEN in the environment",
-        ) from error
+        raise _error(name, uri, failures.gated_model) from error
     except RevisionNotFoundError as error:
-        raise _error(
-            Reason.BASE_MODEL_NOT_FOUND, uri, name, f"has no revision {uri.revision!r}"
-        ) from error
+        raise _error(name, uri, failures.no_revision) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise _error(
-            Reason.BASE_MODEL_NOT_FOUND,
-            uri,
-            name,
-            "is not on the hub, or is private",
-            hint="check the address, or put HF_TOKEN into the storage Secret",
-            shell_hint="check the address, or set HF_TOKEN in the environment",
-        ) from error
+        raise _error(name, uri, failures.not_on_hub) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        raise _error(
-            Reason.S3_UNAVAILABLE,
-            uri,
-            name,
-            f"cannot be downloaded: the hub at {_endpoint() or 'huggingface.co'} does not answer "
-            f"({f'HTTP {status}' if status else type(error).__name__})",
-            hint="in a cluster without internet access, copy the model to S3",
-            shell_hint="check the connection of this machine, and HF_ENDPOINT if you use a mirror",
-        ) from error
+        problem = f"HTTP {status}" if status else type(error).__name__
+        make = partial(
+            failures.unreachable_hub, hub=_endpoint() or "huggingface.co", problem=problem
+        )
+        raise _error(name, uri, make) from error
 
 
-def _error(
-    code: str,
-    uri: HubUri,
-    name: str,
-    what: str,
-    *,
-    hint: str | None = None,
-    shell_hint: str | None = None,
-) -> BaseModelError:
-    message = f"base model {name!r} at {uri} {what}"
-    return BaseModelError.of(code, message, param="model", hint=hint, shell_hint=shell_hint)
+def _error(name: str, uri: HubUri, make: MakeFailure) -> BaseModelError:
+    return BaseModelError(make(name, uri, Audience.POD), make(name, uri, Audience.SHELL))
 
 
 def _endpoint() -> str | None:

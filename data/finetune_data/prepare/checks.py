@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_api.tasks import Classification
+from finetune_data import failures
 from finetune_data.lint.checks.classes import fix_for_unseen
 from finetune_data.lint.facts import LABELS, DataSummary, Facts
 from finetune_data.lint.registry import JOB_CHECKS
@@ -41,9 +41,7 @@ def find_refusal(file: CheckedFile, tolerance: float) -> Failure | None:
     lines = [str(finding) for finding in found.first]
 
     def invalid(message: str) -> Failure:
-        return Failure(
-            code=Reason.INVALID_DATA, message=message, param=found.param, lines=lines or None
-        )
+        return failures.invalid_file(message, found.param, lines)
 
     if found.fatal is not None:
         place = f", {found.fatal.place}" if found.fatal.place else ""
@@ -106,7 +104,9 @@ def check_classes(
     """
     prefix = "hyperparameters.classification"
     if validation is None:
-        return _invalid("validationFile", "classification metrics need a validationFile")
+        return failures.invalid_classes(
+            "validationFile", "classification metrics need a validationFile"
+        )
     classes = {**validation.labels.counts, **training.labels.counts}
     count = len(classes)
     if not training.labels.counts or not validation.labels.counts:
@@ -114,13 +114,13 @@ def check_classes(
         message = f"the completions are not classes: more than {LABELS} different or long ones"
         if training.is_chat or validation.is_chat:
             message += ", or chats in which the model learns more than the last message"
-        return _invalid(param, message)
+        return failures.invalid_classes(param, message)
     listed = _listed(list(classes))
     unseen = [label for label in validation.labels.counts if label not in training.labels.counts]
     listed += _only_in_validation(unseen, validation)
     hint = f"{fix_for_unseen(len(unseen))} validationFile" if unseen else None
     if declared.n_classes is not None and declared.n_classes != count:
-        return _invalid(
+        return failures.invalid_classes(
             f"{prefix}NClasses",
             f"classificationNClasses is {declared.n_classes}, but the files have {count} classes: "
             f"{listed}",
@@ -129,13 +129,13 @@ def check_classes(
     if declared.positive_class is None:
         return None
     if count != 2:
-        return _invalid(
+        return failures.invalid_classes(
             f"{prefix}PositiveClass",
             f"a positive class requires two classes, but the files have {count}: {listed}",
             hint,
         )
     if declared.positive_class not in validation.labels.counts:
-        return _invalid(
+        return failures.invalid_classes(
             f"{prefix}PositiveClass",
             f"the positive class {shown(declared.positive_class)} is not among the completions of "
             f"validationFile: {', '.join(map(shown, validation.labels.counts))}",
@@ -157,7 +157,3 @@ def _only_in_validation(unseen: list[str], validation: DataSummary) -> str:
     )
     more = ", …" if len(unseen) > CLASSES_SHOWN else ""
     return f"; {places}{more} {'is' if len(unseen) == 1 else 'are'} only in validationFile"
-
-
-def _invalid(param: str, message: str, hint: str | None = None) -> Failure:
-    return Failure(code=Reason.INVALID_DATA, message=message, param=param, hint=hint)

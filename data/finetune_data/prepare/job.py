@@ -12,10 +12,10 @@ from pathlib import Path
 
 from finetune_api.errors import FailureError
 from finetune_api.layout import dataset_uri
-from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.models.base_models import (
     CONFIG,
@@ -193,8 +193,8 @@ def _prepared(
 
 def _find_failure(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | None:
     """The failure of the first refused file, with the findings of the others after its own."""
-    failures = [find_refusal(split.checked, task.data_tolerance) for split in splits.values()]
-    refused = [failure for failure in failures if failure is not None]
+    found = [find_refusal(split.checked, task.data_tolerance) for split in splits.values()]
+    refused = [failure for failure in found if failure is not None]
     if not refused:
         validation = splits.get(VALIDATION)
         held_out = validation.summary if validation else None
@@ -231,9 +231,7 @@ def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
             try:
                 addresses[split] = S3Uri.parse(text)
             except ValueError as error:
-                raise DataError.of(
-                    Reason.INVALID_SPEC, f"{PARAMS[split]}: {error}", param=PARAMS[split]
-                ) from error
+                raise DataError(failures.invalid_address(error, PARAMS[split])) from error
     return addresses
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_api.errors import FailureError
-from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH, Reason
+from finetune_api.names import ENV_TASK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
+from finetune_data import failures
 from finetune_data.pod_log import log
 from finetune_data.termination import finish
 from finetune_storage.audience import process_audience
@@ -57,7 +58,7 @@ def run(task_json: str) -> Outcome:
     try:
         task = PrepareTask.model_validate_json(task_json)
     except ValidationError as error:
-        return Outcome(failure=_internal(f"{ENV_TASK} is not a PrepareTask: {error}"[:500]))
+        return Outcome(failure=failures.invalid_task("PrepareTask", error))
     try:
         from finetune_data.prepare.job import prepare
         from finetune_storage.connect import open_storage
@@ -69,8 +70,7 @@ def run(task_json: str) -> Outcome:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             return Outcome(failure=_crash(error))
-        place = tempfile.gettempdir()
-        return Outcome(failure=_internal(f"the volume at {place} is full: give it more space"))
+        return Outcome(failure=failures.full_volume(tempfile.gettempdir()))
     except Exception as error:
         return Outcome(failure=_crash(error))
 
@@ -78,8 +78,4 @@ def run(task_json: str) -> Outcome:
 def _crash(error: Exception) -> Failure:
     traceback.print_exc()
     lines = traceback.format_exc().strip().splitlines()[-LOG_LINES:]
-    return _internal(f"the prepare Job crashed: {type(error).__name__}: {error}"[:500], lines)
-
-
-def _internal(message: str, log_lines: list[str] | None = None) -> Failure:
-    return Failure(code=Reason.INTERNAL, message=message, log=log_lines)
+    return failures.crashed("prepare", error, lines)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from finetune_api.names import Reason
-from finetune_api.outcome import Failure
 from finetune_api.tasks import PrepareTask
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.models.memory_model import USABLE, ModelShape, Plan, choose_plan, smallest_plan
 
@@ -24,20 +23,17 @@ def fit_memory(shape: ModelShape | None, task: PrepareTask, tokens: int) -> Plan
     free = workers.model_copy(update={"zero_stage": None, "offload": None})
     other = choose_plan(shape, free, task.method, tokens)
     is_fixed = workers.zero_stage is not None or workers.offload is not None
-    settings = f"zeroStage {least.zero_stage}, offload {least.offload}"
-    hint = (
-        f"omit deepspeed: zeroStage {other.zero_stage} with offload {other.offload} needs "
-        f"about {other.gib:.1f} GiB"
-        if other is not None
-        else "use more GPUs, method.type lora, a shorter maxSequenceLength, or a smaller model"
-    )
+    alternative = None
+    if other is not None:
+        settings = f"zeroStage {other.zero_stage} with offload {other.offload}"
+        alternative = f"{settings} needs about {other.gib:.1f} GiB"
     raise DataError(
-        Failure(
-            code=Reason.INVALID_SPEC,
-            message=f"{task.base.name} ({shape.parameters / 1e9:.1f} billion parameters) does not "
-            f"fit: about {least.gib:.1f} GiB per GPU with {settings} on {workers.ranks} GPUs, but "
-            f"only {USABLE:.0%} of {workers.gpu_memory_gib:g} GiB can be used",
-            param="deepspeed" if is_fixed and other is not None else "resources.gpusPerNode",
-            hint=hint,
+        failures.does_not_fit(
+            f"{task.base.name} ({shape.parameters / 1e9:.1f} billion parameters)",
+            needed=f"{least.gib:.1f} GiB per GPU with zeroStage {least.zero_stage}, offload "
+            f"{least.offload} on {workers.ranks} GPUs",
+            usable=f"{USABLE:.0%} of {workers.gpu_memory_gib:g} GiB",
+            alternative=alternative,
+            param="deepspeed" if is_fixed and alternative else "resources.gpusPerNode",
         )
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.limits import DataLimits
-from finetune_api.names import Reason
+from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.lint.checks.endings import CommonEnding
 from finetune_data.lint.columns import Columns
@@ -128,9 +128,8 @@ def _too_long(example: Example, found: Encoded, rules: SplitRules) -> Finding | 
 
 def _check_vocabulary(highest: int, tokenizer: ExampleTokenizer, rules: SplitRules) -> None:
     if tokenizer.vocabulary is not None and highest >= tokenizer.vocabulary:
-        raise BaseModelError.of(
-            Reason.BASE_MODEL_INVALID,
-            f"base model {rules.model!r} cannot be used: its tokenizer makes token {highest:,}, "
-            f"but its config.json has a vocabulary of {tokenizer.vocabulary:,}",
-            param="model",
+        problem = (
+            f"its tokenizer makes token {highest:,}, but its config.json has a vocabulary of "
+            f"{tokenizer.vocabulary:,}"
         )
+        raise BaseModelError(failures.unusable_model(rules.model, problem))

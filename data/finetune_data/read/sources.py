@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, cast
 
-from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
+from finetune_data import failures
 from finetune_data.errors import DataError
 
 if TYPE_CHECKING:  # boto3 takes 20 MB of memory, which local files do not need
@@ -218,11 +218,11 @@ def _parse(address: str) -> S3Uri:
     try:
         return S3Uri.parse(address)
     except ValueError as error:
-        raise DataError.of(Reason.INVALID_SPEC, str(error)) from error
+        raise DataError(failures.invalid_address(error)) from error
 
 
 def _not_found(message: str) -> DataError:
-    return DataError.of(Reason.DATA_NOT_FOUND, message)
+    return DataError(failures.no_data_file(message))
 
 
 def _unreadable(name: str, error: OSError) -> DataError:

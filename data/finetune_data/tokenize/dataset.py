@@ -28,6 +28,7 @@ from finetune_api.names import Reason
 from finetune_api.tasks import Classification
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.read.sources import InputFile
 from finetune_storage.errors import StorageError
@@ -195,15 +196,12 @@ def fetch_dataset(
     """
     manifest = read_manifest(uri, storage)
     if manifest is None:
-        raise StorageError.of(
-            Reason.DATA_NOT_FOUND,
-            f"there is no complete dataset at {uri}: the prepare Job has not finished",
-        )
+        raise StorageError(failures.no_dataset(uri))
     folder.mkdir(parents=True, exist_ok=True)
     storage.download_prefix(uri, folder, [entry.path for entry in manifest.files], progress)
     damage = find_damage(folder, manifest.files)
     if damage is not None:
-        raise DataError.of(Reason.INTERNAL, f"the dataset at {uri} is damaged: {damage}")
+        raise DataError(failures.damaged_dataset(uri, damage))
     return open_dataset(folder, manifest)
 
 

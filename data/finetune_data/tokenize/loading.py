@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.names import Reason
+from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
 from finetune_data.tokenize.chat_templates import ChatTemplate, TemplateSource, find_template
@@ -33,7 +33,7 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         backend = _read_backend(path) if path.is_file() else _convert_backend(folder)
         source = find_template(folder, settings)
     except ValueError as error:
-        raise _invalid(name, str(error)) from error
+        raise BaseModelError(failures.unusable_model(name, str(error))) from error
     vocabulary = config.get("vocab_size") or text_settings(config).get("vocab_size")
 
     def token(kind: str) -> int | None:
@@ -45,7 +45,8 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
 
     bos, eos = token("bos"), token("eos")
     if eos is None:
-        raise _invalid(name, "its tokenizer has no end-of-sequence token")
+        problem = "its tokenizer has no end-of-sequence token"
+        raise BaseModelError(failures.unusable_model(name, problem))
     return ExampleTokenizer(
         backend,
         start=_start_tokens(backend, settings.get("add_bos_token"), bos),
@@ -108,9 +109,3 @@ def _first(value: object) -> int | None:
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, int) else None
-
-
-def _invalid(name: str, what: str) -> BaseModelError:
-    return BaseModelError.of(
-        Reason.BASE_MODEL_INVALID, f"base model {name!r} cannot be used: {what}", param="model"
-    )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from finetune_api.names import Reason
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.read.examples import COMPLETION, NO_LOSS, PROMPT, Conversation, Example, Row
 from finetune_data.read.findings import Finding
@@ -126,12 +126,7 @@ class ExampleTokenizer:
 
     def _encode_chats(self, chats: Sequence[Conversation]) -> list[Encoded | Finding]:
         if self._template is None:
-            raise DataError.of(
-                Reason.INVALID_DATA,
-                f"the data has chats, but base model {self._name!r} has no chat template: use "
-                "prompts and completions, or a model that was made for chats",
-                param="model",
-            )
+            raise DataError(failures.no_chat_template(self._name))
         cut = [self._template.pieces(chat) for chat in chats]
         texts: list[str] = []
         quoted: list[int] = []  # their indexes that are plain text

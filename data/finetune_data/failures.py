@@ -1,0 +1,226 @@
+"""The catalog of the failures of the prepare and the deletion Job, except those of storage.
+
+Messages about single lines of a data file are in `read`, and those about the data as a whole in
+`lint.checks`. Both kinds become a part of a failure here.
+"""
+
+from __future__ import annotations
+
+from finetune_api.errors import Audience
+from finetune_api.names import ENV_TASK, Reason
+from finetune_api.outcome import Failure
+from finetune_api.uris import HubUri, S3Uri
+
+# --- the pod --------------------------------------------------------------------------------------
+
+
+def invalid_task(kind: str, error: Exception) -> Failure:
+    """kind: the name of the class that the task must be."""
+    return _internal(f"{ENV_TASK} is not a {kind}: {error}"[:500])
+
+
+def full_volume(folder: str) -> Failure:
+    return _internal(f"the volume at {folder} is full: give it more space")
+
+
+def crashed(job: str, error: Exception, log: list[str] | None = None) -> Failure:
+    return _internal(f"the {job} Job crashed: {type(error).__name__}: {error}"[:500], log)
+
+
+def _internal(message: str, log: list[str] | None = None) -> Failure:
+    return Failure(code=Reason.INTERNAL, message=message, log=log)
+
+
+# --- data files -----------------------------------------------------------------------------------
+
+
+def invalid_address(error: Exception, param: str | None = None) -> Failure:
+    where = f"{param}: " if param else ""
+    return Failure(code=Reason.INVALID_SPEC, message=f"{where}{error}", param=param)
+
+
+def no_data_file(message: str) -> Failure:
+    """message: says which address has no data file."""
+    return Failure(code=Reason.DATA_NOT_FOUND, message=message)
+
+
+def invalid_file(message: str, param: str, lines: list[str]) -> Failure:
+    """lines: the first findings."""
+    return Failure(code=Reason.INVALID_DATA, message=message, param=param, lines=lines or None)
+
+
+def invalid_classes(param: str, message: str, hint: str | None = None) -> Failure:
+    return Failure(code=Reason.INVALID_DATA, message=message, param=param, hint=hint)
+
+
+def no_chat_template(name: str) -> Failure:
+    """name: of the base model."""
+    return Failure(
+        code=Reason.INVALID_DATA,
+        message=f"the data has chats, but base model {name!r} has no chat template: use prompts "
+        "and completions, or a model that was made for chats",
+        param="model",
+    )
+
+
+def damaged_dataset(uri: S3Uri, damage: str) -> Failure:
+    return _internal(f"the dataset at {uri} is damaged: {damage}")
+
+
+def no_dataset(uri: S3Uri) -> Failure:
+    return Failure(
+        code=Reason.DATA_NOT_FOUND,
+        message=f"there is no complete dataset at {uri}: the prepare Job has not finished",
+    )
+
+
+# --- base models ----------------------------------------------------------------------------------
+
+
+def unusable_model(name: str, problem: str) -> Failure:
+    return Failure(
+        code=Reason.BASE_MODEL_INVALID,
+        message=f"base model {name!r} cannot be used: {problem}",
+        param="model",
+    )
+
+
+def invalid_model_address(name: str, uri: object, error: Exception) -> Failure:
+    return _base_model(Reason.BASE_MODEL_INVALID, name, uri, f"has an invalid address: {error}")
+
+
+def broken_model(name: str, uri: object, problem: str) -> Failure:
+    return _base_model(Reason.BASE_MODEL_INVALID, name, uri, f"cannot be used: {problem}")
+
+
+def unsafe_model(name: str, uri: object, error: Exception) -> Failure:
+    return _base_model(Reason.BASE_MODEL_INVALID, name, uri, f"is unsafe: {error}")
+
+
+def missing_model(name: str, uri: object, why: str = "no file has that prefix") -> Failure:
+    return _base_model(Reason.BASE_MODEL_NOT_FOUND, name, uri, f"does not exist: {why}")
+
+
+def no_config(name: str, uri: object, file: str) -> Failure:
+    return _base_model(
+        Reason.BASE_MODEL_NOT_FOUND,
+        name,
+        uri,
+        f"has no {file}: expected the Hugging Face layout directly below that address",
+    )
+
+
+def no_safetensors(name: str, uri: object, pickled: str | None) -> Failure:
+    """pickled: a file of weights in another format."""
+    found = f" but pickled weights ({pickled}), which are never loaded" if pickled else ""
+    return _base_model(
+        Reason.BASE_MODEL_INVALID,
+        name,
+        uri,
+        f"has no safetensors weights{found}: save the model as model.safetensors",
+    )
+
+
+def not_in_hub_cache(name: str, uri: HubUri, audience: Audience) -> Failure:
+    return _base_model(
+        Reason.BASE_MODEL_NOT_FOUND,
+        name,
+        uri,
+        "is not in the hub's cache, and HF_HUB_OFFLINE forbids downloads",
+        hint="copy it to S3 and use its s3:// address, or fill the cache",
+    )
+
+
+def gated_model(name: str, uri: HubUri, audience: Audience) -> Failure:
+    return _base_model(
+        Reason.BASE_MODEL_NOT_FOUND,
+        name,
+        uri,
+        "is gated",
+        hint=f"accept its license on the hub, and {_TOKEN[audience]}",
+    )
+
+
+def no_revision(name: str, uri: HubUri, audience: Audience) -> Failure:
+    return _base_model(Reason.BASE_MODEL_NOT_FOUND, name, uri, f"has no revision {uri.revision!r}")
+
+
+def not_on_hub(name: str, uri: HubUri, audience: Audience) -> Failure:
+    return _base_model(
+        Reason.BASE_MODEL_NOT_FOUND,
+        name,
+        uri,
+        "is not on the hub, or is private",
+        hint=f"check the address, or {_TOKEN[audience]}",
+    )
+
+
+def unreachable_hub(name: str, uri: HubUri, audience: Audience, hub: str, problem: str) -> Failure:
+    """problem: an HTTP status, or the name of an exception."""
+    return _base_model(
+        Reason.S3_UNAVAILABLE,
+        name,
+        uri,
+        f"cannot be downloaded: the hub at {hub} does not answer ({problem})",
+        hint=_NO_HUB[audience],
+    )
+
+
+_TOKEN = {
+    Audience.POD: "put HF_TOKEN into the storage Secret",
+    Audience.SHELL: "set HF_TOKEN in the environment",
+}
+_NO_HUB = {
+    Audience.POD: "in a cluster without internet access, copy the model to S3",
+    Audience.SHELL: "check the connection of this machine, and HF_ENDPOINT if you use a mirror",
+}
+
+
+def _base_model(
+    code: str, name: str, uri: object, what: str, *, hint: str | None = None
+) -> Failure:
+    message = f"base model {name!r} at {uri} {what}"
+    return Failure(code=code, message=message, param="model", hint=hint)
+
+
+def does_not_fit(
+    model: str, *, needed: str, usable: str, alternative: str | None, param: str
+) -> Failure:
+    """model: its name and size. alternative: settings that fit, and the memory that they need."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"{model} does not fit: about {needed}, but only {usable} can be used",
+        param=param,
+        hint=f"omit deepspeed: {alternative}"
+        if alternative
+        else "use more GPUs, method.type lora, a shorter maxSequenceLength, or a smaller model",
+    )
+
+
+# --- deletion -------------------------------------------------------------------------------------
+
+
+def foreign_address(uri: S3Uri, expected: str) -> Failure:
+    """expected: the form of the addresses of this namespace's models."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"{uri} is not an address of this namespace's models ({expected}): nothing was "
+        "deleted",
+        param="uri",
+    )
+
+
+def no_model_manifest(uri: S3Uri) -> Failure:
+    return _undeleted(f"{uri} is not the manifest of a model: nothing was deleted")
+
+
+def other_model(uri: S3Uri, model: str) -> Failure:
+    return _undeleted(f"{uri} does not hold {model} (its manifest differs): nothing was deleted")
+
+
+def invalid_manifest_path(uri: S3Uri, path: str) -> Failure:
+    return _undeleted(f"the manifest of {uri} lists an invalid path, {path!r}: nothing was deleted")
+
+
+def _undeleted(message: str) -> Failure:
+    return Failure(code=Reason.INVALID_DATA, message=message)
