@@ -73,11 +73,9 @@ class Finished:
     pods: list[Pod]
     answers: list[tuple[int, ProgressReport]] = field(default_factory=list)
     metrics: str = ""
-    slowest_answer: float = 0
 
     def ask(self) -> None:
         url = f"http://127.0.0.1:{self.task.progress_port}"
-        begin = time.monotonic()
         try:
             with urllib.request.urlopen(f"{url}/progress", timeout=10) as answer:
                 status, body = answer.status, answer.read()
@@ -85,7 +83,6 @@ class Finished:
             status, body = error.code, error.read()
         except OSError:
             return
-        self.slowest_answer = max(self.slowest_answer, time.monotonic() - begin)
         self.answers.append((status, ProgressReport.model_validate_json(body)))
         if status == 200:
             with (
@@ -168,8 +165,6 @@ def test_progress_is_reported_during_the_whole_run(finished: Finished) -> None:
     assert ready[-1].checkpoint_step == STEPS
     assert "finetune_training_loss " in finished.metrics
     assert "finetune_tokens_per_second " in finished.metrics
-    print(f"slowest answer of /progress: {finished.slowest_answer:.3f} s")
-    assert finished.slowest_answer < 2
 
 
 def test_the_log_is_short_and_readable(finished: Finished) -> None:
