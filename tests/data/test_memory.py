@@ -54,6 +54,7 @@ def test_zero_divides_what_the_stage_shares() -> None:
         (8, 40, FULL, 2, "none"),
         (8, 25, FULL, 3, "none"),
         (1, 141, FULL, 1, "optimizer"),
+        (1, 80, FULL, 3, "optimizer"),
         (1, 80, LORA, 0, "none"),
         (1, 16, FULL, 3, "parameters"),
         (2, 400, FULL, 0, "none"),
@@ -66,6 +67,16 @@ def test_the_first_plan_that_fits_is_chosen(
     assert plan is not None
     assert (plan.zero_stage, plan.offload) == (stage, offload)
     assert plan.peak <= 0.9 * memory * GIB
+
+
+@pytest.mark.parametrize(("stage", "per_parameter"), [(1, 4 + 4 / 8), (2, 4 / 8), (3, 0)])
+def test_an_offloaded_optimizer_leaves_the_gradients_of_zero_1_and_2_on_the_gpu(
+    stage: int, per_parameter: float
+) -> None:
+    full = estimate(shape(), workers(8), FULL, tokens=1, zero_stage=stage, offload="optimizer")
+    frozen = estimate(shape(), workers(8), LORA, tokens=1, zero_stage=stage, offload="optimizer")
+    found = (full.peak - frozen.peak) / shape().parameters
+    assert found == pytest.approx(per_parameter, rel=0.01)
 
 
 def test_settings_of_the_user_stay_and_may_not_fit() -> None:

@@ -3,9 +3,11 @@
 Bytes per parameter, trained in bf16 with AdamW: 2 weights, 4 gradients (accumulated in fp32), 12
 optimizer (fp32 weights and two moments); in fp32 on CPU: 4, 4 and 8. ZeRO divides by the ranks:
 the optimizer from stage 1, gradients from stage 2, weights from stage 3 (Rajbhandari et al. 2020,
-table 1). Activations with gradient checkpointing: every layer's input, 34·tokens·hidden bytes of
-the one layer that is recomputed (Korthikanti et al. 2022, equation 2, without attention scores,
-which flash kernels never store), and one chunk of logits.
+table 1). With an offloaded optimizer, ZeRO 1 still adds up all gradients on the GPU, and ZeRO 2
+those of the rank's partition; only ZeRO 3 moves them to the host. Activations with gradient
+checkpointing: every layer's input, 34·tokens·hidden bytes of the one layer that is recomputed
+(Korthikanti et al. 2022, equation 2, without attention scores, which flash kernels never store),
+and one chunk of logits.
 """
 
 from __future__ import annotations
@@ -104,7 +106,10 @@ def estimate(
         states /= ranks
     if offload != "none":
         states = 0.0
-        gradients = gradients / 2 if zero_stage < 2 else 0.0  # in bf16, or moved bucket by bucket
+        if zero_stage < 2:
+            gradients += gradients / ranks  # all of them, and a copy of the rank's partition
+        elif zero_stage == 3:
+            gradients = 0.0  # moved to the host bucket by bucket
     if offload == "parameters":
         weights = 2 * weight * shape.parameters / shape.layers
     peak = weights + gradients + states + _activations(shape, tokens, weight)
@@ -158,7 +163,9 @@ def _plans(
     offload = workers.offload
     if workers.ranks == 1:  # nothing is shared
         modes = [
-            mode for mode in modes if mode in {(0, "none"), (1, "optimizer"), (3, "parameters")}
+            mode
+            for mode in modes
+            if mode in {(0, "none"), (1, "optimizer"), (3, "optimizer"), (3, "parameters")}
         ]
         if workers.zero_stage is not None:
             modes = [(workers.zero_stage, mode[1]) for mode in modes]

@@ -86,7 +86,15 @@ def configuration(
         "steps_per_print": None,
     }
     if precision == "bf16":
-        value |= {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+        value |= {
+            # ZeRO 1 otherwise keeps bf16 gradients of all parameters next to the fp32 ones
+            "bf16": {"enabled": True, "immediate_grad_update": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",  # the default copies and sums gradients in bf16
+        }
+        if zero_stage < 3:
+            # ZeRO 2 otherwise divides by the ranks in bf16; both settings all-reduce each bucket
+            zero["reduce_scatter"] = False
     return value
 
 

@@ -1,8 +1,9 @@
 """The size of a micro-batch, and the choice of activation checkpointing, by available memory."""
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import Offload, TrainTask
 from finetune_data.models.memory_model import ModelShape
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.engine.deepspeed import Engine
@@ -31,14 +32,14 @@ def micro_batch_costs(task: TrainTask, engine: Engine, longest: int) -> Costs:
         overhead = max(overhead, 512)  # every micro-batch moves gradients or weights
     slots = CPU_SLOTS
     if task.accelerator == "nvidia":
-        slots = _gpu_slots(engine, longest)
+        slots = _gpu_slots(engine, longest, task.offload)
     if task.micro_batch_share < 1:  # an earlier attempt ran out of memory
         enable_checkpointing(engine.model)
         slots = int(slots * task.micro_batch_share)
     return Costs(slots=max(longest, slots), overhead=overhead)
 
 
-def _gpu_slots(engine: Engine, longest: int) -> int:
+def _gpu_slots(engine: Engine, longest: int, offload: Offload) -> int:
     import torch
 
     config = engine.objective.config.to_dict()
@@ -46,15 +47,28 @@ def _gpu_slots(engine: Engine, longest: int) -> int:
     if shape is None:
         enable_checkpointing(engine.model)
         return ENOUGH_SLOTS
-    trained = sum(parameter.numel() for _, parameter in engine.parameters())
+    trained = sum(prod(engine.shape(parameter)) for _, parameter in engine.parameters())
+    pending = pending_gradient_bytes(engine.zero_stage, offload, engine.coordinates.ranks)
     head = 6 * shape.vocabulary * shape.hidden
-    free = torch.cuda.mem_get_info()[0] - 6 * trained - head - HEAD_BYTES
+    free = torch.cuda.mem_get_info()[0] - pending * trained - head - HEAD_BYTES
     room = engine.least(USABLE * free)
     slots = tokens_in(room, shape, is_checkpointed=False)
     if slots < max(longest, ENOUGH_SLOTS):
         enable_checkpointing(engine.model)
         slots = tokens_in(room, shape, is_checkpointed=True)
     return min(GPU_SLOTS, slots)
+
+
+def pending_gradient_bytes(zero_stage: int, offload: Offload, ranks: int) -> float:
+    """Bytes per trained parameter that the first step allocates on the GPU for gradients, in bf16.
+
+    Without offload, ZeRO 1 and 3 allocate their fp32 gradients before the first step. ZeRO 2 does
+    so in the first backward pass, where the bf16 gradients of the rank's partition exist, too. With
+    offload, ZeRO 1 adds up all gradients on the GPU, and ZeRO 3 on the host.
+    """
+    if zero_stage == 2:
+        return 6 / ranks
+    return 4.0 if zero_stage < 2 and offload != "none" else 0.0
 
 
 def tokens_in(room: float, shape: ModelShape, *, is_checkpointed: bool) -> int:
