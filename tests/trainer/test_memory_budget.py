@@ -37,7 +37,7 @@ def test_only_gradients_that_do_not_exist_yet_need_room(
 
 
 class FakeEngine:
-    """The part of `Engine` that the choice of a micro-batch uses, of a model with 8 B parameters."""
+    """The part of `Engine` that a choice uses, of a model with 8 billion parameters."""
 
     def __init__(self, zero_stage: int, ranks: int) -> None:
         self.zero_stage = zero_stage
@@ -71,7 +71,7 @@ def slots_of(monkeypatch: pytest.MonkeyPatch, free: float, stage: int, ranks: in
         torch.cuda, "mem_get_info", lambda: (free * GIB / (2 if cached else 1), 80 * GIB)
     )
     task = support.train_task("x", accelerator="nvidia", zero_stage=stage, offload="none")
-    return micro_batch_costs(task, cast(Engine, FakeEngine(stage, ranks)), longest=1024).slots
+    return micro_batch_costs(task, cast("Engine", FakeEngine(stage, ranks)), longest=1024).slots
 
 
 def test_zero_1_needs_no_room_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""In bf16, the reduced gradient is the exact sum of the gradients of all micro-batches and ranks."""
+"""In bf16, the reduced gradient is the sum of the gradients of all micro-batches and ranks."""
 
 import json
 import subprocess

@@ -142,7 +142,7 @@ class Engine:
             lr=0.0,
             betas=BETAS,
             eps=EPSILON,
-            fused=offload == "none",
+            fused=True,  # also on the host: ten times as fast there as a loop over operations
         )
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
@@ -279,7 +279,7 @@ class Engine:
         return found
 
     def start_at(self, step: int) -> None:
-        """Initialize Adam's state as after `step` steps, with moments of zero.
+        """Initialize Adam's state as after `step` steps, with moments of zero, in place.
 
         DeepSpeed links the states after the first step of the first parameter group, and would
         never find those of the second group, so that they are linked here.
@@ -291,10 +291,13 @@ class Engine:
         else:
             tensors = [t for group in self._adam.param_groups for t in group["params"]]
         for tensor in tensors:
-            self._adam.state[tensor] = {
-                "step": torch.tensor(float(step), device=tensor.device),
-                **{key: torch.zeros_like(tensor) for key in MOMENTS},
-            }
+            state = self._adam.state[tensor]
+            state["step"] = torch.tensor(float(step), device=tensor.device)
+            for key in MOMENTS:
+                if key in state:  # new ones would need 8 more bytes per parameter for a moment
+                    state[key].zero_()
+                else:
+                    state[key] = torch.zeros_like(tensor)
         if self.zero_stage in {1, 2}:
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
