@@ -68,6 +68,18 @@ def test_the_number_of_threads_matches_the_cpus_of_the_container(tmp_path: Path)
     assert environment(many, 0, 0, {})["DS_ACCELERATOR"] == "cpu"
 
 
+def test_allocations_on_a_gpu_do_not_fragment_unless_the_user_configures_them() -> None:
+    task = support.train_task("environment", accelerator="nvidia")
+    assert environment(task, 0, 0, {})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):  # the new name and the old one
+        found = environment(task, 0, 0, {name: "backend:cudaMallocAsync"})
+        assert {k: v for k, v in found.items() if "ALLOC_CONF" in k} == {
+            name: "backend:cudaMallocAsync"
+        }
+    cpu = support.train_task("environment", accelerator="cpu")
+    assert "PYTORCH_ALLOC_CONF" not in environment(cpu, 0, 0, {})
+
+
 STUCK = "import time; print('waiting', flush=True); time.sleep(60)"
 
 

@@ -6,10 +6,14 @@ from typing import Any, cast
 import pytest
 
 from finetune_api.tasks import Offload
-from finetune_data.models.memory_model import GIB
+from finetune_data.models.memory_model import GIB, ModelShape
 from finetune_trainer.engine import memory_budget
 from finetune_trainer.engine.deepspeed import Engine
-from finetune_trainer.engine.memory_budget import micro_batch_costs, pending_gradient_bytes
+from finetune_trainer.engine.memory_budget import (
+    micro_batch_costs,
+    pending_gradient_bytes,
+    tokens_in,
+)
 from tests.trainer import support
 
 PARAMETERS = 8 * 10**9
@@ -76,6 +80,14 @@ def slots_of(monkeypatch: pytest.MonkeyPatch, free: float, stage: int, ranks: in
 
 def test_zero_1_needs_no_room_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots_of(monkeypatch, 20, 1, 8) > 4 * memory_budget.ENOUGH_SLOTS / 2
+
+
+def test_the_free_memory_includes_what_torch_had_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = slots_of(monkeypatch, 20, 1, 8)
+    shape = ModelShape(PARAMETERS, hidden=4096, layers=32, vocabulary=128256)
+    room = 20 * GIB - 6 * 128256 * 4096 - memory_budget.HEAD_BYTES
+    expected = tokens_in(memory_budget.USABLE * room, shape, is_checkpointed=True)
+    assert found == min(memory_budget.GPU_SLOTS, expected)
 
 
 def test_zero_2_divides_the_room_for_gradients_by_the_ranks(

@@ -50,6 +50,7 @@ def _gpu_slots(engine: Engine, longest: int, offload: Offload) -> int:
     trained = sum(prod(engine.shape(parameter)) for _, parameter in engine.parameters())
     pending = pending_gradient_bytes(engine.zero_stage, offload, engine.coordinates.ranks)
     head = 6 * shape.vocabulary * shape.hidden
+    torch.cuda.empty_cache()  # `mem_get_info` counts torch's cached blocks as used
     free = torch.cuda.mem_get_info()[0] - pending * trained - head - HEAD_BYTES
     room = engine.least(USABLE * free)
     slots = tokens_in(room, shape, is_checkpointed=False)

@@ -140,6 +140,9 @@ def environment(
     }
     if task.accelerator == "cpu":
         defaults |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    elif "PYTORCH_CUDA_ALLOC_CONF" not in inherited:  # the old name, which torch reads first
+        # packed rows differ in length, and fixed segments fragment
+        defaults["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     fixed = {
         ENV_TASK: task.model_dump_json(),
         "RANK": node_rank * ranks_per_node + local_rank,
