@@ -93,5 +93,5 @@ def test_the_free_memory_includes_what_torch_had_cached(monkeypatch: pytest.Monk
 def test_zero_2_divides_the_room_for_gradients_by_the_ranks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    many, few = (slots_of(monkeypatch, 30, 2, ranks) for ranks in (64, 8))
+    many, few = (slots_of(monkeypatch, 12, 2, ranks) for ranks in (64, 8))
     assert many > few > 1024
