@@ -49,10 +49,10 @@ def connect(accelerator: str) -> None:
     """Join the other ranks, with NCCL on GPUs and gloo on CPUs."""
     import deepspeed
     import torch
-    from deepspeed.ops import __compatible_ops__ as compatible_ops
 
-    # Only for inference, and DeepSpeed would compile it now: the image has no compiler.
-    compatible_ops["deepspeed_shm_comm"] = False
+    # The only one used is for inference, and DeepSpeed would compile it now: the image has no
+    # compiler. The table is empty so that DeepSpeed does not probe every op, with warnings on GPUs.
+    deepspeed.ops.__compatible_ops__ = {}
     if accelerator == "nvidia":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(
