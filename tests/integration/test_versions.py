@@ -4,6 +4,7 @@ Both versions are the real program against a real API server. The Jobs that one 
 hold the tasks of its pods, which the images of the other version must understand.
 """
 
+import contextlib
 import json
 import threading
 from collections import Counter
@@ -63,11 +64,24 @@ def rank_0() -> Iterator[dict[str, Any]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((RANK_0, names.PORT_PROGRESS), Answer)
+    server = bind(Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield answer
     server.shutdown()
     server.server_close()
+
+
+def bind(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """A server on rank 0's address. A pod of another test may have the port on all addresses."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def is_bound() -> bool:
+        with contextlib.suppress(OSError):
+            servers.append(ThreadingHTTPServer((RANK_0, names.PORT_PROGRESS), handler))
+        return bool(servers)
+
+    until(is_bound, 120)
+    return servers[0]
 
 
 def run_version(operator: Operator, version: str) -> None:

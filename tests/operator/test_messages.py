@@ -19,7 +19,7 @@ from finetune_api.outcome import EpochMetrics
 from finetune_operator import messages
 from finetune_operator.messages import Disruption, Event, StatusMessage
 
-GOLDEN = Path(__file__).parent / "golden" / "messages.yaml"
+GOLDEN = Path(__file__).with_name("messages.yaml")
 ERROR = ErrorInfo(code="RankCrashed", message="rank 1 was killed by signal 9 (SIGKILL)")
 EPOCH = EpochMetrics(epoch=1, step=25, training_loss=1.2, validation_loss=1.5, learning_rate=4e-5)
 BEFORE = EpochMetrics(epoch=0, step=0, validation_loss=2.9, validation_sequence_accuracy=0.5)
