@@ -6,6 +6,7 @@ import pytest
 
 # One API server for all of this folder: its last test counts the rights that the others used.
 TOGETHER = Path(__file__).resolve().parent / "integration"
+APART = TOGETHER / "test_versions.py"  # uses no further right, and balances the two processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest group begins first; the other process does the rest (`--dist loadgroup`)."""
     for item in items:
-        if item.path.is_relative_to(TOGETHER):
+        if item.path.is_relative_to(TOGETHER) and item.path != APART:
             item.add_marker(pytest.mark.xdist_group("integration"))
     items.sort(key=lambda item: not item.path.is_relative_to(TOGETHER))

@@ -6,6 +6,8 @@ import pytest
 
 from finetune_data.models.memory_model import ModelShape
 
+pytestmark = pytest.mark.slow  # torch and transformers build each model on the meta device
+
 # The differences of published models from the defaults of their classes.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen3-30B-A3B": (

@@ -213,3 +213,21 @@ def checkpoint_steps(storage: Storage, task: TrainTask) -> list[int]:
     entries = storage.list(task.run.layout.checkpoints)
     complete = [entry.key for entry in entries if entry.key.endswith(MANIFEST)]
     return sorted(int(key.split("/")[-2].removeprefix("step-")) for key in complete)
+
+
+def run_ranks(module: str, ranks: int, *arguments: str) -> None:
+    """Run `python -m module` as the ranks of one process group on CPU, until all have exited."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
+            *(f"--nproc-per-node={ranks}", f"--master-port={free_port()}", "-m", module),
+            *arguments,
+        ],
+        env=pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES=""),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]

@@ -1,8 +1,6 @@
 """The optimizer's state in every ZeRO stage and offload mode."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,21 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("optimizer")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
-        *("--nproc-per-node=1", f"--master-port={support.free_port()}"),
-        *("-m", "tests.trainer.optimizer_state", str(folder)),
-    ]
-    done = subprocess.run(
-        command,
-        env=support.pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES=""),
-        cwd=support.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+    support.run_ranks("tests.trainer.optimizer_state", 1, str(folder))
     values: dict[str, dict[str, Any]] = json.loads((folder / "found.json").read_text())
     return values
 

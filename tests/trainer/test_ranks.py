@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,24 +27,9 @@ TOLERANCE = 1e-5
 def computed(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of `ranks.py`: two ranks run first, and one rank then reads their checkpoints."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = support.pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
     for ranks in (MANY, 2, 1):
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
-            *(f"--nproc-per-node={ranks}", f"--master-port={support.free_port()}"),
-            *("-m", "tests.trainer.ranks", str(folder)),
-            "gradients" if ranks == MANY else "curves",
-        ]
-        done = subprocess.run(
-            command,
-            env=environment,
-            cwd=support.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-4000:]
+        kind = "gradients" if ranks == MANY else "curves"
+        support.run_ranks("tests.trainer.ranks", ranks, str(folder), kind)
     return folder
 
 

@@ -1,8 +1,6 @@
 """Two real ranks, ZeRO 1 and 3, packed and padded, generate the same tokens as transformers."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +34,7 @@ def expected(prompts: list[Prompt]) -> list[list[int]]:
 
 
 def test_the_first_rank_gets_what_transformers_generates(tmp_path: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"),
-        *("--nproc-per-node=2", f"--master-port={support.free_port()}"),
-        *("-m", "tests.trainer.reporting.generating", str(tmp_path)),
-    ]
-    done = subprocess.run(
-        command,
-        env=support.pod_environment(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES=""),
-        cwd=support.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+    support.run_ranks("tests.trainer.reporting.generating", 2, str(tmp_path))
     from tests.trainer.reporting.generating import PROMPTS
 
     right = expected(PROMPTS)
