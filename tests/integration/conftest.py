@@ -3,13 +3,17 @@
 There is no kubelet: the tests write the status of pods and Jobs instead.
 """
 
+import contextlib
 import itertools
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import yaml
 
 from devcluster import gotools
 from devcluster.controlplane import ControlPlane
+from finetune_api import names
 from tests.support.kubectl import Kubectl, until
 from tests.support.objects import a_settings
 from tests.support.proxy import FaultyProxy
@@ -356,3 +361,35 @@ def _free_port() -> int:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         return int(made.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serve_progress(address: str, report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The /progress of rank 0 on its own address. A test may change the report, which is yielded.
+
+    A pod of another test may have the port on all addresses: this waits until the port is free.
+    """
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(report).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    servers: list[ThreadingHTTPServer] = []
+
+    def is_bound() -> bool:
+        with contextlib.suppress(OSError):
+            servers.append(ThreadingHTTPServer((address, names.PORT_PROGRESS), Answer))
+        return bool(servers)
+
+    until(is_bound, 120)
+    threading.Thread(target=servers[0].serve_forever, daemon=True).start()
+    yield report
+    servers[0].shutdown()
+    servers[0].server_close()

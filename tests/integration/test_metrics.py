@@ -1,22 +1,19 @@
 """The operator's metrics as Prometheus reads them, with a real API server."""
 
-import json
 import re
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from devcluster.controlplane import ControlPlane
-from finetune_api import names
 from finetune_operator.core.plan import stamp
-from tests.integration.conftest import Kubelet, Operator
+from tests.integration.conftest import Kubelet, Operator, serve_progress
 from tests.support.audit import writes_by
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import prepared, progress, trained
@@ -28,26 +25,11 @@ RANK_0 = "127.0.0.77"  # of this test alone, on every machine
 
 
 @pytest.fixture
-def rank_0() -> Iterator[dict[str, object]]:
+def rank_0() -> Iterator[dict[str, Any]]:
     """The progress report of rank 0 on its own address. A test can change it."""
-    report = progress(training_loss=1.25, tokens_per_second=800.0, checkpoint_step=5).to_dict()
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(report).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer((RANK_0, names.PORT_PROGRESS), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield report
-    server.shutdown()
-    server.server_close()
+    report = progress(training_loss=1.25, tokens_per_second=800.0, checkpoint_step=5)
+    with serve_progress(RANK_0, report.to_dict()) as answer:
+        yield answer
 
 
 def run_until_training(team: Kubectl, kubelet: Kubelet) -> str:

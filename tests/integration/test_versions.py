@@ -4,12 +4,9 @@ Both versions are the real program against a real API server. The Jobs that one 
 hold the tasks of its pods, which the images of the other version must understand.
 """
 
-import contextlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,7 +14,7 @@ import pytest
 from finetune_api import names
 from finetune_api.outcome import EpochMetrics, Outcome
 from finetune_api.tasks import PrepareTask, TrainTask
-from tests.integration.conftest import Kubelet, Operator
+from tests.integration.conftest import Kubelet, Operator, serve_progress
 from tests.integration.crowds import published_by
 from tests.support import previous
 from tests.support.kubectl import Kubectl, finetune, until
@@ -51,37 +48,8 @@ VERSIONS = ("previous", "current")
 def rank_0() -> Iterator[dict[str, Any]]:
     """The report of rank 0 in its second epoch; a test may change it."""
     report = progress(step=30, epoch=1.2, checkpoint_step=25, completed_epochs=[FIRST_EPOCH])
-    answer = report.to_dict()
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = bind(Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield answer
-    server.shutdown()
-    server.server_close()
-
-
-def bind(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    """A server on rank 0's address. A pod of another test may have the port on all addresses."""
-    servers: list[ThreadingHTTPServer] = []
-
-    def is_bound() -> bool:
-        with contextlib.suppress(OSError):
-            servers.append(ThreadingHTTPServer((RANK_0, names.PORT_PROGRESS), handler))
-        return bool(servers)
-
-    until(is_bound, 120)
-    return servers[0]
+    with serve_progress(RANK_0, report.to_dict()) as answer:
+        yield answer
 
 
 def run_version(operator: Operator, version: str) -> None:
