@@ -41,6 +41,9 @@ class Prepared(Stored):
     zero_stage: int | None = None
     offload: Offload | None = None
     memory_per_rank_gib: float | None = None  # estimated peak of one GPU, or of one CPU process
+    memory_per_pod_gib: float | None = None  # estimated peak of a training pod's host memory
+    storage_per_pod_gib: float | None = None  # estimated files of a training pod
+    checkpoint_per_pod_gib: float | None = None  # a training pod's part of a checkpoint
     advice: list[str] | None = None  # sentences that become Events and never an error
 
 

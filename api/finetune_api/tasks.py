@@ -101,6 +101,8 @@ class RankResources(Stored):
     processes_per_node: Annotated[int, Field(ge=1)] = 1  # one for each GPU, or 1 on CPU
     accelerator: Literal["nvidia", "cpu"] = "cpu"
     gpu_memory_gib: float | None = None  # None: unknown, so that nothing is checked against it
+    memory_gib: float | None = None  # of a pod, if the user sets it
+    ephemeral_storage_gib: float | None = None  # of a pod, if the user sets it
     zero_stage: int | None = None  # None: the prepare Job chooses it
     offload: Offload | None = None  # None: the prepare Job chooses it
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.tasks import MethodRef, RankResources
-from finetune_data.models.memory_model import GIB, ModelShape, choose_plan, estimate, smallest_plan
+from finetune_data.memory.node import GIB
+from finetune_data.memory.plan import choose_plan, estimate, smallest_plan
+from finetune_data.memory.shape import ModelShape
 
 LLAMA_8B = {
     "vocab_size": 128256,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_data.models.memory_model import ModelShape
+from finetune_data.memory.shape import ModelShape
 
 pytestmark = pytest.mark.slow  # torch and transformers build each model on the meta device
 

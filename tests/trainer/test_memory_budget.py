@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytest
 
 from finetune_api.tasks import Offload
-from finetune_data.models.memory_model import GIB, ModelShape
+from finetune_data.memory.node import GIB
+from finetune_data.memory.shape import ModelShape
 from finetune_trainer.engine import memory_budget
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.memory_budget import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_data.models.memory_model import ModelShape
+from finetune_data.memory.shape import ModelShape
 from finetune_trainer.engine.mfu import flops_per_token, peak_of
 
 

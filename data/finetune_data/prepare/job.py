@@ -17,6 +17,8 @@ from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data import failures
 from finetune_data.errors import DataError
+from finetune_data.memory.plan import in_gib
+from finetune_data.memory.shape import ModelShape
 from finetune_data.models.base_models import (
     CONFIG,
     fetch_base_model,
@@ -25,7 +27,6 @@ from finetune_data.models.base_models import (
     stored_weight_bytes,
     text_settings,
 )
-from finetune_data.models.memory_model import ModelShape
 from finetune_data.pod_log import ProgressLog, log
 from finetune_data.prepare.checks import (
     check_classes,
@@ -187,6 +188,9 @@ def _prepared(
         zero_stage=plan.zero_stage if plan else None,
         offload=plan.offload if plan else None,
         memory_per_rank_gib=plan.gib if plan else None,
+        memory_per_pod_gib=in_gib(plan.node.memory) if plan else None,
+        storage_per_pod_gib=in_gib(plan.node.disk) if plan else None,
+        checkpoint_per_pod_gib=in_gib(plan.node.checkpoint) if plan else None,
         advice=advice or None,
     )
 

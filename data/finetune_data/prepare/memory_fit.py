@@ -5,7 +5,8 @@ from __future__ import annotations
 from finetune_api.tasks import PrepareTask
 from finetune_data import failures
 from finetune_data.errors import DataError
-from finetune_data.models.memory_model import USABLE, ModelShape, Plan, choose_plan, smallest_plan
+from finetune_data.memory.plan import USABLE, Plan, choose_plan, smallest_plan
+from finetune_data.memory.shape import ModelShape
 
 
 def fit_memory(shape: ModelShape | None, task: PrepareTask, tokens: int) -> Plan | None:

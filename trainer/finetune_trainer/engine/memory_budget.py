@@ -4,7 +4,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.tasks import Offload, TrainTask
-from finetune_data.models.memory_model import ModelShape
+from finetune_data.memory.shape import ModelShape
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.lora import is_adapted

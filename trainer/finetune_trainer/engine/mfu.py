@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from finetune_api.tasks import TrainTask
-from finetune_data.models.memory_model import ModelShape
+from finetune_data.memory.shape import ModelShape
 from finetune_data.tokenize.dataset import TokenSplit
 from finetune_trainer.engine.deepspeed import Engine
 

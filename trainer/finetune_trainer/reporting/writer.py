@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finetune_api.outcome import Failure
 from finetune_api.tasks import TrainTask
-from finetune_data.models.memory_model import ModelShape
+from finetune_data.memory.shape import ModelShape
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.s3 import Storage
 from finetune_trainer import run_manifest

@@ -1,0 +1,61 @@
+"""Estimates the host memory and the disk of one node, which is one pod with a rank per GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.tasks import MethodRef, Offload, RankResources
+from finetune_data.memory.shape import ModelShape
+from finetune_data.memory.states import pinned_bytes, trained_parameters, weight_bytes
+
+GIB = 2**30
+LAUNCHER_BYTES = 0.25 * GIB
+# A rank's libraries, its CUDA context, NCCL's buffers, and its part of a dataset.
+RANK_BYTES = {"nvidia": 4 * GIB, "cpu": 1.5 * GIB}
+LEAST_RANK_BYTES = 0.5 * GIB  # the imported libraries only
+CHECKPOINT_BYTES = 12  # per trained parameter: fp32 weights and two moments
+DISK_BYTES = 2 * GIB  # the dataset, logs, and reports
+
+
+@dataclass(frozen=True)
+class Node:
+    """The needs of one node, in bytes."""
+
+    memory: float  # peak of the pod, without pages of files, which the kernel can reclaim
+    least_memory: float  # certain: a pod with less is killed
+    checkpoint: float  # this node's part of a checkpoint
+    disk: float  # base model, published model, and the checkpoint of a resume
+
+
+def estimate_node(
+    shape: ModelShape,
+    workers: RankResources,
+    method: MethodRef,
+    *,
+    rank_memory: float,
+    zero_stage: int,
+    offload: Offload,
+) -> Node:
+    """rank_memory: the peak of one rank on its device; on CPU, it is memory of the node."""
+    here = workers.processes_per_node
+    share = here / workers.ranks
+    checkpoint = CHECKPOINT_BYTES * trained_parameters(shape, method) * share
+    offloaded = here * pinned_bytes(shape, workers, method, zero_stage=zero_stage, offload=offload)
+    on_cpu = here * rank_memory if workers.accelerator == "cpu" else 0.0
+    # A rank loads and publishes one tensor at a time, in the file's precision and in fp32.
+    tensor = here * 6 * largest_tensor(shape)
+    certain = offloaded + checkpoint  # the copy of a checkpoint is memory that stays in use
+    fixed = LAUNCHER_BYTES + here * RANK_BYTES[workers.accelerator]
+    model = weight_bytes(workers) * shape.parameters
+    return Node(
+        memory=certain + on_cpu + tensor + fixed,
+        least_memory=certain + here * LEAST_RANK_BYTES,
+        checkpoint=checkpoint,
+        disk=2 * model + checkpoint + DISK_BYTES,
+    )
+
+
+def largest_tensor(shape: ModelShape) -> int:
+    """The number of elements of the largest tensor: the embeddings, or the experts of a layer."""
+    per_layer = shape.parameters / shape.layers if shape.idle else 0
+    return max(shape.vocabulary * shape.hidden, int(per_layer))

@@ -1,0 +1,118 @@
+"""Chooses the ZeRO stage and the offload mode whose estimated memory fits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune_api.tasks import MethodRef, Offload, RankResources
+from finetune_data.memory.activations import activation_bytes
+from finetune_data.memory.node import GIB, Node, estimate_node
+from finetune_data.memory.shape import ModelShape
+from finetune_data.memory.states import state_bytes, weight_bytes
+
+USABLE = 0.9  # of a GPU's memory: the rest is fragmentation and other libraries' buffers
+CONTEXT_BYTES = 1.5 * GIB  # CUDA's and NCCL's own
+DEFAULT_STAGE = 1  # if the memory of the GPU is not known
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distribution of a model over the ranks, and the memory that it needs."""
+
+    zero_stage: int
+    offload: Offload
+    peak: float  # bytes of one rank on its device
+    node: Node
+
+    @property
+    def gib(self) -> float:
+        return in_gib(self.peak)
+
+
+def in_gib(size: float) -> float:
+    """Bytes in GiB, with two decimals."""
+    return round(size / GIB, 2)
+
+
+def estimate(
+    shape: ModelShape,
+    workers: RankResources,
+    method: MethodRef,
+    *,
+    tokens: int,
+    zero_stage: int,
+    offload: Offload = "none",
+) -> Plan:
+    """The memory of a plan. tokens: the length of the longest micro-batch."""
+    peak = state_bytes(shape, workers, method, zero_stage=zero_stage, offload=offload)
+    peak += activation_bytes(shape, tokens, weight_bytes(workers))
+    if workers.accelerator == "nvidia":
+        peak += CONTEXT_BYTES
+    node = estimate_node(
+        shape, workers, method, rank_memory=peak, zero_stage=zero_stage, offload=offload
+    )
+    return Plan(zero_stage, offload, peak, node)
+
+
+def choose_plan(
+    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
+) -> Plan | None:
+    """The fastest plan that fits and has the settings that the user fixed; None if none fits.
+
+    The node's memory counts if the user sets it. On CPU, or if the memory of the GPU is not known,
+    no plan is refused for its GPUs, and nothing is offloaded unless the user requests it.
+    """
+    plans = list(_plans(shape, workers, method, tokens))
+    if workers.accelerator != "nvidia" or workers.gpu_memory_gib is None:
+        wanted = DEFAULT_STAGE if workers.zero_stage is None else workers.zero_stage
+        here = [plan for plan in plans if plan.offload == "none"] or plans
+        plan = next((plan for plan in here if plan.zero_stage == wanted), here[0])
+        return plan if fits_node(plan, workers) else None
+    fitting = (plan for plan in plans if fits_gpu(plan, workers) and fits_node(plan, workers))
+    return next(fitting, None)
+
+
+def fits_gpu(plan: Plan, workers: RankResources) -> bool:
+    """Whether one rank fits the GPU. A GPU of unknown size fits everything."""
+    if workers.accelerator != "nvidia" or workers.gpu_memory_gib is None:
+        return True
+    return plan.peak <= USABLE * workers.gpu_memory_gib * GIB
+
+
+def fits_node(plan: Plan, workers: RankResources) -> bool:
+    """Whether the pod's memory, if the user sets it, is at least what the plan certainly needs."""
+    return workers.memory_gib is None or plan.node.least_memory <= workers.memory_gib * GIB
+
+
+def smallest_plan(
+    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
+) -> Plan:
+    """The plan that needs the least memory and has the settings that the user fixed."""
+    return min(_plans(shape, workers, method, tokens), key=lambda plan: plan.peak)
+
+
+def _plans(
+    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
+) -> Iterator[Plan]:
+    modes: list[tuple[int, Offload]] = [(0, "none"), (1, "none"), (2, "none"), (3, "none")]
+    modes += [(stage, "optimizer") for stage in (1, 2, 3)] + [(3, "parameters")]
+    offload = workers.offload
+    if workers.ranks == 1:  # nothing is shared
+        modes = [
+            mode
+            for mode in modes
+            if mode in {(0, "none"), (1, "optimizer"), (3, "optimizer"), (3, "parameters")}
+        ]
+        if workers.zero_stage is not None:
+            modes = [(workers.zero_stage, mode[1]) for mode in modes]
+    chosen = [
+        (stage, where)
+        for stage, where in modes
+        if workers.zero_stage in {None, stage} and offload in {None, where}
+    ]
+    if not chosen:  # the user requests a combination that is not on the list
+        stage = DEFAULT_STAGE if workers.zero_stage is None else workers.zero_stage
+        chosen = [(stage, offload or "none")]
+    for stage, where in chosen:
+        yield estimate(shape, workers, method, tokens=tokens, zero_stage=stage, offload=where)
