@@ -8,14 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from docs.generator import commands, fields, metrics, reasons, values
+from docs.generator import commands, fields, memory, metrics, reasons, values
 
 DOCS = Path(__file__).resolve().parent
 
 
 def rendered() -> dict[str, str]:
     """Map each page below docs/ to its text."""
-    sources = (fields, reasons, commands, values, metrics)
+    sources = (fields, reasons, commands, values, metrics, memory)
     return {page: text for source in sources for page, text in source.pages().items()}
 
 

@@ -56,21 +56,28 @@ def estimate(
 
 
 def choose_plan(
-    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
+    shape: ModelShape,
+    workers: RankResources,
+    method: MethodRef,
+    tokens: int,
+    *,
+    is_tight: bool = False,
 ) -> Plan | None:
     """The fastest plan that fits and has the settings that the user fixed; None if none fits.
 
-    The node's memory counts if the user sets it. On CPU, or if the memory of the GPU is not known,
-    no plan is refused for its GPUs, and nothing is offloaded unless the user requests it.
+    On CPU, or if the memory of the GPU is not known, no plan is refused for its GPUs, and nothing
+    is offloaded unless the user requests it. is_tight: the pod's memory, if the user sets it, may
+    be below the estimate, but not below what the training certainly needs.
     """
     plans = list(_plans(shape, workers, method, tokens))
     if workers.accelerator != "nvidia" or workers.gpu_memory_gib is None:
         wanted = DEFAULT_STAGE if workers.zero_stage is None else workers.zero_stage
         here = [plan for plan in plans if plan.offload == "none"] or plans
-        plan = next((plan for plan in here if plan.zero_stage == wanted), here[0])
-        return plan if fits_node(plan, workers) else None
-    fitting = (plan for plan in plans if fits_gpu(plan, workers) and fits_node(plan, workers))
-    return next(fitting, None)
+        plans = [next((plan for plan in here if plan.zero_stage == wanted), here[0])]
+    for plan in plans:
+        if fits_gpu(plan, workers) and fits_node(plan, workers, is_tight=is_tight):
+            return plan
+    return None
 
 
 def fits_gpu(plan: Plan, workers: RankResources) -> bool:
@@ -80,9 +87,12 @@ def fits_gpu(plan: Plan, workers: RankResources) -> bool:
     return plan.peak <= USABLE * workers.gpu_memory_gib * GIB
 
 
-def fits_node(plan: Plan, workers: RankResources) -> bool:
-    """Whether the pod's memory, if the user sets it, is at least what the plan certainly needs."""
-    return workers.memory_gib is None or plan.node.least_memory <= workers.memory_gib * GIB
+def fits_node(plan: Plan, workers: RankResources, *, is_tight: bool = False) -> bool:
+    """Whether the pod's memory, if the user sets it, is sufficient. is_tight: see `choose_plan`."""
+    if workers.memory_gib is None:
+        return True
+    needed = plan.node.least_memory if is_tight else plan.node.memory
+    return needed <= workers.memory_gib * GIB
 
 
 def smallest_plan(
