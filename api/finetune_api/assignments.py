@@ -9,6 +9,7 @@ from finetune_api.outcome import Prepared
 from finetune_api.tasks import (
     Classification,
     MethodRef,
+    ModelCacheRef,
     PrepareTask,
     RankResources,
     RunRef,
@@ -17,9 +18,14 @@ from finetune_api.tasks import (
 
 
 def prepare_task(
-    finetune: FineTune, resolved: Resolved, rules: HyperparameterRules, limits: DataLimits
+    finetune: FineTune,
+    resolved: Resolved,
+    rules: HyperparameterRules,
+    limits: DataLimits,
+    *,
+    has_model_cache: bool = False,
 ) -> PrepareTask:
-    """Build the task of the prepare Job."""
+    """Build the task of the prepare Job. has_model_cache: the training pods share base models."""
     spec = finetune.spec
     requested = spec.hyperparameters.model_dump(
         include=set(RequestedHyperparameters.model_fields), exclude_none=True
@@ -40,6 +46,7 @@ def prepare_task(
             processes_per_node=max(1, spec.resources.gpus_per_node),
             accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
             gpu_memory_gib=resolved.runtime.gpu_memory_gib,
+            has_model_cache=has_model_cache,
             zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
             offload=spec.deepspeed.offload if spec.deepspeed else None,
         ),
@@ -71,6 +78,7 @@ def train_task(
     master_host: str,
     master_port: int,
     progress_port: int,
+    model_cache: ModelCacheRef | None = None,
 ) -> TrainTask:
     """Build the task of an attempt. `resolved` must include the results of the prepare Job."""
     spec = finetune.spec
@@ -96,6 +104,7 @@ def train_task(
         zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
         offload=resolved.offload or "none",
         micro_batch_share=micro_batch_share,
+        model_cache=model_cache,
         master_host=master_host,
         master_port=master_port,
         progress_port=progress_port,

@@ -103,12 +103,20 @@ class RankResources(Stored):
     gpu_memory_gib: float | None = None  # None: unknown, so that nothing is checked against it
     memory_gib: float | None = None  # of a pod, if the user sets it
     ephemeral_storage_gib: float | None = None  # of a pod, if the user sets it
+    has_model_cache: bool = False  # the base model is on another volume than the pod's own
     zero_stage: int | None = None  # None: the prepare Job chooses it
     offload: Offload | None = None  # None: the prepare Job chooses it
 
     @property
     def ranks(self) -> int:
         return self.nodes * self.processes_per_node
+
+
+class ModelCacheRef(Stored):
+    """A volume in the training pods that keeps base models for later attempts and FineTunes."""
+
+    path: str  # where it is mounted
+    max_bytes: int | None = None  # of all models in it; None: as many as the volume holds
 
 
 class PrepareTask(Stored):
@@ -164,6 +172,7 @@ class TrainTask(Stored):
     # Fraction of the normal tokens in a micro-batch: 1, 0.5, 0.25, ... It is halved after each
     # attempt that ran out of memory.
     micro_batch_share: Annotated[float, Field(gt=0, le=1)] = 1
+    model_cache: ModelCacheRef | None = None  # None: the base model is only in the pod's own volume
     master_host: str  # DNS name of pod 0
     master_port: int
     progress_port: int

@@ -1,14 +1,58 @@
 """The settings of the operator: a YAML file that the chart writes, parsed once and frozen."""
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune_api.catalog import CatalogModel
-from finetune_api.finetune_spec import DNS_LABEL
+from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Quantity
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
 from finetune_api.wire import Wire
+
+
+class ClaimSource(Wire):
+    """A PersistentVolumeClaim in the namespace of the FineTune."""
+
+    claim_name: str = Field(max_length=253, pattern=DNS_SUBDOMAIN)
+
+
+class HostPathSource(Wire):
+    """A folder of each node."""
+
+    # Kubernetes refuses "..". A cache in the root folder of a node is a mistake.
+    path: str = Field(max_length=1024, pattern=r"^(/\.?[^/.\x00-\x1f][^/\x00-\x1f]*)+/?$")
+
+
+class EmptyDirSource(Wire):
+    """A volume that lives as long as its pod."""
+
+    size_limit: Quantity | None = None
+    medium: Literal["", "Memory"] = ""
+
+
+class ModelCache(Wire):
+    """The volume in which training pods keep base models. Exactly one source is set."""
+
+    persistent_volume_claim: ClaimSource | None = None
+    host_path: HostPathSource | None = None
+    empty_dir: EmptyDirSource | None = None
+    # The least recently used models are removed when the models in the cache exceed this size.
+    max_size: Quantity | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        sources = {"persistentVolumeClaim", "hostPath", "emptyDir"} & self.to_dict().keys()
+        if len(sources) != 1:
+            raise ValueError("set exactly one of persistentVolumeClaim, hostPath, and emptyDir")
+        if self.empty_dir is not None and self.max_size is not None:
+            raise ValueError("an emptyDir has a sizeLimit instead of a maxSize")
+        return self
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the volume outlives the pod and does not count as its ephemeral storage."""
+        return self.empty_dir is None
 
 
 class Runtime(Wire):
@@ -19,6 +63,7 @@ class Runtime(Wire):
     accelerator: str = Field(pattern="^(nvidia|cpu)$")
     gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
     env: dict[str, str] = Field(default_factory=dict)
+    model_cache: ModelCache | None = None  # None: base models are in the pod's own volume
 
 
 class PrepareResources(Wire):

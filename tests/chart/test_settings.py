@@ -1,5 +1,6 @@
 """The operator can read the settings file that the chart writes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -72,6 +73,28 @@ def test_numbers_stay_numbers(render: Render) -> None:
     assert found["runtimes"][0]["gpuMemoryGiB"] == 141.5
     assert found["runtimes"][0]["env"] == {"A": "1"}
     assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        {"persistentVolumeClaim": {"claimName": "models"}, "maxSize": "500Gi"},
+        {"hostPath": {"path": "/var/lib/models"}, "maxSize": "1.5T"},
+        {"emptyDir": {"medium": "Memory", "sizeLimit": "20Gi"}},
+        {"emptyDir": {}},
+    ],
+)
+def test_the_operator_parses_each_model_cache(render: Render, cache: JsonObject) -> None:
+    operator = pytest.importorskip("finetune_operator.settings")
+    runtime = {"name": "x", "accelerator": "cpu", "modelCache": cache}
+    found = settings(render(f"runtimes={json.dumps([runtime])}"))
+    assert found["runtimes"][0]["modelCache"] == cache
+    assert operator.Settings.model_validate(found).runtime("x").model_cache is not None
+
+
+def test_an_empty_model_cache_is_none(render: Render) -> None:
+    values = 'runtimes=[{"name":"x","accelerator":"cpu","modelCache":{}}]'
+    assert "modelCache" not in settings(render(values))["runtimes"][0]
 
 
 def test_the_catalog_is_hugging_face_with_a_revision() -> None:

@@ -101,6 +101,10 @@ runtimes:
       {{ $name }}: {{ $value | quote }}
     {{- else }} {}
     {{- end }}
+    {{- with .modelCache }}
+    modelCache:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
 {{- end }}
 hyperparameters:
   batchSizeShare: {{ .hyperparameters.batchSizeShare | toJson }}

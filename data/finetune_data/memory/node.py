@@ -47,11 +47,12 @@ def estimate_node(
     certain = offloaded + checkpoint  # the copy of a checkpoint is memory that stays in use
     fixed = LAUNCHER_BYTES + here * RANK_BYTES[workers.accelerator]
     model = weight_bytes(workers) * shape.parameters
+    copies = 1 if workers.has_model_cache else 2  # the published model, and the base model
     return Node(
         memory=certain + on_cpu + tensor + fixed,
         least_memory=certain + here * LEAST_RANK_BYTES,
         checkpoint=checkpoint,
-        disk=2 * model + checkpoint + DISK_BYTES,
+        disk=copies * model + checkpoint + DISK_BYTES,
     )
 
 

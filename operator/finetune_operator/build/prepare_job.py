@@ -7,6 +7,7 @@ from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
 from finetune_operator.build.identity import child_metadata, child_name, labels
+from finetune_operator.build.model_cache import has_shared_cache
 from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
 from finetune_operator.settings import Settings
 
@@ -18,7 +19,10 @@ def prepare_name(finetune: FineTune) -> str:
 
 
 def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:
-    task = prepare_task(finetune, resolved, settings.hyperparameters, settings.data)
+    task = prepare_task(
+        *(finetune, resolved, settings.hyperparameters, settings.data),
+        has_model_cache=has_shared_cache(settings.runtime(resolved.runtime.name)),
+    )
     source = credentials(finetune, resolved.secret_name)
     amounts = settings.prepare_resources.to_dict()
     container = {

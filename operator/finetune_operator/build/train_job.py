@@ -8,6 +8,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
 from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
+from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
 from finetune_operator.build.pods import credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
@@ -16,7 +17,11 @@ GRACE_SECONDS = 60  # for a checkpoint after SIGTERM
 
 
 def build_train_task(
-    finetune: FineTune, resolved: Resolved, attempt: int, micro_batch_share: float = 1
+    finetune: FineTune,
+    resolved: Resolved,
+    settings: Settings,
+    attempt: int,
+    micro_batch_share: float = 1,
 ) -> TrainTask:
     """The input of every pod of the attempt. resolved: with the results of the prepare Job."""
     name = attempt_name(finetune, attempt)
@@ -26,6 +31,7 @@ def build_train_task(
         master_host=f"{name}-0.{name}.{finetune.metadata.namespace}.svc",
         master_port=names.PORT_RENDEZVOUS,
         progress_port=names.PORT_PROGRESS,
+        model_cache=cache_ref(settings.runtime(resolved.runtime.name)),
     )
 
 
@@ -108,7 +114,7 @@ def _pod(
         "env": [
             {
                 "name": names.ENV_TASK,
-                "value": build_train_task(finetune, resolved, attempt, share).to_json(),
+                "value": build_train_task(finetune, resolved, settings, attempt, share).to_json(),
             },
             *(
                 {"name": key, "value": value}
@@ -123,14 +129,20 @@ def _pod(
             "failureThreshold": 30,
         },
         "resources": _resources(finetune),
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            *cache_mounts(runtime),
+        ],
     }
     source = credentials(finetune, resolved.secret_name)
     shm: dict[str, Any] = {"medium": "Memory"}
     if finetune.spec.resources.shm:
         shm["sizeLimit"] = finetune.spec.resources.shm
     spec = {
-        **pod_spec(settings, source, container, [{"name": "shm", "emptyDir": shm}]),
+        **pod_spec(
+            *(settings, source, container),
+            [{"name": "shm", "emptyDir": shm}, *cache_volumes(runtime)],
+        ),
         **scheduling(finetune),
         "subdomain": attempt_name(finetune, attempt),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
