@@ -166,6 +166,24 @@ def unreachable_hub(name: str, uri: HubUri, audience: Audience, hub: str, proble
     )
 
 
+def no_space(
+    name: str, uri: object, audience: Audience, *, needed: str, free: str, folder: object
+) -> Failure:
+    """needed, free: with their units."""
+    return _base_model(
+        Reason.INTERNAL,
+        name,
+        uri,
+        f"needs {needed} of disk space, but {folder} has only {free} free",
+        hint=_SPACE[audience],
+    )
+
+
+_SPACE = {
+    Audience.POD: "use nodes with larger disks, or configure a model cache on another volume "
+    "(chart value runtimes[].modelCache)",
+    Audience.SHELL: "free disk space, or use a folder on another disk",
+}
 _TOKEN = {
     Audience.POD: "put HF_TOKEN into the storage Secret",
     Audience.SHELL: "set HF_TOKEN in the environment",

@@ -106,6 +106,9 @@ class LocalStorage(Storage):
             meter(entry.size)
         return sorted(wanted)
 
+    def needs_space(self, uri: S3Uri) -> bool:
+        return self._path(uri) is None  # a file of this machine usually gets a second name
+
     # --- writing ---------------------------------------------------------------------------------
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:

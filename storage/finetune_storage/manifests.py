@@ -6,7 +6,7 @@ A manifest is written last, so a prefix without one counts as missing. Every kin
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,12 +44,17 @@ def file_entry(folder: Path, path: str) -> FileEntry:
     return FileEntry(path=path, size=(folder / path).stat().st_size, sha256=sha256(folder / path))
 
 
-def sha256(path: Path) -> str:
-    """The hexadecimal digest of a file, computed without loading all of it."""
+def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """The hexadecimal digest of a file, computed without loading all of it.
+
+    progress: gets the number of bytes of each block.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK):
             digest.update(block)
+            if progress is not None:
+                progress(len(block))
     return digest.hexdigest()
 
 

@@ -22,3 +22,15 @@ class ProgressMeter:
             self._done += count
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+
+def file_progress(meter: ProgressMeter) -> ProgressCallback:
+    """Adds one transfer, which reports its own sum, to the meter of several transfers."""
+    before = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal before
+        meter(done - before)
+        before = done
+
+    return report

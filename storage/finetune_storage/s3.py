@@ -140,6 +140,22 @@ class Storage:
         transfers.fetch_in_parallel(fetch, wanted)
         return sorted(wanted)
 
+    def download_listed(
+        self, uri: S3Uri, entry: ObjectEntry, path: Path, progress: ProgressCallback | None = None
+    ) -> None:
+        """Download an object of a listing. uri: of the object.
+
+        Raises StorageError if the object was replaced after it was listed; `path` may then exist.
+        """
+        self.download_file(uri, path, progress)
+        if self.head(uri).etag != entry.etag:
+            context = ProblemContext(str(uri), self.endpoint)
+            raise StorageError.from_problem(StorageProblem.CHANGED, context)
+
+    def needs_space(self, uri: S3Uri) -> bool:
+        """Whether a downloaded copy of the object needs space on this machine."""
+        return True
+
     # --- writing ---------------------------------------------------------------------------------
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:

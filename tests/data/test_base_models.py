@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,10 @@ from finetune_api.names import EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.outcome import Failure
 from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import fetch_base_model
+from finetune_data.models.cache.model_cache import ModelCache
+from finetune_data.models.cache.volume import CacheVolume
 from finetune_data.termination import exit_code
-from finetune_storage.s3 import Storage
+from finetune_storage.s3 import ObjectEntry, Storage
 from tests.data.builders import base_model, put_folder, safetensors_bytes
 from tests.data.stub_server import Answer, Request, StubServer
 
@@ -156,11 +161,12 @@ class Hub:
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
+        self.digests: dict[str, str] = {}  # of files in Git LFS
 
     def __call__(self, request: Request) -> Answer:
         path = request.path.partition("?")[0]
         if path == "/api/models/acme/tiny/revision/v1":
-            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+            siblings = [self._describe(name) for name in self.files]
             info = {"id": "acme/tiny", "sha": COMMIT, "siblings": siblings}
             return Answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         name = path.removeprefix(f"/acme/tiny/resolve/{COMMIT}/")
@@ -169,6 +175,13 @@ class Hub:
             return Answer(200, self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
         code = "RevisionNotFound" if "acme/tiny" in path else "RepoNotFound"
         return Answer(404, b"{}", {"X-Error-Code": code})
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        size = len(self.files[name])
+        found: dict[str, Any] = {"rfilename": name, "size": size}
+        if name in self.digests:
+            found["lfs"] = {"size": size, "sha256": self.digests[name], "pointerSize": 100}
+        return found
 
 
 @pytest.fixture
@@ -281,3 +294,198 @@ def _hub_failure(uri: str, folder: Path, storage: Storage) -> Failure:
         fetch_base_model(base_model(uri), folder / "model", storage, weights=True)
     assert uri in caught.value.failure.message
     return caught.value.failure
+
+
+# --- the model cache ---
+
+
+@pytest.fixture
+def cache_root(tmp_path: Path) -> Path:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    return folder
+
+
+def fetch_cached(uri: object, folder: Path, storage: Storage, root: Path) -> Path:
+    """Fetch as a new pod that shares the cache with earlier ones."""
+    cache = ModelCache(CacheVolume.open(root))
+    try:
+        return fetch_base_model(
+            base_model(str(uri)), folder / "model", storage, weights=True, cache=cache
+        )
+    finally:
+        cache.close()
+
+
+@pytest.fixture
+def reads(storage: Storage) -> Iterator[list[str]]:
+    """The keys of all objects that are read."""
+    keys: list[str] = []
+
+    def record(params: dict[str, str], **_: object) -> None:
+        keys.append(params["Key"].rpartition("/")[2])
+
+    events = storage._client.meta.events
+    events.register("before-parameter-build.s3.GetObject", record)
+    yield keys
+    events.unregister("before-parameter-build.s3.GetObject", record)
+
+
+def test_weights_are_read_from_s3_once(
+    storage: Storage, model: S3Uri, tmp_path: Path, cache_root: Path, reads: list[str]
+) -> None:
+    first = fetch_cached(model, tmp_path / "first", storage, cache_root)
+    assert reads.count("model.safetensors") == 1
+    reads.clear()
+    second = fetch_cached(model, tmp_path / "second", storage, cache_root)
+    assert sorted(reads) == ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    for folder in (first, second):
+        assert (folder / "model.safetensors").read_bytes() == safetensors_bytes()
+    kept = {path.name for path in cache_root.rglob("*.*") if path.suffix in {".json", ".jinja"}}
+    assert kept == {"verified.json"}
+
+
+def test_a_pod_that_may_not_read_the_model_does_not_get_it_from_the_cache(
+    storage: Storage, model: S3Uri, tmp_path: Path, cache_root: Path
+) -> None:
+    fetch_cached(model, tmp_path / "first", storage, cache_root)
+    storage.delete(model.child("config.json"))
+    with pytest.raises(FailureError) as caught:
+        fetch_cached(model, tmp_path / "second", storage, cache_root)
+    assert caught.value.failure.code == Reason.BASE_MODEL_NOT_FOUND
+
+
+def test_a_model_that_is_replaced_in_s3_is_downloaded_again(
+    storage: Storage, model: S3Uri, tmp_path: Path, cache_root: Path
+) -> None:
+    fetch_cached(model, tmp_path / "first", storage, cache_root)
+    other = bytearray(safetensors_bytes())
+    other[-1] = 1
+    storage.write_bytes(model.child("model.safetensors"), bytes(other))
+    folder = fetch_cached(model, tmp_path / "second", storage, cache_root)
+    assert (folder / "model.safetensors").read_bytes() == other
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_model_that_is_replaced_during_the_download_is_not_used(
+    storage: Storage,
+    model: S3Uri,
+    tmp_path: Path,
+    cache_root: Path,
+    is_cached: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = bytearray(safetensors_bytes())
+    other[-1] = 1
+    listing = storage.list
+    weights = model.child("model.safetensors")
+
+    def list_then_replace(uri: S3Uri) -> list[ObjectEntry]:
+        found = listing(uri)
+        storage.write_bytes(weights, bytes(other))
+        return found
+
+    with monkeypatch.context() as patch, pytest.raises(FailureError) as caught:
+        patch.setattr(storage, "list", list_then_replace)
+        if is_cached:
+            fetch_cached(model, tmp_path / "first", storage, cache_root)
+        else:
+            fetch(model, tmp_path / "first", storage)
+    assert exit_code(caught.value.failure) == EXIT_UNAVAILABLE
+    assert "changed while it was read" in caught.value.failure.message
+    assert not list(cache_root.rglob("*.safetensors"))
+    storage.write_bytes(weights, safetensors_bytes())
+    folder = fetch_cached(model, tmp_path / "second", storage, cache_root)
+    assert (folder / "model.safetensors").read_bytes() == safetensors_bytes()
+
+
+def test_the_digests_of_our_own_manifest_are_checked_in_the_cache(
+    storage: Storage, model: S3Uri, tmp_path: Path, cache_root: Path
+) -> None:
+    entry = {"path": "model.safetensors", "size": len(safetensors_bytes()), "sha256": "0" * 64}
+    storage.write_bytes(
+        model.child("manifest.json"), json.dumps({"kind": "model", "files": [entry]}).encode()
+    )
+    with pytest.raises(FailureError) as caught:
+        fetch_cached(model, tmp_path, storage, cache_root)
+    assert caught.value.failure.code == Reason.BASE_MODEL_INVALID
+    assert "SHA-256" in caught.value.failure.message
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_volume_that_is_too_small_is_reported_before_the_download(
+    storage: Storage,
+    model: S3Uri,
+    tmp_path: Path,
+    reads: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    weights: bool,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    failure = failure_of(model, tmp_path, storage, weights)
+    assert failure.code == Reason.INTERNAL
+    assert "GB of disk space, but" in failure.message
+    assert str(tmp_path) in failure.message
+    assert failure.hint is not None
+    assert "runtimes[].modelCache" in failure.hint
+    assert reads == []
+
+
+def test_weights_are_downloaded_from_a_hub_once(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path, cache_root: Path
+) -> None:
+    for folder in ("first", "second"):
+        stub.requests.clear()
+        found = fetch_cached("hf://acme/tiny@v1", tmp_path / folder, storage, cache_root)
+        assert (found / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+        reads = [request for request in stub.requests if "safetensors" in request]
+        assert bool(reads) == (folder == "first")
+        assert any("config.json" in request for request in stub.requests)
+    kept = {path.name for path in cache_root.rglob("*") if path.is_file()}
+    assert {name for name in kept if not name.endswith((".use", ".download"))} == {
+        "model.safetensors",
+        "verified.json",
+        "space",
+    }
+
+
+def test_the_digest_that_the_hub_publishes_is_checked(
+    hub: Hub, storage: Storage, tmp_path: Path, cache_root: Path
+) -> None:
+    weights = hub.files["model.safetensors"]
+    hub.digests["model.safetensors"] = hashlib.sha256(weights).hexdigest()
+    fetch_cached("hf://acme/tiny@v1", tmp_path / "first", storage, cache_root)
+    hub.digests["model.safetensors"] = "0" * 64
+    with pytest.raises(FailureError) as caught:
+        fetch_cached("hf://acme/tiny@v1", tmp_path / "second", storage, cache_root)
+    assert caught.value.failure.code == Reason.BASE_MODEL_INVALID
+    assert "SHA-256" in caught.value.failure.message
+
+
+def test_a_gated_model_in_the_cache_still_needs_a_token(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path, cache_root: Path
+) -> None:
+    fetch_cached("hf://acme/tiny@v1", tmp_path / "first", storage, cache_root)
+
+    def answer(request: Request) -> Answer:
+        if request.path.startswith("/api"):
+            return hub(request)
+        return Answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
+
+    stub.answer = answer
+    with pytest.raises(FailureError) as caught:
+        fetch_cached("hf://acme/tiny@v1", tmp_path / "second", storage, cache_root)
+    assert "is gated" in caught.value.failure.message
+
+
+def test_a_cache_of_the_hub_takes_precedence(
+    hub: Hub, storage: Storage, tmp_path: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = fetch_cached("hf://acme/tiny@v1", tmp_path / "first", storage, cache_root)
+    assert folder.is_relative_to(tmp_path / "hub")
+    assert not list(cache_root.rglob("*.safetensors"))

@@ -7,20 +7,24 @@ before they are used, so that a broken copy is one sentence and not a crash an h
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from finetune_api.errors import Audience
 from finetune_api.layout import MANIFEST
-from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef
-from finetune_api.uris import HubUri, S3Uri, parse_model_uri
+from finetune_api.uris import HubUri, parse_model_uri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
-from finetune_data.models import hub
+from finetune_data.models.cache.model_cache import DamagedFileError, ModelCache
+from finetune_data.models.hub import HubModel
+from finetune_data.models.remote_model import WEIGHTS, RemoteModel
+from finetune_data.models.s3_model import S3Model
 from finetune_data.models.safetensors_files import find_truncation
-from finetune_storage.errors import StorageError
 from finetune_storage.manifests import Manifest, find_damage
 from finetune_storage.progress import ProgressCallback
 from finetune_storage.s3 import Storage
@@ -50,7 +54,7 @@ SMALL_FILES = (
     CARD,
     MANIFEST,
 )
-WEIGHT_FILES = ("model*.safetensors", INDEX)
+WEIGHT_FILES = (WEIGHTS, INDEX)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -61,11 +65,15 @@ def fetch_base_model(
     *,
     weights: bool,
     progress: ProgressCallback | None = None,
+    cache: ModelCache | None = None,
 ) -> Path:
     """Download the config, the tokenizer, and with `weights` also the weights of `base`.
 
+    cache: keeps the weights, and `folder` gets links to them. All other files are always
+    downloaded from the source, which proves that this pod may read the model.
+
     Returns the folder that holds them: `folder`, or the hub's own cache. Raises BaseModelError
-    (BaseModelNotFound, BaseModelInvalid), or StorageError for a problem with S3.
+    (BaseModelNotFound, BaseModelInvalid), StorageError for a problem with S3, or CacheError.
     """
     try:
         uri = parse_model_uri(base.uri)
@@ -73,16 +81,58 @@ def fetch_base_model(
         failure = failures.invalid_model_address(base.name, base.uri, error)
         raise BaseModelError(failure) from error
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(uri, HubUri):
-        found = hub.list_files(uri, _wanted(weights), base.name)
-        _check_names(base, found.names, weights)
-        folder = hub.fetch(found, folder, base.name, progress)
+    wanted = _wanted(weights)
+    model: RemoteModel = (
+        HubModel(uri, wanted, base.name)
+        if isinstance(uri, HubUri)
+        else S3Model(base, uri, storage, wanted, folder)
+    )
+    _check_names(base, model.names, weights)
+    hashed: frozenset[str] = frozenset()
+    if cache is not None and weights and model.is_cacheable:
+        small = [name for name in model.files if not fnmatchcase(name, WEIGHTS)]
+        model.fetch(small, folder)
+        hashed = _link_weights(base, model, folder, cache, progress)
     else:
-        _fetch_from_s3(base, uri, folder, storage, weights=weights, progress=progress)
-    problem = find_problem(folder, weights=weights)
+        _check_space(base, model, folder)
+        folder = model.fetch(model.files, folder, progress)
+    problem = find_problem(folder, weights=weights, hashed=hashed)
     if problem is not None:
         raise BaseModelError(failures.broken_model(base.name, base.uri, problem))
     return folder
+
+
+def _link_weights(
+    base: BaseModelRef,
+    model: RemoteModel,
+    folder: Path,
+    cache: ModelCache,
+    progress: ProgressCallback | None,
+) -> frozenset[str]:
+    """Link the cached weights into the folder. Returns the names whose digests were checked."""
+    manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
+    published = {entry.path: entry.sha256 for entry in manifest.files} if manifest else {}
+    files = [replace(file, sha256=published.get(file.name, file.sha256)) for file in model.weights]
+    try:
+        cached = cache.provide(model, files, progress)
+    except DamagedFileError as error:
+        raise BaseModelError(failures.broken_model(base.name, base.uri, str(error))) from error
+    for file in files:
+        (folder / file.name).unlink(missing_ok=True)
+        (folder / file.name).symlink_to(cached / file.name)
+    return frozenset(file.name for file in files)
+
+
+def _check_space(base: BaseModelRef, model: RemoteModel, folder: Path) -> None:
+    """Raise an error for a volume that is too small before gigabytes are downloaded."""
+    needed, free = model.space_needed(), shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = {"needed": f"{needed / 1e9:,.1f} GB", "free": f"{free / 1e9:,.1f} GB"}
+        made = (
+            failures.no_space(base.name, base.uri, audience, **sizes, folder=folder)
+            for audience in (Audience.POD, Audience.SHELL)
+        )
+        raise BaseModelError(*made)
 
 
 def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
@@ -91,11 +141,7 @@ def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
     if isinstance(uri, HubUri):
         return None
     start = len(uri.key) + 1 if uri.key else 0
-    sizes = [
-        entry.size
-        for entry in storage.list(uri)
-        if matches(entry.key[start:], ("model*.safetensors",))
-    ]
+    sizes = [entry.size for entry in storage.list(uri) if matches(entry.key[start:], (WEIGHTS,))]
     return sum(sizes) or None
 
 
@@ -126,8 +172,13 @@ def model_positions(folder: Path) -> int | None:
     return next((value for value in found if isinstance(value, int) and value > 0), None)
 
 
-def find_problem(folder: Path, *, weights: bool) -> str | None:
-    """The first problem of a model's files, in words; None for a model that can be loaded."""
+def find_problem(
+    folder: Path, *, weights: bool, hashed: frozenset[str] = frozenset()
+) -> str | None:
+    """The first problem of a model's files, in words; None for a model that can be loaded.
+
+    hashed: the files whose digests were compared with the manifest before.
+    """
     try:
         if not read_json(folder / CONFIG).get("model_type"):
             return f"{CONFIG} names no model_type"
@@ -135,7 +186,11 @@ def find_problem(folder: Path, *, weights: bool) -> str | None:
         if manifest is not None:
             # a download without weights has only some of the files, and no download has an adapter
             top = [entry for entry in manifest.files if "/" not in entry.path]
-            here = [entry for entry in top if weights or (folder / entry.path).exists()]
+            here = [
+                entry
+                for entry in top
+                if entry.path not in hashed and (weights or (folder / entry.path).exists())
+            ]
             if damage := find_damage(folder, here):
                 return damage
         if not weights:
@@ -162,37 +217,6 @@ def _shards(folder: Path) -> list[str]:
     if any(not matches(shard, WEIGHT_FILES) for shard in shards):
         raise ValueError(f"{INDEX} lists files that are not model*.safetensors in the same folder")
     return shards
-
-
-def _fetch_from_s3(
-    base: BaseModelRef,
-    uri: S3Uri,
-    folder: Path,
-    storage: Storage,
-    *,
-    weights: bool,
-    progress: ProgressCallback | None,
-) -> None:
-    try:
-        start = len(uri.key) + 1 if uri.key else 0
-        _check_names(base, [entry.key[start:] for entry in storage.list(uri)], weights)
-        storage.download_prefix(uri, folder, _wanted(weights), progress)
-    except StorageError as error:
-        if error.failure.code in {Reason.DATA_NOT_FOUND, Reason.BUCKET_NOT_FOUND}:
-            raise _missing(base, error) from error
-        if error.failure.code == Reason.INVALID_DATA:
-            failure = failures.unsafe_model(base.name, base.uri, error)
-            raise BaseModelError(failure) from error
-        raise error.about("model") from error
-
-
-def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
-    """BaseModelNotFound for each audience of the storage error."""
-    pod, shell = error.failure_for(Audience.POD), error.failure_for(Audience.SHELL)
-    return BaseModelError(
-        failures.missing_model(base.name, base.uri, pod.message),
-        failures.missing_model(base.name, base.uri, shell.message).replace(hint=shell.hint),
-    )
 
 
 def _check_names(base: BaseModelRef, names: Iterable[str], weights: bool) -> None:

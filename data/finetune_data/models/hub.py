@@ -7,9 +7,8 @@ for a cache that outlives the pod. The hub's client is imported where it is used
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from finetune_api.outcome import Failure
 from finetune_api.uris import HubUri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
+from finetune_data.models.remote_model import RemoteFile, RemoteModel
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.transfers import fetch_in_parallel, matches
 
@@ -25,62 +25,82 @@ ANSWER_SECONDS = 30
 MakeFailure = Callable[[str, HubUri, Audience], Failure]
 
 
-@dataclass(frozen=True)
-class HubFiles:
-    """The files of a revision, and those to download."""
+class HubModel(RemoteModel):
+    """The files of a revision: from the hub, or offline from its cache."""
 
-    uri: HubUri
-    commit: str
-    names: list[str]  # all files of the revision
-    wanted: dict[str, int]  # path -> bytes
-    cached: Path | None = None  # their folder if the hub is offline
+    def __init__(self, uri: HubUri, include: Sequence[str], name: str) -> None:
+        """include: patterns of wanted files. name: of the model. Raises BaseModelError."""
+        from huggingface_hub import HfApi, constants
 
-
-def list_files(uri: HubUri, include: Sequence[str], name: str) -> HubFiles:
-    """The files of a revision: from the hub, or offline from its cache. Raises BaseModelError."""
-    from huggingface_hub import HfApi, constants
-
-    if constants.is_offline_mode():
-        folder = _cached_folder(uri, include, name)
-        names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-        return HubFiles(uri, folder.name, names, {}, folder)
-    with _errors(uri, name):
-        info = HfApi(endpoint=_endpoint()).model_info(
-            uri.repo, revision=uri.revision, files_metadata=True, timeout=ANSWER_SECONDS
-        )
-    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
-    wanted = {path: size for path, size in sizes.items() if matches(path, include)}
-    return HubFiles(uri, str(info.sha), list(sizes), wanted)
-
-
-def fetch(files: HubFiles, folder: Path, name: str, progress: ProgressCallback | None) -> Path:
-    """Download the files; returns the folder that has them. Raises BaseModelError."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
-
-    if files.cached is not None:
-        return files.cached
-    shared = bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
-    meter = ProgressMeter(sum(files.wanted.values()), progress)
-    arrived: dict[str, Path] = {}
-
-    def download(path: str) -> None:
-        arrived[path] = Path(
-            hf_hub_download(
-                files.uri.repo,
-                path,
-                revision=files.commit,
-                local_dir=None if shared else folder,
-                endpoint=_endpoint(),
+        self._uri = uri
+        self._name = name
+        self._cached: Path | None = None  # the folder of the files if the hub is offline
+        self.files: dict[str, RemoteFile] = {}
+        if constants.is_offline_mode():
+            self._cached = _cached_folder(uri, include, name)
+            paths = (path for path in self._cached.rglob("*") if path.is_file())
+            self.names = [str(path.relative_to(self._cached)) for path in paths]
+            return
+        with _errors(uri, name):
+            info = HfApi(endpoint=_endpoint()).model_info(
+                uri.repo, revision=uri.revision, files_metadata=True, timeout=ANSWER_SECONDS
             )
-        )
-        meter(files.wanted[path])
+        self._commit = str(info.sha)
+        self.location = f"{_endpoint() or 'https://huggingface.co'} {uri.repo}@{self._commit}"
+        siblings = info.siblings or []
+        self.names = [file.rfilename for file in siblings]  # all files of the revision
+        self.files = {
+            file.rfilename: RemoteFile(
+                file.rfilename,
+                size=int(file.size or 0),
+                version=str(file.blob_id or self._commit),
+                sha256=file.lfs.sha256 if file.lfs else None,
+            )
+            for file in siblings
+            if matches(file.rfilename, include)
+        }
 
-    disable_progress_bars()  # the output is a log
-    with _errors(files.uri, name):
-        fetch_in_parallel(download, files.wanted)
-    # all of these files are at the top level
-    return next((path.parent for path in arrived.values()), folder)
+    @property
+    def is_cacheable(self) -> bool:
+        return self._cached is None and not _has_own_cache()
+
+    def space_needed(self) -> int:
+        if not self.is_cacheable:  # some files may be there, and on another file system
+            return 0
+        return sum(file.size for file in self.files.values())
+
+    def fetch(
+        self, names: Collection[str], folder: Path, progress: ProgressCallback | None = None
+    ) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import disable_progress_bars
+
+        if self._cached is not None:
+            return self._cached
+        meter = ProgressMeter(sum(self.files[name].size for name in names), progress)
+        arrived: dict[str, Path] = {}
+
+        def download(path: str) -> None:
+            arrived[path] = Path(
+                hf_hub_download(
+                    self._uri.repo,
+                    path,
+                    revision=self._commit,
+                    local_dir=folder if self.is_cacheable else None,
+                    endpoint=_endpoint(),
+                )
+            )
+            meter(self.files[path].size)
+
+        disable_progress_bars()  # the output is a log
+        with _errors(self._uri, self._name):
+            fetch_in_parallel(download, names)
+        # all of these files are at the top level
+        return next((path.parent for path in arrived.values()), folder)
+
+
+def _has_own_cache() -> bool:
+    return bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
 
 
 def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:

@@ -1,0 +1,81 @@
+"""The files of a base model in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune_api.errors import Audience
+from finetune_api.names import Reason
+from finetune_api.tasks import BaseModelRef
+from finetune_api.uris import S3Uri
+from finetune_data import failures
+from finetune_data.errors import BaseModelError
+from finetune_data.models.remote_model import RemoteFile, RemoteModel
+from finetune_storage.errors import StorageError
+from finetune_storage.progress import ProgressCallback, ProgressMeter, file_progress
+from finetune_storage.s3 import ObjectEntry, Storage
+from finetune_storage.transfers import choose_files, fetch_in_parallel
+
+
+class S3Model(RemoteModel):
+    """The listing of a prefix."""
+
+    def __init__(
+        self, base: BaseModelRef, uri: S3Uri, storage: Storage, include: Sequence[str], folder: Path
+    ) -> None:
+        """include: patterns of wanted files. folder: where no file may escape from."""
+        self._base = base
+        self._uri = uri
+        self._storage = storage
+        start = len(uri.key) + 1 if uri.key else 0
+        with self._errors():
+            listed = storage.list(uri)
+            self._entries: dict[str, ObjectEntry] = choose_files(listed, uri, folder, include)
+        self.names = [entry.key[start:] for entry in listed]  # all files below the prefix
+        self.location = f"{storage.endpoint} {uri}"
+        self.files = {
+            name: RemoteFile(name, entry.size, entry.etag) for name, entry in self._entries.items()
+        }
+
+    def space_needed(self) -> int:
+        if not self._storage.needs_space(self._uri):
+            return 0
+        return sum(entry.size for entry in self._entries.values())
+
+    def fetch(
+        self, names: Collection[str], folder: Path, progress: ProgressCallback | None = None
+    ) -> Path:
+        meter = ProgressMeter(sum(self._entries[name].size for name in names), progress)
+
+        def download(name: str) -> None:
+            entry = self._entries[name]
+            source = S3Uri(self._uri.bucket, entry.key)
+            self._storage.download_listed(source, entry, folder / name, file_progress(meter))
+
+        with self._errors():
+            fetch_in_parallel(download, names)
+        return folder
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        base = self._base
+        try:
+            yield
+        except StorageError as error:
+            if error.failure.code in {Reason.DATA_NOT_FOUND, Reason.BUCKET_NOT_FOUND}:
+                raise _missing(base, error) from error
+            if error.failure.code == Reason.INVALID_DATA:
+                failure = failures.unsafe_model(base.name, base.uri, error)
+                raise BaseModelError(failure) from error
+            raise error.about("model") from error
+
+
+def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
+    """BaseModelNotFound for each audience of the storage error."""
+    pod, shell = error.failure_for(Audience.POD), error.failure_for(Audience.SHELL)
+    return BaseModelError(
+        failures.missing_model(base.name, base.uri, pod.message),
+        failures.missing_model(base.name, base.uri, shell.message).replace(hint=shell.hint),
+    )
