@@ -117,6 +117,7 @@ class ModelCacheRef(Stored):
 
     path: str  # where it is mounted
     max_bytes: int | None = None  # of all models in it; None: as many as the volume holds
+    free_share: float = 0  # of the file system, which models leave free
 
 
 class PrepareTask(Stored):

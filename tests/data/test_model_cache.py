@@ -362,6 +362,17 @@ def test_a_full_volume_makes_room(
     assert present(root, those) == [False, True]
 
 
+def test_a_share_of_the_disk_of_a_node_stays_free(
+    root: Path, model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(root)._replace(total=1_000_000, free=205_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    volume = CacheVolume.open(root, free_share=0.2)
+    with pytest.raises(CacheError):
+        ModelCache(volume).provide(model, model.weights)
+    provide(root, model)
+
+
 def test_the_space_of_a_download_of_another_pod_is_reserved(root: Path, tmp_path: Path) -> None:
     first = GatedModel(write_shards(tmp_path / "first", 100_000))
     volume = CacheVolume.open(root, 2_000_000)

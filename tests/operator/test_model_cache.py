@@ -33,25 +33,33 @@ def task_of(pod: JsonObject) -> TrainTask:
 
 
 @pytest.mark.parametrize(
-    ("cache", "source", "limit"),
+    ("cache", "source", "limit", "free"),
     [
-        (CLAIM, CLAIM, None),
-        ({**CLAIM, "maxSize": "500Gi"}, CLAIM, 500 * 2**30),
+        (CLAIM, CLAIM, None, 0),
+        ({**CLAIM, "maxSize": "500Gi"}, CLAIM, 500 * 2**30, 0),
         (
             {"hostPath": {"path": "/var/lib/models"}},
             {"hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}},
             None,
+            0.2,
         ),
-        ({"emptyDir": {}}, {"emptyDir": {}}, None),
+        (
+            {"hostPath": {"path": "/var/lib/models"}, "maxSize": "1Ti"},
+            {"hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}},
+            2**40,
+            0,
+        ),
+        ({"emptyDir": {}}, {"emptyDir": {}}, None, 0),
         (
             {"emptyDir": {"medium": "Memory", "sizeLimit": "20G"}},
             {"emptyDir": {"medium": "Memory", "sizeLimit": "20G"}},
             20 * 10**9,
+            0,
         ),
     ],
 )
 def test_training_pods_mount_the_cache_and_know_its_path(
-    cache: JsonObject, source: JsonObject, limit: int | None
+    cache: JsonObject, source: JsonObject, limit: int | None, free: float
 ) -> None:
     pod = pods(cache)["train"]
     assert {"name": "model-cache", **source} in pod["volumes"]
@@ -59,7 +67,9 @@ def test_training_pods_mount_the_cache_and_know_its_path(
         mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "model-cache"
     ]
     assert mount == {"name": "model-cache", "mountPath": "/var/cache/finetune"}
-    assert task_of(pod).model_cache == ModelCacheRef(path=mount["mountPath"], max_bytes=limit)
+    assert task_of(pod).model_cache == ModelCacheRef(
+        path=mount["mountPath"], max_bytes=limit, free_share=free
+    )
 
 
 @pytest.mark.parametrize(("cache", "is_shared"), [(CLAIM, True), ({"emptyDir": {}}, False)])

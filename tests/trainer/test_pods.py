@@ -16,7 +16,7 @@ import pytest
 
 from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, Reason
 from finetune_api.outcome import ProgressReport
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import ModelCacheRef, TrainTask
 from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import fetch_base_model
 from finetune_storage.manifests import find_damage
@@ -97,7 +97,10 @@ def finished(
     storage: Storage, base_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    task = prepared("undisturbed", storage, folder)
+    (folder / "cache").mkdir()
+    task = prepared("undisturbed", storage, folder).replace(
+        model_cache=ModelCacheRef(path=str(folder / "cache"))
+    )
     run = Finished(task, start_pods(task, folder))
     end = time.monotonic() + 180
     while any(pod.process.poll() is None for pod in run.pods) and time.monotonic() < end:
@@ -135,6 +138,14 @@ def test_only_the_first_pod_reports_the_model(finished: Finished, storage: Stora
     assert trained.training_loss == trained.epochs[-1].training_loss
     assert manifest.fine_tune_uid == finished.task.run.uid
     assert finished.pods[1].outcome is None
+
+
+def test_the_pods_of_a_node_share_one_base_model(finished: Finished) -> None:
+    assert finished.task.model_cache is not None
+    (cached,) = Path(finished.task.model_cache.path).rglob("model.safetensors")
+    for pod in finished.pods:
+        assert (pod.folder / "work" / "base-model" / cached.name).resolve() == cached
+        assert "warning: the model cache" not in pod.log
 
 
 def test_results_have_a_row_for_each_step(finished: Finished, storage: Storage) -> None:

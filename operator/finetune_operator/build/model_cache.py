@@ -8,6 +8,9 @@ from finetune_operator.settings import ModelCache, Runtime
 
 NAME = "model-cache"
 MOUNT_PATH = "/var/cache/finetune"
+# By default, the kubelet evicts pods when less than 15 % of the disk with the images is free. A
+# cache that filled the disk of a node would end the trainings there, again and again.
+FREE_SHARE = 0.2
 
 
 def cache_ref(runtime: Runtime | None) -> ModelCacheRef | None:
@@ -16,7 +19,11 @@ def cache_ref(runtime: Runtime | None) -> ModelCacheRef | None:
         return None
     cache = runtime.model_cache
     limit = cache.max_size if cache.empty_dir is None else cache.empty_dir.size_limit
-    return ModelCacheRef(path=MOUNT_PATH, max_bytes=quantity_bytes(limit) if limit else None)
+    return ModelCacheRef(
+        path=MOUNT_PATH,
+        max_bytes=quantity_bytes(limit) if limit else None,
+        free_share=FREE_SHARE if cache.host_path is not None and limit is None else 0,
+    )
 
 
 def has_shared_cache(runtime: Runtime | None) -> bool:

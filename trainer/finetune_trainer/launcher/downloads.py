@@ -65,7 +65,7 @@ class Downloads:
         if wanted is None:
             return self._fetch(None)
         try:
-            volume = CacheVolume.open(Path(wanted.path), wanted.max_bytes)
+            volume = CacheVolume.open(Path(wanted.path), wanted.max_bytes, wanted.free_share)
             self._cache = ModelCache(volume, waiting=self._percent(WAITING, is_logged=True))
             return self._fetch(self._cache)
         except CacheError as error:

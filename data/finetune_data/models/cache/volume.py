@@ -27,11 +27,12 @@ class CacheVolume:
 
     root: Path
     max_bytes: int | None  # of all models; None: as many as the volume holds
+    free_share: float  # of the file system, which models leave free
     is_writable: bool
     owners: frozenset[int]
 
     @classmethod
-    def open(cls, root: Path, max_bytes: int | None = None) -> CacheVolume:
+    def open(cls, root: Path, max_bytes: int | None = None, free_share: float = 0) -> CacheVolume:
         """Open the folder, and create its layout. Raises CacheError for an unusable one."""
         top = root / LAYOUT
         layout = (top, top / "entries", top / "locks")
@@ -47,7 +48,7 @@ class CacheVolume:
             if error.errno not in _DENIED or not all(folder.is_dir() for folder in layout):
                 raise CacheError(_unwritable(root, error)) from error
             is_writable = False
-        volume = cls(root, max_bytes, is_writable, frozenset(owners))
+        volume = cls(root, max_bytes, free_share, is_writable, frozenset(owners))
         for folder in layout:
             if not volume.is_own_folder(folder):
                 raise CacheError(f"{folder} belongs to another user, or is not a folder")
@@ -78,7 +79,9 @@ class CacheVolume:
         return status is not None and status.st_uid in self.owners and stat.S_ISDIR(status.st_mode)
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.root).free
+        """The space that models may still use."""
+        usage = shutil.disk_usage(self.root)
+        return int(usage.free - self.free_share * usage.total)
 
 
 def allocated_bytes(path: Path) -> int:
