@@ -123,7 +123,7 @@ class Resources(Spec):
 
 
 class DeepSpeed(Spec):
-    """Overrides for the ZeRO stage and offload, which otherwise follow from the memory estimate."""
+    """Settings of ZeRO. Stage and offload otherwise follow from the memory estimate."""
 
     zero_stage: int | None = Field(
         None,
@@ -137,6 +137,11 @@ class DeepSpeed(Spec):
         description="State that is kept in CPU memory: the optimizer's, or the parameters as well "
         "(parameters requires ZeRO stage 3). Default: none, or optimizer or parameters when the "
         "training does not fit the GPUs otherwise.",
+    )
+    overlap_communication: bool = Field(
+        False,
+        description="In ZeRO stage 3, gather weights and reduce gradients while the GPUs compute. "
+        "Has no effect in other stages and on CPU. Experimental: not verified on GPUs yet.",
     )
 
 

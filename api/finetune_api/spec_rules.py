@@ -48,6 +48,11 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
         "deepspeed.offload parameters needs deepspeed.zeroStage 3",
     ),
     (
+        "!has(self.deepspeed) || !self.deepspeed.overlapCommunication "
+        "|| !has(self.deepspeed.zeroStage) || self.deepspeed.zeroStage == 3",
+        "deepspeed.overlapCommunication needs deepspeed.zeroStage 3",
+    ),
+    (
         "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
         "priorityClassName cannot be one of Kubernetes' own (system-...)",
     ),

@@ -17,6 +17,7 @@ VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
         {"hyperparameters": {"nEpochs": 50, "promptLossWeight": 0, "learningRate": 1e-5}},
         {"method": {"type": "lora", "rank": 8, "targets": ["q_proj"]}},
         {"deepspeed": {"zeroStage": 3, "offload": "parameters"}},
+        {"deepspeed": {"overlapCommunication": True}},
         {"scheduling": {"nodeSelector": {"gpu": "h100"}, "tolerations": [{"operator": "Exists"}]}},
         VALIDATION
         | {
@@ -74,6 +75,10 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
         (
             {"deepspeed": {"zeroStage": 2, "offload": "parameters"}},
             "offload parameters needs deepspeed.zeroStage 3",
+        ),
+        (
+            {"deepspeed": {"zeroStage": 1, "overlapCommunication": True}},
+            "overlapCommunication needs deepspeed.zeroStage 3",
         ),
         ({"image": "evil:latest"}, 'unknown field "spec.image"'),
         ({"serviceAccountName": "admin"}, 'unknown field "spec.serviceAccountName"'),

@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
             "memory": "256Gi",
             "shm": "64Gi",
         },
-        "deepspeed": {"zeroStage": 3, "offload": "optimizer"},
+        "deepspeed": {"zeroStage": 3, "offload": "optimizer", "overlapCommunication": True},
         "storage": {"secretName": "other"},
         "queueName": "gpus",
         "priorityClassName": "high",

@@ -1,10 +1,10 @@
-"""How a rank joins the others."""
+"""How a rank joins the others, and the configuration that DeepSpeed gets."""
 
 from typing import Any
 
 import pytest
 
-from finetune_trainer.engine.deepspeed import connect
+from finetune_trainer.engine.deepspeed import configuration, connect
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "nvidia"])
@@ -28,3 +28,12 @@ def test_no_deepspeed_op_is_probed(accelerator: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(deepspeed, "init_distributed", init_distributed)
     connect(accelerator)
     assert has_ops == [False]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_only_zero_3_overlaps_communication_and_only_on_request(stage: int) -> None:
+    for overlaps in (False, True):
+        found = configuration(
+            zero_stage=stage, precision="bf16", offload="none", ranks=2, overlaps=overlaps
+        )
+        assert found["zero_optimization"]["overlap_comm"] is (overlaps and stage == 3)

@@ -4,13 +4,37 @@ It is registered with transformers by name, and the model's own code calls it. `
 through the model's keyword arguments: the start of each example in the row, and the row's end.
 """
 
+from collections.abc import Callable
+from functools import cache
+from inspect import signature
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "finetune_packed"
+
+
+class Kernel(NamedTuple):
+    """FlashAttention's kernel for rows of several examples, as this version of torch offers it."""
+
+    attend: Callable[..., Any]  # torch.nn.attention.varlen.varlen_attn
+    causal: dict[str, Any]  # the arguments for causal attention, which differ between versions
+    takes_groups: bool  # whether key and value may have fewer heads than query
+
+    @classmethod
+    def of(cls, attend: Callable[..., Any]) -> "Kernel":
+        names = signature(attend).parameters
+        causal = {"window_size": (-1, 0)} if "window_size" in names else {"is_causal": True}
+        return cls(attend, causal, "enable_gqa" in names)
+
+
+@cache
+def kernel() -> Kernel:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return Kernel.of(varlen_attn)
 
 
 def register() -> None:
@@ -42,21 +66,8 @@ def packed_attention(  # noqa: PLR0917 - the signature that transformers calls
 
     is_half = query.dtype in {torch.bfloat16, torch.float16}
     if query.is_cuda and is_half and dropout == 0 and query.shape[-1] <= 256:
-        from torch.nn.attention.varlen import varlen_attn
-
-        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        longest = max(end - begin for begin, end in pairwise(bounds))
-        found = varlen_attn(
-            *(q, k, v, starts, starts, longest, longest),
-            scale=scaling,
-            window_size=(-1, 0),
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        assert not isinstance(found, tuple)
-        return found.unsqueeze(0), None
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+        return flash_attention(kernel(), (query, key, value), scaling, bounds, starts), None
+    key, value = (_with_heads(part, query.shape[1]) for part in (key, value))
     sizes = [end - begin for begin, end in pairwise(bounds)]
     # the backward of split is one concatenation; that of a slice fills the whole row each time
     parts = [
@@ -66,6 +77,36 @@ def packed_attention(  # noqa: PLR0917 - the signature that transformers calls
         for one in zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     ]
     return torch.cat([part.transpose(1, 2) for part in parts], 1), None
+
+
+def flash_attention(
+    kernel: Kernel,
+    parts: tuple["Tensor", "Tensor", "Tensor"],
+    scaling: float | None,
+    bounds: tuple[int, ...],
+    starts: "Tensor",
+) -> "Tensor":
+    """parts: query, key, and value, as of `packed_attention`, which has the same result."""
+    query, key, value = parts
+    grouped = {}
+    if query.shape[1] != key.shape[1]:
+        if kernel.takes_groups:
+            grouped = {"enable_gqa": True}
+        else:
+            key, value = (_with_heads(part, query.shape[1]) for part in (key, value))
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    longest = max(end - begin for begin, end in pairwise(bounds))
+    found: Tensor = kernel.attend(
+        *(q, k, v, starts, starts, longest, longest), scale=scaling, **kernel.causal, **grouped
+    )
+    assert not isinstance(found, tuple)
+    return found.unsqueeze(0)
+
+
+def _with_heads(part: "Tensor", heads: int) -> "Tensor":
+    """Repeat the heads of a key or value [1, heads, length, size], each for its group."""
+    groups = heads // part.shape[1]
+    return part.repeat_interleave(groups, 1) if groups > 1 else part
 
 
 def is_plain(config: Any, longest: int) -> bool:

@@ -63,12 +63,22 @@ def connect(accelerator: str) -> None:
 
 
 def configuration(
-    *, zero_stage: int, precision: Precision, offload: str, ranks: int, clip: float = CLIP
+    *,
+    zero_stage: int,
+    precision: Precision,
+    offload: str,
+    ranks: int,
+    clip: float = CLIP,
+    overlaps: bool = False,
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration. The batch sizes have no effect, but DeepSpeed requires them."""
+    """DeepSpeed's configuration. The batch sizes have no effect, but DeepSpeed requires them.
+
+    overlaps: whether ZeRO 3 communicates on its own CUDA streams while the GPU computes.
+    """
     zero: dict[str, Any] = {
         "stage": zero_stage,
-        "overlap_comm": False,  # wrong gradients in ZeRO 2: DeepSpeed#4298, #5294
+        # wrong gradients in ZeRO 2: DeepSpeed#4298, #5294
+        "overlap_comm": overlaps and zero_stage == 3,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
     }
@@ -123,6 +133,7 @@ class Engine:
         weight_decay: float,
         offload: str = "none",
         clip: float = CLIP,
+        overlaps: bool = False,
     ) -> None:
         import deepspeed
         import torch
@@ -154,6 +165,7 @@ class Engine:
                 offload=offload,
                 ranks=coordinates.ranks,
                 clip=clip if self.zero_stage else 0.0,  # see `step`
+                overlaps=overlaps,
             ),
         )
         if self.zero_stage == 0 and coordinates.ranks == 1:

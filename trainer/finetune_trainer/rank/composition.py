@@ -71,6 +71,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     choose_compute_path(engine, longest=dataset.longest, warn=run_log.warn, packing=task.packing)
     costs = micro_batch_costs(task, engine, dataset.longest)
     return Parts(
+        overlaps=task.overlap_communication,
         task=task,
         progress=progress,
         storage=storage,
