@@ -97,6 +97,8 @@ class Reason:
     # Another attempt may succeed, or an object was deleted or belongs to another owner.
     S3_UNAVAILABLE = "S3Unavailable"
     OUT_OF_MEMORY = "OutOfMemory"
+    DRIVER_TOO_OLD = "DriverTooOld"
+    GPU_UNUSABLE = "GPUUnusable"
     RANK_CRASHED = "RankCrashed"
     POD_LOST = "PodLost"
     NODE_LOST = "NodeLost"
@@ -163,6 +165,8 @@ END_REASONS = (
         Reason.CANCELLED,
         Reason.S3_UNAVAILABLE,
         Reason.OUT_OF_MEMORY,
+        Reason.DRIVER_TOO_OLD,
+        Reason.GPU_UNUSABLE,
         Reason.RANK_CRASHED,
         Reason.POD_LOST,
         Reason.NODE_LOST,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from finetune_api import names
 from finetune_api.wire import JsonObject
 from finetune_cli.commands.doctor import cluster_checks as checks
+from finetune_cli.commands.doctor.gpu_checks import gpu_findings
 from finetune_cli.commands.logs import INDEX, PodSelector, select_pod
+
+CLUSTERS = yaml.safe_load((Path(__file__).parent / "gpu_nodes.yaml").read_text())
 
 
 def a_node(amount: str | None, **spec: Any) -> JsonObject:
@@ -34,9 +39,17 @@ def a_node(amount: str | None, **spec: Any) -> JsonObject:
 def test_gpus_are_counted_where_pods_may_go(
     nodes: list[JsonObject] | None, level: str, words: str
 ) -> None:
-    found = checks.gpus(nodes)
+    found = next(gpu_findings(nodes, None))
     assert (found.level, words in found.detail) == (level, True), found
     assert bool(found.remedy) == (level == "warning")
+
+
+@pytest.mark.parametrize("case", CLUSTERS)
+def test_the_gpu_nodes_of_each_kind_of_cluster_are_judged(case: str) -> None:
+    cluster = CLUSTERS[case]
+    found = list(gpu_findings(cluster["nodes"], cluster.get("runtimeClasses")))
+    assert [f"{it.level} {it.check} {it.detail}" for it in found] == cluster["findings"]
+    assert all(bool(it.remedy) == (it.level == "warning") for it in found)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ TABLE = {
         Reason.POD_LOST,
         False,
     ),
+    "an old driver": (
+        said(failed(Reason.DRIVER_TOO_OLD, "the NVIDIA driver of the node (535) is too old"), 1),
+        Reason.DRIVER_TOO_OLD,
+        True,
+    ),
+    "no GPU in the container": (
+        said(failed(Reason.GPU_UNUSABLE, "the container cannot use a GPU"), 1),
+        Reason.GPU_UNUSABLE,
+        True,
+    ),
     "storage away": (said(failed(Reason.S3_UNAVAILABLE), 69), Reason.S3_UNAVAILABLE, True),
 }
 
@@ -192,6 +202,16 @@ def test_out_of_memory_halves_the_micro_batch_down_to_a_sixteenth() -> None:
     assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
     assert messages.smaller_batch_failed(0.0625) in world.status.error.message
     assert "zeroStage" in world.status.error.hint
+
+
+@pytest.mark.parametrize("code", [Reason.DRIVER_TOO_OLD, Reason.GPU_UNUSABLE])
+def test_a_node_that_cannot_train_is_named_before_the_ranks_that_waited_for_it(code: str) -> None:
+    echo = said(failed(Reason.RANK_CRASHED, "rank 0 lost the connection to another rank"), 1)
+    verdict = judge(a_job(echo, said(failed(code, "the node cannot train"), 1)))
+    assert verdict is not None
+    assert (verdict.error.code, verdict.error.node) == (code, "node-1")
+    assert may_retry(verdict, [], 3).is_allowed  # the next attempt may get another node
+    assert not may_retry(verdict, [], 0).is_allowed
 
 
 def test_a_halved_micro_batch_stays_after_another_failure() -> None:

@@ -105,6 +105,86 @@ def unresolved_name(host: str, seconds: float, error: Exception) -> Failure:
     )
 
 
+# --- the node ------------------------------------------------------------------------------------
+
+NODE_HINT = (
+    "check the node: GPU operator or device plugin, container toolkit, and RuntimeClass; "
+    "`nvidia-smi` in a pod that requests a GPU must list it"
+)
+
+
+def driver_too_old(driver: str, cuda: str, minimum: str) -> Failure:
+    """driver: its version, or the CUDA that it supports. cuda: of PyTorch. minimum: a version."""
+    return Failure(
+        code=Reason.DRIVER_TOO_OLD,
+        message=f"the NVIDIA driver of the node ({driver}) is too old for PyTorch with CUDA "
+        f"{cuda}, which requires {minimum} or later",
+        hint="upgrade the node's driver; select nodes with a newer one in "
+        "spec.scheduling.nodeSelector, for example by the label "
+        "nvidia.com/cuda.driver-version.major; or choose a runtime whose image has an older CUDA",
+    )
+
+
+def torch_without_cuda() -> Failure:
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message="PyTorch in the runtime's image is built without CUDA, but the pod trains on GPUs",
+        hint="choose a runtime whose image has a PyTorch for CUDA",
+        param="runtime",
+    )
+
+
+def unsupported_gpu(
+    name: str, capability: tuple[int, int] | None, kernels: Sequence[str]
+) -> Failure:
+    """kernels: those in PyTorch, such as sm_80."""
+    version = ".".join(map(str, capability or ()))
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message=f"the GPU ({name}, compute capability {version}) is not supported by PyTorch in "
+        f"the runtime's image, which has kernels for {', '.join(kernels)}",
+        hint="select nodes with other GPUs in spec.scheduling.nodeSelector, for example by the "
+        "label nvidia.com/gpu.product; or choose a runtime whose image supports this GPU",
+    )
+
+
+def too_few_gpus(visible: int, needed: int) -> Failure:
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message=f"the container sees only {visible} GPUs, but at least {needed} processes use one "
+        "each",
+        hint=NODE_HINT,
+    )
+
+
+def gpu_failed(local_rank: int, detail: str) -> Failure:
+    """detail: CUDA's message."""
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message=f"GPU {local_rank} of the container cannot be used: {detail}",
+        hint=NODE_HINT,
+    )
+
+
+def no_driver(detail: str) -> Failure:
+    """detail: CUDA's message."""
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message=f"the container sees neither a GPU nor an NVIDIA driver: {detail}",
+        hint=NODE_HINT,
+    )
+
+
+def no_gpu_in_container(driver: str, detail: str) -> Failure:
+    """driver: the version of the node's driver. detail: CUDA's message."""
+    return Failure(
+        code=Reason.GPU_UNUSABLE,
+        message=f"the node has NVIDIA driver {driver}, but the container cannot use a GPU: "
+        f"{detail}",
+        hint=NODE_HINT,
+    )
+
+
 # --- the ranks ------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,10 @@ class WorkDir:
     def outcome(self, local_rank: int) -> Path:
         return self.root / f"outcome-{local_rank}.json"
 
+    def nccl_log(self, local_rank: int) -> Path:
+        """The log of a rank's NCCL, if there are several nodes and the user has no settings."""
+        return self.root / f"nccl-{local_rank}.log"
+
     def pid(self, local_rank: int) -> Path:
         """Holds the process id of a rank once it handles SIGTERM."""
         return self.root / f"rank-{local_rank}.pid"

@@ -14,6 +14,7 @@ from finetune_operator.core.observed import Job, Pod
 LOG_LINES = 10
 ROOT_CAUSE_SECONDS = 10.0  # the wait for the root cause after a pod that may only echo it
 CERTAIN = 3  # of `_certainty`: this pod has the root cause, whatever the others report
+CERTAIN_REASONS = frozenset({Reason.OUT_OF_MEMORY, Reason.DRIVER_TOO_OLD, Reason.GPU_UNUSABLE})
 TERMINATED, KILLED = 143, 137  # exit codes after SIGTERM and SIGKILL
 
 
@@ -76,7 +77,7 @@ def _certainty(pod: Pod) -> int:
         return 5
     if pod.is_disrupted:
         return 4
-    if failure is not None and failure.code == Reason.OUT_OF_MEMORY:
+    if failure is not None and failure.code in CERTAIN_REASONS:
         return CERTAIN
     if failure is not None and failure.exit_code not in {None, 1, names.EXIT_PREEMPTED}:
         return CERTAIN  # killed, so it is not an exception after the loss of another rank

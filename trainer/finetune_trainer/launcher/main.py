@@ -81,7 +81,7 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outc
     folder.mkdir(parents=True, exist_ok=True)
     workdir = WorkDir(folder)
     first_rank = node_rank * task.processes_per_node
-    ranks = rank_processes.start(task, node_rank, workdir.root)  # first: their imports take longest
+    ranks = rank_processes.start(task, node_rank, workdir)  # first: their imports take longest
     from finetune_storage.connect import open_storage
     from finetune_trainer.launcher.downloads import Downloads
     from finetune_trainer.publishing.lookup import find_published

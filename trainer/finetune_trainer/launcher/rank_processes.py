@@ -17,8 +17,10 @@ from pathlib import Path
 
 from finetune_api.names import ENV_TASK
 from finetune_api.tasks import TrainTask
+from finetune_trainer.hardware import nccl_log
 from finetune_trainer.launcher.cgroup import available_cpus
 from finetune_trainer.launcher.root_cause import RankExit
+from finetune_trainer.workdir import WorkDir
 
 LOG_LINES = 12
 GRACE_SECONDS = 2.0  # after the first failure, for the other ranks to report theirs
@@ -113,23 +115,30 @@ class RankProcesses:
             rank.close()
 
 
-def start(task: TrainTask, node_rank: int, workdir: Path) -> RankProcesses:
+def start(task: TrainTask, node_rank: int, workdir: WorkDir) -> RankProcesses:
     """Start every rank of this pod."""
-    command = [sys.executable, "-m", "finetune_trainer.rank.main", str(workdir)]
-    return RankProcesses(
-        [
-            RankProcess(command, environment(task, node_rank, rank, dict(os.environ)), rank)
-            for rank in range(task.processes_per_node)
-        ]
-    )
+    command = [sys.executable, "-m", "finetune_trainer.rank.main", str(workdir.root)]
+
+    def started(rank: int) -> RankProcess:
+        log = workdir.nccl_log(rank)
+        own = environment(task, node_rank, rank, dict(os.environ), nccl_file=log)
+        return RankProcess(command, own, rank)
+
+    return RankProcesses([started(rank) for rank in range(task.processes_per_node)])
 
 
 def environment(
-    task: TrainTask, node_rank: int, local_rank: int, inherited: dict[str, str]
+    task: TrainTask,
+    node_rank: int,
+    local_rank: int,
+    inherited: dict[str, str],
+    *,
+    nccl_file: Path | None = None,
 ) -> dict[str, str]:
     """The environment of a rank: the pod's own, the task, and torch.distributed's `env://` names.
 
     The task and the coordinates replace inherited values; the other settings are defaults.
+    nccl_file: where NCCL of this rank writes its log if there are several nodes.
     """
     ranks_per_node = task.processes_per_node
     defaults = {
@@ -143,6 +152,8 @@ def environment(
     elif "PYTORCH_CUDA_ALLOC_CONF" not in inherited:  # the old name, which torch reads first
         # packed rows differ in length, and fixed segments fragment
         defaults["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    if task.accelerator == "nvidia" and task.nodes > 1 and nccl_file is not None:
+        defaults |= nccl_log.settings(inherited, nccl_file)
     fixed = {
         ENV_TASK: task.model_dump_json(),
         "RANK": node_rank * ranks_per_node + local_rank,

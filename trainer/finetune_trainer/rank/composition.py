@@ -16,6 +16,10 @@ from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.engine.memory_budget import micro_batch_costs
 from finetune_trainer.engine.mfu import Gpu
 from finetune_trainer.evaluation.class_scorer import ClassScorer, find_positive_class
+from finetune_trainer.hardware.description import describe_network, node_line
+from finetune_trainer.hardware.gpu_access import require_gpu
+from finetune_trainer.hardware.links import observe_links
+from finetune_trainer.hardware.nccl_log import read_network
 from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.rank.dataset import read_dataset
@@ -47,6 +51,10 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     coordinates = RankCoordinates.from_environment()
     precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
     storage = open_storage()
+    if task.accelerator == "nvidia":
+        require_gpu(coordinates.local_rank)
+        if coordinates.local_rank == 0:
+            print(node_line(), flush=True)
     import_libraries()
     base_model = workdir.wait_for_base_model()
     dataset = read_dataset(task, workdir)
@@ -65,6 +73,9 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     )
     run_log = RunLog(
         *(task, coordinates, progress, storage),
+    if task.accelerator == "nvidia" and task.nodes > 1 and coordinates.local_rank == 0:
+        network = read_network(workdir.nccl_log(coordinates.local_rank))
+        print(describe_network(network, observe_links()), flush=True)
         has_validation=bool(dataset.validation),
         gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,
     )

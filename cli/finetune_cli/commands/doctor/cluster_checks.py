@@ -12,13 +12,12 @@ from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.commands.doctor.findings import Finding
+from finetune_cli.commands.doctor.gpu_checks import gpu_findings
 from finetune_cli.terminal.format import parse_time
-from finetune_data.read.findings import counted
 
 INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
 SECRET = "finetune-s3"  # noqa: S105 - a name; the chart's default
 OPERATOR = "app.kubernetes.io/name=finetune-operator"
-GPU_SUFFIX = "/gpu"  # nvidia.com/gpu, amd.com/gpu
 OLDEST = (1, 29)  # for the CRDs' CEL rules and the Jobs' podReplacementPolicy
 
 # (commands that need it, verb, API group, resource); the first four are required
@@ -50,7 +49,9 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
     yield permissions(_allowed(cluster), cluster.namespace)
     yield operator(_if_permitted(lambda: _operators(cluster)), _ignored(cluster), cluster.namespace)
     yield secret(_if_permitted(lambda: _has_object(cluster, "secrets", SECRET)), cluster.namespace)
-    yield gpus(_if_permitted(lambda: _nodes(cluster)))
+    nodes = _if_permitted(lambda: _items(cluster, "/api/v1/nodes"))
+    classes = _if_permitted(lambda: _items(cluster, "/apis/node.k8s.io/v1/runtimeclasses"))
+    yield from gpu_findings(nodes, classes)
 
 
 def server(version: JsonObject, host: str) -> Finding:
@@ -167,32 +168,6 @@ def secret(exists: bool | None, namespace: str) -> Finding:
     )
 
 
-def gpus(nodes: Sequence[JsonObject] | None) -> Finding:
-    """The GPUs of the nodes, whether in use or not; only the scheduler knows which are free."""
-    if nodes is None:
-        return Finding("unknown", "GPUs", "you may not list nodes")
-    offers: dict[str, list[int]] = {}
-    for node in nodes:
-        if (node.get("spec") or {}).get("unschedulable"):
-            continue
-        for name, amount in ((node.get("status") or {}).get("allocatable") or {}).items():
-            if name.endswith(GPU_SUFFIX) and str(amount).isdecimal() and int(amount):
-                offers.setdefault(name, []).append(int(amount))
-    if not offers:
-        return Finding(
-            "warning",
-            "GPUs",
-            f"none on this cluster ({counted(len(nodes), 'node')})",
-            "train on CPU (--gpus-per-node 0), or ask an administrator to install the GPUs' device "
-            "plugin",
-        )
-    counts = [
-        f"{sum(found)} {name} on {counted(len(found), 'node')}"
-        for name, found in sorted(offers.items())
-    ]
-    return Finding("ok", "GPUs", ", ".join(counts))
-
-
 def _if_permitted(ask: Callable[[], Any]) -> Any:
     """The result of `ask`; None if the user has no permission."""
     try:
@@ -288,8 +263,8 @@ def _exists(cluster: Cluster, path: str) -> bool:
     return True
 
 
-def _nodes(cluster: Cluster) -> list[JsonObject]:
-    items: list[JsonObject] = cluster.request("GET", "/api/v1/nodes")["items"]
+def _items(cluster: Cluster, path: str) -> list[JsonObject]:
+    items: list[JsonObject] = cluster.request("GET", path)["items"]
     return items
 
 

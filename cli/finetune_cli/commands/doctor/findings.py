@@ -12,7 +12,8 @@ Level = Literal["ok", "unknown", "warning", "error"]
 class Finding:
     """The result of one check, and the fix for a problem.
 
-    unknown: the user has no permission to check it; fine-tuning may still work.
+    unknown: the user has no permission to check it, or the cluster has no information about it;
+    fine-tuning may still work.
     """
 
     level: Level
