@@ -99,6 +99,15 @@ FROM base AS wheels
 COPY --from=deepspeed /wheels /wheels
 
 FROM torch AS trainer
+# NCCL opens libibverbs and libmlx5 at run time, and uses TCP without them. libcuda and libnvidia-ml
+# belong to the node's driver, and the container toolkit mounts them. EFA's plugin (aws-ofi-nccl) and
+# gdrcopy belong to a runtime's own image.
+RUN apt-get update -qq \
+ && apt-get install -qq -y --no-install-recommends libibverbs1 ibverbs-providers >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# The oldest driver for the CUDA of torch; tests compare it with constraints.txt.
+LABEL dev.finetune.minimum-driver="580"
 COPY --from=requirements /requirements/trainer.txt /source/constraints.txt /requirements/
 RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
     --mount=type=bind,from=wheels,source=/wheels,target=/wheels \

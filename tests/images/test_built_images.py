@@ -3,7 +3,10 @@
 No container engine is needed: buildah mounts the image, `unshare` and `chroot` do the rest.
 """
 
+import json
+import mmap
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.drivers import IMAGE_CUDA, minimum_driver
 from images.__main__ import tags
 from images.context import ROOT
 
@@ -35,6 +39,26 @@ cp tests/images/deepspeed_step.py "$root/tmp/"
 chmod 1777 "$root/tmp" "$root/dev/shm"
 mount -o remount,bind,ro "$root"
 exec chroot --userspec=65532:65532 --groups= "$root" /usr/bin/env -i "$@"
+"""
+
+
+# The libraries that NCCL opens at run time and the image has; those that the container toolkit
+# mounts with the driver; and those that NCCL does without.
+NCCL_NEEDS = {"libibverbs.so.1", "libmlx5.so.1"}
+OF_THE_DRIVER = {"libcuda.so", "libcuda.so.1", "libnvidia-ml.so.1"}
+OPTIONAL = {
+    "libgdrapi.so", "libgdrapi.so.2",  # gdrcopy
+    "libibverbs.so", "libmlx5.so",  # for developers; NCCL also tries the versioned names
+    "libnccl-net.so", "libnccl-gin.so",  # plugins, such as that of EFA
+}  # fmt: skip
+OF_THE_C_LIBRARY = re.compile(rb"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+)\.so\.\d+|libnccl\.so\.2")
+OPEN_LIBRARIES = "import ctypes, sys; [ctypes.CDLL(name) for name in sys.argv[1:]]; print('opened')"
+SHOW_ALLOCATOR = """
+from finetune_trainer.launcher.rank_processes import environment
+from finetune_api.tasks import TrainTask
+import os
+task = TrainTask.model_validate_json(os.environ["TASK"])
+print(environment(task, 0, 0, dict(os.environ))["PYTORCH_ALLOC_CONF"])
 """
 
 
@@ -107,3 +131,32 @@ def test_deepspeed_steps_on_two_ranks_without_a_compiler(trainer: Image) -> None
     )
     assert "rank 0 stepped" in output
     assert "rank 1 stepped" in output
+
+
+def test_the_libraries_that_nccl_opens_are_there(trainer: Image) -> None:
+    (nccl,) = trainer.root.glob("opt/venv/lib/python3*/site-packages/nvidia/nccl/lib/libnccl.so.2")
+    with nccl.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        names = set(re.findall(rb"(?<=\0)lib[a-z0-9_+-]+\.so(?:\.\d+)?(?=\0)", content))
+    opened = {name.decode() for name in names if not OF_THE_C_LIBRARY.fullmatch(name)}
+    assert opened >= NCCL_NEEDS
+    assert opened - OF_THE_DRIVER - OPTIONAL <= NCCL_NEEDS, "a new version of NCCL opens more"
+    assert "opened" in trainer.run("python", "-c", OPEN_LIBRARIES, *sorted(NCCL_NEEDS))
+    listed = trainer.run("/sbin/ldconfig", "-p")
+    assert all(name in listed for name in NCCL_NEEDS)
+
+
+def test_ranks_on_gpus_have_the_allocator_that_does_not_fragment(trainer: Image) -> None:
+    task = (ROOT / "tests/api/golden/train.json").read_text()
+    on_gpus = json.dumps(json.loads(task) | {"accelerator": "nvidia"})
+    output = trainer.run("env", f"TASK={on_gpus}", "python", "-c", SHOW_ALLOCATOR)
+    assert output.strip() == "expandable_segments:True"
+
+
+def test_the_trainer_image_names_its_minimum_driver() -> None:
+    reference = f"localhost/{tags()['trainer']}"
+    try:
+        found = json.loads(buildah("inspect", "--type", "image", reference))
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip(f"{reference} is not built: python3 -m images build")
+    labels = found["OCIv1"]["config"]["Labels"]
+    assert labels["dev.finetune.minimum-driver"] == minimum_driver(IMAGE_CUDA)
