@@ -14,12 +14,14 @@ from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import RankCoordinates, connect
 from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.objective import ComputePath
+from finetune_trainer.reporting.samples.allowance import Allowance
 from finetune_trainer.reporting.samples.generation import make_generator
 from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
 from tests.trainer import support
 from tests.trainer.ranks import EXAMPLES, STEPS, adapted_engine, engine_of, run_steps
 
 PROMPTS: list[Prompt] = choose_prompts(support.split_of(EXAMPLES), count=5)
+FEW_PASSES = Allowance(passes=3, seconds=0)
 COMPUTE_PATHS = {
     "padded": ComputePath(is_chunked=True),
     "packed": ComputePath(is_chunked=True, is_packed=True),
@@ -37,7 +39,9 @@ def main(out: Path) -> None:
     for kind, engine in engines:
         for name, way in COMPUTE_PATHS.items():
             engine.objective.choose(way)
-            found[f"{kind} {name}"] = make_generator(engine, lambda: None)(PROMPTS)
+            found[f"{kind} {name}"] = make_generator(engine, lambda: None)(PROMPTS).completions
+            short = make_generator(engine, lambda: None, FEW_PASSES)(PROMPTS)
+            found[f"short {kind} {name}"] = [short.completions, short.is_spent]
         assert engine.model.training
     begin = TrainingState(step=STEPS - 3)
     for kind, engine in [engines[1], ("fresh", engine_of(coordinates, 3, "fp32"))]:

@@ -42,6 +42,14 @@ def test_the_first_rank_gets_what_transformers_generates(tmp_path: Path) -> None
     found: list[dict[str, Any]] = [
         json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)
     ]
+    short = [
+        {kind: rank.pop(kind) for kind in list(rank) if kind.startswith("short")} for rank in found
+    ]
+    for kind, (completions, is_spent) in short[0].items():
+        assert completions == [tokens[:3] for tokens in right], kind
+        assert is_spent, kind
+    for kind, (completions, _) in short[1].items():  # it waited for the decisions of rank 0
+        assert completions == ([] if "stage 1" in kind else short[0][kind][0]), kind
     for kind, completions in found[1].items():  # up to ZeRO 2, only rank 0 generates
         assert completions == ([] if "stage 1" in kind else found[0][kind]), kind
     losses = [found[0].pop(f"losses {kind}") for kind in ("stage 3", "fresh")]

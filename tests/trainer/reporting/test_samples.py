@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from finetune_trainer.reporting.samples.completions import complete_prompts, make_samples
-from finetune_trainer.reporting.samples.generation import greedy
+from finetune_trainer.reporting.samples.generation import MAX_COMPLETION_TOKENS, Generated, greedy
 from finetune_trainer.reporting.samples.prompts import Prompt, choose_prompts
 from tests.trainer import support
 
@@ -65,9 +65,37 @@ def test_a_completion_ends_with_its_own_end_token_or_at_the_limit() -> None:
 
 def test_a_sample_has_expected_and_generated_completions() -> None:
     prompts = [Prompt([1, 2], [3]), Prompt([4], [5, 6])]
-    before = complete_prompts(prompts, lambda asked: [[7] for _ in asked], decode)
-    found = make_samples(prompts, decode, before=before, after=None)
+    before = complete_prompts(prompts, lambda asked: Generated([[7] for _ in asked]), decode)
+    assert before.cut_at is None
+    found = make_samples(prompts, decode, before=before.shown, after=None)
     assert [(s.prompt, s.expected, s.before, s.after) for s in found] == [
         ("1 2", "3", "7", None),
         ("4", "5 6", "7", None),
     ]
+
+
+def test_completions_end_early_together_when_no_pass_is_left() -> None:
+    passes = iter([True, True, False])
+    prompts = [Prompt([10], [11, 2]), Prompt([20], [24, 99])]
+    found = greedy(prompts, lambda rows: [row[-1] + 1 for row in rows], may_pass=passes.__next__)
+    assert found == [[11, 12], [21, 22]]
+
+
+@pytest.mark.parametrize(
+    ("completions", "is_spent", "cut_at"),
+    [
+        ([[5, 2], [7, 8, 9]], True, 3),
+        ([[5, 2], [7, 8, 9]], False, None),
+        ([[5, 2], [9, 99]], True, None),  # all have ended by themselves
+        ([[5] * MAX_COMPLETION_TOKENS, [9, 99]], True, None),
+        ([[], []], True, 0),
+        ([], True, None),  # a rank that gets no completions
+    ],
+)
+def test_a_completion_that_ended_early_is_reported(
+    completions: list[list[int]], is_spent: bool, cut_at: int | None
+) -> None:
+    prompts = [Prompt([10], [13, 2]), Prompt([20], [24, 99])]
+    found = complete_prompts(prompts, lambda asked: Generated(completions, is_spent), decode)
+    assert found.cut_at == cut_at
+    assert (found.shown is None) == (cut_at == 0)

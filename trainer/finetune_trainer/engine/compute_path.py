@@ -6,6 +6,7 @@ model whose head scales its logits, or whose layers attend across the border bet
 examples.
 """
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -29,16 +30,26 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # mean absolute difference of the nll p
 
 
 def choose_compute_path(
-    engine: Engine, *, longest: int, warn: Callable[[str], None], packing: bool = True
+    engine: Engine,
+    *,
+    longest: int,
+    warn: Callable[[str], None],
+    packing: bool = True,
+    timed: Callable[[float], None] = lambda seconds: None,
 ) -> ComputePath:
     """Set the path on the engine's objective, and return it. All ranks call it together.
 
     longest: the number of tokens of the longest example. packing: whether to try packed paths.
+    timed: called with the duration of each forward pass of the reference.
     """
     objective = engine.objective
     attention.register()
     examples = list(_examples(int(objective.config.vocab_size)))
-    alone = [_nll(engine, arrange([e], packed=False, prompts=False)) for e in examples]
+    alone = []
+    for example in examples:
+        start = time.monotonic()
+        alone.append(_nll(engine, arrange([example], packed=False, prompts=False)))
+        timed(time.monotonic() - start)
     reference = np.concatenate(alone)
     can_pack = packing and attention.is_plain(objective.config, longest)
     problems: dict[str, str] = {}

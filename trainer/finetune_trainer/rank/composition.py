@@ -23,6 +23,7 @@ from finetune_trainer.hardware.nccl_log import read_network
 from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.progress import ProgressTracker
 from finetune_trainer.rank.dataset import read_dataset
+from finetune_trainer.reporting.samples.allowance import RunSize
 from finetune_trainer.reporting.writer import ReportWriter
 from finetune_trainer.step.stepper import Evaluation, Stepper
 from finetune_trainer.workdir import WorkDir
@@ -50,11 +51,11 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     """Wait for the downloads, load the model, and join the other ranks. All ranks together."""
     coordinates = RankCoordinates.from_environment()
     precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
-    storage = open_storage()
     if task.accelerator == "nvidia":
         require_gpu(coordinates.local_rank)
         if coordinates.local_rank == 0:
             print(node_line(), flush=True)
+    storage = open_storage()
     import_libraries()
     base_model = workdir.wait_for_base_model()
     dataset = read_dataset(task, workdir)
@@ -70,19 +71,26 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         precision=precision,
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
+        overlaps=task.overlap_communication,
     )
-    run_log = RunLog(
-        *(task, coordinates, progress, storage),
     if task.accelerator == "nvidia" and task.nodes > 1 and coordinates.local_rank == 0:
         network = read_network(workdir.nccl_log(coordinates.local_rank))
         print(describe_network(network, observe_links()), flush=True)
+    run_log = RunLog(
+        *(task, coordinates, progress, storage),
         has_validation=bool(dataset.validation),
         gpu=Gpu(task, engine, dataset.train) if task.accelerator == "nvidia" else None,
     )
-    choose_compute_path(engine, longest=dataset.longest, warn=run_log.warn, packing=task.packing)
+    pass_seconds: list[float] = []
+    choose_compute_path(
+        engine,
+        longest=dataset.longest,
+        warn=run_log.warn,
+        packing=task.packing,
+        timed=pass_seconds.append,
+    )
     costs = micro_batch_costs(task, engine, dataset.longest)
     return Parts(
-        overlaps=task.overlap_communication,
         task=task,
         progress=progress,
         storage=storage,
@@ -101,7 +109,17 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
             else None
         ),
         classifier=_build_classifier(task, dataset, costs, base_model, run_log),
-        report_writer=ReportWriter(task, engine, dataset, storage, run_log, base=base_model),
+        report_writer=ReportWriter(
+            *(task, engine, dataset, storage, run_log),
+            base=base_model,
+            run=RunSize.of(
+                steps=task.hyperparameters.steps(task.training_examples),
+                tokens=task.hyperparameters.n_epochs * len(dataset.train.tokens),
+                slots=costs.slots,
+                ranks=coordinates.ranks,
+            ),
+            pass_seconds=min(pass_seconds),
+        ),
     )
 
 

@@ -205,6 +205,8 @@ def _samples(data: ReportData) -> Iterator[str]:
     if not samples:
         return
     yield "## Sample completions"
+    if data.samples_note:
+        yield data.samples_note
     for sample in samples[:SAMPLES_SHOWN]:
         for label, text in (
             ("Prompt", sample.prompt),

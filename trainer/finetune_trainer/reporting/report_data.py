@@ -52,6 +52,9 @@ class ReportData(Stored):
     attempts: list[Attempt] = Field(default_factory=list)
     speeds: list[ThroughputPoint] = Field(default_factory=list)
     samples: list[Sample] = Field(default_factory=list)
+    # tokens at which completions were cut to save time; 0: none was generated
+    samples_cut_before: int | None = None
+    samples_cut_after: int | None = None
     confusion: ConfusionMatrix | None = None  # of the validation file, after the last epoch
     failure: Failure | None = None
 
@@ -84,6 +87,19 @@ class ReportData(Stored):
         if not self.attempts:
             return None
         return sum(attempt.seconds * attempt.processes for attempt in self.attempts)
+
+    @property
+    def samples_note(self) -> str:
+        """Why completions are shorter than usual; empty if they are not."""
+        cuts = (("before", self.samples_cut_before), ("after", self.samples_cut_after))
+        parts = [
+            f"those {time} the training " + (f"end after {cut} tokens" if cut else "are left out")
+            for time, cut in cuts
+            if cut is not None
+        ]
+        if not parts:
+            return ""
+        return f"To take at most 1 % of the run's time, {' and '.join(parts)}."
 
     @property
     def title(self) -> str:

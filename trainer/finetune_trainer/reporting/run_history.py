@@ -30,6 +30,7 @@ class HistoryRecord(Stored):
     attempts: list[Attempt] = Field(default_factory=list)
     speeds: list[ThroughputPoint] = Field(default_factory=list)
     before: list[str] | None = None  # completions of the sample prompts before training
+    before_cut_at: int | None = None  # tokens, if those completions ended early
 
 
 class RunHistory:
@@ -57,12 +58,13 @@ class RunHistory:
         self._begin = clock()
         self._throughput = ThroughputLog(self._begin, 0)
         self.before: list[str] | None = None
+        self.before_cut_at: int | None = None
 
     def begin(self, step: int, tokens: int) -> None:
         """Read the record of earlier attempts; training continues from `step` and `tokens`."""
         if self._is_first:
             self._earlier = _earlier_attempts(self._read(), self._attempt.number, step)
-        self.before = self._earlier.before
+        self.before, self.before_cut_at = self._earlier.before, self._earlier.before_cut_at
         self._attempt = self._attempt.replace(from_step=step, to_step=step)
         self._begin = self._clock()
         self._throughput = ThroughputLog(self._begin, tokens)
@@ -95,6 +97,7 @@ class RunHistory:
             attempts=[*self._earlier.attempts, self._attempt],
             speeds=[*self._earlier.speeds, *self._throughput.points()],
             before=self.before,
+            before_cut_at=self.before_cut_at,
         )
 
     def _read(self) -> HistoryRecord:

@@ -17,7 +17,8 @@ from finetune_trainer.outputs.run_log import RunLog
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import find_license, write_page
 from finetune_trainer.reporting.run_history import RunHistory
-from finetune_trainer.reporting.samples.completions import SampleCompletions
+from finetune_trainer.reporting.samples.allowance import RunSize
+from finetune_trainer.reporting.samples.completions import Completed, SampleCompletions
 
 Describe = Callable[[str, str], ReportData]  # takes the model's name and its publication time
 
@@ -37,15 +38,22 @@ class ReportWriter:
         run_log: RunLog,
         *,
         base: Path,
+        run: RunSize,
+        pass_seconds: float,
     ) -> None:
-        """base: the folder with the base model's tokenizer and card."""
+        """base: the folder with the base model's tokenizer and card.
+
+        run, pass_seconds: for the length of the sample completions, see `SampleCompletions`.
+        """
         self._task = task
         self._engine = engine
         self._dataset = dataset
         self._storage = storage
         self._run_log = run_log
         self._base = base
-        self._completions = SampleCompletions(engine, dataset, base, run_log.heartbeat)
+        self._completions = SampleCompletions(
+            *(engine, dataset, base, run_log.heartbeat), run=run, pass_seconds=pass_seconds
+        )
         self._history = RunHistory(
             *(task.run.layout.root, storage),
             attempt=task.attempt,
@@ -60,7 +68,9 @@ class ReportWriter:
         self._state = state
         self._history.begin(state.step, state.trained_tokens)
         if state.step == 0:
-            self._history.before = self._completions.complete()
+            done = self._completions.complete()
+            self._history.before = done.shown
+            self._history.before_cut_at = done.cut_at
         self._history.save()
 
     def record_step(self, state: TrainingState, *, is_epoch_end: bool) -> None:
@@ -93,7 +103,7 @@ class ReportWriter:
     def _describe(
         self,
         classifier: ClassScorer | None,
-        after: list[str] | None,
+        after: Completed | None,
         *,
         failure: Failure | None = None,
     ) -> ReportData:
@@ -109,7 +119,9 @@ class ReportWriter:
             epochs=self._state.completed_epochs,
             attempts=record.attempts,
             speeds=record.speeds,
-            samples=self._completions.samples(record.before, after),
+            samples=self._completions.samples(record.before, after.shown if after else None),
+            samples_cut_before=record.before_cut_at,
+            samples_cut_after=after.cut_at if after else None,
             confusion=classifier.confusion(self._completions.decode) if classifier else None,
             failure=failure,
         )

@@ -3,36 +3,52 @@
 Up to ZeRO stage 2 every rank has the full weights: rank 0 generates alone, with the key-value cache
 of transformers. In ZeRO stage 3 all ranks run full forward passes together. A completion ends with
 the last token of the expected completion: the end-of-sequence or end-of-turn token that the prepare
-Job added.
+Job added. Completions end early if they would take too long (`allowance`).
 """
 
 from collections.abc import Callable, Sequence
 from inspect import signature
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from finetune_trainer.engine.lora import is_adapted
+from finetune_trainer.reporting.samples.allowance import UNLIMITED, Allowance, Meter
 from finetune_trainer.reporting.samples.prompts import Prompt, Tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from finetune_trainer.engine.deepspeed import Engine
 
 MAX_COMPLETION_TOKENS = 64
 
-Generate = Callable[[Sequence[Prompt]], list[Tokens]]
+
+class Generated(NamedTuple):
+    """The tokens of each completion; none on ranks that do not get them."""
+
+    completions: list[Tokens]
+    is_spent: bool = False  # whether the allowance ended before all completions did
+
+
+Generate = Callable[[Sequence[Prompt]], Generated]
 NextTokens = Callable[[Sequence[Tokens]], Tokens]  # the most likely next token of each row
 
 
 def greedy(
-    prompts: Sequence[Prompt], next_tokens: NextTokens, longest: int = MAX_COMPLETION_TOKENS
+    prompts: Sequence[Prompt],
+    next_tokens: NextTokens,
+    longest: int = MAX_COMPLETION_TOKENS,
+    may_pass: Callable[[], bool] = lambda: True,
 ) -> list[Tokens]:
-    """Append the most likely token to each row until its end token or `longest` tokens."""
+    """Append the most likely token to each row until its end token or `longest` tokens.
+
+    may_pass: called before each pass; the rows stay as they are when it returns False.
+    """
     completions: list[Tokens] = [[] for _ in prompts]
     open_rows = list(range(len(prompts)))
     for _ in range(longest):
-        if not open_rows:
+        if not open_rows or not may_pass():
             break
         rows = [prompts[row].tokens + completions[row] for row in open_rows]
         for row, token in zip(open_rows, next_tokens(rows), strict=True):
@@ -41,18 +57,26 @@ def greedy(
     return completions
 
 
-def make_generator(engine: "Engine", heartbeat: Callable[[], None]) -> Generate:
+def make_generator(
+    engine: "Engine", heartbeat: Callable[[], None], allowance: Allowance = UNLIMITED
+) -> Generate:
     """Return a greedy generator over the current weights.
 
-    All ranks call it together; rank 0 gets the completions.
+    All ranks call it together; rank 0 gets the completions, and its clock counts.
     """
 
-    def run(prompts: Sequence[Prompt]) -> list[Tokens]:
+    def run(prompts: Sequence[Prompt]) -> Generated:
         import torch
 
+        is_first = engine.coordinates.rank == 0
+        meter = Meter(allowance)
         if engine.zero_stage < 3:
-            is_needed = engine.coordinates.rank == 0 and prompts
-            return _generate_with_cache(engine, prompts) if is_needed else []
+            is_needed = is_first and prompts
+            found = _generate_with_cache(engine, prompts, meter) if is_needed else []
+            return Generated(found, meter.is_spent)
+
+        def may_pass() -> bool:
+            return not engine.any(is_first and not meter.may_pass())
 
         def next_tokens(rows: Sequence[Tokens]) -> Tokens:
             heartbeat()
@@ -62,18 +86,27 @@ def make_generator(engine: "Engine", heartbeat: Callable[[], None]) -> Generate:
         engine.model.eval()
         try:
             with torch.no_grad():
-                return greedy(prompts, next_tokens)
+                found = greedy(prompts, next_tokens, may_pass=may_pass)
+                return Generated(found, meter.is_spent)
         finally:
             engine.model.train(was_training)
 
     return run
 
 
-def _generate_with_cache(engine: "Engine", prompts: Sequence[Prompt]) -> list[Tokens]:
+def _generate_with_cache(engine: "Engine", prompts: Sequence[Prompt], meter: Meter) -> list[Tokens]:
     """All prompts in one batch with padding on the left, one token in each pass."""
     import torch
+    from transformers import StoppingCriteriaList
 
     from finetune_trainer.engine.objective import ComputePath
+
+    if not meter.may_pass():
+        return [[] for _ in prompts]
+
+    def is_over(tokens: "Tensor", scores: Any, **_: Any) -> "Tensor":
+        """Whether each row ends here, as transformers' stopping criteria return it."""
+        return torch.full((len(tokens),), not meter.may_pass(), device=tokens.device)
 
     width = max(len(prompt.tokens) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.int64)
@@ -96,6 +129,7 @@ def _generate_with_cache(engine: "Engine", prompts: Sequence[Prompt]) -> list[To
                 num_beams=1,
                 eos_token_id=sorted({prompt.end for prompt in prompts}),
                 pad_token_id=prompts[0].end,
+                stopping_criteria=StoppingCriteriaList([is_over]),
             )
     finally:
         model.train(was_training)
