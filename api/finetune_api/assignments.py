@@ -6,6 +6,7 @@ from finetune_api.finetune_status import Resolved
 from finetune_api.hyperparameters import HyperparameterRules, RequestedHyperparameters
 from finetune_api.limits import DataLimits
 from finetune_api.outcome import Prepared
+from finetune_api.quantities import quantity_in_gib
 from finetune_api.tasks import (
     Classification,
     MethodRef,
@@ -27,6 +28,7 @@ def prepare_task(
 ) -> PrepareTask:
     """Build the task of the prepare Job. has_model_cache: the training pods share base models."""
     spec = finetune.spec
+    memory, storage = spec.resources.memory, spec.resources.ephemeral_storage
     requested = spec.hyperparameters.model_dump(
         include=set(RequestedHyperparameters.model_fields), exclude_none=True
     )
@@ -46,6 +48,8 @@ def prepare_task(
             processes_per_node=max(1, spec.resources.gpus_per_node),
             accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
             gpu_memory_gib=resolved.runtime.gpu_memory_gib,
+            memory_gib=quantity_in_gib(memory) if memory else None,
+            ephemeral_storage_gib=quantity_in_gib(storage) if storage else None,
             has_model_cache=has_model_cache,
             zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
             offload=spec.deepspeed.offload if spec.deepspeed else None,
@@ -62,6 +66,9 @@ def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
         zero_stage=stage if stage is not None else 1,
         offload=resolved.offload or prepared.offload,
         memory_per_rank_gib=prepared.memory_per_rank_gib,
+        memory_per_pod_gib=prepared.memory_per_pod_gib,
+        storage_per_pod_gib=prepared.storage_per_pod_gib,
+        checkpoint_per_pod_gib=prepared.checkpoint_per_pod_gib,
         training_examples=prepared.training_examples,
         validation_examples=prepared.validation_examples,
         training_tokens=prepared.training_tokens,

@@ -9,16 +9,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.hyperparameters import RequestedHyperparameters
+from finetune_api.quantities import QUANTITY, QUANTITY_CHARACTERS
 from finetune_api.tasks import Offload
 from finetune_api.uris import S3_PATTERN
 from finetune_api.wire import Stored
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
 S3Address = Annotated[str, Field(min_length=6, max_length=1024, pattern=S3_PATTERN)]
-Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
+Quantity = Annotated[str, Field(min_length=1, max_length=QUANTITY_CHARACTERS, pattern=QUANTITY)]
 
 
 class Spec(Stored):
@@ -112,8 +112,15 @@ class Resources(Spec):
     )
     memory: Quantity | None = Field(
         None,
-        description="Memory request and limit of each training pod. Default: no request and no "
-        "limit.",
+        description="Memory request and limit of each training pod. A value below what the "
+        "training certainly needs is refused. Default: a request of the estimate "
+        "(status.resolved.memoryPerPodGib), and no limit.",
+    )
+    ephemeral_storage: Quantity | None = Field(
+        None,
+        description="Request and limit of each training pod for files on its node: base model, "
+        "dataset, published model, and the checkpoint of a resume. Default: on GPUs, a request of "
+        "the estimate (status.resolved.storagePerPodGib), and no limit.",
     )
     shm: Quantity | None = Field(
         None,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, Offload, RuntimeRef
+from finetune_api.tasks import BaseModelRef, ExhaustedMemory, Offload, RuntimeRef
 from finetune_api.wire import Stored
 
 Timestamp = Annotated[str, Field(max_length=64)]  # RFC 3339 in UTC, whole seconds
@@ -143,7 +143,13 @@ class Attempt(Stored):
     micro_batch_share: float | None = Field(
         None,
         description="Tokens in a micro-batch as a fraction of the normal number, halved after each "
-        "attempt that ran out of memory. The batch size does not change. Absent when it is 1.",
+        "attempt that ran out of GPU memory, or, on CPU, of memory. The batch size does not "
+        "change. Absent when it is 1.",
+    )
+    exhausted_memory: ExhaustedMemory | None = Field(
+        None,
+        description="Memory that the attempt ran out of: gpu for that of a GPU, host for that of "
+        "the pod or its node. Absent for any other end, and when it is unknown.",
     )
 
 
@@ -236,6 +242,22 @@ class Resolved(Stored):
         None,
         description="Estimated peak memory of one GPU, or of one process on CPU, in GiB. Absent "
         "when the base model's config is not sufficient for an estimate.",
+    )
+    memory_per_pod_gib: float | None = Field(
+        None,
+        description="Estimated peak of the host memory of one training pod in GiB, without pages "
+        "of files that the kernel can reclaim. Training pods request it unless the spec sets "
+        "resources.memory. Absent without an estimate.",
+    )
+    storage_per_pod_gib: float | None = Field(
+        None,
+        description="Estimated size of the files of one training pod in GiB: base model, dataset, "
+        "published model, and the checkpoint of a resume. Absent without an estimate.",
+    )
+    checkpoint_per_pod_gib: float | None = Field(
+        None,
+        description="Size of one training pod's part of a checkpoint in GiB, from which the "
+        "pod's termination grace period follows. Absent without an estimate.",
     )
     training_examples: int | None = Field(
         None, description="Number of training examples, without the skipped lines."

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
-from finetune_api.tasks import Offload
+from finetune_api.tasks import ExhaustedMemory, Offload
 from finetune_api.wire import Stored, Wire
 
 TEXT_BYTES = 1000  # for a sentence
@@ -24,6 +24,7 @@ class Failure(Stored):
     hint: str | None = None
     rank: int | None = None
     exit_code: int | None = None
+    exhausted_memory: ExhaustedMemory | None = None  # with the code OutOfMemory
     lines: list[str] | None = None  # the first 20 findings, "line 17, column 3: ..."
     log: list[str] | None = None  # the last lines of the process's log
 

@@ -14,6 +14,7 @@ from finetune_api.limits import DataLimits
 from finetune_api.wire import Stored
 
 Offload = Literal["none", "optimizer", "parameters"]
+ExhaustedMemory = Literal["gpu", "host"]  # of a GPU, or of the pod
 
 
 class BaseModelRef(Stored):

@@ -201,17 +201,35 @@ def _base_model(
     return Failure(code=code, message=message, param="model", hint=hint)
 
 
-def does_not_fit(
-    model: str, *, needed: str, usable: str, alternative: str | None, param: str
-) -> Failure:
+def exceeds_gpu_memory(model: str, *, needed: str, usable: str, alternative: str | None) -> Failure:
     """model: its name and size. alternative: settings that fit, and the memory that they need."""
     return Failure(
         code=Reason.INVALID_SPEC,
-        message=f"{model} does not fit: about {needed}, but only {usable} can be used",
-        param=param,
+        message=f"{model} does not fit the GPUs: about {needed}, but only {usable} can be used",
+        param="deepspeed" if alternative else "resources.gpusPerNode",
         hint=f"omit deepspeed: {alternative}"
         if alternative
         else "use more GPUs, method.type lora, a shorter maxSequenceLength, or a smaller model",
+    )
+
+
+def exceeds_host_memory(
+    model: str,
+    *,
+    least: str,
+    available: str,
+    settings: str,
+    enough: str,
+    alternative: str | None,
+) -> Failure:
+    """All amounts are per pod. least: certainly needed with settings; enough: a quantity."""
+    hint = f"set resources.memory to {enough}, or use more nodes"
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"{model} does not fit the pods: at least {least} of host memory with {settings}, "
+        f"but resources.memory is {available}",
+        param="resources.memory",
+        hint=f"omit deepspeed, because {alternative} fits; or {hint}" if alternative else hint,
     )
 
 

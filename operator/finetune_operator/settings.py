@@ -10,6 +10,10 @@ from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
 from finetune_api.wire import Wire
 
+MEMORY: Literal["memory"] = "memory"
+EPHEMERAL_STORAGE: Literal["ephemeral-storage"] = "ephemeral-storage"
+EstimatedRequest = Literal["memory", "ephemeral-storage"]
+
 
 class ClaimSource(Wire):
     """A PersistentVolumeClaim in the namespace of the FineTune."""
@@ -56,13 +60,26 @@ class ModelCache(Wire):
 
 
 class Runtime(Wire):
-    """A trainer image and its accelerator. A FineTune refers to it by name."""
+    """A trainer image, its accelerator, and its pods. A FineTune refers to it by name.
+
+    Only an administrator sets these fields: a user who could set annotations, capabilities, or a
+    RuntimeClass could leave the restrictions of the namespace.
+    """
 
     name: str = Field(pattern=DNS_LABEL)
     trainer_image: str
     accelerator: str = Field(pattern="^(nvidia|cpu)$")
     gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
     env: dict[str, str] = Field(default_factory=dict)
+    # Class of the container runtime, where that of GPUs is not the default, as on k3s and Talos.
+    runtime_class_name: str | None = Field(None, pattern=DNS_SUBDOMAIN)
+    # Requests and limits of each training pod in addition to those of the spec, such as RDMA
+    # devices, or huge pages for EFA.
+    resources: dict[str, str | int] = Field(default_factory=dict)
+    pod_annotations: dict[str, str] = Field(default_factory=dict)
+    pod_labels: dict[str, str] = Field(default_factory=dict)
+    # Replaces fields of the training container's securityContext, which satisfies `restricted`.
+    security_context: dict[str, Any] = Field(default_factory=dict)
     model_cache: ModelCache | None = None  # None: base models are in the pod's own volume
 
 
@@ -96,6 +113,13 @@ class Settings(Wire):
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
+    # What training pods request from the estimate if the FineTune does not set it. With a queue it
+    # is nothing, because Kueue admits no Job that requests a resource without a quota.
+    estimated_requests: tuple[EstimatedRequest, ...] = (MEMORY, EPHEMERAL_STORAGE)
+    queued_requests: tuple[EstimatedRequest, ...] = ()
+    # MB/s at which a pod copies, hashes, and uploads its part of a checkpoint after SIGTERM. The
+    # default is low for a data center's S3: a longer grace period costs nothing once a pod exits.
+    checkpoint_bandwidth: float = Field(250, gt=0)
     # Version of kueue.x-k8s.io, such as v1beta1, whose Workloads show why a Job is not admitted.
     # Empty: Workloads are not read, which needs no permissions; spec.queueName still works.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")

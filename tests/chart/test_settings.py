@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from finetune_api.wire import JsonObject
+from finetune_operator.settings import Runtime
 from tests.chart.conftest import CHART, Render
 
 pytestmark = pytest.mark.integration
@@ -38,6 +39,9 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "hyperparameters",
         "data",
         "prepareResources",
+        "estimatedRequests",
+        "queuedRequests",
+        "checkpointBandwidth",
         "kueueVersion",
         "deletesModels",
         "metricsTokenReview",
@@ -73,6 +77,22 @@ def test_numbers_stay_numbers(render: Render) -> None:
     assert found["runtimes"][0]["gpuMemoryGiB"] == 141.5
     assert found["runtimes"][0]["env"] == {"A": "1"}
     assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
+
+
+def test_a_runtime_has_only_the_fields_that_are_set(render: Render) -> None:
+    fields = {
+        "runtimeClassName": "nvidia",
+        "resources": {"rdma/hca": 1, "hugepages-2Mi": "5Gi", "example.com/many": 4000000},
+        "podAnnotations": {"k8s.v1.cni.cncf.io/networks": "a, b"},
+        "podLabels": {"team": "vision"},
+        "securityContext": {"runAsUser": 2000000, "capabilities": {"add": ["IPC_LOCK"]}},
+    }
+    runtime = {"name": "x", "accelerator": "nvidia"} | fields
+    found = settings(render(f"runtimes={json.dumps([runtime])}"))["runtimes"][0]
+    assert {key: found[key] for key in fields} == fields
+    assert Runtime.model_validate(found).resources["rdma/hca"] == 1
+    for plain in settings(render())["runtimes"]:
+        assert not plain.keys() & fields.keys()
 
 
 @pytest.mark.parametrize(

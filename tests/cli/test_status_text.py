@@ -222,6 +222,26 @@ FAILED = {
             {"state": "succeeded", "reason": "DryRun"},
             ["Data checked, nothing trained. Status: succeeded"],
         ),
+        (
+            {
+                "state": "succeeded",
+                "reason": "DryRun",
+                "resolved": resolved("acme")
+                | {
+                    "steps": 1200,
+                    "memoryPerRankGib": 60.84,
+                    "memoryPerPodGib": 1130.25,
+                    "storagePerPodGib": 121.4,
+                },
+            },
+            [
+                "Data checked, nothing trained. Status: succeeded",
+                "  1,200 steps",
+                "  about 60.8 GiB of memory per GPU",
+                "  about 1,130.2 GiB of host memory per pod",
+                "  about 121.4 GiB of files per pod",
+            ],
+        ),
     ],
 )
 def test_the_end_says_what_came_out_and_the_next_step(

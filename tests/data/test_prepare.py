@@ -468,8 +468,17 @@ def test_a_model_that_cannot_fit_is_reported_with_settings_that_would(job: Job) 
     failure = outcome.failure
     assert failure is not None
     assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "deepspeed")
-    assert "does not fit: about" in failure.message
-    assert "zeroStage 3 with offload optimizer needs" in (failure.hint or "")
+    assert "does not fit the GPUs: about" in failure.message
+    assert "zeroStage 3 and offload optimizer needs" in (failure.hint or "")
+    lean = prepare_task(job.bucket).run.replace(namespace="lean")
+    outcome, _ = job.run(workers=workers | {"memoryGib": 40}, run=lean)
+    assert outcome.failure is not None
+    assert outcome.failure.param == "resources.memory"
+    assert found.memory_per_pod_gib is not None and found.storage_per_pod_gib is not None
+    between = workers | {"memoryGib": found.memory_per_pod_gib - 1, "ephemeralStorageGib": 1}
+    said = job.prepared(workers=between).advice or []
+    assert said[0].startswith("resources.memory is ")
+    assert said[1].startswith("resources.ephemeralStorage is 1.0 GiB")
 
 
 def test_a_workbook_in_s3_is_downloaded_once_and_its_digest_is_known(

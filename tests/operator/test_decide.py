@@ -393,7 +393,7 @@ def test_cancel_is_final_and_removes_the_jobs() -> None:
 def test_a_dry_run_stops_after_the_check() -> None:
     world = World(a_finetune(dryRun=True)).until_training()
     assert (world.status.state, world.status.reason) == ("succeeded", "DryRun")
-    memory = messages.memory_estimate(0.5, 1, None)
+    memory = messages.memory_estimate(0.5, 1, None, None)
     assert world.status.message == messages.dry_run_passed(100, 5000, 50, 4, memory).message
     assert kinds(world) == ["Job"]
 

@@ -12,6 +12,11 @@ from finetune_operator.core.observed import Observed
 from finetune_operator.core.plan import Create, CreateService
 from tests.support.objects import NOW, World, a_finetune, trained
 
+ESTIMATES = {
+    "memory_per_pod_gib": 130.25,
+    "storage_per_pod_gib": 121.4,
+    "checkpoint_per_pod_gib": 89.6,
+}
 FOLDER = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = {
     "cpu-two-nodes": {},
@@ -33,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
         },
     },
+    "gpu-estimates": {"resources": {"nodes": 1, "gpusPerNode": 8}},
 }
 
 
@@ -40,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_the_manifests_are_the_golden_ones(case: str, request: pytest.FixtureRequest) -> None:
     world = World(a_finetune(**CASES[case]))
     prepare = decide(Observed(world.finetune), world.settings, NOW)
-    world.until_training()
+    world.until_training(**(ESTIMATES if case == "gpu-estimates" else {}))
     world.admit("a1")
     world.ready_pods("a1")
     world.end_pod("a1", 0, 0, trained())

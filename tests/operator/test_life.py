@@ -28,6 +28,7 @@ ENDS: dict[str, tuple[int, Any]] = {
     "crash": (1, "boom"),
     "killed": (137, ""),
     "out of memory": (1, failed(Reason.OUT_OF_MEMORY)),
+    "out of host memory": (1, failed(Reason.OUT_OF_MEMORY, exhausted_memory="host")),
     "user's error": (names.EXIT_USER, failed(Reason.BASE_MODEL_INVALID)),
     "stopped": (names.EXIT_PREEMPTED, failed(Reason.POD_LOST, exit_code=names.EXIT_PREEMPTED)),
     "storage away": (names.EXIT_UNAVAILABLE, failed(Reason.S3_UNAVAILABLE)),
@@ -52,6 +53,7 @@ class Life(RuleBasedStateMachine):
         deadline=st.sampled_from([None, None, None, 1000]),
         begin=st.sampled_from(["new", "trains", "runs", "runs"]),
         wait=st.sampled_from([0, 10]),
+        memory=st.sampled_from([None, 130.0]),
     )
     def start(
         self,
@@ -61,6 +63,7 @@ class Life(RuleBasedStateMachine):
         deadline: int | None,
         begin: str,
         wait: int,
+        memory: float | None,
     ) -> None:
         spec = {
             "maxRestarts": restarts,
@@ -75,8 +78,9 @@ class Life(RuleBasedStateMachine):
         self.ended: Any = None  # the status when it became terminal
         self.made_when_ended = 0
         self.happened = 1  # changes since the operator last settled
+        self.check = prepared(memory_per_pod_gib=memory)
         if begin != "new":
-            self.world.until_training()
+            self.world.until_training(memory_per_pod_gib=memory)
         if begin == "runs":
             self.world.admit("a1")
             self.world.ready_pods("a1")
@@ -166,7 +170,7 @@ class Life(RuleBasedStateMachine):
     @rule(outcome=st.sampled_from(["good", "bad data", "crash"]))
     def the_check_ends(self, outcome: str) -> None:
         ends = {
-            "good": (0, prepared()),
+            "good": (0, self.check),
             "bad data": (names.EXIT_USER, failed(Reason.INVALID_DATA)),
             "crash": (1, failed(Reason.INTERNAL)),
         }

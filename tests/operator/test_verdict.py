@@ -149,7 +149,7 @@ def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory_with_its_log(
     assert verdict.error.log == ["step 3"]
     expected = messages.pod_out_of_memory("ft-a1-1", "150Mi", "resources.memory")
     assert (verdict.error.message, verdict.error.hint) == (expected.message, expected.hint)
-    last = may_retry(verdict, [], 3, share=1 / 16)
+    last = may_retry(verdict, [], 3, messages.smaller_batch_failed(1 / 16))
     assert (last.is_allowed, last.hint) == (False, verdict.error.hint)
 
 

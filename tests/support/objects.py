@@ -75,8 +75,9 @@ def hyperparameters() -> ResolvedHyperparameters:
     )
 
 
-def prepared() -> Outcome:
-    return Outcome(
+def prepared(**changes: Any) -> Outcome:
+    """The result of a data check. changes: of its fields."""
+    outcome = Outcome(
         prepared=Prepared(
             training_examples=100,
             validation_examples=10,
@@ -87,6 +88,8 @@ def prepared() -> Outcome:
             memory_per_rank_gib=0.5,
         )
     )
+    assert outcome.prepared is not None
+    return outcome.replace(prepared=outcome.prepared.replace(**changes))
 
 
 def trained() -> Outcome:
@@ -239,14 +242,15 @@ class World:
             "conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]
         }
 
-    def until_training(self) -> "World":
+    def until_training(self, **estimates: Any) -> "World":
+        """estimates: further fields of the result of the data check."""
         self.settle()
-        self.end_pod("prepare", 0, 0, prepared())
+        self.end_pod("prepare", 0, 0, prepared(**estimates))
         self.settle()
         return self
 
-    def until_running(self) -> "World":
-        self.until_training()
+    def until_running(self, **estimates: Any) -> "World":
+        self.until_training(**estimates)
         self.ready_pods("a1")
         self.progress = progress()
         self.settle()

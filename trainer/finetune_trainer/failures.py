@@ -210,6 +210,7 @@ def out_of_host_memory(
         hint="raise resources.memory, or lower hyperparameters.maxSequenceLength",
         rank=rank,
         exit_code=exit_code,
+        exhausted_memory="host",
         log=list(log),
     )
 
@@ -220,6 +221,7 @@ def out_of_gpu_memory(rank: int, detail: str, *, log: Sequence[str]) -> Failure:
         message=f"rank {rank} ran out of GPU memory: {detail}",
         hint="use more GPUs, a higher deepspeed.zeroStage, or a shorter maxSequenceLength",
         rank=rank,
+        exhausted_memory="gpu",
         log=list(log),
     )
 

@@ -105,6 +105,12 @@ runtimes:
     modelCache:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- $runtime := . }}
+    {{- range $key := list "runtimeClassName" "resources" "podAnnotations" "podLabels" "securityContext" }}
+    {{- with index $runtime $key }}
+    {{ $key }}: {{ . | toJson }}
+    {{- end }}
+    {{- end }}
 {{- end }}
 hyperparameters:
   batchSizeShare: {{ .hyperparameters.batchSizeShare | toJson }}
@@ -120,6 +126,9 @@ data:
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
+estimatedRequests: {{ .pods.estimatedRequests | toJson }}
+queuedRequests: {{ .kueue.estimatedRequests | toJson }}
+checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}
 kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
 {{- with .pods.networkPolicy }}
 {{- if .enabled }}

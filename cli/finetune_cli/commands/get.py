@@ -128,6 +128,7 @@ def _settings(finetune: FineTune) -> list[tuple[str, str]]:
         ("prompt loss weight", number(used.prompt_loss_weight)),
         ("max sequence length", f"{used.max_sequence_length:,} tokens"),
         ("hardware", _hardware(spec.resources, resolved)),
+        ("memory", _memory(spec.resources, resolved)),
     ]
 
 
@@ -144,6 +145,15 @@ def _hardware(requested: Resources, resolved: Resolved) -> str:
     if resolved.offload not in {None, "none"}:
         parts.append(f"offload {resolved.offload}")
     return ", ".join(parts)
+
+
+def _memory(requested: Resources, resolved: Resolved) -> str:
+    """The estimates: `about 60.8 GiB per GPU, 130.2 GiB of host memory per pod`."""
+    rank = "GPU" if requested.gpus_per_node else "process"
+    gib, pod = resolved.memory_per_rank_gib, resolved.memory_per_pod_gib
+    parts = [f"{gib:,.1f} GiB per {rank}"] if gib else []
+    parts += [f"{pod:,.1f} GiB of host memory per pod"] if pod else []
+    return f"about {', '.join(parts)}" if parts else ""
 
 
 def _count(number: int, noun: str) -> str:

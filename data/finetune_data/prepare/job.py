@@ -40,7 +40,7 @@ from finetune_data.prepare.hyperparameters import (
     resolve_hyperparameters,
     run_advice,
 )
-from finetune_data.prepare.memory_fit import fit_memory
+from finetune_data.prepare.memory_fit import fit_memory, memory_advice
 from finetune_data.prepare.tokenize_file import PreparedSplit, SplitRules, prepare_split
 from finetune_data.read.findings import FileFindings, FindingsFile, counted, shown
 from finetune_data.read.reader import Reader, ReadOptions
@@ -170,6 +170,7 @@ def _prepared(
     )
     plan = fit_memory(shape, task, train.longest_example)
     advice = [
+        *memory_advice(plan, task.workers),
         *manifest.advice,
         *context.advice,
         *resolution.advice,

@@ -1,11 +1,17 @@
 """The common parts of all pods: Pod Security `restricted`, a read-only root, no API token."""
 
+from copy import deepcopy
 from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.settings import Settings
 
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 USER = 65532  # the user of the images; a number, so that the kubelet can check runAsNonRoot
 
 
@@ -35,11 +41,7 @@ def pod_spec(
             {
                 "name": names.CONTAINER,
                 "imagePullPolicy": settings.image_pull_policy,
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": deepcopy(CONTAINER_SECURITY),
                 "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 **container,

@@ -1,5 +1,6 @@
 """The Indexed Job and the headless Service of one attempt. All pods run the same command."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api import names
@@ -9,11 +10,31 @@ from finetune_api.finetune_status import Resolved
 from finetune_api.tasks import TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
 from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
-from finetune_operator.build.pods import credentials, pod_spec, scheduling
+from finetune_operator.build.pod_resources import pod_resources
+from finetune_operator.build.pods import CONTAINER_SECURITY, credentials, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 LOST_NODE_SECONDS = 30  # the default of 300 would leave the GPUs of the other pods idle
-GRACE_SECONDS = 60  # for a checkpoint after SIGTERM
+GRACE_SECONDS = 60  # after SIGTERM, for the end of the current step and a small checkpoint
+LONGEST_GRACE_SECONDS = 1800  # a pod that hangs holds its GPUs for at most this time
+
+
+@dataclass(frozen=True)
+class AttemptSize:
+    """What later attempts change after one that ran out of memory."""
+
+    micro_batch_share: float = 1  # of the normal number of tokens
+    memory_raises: int = 0  # of the estimated memory request
+
+
+def grace_seconds(resolved: Resolved, settings: Settings) -> int:
+    """The time that a pod gets after SIGTERM to copy, hash, and upload its part of a checkpoint.
+
+    Without an estimate, as in a status of an older version, it is GRACE_SECONDS.
+    """
+    size = (resolved.checkpoint_per_pod_gib or 0) * 2**30
+    seconds = GRACE_SECONDS + size / (settings.checkpoint_bandwidth * 1_000_000)
+    return int(min(seconds, LONGEST_GRACE_SECONDS))
 
 
 def build_train_task(
@@ -40,12 +61,9 @@ def build_train_job(
     resolved: Resolved,
     settings: Settings,
     attempt: int,
-    micro_batch_share: float = 1,
+    size: AttemptSize = AttemptSize(),
 ) -> dict[str, Any]:
-    """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then on.
-
-    micro_batch_share: the share of a micro-batch's tokens, smaller after an out-of-memory error.
-    """
+    """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then."""
     spec = finetune.spec
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
@@ -61,8 +79,8 @@ def build_train_job(
             "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]}]
         },
         "template": {
-            "metadata": {"labels": labels(finetune, names.COMPONENT_TRAIN, attempt)},
-            "spec": _pod(finetune, resolved, settings, attempt, micro_batch_share),
+            "metadata": _pod_metadata(finetune, resolved, settings, attempt),
+            "spec": _pod(finetune, resolved, settings, attempt, size),
         },
     }
     if spec.queue_name:
@@ -105,17 +123,27 @@ def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, A
     }
 
 
-def _pod(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int, share: float
+def _pod_metadata(
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
 ) -> dict[str, Any]:
+    """The labels and annotations of the pods. Those of the runtime cannot replace our own."""
+    runtime = settings.runtime(resolved.runtime.name)
+    own = labels(finetune, names.COMPONENT_TRAIN, attempt)
+    if runtime is None:
+        return {"labels": own}
+    notes = {"annotations": dict(runtime.pod_annotations)} if runtime.pod_annotations else {}
+    return {"labels": runtime.pod_labels | own, **notes}
+
+
+def _pod(
+    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int, size: AttemptSize
+) -> dict[str, Any]:
+    task = build_train_task(finetune, resolved, settings, attempt, size.micro_batch_share)
     runtime = settings.runtime(resolved.runtime.name)
     container: dict[str, Any] = {
         "image": resolved.runtime.trainer_image,
         "env": [
-            {
-                "name": names.ENV_TASK,
-                "value": build_train_task(finetune, resolved, settings, attempt, share).to_json(),
-            },
+            {"name": names.ENV_TASK, "value": task.to_json()},
             *(
                 {"name": key, "value": value}
                 for key, value in (runtime.env if runtime else {}).items()
@@ -128,12 +156,14 @@ def _pod(
             "timeoutSeconds": 5,
             "failureThreshold": 30,
         },
-        "resources": _resources(finetune),
+        "resources": pod_resources(finetune, resolved, settings, size.memory_raises),
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
             *cache_mounts(runtime),
         ],
     }
+    if runtime and runtime.security_context:
+        container["securityContext"] = CONTAINER_SECURITY | runtime.security_context
     source = credentials(finetune, resolved.secret_name)
     shm: dict[str, Any] = {"medium": "Memory"}
     if finetune.spec.resources.shm:
@@ -145,8 +175,10 @@ def _pod(
         ),
         **scheduling(finetune),
         "subdomain": attempt_name(finetune, attempt),
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(resolved, settings),
     }
+    if runtime and runtime.runtime_class_name:
+        spec["runtimeClassName"] = runtime.runtime_class_name
     spec["tolerations"] = [*spec.get("tolerations", []), *_lost_node_tolerations()]
     return spec
 
@@ -161,15 +193,3 @@ def _lost_node_tolerations() -> list[dict[str, Any]]:
         }
         for taint in ("not-ready", "unreachable")
     ]
-
-
-def _resources(finetune: FineTune) -> dict[str, Any]:
-    requested = finetune.spec.resources
-    amounts: dict[str, str] = {}
-    if requested.cpu:
-        amounts["cpu"] = requested.cpu
-    if requested.memory:
-        amounts["memory"] = requested.memory
-    if requested.gpus_per_node:
-        amounts[requested.gpu_resource] = str(requested.gpus_per_node)
-    return {"requests": amounts, "limits": dict(amounts)} if amounts else {}

@@ -176,8 +176,10 @@ def _fail_on_taken_name(observed: Observed, builder: StatusBuilder) -> Plan:
 def _summarize(resolved: Resolved | None) -> StatusMessage:
     """The result of a dry run."""
     assert resolved is not None and resolved.hyperparameters is not None
-    gib = resolved.memory_per_rank_gib
-    memory = messages.memory_estimate(gib, resolved.zero_stage, resolved.offload) if gib else ""
+    gib, memory = resolved.memory_per_rank_gib, ""
+    if gib:
+        stage, offload, pod = resolved.zero_stage, resolved.offload, resolved.memory_per_pod_gib
+        memory = messages.memory_estimate(gib, stage, offload, pod)
     return messages.dry_run_passed(
         resolved.training_examples or 0,
         resolved.training_tokens or 0,

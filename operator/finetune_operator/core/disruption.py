@@ -1,5 +1,7 @@
 """Pods that the cluster ended: preempted, evicted, rejected, or lost with their node."""
 
+import re
+
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_operator import messages
@@ -22,6 +24,9 @@ KUBELET_REASONS = {
     "Terminated": Disruption.NODE_SHUT_DOWN,
     "NodeLost": Disruption.NODE_LOST,
 }
+
+# The kubelet's message if the node was low on memory, and the pod used more than it had requested.
+OVER_REQUEST = re.compile(r"low on resource: memory\b.* was using ", re.DOTALL)
 
 
 def describe_disruption(pod: Pod) -> ErrorInfo | None:
@@ -46,6 +51,12 @@ def is_own_fault(pod: Pod) -> bool:
     known = KUBELET_REASONS.get(pod.pod_reason or "")
     was_lost = known is not None and known.value[0] == Reason.NODE_LOST
     return not pod.is_disrupted and not was_lost
+
+
+def exceeded_memory_request(pod: Pod) -> bool:
+    """Whether its node was low on memory and evicted the pod, which used more than its request."""
+    is_evicted = pod.pod_reason == "Evicted"
+    return is_evicted and OVER_REQUEST.search(pod.pod_message or "") is not None
 
 
 def _describe(pod: Pod, disruption: Disruption, details: str | None) -> ErrorInfo:

@@ -7,8 +7,13 @@ from finetune_api import names
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import Failure
+from finetune_api.tasks import ExhaustedMemory
 from finetune_operator import messages
-from finetune_operator.core.disruption import describe_disruption, is_own_fault
+from finetune_operator.core.disruption import (
+    describe_disruption,
+    exceeded_memory_request,
+    is_own_fault,
+)
 from finetune_operator.core.observed import Job, Pod
 
 LOG_LINES = 10
@@ -25,10 +30,18 @@ class Verdict:
     error: ErrorInfo
     is_users: bool
     is_counted: bool
+    exhausted_memory: ExhaustedMemory | None = None
 
     @classmethod
-    def of(cls, error: ErrorInfo, *, is_counted: bool = True) -> "Verdict":
-        return cls(error, error.code in names.USER_REASONS, is_counted)
+    def of(
+        cls,
+        error: ErrorInfo,
+        *,
+        is_counted: bool = True,
+        exhausted_memory: ExhaustedMemory | None = None,
+    ) -> "Verdict":
+        is_users = error.code in names.USER_REASONS
+        return cls(error, is_users, is_counted, exhausted_memory)
 
 
 def judge(job: Job) -> Verdict | None:
@@ -93,13 +106,18 @@ def _judge_pod(pod: Pod) -> Verdict:
     failure = pod.outcome.failure if pod.outcome else None
     disruption = describe_disruption(pod)
     if disruption is not None and not (failure and failure.code in names.USER_REASONS):
-        return Verdict.of(disruption, is_counted=is_own_fault(pod))
+        exhausted: ExhaustedMemory | None = "host" if exceeded_memory_request(pod) else None
+        return Verdict.of(disruption, is_counted=is_own_fault(pod), exhausted_memory=exhausted)
     if failure is not None and not _was_killed_for_memory(failure, pod):
         is_crash = failure.code != Reason.OUT_OF_MEMORY
         is_preempted = failure.exit_code == names.EXIT_PREEMPTED
-        return Verdict.of(_reported_error(failure, pod), is_counted=is_crash and not is_preempted)
+        return Verdict.of(
+            _reported_error(failure, pod),
+            is_counted=is_crash and not is_preempted,
+            exhausted_memory=None if is_crash else _exhausted(failure),
+        )
     if pod.exit_reason == "OOMKilled":
-        return Verdict.of(_out_of_memory(pod), is_counted=False)
+        return Verdict.of(_out_of_memory(pod), is_counted=False, exhausted_memory="host")
     if pod.exit_code is None:
         error = messages.pod_deleted(pod.name)
         return Verdict.of(error.replace(rank=pod.index, node=pod.node))
@@ -109,6 +127,12 @@ def _judge_pod(pod: Pod) -> Verdict:
             rank=pod.index, node=pod.node, exit_code=pod.exit_code, log=_tail(pod.message)
         )
     )
+
+
+def _exhausted(failure: Failure) -> ExhaustedMemory | None:
+    """The memory that a rank ran out of. Images of older versions report only a kernel's kill."""
+    was_killed = failure.exit_code == KILLED
+    return failure.exhausted_memory or ("host" if was_killed else None)
 
 
 def _was_killed_for_memory(failure: Failure, pod: Pod) -> bool:

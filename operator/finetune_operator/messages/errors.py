@@ -127,6 +127,23 @@ def smaller_batch_failed(share: float) -> str:
     return f"a reduction to {share:g} of the micro-batch did not help"
 
 
+def larger_request_failed(amount: str) -> str:
+    return f"a larger memory request ({amount}) did not help"
+
+
+def hint_for_limit(limit: str, estimate: float) -> str:
+    """limit: resources.memory. estimate: GiB of host memory per pod."""
+    return f"raise resources.memory: it is {limit}, and the estimate is {estimate:,.1f} GiB per pod"
+
+
+def hint_for_request(amount: str) -> str:
+    """amount: what the pods requested, from the estimate."""
+    return (
+        f"use nodes with more memory: the pods requested {amount}, from the estimate; to request "
+        "more, set resources.memory"
+    )
+
+
 def rank_ended(rank: int, code: int, pod: str) -> ErrorInfo:
     how = f"ended with exit code {code}"
     if code > 128:  # a shell's exit code for a process that a signal ended
@@ -135,8 +152,9 @@ def rank_ended(rank: int, code: int, pod: str) -> ErrorInfo:
 
 
 def pod_out_of_memory(pod: str, limit: str | None, setting: str) -> ErrorInfo:
-    of_limit = f" of {limit}" if limit else ""
-    message = f"pod {pod} used more memory than its limit{of_limit} and was killed"
+    """limit: of the container, if it has one. setting: the one to raise."""
+    why = f"it used more memory than its limit of {limit}" if limit else "its node had none left"
+    message = f"pod {pod} was killed for memory: {why}"
     return _error(Reason.OUT_OF_MEMORY, message, f"raise {setting}")
 
 

@@ -42,9 +42,17 @@ def pods_training(pods: int) -> StatusMessage:
     return StatusMessage(Reason.TRAINING, f"{pods} of {_count(pods, 'pod')} {verb} training")
 
 
-def attempt_starts(attempt: int, at: str | None, cause: str, *, halved: bool) -> StatusMessage:
-    """at: the end of the wait before the attempt, if any; halved: its micro-batch."""
-    when = (f" at {at}" if at else "") + (" with half the micro-batch" if halved else "")
+HALF_MICRO_BATCH = "half the micro-batch"
+
+
+def larger_request(amount: str) -> str:
+    """A change of an attempt. amount: the memory request of a pod."""
+    return f"a memory request of {amount}"
+
+
+def attempt_starts(attempt: int, at: str | None, cause: str, change: str | None) -> StatusMessage:
+    """at: the end of the wait before the attempt, if any. change: from the attempt before it."""
+    when = (f" at {at}" if at else "") + (f" with {change}" if change else "")
     message = f"attempt {attempt} starts{when}: {cause}"
     return StatusMessage(Reason.RESTARTING, message[:MESSAGE_CHARACTERS])
 
@@ -95,5 +103,9 @@ def dry_run_passed(
     return StatusMessage(Reason.DRY_RUN, f"the dry run found no problem: {plan}{memory}")
 
 
-def memory_estimate(gib: float, zero_stage: int | None, offload: str | None) -> str:
-    return f", about {gib:g} GiB per rank (ZeRO {zero_stage}, offload {offload or 'none'})"
+def memory_estimate(
+    gib: float, zero_stage: int | None, offload: str | None, pod_gib: float | None
+) -> str:
+    """gib: of one rank. pod_gib: host memory of a pod, if it was estimated."""
+    of_rank = f", about {gib:g} GiB per rank (ZeRO {zero_stage}, offload {offload or 'none'})"
+    return of_rank + (f" and {pod_gib:g} GiB of host memory per pod" if pod_gib else "")

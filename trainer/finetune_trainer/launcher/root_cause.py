@@ -69,7 +69,7 @@ def failure_from_exit(rank_exit: RankExit, evidence: PodEvidence) -> Failure:
     number = -rank_exit.exit_code
     exit_code = 128 + number  # as a shell reports it
     if evidence.was_out_of_memory and number == signal.SIGKILL:
-        detail = "the kernel killed it at the pod's memory limit"
+        detail = "the kernel killed it, because the pod or its node had no memory left"
         return failures.out_of_host_memory(rank, detail, exit_code=exit_code, log=log)
     return failures.killed(rank, number, _signal_name(number), exit_code=exit_code, log=log)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from finetune_api.finetune import FineTune
-from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.names import Reason, State
 
 
@@ -14,7 +13,7 @@ def ending_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str
     """
     status, name = finetune.status, finetune.metadata.name
     if status.state == State.SUCCEEDED and status.reason == Reason.DRY_RUN:
-        return [("Data checked, nothing trained. Status: succeeded", "green"), *_plan(status)]
+        return [("Data checked, nothing trained. Status: succeeded", "green"), *_plan(finetune)]
     if status.state == State.SUCCEEDED:
         lines = [("Job complete! Status: succeeded", "bold green")]
         if status.fine_tuned_model:
@@ -52,9 +51,9 @@ def failure_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[st
     return lines
 
 
-def _plan(status: FineTuneStatus) -> list[tuple[str, str]]:
+def _plan(finetune: FineTune) -> list[tuple[str, str]]:
     """The size of the training that a dry run planned."""
-    plan = status.resolved
+    plan = finetune.status.resolved
     if plan is None:
         return []
     figures = [
@@ -64,9 +63,13 @@ def _plan(status: FineTuneStatus) -> list[tuple[str, str]]:
         ("steps", plan.steps),
     ]
     lines = [(f"  {value:,} {name}", "") for name, value in figures if value]
-    if plan.memory_per_rank_gib:
-        lines.append((f"  about {plan.memory_per_rank_gib:.1f} GiB of memory per GPU", ""))
-    return lines
+    rank = "GPU" if finetune.spec.resources.gpus_per_node else "process"
+    needs = [
+        (f"memory per {rank}", plan.memory_per_rank_gib),
+        ("host memory per pod", plan.memory_per_pod_gib),
+        ("files per pod", plan.storage_per_pod_gib),
+    ]
+    return lines + [(f"  about {gib:,.1f} GiB of {name}", "") for name, gib in needs if gib]
 
 
 def interrupt_lines(name: str, program: str, flags: str) -> list[str]:

@@ -90,6 +90,7 @@ def end_attempt(
                 "node": verdict.error.node,
                 "exit_code": verdict.error.exit_code,
                 "log": verdict.error.log,
+                "exhausted_memory": verdict.exhausted_memory,
             }
             if verdict
             else {}

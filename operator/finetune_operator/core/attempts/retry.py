@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 from finetune_api.finetune_status import Attempt
-from finetune_api.names import Reason
 from finetune_operator import messages
-from finetune_operator.core.attempts.oom_retry import is_spent
 from finetune_operator.core.verdict import Verdict
 
 ATTEMPTS_AT_MOST = 200  # also for causes that never count, such as nodes that come and go
@@ -21,16 +19,16 @@ class Retry:
 
 
 def may_retry(
-    verdict: Verdict, former: list[Attempt], max_restarts: int, share: float = 1
+    verdict: Verdict, former: list[Attempt], max_restarts: int, memory_refusal: str | None = None
 ) -> Retry:
-    """former: attempts that ended before this one; share: the part of the micro-batch it had."""
+    """former: attempts that ended before this one. memory_refusal: see `oom_retry.find_refusal`."""
     if verdict.is_users:
         return Retry(False)
     if len(former) + 1 >= ATTEMPTS_AT_MOST:
         return Retry(False, messages.attempts_spent(len(former) + 1))
-    if verdict.error.code == Reason.OUT_OF_MEMORY and is_spent(share):
+    if memory_refusal:
         hint = verdict.error.hint or messages.HINT_OUT_OF_MEMORY
-        return Retry(False, messages.smaller_batch_failed(share), hint)
+        return Retry(False, memory_refusal, hint)
     if not verdict.is_counted:
         return Retry(True)
     counted = sum(bool(attempt.counted) for attempt in former)

@@ -17,7 +17,14 @@ from finetune_operator.core.attempts.backoff import (
     seconds_left,
     seconds_to_wait,
 )
-from finetune_operator.core.attempts.oom_retry import next_share, share_to_record
+from finetune_operator.core.attempts.oom_retry import (
+    describe_change,
+    find_refusal,
+    memory_request,
+    next_size,
+    share_to_record,
+    weigh_host_memory,
+)
 from finetune_operator.core.attempts.records import (
     close_former,
     close_others,
@@ -146,19 +153,20 @@ def _start(
 
     cause: the end of the attempt before it. With a `wait` (seconds) the attempt is only recorded.
     """
-    finetune = observed.finetune
-    if _resolved(builder).dataset is None:
+    finetune, resolved = observed.finetune, _resolved(builder)
+    if resolved.dataset is None:
         return Plan(builder.fail(messages.DATASET_NOT_RECORDED).finish())
     queue = finetune.spec.queue_name
-    share = share_to_record(next_share(builder.status.attempts, number))
+    attempts = builder.status.attempts
+    share = share_to_record(next_size(finetune, attempts, number).micro_batch_share)
     if queue and not settings.kueue_version:
         builder.record_event(messages.enqueued(queue))
     message = messages.pods_starting(finetune.spec.resources.nodes)
     if cause is not None:
         starts_at = plan_attempt(builder, number, wait, share)
-        halved = cause.code == Reason.OUT_OF_MEMORY
+        change = describe_change(finetune, resolved, settings, attempts, number)
         at = starts_at if wait else None
-        message = messages.attempt_starts(number, at, cause.message, halved=halved)
+        message = messages.attempt_starts(number, at, cause.message, change)
     else:
         builder.attempt(number, micro_batch_share=share)
     builder.pending(Stage.QUEUED if queue else Stage.STARTING, message)
@@ -170,8 +178,8 @@ def _start(
 def _creations(
     observed: Observed, builder: StatusBuilder, settings: Settings, number: int
 ) -> tuple[Action, ...]:
-    share = next_share(builder.status.attempts, number)
-    job = build_train_job(observed.finetune, _resolved(builder), settings, number, share)
+    size = next_size(observed.finetune, builder.status.attempts, number)
+    job = build_train_job(observed.finetune, _resolved(builder), settings, number, size)
     return Create(job), CreateService(number, attempt_name(observed.finetune, number))
 
 
@@ -232,12 +240,18 @@ def _report_slow_start(
 def _restart_or_fail(
     observed: Observed, builder: StatusBuilder, settings: Settings, job: Job, verdict: Verdict
 ) -> Plan:
-    number = job.attempt or 1
     """End the attempt, and start the next one or fail."""
+    number = job.attempt or 1
+    finetune = observed.finetune.replace(status=builder.status)
     former = [attempt for attempt in builder.status.attempts if attempt.number < number]
     now = next(item for item in builder.status.attempts if item.number == number)
-    share = now.micro_batch_share or 1
-    retry = may_retry(verdict, former, observed.finetune.spec.max_restarts, share)
+    size = replace(
+        next_size(finetune, former, number), micro_batch_share=now.micro_batch_share or 1
+    )
+    request = memory_request(finetune, _resolved(builder), settings, size)
+    verdict = weigh_host_memory(verdict, finetune, request)
+    refusal = find_refusal(verdict, finetune, size, request)
+    retry = may_retry(verdict, former, finetune.spec.max_restarts, refusal)
     end_attempt(observed, builder, job, verdict.error.code, verdict)
     if number > 1 and find_resumed_step(builder, number) is None:
         record_restart(builder, number, None)

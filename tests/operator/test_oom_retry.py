@@ -1,0 +1,193 @@
+"""After an out-of-memory failure, the next attempt is smaller in what ran out."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.finetune_status import Attempt
+from finetune_api.names import Reason
+from finetune_api.outcome import Outcome
+from finetune_api.wire import JsonObject
+from finetune_operator import messages
+from finetune_operator.build.pod_resources import RAISES_AT_MOST
+from finetune_operator.core.attempts.oom_retry import next_size
+from tests.support.objects import World, a_finetune, a_settings, failed
+
+GPUS = {"nodes": 1, "gpusPerNode": 8}
+ESTIMATE = {"memory_per_pod_gib": 100.0}
+OF_GPU = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory", exhausted_memory="gpu")
+OF_HOST = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of host memory", exhausted_memory="host")
+OLD_IMAGE = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of host memory", exit_code=137)
+OVER_REQUEST = {
+    "phase": "Failed",
+    "reason": "Evicted",
+    "message": "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi. "
+    "Container main was using 140Gi, request is 100Gi, has larger consumption of memory. ",
+    "conditions": [
+        {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+    ],
+}
+
+
+def a_world(resources: dict[str, Any] = GPUS, **spec: Any) -> World:
+    return World(a_finetune(resources=resources, **spec)).until_running(**ESTIMATE)
+
+
+def end(world: World, number: int, outcome: Outcome | JsonObject) -> World:
+    """End an attempt with an outcome, or with the status of its pod."""
+    if isinstance(outcome, Outcome):
+        world.end_pod(f"a{number}", 0, 1, outcome)
+    else:
+        world.pod(f"a{number}")["status"] = outcome
+    world.progress = None
+    world.settle()
+    return world
+
+
+def requests(world: World, number: int) -> JsonObject:
+    pod = world.jobs[world.job(f"a{number}")]["spec"]["template"]["spec"]
+    found: JsonObject = pod["containers"][0]["resources"]
+    return found
+
+
+def share(world: World) -> float:
+    return float(json.loads(world.task())["microBatchShare"])
+
+
+def test_gpu_memory_halves_the_micro_batch_and_keeps_the_request() -> None:
+    world = end(a_world(), 1, OF_GPU)
+    assert share(world) == 0.5
+    assert requests(world, 2)["requests"]["memory"] == "102400Mi"
+    assert world.status.attempts[0].exhausted_memory == "gpu"
+    assert messages.HALF_MICRO_BATCH in world.status.message
+
+
+@pytest.mark.parametrize("outcome", [OF_HOST, OLD_IMAGE, OVER_REQUEST], ids=str)
+def test_host_memory_raises_the_estimated_request_by_half_and_keeps_the_micro_batch(
+    outcome: Outcome | JsonObject,
+) -> None:
+    world = end(a_world(maxRestarts=0), 1, outcome)
+    assert share(world) == 1
+    assert requests(world, 2)["requests"]["memory"] == "153600Mi"
+    assert "memory" not in requests(world, 2)["limits"]
+    first, second = world.status.attempts
+    assert (first.exhausted_memory, first.counted) == ("host", False)
+    assert (second.micro_batch_share, second.ended_at) == (None, None)
+    assert messages.larger_request("153600Mi") in world.status.message
+
+
+def test_a_pod_that_was_evicted_within_its_request_gets_the_same_request() -> None:
+    innocent = OVER_REQUEST | {"message": "The node was low on resource: memory. "}
+    world = end(a_world(), 1, innocent)
+    assert requests(world, 2) == requests(a_world(), 1)
+    assert world.status.attempts[0].exhausted_memory is None
+
+
+def test_the_request_grows_three_times_and_the_failure_names_it() -> None:
+    world = a_world(maxRestarts=0)
+    for number in range(1, RAISES_AT_MOST + 1):
+        end(world, number, OF_HOST)
+        assert world.status.state == "pending"
+    end(world, RAISES_AT_MOST + 1, OF_HOST)
+    assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
+    assert messages.larger_request_failed("345600Mi") in world.status.error.message
+    assert world.status.error.hint == messages.hint_for_request("345600Mi")
+    assert {item.micro_batch_share for item in world.status.attempts} == {None}
+
+
+def test_at_a_limit_of_the_user_a_repetition_counts_and_the_hint_has_both_numbers() -> None:
+    world = a_world({**GPUS, "memory": "96Gi"}, maxRestarts=1)
+    end(world, 1, OF_HOST)
+    assert share(world) == 1
+    assert requests(world, 2) == requests(a_world({**GPUS, "memory": "96Gi"}), 1)
+    first = world.status.attempts[0]
+    assert (first.counted, first.hint) == (True, messages.hint_for_limit("96Gi", 100.0))
+    end(world, 2, OF_HOST)
+    assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
+    assert messages.restarts_spent(1) in world.status.error.message
+    assert "96Gi" in world.status.error.hint and "100.0 GiB" in world.status.error.hint
+
+
+def test_without_an_estimate_host_memory_counts_because_nothing_changes() -> None:
+    world = World(a_finetune(resources=GPUS, maxRestarts=0)).until_running()
+    end(world, 1, OF_HOST)
+    assert world.status.state == "failed"
+    assert messages.restarts_spent(0) in world.status.error.message
+
+
+def test_on_cpu_the_micro_batch_is_host_memory_too() -> None:
+    world = a_world({"nodes": 1, "gpusPerNode": 0}, maxRestarts=0)
+    end(world, 1, OF_HOST)
+    assert share(world) == 0.5
+    assert requests(world, 2)["requests"]["memory"] == "153600Mi"
+    for number in range(2, 6):
+        end(world, number, OF_HOST)
+    assert world.status.state == "failed"
+    assert messages.smaller_batch_failed(0.0625) in world.status.error.message
+
+
+def test_what_ran_out_survives_a_crash_of_the_operator() -> None:
+    world = a_world()
+    world.end_pod("a1", 0, 1, OF_HOST)
+    world.progress = None
+    world.step(writes=False)  # a2 is created, the status is not written
+    world.settle()
+    end(world, 2, OF_HOST)
+    assert requests(world, 3)["requests"]["memory"] == "230400Mi"
+    assert [item.exhausted_memory for item in world.status.attempts] == ["host", "host", None]
+
+
+def test_a_pod_without_a_limit_was_killed_because_its_node_had_no_memory() -> None:
+    world = a_world()
+    world.end_pod("a1", 0, 137, "")
+    state = world.pod("a1")["status"]["containerStatuses"][0]["state"]
+    state["terminated"]["reason"] = "OOMKilled"
+    world.settle()
+    expected = messages.pod_out_of_memory("ft-tone-11111111-a1-0", None, "resources.memory")
+    assert world.status.attempts[0].message == expected.message
+    assert "its node" in expected.message
+    assert requests(world, 2)["requests"]["memory"] == "153600Mi"
+
+
+def test_a_planned_attempt_after_a_wait_has_the_larger_request() -> None:
+    """The attempt after a counted failure waits; the raise of an earlier one stays."""
+    world = World(a_finetune(resources=GPUS), a_settings(restartSeconds=10))
+    world.until_running(**ESTIMATE)
+    end(world, 1, OF_HOST)
+    world.ready_pods("a2")
+    end(world, 2, failed(Reason.RANK_CRASHED, "boom", exit_code=139))
+    assert not any(name.endswith("-a3") for name in world.jobs)
+    for _ in range(20):
+        world.step()
+    assert requests(world, 3)["requests"]["memory"] == "153600Mi"
+
+
+ENDS = st.sampled_from(
+    [
+        ("OutOfMemory", "gpu"),
+        ("OutOfMemory", "host"),
+        ("OutOfMemory", None),
+        ("Evicted", "host"),
+        ("RankCrashed", None),
+    ]
+)
+
+
+@given(st.lists(ENDS, max_size=20), st.sampled_from([0, 8]))
+def test_a_size_depends_only_on_the_ends_before_it(ends: list[tuple[str, Any]], gpus: int) -> None:
+    finetune = a_finetune(resources={"gpusPerNode": gpus})
+    attempts: list[Attempt] = []
+    for number, (reason, exhausted) in enumerate([*ends, ("", None)], 1):
+        size = next_size(finetune, attempts, number)
+        before = ends[: number - 1]
+        halved = [
+            item for item in before if item[0] == "OutOfMemory" and (item[1] != "host" or not gpus)
+        ]
+        assert size.micro_batch_share == 0.5 ** len(halved)
+        raised = sum(item[1] == "host" for item in before)
+        assert size.memory_raises == min(raised, RAISES_AT_MOST)
+        record = Attempt(number=number, started_at="", reason=reason, exhausted_memory=exhausted)
+        attempts.append(record.replace(micro_batch_share=size.micro_batch_share))
