@@ -421,3 +421,17 @@ def test_a_learning_rate_that_is_too_high_is_a_user_error(storage: Storage, tmp_
     report = storage.read_bytes(task.run.layout.root.child("report.html")).decode()
     assert "NaNLoss" in report
     assert "Lower the learning rate" in report
+
+
+def test_a_pod_without_a_gpu_names_the_cause_and_not_a_crash(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as in a container without the NVIDIA runtime
+    task = prepared("no-gpu", storage, tmp_path).replace(nodes=1, accelerator="nvidia")
+    (pod,) = start_pods(task, tmp_path)
+    assert pod.wait() == EXIT_CRASH, pod.log
+    assert pod.outcome is not None and pod.outcome.failure is not None
+    failure = pod.outcome.failure
+    assert (failure.code, failure.rank) == (Reason.GPU_UNUSABLE, 0)
+    assert "the container" in failure.message
+    assert failure.hint is not None and "nvidia-smi" in failure.hint

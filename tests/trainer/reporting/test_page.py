@@ -12,6 +12,7 @@ from finetune_api.outcome import EpochMetrics, Failure
 from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.dataset import SplitCounts
 from finetune_trainer.evaluation.confusion import ConfusionMatrix
+from finetune_trainer.reporting.card import card
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
 from finetune_trainer.reporting.report_data import Attempt, ReportData, Sample, ThroughputPoint
@@ -94,6 +95,23 @@ def test_the_page_has_all_known_facts(whole: Page) -> None:
         "90.0%",
     ):
         assert text in whole.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [
+        (None, None, ""),
+        (12, None, "those before the training end after 12 tokens."),
+        (0, 9, "those before the training are left out and those after the training end after 9"),
+    ],
+)
+def test_the_page_and_the_card_say_when_completions_are_cut(
+    before: int | None, after: int | None, note: str
+) -> None:
+    data = full(50, samples_cut_before=before, samples_cut_after=after)
+    for text in (Page(page(data)).text, card(data)):
+        assert ("at most 1 % of the run" in text) == bool(note)
+        assert note in text
 
 
 @pytest.mark.parametrize("has_validation", [True, False])

@@ -48,14 +48,14 @@ def test_attempts_speeds_and_first_completions_outlive_the_pods(storage: Storage
     first = history(storage, root, 1, clock)
     first.begin(0, 0)
     assert first.before is None
-    first.before = ["The", "I"]
+    first.before, first.before_cut_at = ["The", "I"], 1
     train(first, clock, 1, 10)
     first.save()  # with a checkpoint of step 10
     train(first, clock, 11, 13)
     # killed here, with a checkpoint of step 12
     second = history(storage, root, 2, clock)
     second.begin(12, 1200)
-    assert second.before == ["The", "I"]
+    assert (second.before, second.before_cut_at) == (["The", "I"], 1)
     train(second, clock, 13, 20)
     second.end("the learning rate was too high")
     third = history(storage, root, 3, clock)
