@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 
 from docs.generator.markdown import HEADER, code, sentence, table
 from finetune_api.crd import Schema, finetune_crd, model_crd
+from finetune_api.crd.rules import MUTABLE_FIELDS, SPEC_RULES
 from finetune_api.hyperparameters import DEFAULT_MARK
-from finetune_api.spec_rules import MUTABLE_FIELDS, SPEC_RULES
 
 Row = Callable[[str, Schema, bool], list[str]]
 

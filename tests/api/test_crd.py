@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from finetune_api.crd import finetune_crd, model_crd, structural
+from finetune_api.crd.rules import MUTABLE_FIELDS
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.hyperparameters import DEFAULT_MARK
-from finetune_api.spec_rules import MUTABLE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 

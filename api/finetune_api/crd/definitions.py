@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from finetune_api import names
+from finetune_api.crd.rules import MUTABLE_FIELDS, SPEC_RULES
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
-from finetune_api.spec_rules import MUTABLE_FIELDS, SPEC_RULES
 from finetune_api.wire import JsonObject
 
 Schema = JsonObject
