@@ -108,8 +108,8 @@ def unresolved_name(host: str, seconds: float, error: Exception) -> Failure:
 # --- the node ------------------------------------------------------------------------------------
 
 NODE_HINT = (
-    "check the node: GPU operator or device plugin, container toolkit, and RuntimeClass; "
-    "`nvidia-smi` in a pod that requests a GPU must list it"
+    "check the node's GPU operator or device plugin, container toolkit, and RuntimeClass (chart "
+    "value runtimes[].runtimeClassName); `nvidia-smi` in a pod that requests a GPU must list it"
 )
 
 

@@ -142,7 +142,7 @@ def rdma(nodes: Sequence[GpuNode]) -> Finding:
             "ok", "RDMA", "no node offers RDMA devices; several nodes communicate over TCP sockets"
         )
     listed = [f"{name} on {counted(count, 'node')}" for name, count in sorted(having.items())]
-    return Finding("ok", "RDMA", _named(listed))
+    return Finding("ok", "RDMA", f"{_named(listed)}; pods get what runtimes[].resources requests")
 
 
 def runtime_class(classes: Sequence[JsonObject]) -> Iterator[Finding]:
@@ -153,8 +153,9 @@ def runtime_class(classes: Sequence[JsonObject]) -> Iterator[Finding]:
         if "nvidia" in str(item.get("handler", ""))
     ]
     if names:
-        detail = "pods need it where nvidia is not the default runtime of the nodes"
-        yield Finding("ok", "RuntimeClass", f"{_named(sorted(names))}; {detail}")
+        detail = "where nvidia is not the nodes' default, set the chart value"
+        text = f"{_named(sorted(names))}; {detail} runtimes[].runtimeClassName"
+        yield Finding("ok", "RuntimeClass", text)
 
 
 def _model(node: GpuNode) -> str:
