@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.names import COMPONENT_TRAIN, LABEL_COMPONENT, LABEL_FINETUNE
+from finetune_api.quantities import gib_to_quantity, quantity_bytes
 from tests.e2e.conftest import Cluster, Team, jsonl
 from tests.support.audit import writes_by
 from tests.support.kubectl import RefusedError, finetune, until
@@ -81,6 +83,14 @@ def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> Non
     assert any(message.startswith("Completed epoch 2/2 (training loss") for message in messages)
     described = team.kubectl("describe", "finetune", name)
     assert "Uploaded model:" in described
+
+    pods = team.kubectl.list("pods", f"{LABEL_FINETUNE}={name},{LABEL_COMPONENT}={COMPONENT_TRAIN}")
+    amounts = [pod["spec"]["containers"][0]["resources"] for pod in pods]
+    estimate = gib_to_quantity(status["resolved"]["memoryPerPodGib"])
+    assert [amount.keys() for amount in amounts] == [{"requests"}] * 2
+    assert {quantity_bytes(each["requests"]["memory"]) for each in amounts} == {
+        quantity_bytes(estimate)
+    }
 
     user = f"system:serviceaccount:{team.name}:finetune-operator"
     writes = writes_by(cluster.of_this_machine(), user, team.name, start)

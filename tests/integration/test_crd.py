@@ -19,6 +19,7 @@ VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
         {"deepspeed": {"zeroStage": 3, "offload": "parameters"}},
         {"deepspeed": {"overlapCommunication": True}},
         {"scheduling": {"nodeSelector": {"gpu": "h100"}, "tolerations": [{"operator": "Exists"}]}},
+        {"resources": {"memory": "524288Ki", "shm": "1e9", "ephemeralStorage": "1.5Ti"}},
         VALIDATION
         | {
             "hyperparameters": {
@@ -80,6 +81,8 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
             {"deepspeed": {"zeroStage": 1, "overlapCommunication": True}},
             "overlapCommunication needs deepspeed.zeroStage 3",
         ),
+        ({"resources": {"memory": "64GB"}}, "spec.resources.memory in body should match"),
+        ({"resources": {"ephemeralStorage": "1ki"}}, "spec.resources.ephemeralStorage in body"),
         ({"image": "evil:latest"}, 'unknown field "spec.image"'),
         ({"serviceAccountName": "admin"}, 'unknown field "spec.serviceAccountName"'),
     ],
