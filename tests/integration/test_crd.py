@@ -19,7 +19,7 @@ VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
         {"deepspeed": {"zeroStage": 3, "offload": "parameters"}},
         {"deepspeed": {"overlapCommunication": True}},
         {"scheduling": {"nodeSelector": {"gpu": "h100"}, "tolerations": [{"operator": "Exists"}]}},
-        {"resources": {"memory": "524288Ki", "shm": "1e9", "ephemeralStorage": "1.5Ti"}},
+        {"resources": {"memory": "524288Ki", "shm": "1.5G", "ephemeralStorage": "1.5Ti"}},
         VALIDATION
         | {
             "hyperparameters": {
