@@ -48,6 +48,12 @@ bench-cli: setup ## measure how long the command line takes to print its help
 bench-trainer: setup ## compare the trainer with TRL and plain DeepSpeed, on an idle machine
 	@$(PYTHON) -m bench.trainer
 
+bench-gpu: setup ## check and measure the trainer on one GPU, in eight minutes
+	@$(PYTHON) -m bench.gpu
+
+rehearse-gpu: setup ## run the same parts with tiny shapes on the CPU, which measures nothing
+	@$(PYTHON) -m bench.gpu --rehearse
+
 docs: setup ## build the documentation website in site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
@@ -107,5 +113,6 @@ clean: ## remove the Python environment and the caches of the tools
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site
 
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
-	lint-project lint-generated format generate fuzz bench-cli bench-data bench-operator bench-trainer constraints \
+	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
+	rehearse-gpu bench-operator bench-trainer constraints \
 	docs up kueue down setup clean

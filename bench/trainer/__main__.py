@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.machine import RESULTS, refuse_when_loaded, save
 from bench.table import Line, row
-from bench.trainer import environments, gpu
+from bench.trainer import environments
 from bench.trainer.checkpoints import checkpoints
 from bench.trainer.first_step import first_step
 from bench.trainer.measurement import Settings
@@ -24,7 +24,6 @@ SECTIONS = {
     "first-step": first_step,
     "overhead": overhead,
     "checkpoints": checkpoints,
-    "gpu": gpu.shapes,
 }
 
 THREADS = 2

@@ -20,7 +20,7 @@ def checkpoints(settings: Settings) -> Iterator[Line]:
     """
     folder = workload.write(
         settings.folder / "checkpoints",
-        examples=1200,
+        count=1200,
         vocabulary=32_000,
         shape=workload.SMALL,
         even=True,

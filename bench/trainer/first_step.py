@@ -20,7 +20,7 @@ from bench.trainer.task import build_task, free_port
 def first_step(settings: Settings) -> Iterator[Line]:
     """Seconds, of a pod with S3 and of TRL with local files. The file caches are warm for both."""
     folder = workload.write(
-        settings.folder / "first", examples=640, vocabulary=32_000, shape=workload.SMALL
+        settings.folder / "first", count=640, vocabulary=32_000, shape=workload.SMALL
     )
     subject: list[float] = []
     baseline: list[float] = []

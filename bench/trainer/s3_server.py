@@ -58,8 +58,11 @@ def _wait(port: int) -> None:
     raise RuntimeError("versitygw does not accept connections")
 
 
-def put(source: Path, folder: Path) -> tuple[str, str, int]:
-    """Upload the workload in `source`; return the model's URI, the dataset's, and the examples."""
+def put(source: Path, folder: Path, bucket: str = BUCKET) -> tuple[str, str, int]:
+    """Upload the workload in `source`; return the model's URI, the dataset's, and the examples.
+
+    folder: a new one, for the files of the dataset.
+    """
     import shutil
 
     from bench.trainer import workload
@@ -74,7 +77,7 @@ def put(source: Path, folder: Path) -> tuple[str, str, int]:
     from finetune_storage.manifests import file_entry
 
     storage = open_storage()
-    model, data = S3Uri(BUCKET, "model"), S3Uri(BUCKET, "dataset")
+    model, data = S3Uri(bucket, "model"), S3Uri(bucket, "dataset")
     for path in sorted((source / "model").iterdir()):
         storage.upload_file(path, model.child(path.name))
     folder.mkdir(parents=True)

@@ -32,7 +32,7 @@ def throughput(settings: Settings) -> Iterator[Line]:
     target.
     """
     folder = workload.write(
-        settings.folder / "throughput", examples=640, vocabulary=32_000, shape=workload.SMALL
+        settings.folder / "throughput", count=640, vocabulary=32_000, shape=workload.SMALL
     )
     options: dict[str, list[str]] = {"ours": [], "ours, padded": ["--padded"]}
     subject: dict[str, list[float]] = {name: [] for name in options}
@@ -68,7 +68,7 @@ def memory(settings: Settings) -> Iterator[Line]:
     for vocabulary in (128_000,) if settings.is_quick else (32_000, 64_000, 128_000):
         folder = workload.write(
             settings.folder / f"memory-{vocabulary}",
-            examples=64,
+            count=64,
             vocabulary=vocabulary,
             shape=workload.TINY,
         )
@@ -96,7 +96,7 @@ def memory(settings: Settings) -> Iterator[Line]:
 def overhead(settings: Settings) -> Iterator[Line]:
     """Milliseconds per step that the training loop adds to DeepSpeed for 0.1 M parameters."""
     folder = workload.write(  # all steps are within one epoch, so there is no checkpoint
-        settings.folder / "overhead", examples=1600, vocabulary=300, shape=workload.TINY
+        settings.folder / "overhead", count=1600, vocabulary=300, shape=workload.TINY
     )
     size = ("--steps", settings.steps(150), "--batch", 4)
     with s3_server.s3(settings.folder / "overhead-s3"):

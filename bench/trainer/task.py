@@ -7,15 +7,13 @@ import socket
 
 from bench.trainer.s3_server import BUCKET
 from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
+from finetune_api.tasks import BaseModelRef, RunRef, TrainTask
 
 
 def build_task(
     *,
     examples: int,
     batch_size: int = 8,
-    is_nvidia: bool = False,
-    is_lora: bool = False,
     zero_stage: int = 0,
     packing: bool = True,
     checkpoint_seconds: float = 1e9,
@@ -46,8 +44,7 @@ def build_task(
         training_file="s3://b/t",
         nodes=1,
         processes_per_node=1,
-        accelerator="nvidia" if is_nvidia else "cpu",
-        method=MethodRef(type="lora" if is_lora else "full"),
+        accelerator="cpu",
         zero_stage=zero_stage,
         packing=packing,
         checkpoint_seconds=checkpoint_seconds,

@@ -31,24 +31,35 @@ def lengths(count: int, seed: int = 7) -> npt.NDArray[np.int64]:
     return np.clip(random.lognormal(math.log(MEDIAN), sigma, count), 8, LONGEST).astype(np.int64)
 
 
+def examples(sizes: npt.NDArray[np.int64], vocabulary: int) -> TokenSplit:
+    """Random tokens in examples of these sizes; the last part of each is the completion."""
+    from finetune_data.tokenize.dataset import TokenSplit
+
+    random = np.random.default_rng(8)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    tokens = random.integers(3, vocabulary, offsets[-1]).astype(np.int32)
+    roles = np.full(len(tokens), 2, np.uint8)
+    for begin, size in zip(offsets, sizes, strict=False):
+        roles[begin : begin + max(1, round(size * (1 - COMPLETION)))] = 1
+    return TokenSplit(tokens, roles, offsets)
+
+
+def write_examples(folder: Path, split: TokenSplit) -> None:
+    """Write `tokens.npy`, `roles.npy`, and `offsets.npy`."""
+    folder.mkdir(parents=True)
+    for name in ("tokens", "roles", "offsets"):
+        np.save(folder / f"{name}.npy", getattr(split, name))
+
+
 def write(
-    folder: Path, *, examples: int, vocabulary: int, shape: dict[str, int], even: bool = False
+    folder: Path, *, count: int, vocabulary: int, shape: dict[str, int], even: bool = False
 ) -> Path:
     """Write `tokens.npy`, `roles.npy`, `offsets.npy`, `model/`. even: all examples have MEAN."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder.mkdir(parents=True)
-    sizes = np.full(examples, MEAN) if even else lengths(examples)
-    random = np.random.default_rng(8)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    tokens = random.integers(3, vocabulary, offsets[-1]).astype(np.int32)
-    roles = np.full(len(tokens), 2, np.uint8)
-    for begin, size in zip(offsets, sizes, strict=False):
-        roles[begin : begin + max(1, round(size * (1 - COMPLETION)))] = 1
-    np.save(folder / "tokens.npy", tokens)
-    np.save(folder / "roles.npy", roles)
-    np.save(folder / "offsets.npy", offsets)
+    sizes = np.full(count, MEAN) if even else lengths(count)
+    write_examples(folder, examples(sizes, vocabulary))
     torch.manual_seed(0)
     config: Any = LlamaConfig(
         vocab_size=vocabulary,
