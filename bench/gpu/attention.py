@@ -63,7 +63,7 @@ def compare(device: Device, attend: Callable[..., Any], size: int) -> Iterator[M
     for name, mine, again, right in zip(
         ("output", "dq", "dk", "dv"), first, second, expected, strict=True
     ):
-        distance = float((mine.double() - right).norm() / right.norm())
+        distance = float((mine.detach().double() - right.detach()).norm() / right.detach().norm())
         details = {"is_repeatable": bool(torch.equal(mine, again))}
         yield Measurement(f"{name}, head size {size}", distance, "relative", MOST, details)
 

@@ -28,7 +28,8 @@ def measure(device: Device) -> Iterator[Measurement]:
         print(f"  attempt {attempt}: {reason or f'exit code {pod.code}'} ({pod.seconds:.0f} s)")
         if attempt == 1 and reason != Reason.OUT_OF_MEMORY:
             text = failure.message if failure else f"exit code {pod.code}"
-            raise RuntimeError(f"the first attempt did not run out of memory: {text}")
+            log = pod.log[-1500:]
+            raise RuntimeError(f"the first attempt did not run out of memory: {text}\n{log}")
         if reason is None and pod.outcome is not None:
             yield Measurement("attempts until one passed", attempt, "", "<= 2", {"share": share})
             yield Measurement("seconds of the attempt that passed", pod.seconds, "s")

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RANK = "rank"  # the first argument of a rank
 FACTOR = 4
 CARD_TOKENS = 600  # of a rehearsal
 REHEARSAL_SLOTS = 1024  # before the share of a later attempt
@@ -23,12 +22,7 @@ def pod() -> int:
     """Run the launcher, with ranks of this module."""
     from finetune_trainer.launcher import main, rank_processes
 
-    def start(task: Any, node_rank: int, workdir: Path) -> rank_processes.RankProcesses:
-        command = [sys.executable, "-m", "bench.gpu.overfull", RANK, str(workdir)]
-        environment = rank_processes.environment(task, node_rank, 0, dict(os.environ))
-        return rank_processes.RankProcesses([rank_processes.RankProcess(command, environment, 0)])
-
-    main.rank_processes.start = start
+    rank_processes.RANK_MODULE = "bench.gpu.overfull"
     return main.main()
 
 
@@ -65,6 +59,7 @@ def rank(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    code = rank(Path(sys.argv[2])) if sys.argv[1:2] == [RANK] else pod()
+    is_pod = sys.argv[1].startswith("--")  # a rank has the working directory as its only argument
+    code = pod() if is_pod else rank(Path(sys.argv[1]))
     sys.stdout.flush()
     os._exit(code)  # as the trainer's own entry points

@@ -22,6 +22,7 @@ from finetune_trainer.launcher.cgroup import available_cpus
 from finetune_trainer.launcher.root_cause import RankExit
 from finetune_trainer.workdir import WorkDir
 
+RANK_MODULE = "finetune_trainer.rank.main"
 LOG_LINES = 12
 GRACE_SECONDS = 2.0  # after the first failure, for the other ranks to report theirs
 
@@ -117,7 +118,7 @@ class RankProcesses:
 
 def start(task: TrainTask, node_rank: int, workdir: WorkDir) -> RankProcesses:
     """Start every rank of this pod."""
-    command = [sys.executable, "-m", "finetune_trainer.rank.main", str(workdir.root)]
+    command = [sys.executable, "-m", RANK_MODULE, str(workdir.root)]
 
     def started(rank: int) -> RankProcess:
         log = workdir.nccl_log(rank)
