@@ -73,9 +73,6 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         offload=task.offload,
         overlaps=task.overlap_communication,
     )
-    if task.accelerator == "nvidia" and task.nodes > 1 and coordinates.local_rank == 0:
-        network = read_network(workdir.nccl_log(coordinates.local_rank))
-        print(describe_network(network, observe_links()), flush=True)
     run_log = RunLog(
         *(task, coordinates, progress, storage),
         has_validation=bool(dataset.validation),
@@ -89,6 +86,9 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         packing=task.packing,
         timed=pass_seconds.append,
     )
+    if task.accelerator == "nvidia" and task.nodes > 1 and coordinates.local_rank == 0:
+        network = read_network(workdir.nccl_log(0))  # NCCL has connected all ranks by now
+        print(describe_network(network, observe_links()), flush=True)
     costs = micro_batch_costs(task, engine, dataset.longest)
     return Parts(
         task=task,
