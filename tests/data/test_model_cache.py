@@ -168,7 +168,12 @@ def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(
     waited = threading.Event()
     found: list[Path] = []
     cache = cache_at(root, waiting=lambda *_: waited.set())
-    thread = threading.Thread(target=lambda: found.append(cache.provide(model, model.weights)))
+    done: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(
+            cache.provide(model, model.weights, progress=lambda now, _: done.append(now))
+        )
+    )
     with pod(root, model.source) as first:
         wait_for(lambda: (entry.folder / SHARDS[0]).exists() and len(model.fetched_names()) == 2)
         thread.start()
@@ -177,6 +182,7 @@ def test_a_waiting_pod_takes_over_when_the_downloading_one_is_killed(
     open_gate(model.source)
     thread.join(30)
     assert found == [entry.folder]
+    assert done[0] == model.files[SHARDS[0]].size
     assert model.fetched_names() == sorted([*SHARDS, SHARDS[1]])
     assert is_whole(entry.folder, model)
     assert {path.name for path in entry.folder.iterdir()} == {*SHARDS, MARKER}
@@ -310,24 +316,36 @@ def present(root: Path, those: list[LocalModel]) -> list[bool]:
     return [(entry_of(root, model).folder / MARKER).exists() for model in those]
 
 
-def test_the_least_recently_used_models_make_room(root: Path, tmp_path: Path) -> None:
-    those = models(tmp_path, 3)
-    for model in those[:2]:
+def used_at(root: Path, model: LocalModel, seconds: int) -> None:
+    """Set the time at which a pod last started to use the model."""
+    os.utime(root / "v1/locks" / f"{entry_of(root, model).key}.use", (seconds, seconds))
+
+
+@pytest.mark.parametrize("oldest", range(3))
+def test_the_least_recently_used_models_make_room(root: Path, tmp_path: Path, oldest: int) -> None:
+    *those, new = models(tmp_path, 4)
+    for number, model in enumerate(those):
         provide(root, model)
-    provide(root, those[0])
-    provide(root, those[2], max_bytes=1_000_000)
-    assert present(root, those) == [True, False, True]
+        used_at(root, model, 1000 + (number - oldest) % 3)
+    provide(root, those[(oldest + 1) % 3])  # the second oldest is used again
+    provide(root, new, max_bytes=850_000)
+    assert present(root, [*those, new]) == [*(i == (oldest + 1) % 3 for i in range(3)), True]
 
 
 def test_a_model_in_use_is_never_removed(root: Path, tmp_path: Path) -> None:
-    those = models(tmp_path, 4)
+    *those, new = models(tmp_path, 4)
     running = cache_at(root)
     running.provide(those[0], those[0].weights)
-    for model in those[1:3]:
+    for model in those[1:]:
         provide(root, model)
-    provide(root, those[3], max_bytes=1_300_000)
-    assert present(root, those) == [True, False, True, True]
+    for number, model in enumerate(those):
+        used_at(root, model, 1000 + number)
+    provide(root, new, max_bytes=1_300_000)
+    assert present(root, [*those, new]) == [True, False, True, True]
     running.close()
+    used_at(root, new, 1001)  # the model that was in use counts as used at the last eviction
+    provide(root, those[1], max_bytes=1_300_000)
+    assert present(root, [*those, new]) == [True, True, True, False]
 
 
 def test_an_abandoned_download_is_removed_like_a_model(root: Path, tmp_path: Path) -> None:
@@ -554,8 +572,10 @@ def test_a_lock_that_is_no_file_is_an_error_and_never_blocks(
         assert (outside / SHARDS[0]).read_bytes() == b"precious"
     else:
         os.mkfifo(path)
-        with pytest.raises(CacheError, match="is not a file"):
-            provide(root, model)
+        for is_writable in (True, False):
+            volume = replace(CacheVolume.open(root), is_writable=is_writable)
+            with pytest.raises(CacheError, match="is not a file"):
+                ModelCache(volume).provide(model, model.weights)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -603,4 +623,6 @@ def test_allocated_bytes_follows_no_link(tmp_path: Path, outside: Path) -> None:
     (folder / "self").symlink_to(folder)
     (folder / "file").write_bytes(bytes(10_000))
     assert 10_000 <= allocated_bytes(folder) <= 20_000
+    (tmp_path / "link").symlink_to(folder)
+    assert allocated_bytes(tmp_path / "link") == 0
     assert allocated_bytes(tmp_path / "missing") == 0

@@ -71,11 +71,13 @@ class Entry:
     # --- changes, with the lock for downloads ----------------------------------------------------
 
     def begin(self, missing: Sequence[RemoteFile]) -> None:
-        """Declare the entry incomplete until `finish`, and reserve space for missing files."""
+        """Prepare the folder, and reserve space for missing files until `finish`.
+
+        A record of an earlier download may stay: it does not describe the files that arrive.
+        """
         if not self._volume.is_own_folder(self.folder):
             remove(self.folder)
             self.folder.mkdir(FOLDER_MODE)
-        remove(self.folder / MARKER)
         for path in self.folder.iterdir():
             if path.name.startswith(INCOMING):  # of a pod that ended while it downloaded
                 remove(path)
