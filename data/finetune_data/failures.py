@@ -180,8 +180,8 @@ def no_space(
 
 
 _SPACE = {
-    Audience.POD: "use nodes with larger disks, or configure a model cache on another volume "
-    "(chart value runtimes[].modelCache)",
+    Audience.POD: "set resources.ephemeralStorage, so that the pods run on nodes with enough disk, "
+    "or configure a model cache on another volume (chart value runtimes[].modelCache)",
     Audience.SHELL: "free disk space, or use a folder on another disk",
 }
 _TOKEN = {

@@ -593,6 +593,16 @@ def test_files_of_another_user_are_not_used(root: Path, model: LocalModel) -> No
         provide(root, model)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_files_of_the_owner_of_the_folder_are_used(root: Path, model: LocalModel) -> None:
+    """Pods of one runtime may run as root, and those of another one as user 65532."""
+    folder = provide(root, model)
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 65532, 65532)
+    assert provide(root, model) == folder
+    assert model.fetched_names() == sorted(SHARDS)
+
+
 def test_a_network_file_system_that_maps_users_is_accepted(
     root: Path, model: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,9 +36,10 @@ class CacheVolume:
         """Open the folder, and create its layout. Raises CacheError for an unusable one."""
         top = root / LAYOUT
         layout = (top, top / "entries", top / "locks")
-        owners = {0, os.geteuid()}
         is_writable = True
         try:
+            # the owner of the folder could replace everything in it anyway
+            owners = {0, os.geteuid(), root.stat().st_uid}
             for folder in layout:
                 folder.mkdir(FOLDER_MODE, exist_ok=True)
                 if folder.is_symlink():
