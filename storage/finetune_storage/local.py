@@ -56,6 +56,14 @@ class LocalStorage(Storage):
         with _errors(path):
             return path.open("rb", buffering=0)
 
+    def read_range(self, uri: S3Uri, start: int, size: int) -> bytes:
+        path = self._path(uri)
+        if path is None:
+            return super().read_range(uri, start, size)
+        with _errors(path), path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
     def head(self, uri: S3Uri) -> ObjectEntry:
         path = self._path(uri)
         if path is None:

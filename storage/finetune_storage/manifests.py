@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from finetune_api.wire import Stored
 
 HASH_BLOCK = 4 * 1024 * 1024
+HASHES_AT_ONCE = 4  # hashing releases the interpreter lock
 
 
 class FileEntry(Stored):
@@ -44,6 +45,12 @@ def file_entry(folder: Path, path: str) -> FileEntry:
     return FileEntry(path=path, size=(folder / path).stat().st_size, sha256=sha256(folder / path))
 
 
+def file_entries(folder: Path, paths: Iterable[str]) -> list[FileEntry]:
+    """The entries of several files in the same order; their digests are computed in parallel."""
+    with ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="sha256") as pool:
+        return list(pool.map(lambda path: file_entry(folder, path), paths))
+
+
 def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """The hexadecimal digest of a file, computed without loading all of it.
 
@@ -71,7 +78,7 @@ def find_damage(folder: Path, files: Iterable[FileEntry]) -> str | None:
             return f"{entry.path} has a SHA-256 that differs from its manifest"
         return None
 
-    with ThreadPoolExecutor(4, thread_name_prefix="sha256") as pool:  # hashing releases the GIL
+    with ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="sha256") as pool:
         return next(filter(None, pool.map(check, files)), None)
 
 

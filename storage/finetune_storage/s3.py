@@ -16,6 +16,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import BotoCoreError
+
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
@@ -31,7 +33,7 @@ from finetune_storage.boto_errors import (
 from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.progress import ProgressCallback, ProgressMeter
-from finetune_storage.stream import ObjectStream
+from finetune_storage.stream import RESUMES, ObjectStream
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,6 +66,22 @@ class Storage:
         """The whole object, in memory."""
         with self.open_stream(uri) as stream:
             return stream.read() or b""
+
+    def read_range(self, uri: S3Uri, start: int, size: int) -> bytes:
+        """`size` bytes of the object from `start` on, in memory; fewer if it ends before."""
+        if not size:
+            return b""
+        wanted = f"bytes={start}-{start + size - 1}"
+        retries = RESUMES
+        while True:
+            with self._errors(uri):
+                answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key, Range=wanted)
+                try:
+                    return answer["Body"].read()
+                except BotoCoreError:  # a broken connection
+                    if not retries:
+                        raise
+            retries -= 1
 
     def open_stream(self, uri: S3Uri) -> io.RawIOBase:
         """The object's bytes as they arrive. A broken connection resumes where it broke."""

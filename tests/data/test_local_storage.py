@@ -43,6 +43,14 @@ def test_written_objects_can_be_read_listed_and_deleted(local: Storage, tmp_path
     assert local.list(at("nowhere")) == []
 
 
+def test_a_range_of_a_file_is_read(local: Storage) -> None:
+    local.write_bytes(at("numbers"), b"0123456789")
+    assert local.read_range(at("numbers"), 3, 4) == b"3456"
+    assert local.read_range(at("numbers"), 8, 4) == b"89"
+    with pytest.raises(StorageError):
+        local.read_range(at("nothing"), 0, 1)
+
+
 def test_a_write_only_if_absent_succeeds_once(local: Storage) -> None:
     local.write_bytes(at("manifest.json"), b"first", only_if_absent=True)
     with pytest.raises(AlreadyExists):

@@ -114,6 +114,32 @@ def test_uploads_and_downloads_report_progress(
     assert seen[-1] == (len(data), len(data))
 
 
+def test_a_range_of_an_object_is_read(storage: Storage, bucket: str) -> None:
+    uri = S3Uri(bucket, "numbers")
+    storage.write_bytes(uri, b"0123456789")
+    assert storage.read_range(uri, 3, 4) == b"3456"
+    assert storage.read_range(uri, 8, 4) == b"89"
+    assert storage.read_range(uri, 5, 0) == b""
+    assert failure_of(storage.read_range, S3Uri(bucket, "no"), 0, 1).code == Reason.DATA_NOT_FOUND
+
+
+def test_a_range_is_read_again_after_a_broken_connection(
+    stub: StubServer, stub_storage: Storage
+) -> None:
+    cuts: list[int | None] = [2, 0, None]
+
+    def answer(request: Request) -> Answer:
+        assert request.headers["Range"] == "bytes=7-10"
+        return Answer(206, b"part", cut=cuts.pop(0))
+
+    stub.answer = answer
+    assert stub_storage.read_range(S3Uri("acme", "x"), 7, 4) == b"part"
+    assert cuts == []
+    stub.answer = lambda _: Answer(206, b"part", cut=1)
+    failure = failure_of(stub_storage.read_range, S3Uri("acme", "x"), 7, 4)
+    assert failure.code == Reason.S3_UNAVAILABLE
+
+
 def test_the_chosen_files_of_a_prefix_are_downloaded(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.lora import add_adapter, is_adapted
 from finetune_trainer.engine.lr_schedule import learning_rate
 from finetune_trainer.engine.objective import ComputePath
-from finetune_trainer.publishing.publish import write_model
+from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.step import stepper
 from finetune_trainer.step.stepper import Stepper, target_counts
 from tests.trainer import support
@@ -168,6 +168,19 @@ def save_logits(engine: Engine, path: Path) -> None:
     engine.model.train()
 
 
+def publish(engine: Engine, folder: Path) -> None:
+    """Write the trained model, and the same one with `save_pretrained` from gathered weights."""
+    import torch
+
+    write_model(engine, folder / "found", folder, shard_size="20KB")
+    weights = {name: engine.read_weights(p).clone() for name, p in engine.parameters()}
+    if engine.coordinates.rank == 0:
+        model = support.tiny_llama()
+        model.load_state_dict(weights)
+        dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+        model.to(dtype).save_pretrained(folder / "right", max_shard_size="20KB")
+
+
 def main(out: Path, *, has_curves: bool) -> None:
     import_libraries()
     attention.register()
@@ -183,6 +196,7 @@ def main(out: Path, *, has_curves: bool) -> None:
         if has_curves:
             engine.objective.choose(ComputePath(is_chunked=True, is_packed=True))
             found[f"{precision} {zero_stage}"] = curve(engine, storage, out / "checkpoints")
+            publish(engine, out / f"full-{precision}-{zero_stage}-{coordinates.ranks}")
     if not has_curves:
         return
     if coordinates.rank == 0:

@@ -40,3 +40,14 @@ def test_a_missing_layer_is_a_user_error() -> None:
     assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.targets")
     assert failure.message == "the base model has no linear layer named query"
     assert "q_proj" in (failure.hint or "")
+
+
+def test_a_layer_that_shares_the_weights_of_the_embeddings_is_a_user_error() -> None:
+    """Merged, its adapter would change the embeddings as well."""
+    method = MethodRef(type="lora", targets=["q_proj", "lm_head"])
+    with pytest.raises(FailureError) as caught:
+        add_adapter(support.tiny_llama(tied=True), method, seed=1)
+    failure = caught.value.failure
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.targets")
+    assert "the layer lm_head" in failure.message
+    add_adapter(support.tiny_llama(), method, seed=1)

@@ -145,6 +145,18 @@ def test_one_rank_continues_from_the_checkpoint_of_two(computed: Path) -> None:
         assert difference(found["resumed from 2"], found["straight"][10:]) < tolerance, kind
 
 
+def test_the_published_files_are_those_of_the_gathered_weights(computed: Path) -> None:
+    kinds = [("fp32", stage) for stage in STAGES] + [("bf16", stage) for stage in (1, 2, 3)]
+    for (precision, stage), ranks in itertools.product(kinds, RANKS):
+        folder = computed / f"full-{precision}-{stage}-{ranks}"
+        names = sorted(path.name for path in (folder / "right").iterdir())
+        assert "model.safetensors.index.json" in names
+        assert names == sorted(path.name for path in (folder / "found").iterdir())
+        for name in names:
+            found, right = ((folder / kind / name).read_bytes() for kind in ("found", "right"))
+            assert found == right, (precision, stage, ranks, name)
+
+
 def test_an_adapter_has_the_same_losses_for_all_ranks_and_stages(computed: Path) -> None:
     one, two = curves(computed, 1), curves(computed, 2)
     for stage in (0, 2, 3):

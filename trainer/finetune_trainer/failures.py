@@ -44,6 +44,17 @@ def unknown_layers(names: Sequence[str], known: Sequence[str]) -> Failure:
     )
 
 
+def shared_layers(names: Sequence[str]) -> Failure:
+    """names: of `method.targets`."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"the weights of the layer {', '.join(names)} are also those of another layer, "
+        "such as the embeddings, which a merged adapter would change",
+        hint="remove the layer from method.targets",
+        param="method.targets",
+    )
+
+
 def unknown_positive_class(text: str) -> Failure:
     return Failure(
         code=Reason.INVALID_DATA,

@@ -5,14 +5,13 @@ and uploads it. A thread would hold the interpreter lock while it waits for a CP
 keeps busy, and training would wait for the lock.
 """
 
-import json
 import mmap
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,11 +21,10 @@ from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.fragments import own_fragments
+from finetune_trainer.engine.safetensors_header import TensorType, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ALIGNMENT = 8  # bytes; of the start of the data in a safetensors file
 
 
 class HostCopy:
@@ -44,19 +42,19 @@ class HostCopy:
         """Replace the copy. tensors: fp32, on any device; the same names and sizes each time."""
         import torch
 
-        header = safetensors_header((name, tensor.numel()) for name, tensor in tensors.items())
+        kinds = {name: TensorType("F32", (tensor.numel(),)) for name, tensor in tensors.items()}
+        header, starts = encode(kinds)
         if self._memory is None:
-            size = len(header) + 4 * sum(tensor.numel() for tensor in tensors.values())
+            size = len(header) + sum(kind.size for kind in kinds.values())
             os.truncate(self._file.fileno(), size)
             self._memory = mmap.mmap(self._file.fileno(), size)
         self._memory[: len(header)] = header
-        start = len(header)
-        for tensor in tensors.values():
+        for name, tensor in tensors.items():
             if count := tensor.numel():
-                kind = torch.float32
-                target = torch.frombuffer(self._memory, dtype=kind, count=count, offset=start)
+                target = torch.frombuffer(
+                    self._memory, dtype=torch.float32, count=count, offset=starts[name]
+                )
                 target.copy_(tensor.flatten())
-                start += 4 * count
 
     def fileno(self) -> int:
         """The descriptor for a child process."""
@@ -69,17 +67,6 @@ def _memory_file(folder: Path) -> IO[bytes]:
         return os.fdopen(os.memfd_create("checkpoint"), "r+b")
     folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=folder)
-
-
-def safetensors_header(sizes: Iterable[tuple[str, int]]) -> bytes:
-    """The header of a safetensors file of flat fp32 tensors. sizes: numbers per tensor."""
-    entries, end = {}, 0
-    for name, size in sizes:
-        begin, end = end, end + 4 * size
-        entries[name] = {"dtype": "F32", "shape": [size], "data_offsets": [begin, end]}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
 
 
 def state_of(engine: Engine) -> dict[str, "Tensor"]:

@@ -7,32 +7,25 @@ advances a save whose current part has ended, and `finish` waits.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
-from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 from finetune_storage.errors import StorageError
-from finetune_storage.manifests import FileEntry, find_damage, to_bytes
+from finetune_storage.manifests import FileEntry, to_bytes
 from finetune_storage.s3 import Storage
-from finetune_trainer import failures
+from finetune_trainer.checkpoint.restore import CheckpointReader
 from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
 from finetune_trainer.checkpoint.state import TrainingState
-from finetune_trainer.engine import fragments
 from finetune_trainer.engine.deepspeed import Engine
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 KEEP = 2  # the newest checkpoints; the best one is kept in addition
 
@@ -48,7 +41,6 @@ class _Pending:
 
 
 _STEP = re.compile(r"step-(\d+)/(.+)")
-_FRAGMENT = re.compile(r"(.+)@(\d+)#(\w+)")
 
 
 class CheckpointManifest(Stored):
@@ -73,14 +65,19 @@ class Checkpoints:
         attempt: int,
         *,
         before_manifest: Callable[[], None] = lambda: None,
+        progress: Callable[[str], None] = lambda detail: None,
     ) -> None:
-        """before_manifest: called by rank 0 before it writes a manifest."""
+        """before_manifest: called by rank 0 before it writes a manifest.
+
+        progress: gets details to show while a checkpoint is restored.
+        """
         self._layout = layout
         self._storage = storage
         self._engine = engine
         self._folder = folder
         self._attempt = attempt
         self._before_manifest = before_manifest
+        self._progress = progress
         self._copy = HostCopy(folder)
         self._pending: _Pending | None = None
         self.copy_seconds = 0.0  # of the last copy, for which training waits
@@ -183,17 +180,30 @@ class Checkpoints:
         """Restore the newest intact checkpoint. Without one, the state is that of a new run."""
         refused: set[int] = set()
         while step := self._agree_on_newest(refused):
-            uri = self._layout.checkpoint(step)
-            folder = self._folder / f"step-{step}"
-            manifest = self._fetch(uri, folder)
-            if manifest is not None:
-                self._load(folder, manifest)
-                self._engine.barrier()
-                if self._engine.coordinates.local_rank == 0:
-                    shutil.rmtree(folder)
-                return manifest.state
+            state = self._read(self._layout.checkpoint(step), self._folder / f"step-{step}")
+            if state is not None:
+                return state
             refused.add(step)
         return TrainingState()
+
+    def _read(self, uri: S3Uri, folder: Path) -> TrainingState | None:
+        """Restore one checkpoint. None, on all ranks, if it is damaged."""
+        manifest = self._read_manifest(uri)
+        if self._engine.any(manifest is None):
+            if manifest is None:
+                print(f"warning: skipping {uri}: its manifest is not readable", flush=True)
+            return None
+        assert manifest is not None
+        reader = CheckpointReader(
+            *(uri, manifest.files, self._storage, self._engine),
+            folder=folder,
+            progress=self._progress,
+        )
+        downloaded = reader.download()
+        if downloaded is None:
+            return None
+        reader.load(downloaded, manifest.state.step)
+        return manifest.state
 
     def _agree_on_newest(self, refused: set[int]) -> int:
         """The step of the newest checkpoint as rank 0 sees it, on all ranks; 0: none."""
@@ -215,22 +225,6 @@ class Checkpoints:
         steps = sorted({int(match[1]) for match in found}, reverse=True)
         return {step: step in complete for step in steps}
 
-    def _fetch(self, uri: S3Uri, folder: Path) -> CheckpointManifest | None:
-        """Download once per pod. None, on all ranks, if any pod finds damage."""
-        damage = None
-        if self._engine.coordinates.local_rank == 0:
-            manifest = self._read_manifest(uri)
-            damage = "the manifest is not readable"
-            if manifest is not None:
-                paths = [entry.path for entry in manifest.files]
-                self._storage.download_prefix(uri, folder, paths)
-                damage = find_damage(folder, manifest.files)
-        if self._engine.any(damage is not None):
-            if damage is not None:
-                print(f"warning: skipping the damaged checkpoint at {uri}: {damage}", flush=True)
-            return None
-        return self._read_manifest(uri)
-
     def _read_manifest(self, uri: S3Uri) -> CheckpointManifest | None:
         try:
             return CheckpointManifest.model_validate_json(
@@ -238,39 +232,6 @@ class Checkpoints:
             )
         except ValidationError:
             return None
-
-    def _load(self, folder: Path, manifest: CheckpointManifest) -> None:
-        from safetensors import safe_open
-
-        self._engine.start_at(manifest.state.step)
-        shards: list[Any] = [safe_open(folder / entry.path, "pt") for entry in manifest.files]
-        where = {key: shard for shard in shards for key in shard.keys()}  # noqa: SIM118
-        runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
-        for key in where:
-            if match := _FRAGMENT.fullmatch(key):
-                runs.setdefault((match[1], match[3]), []).append((int(match[2]), key))
-        for name, parameter in self._engine.parameters():
-            size = prod(self._engine.shape(parameter))
-            whole = {
-                kind: _joined([where[key].get_tensor(key) for _, key in sorted(found)], size)
-                for kind in fragments.KINDS
-                if (found := runs.get((name, kind)))
-            }
-            if whole.keys() != set(fragments.KINDS):
-                raise FailureError(
-                    failures.foreign_checkpoint(f"parameter {name} is missing or incomplete")
-                )
-            fragments.write(self._engine, parameter, whole)
-
-
-def _joined(parts: list["Tensor"], size: int) -> "Tensor":
-    import torch
-
-    whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-    if whole.numel() != size:
-        difference = f"a parameter has {whole.numel()} numbers instead of {size}"
-        raise FailureError(failures.foreign_checkpoint(difference))
-    return whole
 
 
 def _warn_if_unavailable(error: Exception, step: int) -> None:

@@ -277,13 +277,22 @@ class Engine:
         return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
     def read_weights(self, parameter: "Parameter") -> "Tensor":
-        """The full fp32 master weights. All ranks together."""
+        """The full fp32 master weights; of a frozen parameter, its weights. All ranks together."""
+        import deepspeed
         from deepspeed.utils import safe_get_full_fp32_param
 
+        if not parameter.requires_grad:  # it has no master weights
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.zero_stage == 3):
+                return parameter.detach().clone()
         found: Tensor = (
             parameter.data if self.zero_stage == 0 else safe_get_full_fp32_param(parameter)
         )
         return found.detach()
+
+    @property
+    def optimizer(self) -> Any:
+        """DeepSpeed's optimizer, for `fragments`."""
+        return self._optimizer
 
     def adam_state(self, parameter: "Parameter") -> dict[str, "Tensor"]:
         """The optimizer's state of a parameter; only for ZeRO 0, which has no partitions."""

@@ -5,6 +5,7 @@ gathering. This file and `deepspeed` are the only ones that know where DeepSpeed
 their state.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +15,6 @@ from finetune_trainer.engine.deepspeed import MOMENTS, Engine
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Parameter
 
 WEIGHTS = "weights"
 KINDS = (WEIGHTS, *MOMENTS)
@@ -26,7 +26,7 @@ class Fragment:
 
     name: str
     start: int
-    tensors: dict[str, "Tensor"]  # by KINDS; flat, not copies
+    tensors: dict[str, "Tensor"]  # by KINDS; flat; the optimizer's memory, not copies
 
     def key(self, kind: str) -> str:
         """The name of a tensor in a shard."""
@@ -35,17 +35,14 @@ class Fragment:
 
 def own_fragments(engine: Engine) -> Iterator[Fragment]:
     """The fragments of this rank."""
-    parameters = list(engine.parameters())
     if engine.zero_stage == 0:  # every rank holds all parameters: each saves some of them
-        sizes = [prod(engine.shape(parameter)) for _, parameter in parameters]
-        owners = share(sizes, engine.coordinates.ranks)
-        for (name, parameter), owner in zip(parameters, owners, strict=True):
+        for (name, parameter), owner in zip(engine.parameters(), _owners(engine), strict=True):
             if owner == engine.coordinates.rank:
                 state = engine.adam_state(parameter)
                 tensors = {WEIGHTS: parameter.detach(), **{key: state[key] for key in MOMENTS}}
-                yield Fragment(name, 0, {kind: t.flatten() for kind, t in tensors.items()})
+                yield Fragment(name, 0, {kind: t.view(-1) for kind, t in tensors.items()})
         return
-    for name, parameter in parameters:
+    for name, parameter in engine.parameters():
         found = _piece(engine, name, parameter) if engine.zero_stage == 3 else _run(name, parameter)
         if found is not None:
             yield found
@@ -65,58 +62,59 @@ def _run(name: str, parameter: Any) -> Fragment | None:
 
 def _piece(engine: Engine, name: str, parameter: Any) -> Fragment | None:
     """ZeRO 3 cuts each parameter into one piece per rank; the last pieces are padded."""
-    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
-
     size = parameter.ds_tensor.numel()
     start = size * engine.coordinates.rank
     real = min(size, prod(engine.shape(parameter)) - start)
     if real <= 0:
         return None
-    tensors = {WEIGHTS: safe_get_local_fp32_param(parameter)}
-    tensors |= {key: safe_get_local_optimizer_state(parameter, key) for key in MOMENTS}
+    # safe_get_local_* would copy an offloaded optimizer's state to the GPU
+    state = functools.partial(
+        parameter._z3_optimizer._get_fp32_opt_state_partition,
+        *(parameter, True),  # keeps no buffers of NVMe
+    )
+    tensors = {WEIGHTS: state()[0], **{key: state(key)[0] for key in MOMENTS}}
     return Fragment(
-        name, start, {k: t.detach().flatten().narrow(0, 0, real) for k, t in tensors.items()}
+        name, start, {k: t.detach().view(-1).narrow(0, 0, real) for k, t in tensors.items()}
     )
 
 
-def write(engine: Engine, parameter: "Parameter", whole: dict[str, "Tensor"]) -> None:
-    """Write this rank's part of full fp32 tensors, by KINDS. Call `engine.start_at` before."""
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-    shape = engine.shape(parameter)
-    tensors = {kind: tensor.view(shape).to(engine.device) for kind, tensor in whole.items()}
-    if engine.zero_stage == 3:
-        return _write_piece(engine, parameter, tensors)
-    parameter.data.copy_(tensors[WEIGHTS])
+def complete(engine: Engine) -> None:
+    """Update the model on all ranks after every rank has written to its own fragments."""
     if engine.zero_stage == 0:
+        _exchange(engine)
+    elif engine.zero_stage == 3:
+        _update_pieces(engine)
+    else:
+        engine.optimizer.update_lp_params()
+
+
+def _exchange(engine: Engine) -> None:
+    """Send each parameter and its moments from the rank that saves it to the others."""
+    import torch
+
+    if engine.coordinates.ranks == 1:
+        return
+    for (_, parameter), owner in zip(engine.parameters(), _owners(engine), strict=True):
         state = engine.adam_state(parameter)
-        for key in MOMENTS:
-            state[key].copy_(tensors[key])
-        return None
-    safe_set_full_fp32_param(parameter, tensors[WEIGHTS])
-    for key in MOMENTS:
-        safe_set_full_optimizer_state(parameter, tensors[key], key)
-    return None
+        for tensor in (parameter.detach(), *(state[key] for key in MOMENTS)):
+            torch.distributed.broadcast(tensor, owner)
 
 
-def _write_piece(engine: Engine, parameter: Any, whole: dict[str, "Tensor"]) -> None:
-    from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
-    from torch.nn import functional
+def _update_pieces(engine: Engine) -> None:
+    """Round the fp32 weights to the pieces that forward passes gather."""
+    engine.optimizer.checkpoint_event_prologue()  # frees the small ones that every rank keeps
+    pieces: Iterator[tuple[str, Any]] = engine.parameters()
+    for name, parameter in pieces:
+        if (found := _piece(engine, name, parameter)) is not None:
+            weights = found.tensors[WEIGHTS]
+            parameter.ds_tensor.data.view(-1)[: weights.numel()].copy_(weights)
+    engine.optimizer.checkpoint_event_epilogue()  # gathers the small ones again
 
-    size, coordinates = parameter.ds_tensor.numel(), engine.coordinates
 
-    def mine(tensor: "Tensor") -> "Tensor":
-        # safe_set_full_* fails if the number of ranks does not divide the size
-        flat = functional.pad(tensor.flatten(), (0, size * coordinates.ranks - tensor.numel()))
-        return flat.narrow(0, size * coordinates.rank, size)
-
-    weights = whole[WEIGHTS]
-    parameter.ds_tensor.data.copy_(mine(weights))
-    if parameter.data.numel() == weights.numel():  # ZeRO 3 keeps small ones on every rank
-        parameter.data.copy_(weights)
-    safe_set_local_fp32_param(parameter, mine(weights))
-    for key in MOMENTS:
-        safe_set_local_optimizer_state(parameter, mine(whole[key]), key)
+def _owners(engine: Engine) -> list[int]:
+    """In ZeRO 0, the rank that saves each parameter."""
+    sizes = [prod(engine.shape(parameter)) for _, parameter in engine.parameters()]
+    return share(sizes, engine.coordinates.ranks)
 
 
 def share(sizes: Sequence[int], ranks: int) -> list[int]:

@@ -3,6 +3,7 @@
 Only this file imports peft, which takes seconds that a full fine-tune does not need to spend.
 """
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 FOLDER = "adapter"  # in the folder of the merged model
+WEIGHTS = "adapter_model.safetensors"
 SHOWN = 20  # names of layers in an error
 
 
@@ -22,7 +24,8 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
     """Add a LoRA adapter to the model, and freeze the model's own weights.
 
     seed: for the adapter's initial weights, the same on every rank and in every attempt. Raises
-    FailureError (InvalidSpec) if `method.targets` names a layer that does not exist.
+    FailureError (InvalidSpec) if `method.targets` names a layer that does not exist, or one that
+    shares its weights with another.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -39,6 +42,9 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
     unknown = [name for name in method.targets or () if name not in linear]
     if unknown:
         raise FailureError(failures.unknown_layers(unknown, sorted(linear)[:SHOWN]))
+    shared = shared_layers(model) & set(method.targets or ())
+    if shared:
+        raise FailureError(failures.shared_layers(sorted(shared)))
     # no fp32 copies: the engine sets the precision
     adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
     return adapted
@@ -56,22 +62,40 @@ def linear_layers(model: "Module") -> set[str]:
     }
 
 
+def shared_layers(model: "Module") -> set[str]:
+    """The last parts of the names of layers with the same weights: `lm_head`, `embed_tokens`."""
+    owners: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        layer = name.rpartition(".")[0]
+        owners.setdefault(id(parameter), set()).add(layer.rpartition(".")[2])
+    return set().union(*(names for names in owners.values() if len(names) > 1))
+
+
 def is_adapted(model: "Module") -> bool:
     return hasattr(model, "peft_config")
 
 
-def write_adapter(model: Any, weights: dict[str, "Tensor"], folder: Path) -> None:
-    """Write the adapter in peft's layout. weights: the full trained weights by name."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+def adapter_names(model: Any, weights: dict[str, "Tensor"]) -> dict[str, str]:
+    """The names of the adapter's weights in peft's file, by their names in the model.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    named = get_peft_model_state_dict(model, state_dict=weights)
-    tensors = {name: tensor.contiguous() for name, tensor in named.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"]
+    weights: all trained ones by name. Their values do not matter.
+    """
+    from peft import get_peft_model_state_dict
+
+    names = {id(weight): name for name, weight in weights.items()}
+    found = get_peft_model_state_dict(model, state_dict=dict(weights))
+    return {names[id(weight)]: name for name, weight in found.items()}
+
+
+def write_config(model: Any, folder: Path) -> None:
+    """Write the adapter's configuration in peft's layout."""
+    config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = ""  # a path in this pod has no meaning elsewhere
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # its order differs between two processes
+            setattr(config, name, sorted(value))
+    folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
 
 

@@ -11,14 +11,13 @@ from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
 from finetune_storage.errors import AlreadyExists
-from finetune_storage.manifests import file_entry, to_bytes
+from finetune_storage.manifests import file_entries, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState
-from finetune_trainer.engine import lora
 from finetune_trainer.engine.deepspeed import Engine
-from finetune_trainer.engine.loading import load_model
 from finetune_trainer.publishing.lock import wait_for_duplicate_pod
 from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
+from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import write_card, write_page
 
@@ -26,7 +25,6 @@ from finetune_trainer.reporting.report_files import write_card, write_page
 TOKENIZER_FILES = tuple(
     name for name in SMALL_FILES if name not in {CONFIG, CARD, "generation_config.json", MANIFEST}
 )
-SHARD_SIZE = "5GB"
 
 
 def publish(
@@ -45,7 +43,7 @@ def publish(
     base: the folder with the tokenizer's files. describe: returns the contents of the card and the
     report, given the model's name and the time of publishing.
     """
-    write_model(engine, folder, base)
+    write_model(engine, folder, base, progress)
     if engine.coordinates.rank != 0:
         return None
     published = wait_for_duplicate_pod(task, storage, find_published, progress)
@@ -83,7 +81,7 @@ def publish(
         before=state.before,
         epochs=state.completed_epochs,
         separator=data.dataset.separator,
-        files=[file_entry(folder, path) for path in paths],
+        files=file_entries(folder, paths),
     )
     written = to_bytes(manifest)
     try:
@@ -91,31 +89,3 @@ def publish(
     except AlreadyExists:
         return find_published(task, storage)
     return outcome_of(task, manifest, written)
-
-
-def write_model(engine: Engine, folder: Path, base: Path) -> None:
-    """Gather the weights one by one, in the training's precision; rank 0 writes them.
-
-    A LoRA run gathers only the adapter, and merges it into the base model from its files.
-    """
-    import torch
-
-    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
-    is_adapter = lora.is_adapted(engine.model)
-    weights = {}
-    for name, parameter in engine.parameters():
-        whole = engine.read_weights(parameter)
-        if engine.coordinates.rank == 0:
-            weights[name] = whole.to(torch.float32 if is_adapter else dtype).cpu().contiguous()
-    if engine.coordinates.rank != 0:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_adapter:
-        lora.write_adapter(engine.model, weights, folder / lora.FOLDER)
-        model = load_model(base, "fp32")  # the sum is exact in fp32
-        merged = lora.merge(model, folder / lora.FOLDER).to(dtype)
-        merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-        return
-    buffers = dict(engine.model.named_buffers())
-    weights |= {name: buffers[name].cpu() for name in engine.model.state_dict() if name in buffers}
-    engine.model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)

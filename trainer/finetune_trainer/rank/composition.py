@@ -101,6 +101,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         checkpoints=Checkpoints(
             *(task.run.layout, storage, engine, workdir.checkpoint, task.attempt),
             before_manifest=run_log.upload,
+            progress=lambda detail: progress.update(detail=detail),
         ),
         stepper=Stepper(task, engine, dataset.train, costs),
         evaluation=(
