@@ -29,6 +29,8 @@ LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
 PORT_PROGRESS = 9464  # /progress and /metrics of rank 0
 PORT_RENDEZVOUS = 29500
+NODE_LINE = "node: "  # starts the line of a training pod's log about its hardware
+NETWORK_LINE = "NCCL uses "  # starts the one about the network, after "warning: " if it is slow
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_MESSAGE_BYTES = 4000
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from finetune_api.names import NETWORK_LINE, NODE_LINE
 from finetune_trainer.hardware.gpu_access import read_driver
 from finetune_trainer.hardware.links import Links, observe_links
 from finetune_trainer.hardware.nccl_log import NcclNetwork
@@ -45,7 +46,7 @@ def node_line() -> str:
     try:
         return describe_node(observe_node())
     except (RuntimeError, AssertionError) as error:
-        return f"node: unknown ({error})"
+        return f"{NODE_LINE}unknown ({error})"
 
 
 def describe_node(node: Node) -> str:
@@ -62,7 +63,7 @@ def describe_node(node: Node) -> str:
         _describe_rdma(node.links),
         f"interfaces {', '.join(node.links.interfaces) or 'unknown'}",
     )
-    return f"node: {', '.join(parts)}"
+    return f"{NODE_LINE}{', '.join(parts)}"
 
 
 def describe_network(network: NcclNetwork | None, links: Links) -> str:
@@ -71,7 +72,7 @@ def describe_network(network: NcclNetwork | None, links: Links) -> str:
         return "NCCL's network is unknown: NCCL_DEBUG is set, or NCCL wrote no log"
     devices = f" on {', '.join(network.devices)}" if network.devices else ""
     if not network.is_socket:
-        return f"NCCL uses the network {network.name}{devices} between the nodes"
+        return f"{NETWORK_LINE}the network {network.name}{devices} between the nodes"
     cause = "the node has no active RDMA device"
     if links.rdma and not links.is_rdma_usable:
         cause = "the node has RDMA devices, but the pod has no access: request them as a resource"
@@ -79,7 +80,7 @@ def describe_network(network: NcclNetwork | None, links: Links) -> str:
         cause = "although the pod has RDMA devices: check NCCL_IB_HCA and NCCL_IB_DISABLE"
         if (limit := links.locked_bytes) is not None and limit < LITTLE_LOCKED:
             cause += f", and the limit of locked memory, {limit // 1024} KiB"
-    return f"warning: NCCL uses TCP sockets{devices} between the nodes ({cause})"
+    return f"warning: {NETWORK_LINE}TCP sockets{devices} between the nodes ({cause})"
 
 
 def _between_gpus(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Checks the cluster: server, CRDs, permissions, operator, S3 credentials, and GPUs."""
+"""Checks the cluster: server, CRDs, permissions, operator, S3 credentials, GPUs, and network."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.commands.doctor.findings import Finding
 from finetune_cli.commands.doctor.gpu_checks import gpu_findings
+from finetune_cli.commands.doctor.training_logs import log_findings, read_logs
 from finetune_cli.terminal.format import parse_time
 
 INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
@@ -52,6 +53,7 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
     nodes = _if_permitted(lambda: _items(cluster, "/api/v1/nodes"))
     classes = _if_permitted(lambda: _items(cluster, "/apis/node.k8s.io/v1/runtimeclasses"))
     yield from gpu_findings(nodes, classes)
+    yield from log_findings(_if_permitted(lambda: read_logs(cluster)) or [])
 
 
 def server(version: JsonObject, host: str) -> Finding:

@@ -28,8 +28,9 @@ def command(*, upload_to: str | None, output: str | None, target: ClusterTarget)
     """Diagnose setup problems and suggest fixes.
 
     The command checks the cluster, CRDs, your permissions, the operator, the S3 credentials of the
-    pods, GPUs, and S3 access from this machine. It changes nothing, except that it writes a small
-    object to S3 and deletes it. The exit code is 1 if a requirement is missing.
+    pods, GPUs and their drivers, and S3 access from this machine. It reports the hardware and the
+    network in the log of the newest training on GPUs. It changes nothing, except that it writes a
+    small object to S3 and deletes it. The exit code is 1 if a requirement is missing.
     """
     found: list[Finding] = []
     screen = Screen()
