@@ -125,7 +125,9 @@ class Operator:
 
     def _write_settings(self, changes: dict[str, Any]) -> None:
         settings = a_settings(namespace=self.team.namespace, pollSeconds=0.5, **changes)
-        (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+        # Without the defaults, which an operator of the previous version does not know.
+        given = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        (self.folder / "settings.yaml").write_text(yaml.safe_dump(given))
 
     def allow(self, *rules: dict[str, Any]) -> None:
         """Grant permissions in addition to the chart's."""
