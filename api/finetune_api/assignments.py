@@ -69,6 +69,7 @@ def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
         memory_per_pod_gib=prepared.memory_per_pod_gib,
         storage_per_pod_gib=prepared.storage_per_pod_gib,
         checkpoint_per_pod_gib=prepared.checkpoint_per_pod_gib,
+        fallbacks=prepared.fallbacks,
         training_examples=prepared.training_examples,
         validation_examples=prepared.validation_examples,
         training_tokens=prepared.training_tokens,

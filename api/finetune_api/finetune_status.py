@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.tasks import BaseModelRef, ExhaustedMemory, Offload, RuntimeRef
+from finetune_api.tasks import (
+    BaseModelRef,
+    ExhaustedMemory,
+    FallbackPlan,
+    Offload,
+    RuntimeRef,
+)
 from finetune_api.wire import Stored
 
 Timestamp = Annotated[str, Field(max_length=64)]  # RFC 3339 in UTC, whole seconds
@@ -146,6 +152,15 @@ class Attempt(Stored):
         "attempt that ran out of GPU memory, or, on CPU, of memory. The batch size does not "
         "change. Absent when it is 1.",
     )
+    zero_stage: int | None = Field(
+        None,
+        description="DeepSpeed ZeRO stage, if the attempt used one of status.resolved.fallbacks.",
+    )
+    offload: Offload | None = Field(
+        None,
+        description="State that was kept in CPU memory, if the attempt used one of "
+        "status.resolved.fallbacks.",
+    )
     exhausted_memory: ExhaustedMemory | None = Field(
         None,
         description="Memory that the attempt ran out of: gpu for that of a GPU, host for that of "
@@ -258,6 +273,12 @@ class Resolved(Stored):
         None,
         description="Size of one training pod's part of a checkpoint in GiB, from which the "
         "pod's termination grace period follows. Absent without an estimate.",
+    )
+    fallbacks: list[FallbackPlan] | None = Field(
+        None,
+        max_length=16,
+        description="Distributions of the model for attempts after one that ran out of GPU memory "
+        "with a quarter of the micro-batch, in their order. Absent when there are none.",
     )
     training_examples: int | None = Field(
         None, description="Number of training examples, without the skipped lines."

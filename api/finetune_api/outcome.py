@@ -7,7 +7,7 @@ from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
-from finetune_api.tasks import ExhaustedMemory, Offload
+from finetune_api.tasks import ExhaustedMemory, FallbackPlan, Offload
 from finetune_api.wire import Stored, Wire
 
 TEXT_BYTES = 1000  # for a sentence
@@ -45,6 +45,8 @@ class Prepared(Stored):
     memory_per_pod_gib: float | None = None  # estimated peak of a training pod's host memory
     storage_per_pod_gib: float | None = None  # estimated files of a training pod
     checkpoint_per_pod_gib: float | None = None  # a training pod's part of a checkpoint
+    # for attempts after one that ran out of GPU memory with a quarter of the micro-batch
+    fallbacks: list[FallbackPlan] | None = None
     advice: list[str] | None = None  # sentences that become Events and never an error
 
 

@@ -64,6 +64,20 @@ class RuntimeRef(Stored):
     )
 
 
+class FallbackPlan(Stored):
+    """A distribution of the model that needs less memory of a GPU than the one before it."""
+
+    zero_stage: int = Field(description="DeepSpeed ZeRO stage.")
+    offload: Offload = Field(
+        description="State that is kept in CPU memory: none, the optimizer's, or the parameters as "
+        "well."
+    )
+    memory_per_rank_gib: float = Field(description="Estimated peak memory of one GPU in GiB.")
+    memory_per_pod_gib: float = Field(
+        description="Estimated peak of the host memory of one training pod in GiB."
+    )
+
+
 class RunRef(Stored):
     """The FineTune that a task belongs to, and the prefix of its results."""
 

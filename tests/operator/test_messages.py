@@ -52,6 +52,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
         (2, None, "rank 0 ran out of GPU memory", messages.HALF_MICRO_BATCH),
         (2, None, "rank 0 ran out of host memory", messages.larger_request("2880Mi")),
     ],
+    "other_plan": [(3, "optimizer")],
     "larger_request": [("2880Mi",)],
     "queued": [("gpus", 2, "insufficient unused quota"), ("gpus", None, None)],
     "pods_refused": [

@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from finetune_api.finetune_status import Attempt
 from finetune_api.names import Reason
 from finetune_api.outcome import Outcome
+from finetune_api.tasks import FallbackPlan
 from finetune_api.wire import JsonObject
 from finetune_operator import messages
 from finetune_operator.build.pod_resources import RAISES_AT_MOST
-from finetune_operator.core.attempts.oom_retry import next_size
+from finetune_operator.core.attempts.oom_retry import next_size, size_to_record
 from tests.support.objects import World, a_finetune, a_settings, failed
 
 GPUS = {"nodes": 1, "gpusPerNode": 8}
 ESTIMATE = {"memory_per_pod_gib": 100.0}
+FALLBACKS = [
+    FallbackPlan(zero_stage=2, offload="none", memory_per_rank_gib=30, memory_per_pod_gib=110),
+    FallbackPlan(zero_stage=3, offload="optimizer", memory_per_rank_gib=9, memory_per_pod_gib=200),
+    FallbackPlan(zero_stage=3, offload="parameters", memory_per_rank_gib=6, memory_per_pod_gib=250),
+]
 OF_GPU = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of GPU memory", exhausted_memory="gpu")
 OF_HOST = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of host memory", exhausted_memory="host")
 OLD_IMAGE = failed(Reason.OUT_OF_MEMORY, "rank 1 ran out of host memory", exit_code=137)
@@ -55,6 +61,11 @@ def requests(world: World, number: int) -> JsonObject:
 
 def share(world: World) -> float:
     return float(json.loads(world.task())["microBatchShare"])
+
+
+def plan(world: World) -> tuple[int, str]:
+    task = json.loads(world.task())
+    return task["zeroStage"], task["offload"]
 
 
 def test_gpu_memory_halves_the_micro_batch_and_keeps_the_request() -> None:
@@ -176,18 +187,69 @@ ENDS = st.sampled_from(
 )
 
 
-@given(st.lists(ENDS, max_size=20), st.sampled_from([0, 8]))
-def test_a_size_depends_only_on_the_ends_before_it(ends: list[tuple[str, Any]], gpus: int) -> None:
+@given(st.lists(ENDS, max_size=20), st.sampled_from([0, 8]), st.integers(0, 3))
+def test_a_size_depends_only_on_the_ends_before_it(
+    ends: list[tuple[str, Any]], gpus: int, plans: int
+) -> None:
     finetune = a_finetune(resources={"gpusPerNode": gpus})
+    resolved = World().until_training().status.resolved.replace(fallbacks=FALLBACKS[:plans])
     attempts: list[Attempt] = []
     for number, (reason, exhausted) in enumerate([*ends, ("", None)], 1):
-        size = next_size(finetune, attempts, number)
+        size = next_size(finetune, resolved, attempts, number)
         before = ends[: number - 1]
-        halved = [
-            item for item in before if item[0] == "OutOfMemory" and (item[1] != "host" or not gpus)
-        ]
-        assert size.micro_batch_share == 0.5 ** len(halved)
-        raised = sum(item[1] == "host" for item in before)
-        assert size.memory_raises == min(raised, RAISES_AT_MOST)
+        failures = sum(
+            reason == "OutOfMemory" and (memory != "host" or not gpus) for reason, memory in before
+        )
+        used = min(max(0, failures - 2), plans)
+        assert size.micro_batch_share == 0.5 ** (failures - used)
+        assert size.fallback == (FALLBACKS[used - 1] if used else None)
+        assert size.memory_raises == min(sum(item[1] == "host" for item in before), RAISES_AT_MOST)
         record = Attempt(number=number, started_at="", reason=reason, exhausted_memory=exhausted)
-        attempts.append(record.replace(micro_batch_share=size.micro_batch_share))
+        attempts.append(record.replace(**size_to_record(size)))
+
+
+def test_the_third_time_without_gpu_memory_the_next_plan_is_used() -> None:
+    world = World(a_finetune(resources=GPUS)).until_running(
+        **ESTIMATE, zero_stage=1, offload="none", fallbacks=FALLBACKS[:2]
+    )
+    for number in (1, 2):
+        end(world, number, OF_GPU)
+    assert (share(world), plan(world)) == (0.25, (1, "none"))
+    end(world, 3, OF_GPU)
+    assert (share(world), plan(world)) == (0.25, (2, "none"))
+    assert requests(world, 4)["requests"]["memory"] == "112640Mi"
+    assert messages.other_plan(2, "none") in world.status.message
+    assert messages.HALF_MICRO_BATCH not in world.status.message
+    record = world.status.attempts[-1]
+    assert (record.zero_stage, record.offload, record.micro_batch_share) == (2, "none", 0.25)
+    assert world.status.resolved.zero_stage == 1
+    end(world, 4, failed(Reason.RANK_CRASHED, "boom", exit_code=139))
+    assert plan(world) == (2, "none")
+    end(world, 5, OF_GPU)
+    assert (share(world), plan(world)) == (0.25, (3, "optimizer"))
+    for number, rest in ((6, 0.125), (7, 0.0625)):
+        end(world, number, OF_GPU)
+        assert (share(world), plan(world)) == (rest, (3, "optimizer"))
+    end(world, 8, OF_GPU)
+    assert (world.status.state, world.status.error.code) == ("failed", "OutOfMemory")
+
+
+def test_a_plan_whose_record_was_lost_is_read_from_the_task() -> None:
+    world = World(a_finetune(resources=GPUS)).until_running(**ESTIMATE, fallbacks=FALLBACKS[:1])
+    for number in (1, 2):
+        end(world, number, OF_GPU)
+    world.end_pod("a3", 0, 1, OF_GPU)
+    world.step(writes=False)  # a4 is created, the status is not written
+    world.settle()
+    record = world.status.attempts[-1]
+    assert (record.number, record.zero_stage, record.micro_batch_share) == (4, 2, 0.25)
+
+
+def test_a_version_without_the_memory_in_its_crds_ends_at_the_smallest_micro_batch() -> None:
+    """Older CRDs drop the field, so that no raise is recorded."""
+    world = a_world(maxRestarts=0)
+    for number in range(1, 7):
+        end(world, number, OF_HOST)
+        pruned = [item.replace(exhausted_memory=None) for item in world.status.attempts]
+        world.finetune = world.finetune.replace(status=world.status.replace(attempts=pruned))
+    assert world.status.state == "failed"

@@ -13,7 +13,6 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.wire import JsonObject
 from finetune_operator import messages
-from finetune_operator.core.attempts.oom_retry import next_share
 from finetune_operator.core.attempts.retry import ATTEMPTS_AT_MOST, may_retry
 from finetune_operator.core.observed import Job
 from finetune_operator.core.verdict import Verdict, judge
@@ -229,17 +228,6 @@ def test_a_halved_share_survives_a_crash_of_the_operator() -> None:
     world.step(writes=False)
     world.settle()
     assert [item.micro_batch_share for item in world.status.attempts] == [None, 0.5]
-
-
-@given(st.lists(st.sampled_from(["OutOfMemory", "RankCrashed", "NodeLost"]), max_size=30))
-def test_shares_are_powers_of_a_half_that_never_grow(reasons: list[str]) -> None:
-    attempts: list[Attempt] = []
-    for number, reason in enumerate(reasons, 1):
-        share = next_share(attempts, number)
-        assert share == 0.5 ** sum(item.reason == "OutOfMemory" for item in attempts)
-        attempts.append(
-            Attempt(number=number, started_at="", reason=reason, micro_batch_share=share)
-        )
 
 
 @given(st.integers(0, 5), st.lists(st.booleans(), max_size=8))

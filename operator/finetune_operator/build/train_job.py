@@ -7,7 +7,7 @@ from finetune_api import names
 from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import FallbackPlan, TrainTask
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
 from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
 from finetune_operator.build.pod_resources import pod_resources
@@ -25,6 +25,16 @@ class AttemptSize:
 
     micro_batch_share: float = 1  # of the normal number of tokens
     memory_raises: int = 0  # of the estimated memory request
+    fallback: FallbackPlan | None = None  # instead of the plan in status.resolved
+
+    def applied_to(self, resolved: Resolved) -> Resolved:
+        """The settings of the attempt: those of the FineTune, with the fallback plan."""
+        if self.fallback is None:
+            return resolved
+        return resolved.replace(**{name: getattr(self.fallback, name) for name in _PLAN})
+
+
+_PLAN = tuple(FallbackPlan.model_fields)
 
 
 def grace_seconds(resolved: Resolved, settings: Settings) -> int:
@@ -65,6 +75,7 @@ def build_train_job(
 ) -> dict[str, Any]:
     """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then."""
     spec = finetune.spec
+    resolved = size.applied_to(resolved)
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
     job: dict[str, Any] = {

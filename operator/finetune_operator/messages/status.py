@@ -45,6 +45,11 @@ def pods_training(pods: int) -> StatusMessage:
 HALF_MICRO_BATCH = "half the micro-batch"
 
 
+def other_plan(zero_stage: int, offload: str) -> str:
+    """A change of an attempt."""
+    return f"ZeRO {zero_stage} and offload {offload}"
+
+
 def larger_request(amount: str) -> str:
     """A change of an attempt. amount: the memory request of a pod."""
     return f"a memory request of {amount}"

@@ -7,6 +7,7 @@ exists; otherwise a user has deleted its Job.
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from finetune_api.finetune_status import Attempt
 from finetune_operator.core.observed import Observed
@@ -39,10 +40,10 @@ def _lasted(attempt: Attempt) -> float:
     return (ended - datetime.fromisoformat(attempt.started_at)).total_seconds()
 
 
-def plan_attempt(builder: StatusBuilder, number: int, wait: float, share: float | None) -> str:
-    """Record the next attempt and return its start as the status has it."""
+def plan_attempt(builder: StatusBuilder, number: int, wait: float, record: dict[str, Any]) -> str:
+    """Record the next attempt and return its start as the status has it. record: its size."""
     starts_at = stamp(builder.now + timedelta(seconds=wait))
-    builder.attempt(number, started_at=starts_at, micro_batch_share=share)
+    builder.attempt(number, started_at=starts_at, **record)
     return starts_at
 
 

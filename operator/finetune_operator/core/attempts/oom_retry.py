@@ -1,11 +1,12 @@
 """Out of memory: the next attempt is smaller in what ran out.
 
-After GPU memory, it halves the tokens of a micro-batch and keeps the batch size. After host memory,
-it raises the estimated memory request, so that its pods are placed on nodes with more room. On CPU
-it does both, because micro-batches are host memory there.
+After GPU memory, it halves the tokens of a micro-batch and keeps the batch size, or uses a plan
+that needs less memory of a GPU. After host memory, it raises the estimated memory request, so that
+its pods are placed on nodes with more room. On CPU it does both: micro-batches are host memory.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Attempt, Resolved
@@ -16,45 +17,47 @@ from finetune_operator.build.train_job import AttemptSize
 from finetune_operator.core.verdict import Verdict
 from finetune_operator.settings import MEMORY, Settings
 
+HALVINGS = 2  # before the first fallback plan
 SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimizer, one long row
 
 
-def next_size(finetune: FineTune, attempts: list[Attempt], number: int) -> AttemptSize:
-    """The size of attempt `number`, from the ends of the attempts before it."""
-    former = [item for item in attempts if item.number < number]
-    raises = sum(item.exhausted_memory == "host" for item in former)
-    share = next_share(former, number, is_on_cpu=_is_on_cpu(finetune))
-    return AttemptSize(share, min(raises, RAISES_AT_MOST))
+def next_size(
+    finetune: FineTune, resolved: Resolved, attempts: list[Attempt], number: int
+) -> AttemptSize:
+    """The size of attempt `number`, from the ends of the attempts before it.
 
-
-def next_share(attempts: list[Attempt], number: int, *, is_on_cpu: bool = False) -> float:
-    """The share of a micro-batch's tokens for attempt `number`.
-
-    It starts at 1, is halved after each attempt whose micro-batches ran out of memory, and never
-    grows again. Versions without `exhausted_memory` halved it after every such attempt.
+    The share of a micro-batch is halved twice. Each further time, the next fallback plan is used,
+    and the share is halved again once there is none left. It never grows.
     """
-    former = max(
-        (item for item in attempts if item.number < number),
-        key=lambda item: item.number,
-        default=None,
+    former = [item for item in attempts if item.number < number]
+    plans = resolved.fallbacks or []
+    failures = sum(_exhausted_micro_batch(item, finetune) for item in former)
+    used = min(max(0, failures - HALVINGS), len(plans))
+    recorded = min((item.micro_batch_share or 1.0 for item in former), default=1.0)
+    raises = sum(item.exhausted_memory == "host" for item in former)
+    return AttemptSize(
+        micro_batch_share=min(recorded, 0.5 ** (failures - used)),
+        memory_raises=min(raises, RAISES_AT_MOST),
+        fallback=plans[used - 1] if used else None,
     )
-    if former is None:
-        return 1.0
-    share = former.micro_batch_share or 1.0
-    is_host = former.exhausted_memory == "host" and not is_on_cpu
-    return share / 2 if former.reason == Reason.OUT_OF_MEMORY and not is_host else share
 
 
-def share_to_record(share: float) -> float | None:
-    """The value in the attempt's record, which leaves out the usual share of 1."""
-    return None if share == 1 else share
+def size_to_record(size: AttemptSize) -> dict[str, Any]:
+    """The fields of an attempt's record. The usual share and the usual plan are left out."""
+    share, plan = size.micro_batch_share, size.fallback
+    return {
+        "micro_batch_share": None if share == 1 else share,
+        "zero_stage": plan.zero_stage if plan else None,
+        "offload": plan.offload if plan else None,
+    }
 
 
 def memory_request(
     finetune: FineTune, resolved: Resolved, settings: Settings, size: AttemptSize
 ) -> str | None:
     """The estimated memory request of the pods; None if they have none from the estimate."""
-    return estimated_requests(finetune, resolved, settings, size.memory_raises).get(MEMORY)
+    used = size.applied_to(resolved)
+    return estimated_requests(finetune, used, settings, size.memory_raises).get(MEMORY)
 
 
 def describe_change(
@@ -65,12 +68,14 @@ def describe_change(
     number: int,
 ) -> str | None:
     """What attempt `number` changes in comparison with the one before it, in words."""
-    before = next_size(finetune, attempts, number - 1)
-    now = next_size(finetune, attempts, number)
+    before = next_size(finetune, resolved, attempts, number - 1)
+    now = next_size(finetune, resolved, attempts, number)
     request = memory_request(finetune, resolved, settings, now)
     changes = []
     if now.micro_batch_share < before.micro_batch_share:
         changes.append(messages.HALF_MICRO_BATCH)
+    if now.fallback is not None and now.fallback != before.fallback:
+        changes.append(messages.other_plan(now.fallback.zero_stage, now.fallback.offload))
     if request is not None and now.memory_raises > before.memory_raises:
         changes.append(messages.larger_request(request))
     return " and ".join(changes) or None
@@ -106,9 +111,20 @@ def find_refusal(
         return None
     if verdict.exhausted_memory == "host" and not _is_on_cpu(finetune):
         is_largest = request is not None and size.memory_raises >= RAISES_AT_MOST
-        return messages.larger_request_failed(request or "") if is_largest else None
+        if is_largest:
+            return messages.larger_request_failed(request or "")
+    # Older CRDs drop `exhaustedMemory`, so that the share shrinks after host memory ran out, too.
     is_smallest = size.micro_batch_share / 2 < SMALLEST_SHARE
     return messages.smaller_batch_failed(size.micro_batch_share) if is_smallest else None
+
+
+def _exhausted_micro_batch(attempt: Attempt, finetune: FineTune) -> bool:
+    """Whether its micro-batches were too large. Older versions did not record which memory it was.
+
+    On CPU, they are host memory.
+    """
+    is_host = attempt.exhausted_memory == "host" and not _is_on_cpu(finetune)
+    return attempt.reason == Reason.OUT_OF_MEMORY and not is_host
 
 
 def _is_on_cpu(finetune: FineTune) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from finetune_api.finetune_status import Attempt, ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
@@ -9,7 +10,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_operator import messages
 from finetune_operator.build.identity import attempt_name
-from finetune_operator.build.train_job import build_train_job
+from finetune_operator.build.train_job import AttemptSize, build_train_job
 from finetune_operator.core.attempts.backoff import (
     end_planned,
     find_planned,
@@ -22,7 +23,7 @@ from finetune_operator.core.attempts.oom_retry import (
     find_refusal,
     memory_request,
     next_size,
-    share_to_record,
+    size_to_record,
     weigh_host_memory,
 )
 from finetune_operator.core.attempts.records import (
@@ -69,7 +70,7 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     close_former(observed, builder, current)
     if recorded is None:
         since = stamp(job.created_at or builder.now)
-        builder.attempt(current, started_at=since, micro_batch_share=_assigned_share(job))
+        builder.attempt(current, started_at=since, **_assigned_size(job, _resolved(builder)))
     actions: tuple[Action, ...] = _leftovers(observed)
     if job.name not in observed.services and not job.is_over:
         actions = (*actions, CreateService(current, job.name))
@@ -158,17 +159,17 @@ def _start(
         return Plan(builder.fail(messages.DATASET_NOT_RECORDED).finish())
     queue = finetune.spec.queue_name
     attempts = builder.status.attempts
-    share = share_to_record(next_size(finetune, attempts, number).micro_batch_share)
+    record = size_to_record(next_size(finetune, resolved, attempts, number))
     if queue and not settings.kueue_version:
         builder.record_event(messages.enqueued(queue))
     message = messages.pods_starting(finetune.spec.resources.nodes)
     if cause is not None:
-        starts_at = plan_attempt(builder, number, wait, share)
+        starts_at = plan_attempt(builder, number, wait, record)
         change = describe_change(finetune, resolved, settings, attempts, number)
         at = starts_at if wait else None
         message = messages.attempt_starts(number, at, cause.message, change)
     else:
-        builder.attempt(number, micro_batch_share=share)
+        builder.attempt(number, **record)
     builder.pending(Stage.QUEUED if queue else Stage.STARTING, message)
     if wait:
         return Plan(builder.finish(), (), wait)
@@ -178,8 +179,9 @@ def _start(
 def _creations(
     observed: Observed, builder: StatusBuilder, settings: Settings, number: int
 ) -> tuple[Action, ...]:
-    size = next_size(observed.finetune, builder.status.attempts, number)
-    job = build_train_job(observed.finetune, _resolved(builder), settings, number, size)
+    finetune, resolved = observed.finetune, _resolved(builder)
+    size = next_size(finetune, resolved, builder.status.attempts, number)
+    job = build_train_job(finetune, resolved, settings, number, size)
     return Create(job), CreateService(number, attempt_name(observed.finetune, number))
 
 
@@ -245,9 +247,8 @@ def _restart_or_fail(
     finetune = observed.finetune.replace(status=builder.status)
     former = [attempt for attempt in builder.status.attempts if attempt.number < number]
     now = next(item for item in builder.status.attempts if item.number == number)
-    size = replace(
-        next_size(finetune, former, number), micro_batch_share=now.micro_batch_share or 1
-    )
+    size = next_size(finetune, _resolved(builder), former, number)
+    size = replace(size, micro_batch_share=now.micro_batch_share or 1)
     request = memory_request(finetune, _resolved(builder), settings, size)
     verdict = weigh_host_memory(verdict, finetune, request)
     refusal = find_refusal(verdict, finetune, size, request)
@@ -302,10 +303,15 @@ def _leftovers(observed: Observed, *, kept: int | None = None) -> tuple[DeleteJo
     )
 
 
-def _assigned_share(job: Job) -> float | None:
-    """The share in the task of an attempt whose record was lost in a crash of the operator."""
-    task = TrainTask.model_validate_json(job.task) if job.task else None
-    return share_to_record(task.micro_batch_share) if task else None
+def _assigned_size(job: Job, resolved: Resolved) -> dict[str, Any]:
+    """The size in the task of an attempt whose record was lost in a crash of the operator."""
+    if not job.task:
+        return {}
+    task = TrainTask.model_validate_json(job.task)
+    plans = resolved.fallbacks or []
+    used = (task.zero_stage, task.offload)
+    plan = next((plan for plan in plans if (plan.zero_stage, plan.offload) == used), None)
+    return size_to_record(AttemptSize(task.micro_batch_share, fallback=plan))
 
 
 def _resolved(builder: StatusBuilder) -> Resolved:
