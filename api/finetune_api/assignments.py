@@ -50,7 +50,7 @@ def prepare_task(
             gpu_memory_gib=resolved.runtime.gpu_memory_gib,
             memory_gib=quantity_in_gib(memory) if memory else None,
             ephemeral_storage_gib=quantity_in_gib(storage) if storage else None,
-            has_model_cache=has_model_cache,
+            has_model_cache=has_model_cache or None,
             zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
             offload=spec.deepspeed.offload if spec.deepspeed else None,
         ),

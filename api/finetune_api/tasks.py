@@ -118,7 +118,7 @@ class RankResources(Stored):
     gpu_memory_gib: float | None = None  # None: unknown, so that nothing is checked against it
     memory_gib: float | None = None  # of a pod, if the user sets it
     ephemeral_storage_gib: float | None = None  # of a pod, if the user sets it
-    has_model_cache: bool = False  # the base model is on another volume than the pod's own
+    has_model_cache: bool | None = None  # whether base models are on a volume that pods share
     zero_stage: int | None = None  # None: the prepare Job chooses it
     offload: Offload | None = None  # None: the prepare Job chooses it
 
