@@ -38,11 +38,16 @@ def parse(model: str, text: str) -> str:
     model: `module:class`, for example `finetune_api.tasks:TrainTask`.
     """
     module, name = model.split(":")
-    program = (
+    return run(
         "import importlib, sys; "
         f"model = getattr(importlib.import_module({module!r}), {name!r}); "
-        "print(model.model_validate_json(sys.stdin.read()).to_json())"
+        "print(model.model_validate_json(sys.stdin.read()).to_json())",
+        text,
     )
+
+
+def run(program: str, text: str) -> str:
+    """The output of a program with the packages of the previous version. text: its input."""
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": python_path()},
