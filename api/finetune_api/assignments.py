@@ -111,7 +111,7 @@ def train_task(
         accelerator="nvidia" if spec.resources.gpus_per_node else "cpu",
         zero_stage=resolved.zero_stage if resolved.zero_stage is not None else 1,
         offload=resolved.offload or "none",
-        overlap_communication=bool(spec.deepspeed and spec.deepspeed.overlap_communication),
+        overlap_communication=(spec.deepspeed and spec.deepspeed.overlap_communication) or None,
         micro_batch_share=micro_batch_share,
         model_cache=model_cache,
         master_host=master_host,

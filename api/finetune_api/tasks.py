@@ -183,7 +183,7 @@ class TrainTask(Stored):
     accelerator: Literal["nvidia", "cpu"]
     zero_stage: int = 1
     offload: Offload = "none"
-    overlap_communication: bool = False  # of ZeRO stage 3 with the computation
+    overlap_communication: bool | None = None  # of ZeRO stage 3 with the computation
     packing: bool = True  # several examples in one row, where the model supports it
     checkpoint_seconds: float = 600  # between two checkpoints within an epoch
     # Fraction of the normal tokens in a micro-batch: 1, 0.5, 0.25, ... It is halved after each

@@ -71,7 +71,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         precision=precision,
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
-        overlaps=task.overlap_communication,
+        overlaps=bool(task.overlap_communication),
     )
     run_log = RunLog(
         *(task, coordinates, progress, storage),
