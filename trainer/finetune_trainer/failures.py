@@ -55,6 +55,17 @@ def shared_layers(names: Sequence[str]) -> Failure:
     )
 
 
+def unfit_weights(problems: Sequence[str]) -> Failure:
+    """problems: "lm_head.weight is missing"; the first few."""
+    return Failure(
+        code=Reason.BASE_MODEL_INVALID,
+        message="the weights of the base model do not match its config.json: "
+        + "; ".join(problems),
+        hint="copy config.json and all files of the weights from the same version of the model",
+        param="model",
+    )
+
+
 def unknown_positive_class(text: str) -> Failure:
     return Failure(
         code=Reason.INVALID_DATA,

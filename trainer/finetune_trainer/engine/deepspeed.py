@@ -12,6 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune_trainer.batching.microbatch import MicroBatch
+from finetune_trainer.engine import placement
+from finetune_trainer.engine.placement import full_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,8 +113,8 @@ def configuration(
 def parameter_groups(model: "Module", weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: norms and biases have no weight decay. ZeRO repeats its work per group."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.dim() > 1 and weight_decay]
-    others = [p for p in trained if p.dim() <= 1 or not weight_decay]
+    decayed = [p for p in trained if len(full_shape(p)) > 1 and weight_decay]
+    others = [p for p in trained if len(full_shape(p)) <= 1 or not weight_decay]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -147,6 +149,7 @@ class Engine:
         self._clip = clip
         self.model = model
         self.objective = Objective(model)
+        placement.complete(self.objective)
         groups = parameter_groups(model, weight_decay)
         adam = torch.optim.AdamW(
             groups,
@@ -274,7 +277,7 @@ class Engine:
 
     def shape(self, parameter: "Parameter") -> tuple[int, ...]:
         """The shape of the full parameter, which ZeRO 3 partitions."""
-        return tuple(getattr(parameter, "ds_shape", parameter.shape))
+        return full_shape(parameter)
 
     def read_weights(self, parameter: "Parameter") -> "Tensor":
         """The full fp32 master weights; of a frozen parameter, its weights. All ranks together."""

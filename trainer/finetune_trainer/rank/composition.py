@@ -11,7 +11,7 @@ from finetune_trainer.batching.order import Costs
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.engine.compute_path import choose_compute_path
 from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries, load_model
+from finetune_trainer.engine.loading import import_libraries, load_for_training
 from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.engine.memory_budget import micro_batch_costs
 from finetune_trainer.engine.mfu import Gpu
@@ -48,7 +48,7 @@ class Parts:
 
 
 def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) -> Parts:
-    """Wait for the downloads, load the model, and join the other ranks. All ranks together."""
+    """Wait for the downloads, join the other ranks, and load the model. All ranks together."""
     coordinates = RankCoordinates.from_environment()
     precision: Precision = "fp32" if task.accelerator == "cpu" else "bf16"
     if task.accelerator == "nvidia":
@@ -59,11 +59,18 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     import_libraries()
     base_model = workdir.wait_for_base_model()
     dataset = read_dataset(task, workdir)
-    model = load_model(base_model, precision)
-    if task.method.type == "lora":
-        model = add_adapter(model, task.method, task.hyperparameters.seed)
     progress.update(detail="waiting for the other ranks")
     connect(task.accelerator)
+    model = load_for_training(
+        *(base_model, precision),
+        zero_stage=task.zero_stage,
+        offload=task.offload,
+        ranks=coordinates.ranks,
+        progress=lambda percent: progress.update(detail=f"loading the base model: {percent} %"),
+    )
+    progress.update(detail="starting the engine")
+    if task.method.type == "lora":
+        model = add_adapter(model, task.method, task.hyperparameters.seed)
     engine = Engine(
         model,
         coordinates,
