@@ -57,10 +57,10 @@ def shared_layers(names: Sequence[str]) -> Failure:
 
 def unfit_weights(problems: Sequence[str]) -> Failure:
     """problems: "lm_head.weight is missing"; the first few."""
+    found = "; ".join(problems)
     return Failure(
         code=Reason.BASE_MODEL_INVALID,
-        message="the weights of the base model do not match its config.json: "
-        + "; ".join(problems),
+        message=f"the weights of the base model do not match its config.json: {found}",
         hint="copy config.json and all files of the weights from the same version of the model",
         param="model",
     )
