@@ -19,7 +19,7 @@ from finetune_trainer.engine.compute_path import choose_compute_path
 from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
 from finetune_trainer.engine.loading import import_libraries, load_for_training, load_model
 from finetune_trainer.engine.lora import add_adapter
-from finetune_trainer.publishing.publish import write_model
+from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.step import stepper
 from finetune_trainer.step.stepper import own_batches, target_counts
 from tests.trainer import support
