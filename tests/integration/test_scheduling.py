@@ -11,9 +11,10 @@ import pytest
 
 from devcluster import gotools
 from devcluster.controlplane import ControlPlane
+from finetune_api.names import Reason
 from tests.integration.conftest import ROOT, Kubelet, Operator
 from tests.support.kubectl import Kubectl, finetune, until
-from tests.support.objects import prepared
+from tests.support.objects import failed, prepared
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -213,6 +214,27 @@ def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
     assert len(placed("-a2")) == 2
     assert "endedAt" not in second
     remove_pods(team, "")
+
+
+@pytest.mark.usefixtures("second_node")
+def test_an_attempt_after_one_on_a_node_with_an_old_driver_gets_another_node(
+    team: Kubectl, operator: Operator, until_training: Callable[..., None], kubelet: Kubelet
+) -> None:
+    until_training(maxRestarts=1, resources={"nodes": 1, "gpusPerNode": 1})
+
+    def node(ending: str) -> str | None:
+        found = [pod["spec"].get("nodeName") for pod in pods_of(team, ending)]
+        return found[0] if found else None
+
+    until(lambda: node("-a1") == "node-1", 30, lambda: str(team.list("pods"))[-2000:])
+    team("uncordon", "node-2")
+    (pod,) = pods_of(team, "-a1")
+    outcome = failed(Reason.DRIVER_TOO_OLD, "the NVIDIA driver of the node (535) is too old")
+    kubelet.end(pod["metadata"]["name"], 1, outcome.to_termination_message())
+    until(lambda: node("-a2") == "node-2", 60, lambda: str(team.status("tone")))
+    first = team.status("tone")["attempts"][0]
+    assert (first["reason"], first["counted"], first["node"]) == ("DriverTooOld", True, "node-1")
+    end_pods(team)
 
 
 def is_named(job: dict[str, Any], ending: str) -> bool:

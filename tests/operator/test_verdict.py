@@ -213,6 +213,35 @@ def test_a_node_that_cannot_train_is_named_before_the_ranks_that_waited_for_it(c
     assert not may_retry(verdict, [], 0).is_allowed
 
 
+def test_the_next_attempts_prefer_other_nodes_than_those_that_cannot_train() -> None:
+    world = World().until_running()
+    for number, (code, node) in enumerate(
+        [
+            (Reason.DRIVER_TOO_OLD, "old"),
+            (Reason.NODE_LOST, "lost"),  # it may come back
+            (Reason.GPU_UNUSABLE, "broken"),
+            (Reason.DRIVER_TOO_OLD, "old"),
+        ],
+        1,
+    ):
+        world.pod(f"a{number}")["spec"]["nodeName"] = node
+        world.end_pod(f"a{number}", 0, 1, failed(code, "the node cannot train"))
+        world.progress = None
+        world.settle()
+    made = [job["spec"]["template"]["spec"] for job in world.created if job["kind"] == "Job"]
+    terms = [
+        pod.get("affinity", {}).get("nodeAffinity", {}) for pod in made[1:]
+    ]  # without the prepare Job
+    fields = [
+        [field["values"] for field in term["preference"]["matchFields"]]
+        for affinity in terms
+        for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution", [])
+    ]
+    assert terms[0] == {}
+    assert fields == [[["old"]], [["old"]], [["old"], ["broken"]]]
+    assert world.status.state == "failed"  # after three counted restarts
+
+
 def test_a_halved_micro_batch_stays_after_another_failure() -> None:
     world = World().until_running()
     world.end_pod("a1", 0, 137, failed(Reason.OUT_OF_MEMORY))

@@ -1,5 +1,6 @@
 """The Indexed Job and the headless Service of one attempt. All pods run the same command."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,13 @@ def build_train_job(
     settings: Settings,
     attempt: int,
     size: AttemptSize = AttemptSize(),
+    *,
+    avoided: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then."""
+    """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then.
+
+    avoided: names of nodes to which the scheduler prefers all others.
+    """
     spec = finetune.spec
     resolved = size.applied_to(resolved)
     name = attempt_name(finetune, attempt)
@@ -94,6 +100,8 @@ def build_train_job(
             "spec": _pod(finetune, resolved, settings, attempt, size),
         },
     }
+    if avoided:
+        job["template"]["spec"]["affinity"] = _other_nodes(avoided)
     if spec.queue_name:
         # Kueue admits the Job by setting suspend to false.
         metadata["labels"][names.LABEL_KUEUE_QUEUE] = spec.queue_name
@@ -192,6 +200,13 @@ def _pod(
         spec["runtimeClassName"] = runtime.runtime_class_name
     spec["tolerations"] = [*spec.get("tolerations", []), *_lost_node_tolerations()]
     return spec
+
+
+def _other_nodes(avoided: Sequence[str]) -> dict[str, Any]:
+    """Kubernetes accepts one name in a requirement; all requirements of a term must be met."""
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoided]
+    term = {"weight": 100, "preference": {"matchFields": fields}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def _lost_node_tolerations() -> list[dict[str, Any]]:

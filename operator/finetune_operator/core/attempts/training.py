@@ -11,6 +11,7 @@ from finetune_api.tasks import TrainTask
 from finetune_operator import messages
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.build.train_job import AttemptSize, build_train_job
+from finetune_operator.core.attempts.avoided_nodes import avoided_nodes
 from finetune_operator.core.attempts.backoff import (
     end_planned,
     find_planned,
@@ -181,7 +182,8 @@ def _creations(
 ) -> tuple[Action, ...]:
     finetune, resolved = observed.finetune, _resolved(builder)
     size = next_size(finetune, resolved, builder.status.attempts, number)
-    job = build_train_job(finetune, resolved, settings, number, size)
+    avoided = avoided_nodes(builder.status.attempts, number)
+    job = build_train_job(finetune, resolved, settings, number, size, avoided=avoided)
     return Create(job), CreateService(number, attempt_name(observed.finetune, number))
 
 
