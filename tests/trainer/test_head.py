@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune_trainer.engine import head
+from finetune_data.memory.activations import CHUNK_BYTES
 from finetune_trainer.engine.head import Head, chunk
 
 VOCABULARY, WIDTH, TARGETS = 50, 8, 70
@@ -44,7 +44,7 @@ def truth(
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 32 * 4 * VOCABULARY)  # three, the last not full
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 32 * 4 * VOCABULARY)  # three, the last not full
 
 
 @pytest.mark.parametrize(("softcap", "scale"), KINDS)
@@ -113,10 +113,11 @@ def test_in_bf16_only_the_products_are_rounded() -> None:
 
 
 def test_a_chunk_stays_within_its_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 32 * 2**20)
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 32 * 2**20)
     assert chunk(32_000, "cpu") * 32_000 * 4 <= 32 * 2**20
     assert chunk(256_000, "cpu") == 32
     assert chunk(100, "cpu") == 4096
+    assert chunk(32_000, "cpu", share=0.5) == chunk(32_000, "cpu") // 2
 
 
 def test_scaling_all_weights_does_not_change_the_gradient_of_the_mean() -> None:

@@ -5,19 +5,33 @@ from typing import Any, cast
 
 import pytest
 
-from finetune_api.tasks import Offload
+from finetune_api.tasks import MethodRef, Offload
+from finetune_data.memory.activations import CHUNK_BYTES, Activations
 from finetune_data.memory.node import GIB
 from finetune_data.memory.shape import ModelShape
 from finetune_trainer.engine import memory_budget
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.memory_budget import (
+    GPU_SLOTS,
+    Choice,
+    choose_micro_batch,
     micro_batch_costs,
     pending_gradient_bytes,
-    tokens_in,
 )
 from tests.trainer import support
 
 PARAMETERS = 8 * 10**9
+LLAMA_8B = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+}
+FULL, LORA = MethodRef(), MethodRef(type="lora")
+SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +62,12 @@ class FakeEngine:
         self.zero_stage = zero_stage
         self.coordinates = SimpleNamespace(ranks=ranks)
         self.model = SimpleNamespace()
-        config = {
-            "vocab_size": 128256,
-            "hidden_size": 4096,
-            "num_hidden_layers": 32,
-            "intermediate_size": 14336,
-        }
-        self.objective = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: config))
+        self.compute_path = SimpleNamespace(is_packed=True, is_chunked=True)
+        self.objective = SimpleNamespace(
+            config=SimpleNamespace(to_dict=lambda: LLAMA_8B),
+            head=SimpleNamespace(chunk_share=1.0),
+            own_attention="sdpa",
+        )
 
     def parameters(self) -> Any:
         return [("weight", None)]
@@ -66,7 +79,9 @@ class FakeEngine:
         return own
 
 
-def slots_of(monkeypatch: pytest.MonkeyPatch, free: float, stage: int, ranks: int) -> int:
+def slots_of(
+    monkeypatch: pytest.MonkeyPatch, free: float, stage: int, ranks: int, share: float = 1
+) -> int:
     """Tokens of a micro-batch. free: GiB after cached memory is returned; before, half of it."""
     import torch
 
@@ -75,20 +90,16 @@ def slots_of(monkeypatch: pytest.MonkeyPatch, free: float, stage: int, ranks: in
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda: (free * GIB / (2 if cached else 1), 80 * GIB)
     )
+    monkeypatch.setattr(memory_budget, "enable_checkpointing", lambda *_: None)
     task = support.train_task("x", accelerator="nvidia", zero_stage=stage, offload="none")
+    task = task.replace(micro_batch_share=share)
     return micro_batch_costs(task, cast("Engine", FakeEngine(stage, ranks)), longest=1024).slots
-
-
-def test_zero_1_needs_no_room_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slots_of(monkeypatch, 20, 1, 8) > 4 * memory_budget.ENOUGH_SLOTS / 2
 
 
 def test_the_free_memory_includes_what_torch_had_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     found = slots_of(monkeypatch, 20, 1, 8)
-    shape = ModelShape(PARAMETERS, hidden=4096, layers=32, vocabulary=128256)
-    room = 20 * GIB - 6 * 128256 * 4096 - memory_budget.HEAD_BYTES
-    expected = tokens_in(memory_budget.USABLE * room, shape, is_checkpointed=True)
-    assert found == min(memory_budget.GPU_SLOTS, expected)
+    expected = choose_micro_batch(llama(1024), memory_budget.USABLE * 20 * GIB, 1024).tokens
+    assert found == expected > slots_of(monkeypatch, 10, 1, 8)
 
 
 def test_zero_2_divides_the_room_for_gradients_by_the_ranks(
@@ -96,3 +107,63 @@ def test_zero_2_divides_the_room_for_gradients_by_the_ranks(
 ) -> None:
     many, few = (slots_of(monkeypatch, 12, 2, ranks) for ranks in (64, 8))
     assert many > few > 1024
+
+
+def test_a_retry_after_memory_ran_out_has_fewer_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [slots_of(monkeypatch, 60, 1, 8, share) for share in SHARES]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == 1024 < found[0]
+
+
+def llama(row: int, method: MethodRef = FULL) -> Activations:
+    shape = ModelShape.of(LLAMA_8B, None)
+    assert shape is not None
+    return Activations(shape, method, 2, row)
+
+
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "LoRA"])
+@pytest.mark.parametrize("longest", [128, 2048, 32768])
+@pytest.mark.parametrize("room", [4, 8, 16, 30, 45, 60, 100])
+def test_a_choice_fits_and_no_other_is_faster(room: float, longest: int, method: MethodRef) -> None:
+    model = llama(longest, method)
+    choice = choose_micro_batch(model, room * GIB, longest)
+    if model.peak(longest, 32) > room * GIB:
+        assert choice == Choice(longest, 32)
+        return
+    assert model.peak(choice.tokens, choice.checkpointed) <= room * GIB
+    assert choice.tokens >= longest
+    most = model.tokens_in(room * GIB, choice.checkpointed)
+    assert choice.tokens >= min(most, GPU_SLOTS)
+    if choice.tokens < GPU_SLOTS and choice.checkpointed < 32:  # a layer more has a price
+        more = model.tokens_in(room * GIB, choice.checkpointed + 1)
+        assert more < choice.tokens * 1.5
+
+
+def test_layers_are_checkpointed_only_where_memory_is_tight() -> None:
+    found = [choose_micro_batch(llama(1024), room * GIB, 1024) for room in (120, 40, 16, 6)]
+    assert found[0] == Choice(GPU_SLOTS, 0)
+    checkpointed = [choice.checkpointed for choice in found]
+    assert checkpointed == sorted(checkpointed)
+    assert any(0 < layers < 32 for layers in checkpointed)
+
+
+@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "LoRA"])
+@pytest.mark.parametrize("longest", [128, 2048, 16384])
+@pytest.mark.parametrize("room", [5, 10, 20, 40, 80])
+def test_every_retry_needs_less_until_nothing_can_be_less(
+    room: float, longest: int, method: MethodRef
+) -> None:
+    def peak(share: float) -> tuple[Choice, float]:
+        model = llama(longest, method)
+        choice = choose_micro_batch(model, room * GIB, longest, share)
+        chunk = CHUNK_BYTES["cuda"] * share
+        smaller = Activations(model.shape, method, 2, longest, chunk_bytes=chunk)
+        return choice, smaller.peak(choice.tokens, choice.checkpointed)
+
+    first = peak(1)[1]
+    for former, share in zip(SHARES, SHARES[1:], strict=False):
+        choice, bytes_ = peak(share)
+        if choice == Choice(longest, 32):
+            assert bytes_ <= peak(former)[1]
+        else:
+            assert bytes_ <= share * first

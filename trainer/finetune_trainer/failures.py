@@ -66,6 +66,16 @@ def unfit_weights(problems: Sequence[str]) -> Failure:
     )
 
 
+def no_dropout_of_experts() -> Failure:
+    """An adapter of a mixture of experts adds its weights to those of all experts at once."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message="an adapter for the experts of the base model cannot have dropout",
+        hint="remove method.dropout; or set method.targets to the layers of the attention",
+        param="method.dropout",
+    )
+
+
 def unknown_positive_class(text: str) -> Failure:
     return Failure(
         code=Reason.INVALID_DATA,

@@ -13,6 +13,7 @@ from finetune_data.memory.states import state_bytes, weight_bytes
 
 USABLE = 0.9  # of a GPU's memory: the rest is fragmentation and other libraries' buffers
 CONTEXT_BYTES = 1.5 * GIB  # CUDA's and NCCL's own
+SMALLER = 0.98  # a fallback plan saves more than the estimate may be wrong about
 DEFAULT_STAGE = 1  # if the memory of the GPU is not known
 
 
@@ -46,7 +47,7 @@ def estimate(
 ) -> Plan:
     """The memory of a plan. tokens: the length of the longest micro-batch."""
     peak = state_bytes(shape, workers, method, zero_stage=zero_stage, offload=offload)
-    peak += activation_bytes(shape, tokens, weight_bytes(workers))
+    peak += activation_bytes(shape, method, tokens, weight_bytes(workers))
     if workers.accelerator == "nvidia":
         peak += CONTEXT_BYTES
     node = estimate_node(
@@ -100,6 +101,25 @@ def smallest_plan(
 ) -> Plan:
     """The plan that needs the least memory and has the settings that the user fixed."""
     return min(_plans(shape, workers, method, tokens), key=lambda plan: plan.peak)
+
+
+def fallback_plans(
+    shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int, plan: Plan
+) -> list[Plan]:
+    """The plans to use instead of `plan` if it runs out of memory, the largest first.
+
+    Each needs less memory of a GPU than the one before it, and has the settings that the user
+    fixed. On CPU there are none: every plan shares one memory.
+    """
+    if workers.accelerator != "nvidia":
+        return []
+    found: list[Plan] = []
+    least = plan.peak
+    for other in sorted(_plans(shape, workers, method, tokens), key=lambda other: -other.peak):
+        if other.peak < SMALLER * least and fits_node(other, workers, is_tight=True):
+            found.append(other)
+            least = other.peak
+    return found
 
 
 def _plans(

@@ -40,7 +40,7 @@ from finetune_data.prepare.hyperparameters import (
     resolve_hyperparameters,
     run_advice,
 )
-from finetune_data.prepare.memory_fit import fit_memory, memory_advice
+from finetune_data.prepare.memory_fit import find_fallbacks, fit_memory, memory_advice
 from finetune_data.prepare.tokenize_file import PreparedSplit, SplitRules, prepare_split
 from finetune_data.read.findings import FileFindings, FindingsFile, counted, shown
 from finetune_data.read.reader import Reader, ReadOptions
@@ -192,6 +192,7 @@ def _prepared(
         memory_per_pod_gib=in_gib(plan.node.memory) if plan else None,
         storage_per_pod_gib=in_gib(plan.node.disk) if plan else None,
         checkpoint_per_pod_gib=in_gib(plan.node.checkpoint) if plan else None,
+        fallbacks=find_fallbacks(shape, task, train.longest_example, plan) or None,
         advice=advice or None,
     )
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
-from finetune_api.tasks import PrepareTask, RankResources
+from finetune_api.tasks import FallbackPlan, PrepareTask, RankResources
 from finetune_data import failures
 from finetune_data.errors import DataError
-from finetune_data.memory.plan import USABLE, Plan, choose_plan, in_gib, smallest_plan
+from finetune_data.memory.plan import (
+    USABLE,
+    Plan,
+    choose_plan,
+    fallback_plans,
+    in_gib,
+    smallest_plan,
+)
 from finetune_data.memory.shape import ModelShape
 
 
@@ -81,6 +88,23 @@ def _refuse(shape: ModelShape, task: PrepareTask, tokens: int) -> NoReturn:
             alternative=_alternative(other, workers) if other else None,
         )
     )
+
+
+def find_fallbacks(
+    shape: ModelShape | None, task: PrepareTask, tokens: int, plan: Plan | None
+) -> list[FallbackPlan]:
+    """The plans for attempts after `plan` has run out of memory, by decreasing memory of a GPU."""
+    if shape is None or plan is None:
+        return []
+    return [
+        FallbackPlan(
+            zero_stage=other.zero_stage,
+            offload=other.offload,
+            memory_per_rank_gib=other.gib,
+            memory_per_pod_gib=in_gib(other.node.memory),
+        )
+        for other in fallback_plans(shape, task.workers, task.method, tokens, plan)
+    ]
 
 
 def _settings(plan: Plan) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "finetune_packed"
+WIDEST_HEAD = 256  # of FlashAttention
 
 
 class Kernel(NamedTuple):
@@ -64,8 +65,7 @@ def packed_attention(  # noqa: PLR0917 - the signature that transformers calls
     """
     import torch
 
-    is_half = query.dtype in {torch.bfloat16, torch.float16}
-    if query.is_cuda and is_half and dropout == 0 and query.shape[-1] <= 256:
+    if has_kernel(query, dropout):
         return flash_attention(kernel(), (query, key, value), scaling, bounds, starts), None
     key, value = (_with_heads(part, query.shape[1]) for part in (key, value))
     sizes = [end - begin for begin, end in pairwise(bounds)]
@@ -107,6 +107,14 @@ def _with_heads(part: "Tensor", heads: int) -> "Tensor":
     """Repeat the heads of a key or value [1, heads, length, size], each for its group."""
     groups = heads // part.shape[1]
     return part.repeat_interleave(groups, 1) if groups > 1 else part
+
+
+def has_kernel(query: "Tensor", dropout: float) -> bool:
+    """Whether FlashAttention's variable-length kernel takes the query [..., size]."""
+    import torch
+
+    is_half = query.dtype in {torch.bfloat16, torch.float16}
+    return query.is_cuda and is_half and dropout == 0 and query.shape[-1] <= WIDEST_HEAD
 
 
 def is_plain(config: Any, longest: int) -> bool:

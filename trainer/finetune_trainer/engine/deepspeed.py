@@ -27,6 +27,7 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BUCKET = 50_000_000  # elements of a reduction; DeepSpeed's default allocates ten times this
+LIVE_PARAMETERS = 1_000_000_000  # of all ranks that ZeRO 3 keeps on a GPU; DeepSpeed's default
 # The other ranks wait while rank 0 uploads. The launchers detect failed ranks, not this timeout.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-# fp32 logits of one chunk
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-CHUNK_LEAST, CHUNK_MOST = 32, 4096  # tokens
+from finetune_data.memory.activations import CHUNK_BYTES, chunk_tokens
 
 Predicted = tuple[Tensor, Tensor, Tensor]  # Σ w·nll; each target's nll; whether argmax is right
 
@@ -29,17 +27,19 @@ class Head(nn.Module):  # type: ignore[misc]
         self.weight = linear.weight
         self._softcap = softcap
         self._scale = scale
+        self.chunk_share = 1.0  # of the usual bytes; less after an attempt ran out of memory
 
     def forward(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Predicted:
         """hidden [n, width], targets [n], weights [n] float64: Σ w·nll, nll [n], right [n]."""
+        step = chunk(self.weight.shape[0], hidden.device.type, self.chunk_share)
         found: Predicted = LinearCrossEntropy.apply(
-            hidden, self.weight, targets, weights, self._softcap, self._scale
+            hidden, self.weight, targets, weights, self._softcap, self._scale, step
         )
         return found
 
 
 class LinearCrossEntropy(Function):  # type: ignore[misc]
-    """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)`."""
+    """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)`, `step` tokens at a time."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - `apply` takes positional arguments
@@ -50,6 +50,7 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
         weights: Tensor,
         softcap: float | None,
         scale: float,
+        step: int,
     ) -> Predicted:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         n = len(hidden)
@@ -57,7 +58,6 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
         right = torch.empty(n, dtype=torch.bool, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        step = chunk(weight.shape[0], hidden.device.type)
         for start in range(0, n, step):
             part = slice(start, start + step)
             inputs = hidden[part]
@@ -78,12 +78,14 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
             sums = values.exp_().sum(1, keepdim=True)
             nll[part] = (sums.log() - picked).squeeze(1)
             if not (needs_hidden or needs_weight):
+                del values  # before the next chunk is computed
                 continue
             wanted = weights[part].to(torch.float32).unsqueeze(1)
             values *= wanted / sums
             values.scatter_add_(1, target, -wanted)
             if slope is not None:
                 values *= slope
+                slope = None  # frees its memory before the products
             if scale != 1:
                 values *= scale
             values = values.to(weight.dtype)
@@ -94,6 +96,7 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
                     grad_weight.addmm_(values.T, inputs)
                 else:  # each chunk is rounded once, and summed in fp32
                     grad_weight += values.T @ inputs
+            del values
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype)
         ctx.gradients = grad_hidden, grad_weight
@@ -107,12 +110,12 @@ class LinearCrossEntropy(Function):  # type: ignore[misc]
         for gradient in (hidden, weight):
             if gradient is not None:
                 gradient.mul_(grads[0])
-        return hidden, weight, None, None, None, None
+        return hidden, weight, None, None, None, None, None
 
 
-def chunk(vocabulary: int, device: str) -> int:
-    """The number of tokens per chunk."""
-    return min(CHUNK_MOST, max(CHUNK_LEAST, CHUNK_BYTES[device] // (4 * vocabulary)))
+def chunk(vocabulary: int, device: str, share: float = 1) -> int:
+    """The number of tokens per chunk. share: of the usual bytes."""
+    return chunk_tokens(vocabulary, share * CHUNK_BYTES[device])
 
 
 def find_head(causal: Any) -> Head | None:

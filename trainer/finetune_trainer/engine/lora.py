@@ -25,7 +25,7 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
 
     seed: for the adapter's initial weights, the same on every rank and in every attempt. Raises
     FailureError (InvalidSpec) if `method.targets` names a layer that does not exist, or one that
-    shares its weights with another.
+    shares its weights with another, or if peft cannot drop inputs of the layers.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -46,7 +46,12 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
     if shared:
         raise FailureError(failures.shared_layers(sorted(shared)))
     # no fp32 copies: the engine sets the precision
-    adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
+    try:
+        adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        if method.dropout and "dropout" in str(error):
+            raise FailureError(failures.no_dropout_of_experts()) from error
+        raise
     return adapted
 
 

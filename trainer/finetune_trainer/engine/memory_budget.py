@@ -1,12 +1,15 @@
-"""The size of a micro-batch, and the choice of activation checkpointing, by available memory."""
+"""The size of a micro-batch, and the number of checkpointed layers, by available memory."""
 
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.tasks import Offload, TrainTask
+from finetune_data.memory.activations import CHUNK_BYTES, Activations, Attention
 from finetune_data.memory.shape import ModelShape
 from finetune_trainer.batching.order import Costs
-from finetune_trainer.engine.deepspeed import Engine
+from finetune_trainer.engine import attention
+from finetune_trainer.engine.deepspeed import LIVE_PARAMETERS, Engine
 from finetune_trainer.engine.lora import is_adapted
 
 if TYPE_CHECKING:
@@ -14,50 +17,108 @@ if TYPE_CHECKING:
 
 CPU_SLOTS = 4096
 GPU_SLOTS = 16384  # larger micro-batches are not faster
-ENOUGH_SLOTS = 4096  # with fewer, a GPU idles: activation checkpointing costs less than that
+GPU_OVERHEAD = 2048  # tokens that take as long as what each micro-batch does besides its tokens
+UNKNOWN_SLOTS = 4096  # the config lacks the numbers of the estimate
 USABLE = 0.85  # share of the free memory; the rest is for fragmentation
-# Bytes per token and unit of width that a layer keeps until its backward pass, in bf16:
-# Korthikanti et al. 2022, equation 2, for a gated MLP of 3.5 widths and no dropout.
-LAYER_BYTES = 48
-HEAD_BYTES = 2**31  # three times a chunk of logits
+# Time of a second forward pass of a layer, as a share of a step: an adapter's backward pass has
+# half of the products of a full one.
+RECOMPUTATION = {"full": 1 / 3, "lora": 1 / 2}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A micro-batch, and the number of layers whose activations are recomputed."""
+
+    tokens: int
+    checkpointed: int
 
 
 def micro_batch_costs(task: TrainTask, engine: Engine, longest: int) -> Costs:
     """The limits of a micro-batch, the same on all ranks. May enable activation checkpointing.
 
-    longest: tokens of the longest example, which every micro-batch must be able to hold.
+    longest: tokens of the longest example, which every micro-batch must be able to hold. If an
+    earlier attempt ran out of memory, the logits of a chunk are fewer, too.
     """
-    overhead = 2048 if task.accelerator == "nvidia" else 24
+    share = task.micro_batch_share
+    if engine.objective.head is not None:
+        engine.objective.head.chunk_share = share
+    if task.accelerator == "nvidia":
+        slots = _gpu_slots(task, engine, longest)
+        overhead = GPU_OVERHEAD
+    else:
+        slots = int(CPU_SLOTS * share)
+        overhead = 24
+        if share < 1:
+            enable_checkpointing(engine.model)
     if task.zero_stage >= 2:
         overhead = max(overhead, 512)  # every micro-batch moves gradients or weights
-    slots = CPU_SLOTS
-    if task.accelerator == "nvidia":
-        slots = _gpu_slots(engine, longest, task.offload)
-    if task.micro_batch_share < 1:  # an earlier attempt ran out of memory
-        enable_checkpointing(engine.model)
-        slots = int(slots * task.micro_batch_share)
     return Costs(slots=max(longest, slots), overhead=overhead)
 
 
-def _gpu_slots(engine: Engine, longest: int, offload: Offload) -> int:
+def choose_micro_batch(
+    activations: Activations, room: float, longest: int, share: float = 1
+) -> Choice:
+    """The fastest micro-batch with activations of at most `room` bytes, or the smallest one.
+
+    share: below 1, the activations have at most this share of the bytes that those of the first
+    attempt had, until the micro-batch is one example and all layers are checkpointed.
+    """
+    choice = _fastest(activations, room, longest)
+    if share < 1:
+        former = activations.peak(choice.tokens, choice.checkpointed)
+        smaller = replace(activations, chunk_bytes=activations.chunk_bytes * share)
+        choice = _fastest(smaller, min(room, former) * share, longest)
+    return choice
+
+
+def _fastest(activations: Activations, room: float, longest: int) -> Choice:
+    layers = activations.shape.layers
+    fitting = [
+        Choice(max(longest, min(GPU_SLOTS, tokens)), checkpointed)
+        for checkpointed in range(layers + 1)
+        if (tokens := activations.tokens_in(room, checkpointed)) >= longest
+    ]
+
+    def time(choice: Choice) -> float:
+        recomputed = RECOMPUTATION[activations.method.type] * choice.checkpointed / layers
+        return (1 + recomputed) * (1 + GPU_OVERHEAD / choice.tokens)
+
+    return min(fitting, key=time, default=Choice(longest, layers))
+
+
+def _gpu_slots(task: TrainTask, engine: Engine, longest: int) -> int:
     import torch
 
-    config = engine.objective.config.to_dict()
-    shape = ModelShape.of(config, None)
+    shape = ModelShape.of(engine.objective.config.to_dict(), None)
     if shape is None:
         enable_checkpointing(engine.model)
-        return ENOUGH_SLOTS
+        return int(UNKNOWN_SLOTS * task.micro_batch_share)
     trained = sum(prod(engine.shape(parameter)) for _, parameter in engine.parameters())
-    pending = pending_gradient_bytes(engine.zero_stage, offload, engine.coordinates.ranks)
-    head = 6 * shape.vocabulary * shape.hidden
+    pending = pending_gradient_bytes(engine.zero_stage, task.offload, engine.coordinates.ranks)
     torch.cuda.empty_cache()  # `mem_get_info` counts torch's cached blocks as used
-    free = torch.cuda.mem_get_info()[0] - pending * trained - head - HEAD_BYTES
+    free = torch.cuda.mem_get_info()[0] - pending * trained
+    if engine.zero_stage == 3:
+        free -= 2 * min(shape.parameters, LIVE_PARAMETERS * task.micro_batch_share)
+    path = engine.compute_path
+    activations = Activations(
+        *(shape, task.method, 2, longest),
+        attention=_attention(engine, longest),
+        is_chunked=path.is_chunked,
+        chunk_bytes=CHUNK_BYTES["cuda"],
+    )
     room = engine.least(USABLE * free)
-    slots = tokens_in(room, shape, is_checkpointed=False)
-    if slots < max(longest, ENOUGH_SLOTS):
-        enable_checkpointing(engine.model)
-        slots = tokens_in(room, shape, is_checkpointed=True)
-    return min(GPU_SLOTS, slots)
+    choice = choose_micro_batch(activations, room, longest, task.micro_batch_share)
+    if choice.checkpointed:
+        enable_checkpointing(engine.model, choice.checkpointed)
+    return choice.tokens
+
+
+def _attention(engine: Engine, longest: int) -> Attention:
+    if engine.compute_path.is_packed:
+        return "flash"
+    if engine.objective.own_attention == "eager":
+        return "eager"
+    return "flash" if attention.is_plain(engine.objective.config, longest) else "masked"
 
 
 def pending_gradient_bytes(zero_stage: int, offload: Offload, ranks: int) -> float:
@@ -72,14 +133,21 @@ def pending_gradient_bytes(zero_stage: int, offload: Offload, ranks: int) -> flo
     return 4.0 if zero_stage < 2 and offload != "none" else 0.0
 
 
-def tokens_in(room: float, shape: ModelShape, *, is_checkpointed: bool) -> int:
-    """Tokens with activations of `room` bytes; with checkpointing a layer keeps only its input."""
-    layers = 1 if is_checkpointed else shape.layers
-    kept = 2 * shape.layers if is_checkpointed else 0
-    return max(0, int(room / (shape.hidden * (LAYER_BYTES * layers + kept))))
+def enable_checkpointing(model: "Module | Any", layers: int | None = None) -> None:
+    """Recompute the activations of the first `layers` layers in the backward pass, or of all.
+
+    Does nothing if the model does not support it.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    if not can_checkpoint(model):
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    decoder = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    for module in decoder[len(decoder) if layers is None else layers :]:
+        module.gradient_checkpointing = False
 
 
-def enable_checkpointing(model: "Module | Any") -> None:
-    """Recompute the activations of layers in the backward pass, if the model supports it."""
-    if getattr(model, "supports_gradient_checkpointing", False) or is_adapted(model):
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+def can_checkpoint(model: "Module | Any") -> bool:
+    """Whether the model can recompute activations."""
+    return getattr(model, "supports_gradient_checkpointing", False) or is_adapted(model)

@@ -31,7 +31,7 @@ class Objective(nn.Module):  # type: ignore[misc]
         self.model = model
         self.head = find_head(self._causal)
         self.compute_path = ComputePath()
-        self._own_attention = self._causal.config._attn_implementation
+        self.own_attention = self._causal.config._attn_implementation
 
     @property
     def _causal(self) -> Any:
@@ -48,7 +48,7 @@ class Objective(nn.Module):  # type: ignore[misc]
         if path.is_chunked and (self.head is None or self._causal.base_model is self._causal):
             raise ValueError("the last layer is not a plain linear layer")
         if path.is_packed != self.compute_path.is_packed:
-            name = attention.NAME if path.is_packed else self._own_attention
+            name = attention.NAME if path.is_packed else self.own_attention
             self._causal.set_attn_implementation(name)
         self.compute_path = path
 
