@@ -6,8 +6,9 @@ import pytest
 
 from finetune_api.tasks import MethodRef, RankResources
 from finetune_data.memory.node import GIB
-from finetune_data.memory.plan import choose_plan, estimate, smallest_plan
+from finetune_data.memory.plan import choose_plan, estimate, fallback_plans, smallest_plan
 from finetune_data.memory.shape import ModelShape
+from finetune_data.memory.states import state_bytes
 
 LLAMA_8B = {
     "vocab_size": 128256,
@@ -54,7 +55,7 @@ def test_zero_divides_what_the_stage_shares() -> None:
     [
         (8, 80, FULL, 1, "none"),
         (8, 40, FULL, 2, "none"),
-        (8, 25, FULL, 3, "none"),
+        (8, 30, FULL, 3, "none"),
         (1, 141, FULL, 1, "optimizer"),
         (1, 80, FULL, 3, "optimizer"),
         (1, 80, LORA, 0, "none"),
@@ -75,9 +76,11 @@ def test_the_first_plan_that_fits_is_chosen(
 def test_an_offloaded_optimizer_leaves_the_gradients_of_zero_1_and_2_on_the_gpu(
     stage: int, per_parameter: float
 ) -> None:
-    full = estimate(shape(), workers(8), FULL, tokens=1, zero_stage=stage, offload="optimizer")
-    frozen = estimate(shape(), workers(8), LORA, tokens=1, zero_stage=stage, offload="optimizer")
-    found = (full.peak - frozen.peak) / shape().parameters
+    full, frozen = (
+        state_bytes(shape(), workers(8), method, zero_stage=stage, offload="optimizer")
+        for method in (FULL, LORA)
+    )
+    found = (full - frozen) / shape().parameters
     assert found == pytest.approx(per_parameter, rel=0.01)
 
 
@@ -116,3 +119,23 @@ def test_longer_examples_need_more() -> None:
         for tokens in (512, 8192)
     )
     assert long > short
+
+
+def test_each_fallback_needs_less_memory_and_keeps_the_users_settings() -> None:
+    for free in (workers(8, 80), workers(8, 80, zeroStage=3), workers(1, 80)):
+        plan = choose_plan(shape(), free, FULL, 2048)
+        assert plan is not None
+        found = fallback_plans(shape(), free, FULL, 2048, plan)
+        peaks = [plan.peak, *(other.peak for other in found)]
+        assert peaks == sorted(set(peaks), reverse=True)
+        assert found[-1].offload == "parameters"
+        if free.zero_stage is not None:
+            assert {other.zero_stage for other in found} == {free.zero_stage}
+
+
+def test_a_plan_that_the_user_fixes_or_that_is_on_cpu_has_no_fallback() -> None:
+    fixed = workers(8, 80, zeroStage=1, offload="none")
+    for free in (fixed, RankResources(accelerator="cpu")):
+        plan = choose_plan(shape(), free, FULL, 2048)
+        assert plan is not None
+        assert fallback_plans(shape(), free, FULL, 2048, plan) == []

@@ -51,3 +51,15 @@ def test_a_layer_that_shares_the_weights_of_the_embeddings_is_a_user_error() -> 
     assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.targets")
     assert "the layer lm_head" in failure.message
     add_adapter(support.tiny_llama(), method, seed=1)
+
+
+def test_dropout_for_experts_is_a_user_error() -> None:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    sizes = {"hidden_size": 8, "moe_intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_experts": 2, "vocab_size": 9}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, num_experts_per_tok=1))
+    with pytest.raises(FailureError) as caught:
+        add_adapter(model, MethodRef(type="lora", dropout=0.1), seed=1)
+    failure = caught.value.failure
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.dropout")

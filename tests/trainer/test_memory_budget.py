@@ -1,5 +1,6 @@
 """The size of a micro-batch from the free memory of a GPU."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -97,9 +98,9 @@ def slots_of(
 
 
 def test_the_free_memory_includes_what_torch_had_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = slots_of(monkeypatch, 20, 1, 8)
-    expected = choose_micro_batch(llama(1024), memory_budget.USABLE * 20 * GIB, 1024).tokens
-    assert found == expected > slots_of(monkeypatch, 10, 1, 8)
+    found = slots_of(monkeypatch, 8, 1, 8)
+    expected = choose_micro_batch(llama(1024), memory_budget.USABLE * 8 * GIB, 1024).tokens
+    assert found == expected > slots_of(monkeypatch, 4, 1, 8)
 
 
 def test_zero_2_divides_the_room_for_gradients_by_the_ranks(
@@ -109,10 +110,11 @@ def test_zero_2_divides_the_room_for_gradients_by_the_ranks(
     assert many > few > 1024
 
 
-def test_a_retry_after_memory_ran_out_has_fewer_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [slots_of(monkeypatch, 60, 1, 8, share) for share in SHARES]
-    assert found == sorted(found, reverse=True)
-    assert found[-1] == 1024 < found[0]
+def test_the_last_retry_after_memory_ran_out_has_one_example_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, last = (slots_of(monkeypatch, 60, 1, 8, share) for share in (1, 1 / 16))
+    assert last == 1024 < first
 
 
 def llama(row: int, method: MethodRef = FULL) -> Activations:
@@ -132,11 +134,9 @@ def test_a_choice_fits_and_no_other_is_faster(room: float, longest: int, method:
         return
     assert model.peak(choice.tokens, choice.checkpointed) <= room * GIB
     assert choice.tokens >= longest
-    most = model.tokens_in(room * GIB, choice.checkpointed)
-    assert choice.tokens >= min(most, GPU_SLOTS)
-    if choice.tokens < GPU_SLOTS and choice.checkpointed < 32:  # a layer more has a price
-        more = model.tokens_in(room * GIB, choice.checkpointed + 1)
-        assert more < choice.tokens * 1.5
+    assert choice.tokens >= min(model.tokens_in(room * GIB, choice.checkpointed), GPU_SLOTS)
+    if choice.checkpointed:  # one layer fewer would have a price
+        assert model.tokens_in(room * GIB, choice.checkpointed - 1) < choice.tokens
 
 
 def test_layers_are_checkpointed_only_where_memory_is_tight() -> None:
@@ -161,7 +161,7 @@ def test_every_retry_needs_less_until_nothing_can_be_less(
         return choice, smaller.peak(choice.tokens, choice.checkpointed)
 
     first = peak(1)[1]
-    for former, share in zip(SHARES, SHARES[1:], strict=False):
+    for former, share in pairwise(SHARES):
         choice, bytes_ = peak(share)
         if choice == Choice(longest, 32):
             assert bytes_ <= peak(former)[1]

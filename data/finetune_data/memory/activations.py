@@ -132,7 +132,11 @@ class Activations:
     def kept(self) -> tuple[float, float]:
         """What a dense layer, and one with experts, keep for their backward pass."""
         shape, family = self.shape, self._family
-        rest = (family.norms_before + family.norms_after) * self._norm(shape.hidden) + self._attention()
+        rest = (family.norms_before + family.norms_after) * self._norm(
+            shape.hidden
+        ) + self._attention()
+        if shape.has_dropout:  # masks of the attention and of the feed-forward layer
+            rest += 2 * self._mask * shape.hidden
         sparse = rest + self._experts() if shape.experts else 0.0
         return rest + self._feed_forward(shape.inner), sparse
 
@@ -145,7 +149,8 @@ class Activations:
         """
         shape, w = self.shape, self.width
         hidden, pairs = shape.hidden, shape.used_experts
-        phases = [(w * hidden * shape.inner * self._trains_all, w * (2 * hidden + 2 * shape.inner))]
+        largest = w * hidden * shape.inner * self._trains_all
+        phases: list[tuple[float, float]] = [(largest, w * (2 * hidden + 2 * shape.inner))]
         if self._family.norms_after:
             phases.append((0, self._norm_gradients))
         if self.attention == "eager":
@@ -189,6 +194,11 @@ class Activations:
     def _adapts_experts(self) -> bool:
         return not self._trains_all and self._family.adapts_experts
 
+    @property
+    def _mask(self) -> int:
+        """Bytes of a value of a dropout's mask, which is boolean on GPUs."""
+        return 1 if self.width < 4 else self.width
+
     def _norm(self, size: int) -> float:
         if self._family.norm == "layer":
             return self.width * size + 8
@@ -206,8 +216,7 @@ class Activations:
             return values
         adapters = layers * self.method.rank * w
         if self.method.dropout:  # each adapter reads other values, and keeps a mask
-            mask = 1 if w < 4 else w
-            return adapters + layers * (w + mask) * size
+            return adapters + layers * (w + self._mask) * size
         return adapters + values
 
     def _attention(self) -> float:
@@ -233,7 +242,7 @@ class Activations:
     @property
     def _loops(self) -> bool:
         """Whether the packed attention computes one example after the other."""
-        return self.width == 4 or self.shape.has_dropout or self.shape.head_size > WIDEST_HEAD
+        return self.width == 4 or self.shape.drops_scores or self.shape.head_size > WIDEST_HEAD
 
     def _feed_forward(self, inner: int) -> float:
         shape, w = self.shape, self.width
@@ -252,7 +261,9 @@ class Activations:
         if self._trains_all or self._adapts_experts:  # the inputs of all products
             pair += w * (hidden + inner)
             router += w * hidden
-        shared = self._feed_forward(shape.shared_inner) if shape.shared_inner else 0.0
+        shared = 0.0
+        if shape.shared_inner:  # the output is multiplied by a gate
+            shared = self._feed_forward(shape.shared_inner) + w * hidden
         return shape.used_experts * pair + router + shared
 
 

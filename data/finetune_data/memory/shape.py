@@ -31,7 +31,8 @@ class ModelShape:
     caps_scores: bool = False  # attention scores pass through a tanh
     caps_logits: bool = False
     activation: str = ""
-    has_dropout: bool = False  # the model's own
+    has_dropout: bool = False  # the model's own, of what layers add
+    drops_scores: bool = False  # in the attention
 
     @classmethod
     def of(cls, config: Mapping[str, Any], weight_bytes: int | None) -> ModelShape | None:
@@ -70,8 +71,11 @@ class ModelShape:
             window=_number(config, "sliding_window") if _has_window(config) else 0,
             caps_scores=bool(config.get("attn_logit_softcapping")),
             caps_logits=bool(config.get("final_logit_softcapping")),
-            activation=str(_first(config, "hidden_activation", "hidden_act", "activation_function")),
+            activation=str(
+                _first(config, "hidden_activation", "hidden_act", "activation_function")
+            ),
             has_dropout=any(config.get(name) for name in DROPOUTS),
+            drops_scores=any(config.get(name) for name in ("attention_dropout", "attn_pdrop")),
             **sparse,
         )
 
@@ -121,11 +125,4 @@ def _feed_forward(
 
 BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 TIED = ("gemma", "gpt2", "smollm3")  # their configs leave out tie_word_embeddings, which is true
-DROPOUTS = (
-    "attention_dropout",
-    "attn_pdrop",
-    "embd_pdrop",
-    "hidden_dropout",
-    "resid_pdrop",
-    "residual_dropout",
-)
+DROPOUTS = ("hidden_dropout", "resid_pdrop", "residual_dropout")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,14 +17,6 @@ from finetune_trainer.engine.objective import ComputePath, Objective
 from tests.trainer.memory.live_storages import LiveStorages
 
 LENGTH = 512  # tokens of an example
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Bytes without the weights and their gradients."""
-
-    kept: float  # between the forward and the backward pass
-    peak: float
 
 
 @contextmanager
@@ -62,13 +52,12 @@ def count(
     method: MethodRef,
     *,
     tokens: int,
-    checkpointed: int | None,
+    checkpointed: int,
     rows: int = 0,
     dtype: torch.dtype = torch.bfloat16,
     path: ComputePath | None = None,
-    width: int | None = None,
-) -> Counted:
-    """One forward and backward pass of `config`'s model.
+) -> int:
+    """Peak bytes of a forward and backward pass, without the weights and all their gradients.
 
     checkpointed: the number of layers that are checkpointed. rows: 0 for examples that share a row.
     """
@@ -92,12 +81,8 @@ def count(
             live.track(objective)
             before = live.now["cpu"]
             live.reset_peak()
-            batch = _batch(tokens, rows)
-            loss = objective(*batch)[0]
-            gc.collect()
-            kept = live.now["cpu"] - before
-            loss.backward()
-        return Counted(kept=kept, peak=live.peak["cpu"] - before)
+            objective(*_batch(tokens, rows))[0].backward()
+        return live.peak["cpu"] - before
 
 
 def _materialize(model: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -129,7 +114,7 @@ def _batch(tokens: int, rows: int) -> tuple[Any, ...]:
     shape = (rows, tokens // rows) if rows else (1, tokens)
     packing: dict[str, Any] = {}
     if not rows:
-        bounds = tuple(range(0, tokens + 1, min(LENGTH, tokens)))
+        bounds = (*range(0, tokens, LENGTH), tokens)
         starts = torch.empty(len(bounds), dtype=torch.int32)
         packing = {"bounds": bounds, "starts": starts}
     integers = [torch.empty(shape, dtype=torch.int64) for _ in range(2)]

@@ -39,7 +39,7 @@ class Head(nn.Module):  # type: ignore[misc]
 
 
 class LinearCrossEntropy(Function):  # type: ignore[misc]
-    """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)`, `step` tokens at a time."""
+    """Softmax cross-entropy of `cap·tanh(scale·hidden @ weight.T / cap)` in chunks of `step`."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - `apply` takes positional arguments

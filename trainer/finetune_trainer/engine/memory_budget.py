@@ -19,7 +19,7 @@ CPU_SLOTS = 4096
 GPU_SLOTS = 16384  # larger micro-batches are not faster
 GPU_OVERHEAD = 2048  # tokens that take as long as what each micro-batch does besides its tokens
 UNKNOWN_SLOTS = 4096  # the config lacks the numbers of the estimate
-USABLE = 0.85  # share of the free memory; the rest is for fragmentation
+USABLE = 0.9  # share of the free memory; the rest is for fragmentation, as in the prepare Job
 # Time of a second forward pass of a layer, as a share of a step: an adapter's backward pass has
 # half of the products of a full one.
 RECOMPUTATION = {"full": 1 / 3, "lora": 1 / 2}
