@@ -114,7 +114,7 @@ def test_the_last_retry_after_memory_ran_out_has_one_example_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, last = (slots_of(monkeypatch, 60, 1, 8, share) for share in (1, 1 / 16))
-    assert last == 1024 < first
+    assert 1024 <= last < first / 4
 
 
 def llama(row: int, method: MethodRef = FULL) -> Activations:
