@@ -245,7 +245,17 @@ def test_a_plan_whose_record_was_lost_is_read_from_the_task() -> None:
     assert (record.number, record.zero_stage, record.micro_batch_share) == (4, 2, 0.25)
 
 
-def test_a_version_without_the_memory_in_its_crds_ends_at_the_smallest_micro_batch() -> None:
+def test_host_memory_after_the_smallest_micro_batch_still_raises_the_request() -> None:
+    world = a_world(maxRestarts=0)
+    for number in range(1, 5):
+        end(world, number, OF_GPU)
+    assert share(world) == 0.0625
+    end(world, 5, OF_HOST)
+    assert (world.status.state, share(world)) == ("pending", 0.0625)
+    assert requests(world, 6)["requests"]["memory"] == "153600Mi"
+
+
+def test_crds_without_the_memory_that_ran_out_end_after_six_attempts() -> None:
     """Older CRDs drop the field, so that no raise is recorded."""
     world = a_world(maxRestarts=0)
     for number in range(1, 7):

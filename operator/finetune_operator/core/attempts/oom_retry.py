@@ -18,6 +18,7 @@ from finetune_operator.core.verdict import Verdict
 from finetune_operator.settings import MEMORY, Settings
 
 HALVINGS = 2  # before the first fallback plan
+UNKNOWN_AT_MOST = 5  # attempts before one without host memory whose memory was not recorded
 SMALLEST_SHARE = 1 / 16  # below it something else is too large: model, optimizer, one long row
 
 
@@ -81,16 +82,16 @@ def describe_change(
     return " and ".join(changes) or None
 
 
-def weigh_host_memory(verdict: Verdict, finetune: FineTune, request: str | None) -> Verdict:
+def weigh_host_memory(
+    verdict: Verdict, finetune: FineTune, estimate: float | None, request: str | None
+) -> Verdict:
     """Add what the user can change, and count the failure if the next attempt changes nothing.
 
-    request: the estimated memory request of the pods, if they have one.
+    estimate: GiB per pod. request: the estimated memory request of the pods, if they have one.
     """
-    resolved = finetune.status.resolved
     if verdict.error.code != Reason.OUT_OF_MEMORY or verdict.exhausted_memory != "host":
         return verdict
     limit, hint = finetune.spec.resources.memory, verdict.error.hint
-    estimate = resolved.memory_per_pod_gib if resolved else None
     if request is not None:
         hint = messages.hint_for_request(request)
     elif limit is not None and estimate is not None:
@@ -101,21 +102,29 @@ def weigh_host_memory(verdict: Verdict, finetune: FineTune, request: str | None)
 
 
 def find_refusal(
-    verdict: Verdict, finetune: FineTune, size: AttemptSize, request: str | None
+    verdict: Verdict,
+    finetune: FineTune,
+    former: list[Attempt],
+    size: AttemptSize,
+    request: str | None,
 ) -> str | None:
     """Why an attempt that ran out of memory cannot be followed by a smaller one, if so.
 
-    size and request: of the attempt that ended.
+    former: the attempts before it. size and request: its own.
     """
     if verdict.error.code != Reason.OUT_OF_MEMORY:
         return None
     if verdict.exhausted_memory == "host" and not _is_on_cpu(finetune):
-        is_largest = request is not None and size.memory_raises >= RAISES_AT_MOST
-        if is_largest:
-            return messages.larger_request_failed(request or "")
-    # Older CRDs drop `exhaustedMemory`, so that the share shrinks after host memory ran out, too.
+        # Older CRDs drop `exhaustedMemory`, and no raise is recorded.
+        unknown = sum(_is_unknown(item) for item in former)
+        is_largest = size.memory_raises >= RAISES_AT_MOST or unknown >= UNKNOWN_AT_MOST
+        return messages.larger_request_failed(request) if request and is_largest else None
     is_smallest = size.micro_batch_share / 2 < SMALLEST_SHARE
     return messages.smaller_batch_failed(size.micro_batch_share) if is_smallest else None
+
+
+def _is_unknown(attempt: Attempt) -> bool:
+    return attempt.reason == Reason.OUT_OF_MEMORY and attempt.exhausted_memory is None
 
 
 def _exhausted_micro_batch(attempt: Attempt, finetune: FineTune) -> bool:

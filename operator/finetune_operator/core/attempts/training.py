@@ -252,8 +252,9 @@ def _restart_or_fail(
     size = next_size(finetune, _resolved(builder), former, number)
     size = replace(size, micro_batch_share=now.micro_batch_share or 1)
     request = memory_request(finetune, _resolved(builder), settings, size)
-    verdict = weigh_host_memory(verdict, finetune, request)
-    refusal = find_refusal(verdict, finetune, size, request)
+    estimate = size.applied_to(_resolved(builder)).memory_per_pod_gib
+    verdict = weigh_host_memory(verdict, finetune, estimate, request)
+    refusal = find_refusal(verdict, finetune, former, size, request)
     retry = may_retry(verdict, former, finetune.spec.max_restarts, refusal)
     end_attempt(observed, builder, job, verdict.error.code, verdict)
     if number > 1 and find_resumed_step(builder, number) is None:
