@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -110,6 +111,31 @@ def test_the_operator_parses_each_model_cache(render: Render, cache: JsonObject)
     found = settings(render(f"runtimes={json.dumps([runtime])}"))
     assert found["runtimes"][0]["modelCache"] == cache
     assert operator.Settings.model_validate(found).runtime("x").model_cache is not None
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        {"maxSize": "1Gi"},
+        {"emptyDir": {}, "maxSize": "1Gi"},
+        {"emptyDir": {}, "hostPath": {"path": "/models"}},
+        {"hostPath": {"path": "models"}},
+        {"hostPath": {"path": "/"}},
+        {"hostPath": {"path": "/data/../etc"}},
+        {"persistentVolumeClaim": {}},
+        {"persistentVolumeClaim": {"claimName": "models"}, "maxSize": 500},
+        {"nfs": {"server": "a"}},
+    ],
+)
+def test_the_schema_refuses_what_the_operator_refuses(cache: JsonObject) -> None:
+    operator = pytest.importorskip("finetune_operator.settings")
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = {"runtimes": [{"name": "x", "accelerator": "cpu", "modelCache": cache}]}
+    with pytest.raises(jsonschema.ValidationError) as caught:
+        jsonschema.validate(values, {**schema, "required": []})
+    assert list(caught.value.absolute_path)[:3] == ["runtimes", 0, "modelCache"]
+    with pytest.raises(ValueError, match="validation error"):
+        operator.ModelCache.model_validate(cache)
 
 
 def test_an_empty_model_cache_is_none(render: Render) -> None:

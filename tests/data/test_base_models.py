@@ -162,23 +162,27 @@ class Hub:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
         self.digests: dict[str, str] = {}  # of files in Git LFS
+        self.commit = COMMIT
 
     def __call__(self, request: Request) -> Answer:
         path = request.path.partition("?")[0]
         if path == "/api/models/acme/tiny/revision/v1":
             siblings = [self._describe(name) for name in self.files]
-            info = {"id": "acme/tiny", "sha": COMMIT, "siblings": siblings}
+            info = {"id": "acme/tiny", "sha": self.commit, "siblings": siblings}
             return Answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
-        name = path.removeprefix(f"/acme/tiny/resolve/{COMMIT}/")
+        name = path.removeprefix(f"/acme/tiny/resolve/{self.commit}/")
         if name in self.files:
             etag = hashlib.sha1(self.files[name], usedforsecurity=False).hexdigest()
-            return Answer(200, self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+            return Answer(
+                200, self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}
+            )
         code = "RevisionNotFound" if "acme/tiny" in path else "RepoNotFound"
         return Answer(404, b"{}", {"X-Error-Code": code})
 
     def _describe(self, name: str) -> dict[str, Any]:
         size = len(self.files[name])
-        found: dict[str, Any] = {"rfilename": name, "size": size}
+        blob = hashlib.sha1(self.files[name], usedforsecurity=False).hexdigest()
+        found: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
         if name in self.digests:
             found["lfs"] = {"size": size, "sha256": self.digests[name], "pointerSize": 100}
         return found
@@ -448,6 +452,23 @@ def test_weights_are_downloaded_from_a_hub_once(
         "verified.json",
         "space",
     }
+
+
+def test_a_commit_on_a_hub_is_downloaded_if_it_changes_the_weights(
+    hub: Hub, stub: StubServer, storage: Storage, tmp_path: Path, cache_root: Path
+) -> None:
+    other = bytearray(hub.files["model.safetensors"])
+    other[-1] = 1
+    changes = {"d": ("README.md", b"a new card"), "e": ("model.safetensors", bytes(other))}
+    fetch_cached("hf://acme/tiny@v1", tmp_path / "first", storage, cache_root)
+    for letter, (name, data) in changes.items():
+        stub.requests.clear()
+        hub.commit = letter * 40
+        hub.files[name] = data
+        found = fetch_cached("hf://acme/tiny@v1", tmp_path / letter, storage, cache_root)
+        assert (found / name).read_bytes() == data
+        reads = [request for request in stub.requests if "safetensors" in request]
+        assert bool(reads) == (name == "model.safetensors")
 
 
 def test_the_digest_that_the_hub_publishes_is_checked(

@@ -46,13 +46,14 @@ class HubModel(RemoteModel):
                 uri.repo, revision=uri.revision, files_metadata=True, timeout=ANSWER_SECONDS
             )
         self._commit = str(info.sha)
-        self.location = f"{_endpoint() or 'https://huggingface.co'} {uri.repo}@{self._commit}"
+        self.location = f"{_endpoint() or 'https://huggingface.co'} {uri.repo}"
         siblings = info.siblings or []
         self.names = [file.rfilename for file in siblings]  # all files of the revision
         self.files = {
             file.rfilename: RemoteFile(
                 file.rfilename,
                 size=int(file.size or 0),
+                # a commit that changes only the model card keeps the versions of the weights
                 version=str(file.blob_id or self._commit),
                 sha256=file.lfs.sha256 if file.lfs else None,
             )
