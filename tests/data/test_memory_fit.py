@@ -12,7 +12,7 @@ from finetune_api.tasks import PrepareTask
 from finetune_data.errors import DataError
 from finetune_data.memory.plan import Plan, in_gib
 from finetune_data.memory.shape import ModelShape
-from finetune_data.prepare.memory_fit import fit_memory, memory_advice
+from finetune_data.prepare.memory_fit import find_fallbacks, fit_memory, memory_advice
 from tests.data.builders import prepare_task
 
 SHAPE = ModelShape(parameters=8_000_000_000, hidden=4096, layers=32, vocabulary=128_256)
@@ -97,3 +97,19 @@ def test_on_cpu_the_rank_itself_is_host_memory() -> None:
     cpu = {"processesPerNode": 1, "accelerator": "cpu", "gpuMemoryGib": None}
     assert refusal(**cpu, memoryGib=0.2).param == "resources.memory"
     assert len(advice(**cpu, memoryGib=in_gib(fit(**cpu).node.least_memory) + 1)) == 1
+
+
+def test_later_plans_need_less_and_less_of_a_gpu_within_the_settings_of_the_user() -> None:
+    chosen = fit()
+    plans = find_fallbacks(SHAPE, task(), TOKENS, chosen)
+    assert len(plans) >= 2
+    sizes = [chosen.gib, *(plan.memory_per_rank_gib for plan in plans)]
+    assert sizes == sorted(sizes, reverse=True)
+    roomy = max(plan.memory_per_pod_gib for plan in plans)
+    limited = task(memoryGib=in_gib(chosen.node.memory) + 1)
+    assert all(
+        plan.memory_per_pod_gib < roomy for plan in find_fallbacks(SHAPE, limited, TOKENS, chosen)
+    )
+    fixed = task(zeroStage=chosen.zero_stage, offload=chosen.offload)
+    assert find_fallbacks(SHAPE, fixed, TOKENS, chosen) == []
+    assert find_fallbacks(None, task(), TOKENS, None) == []
