@@ -11,7 +11,7 @@ from finetune_data.memory.activations import CHUNK_BYTES, Activations
 from finetune_data.memory.node import GIB
 from finetune_data.memory.shape import ModelShape
 from finetune_trainer.engine import memory_budget
-from finetune_trainer.engine.deepspeed import Engine
+from finetune_trainer.engine.deepspeed import GATHERED, Engine, configuration
 from finetune_trainer.engine.memory_budget import (
     GPU_SLOTS,
     Choice,
@@ -167,3 +167,17 @@ def test_every_retry_needs_less_until_nothing_can_be_less(
             assert bytes_ <= peak(former)[1]
         else:
             assert bytes_ <= share * first
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_retry_has_smaller_buffers(stage: int) -> None:
+    usual, half = (
+        configuration(
+            zero_stage=stage, precision="bf16", offload="none", ranks=8, buffer_share=share
+        )["zero_optimization"]
+        for share in (1, 0.5)
+    )
+    for name in ("reduce_bucket_size", "allgather_bucket_size"):
+        assert half[name] == usual[name] // 2
+    for name, elements in GATHERED.items():
+        assert half.get(name) == (usual.get(name, elements) // 2 if stage == 3 else None)

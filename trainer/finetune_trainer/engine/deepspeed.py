@@ -31,6 +31,14 @@ LIVE_PARAMETERS = 1_000_000_000  # of all ranks that ZeRO 3 keeps on a GPU; Deep
 # The other ranks wait while rank 0 uploads. The launchers detect failed ranks, not this timeout.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
+# DeepSpeed's defaults of what ZeRO 3 gathers and keeps on a GPU, in elements
+GATHERED = {
+    "stage3_max_live_parameters": LIVE_PARAMETERS,
+    "stage3_max_reuse_distance": LIVE_PARAMETERS,
+    "stage3_prefetch_bucket_size": BUCKET,
+}
+BUFFERS = {*GATHERED, "reduce_bucket_size", "allgather_bucket_size", "sub_group_size"}
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -73,10 +81,12 @@ def configuration(
     ranks: int,
     clip: float = CLIP,
     overlaps: bool = False,
+    buffer_share: float = 1,
 ) -> dict[str, Any]:
     """DeepSpeed's configuration. The batch sizes have no effect, but DeepSpeed requires them.
 
     overlaps: whether ZeRO 3 communicates on its own CUDA streams while the GPU computes.
+    buffer_share: of the usual sizes of buffers; below 1 after an attempt ran out of memory.
     """
     zero: dict[str, Any] = {
         "stage": zero_stage,
@@ -94,7 +104,7 @@ def configuration(
         "gradient_accumulation_steps": 1,
         "train_batch_size": ranks,
         "gradient_clipping": clip,
-        "zero_optimization": zero,
+        "zero_optimization": with_smaller_buffers(zero, buffer_share),
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed compiles its CPU Adam at startup
         "steps_per_print": None,
     }
@@ -107,8 +117,19 @@ def configuration(
         }
         if zero_stage < 3:
             # ZeRO 2 otherwise divides by the ranks in bf16; both settings all-reduce each bucket
-            zero["reduce_scatter"] = False
+            value["zero_optimization"]["reduce_scatter"] = False
     return value
+
+
+def with_smaller_buffers(zero: dict[str, Any], share: float) -> dict[str, Any]:
+    """The settings of ZeRO with this share of the usual elements in its buffers."""
+    if share == 1:
+        return zero
+    settings = (GATHERED if zero["stage"] == 3 else {}) | zero
+    return {
+        name: max(1, int(share * value)) if name in BUFFERS else value
+        for name, value in settings.items()
+    }
 
 
 def parameter_groups(model: "Module", weight_decay: float) -> list[dict[str, Any]]:
@@ -137,6 +158,7 @@ class Engine:
         offload: str = "none",
         clip: float = CLIP,
         overlaps: bool = False,
+        buffer_share: float = 1,
     ) -> None:
         import deepspeed
         import torch
@@ -170,6 +192,7 @@ class Engine:
                 ranks=coordinates.ranks,
                 clip=clip if self.zero_stage else 0.0,  # see `step`
                 overlaps=overlaps,
+                buffer_share=buffer_share,
             ),
         )
         if self.zero_stage == 0 and coordinates.ranks == 1:

@@ -79,6 +79,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         weight_decay=task.hyperparameters.weight_decay,
         offload=task.offload,
         overlaps=bool(task.overlap_communication),
+        buffer_share=task.micro_batch_share,
     )
     run_log = RunLog(
         *(task, coordinates, progress, storage),
