@@ -15,7 +15,12 @@ from finetune_trainer.errors import Preempted, failure_from_exception
 from finetune_trainer.launcher import main as launcher
 from finetune_trainer.launcher.cgroup import available_cpus
 from finetune_trainer.launcher.main import wait_for_name
-from finetune_trainer.launcher.rank_processes import RankProcess, RankProcesses, environment
+from finetune_trainer.launcher.rank_processes import (
+    ALLOCATOR,
+    RankProcess,
+    RankProcesses,
+    environment,
+)
 from finetune_trainer.launcher.root_cause import PodEvidence, RankExit
 from finetune_trainer.workdir import WorkDir
 from tests.support.objects import trained
@@ -70,7 +75,7 @@ def test_the_number_of_threads_matches_the_cpus_of_the_container(tmp_path: Path)
 
 def test_allocations_on_a_gpu_do_not_fragment_unless_the_user_configures_them() -> None:
     task = support.train_task("environment", accelerator="nvidia")
-    assert environment(task, 0, 0, {})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert environment(task, 0, 0, {})["PYTORCH_ALLOC_CONF"] == ALLOCATOR
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):  # the new name and the old one
         found = environment(task, 0, 0, {name: "backend:cudaMallocAsync"})
         assert {k: v for k, v in found.items() if "ALLOC_CONF" in k} == {
@@ -78,6 +83,14 @@ def test_allocations_on_a_gpu_do_not_fragment_unless_the_user_configures_them() 
         }
     cpu = support.train_task("environment", accelerator="cpu")
     assert "PYTORCH_ALLOC_CONF" not in environment(cpu, 0, 0, {})
+
+
+def test_torch_accepts_the_settings_of_the_allocator() -> None:
+    import torch
+
+    torch._C._accelerator_setAllocatorSettings(ALLOCATOR)
+    with pytest.raises(ValueError, match=r"pinned_max"):
+        torch._C._accelerator_setAllocatorSettings(ALLOCATOR.replace("_mb", "_gb"))
 
 
 STUCK = "import time; print('waiting', flush=True); time.sleep(60)"

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 
 from finetune_api.tasks import MethodRef, Offload, RankResources
 from finetune_data.memory.shape import ModelShape
-from finetune_data.memory.states import pinned_bytes, trained_parameters, weight_bytes
+from finetune_data.memory.states import (
+    largest_tensor,
+    pinned_bytes,
+    trained_parameters,
+    weight_bytes,
+)
 
 GIB = 2**30
+# The launcher has 20 MiB after its imports; its downloads have buffers.
 LAUNCHER_BYTES = 0.25 * GIB
-# A rank's libraries, its CUDA context, NCCL's buffers, and its part of a dataset.
+# A rank has 330 MiB after its imports and 450 MiB with peft (anonymous memory). The rest is for its
+# part of a dataset and, on GPUs, for CUDA's context and NCCL's buffers, which nobody has measured.
 RANK_BYTES = {"nvidia": 4 * GIB, "cpu": 1.5 * GIB}
-LEAST_RANK_BYTES = 0.5 * GIB  # the imported libraries only
+LEAST_RANK_BYTES = 0.3 * GIB  # the imported libraries only
 CHECKPOINT_BYTES = 12  # per trained parameter: fp32 weights and two moments
 DISK_BYTES = 2 * GIB  # the dataset, logs, and reports
 
@@ -54,9 +61,3 @@ def estimate_node(
         checkpoint=checkpoint,
         disk=copies * model + checkpoint + DISK_BYTES,
     )
-
-
-def largest_tensor(shape: ModelShape) -> int:
-    """The number of elements of the largest tensor: the embeddings, or the experts of a layer."""
-    per_layer = shape.parameters / shape.layers if shape.idle else 0
-    return max(shape.vocabulary * shape.hidden, int(per_layer))

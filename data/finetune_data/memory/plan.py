@@ -9,7 +9,7 @@ from finetune_api.tasks import MethodRef, Offload, RankResources
 from finetune_data.memory.activations import activation_bytes
 from finetune_data.memory.node import GIB, Node, estimate_node
 from finetune_data.memory.shape import ModelShape
-from finetune_data.memory.states import state_bytes, weight_bytes
+from finetune_data.memory.states import states, weight_bytes
 
 USABLE = 0.9  # of a GPU's memory: the rest is fragmentation and other libraries' buffers
 CONTEXT_BYTES = 1.5 * GIB  # CUDA's and NCCL's own
@@ -46,8 +46,9 @@ def estimate(
     offload: Offload = "none",
 ) -> Plan:
     """The memory of a plan. tokens: the length of the longest micro-batch."""
-    peak = state_bytes(shape, workers, method, zero_stage=zero_stage, offload=offload)
-    peak += activation_bytes(shape, method, tokens, weight_bytes(workers))
+    held = states(shape, workers, method, zero_stage=zero_stage, offload=offload)
+    peak = held.backward + activation_bytes(shape, method, tokens, weight_bytes(workers))
+    peak = max(peak, held.step)
     if workers.accelerator == "nvidia":
         peak += CONTEXT_BYTES
     node = estimate_node(
@@ -125,15 +126,13 @@ def fallback_plans(
 def _plans(
     shape: ModelShape, workers: RankResources, method: MethodRef, tokens: int
 ) -> Iterator[Plan]:
-    modes: list[tuple[int, Offload]] = [(0, "none"), (1, "none"), (2, "none"), (3, "none")]
+    # without ZeRO, the engine uses ZeRO 1 on GPUs
+    least = 0 if workers.accelerator == "cpu" else 1
+    modes: list[tuple[int, Offload]] = [(stage, "none") for stage in range(least, 4)]
     modes += [(stage, "optimizer") for stage in (1, 2, 3)] + [(3, "parameters")]
     offload = workers.offload
     if workers.ranks == 1:  # nothing is shared
-        modes = [
-            mode
-            for mode in modes
-            if mode in {(0, "none"), (1, "optimizer"), (3, "optimizer"), (3, "parameters")}
-        ]
+        modes = [(0, "none"), (1, "optimizer"), (3, "optimizer"), (3, "parameters")]
         if workers.zero_stage is not None:
             modes = [(workers.zero_stage, mode[1]) for mode in modes]
     chosen = [

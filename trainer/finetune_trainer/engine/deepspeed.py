@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from finetune_data.memory.shape import ModelShape
+from finetune_data.memory.states import BUCKET, SUB_GROUP, live_parameters
 from finetune_trainer.batching.microbatch import MicroBatch
 from finetune_trainer.engine import placement
 from finetune_trainer.engine.placement import full_shape
@@ -26,17 +28,16 @@ CLIP = 1.0
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MOMENTS = ("exp_avg", "exp_avg_sq")
-BUCKET = 50_000_000  # elements of a reduction; DeepSpeed's default allocates ten times this
-LIVE_PARAMETERS = 1_000_000_000  # of all ranks that ZeRO 3 keeps on a GPU; DeepSpeed's default
 # The other ranks wait while rank 0 uploads. The launchers detect failed ranks, not this timeout.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 # DeepSpeed's defaults of what ZeRO 3 gathers and keeps on a GPU, in elements
-GATHERED = {
-    "stage3_max_live_parameters": LIVE_PARAMETERS,
-    "stage3_max_reuse_distance": LIVE_PARAMETERS,
-    "stage3_prefetch_bucket_size": BUCKET,
-}
+GATHERED = (
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+    "stage3_prefetch_bucket_size",
+    "sub_group_size",
+)
 BUFFERS = {*GATHERED, "reduce_bucket_size", "allgather_bucket_size", "sub_group_size"}
 
 Precision = Literal["fp32", "bf16"]
@@ -82,11 +83,13 @@ def configuration(
     clip: float = CLIP,
     overlaps: bool = False,
     buffer_share: float = 1,
+    shape: ModelShape | None = None,
 ) -> dict[str, Any]:
     """DeepSpeed's configuration. The batch sizes have no effect, but DeepSpeed requires them.
 
     overlaps: whether ZeRO 3 communicates on its own CUDA streams while the GPU computes.
     buffer_share: of the usual sizes of buffers; below 1 after an attempt ran out of memory.
+    shape: of the model, from its config; None if the config lacks a number.
     """
     zero: dict[str, Any] = {
         "stage": zero_stage,
@@ -95,6 +98,14 @@ def configuration(
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
     }
+    if zero_stage == 3:
+        live = live_parameters(shape)
+        zero |= {
+            "sub_group_size": SUB_GROUP,
+            "stage3_prefetch_bucket_size": BUCKET,
+            "stage3_max_live_parameters": live,
+            "stage3_max_reuse_distance": live,
+        }
     if offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if offload == "parameters":
@@ -125,10 +136,9 @@ def with_smaller_buffers(zero: dict[str, Any], share: float) -> dict[str, Any]:
     """The settings of ZeRO with this share of the usual elements in its buffers."""
     if share == 1:
         return zero
-    settings = (GATHERED if zero["stage"] == 3 else {}) | zero
     return {
         name: max(1, int(share * value)) if name in BUFFERS else value
-        for name, value in settings.items()
+        for name, value in zero.items()
     }
 
 
@@ -193,6 +203,7 @@ class Engine:
                 clip=clip if self.zero_stage else 0.0,  # see `step`
                 overlaps=overlaps,
                 buffer_share=buffer_share,
+                shape=ModelShape.of(self.objective.config.to_dict(), None),
             ),
         )
         if self.zero_stage == 0 and coordinates.ranks == 1:

@@ -1,15 +1,15 @@
 """The size of a micro-batch, and the number of checkpointed layers, by available memory."""
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.tasks import Offload, TrainTask
+from finetune_api.tasks import TrainTask
 from finetune_data.memory.activations import CHUNK_BYTES, Activations, Attention
 from finetune_data.memory.shape import ModelShape
+from finetune_data.memory.states import states_in_bf16
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.engine import attention
-from finetune_trainer.engine.deepspeed import LIVE_PARAMETERS, Engine
+from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.lora import is_adapted
 
 if TYPE_CHECKING:
@@ -93,12 +93,10 @@ def _gpu_slots(task: TrainTask, engine: Engine, longest: int) -> int:
     if shape is None:
         enable_checkpointing(engine.model)
         return int(UNKNOWN_SLOTS * task.micro_batch_share)
-    trained = sum(prod(engine.shape(parameter)) for _, parameter in engine.parameters())
-    pending = pending_gradient_bytes(engine.zero_stage, task.offload, engine.coordinates.ranks)
+    ranks = engine.coordinates.ranks
+    held = states_in_bf16(shape, task.method, ranks, engine.zero_stage, task.offload)
     torch.cuda.empty_cache()  # `mem_get_info` counts torch's cached blocks as used
-    free = torch.cuda.mem_get_info()[0] - pending * trained
-    if engine.zero_stage == 3:
-        free -= 2 * min(shape.parameters, LIVE_PARAMETERS * task.micro_batch_share)
+    free = torch.cuda.mem_get_info()[0] - (held.backward - held.start)
     path = engine.compute_path
     activations = Activations(
         *(shape, task.method, 2, longest),
@@ -119,18 +117,6 @@ def _attention(engine: Engine, longest: int) -> Attention:
     if engine.objective.own_attention == "eager":
         return "eager"
     return "flash" if attention.is_plain(engine.objective.config, longest) else "masked"
-
-
-def pending_gradient_bytes(zero_stage: int, offload: Offload, ranks: int) -> float:
-    """Bytes per trained parameter that the first step allocates on the GPU for gradients, in bf16.
-
-    Without offload, ZeRO 1 and 3 allocate their fp32 gradients before the first step. ZeRO 2 does
-    so in the first backward pass, where the bf16 gradients of the rank's partition exist, too. With
-    offload, ZeRO 1 adds up all gradients on the GPU, and ZeRO 3 on the host.
-    """
-    if zero_stage == 2:
-        return 6 / ranks
-    return 4.0 if zero_stage < 2 and offload != "none" else 0.0
 
 
 def enable_checkpointing(model: "Module | Any", layers: int | None = None) -> None:

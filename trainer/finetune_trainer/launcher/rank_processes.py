@@ -24,6 +24,9 @@ from finetune_trainer.workdir import WorkDir
 
 RANK_MODULE = "finetune_trainer.rank.main"
 LOG_LINES = 12
+# Packed rows differ in length, and fixed segments fragment. Pinned buffers of more than 1 MB have
+# their exact size: torch otherwise rounds up to a power of two, and caches what is freed.
+ALLOCATOR = "expandable_segments:True,pinned_max_cached_size_mb:1"
 GRACE_SECONDS = 2.0  # after the first failure, for the other ranks to report theirs
 
 
@@ -151,8 +154,7 @@ def environment(
     if task.accelerator == "cpu":
         defaults |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     elif "PYTORCH_CUDA_ALLOC_CONF" not in inherited:  # the old name, which torch reads first
-        # packed rows differ in length, and fixed segments fragment
-        defaults["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+        defaults["PYTORCH_ALLOC_CONF"] = ALLOCATOR
     if task.accelerator == "nvidia" and task.nodes > 1 and nccl_file is not None:
         defaults |= nccl_log.settings(inherited, nccl_file)
     fixed = {
