@@ -86,7 +86,7 @@ def test_an_offload_for_which_the_memory_is_too_small_names_the_plan_that_fits()
 
 
 def test_gpus_that_are_too_small_are_not_mistaken_for_host_memory() -> None:
-    failure = refusal(gpuMemoryGib=8.0, memoryGib=4000.0, offload="none")
+    failure = refusal(gpuMemoryGib=10.0, memoryGib=4000.0, offload="none")
     assert failure.param == "deepspeed"
     assert "does not fit the GPUs" in failure.message
     assert "of resources.memory" in (failure.hint or "")

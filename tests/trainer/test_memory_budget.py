@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
