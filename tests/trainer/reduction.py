@@ -89,7 +89,7 @@ def main(out: Path) -> None:
     connect("cpu")
     found = {}
     for bucket in BUCKETS:
-        engine_module.BUCKET = bucket
+        engine_module.BUCKET = engine_module.SUB_GROUP = bucket
         for stage, offload in MODES:
             found[f"{stage}-{offload}-{bucket}"] = distances(coordinates, stage, offload)
     # CPUs have no streams: this shows that DeepSpeed takes the setting, not that GPUs are right
