@@ -30,24 +30,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo2": {},
     "smollm3": {},
     "phi3": {},
-    "gpt_neox": {},
+    "gpt_neox": {"num_key_value_heads": 4},
     "starcoder2": {},
     "mixtral": {"num_local_experts": 8},
-    "qwen3_moe": EXPERTS | {"mlp_only_layers": [1]},
+    "qwen3_moe": EXPERTS,
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 80},
     "olmoe": {"num_experts": 8},
 }
 METHOD = MethodRef(type="lora", rank=4, alpha=8)
 
 
-def sizes(kind: str, method: MethodRef) -> tuple[ModelShape, list[int]]:
+def sizes(kind: str, method: MethodRef, **changes: Any) -> tuple[ModelShape, list[int]]:
     """The shape of the model, and the number of elements of each matrix of the adapter."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from finetune_trainer.engine.lora import add_adapter
 
-    config = AutoConfig.for_model(kind, **(SIZES | CONFIGS[kind]))
+    config = AutoConfig.for_model(kind, **(SIZES | CONFIGS[kind] | changes))
     with torch.device("meta"):
         model = add_adapter(AutoModelForCausalLM.from_config(config), method, seed=0)
     shape = ModelShape.of(model.config.to_dict(), None)
@@ -73,3 +73,8 @@ def test_targets_with_unknown_names_count_as_all_layers() -> None:
     method = METHOD.model_copy(update={"targets": ["qkv_proj"]})
     shape, found = sizes("phi3", method)
     assert sum(found) < adapter_parameters(shape, method) == adapter_parameters(shape, METHOD)
+
+
+def test_dense_layers_between_experts_are_counted_although_peft_leaves_them_out() -> None:
+    shape, found = sizes("qwen3_moe", METHOD, mlp_only_layers=[1])
+    assert sum(found) < adapter_parameters(shape, METHOD) < 1.1 * sum(found)

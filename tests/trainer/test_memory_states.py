@@ -38,7 +38,10 @@ def measured(ranks: int) -> dict[str, dict[str, dict[str, int]]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, dict[str, dict[str, int]]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for line in done.stdout.splitlines():  # DeepSpeed prints to the same stream
+        if line.startswith("{"):
+            found |= json.loads(line)
     return found
 
 

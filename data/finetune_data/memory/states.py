@@ -75,7 +75,7 @@ def states_in_bf16(
     if zero_stage == 3:
         return _zero_3(shape, method, ranks, offload)
     stage = max(1, zero_stage)  # the engine makes ZeRO 1 of ZeRO 0
-    weights = 2.0 * shape.parameters
+    weights = 2.0 * all_parameters(shape, method)
     share = trained / ranks
     pending = pending_gradient_bytes(stage, offload, ranks) * trained
     bucket = 0.0
@@ -94,7 +94,7 @@ def states_in_bf16(
             norm += 2 * largest - 2 * share
         reduction = max(reduction, norm)
     extra = max(0.0, reduction - head_gradient_bytes(shape, method))
-    return States(start, start + pending + bucket + extra, start + pending)
+    return States(start, start + pending + bucket + extra, start + pending + bucket)
 
 
 def head_gradient_bytes(shape: ModelShape, method: MethodRef) -> float:
@@ -124,7 +124,7 @@ def _zero_3(shape: ModelShape, method: MethodRef, ranks: int, offload: Offload) 
     part = largest / ranks
     start = 4.0 * BUCKET
     if offload != "parameters":
-        start += 2.0 * shape.parameters / ranks
+        start += 2.0 * all_parameters(shape, method) / ranks
     step = start
     if offload == "none":
         start += 16 * share
@@ -139,8 +139,21 @@ def _zero_3(shape: ModelShape, method: MethodRef, ranks: int, offload: Offload) 
     extra = max(0.0, reduction - head_gradient_bytes(shape, method))
     gathered = 0.0  # one rank uses its weights where they are
     if ranks > 1 or offload == "parameters":
-        gathered = 2.0 * max(live_parameters(shape) + 2 * BUCKET, largest_tensor(shape))
+        gathered = gathered_bytes(shape, method)
     return States(start, start + gathered + extra, step)
+
+
+def gathered_bytes(shape: ModelShape, method: MethodRef) -> float:
+    """Bytes of the weights that ZeRO 3 has gathered at most, next to the head's gradient.
+
+    Weights are gathered ahead until they exceed a bucket, so that one matrix may be too much. The
+    head is still gathered when the backward pass begins, but not its gradient.
+    """
+    matrix = shape.hidden * max(shape.inner, 2 * shape.experts * shape.expert_inner)
+    ahead = live_parameters(shape) + BUCKET + (matrix or layer_parameters(shape))
+    with_head = 2.0 * (shape.vocabulary * shape.hidden + ahead)
+    most = 2.0 * max(ahead, largest_tensor(shape))
+    return max(most, with_head - head_gradient_bytes(shape, method))
 
 
 def _states_in_fp32(shape: ModelShape, trained: int, ranks: int, zero_stage: int) -> States:
@@ -180,6 +193,11 @@ def pinned_bytes(
 def trained_parameters(shape: ModelShape, method: MethodRef) -> int:
     """The number of parameters that the method trains."""
     return shape.parameters if method.type == "full" else adapter_parameters(shape, method)
+
+
+def all_parameters(shape: ModelShape, method: MethodRef) -> int:
+    """The number of parameters of the model and of its adapter."""
+    return shape.parameters + (0 if method.type == "full" else adapter_parameters(shape, method))
 
 
 def largest_trained(shape: ModelShape, method: MethodRef) -> int:

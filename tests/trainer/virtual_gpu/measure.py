@@ -1,6 +1,7 @@
-"""Measures the bytes of rank 0 in each phase of a training, and prints them as JSON: `RANKS`
+"""Measures the bytes of rank 0 in each phase of a training: `RANKS`
 
-Key of a combination -> phase -> place (see `live_bytes`) -> bytes at most.
+It prints one line of JSON per combination: key -> phase -> place (see `live_bytes`) -> bytes at
+most.
 """
 
 import gc
@@ -80,15 +81,12 @@ def build(combination: Combination) -> Any:
 def main(ranks: int) -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
     import_libraries()
-    found = {}
     with virtual_gpu(ranks) as live:
         for combination in combinations(ranks):
-            found[combination.key] = measure(combination, ranks, live)
+            print(json.dumps({combination.key: measure(combination, ranks, live)}), flush=True)
             gc.collect()
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))
-    sys.stdout.flush()
     os._exit(0)
