@@ -31,14 +31,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 # The other ranks wait while rank 0 uploads. The launchers detect failed ranks, not this timeout.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
-# DeepSpeed's defaults of what ZeRO 3 gathers and keeps on a GPU, in elements
+# Elements that ZeRO 3 gathers, keeps on a GPU, and updates at a time
 GATHERED = (
     "stage3_max_live_parameters",
     "stage3_max_reuse_distance",
     "stage3_prefetch_bucket_size",
     "sub_group_size",
 )
-BUFFERS = {*GATHERED, "reduce_bucket_size", "allgather_bucket_size", "sub_group_size"}
+BUFFERS = {*GATHERED, "reduce_bucket_size", "allgather_bucket_size"}
 
 Precision = Literal["fp32", "bf16"]
 
