@@ -49,6 +49,20 @@ def moments(engine: Engine) -> list[Any]:
     return [f.tensors[key] for f in fragments.own_fragments(engine) for key in MOMENTS]
 
 
+def copied_fragments(engine: Engine) -> int:
+    """The fragments that would be copied to a GPU if the optimizer's state is on the host."""
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    name = accelerator.current_device_name
+    accelerator.current_device_name = lambda: "meta"  # stands for the GPU
+    try:
+        found = list(fragments.own_fragments(engine))
+    finally:
+        accelerator.current_device_name = name
+    return sum(tensor.is_meta for fragment in found for tensor in fragment.tensors.values())
+
+
 def check(coordinates: RankCoordinates, stage: int, offload: str) -> dict[str, Any]:
     import torch
 
@@ -62,6 +76,7 @@ def check(coordinates: RankCoordinates, stage: int, offload: str) -> dict[str, A
     has_moments = all(bool(tensor.any()) for tensor in before[:2])
     engine.start_at(7)
     after = moments(engine)
+    on_another_device = copied_fragments(engine)
     states = [state for state in engine._adam.state.values() if state]
     return {
         "fused": all(group["fused"] for group in engine._adam.param_groups),
@@ -69,6 +84,7 @@ def check(coordinates: RankCoordinates, stage: int, offload: str) -> dict[str, A
         "had moments": has_moments,
         "same memory": [t.data_ptr() for t in before] == [t.data_ptr() for t in after],
         "zero": not any(bool(tensor.any()) for tensor in after),
+        "copied": on_another_device,
         "steps": sorted({float(state["step"]) for state in states}),
     }
 

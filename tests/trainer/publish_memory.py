@@ -1,8 +1,8 @@
 """Measures the host memory of a model as wide as one of 1 billion parameters, with few layers.
 
-`create FOLDER` writes the base model. `full FOLDER` and `lora FOLDER` load it, and write it as a
-fine-tuned model. `walk-full FOLDER` and `walk-lora FOLDER` also train a step with DeepSpeed and
-copy a checkpoint, as a rank on a CPU does. They print the measurements as JSON.
+`write FOLDER` loads the base model, and writes it as a fine-tuned model, in full and with LoRA.
+`full FOLDER` and `lora FOLDER` also train a step with DeepSpeed and copy a checkpoint, as a rank on
+a CPU does. They print the measurements as JSON.
 """
 
 import json
@@ -62,32 +62,37 @@ def create(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def measure(method: str, base: Path, folder: Path) -> dict[str, int]:
-    from finetune_api.tasks import MethodRef
+def write(base: Path, folder: Path) -> dict[str, int]:
+    """The peaks of writing a model in bf16, and the size of its largest weight in fp32."""
     from finetune_trainer.engine.loading import import_libraries, load_model
-    from finetune_trainer.engine.lora import add_adapter
     from finetune_trainer.publishing.weights import write_model
 
     import_libraries()
     model: Any = load_model(base, "bf16")
-    largest = max(4 * parameter.numel() for parameter in model.parameters())  # in fp32
-    if method == "lora":
-        model = add_adapter(model, MethodRef(type="lora", rank=8, alpha=16), seed=1)
-    engine: Any = OneRank(model, "bf16")
-    with PeakMemory() as peak:
-        write_model(engine, folder, base)
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return {"peak": peak.bytes, "largest": largest, "model": size}
+    found = {"largest": max(4 * parameter.numel() for parameter in model.parameters())}
+    for method in ("full", "lora"):
+        if method == "lora":
+            model = adapted(model)
+        engine: Any = OneRank(model, "bf16")
+        with PeakMemory() as peak:
+            write_model(engine, folder / method, base)
+        found[method] = peak.bytes
+    return found
+
+
+def adapted(model: Any) -> Any:
+    from finetune_api.tasks import MethodRef
+    from finetune_trainer.engine.lora import add_adapter
+
+    return add_adapter(model, MethodRef(type="lora", rank=8, alpha=16), seed=1)
 
 
 def walk(method: str, base: Path, folder: Path) -> dict[str, int]:
     """What a rank on a CPU does from loading to publishing, with one small micro-batch."""
-    from finetune_api.tasks import MethodRef
     from finetune_trainer.batching.microbatch import assemble
     from finetune_trainer.checkpoint.snapshot import HostCopy, state_of
     from finetune_trainer.engine.deepspeed import Engine, RankCoordinates, connect
     from finetune_trainer.engine.loading import import_libraries, load_model
-    from finetune_trainer.engine.lora import add_adapter
     from finetune_trainer.publishing.weights import write_model
     from tests.trainer import support
 
@@ -98,7 +103,7 @@ def walk(method: str, base: Path, folder: Path) -> dict[str, int]:
     with PeakMemory() as peak:
         model: Any = load_model(base, "fp32")
         if method == "lora":
-            model = add_adapter(model, MethodRef(type="lora", rank=8, alpha=16), seed=1)
+            model = adapted(model)
         coordinates = RankCoordinates.from_environment()
         engine = Engine(model, coordinates, zero_stage=0, precision="fp32", weight_decay=0.0)
         batch = assemble(
@@ -113,10 +118,7 @@ def walk(method: str, base: Path, folder: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     kind, target = sys.argv[1], Path(sys.argv[2])
-    if kind == "create":
-        create(target / "base")
-    else:
-        run = walk if kind.startswith("walk-") else measure
-        print(json.dumps(run(kind.removeprefix("walk-"), target / "base", target / kind)))
-        sys.stdout.flush()
-        os._exit(0)  # as in `rank.main`: a regular exit may abort in threads of gloo
+    base, folder = target / "base", target / kind
+    print(json.dumps(write(base, folder) if kind == "write" else walk(kind, base, folder)))
+    sys.stdout.flush()
+    os._exit(0)  # as in `rank.main`: a regular exit may abort in threads of gloo

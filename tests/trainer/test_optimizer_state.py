@@ -26,6 +26,11 @@ def test_a_resume_reuses_the_memory_of_the_moments(found: dict[str, dict[str, An
         assert values["steps"] == [7.0], mode
 
 
+def test_a_checkpoint_reads_the_state_where_it_is(found: dict[str, dict[str, Any]]) -> None:
+    """An offloaded state does not pass through the memory of the GPU."""
+    assert {mode: values["copied"] for mode, values in found.items()} == dict.fromkeys(found, 0)
+
+
 def test_the_fused_optimizer_has_the_weights_of_the_plain_one(
     found: dict[str, dict[str, Any]],
 ) -> None:

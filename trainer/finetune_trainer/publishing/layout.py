@@ -76,13 +76,7 @@ def conversions(model: Any, weights: Mapping[str, "Tensor"]) -> list[Conversion]
     The same steps as `transformers.core_model_loading.revert_weight_conversion`, which converts all
     weights at once. weights: the result of `saved_weights`.
     """
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        apply_converters,
-        apply_renamings,
-        dot_natural_key,
-    )
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key
 
     transforms = _transforms(model)
     if transforms is None:
@@ -93,9 +87,9 @@ def conversions(model: Any, weights: Mapping[str, "Tensor"]) -> list[Conversion]
     by_pattern = {pattern: it for it in converters for pattern in it.source_patterns}
     found: dict[str, Conversion] = {}
     for name in sorted(weights, key=dot_natural_key):
-        target, pattern = apply_converters(name, converters)
+        target, pattern = _matched(name, converters)
         if pattern is None:
-            target = apply_renamings(name, renamings)
+            target = _renamed(name, renamings)
             found[target] = Conversion({name: name}, (target,), target, model)
         else:
             made = Conversion({}, (), target, model, by_pattern[pattern])
@@ -118,11 +112,9 @@ def _transforms(model: Any) -> list[Any] | None:
 def _with_targets(
     conversion: Conversion, weights: Mapping[str, "Tensor"], renamings: list[Any]
 ) -> Conversion:
-    from transformers.core_model_loading import apply_renamings
-
     if conversion.converter is None:
         return conversion
-    targets = (apply_renamings(name, renamings) for name in conversion.results(weights))
+    targets = (_renamed(name, renamings) for name in conversion.results(weights))
     return Conversion(
         conversion.sources,
         tuple(targets),
@@ -130,3 +122,18 @@ def _with_targets(
         conversion.model,
         conversion.converter,
     )
+
+
+def _renamed(name: str, renamings: list[Any]) -> str:
+    for renaming in renamings:
+        name, _ = renaming.rename_source_key(name)
+    return name
+
+
+def _matched(name: str, converters: list[Any]) -> tuple[str, str | None]:
+    """The name after the only converter that matches, and the pattern that does."""
+    for converter in converters:
+        target, pattern = converter.rename_source_key(name)
+        if pattern is not None:
+            return target, pattern
+    return name, None
