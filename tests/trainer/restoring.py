@@ -28,6 +28,7 @@ from tests.trainer.reduction import own_batches
 STAGES = (0, 1, 2, 3)
 RANKS = (2, 3)  # of the process groups, in their order
 STEPS = 2
+FROZEN = "model.layers.1.mlp.down_proj.weight"
 PERSISTENT = 100  # numbers: ZeRO 3 keeps smaller parameters whole on every rank
 
 
@@ -67,7 +68,13 @@ ORIGINAL = engine_module.configuration
 
 def engine_of(coordinates: RankCoordinates, stage: int, seed: int) -> Engine:
     model = support.tiny_llama(seed).train()
+    model.get_parameter(FROZEN).requires_grad_(False).copy_(frozen_weight())
     return Engine(model, coordinates, zero_stage=stage, precision="fp32", weight_decay=0.01)
+
+
+def frozen_weight() -> Any:
+    """In no checkpoint; the same in every engine."""
+    return support.tiny_llama(0).get_parameter(FROZEN).detach()
 
 
 def train(engine: Engine) -> None:
@@ -183,6 +190,8 @@ def main(out: Path) -> None:
     for stage in STAGES:
         engine = engine_of(coordinates, stage, seed=1)
         train(engine)  # so that incomplete restores are visible
+        frozen = engine.read_weights(engine.model.get_parameter(FROZEN))
+        assert torch.equal(frozen, frozen_weight()), stage
         for ranks in writers:
             for origin in {stage, (stage + 1) % len(STAGES)}:
                 counting = CountingStorage(storage)

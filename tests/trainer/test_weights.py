@@ -11,14 +11,29 @@ from finetune_api.tasks import MethodRef
 from finetune_trainer.engine import lora
 from finetune_trainer.publishing.weight_files import TensorFile
 from finetune_trainer.publishing.weights import write_model
-from tests.trainer.model_families import FAMILIES, made
+from tests.trainer.architectures import ALL, model_of
 from tests.trainer.one_rank import OneRank
 
 pytestmark = pytest.mark.slow
 
 SHARDS = "20KB"  # so that every model has several
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CASES = [*((family, "bf16") for family in FAMILIES), ("llama", "fp32"), ("mixtral", "fp32")]
+# Each differs from the others in its files or in its adapted layers.
+CHOSEN = (
+    *("llama", "tied llama", "gpt2", "gpt_neox", "phi3", "mixtral", "qwen3_moe", "deepseek_v3"),
+    *("gpt_oss", "jamba, with state and experts"),
+)
+CASES = [*((name, "bf16") for name in CHOSEN), ("llama", "fp32"), ("mixtral", "fp32")]
+
+
+def made(name: str) -> Any:
+    """A model whose weights, biases, norms, and saved buffers are random."""
+    model = model_of(*ALL[name])
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                tensor.add_(torch.randn_like(tensor) / 16)
+    return model
 
 
 def assert_same_files(found: Path, expected: Path) -> None:
@@ -44,11 +59,11 @@ def published(engine: Any, folder: Path, base: Path, shards: str = SHARDS) -> li
     return shown
 
 
-@pytest.mark.parametrize(("family", "precision"), CASES)
+@pytest.mark.parametrize(("name", "precision"), CASES)
 def test_a_full_fine_tune_has_the_files_of_save_pretrained(
-    family: str, precision: str, tmp_path: Path
+    name: str, precision: str, tmp_path: Path
 ) -> None:
-    made(family).save_pretrained(tmp_path / "base")
+    made(name).save_pretrained(tmp_path / "base")
     model = load(tmp_path / "base", precision)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -69,11 +84,9 @@ def test_a_model_that_was_not_loaded_has_the_files_of_save_pretrained(tmp_path: 
     assert_same_files(tmp_path / "found", tmp_path / "right")
 
 
-@pytest.mark.parametrize(("family", "precision"), CASES)
-def test_a_merged_adapter_has_the_files_of_peft(
-    family: str, precision: str, tmp_path: Path
-) -> None:
-    made(family).to(torch.bfloat16).save_pretrained(tmp_path / "base", max_shard_size="15KB")
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_a_merged_adapter_has_the_files_of_peft(name: str, precision: str, tmp_path: Path) -> None:
+    made(name).to(torch.bfloat16).save_pretrained(tmp_path / "base", max_shard_size="15KB")
     model = adapted(load(tmp_path / "base", precision))
     write_like_peft(model, tmp_path / "base", tmp_path / "right", precision)
     published(OneRank(model, precision), tmp_path / "found", tmp_path / "base")
@@ -115,8 +128,8 @@ def write_like_peft(model: Any, base: Path, folder: Path, precision: str) -> Non
 
 def test_a_base_model_whose_files_lack_the_prefix_of_the_model(tmp_path: Path) -> None:
     """As the files of a model without a head, whose embeddings are the head here."""
-    made("llama-tied").model.save_pretrained(tmp_path / "base")
-    config = made("llama-tied").config
+    made("tied llama").model.save_pretrained(tmp_path / "base")
+    config = made("tied llama").config
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(tmp_path / "base")
     model = adapted(load(tmp_path / "base", "fp32"))
