@@ -91,11 +91,16 @@ class Activations:
     def _kept_by(self, layers: int) -> tuple[float, float]:
         """What `layers` layers keep: bytes per token, and bytes for any number of tokens.
 
-        Layers with experts count first, since they keep more.
+        It is an upper bound: the layers that keep more count first.
         """
         dense, sparse = self.kept
-        experts = min(layers, self.shape.sparse_layers)
-        return experts * sparse + (layers - experts) * dense, experts * self._merged
+        with_experts = self.shape.sparse_layers
+        kinds = sorted(
+            [(sparse, with_experts), (dense, self.shape.layers - with_experts)], reverse=True
+        )
+        first = min(layers, kinds[0][1])
+        kept = first * kinds[0][0] + (layers - first) * kinds[1][0]
+        return kept, min(layers, with_experts) * self._merged
 
     @property
     def _around(self) -> float:
@@ -132,9 +137,8 @@ class Activations:
     def kept(self) -> tuple[float, float]:
         """What a dense layer, and one with experts, keep for their backward pass."""
         shape, family = self.shape, self._family
-        rest = (family.norms_before + family.norms_after) * self._norm(
-            shape.hidden
-        ) + self._attention()
+        norms = family.norms_before + family.norms_after
+        rest = norms * self._norm(shape.hidden) + self._attention()
         if shape.has_dropout:  # masks of the attention and of the feed-forward layer
             rest += 2 * self._mask * shape.hidden
         sparse = rest + self._experts() if shape.experts else 0.0
