@@ -17,7 +17,7 @@ GIB = 2**30
 # The launcher has 20 MiB after its imports; its downloads have buffers.
 LAUNCHER_BYTES = 0.25 * GIB
 # A rank has 330 MiB after its imports and 450 MiB with peft (anonymous memory). The rest is for its
-# part of a dataset and, on GPUs, for CUDA's context and NCCL's buffers, which have not been measured.
+# part of a dataset and, on GPUs, for CUDA's context and NCCL's buffers, which are not measured yet.
 RANK_BYTES = {"nvidia": 4 * GIB, "cpu": 1.5 * GIB}
 LEAST_RANK_BYTES = 0.3 * GIB  # the imported libraries only
 CHECKPOINT_BYTES = 12  # per trained parameter: fp32 weights and two moments
