@@ -128,6 +128,22 @@ def test_longer_examples_need_more() -> None:
     assert long > short
 
 
+def test_the_first_rank_has_room_to_merge_the_experts_of_a_layer() -> None:
+    """A merge needs 16.2 bytes per number of the larger one of their two tensors."""
+    experts = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
+    mixture = ModelShape.of(LLAMA_8B | experts, None)
+    assert mixture is not None
+    fused = 128 * 2 * 768 * 4096
+    alone = estimate(mixture, workers(1), LORA, tokens=512, zero_stage=1).node
+    assert alone.memory - alone.checkpoint > 16 * fused
+    dense, full = (
+        estimate(made, workers(1), method, tokens=512, zero_stage=1).node
+        for made, method in ((shape(), LORA), (mixture, FULL))
+    )
+    assert alone.memory - alone.checkpoint > full.memory - full.checkpoint
+    assert full.memory - full.checkpoint > dense.memory - dense.checkpoint
+
+
 def test_each_fallback_needs_less_memory_and_keeps_the_users_settings() -> None:
     for free in (workers(8, 80), workers(8, 80, zeroStage=3), workers(1, 80)):
         plan = choose_plan(shape(), free, FULL, 2048)

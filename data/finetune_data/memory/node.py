@@ -20,6 +20,9 @@ LAUNCHER_BYTES = 0.25 * GIB
 # part of a dataset and, on GPUs, for CUDA's context and NCCL's buffers, which are not measured yet.
 RANK_BYTES = {"nvidia": 4 * GIB, "cpu": 1.5 * GIB}
 LEAST_RANK_BYTES = 0.3 * GIB  # the imported libraries only
+# Per parameter of a layer's experts: 16.2 were measured for the larger one of their two tensors,
+# which has two thirds of them.
+MERGED_EXPERT_BYTES = 11
 CHECKPOINT_BYTES = 12  # per trained parameter: fp32 weights and two moments
 DISK_BYTES = 2 * GIB  # the dataset, logs, and reports
 
@@ -50,7 +53,10 @@ def estimate_node(
     offloaded = here * pinned_bytes(shape, workers, method, zero_stage=zero_stage, offload=offload)
     on_cpu = here * rank_memory if workers.accelerator == "cpu" else 0.0
     # A rank loads and publishes one tensor at a time, in the file's precision and in fp32.
-    tensor = here * 6 * largest_tensor(shape)
+    per_element = here * 6
+    if method.type == "lora" and shape.idle:  # one rank merges the experts of a layer
+        per_element = max(per_element, MERGED_EXPERT_BYTES)
+    tensor = per_element * largest_tensor(shape)
     certain = offloaded + checkpoint  # the copy of a checkpoint is memory that stays in use
     fixed = LAUNCHER_BYTES + here * RANK_BYTES[workers.accelerator]
     model = weight_bytes(workers) * shape.parameters
