@@ -1,4 +1,4 @@
-"""The page and the card of a real training agree with its manifests in S3."""
+"""The page and the card of a real training agree with its manifests in S3: ZeRO 3, two ranks."""
 
 from pathlib import Path
 
@@ -43,6 +43,8 @@ def trained(
         hyperparameters=support.hyperparameters(n_epochs=4, learning_rate_multiplier=0.1),
         classification=Classification(n_classes=2),
         nodes=1,
+        processes_per_node=2,
+        zero_stage=3,
     )
     uri = S3Uri.parse(task.dataset)
     support.put_dataset(
