@@ -9,14 +9,16 @@ from finetune_api.layout import MANIFEST
 from finetune_api.model_names import fine_tuned_model_name
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
+from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
 from finetune_storage.errors import AlreadyExists
-from finetune_storage.manifests import file_entries, to_bytes
+from finetune_storage.manifests import FileEntry, file_entries, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.publishing.lock import wait_for_duplicate_pod
 from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
+from finetune_trainer.publishing.percent import Percent
 from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import write_card, write_page
@@ -59,9 +61,9 @@ def publish(
     files = (path for path in folder.rglob("*") if path.is_file())
     paths = sorted(str(path.relative_to(folder)) for path in files)
     uri = task.run.layout.model
-    for path in paths:
-        progress(f"uploading {path}")
-        storage.upload_file(folder / path, uri.child(path))
+    progress("computing the digests of the model")
+    entries = file_entries(folder, paths)
+    _upload(entries, folder, uri, storage, progress)
     write_page(data, task.run.layout.root, storage)
     last = state.completed_epochs[-1] if state.completed_epochs else None
     manifest = ModelManifest(
@@ -81,7 +83,7 @@ def publish(
         before=state.before,
         epochs=state.completed_epochs,
         separator=data.dataset.separator,
-        files=file_entries(folder, paths),
+        files=entries,
     )
     written = to_bytes(manifest)
     try:
@@ -89,3 +91,22 @@ def publish(
     except AlreadyExists:
         return find_published(task, storage)
     return outcome_of(task, manifest, written)
+
+
+def _upload(
+    entries: list[FileEntry],
+    folder: Path,
+    uri: S3Uri,
+    storage: Storage,
+    progress: Callable[[str], None],
+) -> None:
+    """Upload the files, one after the other. Each is uploaded in parallel parts."""
+    percent = Percent("uploading the model", progress).of(sum(entry.size for entry in entries))
+    before = 0
+
+    def show(done: int, _: int) -> None:
+        percent.at(before + done)
+
+    for entry in entries:
+        storage.upload_file(folder / entry.path, uri.child(entry.path), show)
+        before += entry.size

@@ -15,13 +15,13 @@ from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.publishing import layout
 from finetune_trainer.publishing.base_weights import BaseWeights
 from finetune_trainer.publishing.merging import ADAPTER, MergedWeights
+from finetune_trainer.publishing.percent import Percent
 from finetune_trainer.publishing.weight_files import ModelFiles, TensorFile
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 SHARD_SIZE = "5GB"
-STEP = 5  # percent
 
 
 def write_model(
@@ -39,7 +39,7 @@ def write_model(
     import torch
 
     precision = torch.bfloat16 if engine.precision == "bf16" else torch.float32
-    destination = _Destination(folder, shard_size, _Percent(progress))
+    destination = _Destination(folder, shard_size, Percent("writing the model", progress))
     if not lora.is_adapted(engine.model):
         return _write_trained(engine, precision, destination)
     _write_adapter(engine, destination.adapter)
@@ -48,37 +48,13 @@ def write_model(
     return None
 
 
-class _Percent:
-    """Reports "writing the model: 35 %" in steps of 5 %: each is a line in the log."""
-
-    def __init__(self, progress: Callable[[str], None]) -> None:
-        self._progress = progress
-        self._total = 0
-        self._done = 0
-        self._shown = -1
-
-    def of(self, total: int) -> "_Percent":
-        """Start with the bytes of the whole model."""
-        self._total = total
-        return self.add(0)
-
-    def add(self, count: int) -> "_Percent":
-        """Add written bytes."""
-        self._done += count
-        percent = 100 * self._done // max(1, self._total) // STEP * STEP
-        if percent != self._shown:
-            self._shown = percent
-            self._progress(f"writing the model: {percent} %")
-        return self
-
-
 @dataclass(frozen=True)
 class _Destination:
     """The folder of the published model."""
 
     folder: Path
     shard_size: str
-    percent: _Percent
+    percent: Percent
 
     @property
     def adapter(self) -> Path:
