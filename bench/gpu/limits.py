@@ -71,6 +71,7 @@ def limit(device: Device, wanted: dict[str, Any], rates: Rates) -> float:
         *(wanted["model"], bounds),
         method=MethodRef(type=wanted["method"], dropout=wanted["dropout"]),
         is_checkpointed=wanted["is_checkpointed"],
+        targets=round(tokens * workload.COMPLETION),
         is_tiny=device.is_rehearsal,
     )
     return roofline.tokens_per_second(one, len(sizes), rates)

@@ -96,9 +96,13 @@ def count_pass(
     *,
     method: MethodRef,
     is_checkpointed: bool,
+    targets: int | None = None,
     is_tiny: bool = False,
 ) -> Pass:
-    """Count the kernels of a packed row. bounds: starts of the examples, and the row's end."""
+    """Count the kernels of a packed row. bounds: starts of the examples, and the row's end.
+
+    targets: tokens with a loss, which alone pass through the head; None: all of them.
+    """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
@@ -128,8 +132,9 @@ def count_pass(
                 "bounds": tuple(bounds),
                 "starts": torch.zeros(len(bounds), dtype=torch.int32),
             }
-            ones = torch.ones(tokens, dtype=torch.float64)
-            objective(row, row, row[0], row[0], ones, packing)[0].backward()
+            places = row[0, :targets]
+            weights = torch.ones(len(places), dtype=torch.float64)
+            objective(row, row, places, places, weights, packing)[0].backward()
     return found
 
 

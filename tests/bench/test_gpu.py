@@ -277,6 +277,15 @@ def test_products_are_two_forward_and_four_backward_per_weight_and_token(
     assert _flops(passes["checkpointed"], "product") == tokens * (8 * layers - 2 * last + 6 * head)
 
 
+def test_only_tokens_with_a_loss_pass_through_the_head(passes: dict[str, roofline.Pass]) -> None:
+    one = roofline.count_pass(
+        "8B", BOUNDS, method=MethodRef(), is_checkpointed=False, targets=10, is_tiny=True
+    )
+    spared = BOUNDS[-1] - 10
+    head = 6 * spared * TINY["vocab_size"] * TINY["hidden_size"]
+    assert _flops(passes["full"], "product") - _flops(one, "product") == head
+
+
 def test_an_adapter_needs_no_gradient_of_frozen_weights(passes: dict[str, roofline.Pass]) -> None:
     found = _flops(passes["lora"], "product")
     layers = TINY["num_hidden_layers"] * _layer_weights()
