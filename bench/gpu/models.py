@@ -105,6 +105,9 @@ def sizes(device: Device, length: int | None, tokens: int) -> Sizes:
 
 def write_pod_inputs(device: Device, name: str, lengths: Sizes) -> Path:
     """Write a model and examples to a folder, as a TRL process or a pod reads them."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     folder = device.folder / "inputs"
     model: Any = random_model(device, name)
     vocabulary = int(model.config.vocab_size)

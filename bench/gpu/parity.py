@@ -67,6 +67,7 @@ def losses(device: Device) -> Iterator[Measurement]:
         "padded, chunked": ComputePath(is_chunked=True),
         "packed, whole": ComputePath(is_packed=True),
         "packed, chunked": ComputePath(is_chunked=True, is_packed=True),
+        "packed, chunked, fused norms": ComputePath(True, True, is_fused=True),
     }
     calls = KernelCalls()
     expected = None
@@ -84,7 +85,7 @@ def losses(device: Device) -> Iterator[Measurement]:
             title = f"losses in {precision}, {name}, from fp32"
             yield Measurement(title, difference, "per token", LOSS_OFF[precision])
         padded = (found["packed, chunked"] - found["padded, whole"]).abs().mean()
-        title = f"losses in {precision}, packed and chunked, from padded and whole"
+        title = f"losses in {precision}, packed, chunked, from padded, whole"
         yield Measurement(title, float(padded), "per token", LOSS_OFF[precision])
     if not device.is_rehearsal and not calls.count:
         raise RuntimeError("the packed path in bf16 never called varlen_attn on this GPU")

@@ -64,7 +64,7 @@ PARTS = (
     Part("checkpoint", "a checkpoint's copy, upload, and restore; losses after it", "resume", 75),
     Part(
         "out-of-memory",
-        "a pod with four times the tokens, and its next attempt",
+        "a pod with micro-batches that do not fit, and its next attempt",
         "memory_retry",
         90,
     ),

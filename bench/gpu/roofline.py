@@ -16,7 +16,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,12 +96,14 @@ def count_pass(
     *,
     method: MethodRef,
     is_checkpointed: bool,
+    is_fused: bool = False,
     targets: int | None = None,
     is_tiny: bool = False,
 ) -> Pass:
     """Count the kernels of a packed row. bounds: starts of the examples, and the row's end.
 
-    targets: tokens with a loss, which alone pass through the head; None: all of them.
+    is_fused: whether norms are torch's fused kernels. targets: tokens with a loss, which alone
+    pass through the head; None: all of them.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -120,7 +122,7 @@ def count_pass(
     with as_on_gpu(), FakeTensorMode(allow_non_fake_inputs=True):
         materialize(made)
         objective = Objective(made)
-        objective.choose(ComputePath(is_chunked=True, is_packed=True))
+        objective.choose(ComputePath(is_chunked=True, is_packed=True, is_fused=is_fused))
         if is_checkpointed:
             enable_checkpointing(made)
         tokens = bounds[-1]
@@ -158,10 +160,10 @@ def materialize(model: Any) -> None:
 
 @contextlib.contextmanager
 def as_on_gpu() -> Iterator[None]:
-    """Attend with the variable-length kernel, and chunk the head, as on a GPU."""
+    """Use the kernels for attention and for norms, and the chunks of the head, of a GPU."""
     from transformers import AttentionInterface
 
-    from finetune_trainer.engine import attention, head
+    from finetune_trainer.engine import attention, fused_norms, head
 
     def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **named: Any) -> Any:
         parts = (query, key, value)
@@ -171,11 +173,51 @@ def as_on_gpu() -> Iterator[None]:
     chunk = head.CHUNK_BYTES["cpu"]
     head.CHUNK_BYTES["cpu"] = head.CHUNK_BYTES["cuda"]
     AttentionInterface.register(attention.NAME, attend)
+    norm, fused_norms._rms_norm = fused_norms._rms_norm, norm_operation()
     try:
         yield
     finally:
+        fused_norms._rms_norm = norm
         head.CHUNK_BYTES["cpu"] = chunk
         attention.register()
+
+
+@cache
+def norm_operation() -> Any:
+    """An RMSNorm with the inputs and outputs of the fused kernels, which a CPU does not have."""
+    import torch
+
+    def unusable(*tensors: Any) -> Any:
+        raise NotImplementedError("this operation has shapes only")
+
+    forward = torch.library.custom_op(
+        "bench_gpu::rms_norm",
+        unusable,
+        mutates_args=(),
+        schema="(Tensor hidden, Tensor weight) -> (Tensor, Tensor)",
+    )
+    backward = torch.library.custom_op(
+        "bench_gpu::rms_norm_backward",
+        unusable,
+        mutates_args=(),
+        schema="(Tensor gradient, Tensor hidden, Tensor weight, Tensor scale) -> (Tensor, Tensor)",
+    )
+
+    def save(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs, output[1])
+
+    def differentiate(ctx: Any, gradient: Any, _: Any) -> Any:
+        return backward(gradient, *ctx.saved_tensors)
+
+    def shapes(hidden: Tensor, weight: Tensor) -> Any:
+        return torch.empty_like(hidden), hidden.new_empty(hidden.shape[:-1], dtype=torch.float32)
+
+    forward.register_fake(shapes)
+    backward.register_fake(
+        lambda gradient, hidden, weight, scale: tuple(map(torch.empty_like, (hidden, weight)))
+    )
+    forward.register_autograd(differentiate, setup_context=save)
+    return lambda hidden, weight, epsilon: forward(hidden, weight)[0]
 
 
 class RunningModule:
@@ -340,12 +382,18 @@ def main() -> None:
     parser.add_argument("--lora", action="store_true", help="an adapter of rank 16")
     parser.add_argument("--dropout", type=float, default=0.0, help="of the adapter")
     parser.add_argument("--checkpointed", action="store_true", help="recompute activations")
+    parser.add_argument("--fused-norms", action="store_true", help="with torch's fused RMSNorm")
     parser.add_argument("--tokens", type=int, default=16_384, help="of a micro-batch")
     parser.add_argument("--length", type=int, default=512, help="tokens of an example")
     options = parser.parse_args()
     method = MethodRef(type="lora" if options.lora else "full", dropout=options.dropout)
     bounds = range(0, options.tokens + 1, options.length)
-    one = count_pass(options.model, bounds, method=method, is_checkpointed=options.checkpointed)
+    one = count_pass(
+        *(options.model, bounds),
+        method=method,
+        is_checkpointed=options.checkpointed,
+        is_fused=options.fused_norms,
+    )
     rates = Rates()
     groups, whole = one.groups(rates), one.seconds(rates)
     fused = fused_seconds(options.model, one.tokens, rates, is_checkpointed=options.checkpointed)

@@ -81,6 +81,7 @@ def measure(
             "offload": offload,
             "micro_batches": micro_batches(task, case, costs),
             "is_checkpointed": bool(engine.model.is_gradient_checkpointing),
+            "is_fused": engine.compute_path.is_fused,
             "attention": calls.describe(),
             "step_seconds": found.seconds,
         }

@@ -84,3 +84,4 @@ def require_packed_path(engine: Engine, longest: int) -> None:
     if not (path.is_packed and path.is_chunked):
         reasons = "; ".join(warnings)
         raise RuntimeError(f"the compute path is {path}, not the packed and chunked one: {reasons}")
+    print(f"  compute path: packed, chunked{', fused norms' if path.is_fused else ''}")

@@ -333,5 +333,11 @@ def test_fused_kernels_are_never_slower_than_the_operations_that_they_replace() 
             one = roofline.count_pass("8B", (0, 512, 1024), method=MethodRef(), **settings)
             groups = one.groups(rates)
             fused = roofline.fused_seconds("8B", one.tokens, rates, **settings)
+            # with the sums of the gradients of two branches, which follow a norm
+            real = roofline.count_pass(
+                "8B", (0, 512, 1024), method=MethodRef(), is_fused=True, **settings
+            )
+            norms = real.groups(rates)["norms"]
+            assert fused["norms"] < norms < 1.5 * fused["norms"]
             for name, seconds in fused.items():
                 assert 0.05 * groups[name] < seconds < 0.8 * groups[name], name

@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from finetune_data.read.examples import COMPLETION
 from finetune_trainer.batching.microbatch import Example, MicroBatch, arrange
-from finetune_trainer.engine import attention
+from finetune_trainer.engine import attention, fused_norms
 from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.engine.objective import ComputePath
 
 Losses = npt.NDArray[np.float64]
 COMPUTE_PATHS = (
+    ComputePath(True, True, is_fused=True),
     ComputePath(True, True),
     ComputePath(True, False),
     ComputePath(False, True),
@@ -51,10 +52,13 @@ def choose_compute_path(
         alone.append(_nll(engine, arrange([example], packed=False, prompts=False)))
         timed(time.monotonic() - start)
     reference = np.concatenate(alone)
+    can_fuse = fused_norms.is_available(engine.device)
     can_pack = packing and attention.is_plain(objective.config, longest)
     problems: dict[str, str] = {}
     for path in COMPUTE_PATHS:
         if path == ComputePath() or (path.is_packed and not can_pack):
+            continue
+        if path.is_fused and not can_fuse:
             continue
         problem = _problem(engine, path, examples, reference)
         if not engine.any(problem is not None):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune_data.read.examples import COMPLETION
 from finetune_trainer.batching.microbatch import MicroBatch
-from finetune_trainer.engine import attention
+from finetune_trainer.engine import attention, fused_norms
 from finetune_trainer.engine.head import Predicted, find_head
 from finetune_trainer.engine.lora import is_adapted
 
@@ -21,6 +21,7 @@ class ComputePath:
 
     is_chunked: bool = False  # logits are computed one chunk of tokens at a time
     is_packed: bool = False  # examples share one row, with `packed_attention`
+    is_fused: bool = False  # norms are single kernels, see `fused_norms`
 
 
 class Objective(nn.Module):  # type: ignore[misc]
@@ -47,9 +48,13 @@ class Objective(nn.Module):  # type: ignore[misc]
         """Use `path` from now on. Raises ValueError if the model does not support it."""
         if path.is_chunked and (self.head is None or self._causal.base_model is self._causal):
             raise ValueError("the last layer is not a plain linear layer")
+        if path.is_fused and not any(fused_norms.norms(self._causal)):
+            raise ValueError("the model has no RMSNorm")
         if path.is_packed != self.compute_path.is_packed:
             name = attention.NAME if path.is_packed else self.own_attention
             self._causal.set_attn_implementation(name)
+        if path.is_fused != self.compute_path.is_fused:
+            fused_norms.fuse(self._causal, is_fused=path.is_fused)
         self.compute_path = path
 
     def forward(  # noqa: PLR0917 - DeepSpeed passes positional arguments
