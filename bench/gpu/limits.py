@@ -17,7 +17,7 @@ from bench.gpu.speed import SPEED
 from bench.trainer import workload
 from finetune_api.tasks import MethodRef
 
-FLAGS = ("is_checkpointed", "is_fused")
+SETTINGS = ("checkpointed", "is_fused")  # of `count_pass`
 # The ceilings that `attention` measured, by the fields of Rates.
 CEILINGS = {
     "products": ("product of bf16 matrices", 1e12),
@@ -58,7 +58,7 @@ def measured_rates(rows: list[Row]) -> Rates:
 
 def case(details: dict[str, Any]) -> dict[str, Any]:
     """What determines the kernels of a step."""
-    names = ("model", "method", "dropout", "length", "micro_batches", *FLAGS)
+    names = ("model", "method", "dropout", "length", "micro_batches", *SETTINGS)
     return {name: details[name] for name in names}
 
 
@@ -71,7 +71,7 @@ def limit(device: Device, wanted: dict[str, Any], rates: Rates) -> float:
     one = roofline.count_pass(
         *(wanted["model"], bounds),
         method=MethodRef(type=wanted["method"], dropout=wanted["dropout"]),
-        **{name: wanted[name] for name in FLAGS},
+        **{name: wanted[name] for name in SETTINGS},
         targets=round(tokens * workload.COMPLETION),
         is_tiny=device.is_rehearsal,
     )

@@ -95,15 +95,15 @@ def count_pass(
     bounds: Sequence[int],
     *,
     method: MethodRef,
-    is_checkpointed: bool,
+    checkpointed: int = 0,
     is_fused: bool = False,
     targets: int | None = None,
     is_tiny: bool = False,
 ) -> Pass:
     """Count the kernels of a packed row. bounds: starts of the examples, and the row's end.
 
-    is_fused: whether norms are torch's fused kernels. targets: tokens with a loss, which alone
-    pass through the head; None: all of them.
+    checkpointed: layers whose activations are recomputed. is_fused: whether norms are torch's fused
+    kernels. targets: tokens with a loss; no other passes through the head; None: all of them.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -123,8 +123,8 @@ def count_pass(
         materialize(made)
         objective = Objective(made)
         objective.choose(ComputePath(is_chunked=True, is_packed=True, is_fused=is_fused))
-        if is_checkpointed:
-            enable_checkpointing(made)
+        if checkpointed:
+            enable_checkpointing(made, checkpointed)
         tokens = bounds[-1]
         parameters = [p for p in made.parameters() if p.requires_grad]
         found = Pass(tokens, sum(parameter.numel() for parameter in parameters))
@@ -161,25 +161,18 @@ def materialize(model: Any) -> None:
 @contextlib.contextmanager
 def as_on_gpu() -> Iterator[None]:
     """Use the kernels for attention and for norms, and the chunks of the head, of a GPU."""
-    from transformers import AttentionInterface
+    from finetune_data.memory.activations import CHUNK_BYTES
+    from finetune_trainer.engine import attention, fused_norms
 
-    from finetune_trainer.engine import attention, fused_norms, head
-
-    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **named: Any) -> Any:
-        parts = (query, key, value)
-        arguments = (named.get("scaling"), named["bounds"], named["starts"])
-        return attention.flash_attention(attention.kernel(), parts, *arguments), None
-
-    chunk = head.CHUNK_BYTES["cpu"]
-    head.CHUNK_BYTES["cpu"] = head.CHUNK_BYTES["cuda"]
-    AttentionInterface.register(attention.NAME, attend)
-    norm, fused_norms._rms_norm = fused_norms._rms_norm, norm_operation()
+    attention.register()
+    former = attention.has_kernel, fused_norms._rms_norm, CHUNK_BYTES["cpu"]
+    attention.has_kernel = lambda query, dropout: True
+    fused_norms._rms_norm = norm_operation()
+    CHUNK_BYTES["cpu"] = CHUNK_BYTES["cuda"]
     try:
         yield
     finally:
-        fused_norms._rms_norm = norm
-        head.CHUNK_BYTES["cpu"] = chunk
-        attention.register()
+        attention.has_kernel, fused_norms._rms_norm, CHUNK_BYTES["cpu"] = former
 
 
 @cache
@@ -353,7 +346,9 @@ def group_of(kind: Kind, name: str) -> str:
     return "other"
 
 
-def fused_seconds(model: str, tokens: int, rates: Rates, *, is_checkpointed: bool) -> Counter[str]:
+def fused_seconds(
+    model: str, tokens: int, rates: Rates, *, is_checkpointed: bool = False
+) -> Counter[str]:
     """The time of the three groups with one fused kernel each, for both passes."""
     shape = SHAPES[model]
     layers, hidden = shape["num_hidden_layers"], shape["hidden_size"]
@@ -391,7 +386,7 @@ def main() -> None:
     one = count_pass(
         *(options.model, bounds),
         method=method,
-        is_checkpointed=options.checkpointed,
+        checkpointed=SHAPES[options.model]["num_hidden_layers"] * options.checkpointed,
         is_fused=options.fused_norms,
     )
     rates = Rates()

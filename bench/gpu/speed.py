@@ -19,6 +19,7 @@ from finetune_api.tasks import Offload, TrainTask
 
 if TYPE_CHECKING:
     from finetune_trainer.batching.order import Costs
+    from finetune_trainer.engine.deepspeed import Engine
 
 TOKENS = 65_536  # of a step, about; several micro-batches
 WARM_UP = 2  # steps
@@ -80,7 +81,7 @@ def measure(
             "length": length,
             "offload": offload,
             "micro_batches": micro_batches(task, case, costs),
-            "is_checkpointed": bool(engine.model.is_gradient_checkpointing),
+            "checkpointed": checkpointed_layers(engine),
             "is_fused": engine.compute_path.is_fused,
             "attention": calls.describe(),
             "step_seconds": found.seconds,
@@ -92,6 +93,12 @@ def measure(
             yield Measurement(f"{name}, MFU", share, "of peak")
         yield Measurement(f"{name}, peak of tensors", memory.peak / 2**30, "GiB")
         yield Measurement(f"{name}, peak taken from the driver", memory.reserved / 2**30, "GiB")
+
+
+def checkpointed_layers(engine: Engine) -> int:
+    """The number of layers whose activations are recomputed."""
+    modules = engine.model.modules()
+    return sum(getattr(module, "gradient_checkpointing", None) is True for module in modules)
 
 
 def tokens_per_second(found: TimedRun) -> float:

@@ -241,9 +241,10 @@ def test_the_usual_wheels_are_pinned_and_leave_out_torch() -> None:
 @pytest.fixture(scope="module")
 def passes() -> dict[str, roofline.Pass]:
     settings: dict[str, dict[str, Any]] = {
-        "full": {"method": MethodRef(), "is_checkpointed": False},
-        "checkpointed": {"method": MethodRef(), "is_checkpointed": True},
-        "lora": {"method": MethodRef(type="lora", rank=16), "is_checkpointed": False},
+        "full": {"method": MethodRef()},
+        "checkpointed": {"method": MethodRef(), "checkpointed": TINY["num_hidden_layers"]},
+        "one checkpointed": {"method": MethodRef(), "checkpointed": 1},
+        "lora": {"method": MethodRef(type="lora", rank=16)},
     }
     return {
         name: roofline.count_pass("8B", BOUNDS, is_tiny=True, **values)
@@ -273,14 +274,14 @@ def test_products_are_two_forward_and_four_backward_per_weight_and_token(
     head = TINY["vocab_size"] * TINY["hidden_size"]
     tokens = BOUNDS[-1]
     assert _flops(passes["full"], "product") == 6 * tokens * (layers + head)
-    last = TINY["num_hidden_layers"] * TINY["hidden_size"] * TINY["intermediate_size"]
-    assert _flops(passes["checkpointed"], "product") == tokens * (8 * layers - 2 * last + 6 * head)
+    again = 2 * _layer_weights() - 2 * TINY["hidden_size"] * TINY["intermediate_size"]
+    for name, count in {"one checkpointed": 1, "checkpointed": 2}.items():
+        more = _flops(passes[name], "product") - _flops(passes["full"], "product")
+        assert more == count * tokens * again
 
 
 def test_only_tokens_with_a_loss_pass_through_the_head(passes: dict[str, roofline.Pass]) -> None:
-    one = roofline.count_pass(
-        "8B", BOUNDS, method=MethodRef(), is_checkpointed=False, targets=10, is_tiny=True
-    )
+    one = roofline.count_pass("8B", BOUNDS, method=MethodRef(), targets=10, is_tiny=True)
     spared = BOUNDS[-1] - 10
     head = 6 * spared * TINY["vocab_size"] * TINY["hidden_size"]
     assert _flops(passes["full"], "product") - _flops(one, "product") == head
@@ -328,16 +329,13 @@ def test_fused_kernels_are_never_slower_than_the_operations_that_they_replace() 
     shape = roofline.SHAPES["8B"] | {"num_hidden_layers": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(roofline.SHAPES, "8B", shape)
-        for is_checkpointed in (False, True):
-            settings = {"is_checkpointed": is_checkpointed}
-            one = roofline.count_pass("8B", (0, 512, 1024), method=MethodRef(), **settings)
-            groups = one.groups(rates)
-            fused = roofline.fused_seconds("8B", one.tokens, rates, **settings)
+        for layers in (0, 1):
+            settings = {"method": MethodRef(), "checkpointed": layers}
+            one = roofline.count_pass("8B", (0, 512, 1024), **settings)
+            real = roofline.count_pass("8B", (0, 512, 1024), is_fused=True, **settings)
+            groups, norms = one.groups(rates), real.groups(rates)["norms"]
+            fused = roofline.fused_seconds("8B", one.tokens, rates, is_checkpointed=bool(layers))
             # with the sums of the gradients of two branches, which follow a norm
-            real = roofline.count_pass(
-                "8B", (0, 512, 1024), method=MethodRef(), is_fused=True, **settings
-            )
-            norms = real.groups(rates)["norms"]
             assert fused["norms"] < norms < 1.5 * fused["norms"]
             for name, seconds in fused.items():
                 assert 0.05 * groups[name] < seconds < 0.8 * groups[name], name

@@ -13,8 +13,8 @@ from finetune_trainer.engine import fused_norms
 from finetune_trainer.engine.compute_path import choose_compute_path
 from finetune_trainer.engine.objective import ComputePath, Objective, arguments
 from tests.trainer import support
+from tests.trainer.architectures import model_of
 from tests.trainer.one_rank import OneRank
-from tests.trainer.test_compute_path import model_of
 
 FUSED = ComputePath(is_chunked=True, is_packed=True, is_fused=True)
 

@@ -18,6 +18,7 @@ from finetune_trainer.engine.memory_budget import (
     choose_micro_batch,
     micro_batch_costs,
 )
+from finetune_trainer.engine.objective import ComputePath
 from tests.trainer import support
 
 LLAMA_8B = {
@@ -40,7 +41,7 @@ class FakeEngine:
         self.zero_stage = zero_stage
         self.coordinates = SimpleNamespace(ranks=ranks)
         self.model = SimpleNamespace()
-        self.compute_path = SimpleNamespace(is_packed=True, is_chunked=True)
+        self.compute_path = ComputePath(is_packed=True, is_chunked=True)
         self.objective = SimpleNamespace(
             config=SimpleNamespace(to_dict=lambda: LLAMA_8B),
             head=SimpleNamespace(chunk_share=1.0),

@@ -51,6 +51,7 @@ class Activations:
     row: int  # tokens of the longest row; only kernels without FlashAttention depend on it
     attention: Attention = "flash"
     is_chunked: bool = True
+    is_fused: bool = False  # an RMSNorm is one kernel, which keeps its input as it is
     chunk_bytes: float = field(default=CHUNK_BYTES["cuda"])
 
     # --- the whole model -------------------------------------------------------------------------
@@ -175,8 +176,17 @@ class Activations:
 
     @property
     def _norm_gradients(self) -> float:
-        """In the backward pass of a norm: of its output, and five fp32 tensors of an RMSNorm."""
+        """In the backward pass of a norm: of its output, and five fp32 tensors of an RMSNorm.
+
+        A fused one has only the gradient of its input.
+        """
+        if self._is_norm_fused:
+            return self.shape.hidden * 2 * self.width
         return self.shape.hidden * (self.width + (20 if self._family.norm != "layer" else 0))
+
+    @property
+    def _is_norm_fused(self) -> bool:
+        return self.is_fused and self._family.norm != "layer"
 
     @property
     def _merged(self) -> float:
@@ -206,6 +216,8 @@ class Activations:
     def _norm(self, size: int) -> float:
         if self._family.norm == "layer":
             return self.width * size + 8
+        if self._is_norm_fused:
+            return self.width * size + 4
         product = self.width if self._family.norm == "narrow" else 4
         return 4 * size + (product * size if self._trains_all else 0) + 4
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bench.gpu.roofline import norm_operation
 from finetune_api.tasks import MethodRef
 from finetune_data.memory.activations import CHUNK_BYTES
-from finetune_trainer.engine import attention, memory_budget
+from finetune_trainer.engine import attention, fused_norms, memory_budget
 from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.engine.objective import ComputePath, Objective
 from tests.trainer.memory.live_storages import LiveStorages
@@ -25,8 +26,10 @@ def gpu_kernels() -> Iterator[None]:
 
     Fake CUDA tensors have no backward pass on a machine without a GPU. The attention is the same
     operation for both; dropout keeps a mask of one byte on CUDA; a chunk of logits is larger there.
+    A fused norm is one operation that keeps its input and a number per row.
     """
     patch = torch.nn.functional.dropout, attention.has_kernel, CHUNK_BYTES["cpu"]
+    norm, fused_norms._rms_norm = fused_norms._rms_norm, norm_operation()
 
     def dropout(
         input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
@@ -45,6 +48,7 @@ def gpu_kernels() -> Iterator[None]:
         yield
     finally:
         torch.nn.functional.dropout, attention.has_kernel, CHUNK_BYTES["cpu"] = patch
+        fused_norms._rms_norm = norm
 
 
 def count(

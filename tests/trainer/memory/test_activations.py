@@ -34,6 +34,7 @@ FULL = MethodRef()
 LORA = MethodRef(type="lora", rank=16, alpha=32)
 DROPOUT = LORA.replace(dropout=0.05)
 UNCHUNKED = ComputePath(is_packed=True)
+FUSED = ComputePath(is_chunked=True, is_packed=True, is_fused=True)
 CASES = {
     "full": (FULL, False, 16384),
     "full, checkpointed": (FULL, True, 16384),
@@ -90,6 +91,18 @@ def test_published_models_need_at_most_the_estimate(name: str, case: str) -> Non
     else:
         found = counted(name, method, checkpointed, tokens=tokens)
     check(found, model.peak(tokens, checkpointed))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "OLMo-2-7B", "Qwen3-8B"])
+def test_fused_norms_need_less_than_others_and_at_most_the_estimate(name: str, case: str) -> None:
+    method, is_checkpointed, tokens = CASES[case]
+    model = estimated(name, method)
+    checkpointed = model.shape.layers if is_checkpointed else 0
+    found = counted(name, method, checkpointed, tokens=tokens, path=FUSED)
+    fused = replace(model, is_fused=True).peak(tokens, checkpointed)
+    check(found, fused)
+    assert fused < model.peak(tokens, checkpointed)
 
 
 @pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "LoRA"])

@@ -18,7 +18,7 @@ EPSILONS = ("variance_epsilon", "eps")  # the names in transformers' classes
 
 def is_available(device: torch.device) -> bool:
     """Whether torch has the kernel for this kind of device."""
-    return device.type == "cuda"
+    return bool(device.type == "cuda")
 
 
 def fuse(model: nn.Module, *, is_fused: bool) -> None:

@@ -102,6 +102,7 @@ def _gpu_slots(task: TrainTask, engine: Engine, longest: int) -> int:
         *(shape, task.method, 2, longest),
         attention=_attention(engine, longest),
         is_chunked=path.is_chunked,
+        is_fused=path.is_fused,
         chunk_bytes=CHUNK_BYTES["cuda"],
     )
     room = engine.least(USABLE * free)
