@@ -12,12 +12,13 @@ import pytest
 from bench.gpu.parts import NAMES
 from bench.machine import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # seconds; a minute on an idle machine
 
 
 def test_a_rehearsal_runs_every_part(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "bench.gpu", "--rehearse", "--output", str(output)]
+    command = [sys.executable, "-m", "bench.gpu", "--rehearse", "--minutes", "9"]
+    command += ["--output", str(output)]
     ran = subprocess.run(
         command,
         cwd=ROOT,
@@ -25,7 +26,7 @@ def test_a_rehearsal_runs_every_part(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=580,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-3000:]
     rows = json.loads(output.read_text())["rows"]
