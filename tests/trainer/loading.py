@@ -54,10 +54,15 @@ UNCONVERTED = ("llama", "gpt2", "mixtral", "tied weights")  # also loaded in the
 
 
 def partitioned(
-    folder: Path, precision: Precision, ranks: int, offload: str = "none", **options: Any
+    folder: Path,
+    precision: Precision,
+    ranks: int,
+    offload: str = "none",
+    *,
+    is_frozen: bool = False,
 ) -> Any:
     return load_for_training(
-        folder, precision, zero_stage=3, offload=offload, ranks=ranks, **options
+        *(folder, precision), zero_stage=3, offload=offload, ranks=ranks, is_frozen=is_frozen
     )
 
 
@@ -91,6 +96,26 @@ def counted_moves() -> Iterator[list[int]]:
         yield sizes
     finally:
         torch.nn.Module.to = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def counted_pins() -> Iterator[list[int]]:
+    """The numbers of elements of the tensors that DeepSpeed pins in host memory."""
+    from deepspeed.accelerator import get_accelerator
+
+    sizes: list[int] = []
+    accelerator = get_accelerator()
+    original = accelerator.pin_memory
+
+    def pin(tensor: Any, *args: Any, **named: Any) -> Any:
+        sizes.append(tensor.numel())
+        return original(tensor, *args, **named)
+
+    accelerator.pin_memory = pin
+    try:
+        yield sizes
+    finally:
+        accelerator.pin_memory = original
 
 
 def train(
@@ -147,12 +172,17 @@ def check_run(folder: Path, run: Run, coordinates: RankCoordinates, out: Path) -
         return add_adapter(model, LORA, seed=7) if run.is_adapted else model
 
     results = []
+    pinned = 0
     for kind in ("partitioned", "whole"):
-        model = (
-            partitioned(folder, run.precision, coordinates.ranks, run.offload)
-            if kind == "partitioned"
-            else load_model(folder, run.precision)
-        )
+        if kind == "partitioned":
+            with counted_pins() as sizes:
+                model = partitioned(
+                    *(folder, run.precision, coordinates.ranks, run.offload),
+                    is_frozen=run.is_adapted,
+                )
+            pinned = sum(sizes)
+        else:
+            model = load_model(folder, run.precision)
         place = out / f"published-{kind}-{coordinates.ranks}" / folder.name
         results.append(train(adapted(model), coordinates, run, (place, folder)))
     mine, right = results
@@ -160,7 +190,7 @@ def check_run(folder: Path, run: Run, coordinates: RankCoordinates, out: Path) -
     same = checkpoints[0].keys() == checkpoints[1].keys() and all(
         torch.equal(checkpoints[0][name], checkpoints[1][name]) for name in checkpoints[0]
     )
-    return {"found": mine, "expected": right, "same checkpoint": same}
+    return {"found": mine, "expected": right, "same checkpoint": same, "pinned": pinned}
 
 
 class PrivateMemory:
@@ -226,7 +256,9 @@ def check_memory(folder: Path, coordinates: RankCoordinates) -> dict[str, int]:
     """Peak private memory of loading in bf16, where the files are in fp32."""
 
     def on_a_device() -> Any:
-        return load_for_training(folder, "bf16", zero_stage=1, offload="none", ranks=2)
+        return load_for_training(
+            *(folder, "bf16"), zero_stage=1, offload="none", ranks=2, is_frozen=False
+        )
 
     found = {"partitioned": measured(lambda: partitioned(folder, "bf16", coordinates.ranks))}
     original = loading.OnDevice

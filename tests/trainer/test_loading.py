@@ -18,9 +18,8 @@ WEIGHTS = "model.safetensors"
 
 
 def load(folder: Path, precision: Any = "fp32", **options: Any) -> Any:
-    return load_for_training(
-        folder, precision, **{"zero_stage": 1, "offload": "none", "ranks": 1} | options
-    )
+    usual: dict[str, Any] = {"zero_stage": 1, "offload": "none", "ranks": 1, "is_frozen": False}
+    return load_for_training(folder, precision, **usual | options)
 
 
 def change(folder: Path, **changes: torch.Tensor | None) -> None:

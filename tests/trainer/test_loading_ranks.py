@@ -120,3 +120,12 @@ def test_loading_needs_the_memory_of_one_layer_besides_what_stays(loaded: Path) 
         assert memory["partitioned"] < weights / 2 + once + SLACK
         assert memory["on a device"] < once + SLACK
         assert memory["whole"] > weights - SLACK  # the test can fail
+
+
+def test_only_offloaded_parts_that_stay_are_pinned_in_host_memory(loaded: Path) -> None:
+    runs = results(loaded, 2)[0]["runs"]
+    pinned = {name: run["pinned"] for name, run in runs.items()}
+    frozen = architectures.model_of(*architectures.ALL["llama"])
+    # of the frozen model on two ranks; a trained one has a buffer of DeepSpeed's
+    assert pinned.pop("llama") == sum(p.numel() for p in frozen.parameters()) / 2
+    assert set(pinned.values()) == {0}

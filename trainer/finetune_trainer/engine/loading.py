@@ -65,13 +65,16 @@ def load_for_training(
     zero_stage: int,
     offload: str,
     ranks: int,
+    is_frozen: bool,
     progress: Callable[[int], None] = lambda percent: None,
 ) -> "Module":
     """Load the model's parameters one by one to where they stay, after `connect`.
 
     In ZeRO 3 this rank keeps only its part of each parameter. Buffers stay in host memory until the
-    Engine is built. progress: called with the percentage of the bytes that are loaded. Enables
-    garbage collection. All ranks call it, but none waits for another. Raises FailureError
+    Engine is built. Enables garbage collection. All ranks call it, but none waits for another.
+
+    is_frozen: whether training changes none of these parameters, because it adds an adapter.
+    progress: called with the percentage of the bytes that are loaded. Raises FailureError
     (BaseModelInvalid) before it loads anything if the weights are not those of the model in
     config.json.
     """
@@ -80,7 +83,7 @@ def load_for_training(
         settings = configuration(
             zero_stage=zero_stage, precision=precision, offload=offload, ranks=ranks
         )
-        placement = Partitioned(settings, _dtype(precision))
+        placement = Partitioned(settings, _dtype(precision), is_frozen=is_frozen)
     loading = _Loading(placement, _plan(folder, precision), progress)
     with loading.hooked():
         model, report = _from_pretrained(folder, precision)

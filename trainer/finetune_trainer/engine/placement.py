@@ -47,8 +47,11 @@ class Partitioned:
     Placing a parameter involves no other rank.
     """
 
-    def __init__(self, configuration: dict[str, Any], dtype: Any) -> None:
-        """configuration: of DeepSpeed. dtype: of the training, which all parts have."""
+    def __init__(self, configuration: dict[str, Any], dtype: Any, *, is_frozen: bool) -> None:
+        """configuration: of DeepSpeed. dtype: of the training, which all parts have.
+
+        is_frozen: whether training changes none of the parameters.
+        """
         import deepspeed
         import torch
 
@@ -57,6 +60,10 @@ class Partitioned:
         self._init = deepspeed.zero.Init(
             module=torch.nn.Module(), config_dict_or_path=configuration, dtype=dtype
         )
+        if not is_frozen:
+            # DeepSpeed copies offloaded parts that it trains into one pinned buffer, and torch does
+            # not return pinned memory to the system.
+            self._init.pin_memory = False
         self._dtype = dtype
 
     def is_placed(self, parameter: "Parameter") -> bool:

@@ -66,6 +66,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         zero_stage=task.zero_stage,
         offload=task.offload,
         ranks=coordinates.ranks,
+        is_frozen=task.method.type == "lora",
         progress=lambda percent: progress.update(detail=f"loading the base model: {percent} %"),
     )
     progress.update(detail="starting the engine")
