@@ -263,6 +263,7 @@ def _layer_weights() -> int:
     return 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner
 
 
+@pytest.mark.slow
 def test_products_are_two_forward_and_four_backward_per_weight_and_token(
     passes: dict[str, roofline.Pass],
 ) -> None:
@@ -280,6 +281,7 @@ def test_products_are_two_forward_and_four_backward_per_weight_and_token(
         assert more == count * tokens * again
 
 
+@pytest.mark.slow
 def test_only_tokens_with_a_loss_pass_through_the_head(passes: dict[str, roofline.Pass]) -> None:
     one = roofline.count_pass("8B", BOUNDS, method=MethodRef(), targets=10, is_tiny=True)
     spared = BOUNDS[-1] - 10
@@ -287,6 +289,7 @@ def test_only_tokens_with_a_loss_pass_through_the_head(passes: dict[str, rooflin
     assert _flops(passes["full"], "product") - _flops(one, "product") == head
 
 
+@pytest.mark.slow
 def test_an_adapter_needs_no_gradient_of_frozen_weights(passes: dict[str, roofline.Pass]) -> None:
     found = _flops(passes["lora"], "product")
     layers = TINY["num_hidden_layers"] * _layer_weights()
@@ -298,6 +301,7 @@ def test_an_adapter_needs_no_gradient_of_frozen_weights(passes: dict[str, roofli
     assert 0.85 * most < found <= most
 
 
+@pytest.mark.slow
 def test_attention_counts_pairs_within_examples_only(passes: dict[str, roofline.Pass]) -> None:
     """Two products forward and five backward, each over the causal half of every example."""
     pairs = sum((end - begin) * (end - begin + 1) / 2 for begin, end in pairwise(BOUNDS))
@@ -305,6 +309,7 @@ def test_attention_counts_pairs_within_examples_only(passes: dict[str, roofline.
     assert _flops(passes["full"], "attention") == expected
 
 
+@pytest.mark.slow
 def test_every_group_of_modules_is_found(passes: dict[str, roofline.Pass]) -> None:
     groups = passes["full"].groups(Rates())
     assert {
@@ -323,6 +328,7 @@ def test_a_limit_grows_with_the_rates_and_never_beyond_the_products() -> None:
     assert roofline.tokens_per_second(one, 1, launches) == pytest.approx(1000, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_fused_kernels_are_never_slower_than_the_operations_that_they_replace() -> None:
     """With the real widths, of which one layer is enough."""
     rates = Rates(launch=0)

@@ -14,6 +14,8 @@ from finetune_trainer.engine.loading import load_for_training, load_model
 from tests.trainer import architectures, support
 from tests.trainer.loaded import differences, expected_state, state_of_model
 
+pytestmark = pytest.mark.slow  # it builds and loads 34 architectures
+
 WEIGHTS = "model.safetensors"
 
 
