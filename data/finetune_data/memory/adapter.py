@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.tasks import MethodRef
-from finetune_data.memory.families import Family, family_of
+from finetune_data.memory.families import FAMILIES, Family, family_of
 from finetune_data.memory.shape import ModelShape
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -45,7 +45,7 @@ def _attention(shape: ModelShape, family: Family) -> dict[str, int]:
     hidden = shape.hidden
     queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     widths = (hidden + queries, hidden + keys, hidden + keys, queries + hidden)
-    if family.is_fused:  # one layer for queries, keys, and values
+    if _is_fused(shape, family):  # one layer for queries, keys, and values
         widths = (hidden + queries + 2 * keys, 0, 0, queries + hidden)
     return dict(zip(ATTENTION, widths, strict=True))
 
@@ -54,9 +54,14 @@ def _feed_forward(shape: ModelShape, family: Family, inner: int) -> dict[str, in
     width = shape.hidden + inner
     if not family.is_gated:
         return {"up_proj": width, "down_proj": width}
-    if family.is_fused:  # one layer for the gate and its factor
+    if _is_fused(shape, family):  # one layer for the gate and its factor
         return {"up_proj": width + inner, "down_proj": width}
     return dict.fromkeys(FEED_FORWARD, width)
+
+
+def _is_fused(shape: ModelShape, family: Family) -> bool:
+    """Separate layers have more adapters, which is the assumption for an unknown type."""
+    return family.is_fused and shape.model_type in FAMILIES
 
 
 def _dense_layer(shape: ModelShape) -> dict[str, int]:

@@ -147,11 +147,15 @@ def gathered_bytes(shape: ModelShape, method: MethodRef) -> float:
     """Bytes of the weights that ZeRO 3 has gathered at most, next to the head's gradient.
 
     Weights are gathered ahead until they exceed a bucket, so that one matrix may be too much. The
-    head is still gathered when the backward pass begins, but not its gradient.
+    head is still gathered when the backward pass begins, but not its gradient. A head that shares
+    the weights of the embeddings was measured to count toward the limit of gathered weights.
     """
     matrix = shape.hidden * max(shape.inner, 2 * shape.experts * shape.expert_inner)
-    ahead = live_parameters(shape) + BUCKET + (matrix or layer_parameters(shape))
-    with_head = 2.0 * (shape.vocabulary * shape.hidden + ahead)
+    live, head = live_parameters(shape), shape.vocabulary * shape.hidden
+    ahead = live + BUCKET + (matrix or layer_parameters(shape))
+    if shape.tied and head <= live:
+        head = max(0, head - layer_parameters(shape))
+    with_head = 2.0 * (ahead + head)
     most = 2.0 * max(ahead, largest_tensor(shape))
     return max(most, with_head - head_gradient_bytes(shape, method))
 

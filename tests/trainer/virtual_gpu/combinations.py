@@ -18,6 +18,7 @@ PHASES = ("init", "backward", "boundary", "step", "resume")
 CONFIGS: dict[str, dict[str, Any]] = {
     # matrices larger than a bucket, and a large vocabulary: like Llama 3.1 8B
     "wide": {
+        "model_type": "llama",
         "hidden_size": 4096,
         "intermediate_size": 14336,
         "num_hidden_layers": 4,
@@ -27,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     # matrices smaller than a bucket, and tied embeddings
     "narrow": {
+        "model_type": "llama",
         "hidden_size": 2048,
         "intermediate_size": 8192,
         "num_hidden_layers": 8,

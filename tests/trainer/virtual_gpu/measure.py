@@ -68,7 +68,10 @@ def measure(combination: Combination, ranks: int, live: LiveBytes) -> dict[str, 
 
 def build(combination: Combination) -> Any:
     """The model on the GPU, with an adapter for LoRA."""
-    config = LlamaConfig(**CONFIGS[combination.config], attn_implementation="eager")
+    settings = {
+        key: value for key, value in CONFIGS[combination.config].items() if key != "model_type"
+    }
+    config = LlamaConfig(**settings, attn_implementation="eager")
     with torch.device(GPU):
         torch.set_default_dtype(torch.bfloat16)
         model: Any = LlamaForCausalLM(config).train()
@@ -81,6 +84,8 @@ def build(combination: Combination) -> Any:
 def main(ranks: int) -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
     import_libraries()
+    gc.collect()
+    gc.freeze()  # the objects of the libraries stay: no collection needs to scan them
     with virtual_gpu(ranks) as live:
         for combination in combinations(ranks):
             print(json.dumps({combination.key: measure(combination, ranks, live)}), flush=True)
