@@ -139,20 +139,21 @@ def _zero_3(shape: ModelShape, method: MethodRef, ranks: int, offload: Offload) 
     extra = max(0.0, reduction - head_gradient_bytes(shape, method))
     gathered = 0.0  # one rank uses its weights where they are
     if ranks > 1 or offload == "parameters":
-        gathered = gathered_bytes(shape, method)
+        gathered = gathered_bytes(shape, method, ranks)
     return States(start, start + gathered + extra, step)
 
 
-def gathered_bytes(shape: ModelShape, method: MethodRef) -> float:
+def gathered_bytes(shape: ModelShape, method: MethodRef, ranks: int) -> float:
     """Bytes of the weights that ZeRO 3 has gathered at most, next to the head's gradient.
 
-    Weights are gathered ahead until they exceed a bucket, so that one matrix may be too much. The
-    head is still gathered when the backward pass begins, but not its gradient. A head that shares
-    the weights of the embeddings was measured to count toward the limit of gathered weights.
+    Several ranks gather weights ahead until they exceed a bucket, so that one matrix may be too
+    much; one rank, which copies them from the host, was measured to have fewer. The head is still
+    gathered when the backward pass begins, but not its gradient. A head that shares the weights of
+    the embeddings was measured to count toward the limit of gathered weights.
     """
     matrix = shape.hidden * max(shape.inner, 2 * shape.experts * shape.expert_inner)
     live, head = live_parameters(shape), shape.vocabulary * shape.hidden
-    ahead = live + BUCKET + (matrix or layer_parameters(shape))
+    ahead = live + (matrix or layer_parameters(shape)) + (BUCKET if ranks > 1 else 0)
     if shape.tied and head <= live:
         head = max(0, head - layer_parameters(shape))
     with_head = 2.0 * (ahead + head)
