@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from devcluster import instance, processes
+from finetune_data.memory.node import GIB, LEAST_RANK_BYTES
 from tests.e2e import training as trainings
 from tests.e2e.conftest import ROOT, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
@@ -73,7 +74,7 @@ def test_memory_that_is_certainly_too_small_is_refused_with_both_numbers(
     training = Training(team, name, resources=resources)
     error = team.kubectl.wait_state(name, "failed", seconds=120)["error"]
     assert (error["code"], error["param"]) == ("InvalidSpec", "resources.memory")
-    assert "at least 0.5 GiB" in error["message"]
+    assert f"at least {LEAST_RANK_BYTES / GIB:.1f} GiB" in error["message"]
     assert error["message"].endswith("but resources.memory is 0.2 GiB")
     assert training.pods() == []
 
