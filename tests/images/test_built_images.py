@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.drivers import IMAGE_CUDA, minimum_driver
+from finetune_trainer.launcher.rank_processes import ALLOCATOR
 from images.__main__ import tags
 from images.context import ROOT
 
@@ -149,7 +150,7 @@ def test_ranks_on_gpus_have_the_allocator_that_does_not_fragment(trainer: Image)
     task = (ROOT / "tests/api/golden/train.json").read_text()
     on_gpus = json.dumps(json.loads(task) | {"accelerator": "nvidia"})
     output = trainer.run("env", f"TASK={on_gpus}", "python", "-c", SHOW_ALLOCATOR)
-    assert output.strip() == "expandable_segments:True"
+    assert output.strip() == ALLOCATOR
 
 
 def test_the_trainer_image_names_its_minimum_driver() -> None:
