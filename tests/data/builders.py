@@ -3,7 +3,8 @@
 import gzip
 import json
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -146,3 +147,18 @@ def compress(data: bytes) -> bytes:
 
 def texts(findings: Sequence[Any]) -> list[str]:
     return [str(finding) for finding in findings]
+
+
+@contextmanager
+def objects_read(storage: Storage, suffix: str = "") -> Iterator[list[str]]:
+    """The names of the objects that are read inside: the last parts of keys with the suffix."""
+    names: list[str] = []
+
+    def record(params: dict[str, str], **_: object) -> None:
+        if params["Key"].endswith(suffix):
+            names.append(params["Key"].rpartition("/")[2])
+
+    events = storage._client.meta.events
+    events.register("before-parameter-build.s3.GetObject", record)
+    yield names
+    events.unregister("before-parameter-build.s3.GetObject", record)

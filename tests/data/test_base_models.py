@@ -20,7 +20,7 @@ from finetune_data.models.cache.model_cache import ModelCache
 from finetune_data.models.cache.volume import CacheVolume
 from finetune_data.termination import exit_code
 from finetune_storage.s3 import ObjectEntry, Storage
-from tests.data.builders import base_model, put_folder, safetensors_bytes
+from tests.data.builders import base_model, objects_read, put_folder, safetensors_bytes
 from tests.data.stub_server import Answer, Request, StubServer
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -323,16 +323,9 @@ def fetch_cached(uri: object, folder: Path, storage: Storage, root: Path) -> Pat
 
 @pytest.fixture
 def reads(storage: Storage) -> Iterator[list[str]]:
-    """The keys of all objects that are read."""
-    keys: list[str] = []
-
-    def record(params: dict[str, str], **_: object) -> None:
-        keys.append(params["Key"].rpartition("/")[2])
-
-    events = storage._client.meta.events
-    events.register("before-parameter-build.s3.GetObject", record)
-    yield keys
-    events.unregister("before-parameter-build.s3.GetObject", record)
+    """The names of all objects that are read."""
+    with objects_read(storage) as names:
+        yield names
 
 
 def test_weights_are_read_from_s3_once(

@@ -14,7 +14,7 @@ from finetune_data.models.remote_model import RemoteFile
 from finetune_storage.s3 import Storage
 from finetune_trainer.launcher.downloads import WAITING, Downloads
 from finetune_trainer.workdir import WorkDir
-from tests.data.builders import put_folder, safetensors_bytes, write_tokenizer
+from tests.data.builders import objects_read, put_folder, safetensors_bytes, write_tokenizer
 from tests.trainer import support
 
 WEIGHTS = "model.safetensors"
@@ -63,15 +63,8 @@ class Pod:
 
 @pytest.fixture
 def weights_read(storage: Storage) -> Iterator[list[str]]:
-    keys: list[str] = []
-
-    def record(params: dict[str, str], **_: object) -> None:
-        keys.extend([params["Key"]] if params["Key"].endswith(WEIGHTS) else [])
-
-    events = storage._client.meta.events
-    events.register("before-parameter-build.s3.GetObject", record)
-    yield keys
-    events.unregister("before-parameter-build.s3.GetObject", record)
+    with objects_read(storage, WEIGHTS) as names:
+        yield names
 
 
 def test_attempts_share_the_base_model(
