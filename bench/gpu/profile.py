@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bench.gpu.device import Device
-from bench.gpu.models import sizes
 from bench.gpu.results import Measurement
-from bench.gpu.training import build_engine, local_task, require_packed_path
-from bench.trainer import workload
+from bench.gpu.training import packed_steps
 
 MODEL = "1B"
 LENGTH, TOKENS, STEPS, WARM_UP = 2048, 32_768, 2, 2
@@ -23,16 +21,8 @@ def measure(device: Device) -> Iterator[Measurement]:
     import torch
     from torch.profiler import ProfilerActivity
 
-    from finetune_trainer.engine.memory_budget import micro_batch_costs
-    from finetune_trainer.step.stepper import Stepper
-
-    engine = build_engine(device, MODEL)
-    lengths = sizes(device, LENGTH, TOKENS * (STEPS + WARM_UP))
-    require_packed_path(engine, int(lengths.max()))
-    split = workload.examples(lengths, int(engine.objective.config.vocab_size))
-    batch = len(split) // (STEPS + WARM_UP)
-    task = local_task(device, examples=len(split), batch_size=batch)
-    stepper = Stepper(task, engine, split, micro_batch_costs(task, engine, int(lengths.max())))
+    count = STEPS + WARM_UP
+    engine, _, stepper = packed_steps(device, MODEL, length=LENGTH, tokens=TOKENS, steps=count)
 
     def steps(first: int, count: int) -> None:
         for step in range(first, first + count):

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.gpu.device import Device, Memory
-from bench.gpu.models import sizes
 from bench.gpu.results import Measurement
-from bench.gpu.training import build_engine, local_task, require_packed_path
-from bench.trainer import workload
+from bench.gpu.training import packed_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,17 +35,9 @@ def measure(device: Device) -> Iterator[Measurement]:
     from finetune_storage.connect import open_storage
     from finetune_trainer.checkpoint.state import TrainingState
     from finetune_trainer.checkpoint.store import Checkpoints
-    from finetune_trainer.engine.memory_budget import micro_batch_costs
-    from finetune_trainer.step.stepper import Stepper
 
-    engine = build_engine(device, MODEL)
-    lengths = sizes(device, LENGTH, TOKENS * (BEFORE + AFTER))
-    require_packed_path(engine, int(lengths.max()))
-    split = workload.examples(lengths, int(engine.objective.config.vocab_size))
-    batch = len(split) // (BEFORE + AFTER)
-    task = local_task(device, examples=len(split), batch_size=batch)
-    costs = micro_batch_costs(task, engine, int(lengths.max()))
-    stepper = Stepper(task, engine, split, costs)
+    count = BEFORE + AFTER
+    engine, task, stepper = packed_steps(device, MODEL, length=LENGTH, tokens=TOKENS, steps=count)
     layout, folder = task.run.layout, device.folder / "checkpoints"
     checkpoints = Checkpoints(layout, open_storage(), engine, folder, 1)
 

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from bench.gpu.device import Device
-from bench.gpu.models import random_model
+from bench.gpu.models import random_model, sizes
+from bench.trainer import workload
 from bench.trainer.subject import connect_alone
 from bench.trainer.task import build_task
 from finetune_api.names import ENV_LOCAL_ROOT, LOCAL_BUCKET
@@ -14,6 +15,7 @@ from finetune_api.tasks import MethodRef, Offload, TrainTask
 
 if TYPE_CHECKING:
     from finetune_trainer.engine.deepspeed import Engine
+    from finetune_trainer.step.stepper import Stepper
 
 FULL = MethodRef(type="full")
 
@@ -85,3 +87,19 @@ def require_packed_path(engine: Engine, longest: int) -> None:
         reasons = "; ".join(warnings)
         raise RuntimeError(f"the compute path is {path}, not the packed and chunked one: {reasons}")
     print(f"  compute path: packed, chunked{', fused norms' if path.is_fused else ''}")
+
+
+def packed_steps(
+    device: Device, model: str, *, length: int, tokens: int, steps: int
+) -> tuple[Engine, TrainTask, Stepper]:
+    """A full fine-tune of `steps` equal steps on the packed path. tokens: of a step."""
+    from finetune_trainer.engine.memory_budget import micro_batch_costs
+    from finetune_trainer.step.stepper import Stepper
+
+    engine = build_engine(device, model)
+    lengths = sizes(device, length, tokens * steps)
+    longest = int(lengths.max())
+    require_packed_path(engine, longest)
+    split = workload.examples(lengths, int(engine.objective.config.vocab_size))
+    task = local_task(device, examples=len(split), batch_size=len(split) // steps)
+    return engine, task, Stepper(task, engine, split, micro_batch_costs(task, engine, longest))
