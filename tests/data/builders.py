@@ -16,6 +16,8 @@ from finetune_data.read.examples import Batch, Example, Row
 from finetune_data.read.findings import Finding
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import LocalSource
+from finetune_data.tokenize.encoded import Encoded
+from finetune_data.tokenize.tokenizer import ExampleTokenizer
 from finetune_storage.s3 import Storage
 
 TEXTS = ["the quick brown fox jumps over the lazy dog", "yes no maybe", " positive negative\n"] * 4
@@ -50,6 +52,15 @@ def write_tokenizer(folder: Path, *, kind: str = "bytes", **settings: Any) -> Pa
     size = tokenizer.get_vocab_size()
     write_json(folder / "config.json", {"model_type": "llama", "vocab_size": size})
     return folder
+
+
+def encoded(tokenizer: ExampleTokenizer, *examples: Example) -> list[Encoded]:
+    """All training examples; none may be refused."""
+    made: list[Encoded] = []
+    for found in tokenizer.encode(examples):
+        assert not isinstance(found, Finding), found
+        made += found
+    return made
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,12 +18,12 @@ from finetune_data.prepare.job import prepare
 from finetune_data.read.examples import COMPLETION, Row
 from finetune_data.tokenize.dataset import fetch_dataset
 from finetune_data.tokenize.loading import load_tokenizer
-from finetune_data.tokenize.tokenizer import Encoded
 from finetune_storage.s3 import Storage
 from finetune_storage.stream import ObjectStream
 from tests.data.builders import (
     base_model,
     compress,
+    encoded,
     examples,
     jsonl,
     prepare_task,
@@ -101,8 +101,7 @@ def test_a_valid_file_becomes_a_dataset(job: Job, model_folder: Path) -> None:
     assert found.training_tokens == int(dataset.train.lengths.sum())
     tokenizer = load_tokenizer(model_folder, "tiny")
     read = [Row(line, row["prompt"], row["completion"]) for line, row in enumerate(rows, 1)]
-    for index, example in enumerate(tokenizer.encode(read)):
-        assert isinstance(example, Encoded)
+    for index, example in enumerate(encoded(tokenizer, *read)):
         tokens, roles = dataset.train.example(index)
         assert (tokens.tolist(), roles.tobytes()) == (example.tokens, example.roles)
         assert roles[-1] == COMPLETION

@@ -16,8 +16,8 @@ from finetune_data.errors import BaseModelError
 from finetune_data.models.base_models import model_positions
 from finetune_data.read.examples import COMPLETION, NO_LOSS, PROMPT, Row
 from finetune_data.tokenize.loading import load_tokenizer
-from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
-from tests.data.builders import write_json, write_tokenizer
+from finetune_data.tokenize.tokenizer import ExampleTokenizer
+from tests.data.builders import encoded, write_json, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def decode(tokenizer: ExampleTokenizer, tokens: list[int]) -> str:
 
 
 def ids(tokenizer: ExampleTokenizer, text: str) -> list[int]:
-    return tokenizer._ids([text])[0]
+    return tokenizer._encoder.encode([text])[0]
 
 
 def special(tokenizer: ExampleTokenizer, text: str) -> int:
@@ -47,7 +47,7 @@ def test_the_roles_cover_exactly_prompt_and_completion(
     plain: ExampleTokenizer, prompt: str, completion: str
 ) -> None:
     tokenizer = plain
-    [example] = tokenizer.encode([Row(1, prompt, completion)])
+    [example] = encoded(tokenizer, Row(1, prompt, completion))
     end = special(tokenizer, "</s>")
     seen, learned = ids(tokenizer, prompt), ids(tokenizer, completion)
     if learned[-1] != end:
@@ -61,12 +61,12 @@ def test_the_roles_cover_exactly_prompt_and_completion(
 def test_prompt_and_completion_never_share_a_token(plain: ExampleTokenizer) -> None:
     """`qui` + `ck` stays two texts, though `quick` is one token."""
     assert len(ids(plain, "quick")) < len(ids(plain, "qui")) + len(ids(plain, "ck"))
-    [example] = plain.encode([Row(1, "qui", "ck")])
+    [example] = encoded(plain, Row(1, "qui", "ck"))
     assert example.tokens == [*ids(plain, "qui"), *ids(plain, "ck"), special(plain, "</s>")]
 
 
 def test_an_end_token_in_the_text_of_a_completion_is_not_doubled(plain: ExampleTokenizer) -> None:
-    written, added = plain.encode([Row(1, "a", " yes</s>"), Row(2, "a", " yes")])
+    written, added = encoded(plain, Row(1, "a", " yes</s>"), Row(2, "a", " yes"))
     assert written == added
 
 
@@ -75,21 +75,21 @@ def test_a_row_without_tokens_still_ends(tmp_path: Path) -> None:
     written = json.loads((folder / "tokenizer.json").read_text())
     written["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
     write_json(folder / "tokenizer.json", written)
-    found = load_tokenizer(folder, "tiny").encode([Row(1, " ", "\t"), Row(2, "", " ")])
-    assert [(one.tokens, one.roles) for one in found if isinstance(one, Encoded)] == [
+    found = encoded(load_tokenizer(folder, "tiny"), Row(1, " ", "\t"), Row(2, "", " "))
+    assert [(one.tokens, one.roles) for one in found] == [
         ([0, 1], bytes([NO_LOSS, COMPLETION]))
     ] * 2
 
 
 def test_special_tokens_in_a_text_are_those_tokens(plain: ExampleTokenizer) -> None:
-    [example] = plain.encode([Row(1, "<s>a", "b")])
+    [example] = encoded(plain, Row(1, "<s>a", "b"))
     assert example.tokens[0] == special(plain, "<s>")
     assert example.roles[0] == PROMPT
 
 
 def test_truncation_and_padding_of_tokenizer_json_are_ignored(plain: ExampleTokenizer) -> None:
-    short, long = plain.encode(
-        [Row(1, "a", "b"), Row(2, "a b c d e f g h", "the lazy dog jumps over")]
+    short, long = encoded(
+        plain, Row(1, "a", "b"), Row(2, "a b c d e f g h", "the lazy dog jumps over")
     )
     assert len(short.tokens) == 3
     assert "jumps over" in decode(plain, long.tokens)
@@ -109,7 +109,7 @@ def test_the_start_token_is_the_tokenizers_own(
 ) -> None:
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, **settings), "tiny")
     for prompt, start in (("", empty), ("yes", full)):
-        [example] = tokenizer.encode([Row(1, prompt, " no")])
+        [example] = encoded(tokenizer, Row(1, prompt, " no"))
         expected = [special(tokenizer, text) for text in start]
         assert example.tokens[: len(expected)] == expected
         assert example.roles[: len(expected)] == bytes(len(expected))
@@ -126,7 +126,7 @@ def test_a_post_processor_that_adds_a_start_token_is_respected(tmp_path: Path) -
     )
     backend.save(str(folder / "tokenizer.json"))
     tokenizer = load_tokenizer(folder, "tiny")
-    [example] = tokenizer.encode([Row(1, "yes", " no")])
+    [example] = encoded(tokenizer, Row(1, "yes", " no"))
     assert example.tokens == [0, *ids(tokenizer, "yes"), *ids(tokenizer, " no"), 1]
     assert example.roles[0] == NO_LOSS
 
@@ -145,7 +145,7 @@ def test_a_completion_does_not_get_an_additional_space(tmp_path: Path) -> None:
         ("yes", "\nno", "\nno"),
         ("", "no", "▁no"),
     ):
-        [example] = tokenizer.encode([Row(1, prompt, completion)])
+        [example] = encoded(tokenizer, Row(1, prompt, completion))
         tokens = [
             tokenizer._backend.id_to_token(token)
             for token, role in zip(example.tokens, example.roles, strict=True)
@@ -215,7 +215,7 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path:
         "from finetune_data.tokenize.loading import load_tokenizer\n"
         f"tokenizer = load_tokenizer(pathlib.Path({str(folder)!r}), 'tiny')\n"
         "from finetune_data.read.examples import Row\n"
-        "print(json.dumps(tokenizer.encode([Row(1, 'quick', ' yes')])[0].tokens))\n"
+        "print(json.dumps(tokenizer.encode([Row(1, 'quick', ' yes')])[0][0].tokens))\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -37,14 +37,15 @@ def test_the_same_texts_give_the_same_bytes(folder: Path, data: Dataset, tmp_pat
 
 def test_prepare_gives_every_row_a_start_an_end_and_room(folder: Path, data: Dataset) -> None:
     from finetune_data.read.examples import Row
+    from finetune_data.read.findings import Finding
     from finetune_data.tokenize.loading import load_tokenizer
-    from finetune_data.tokenize.tokenizer import Encoded
 
     tokenizer = load_tokenizer(folder, "ada")
     texts = [*data.base, *data.training, *data.validation]
     rows = [Row(line, text.prompt, text.completion) for line, text in enumerate(texts, 1)]
-    for encoded in tokenizer.encode(rows):
-        assert isinstance(encoded, Encoded)
+    for found in tokenizer.encode(rows):
+        assert not isinstance(found, Finding)
+        [encoded] = found
         assert encoded.tokens[0] == SPECIAL.index(BOS)
         assert encoded.tokens[-1] == SPECIAL.index(EOS)
         assert encoded.tokens.count(SPECIAL.index(EOS)) == 1

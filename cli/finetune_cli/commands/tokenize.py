@@ -21,7 +21,7 @@ from finetune_cli.terminal.program import EXIT_USAGE
 
 if TYPE_CHECKING:
     from finetune_data.read.examples import Example
-    from finetune_data.tokenize.tokenizer import Encoded
+    from finetune_data.tokenize.encoded import Encoded
 
 BACKGROUNDS = ("on blue", "on dark_green", "on dark_magenta", "on dark_orange3", "on dark_cyan")
 ROLES = {0: "start", 1: "prompt", 2: "completion"}
@@ -130,7 +130,8 @@ def _encode(address: str, example: Example) -> tuple[Encoded, list[str]]:
         found = base.tokenizer.encode([example])[0]
         if isinstance(found, Finding):
             raise CommandError(str(found))
-        return found, base.tokenizer.texts(found.tokens)
+        [encoded] = found
+        return encoded, base.tokenizer.texts(encoded.tokens)
 
 
 def _show(screen: Screen, names: Sequence[str], roles: Sequence[str]) -> None:

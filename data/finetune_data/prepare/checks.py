@@ -13,6 +13,7 @@ from finetune_data.lint.facts import LABELS, DataSummary, Facts
 from finetune_data.lint.registry import JOB_CHECKS
 from finetune_data.lint.remarks import Remark
 from finetune_data.read.findings import TOO_LONG, FileFindings, counted, shown
+from finetune_data.tokenize.dataset import LearnedEnd
 
 CLASSES_SHOWN = 10
 
@@ -75,6 +76,27 @@ def skipped_lines_advice(file: CheckedFile, tolerance: float) -> list[str]:
         f"Skipped {found.count:,} of {file.lines:,} lines of {found.param}, as dataTolerance "
         f"{tolerance:g} allows (the first: {found.first[0]}); see data-report.jsonl."
     ]
+
+
+def template_advice(file: CheckedFile, examples: int, ends: Sequence[LearnedEnd]) -> list[str]:
+    """Sentences about what the chat template makes of the conversations of a file.
+
+    examples: the training examples. ends: what ends the answers in them.
+    """
+    advice = []
+    if examples > file.rows:
+        advice.append(
+            f"{counted(file.rows, 'conversation')} of {file.findings.param} became {examples:,} "
+            f"training examples, because the chat template of {file.model} writes earlier turns "
+            "differently once more messages follow."
+        )
+    advice += [
+        f"The chat template of {file.model} writes no token that ends an answer: {shown(end.text)} "
+        "is learned as its end."
+        for end in ends
+        if end.how == "added"
+    ]
+    return advice
 
 
 def data_advice(

@@ -33,6 +33,7 @@ from finetune_data.prepare.checks import (
     data_advice,
     find_refusal,
     skipped_lines_advice,
+    template_advice,
 )
 from finetune_data.prepare.hyperparameters import (
     Context,
@@ -142,6 +143,7 @@ def _build(  # noqa: PLR0917 - the results of the steps before it, in their orde
         data_kind=splits[TRAIN].summary.kind,
         classes=splits[TRAIN].summary.classes,
         separator=splits[TRAIN].separator or None,
+        ends=splits[TRAIN].ends,
         files=[file_entry(files, path) for split in splits.values() for path in split.paths],
     )
     log(f"writing the dataset to {uri}")
@@ -222,6 +224,9 @@ def _advice(splits: dict[str, PreparedSplit], task: PrepareTask) -> list[str]:
     advice: list[str] = []
     for split in splits.values():
         advice += skipped_lines_advice(split.checked, task.data_tolerance)
+    train = splits[TRAIN]
+    if train.summary.is_chat:
+        advice += template_advice(train.checked, train.counts.examples, train.ends)
     return advice + data_advice(
         splits[TRAIN].summary,
         validation.summary if validation else None,

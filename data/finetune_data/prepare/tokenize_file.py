@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from finetune_data.read.findings import TOO_LONG, FileFindings, Finding, counted
 from finetune_data.read.reader import Reader
 from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.array_files import SplitFiles
-from finetune_data.tokenize.dataset import SplitCounts
+from finetune_data.tokenize.dataset import LearnedEnd, SplitCounts
+from finetune_data.tokenize.encoded import Encoded, TurnEnd
 from finetune_data.tokenize.pipeline import encode_batches
-from finetune_data.tokenize.tokenizer import Encoded, ExampleTokenizer
+from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class PreparedSplit:
     summary: DataSummary
     separator: str  # the common ending of all prompts; empty if there is none
     counts: SplitCounts
+    ends: list[LearnedEnd]  # the most frequent first
     paths: list[str]  # of the arrays, in the dataset's folder
 
 
@@ -62,16 +65,19 @@ def prepare_split(
     summary, ending = DataSummary(), CommonEnding("prompt")
     summary.rows.begin(findings.param)
     progress = ProgressLog(f"checking and tokenizing {findings.param}")
+    endings: Counter[TurnEnd] = Counter()
     with SplitFiles(folder, split) as files:
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
             valid, examples = _separate(batch, encoded, rules, findings)
             files.append([(example.tokens, example.roles) for example in valid])
+            for example in valid:
+                endings.update(example.endings)
             _check_vocabulary(files.highest, tokenizer, rules)
             columns = Columns(examples, len(summary.rows), 0)
             summary.observe(columns)
             ending.observe(columns)
             progress(batch.position, batch.size)
-    checked = CheckedFile(findings, files.examples, rules.model, rules.context)
+    checked = CheckedFile(findings, len(summary.rows), rules.model, rules.context)
     description = reader.description
     log(
         f"{findings.param} {findings.uri}: {description.format or 'empty'}"
@@ -89,16 +95,25 @@ def prepare_split(
     )
     separator = ending.text if ending.has_others and not summary.is_chat else ""
     identity = reader.source.identity
-    return PreparedSplit(identity, checked, summary, separator, counts, files.paths)
+    ends = [
+        LearnedEnd(
+            token=end.token, text=tokenizer.texts([end.token])[0], answers=count, how=end.how
+        )
+        for end, count in endings.most_common()
+    ]
+    return PreparedSplit(identity, checked, summary, separator, counts, ends, files.paths)
 
 
 def _separate(
     batch: Batch,
-    encoded: list[Encoded | Finding],
+    encoded: list[tuple[Encoded, ...] | Finding],
     rules: SplitRules,
     findings: FileFindings,
 ) -> tuple[list[Encoded], list[Example]]:
-    """The valid examples. The findings about the others go to `findings`, in line order."""
+    """The training examples of all valid examples, and these.
+
+    The findings about the others go to `findings`, in line order.
+    """
     wrong = list(batch.findings)
     valid: list[Encoded] = []
     examples: list[Example] = []
@@ -106,21 +121,22 @@ def _separate(
         finding = found if isinstance(found, Finding) else _too_long(example, found, rules)
         if finding is not None:
             wrong.append(finding)
-        elif isinstance(found, Encoded):
-            valid.append(found)
+        elif not isinstance(found, Finding):
+            valid += found
             examples.append(example)
     for finding in sorted(wrong, key=lambda one: (one.fatal, one.line or 0)):
         findings.add(finding)
     return valid, examples
 
 
-def _too_long(example: Example, found: Encoded, rules: SplitRules) -> Finding | None:
-    if len(found.tokens) <= rules.context:
+def _too_long(example: Example, found: tuple[Encoded, ...], rules: SplitRules) -> Finding | None:
+    longest = max(found, key=lambda it: len(it.tokens))
+    if len(longest.tokens) <= rules.context:
         return None
-    prompt, completion = found.roles.count(PROMPT), found.roles.count(COMPLETION)
+    prompt, completion = longest.roles.count(PROMPT), longest.roles.count(COMPLETION)
     return Finding(
         TOO_LONG,
-        f"{len(found.tokens):,} tokens (prompt {prompt:,}, completion {completion:,}) are more "
+        f"{len(longest.tokens):,} tokens (prompt {prompt:,}, completion {completion:,}) are more "
         f"than {rules.context:,}, the context length of {rules.model}",
         example.line,
     )

@@ -31,12 +31,13 @@ from finetune_api.wire import Stored
 from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.read.sources import InputFile
+from finetune_data.tokenize.encoded import How
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, find_damage, to_bytes
 from finetune_storage.progress import ProgressCallback
 from finetune_storage.s3 import Storage
 
-FORMAT = 2  # of the arrays; a dataset of another format is tokenized again
+FORMAT = 3  # of the contents; a dataset of another format is tokenized again
 TRAIN = "train"
 VALIDATION = "validation"
 
@@ -57,6 +58,15 @@ class SplitCounts(Stored):
     lines: int = 0  # that are not empty
     longest_example: int = 0  # tokens
     prompt_tokens: int = 0  # the tokens of prompts, which have the prompt loss weight
+
+
+class LearnedEnd(Stored):
+    """A token that ends answers, which the model learns to write."""
+
+    token: int
+    text: str  # for people
+    answers: int  # that end with it
+    how: How
 
 
 class DatasetSource(Stored):
@@ -91,6 +101,9 @@ class DatasetManifest(Stored):
     data_kind: str | None = None  # lint.facts.Kind of the training file
     classes: int | None = None  # distinct completions of a classification
     separator: str | None = None  # the common ending of the prompts of the training file
+    ends: list[LearnedEnd] = Field(
+        default_factory=list
+    )  # of the training split, most frequent first
     files: list[FileEntry]
 
 

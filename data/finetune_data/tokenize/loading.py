@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
-from finetune_data.tokenize.chat_templates import ChatTemplate, TemplateSource, find_template
-from finetune_data.tokenize.tokenizer import ExampleTokenizer
+from finetune_data.tokenize.chats.control_tokens import ControlToken
+from finetune_data.tokenize.chats.source import TemplateSource, find_template
+from finetune_data.tokenize.chats.turns import ChatTemplate
+from finetune_data.tokenize.tokenizer import ExampleTokenizer, control_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,35 +42,47 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         written = settings.get(f"{kind}_token")
         text = written.get("content") if isinstance(written, dict) else written
         by_text = backend.token_to_id(text) if isinstance(text, str) else None
-        by_id = (_first(source.get(f"{kind}_token_id")) for source in (generation, config))
+        by_id = [
+            it for part in (generation, config) for it in _numbers(part.get(f"{kind}_token_id"))
+        ]
         return next((found for found in (by_text, *by_id) if found is not None), None)
 
     bos, eos = token("bos"), token("eos")
     if eos is None:
         problem = "its tokenizer has no end-of-sequence token"
         raise BaseModelError(failures.unusable_model(name, problem))
+    stops = frozenset(
+        number for part in (generation, config) for number in _numbers(part.get("eos_token_id"))
+    )
     return ExampleTokenizer(
         backend,
         start=_start_tokens(backend, settings.get("add_bos_token"), bos),
         bos=bos,
         eos=eos,
         vocabulary=vocabulary if isinstance(vocabulary, int) else None,
-        template=_chat_template(source, settings, backend) if source else None,
+        template=_chat_template(source, settings, backend, eos, stops) if source else None,
         name=name,
     )
 
 
 def _chat_template(
-    source: TemplateSource, settings: dict[str, Any], backend: Tokenizer
+    source: TemplateSource,
+    settings: dict[str, Any],
+    backend: Tokenizer,
+    eos: int,
+    stops: frozenset[int],
 ) -> ChatTemplate:
-    tokens = {}
+    names = {}
     for kind in ("bos", "eos", "unk", "pad"):
         written = settings.get(f"{kind}_token")
         text = written.get("content") if isinstance(written, dict) else written
         if isinstance(text, str):
-            tokens[f"{kind}_token"] = text
-    added = backend.get_added_tokens_decoder().values()
-    return ChatTemplate(source, tokens, [token.content for token in added if token.special])
+            names[f"{kind}_token"] = text
+    tokens = control_tokens(backend)
+    end = next((token for token in tokens if token.id == eos), None)
+    if end is None:  # a token of the vocabulary, which is not found before everything else
+        end = ControlToken(eos, backend.id_to_token(eos) or "", is_special=False)
+    return ChatTemplate(source, names, tokens, eos=end, stop_ids=stops)
 
 
 def _start_tokens(backend: Tokenizer, add_bos: object, bos: int | None) -> list[int]:
@@ -104,8 +118,7 @@ def _convert_backend(folder: Path) -> Tokenizer:
         ) from error
 
 
-def _first(value: object) -> int | None:
-    """A token id, or the first one of a list."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    return value if isinstance(value, int) else None
+def _numbers(value: object) -> list[int]:
+    """A token id, or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [it for it in values if isinstance(it, int) and not isinstance(it, bool)]

@@ -12,7 +12,7 @@ from finetune_cli.commands.complete.sources import Source
 from finetune_cli.terminal.console import Screen
 from finetune_data.read.examples import COMPLETION, Row
 from finetune_data.tokenize.loading import load_tokenizer
-from tests.data.builders import write_json, write_tokenizer
+from tests.data.builders import encoded, write_json, write_tokenizer
 
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message.role }}:{{ message.content }}</s>{% endfor %}"
@@ -29,10 +29,10 @@ def test_a_prompt_has_the_tokens_that_it_had_in_training(
     tokenizer = load_tokenizer(folder, "m")
     found = of_text(tokenizer, text, folder)
     for completion in ("yes no", " maybe", "x"):
-        (example,) = tokenizer.encode([Row(1, text, completion)])
-        start = example.roles.index(bytes([COMPLETION]))  # type: ignore[union-attr]
-        assert found.tokens == example.tokens[:start]  # type: ignore[union-attr]
-        assert example.tokens[-1] in found.end_tokens  # type: ignore[union-attr]
+        [example] = encoded(tokenizer, Row(1, text, completion))
+        start = example.roles.index(bytes([COMPLETION]))
+        assert found.tokens == example.tokens[:start]
+        assert example.tokens[-1] in found.end_tokens
 
 
 @pytest.mark.slow

@@ -131,8 +131,9 @@ def find_positive_class(
         if text is None:
             return None
         tokenizer = load_tokenizer(folder, "the base model")
-        [encoded] = tokenizer.encode([Row(1, "?", text)])
-        assert not isinstance(encoded, Finding)  # only chats become findings
+        [found] = tokenizer.encode([Row(1, "?", text)])
+        assert not isinstance(found, Finding)  # only chats become findings
+        [encoded] = found
         exact = tuple(encoded.tokens[encoded.roles.index(COMPLETION) :])
         if exact in labels:
             return labels.index(exact)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
-    from finetune_data.read.examples import Example
+    from finetune_data.tokenize.encoded import Encoded
     from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
 PLACEHOLDER = "x"  # in place of the completion
@@ -35,9 +35,14 @@ def with_separator(text: str, separator: str) -> str:
 
 def of_text(tokenizer: ExampleTokenizer, text: str, folder: Path) -> Prompt:
     """Encode a text like the `prompt` of a training file."""
-    from finetune_data.read.examples import Row
+    from finetune_data.read.examples import COMPLETION, Row
+    from finetune_data.read.findings import Finding
 
-    return _cut(tokenizer, Row(1, text, PLACEHOLDER), folder)
+    [found] = tokenizer.encode([Row(1, text, PLACEHOLDER)])
+    assert not isinstance(found, Finding)
+    [example] = found
+    start = example.roles.index(bytes([COMPLETION]))
+    return Prompt(example.tokens[:start], _ends(example, folder))
 
 
 def of_messages(
@@ -45,26 +50,24 @@ def of_messages(
 ) -> Prompt:
     """Encode (role, text) messages with the chat template of the model."""
     from finetune_data.read.examples import Conversation
-
-    written = [{"role": role, "content": text} for role, text in messages]
-    answered = [*written, {"role": "assistant", "content": PLACEHOLDER}]
-    return _cut(tokenizer, Conversation(1, answered), folder)
-
-
-def _cut(tokenizer: ExampleTokenizer, example: Example, folder: Path) -> Prompt:
-    """Cut before the completion; its last token is an end token if it has no text."""
-    from finetune_data.read.examples import COMPLETION
     from finetune_data.read.findings import Finding
 
-    found = tokenizer.encode([example])[0]
-    if isinstance(found, Finding):
-        raise CommandError(found.message, "the chat template of the model rejects these messages")
-    learned = bytes([COMPLETION])
-    end = found.roles.rindex(learned) + 1
-    start = len(found.roles[:end].rstrip(learned))
-    last = found.tokens[end - 1]
-    own_end = {last} if not tokenizer.decode([last]) else set()
-    return Prompt(found.tokens[:start], frozenset(own_end | _configured_ends(folder)))
+    written = [{"role": role, "content": text} for role, text in messages]
+    answer = {"role": "assistant", "content": PLACEHOLDER}
+    prompt = tokenizer.prompt(Conversation(1, written))
+    [answered] = tokenizer.encode([Conversation(1, [*written, answer])])
+    for found in (prompt, answered):
+        if isinstance(found, Finding):
+            raise CommandError(
+                found.message, "the chat template of the model rejects these messages"
+            )
+    assert not isinstance(prompt, Finding)
+    assert not isinstance(answered, Finding)
+    return Prompt(prompt, _ends(answered[-1], folder))
+
+
+def _ends(example: Encoded, folder: Path) -> frozenset[int]:
+    return frozenset({end.token for end in example.endings} | _configured_ends(folder))
 
 
 def _configured_ends(folder: Path) -> set[int]:

@@ -1,0 +1,141 @@
+"""Renders conversations with a chat template, in the sandbox of transformers, as servers do.
+
+Control tokens in the text of messages are replaced before rendering (`Quoting`), so that only the
+template can write them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from finetune_data.read.examples import Conversation, Message
+from finetune_data.tokenize.chats.source import TemplateSource
+
+RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken or malicious
+
+QUOTE = "\ue002{}\ue003"  # replaces a control token in the text of a message
+_QUOTED = re.compile("\ue002([0-9]{1,4})\ue003")
+
+
+class RenderError(Exception):
+    """A template that refuses a conversation or writes too much: the cause is a sentence."""
+
+
+class Form(NamedTuple):
+    """How messages are written for a template. Templates differ in what they accept.
+
+    arguments: those of a call as an object, or as the JSON text of OpenAI's format
+    empty: the content of a message that only calls tools; the key is missing for "absent"
+    content: a text, or a list of parts, as models of images expect it
+    """
+
+    arguments: Literal["object", "text"] = "object"
+    empty: Literal["", "null", "absent"] = ""
+    content: Literal["text", "parts"] = "text"
+
+
+PLAIN_FORMS = (Form(), Form(content="parts"))
+CALL_FORMS = (
+    Form(),
+    Form("object", "null"),
+    Form("text", ""),
+    Form("text", "null"),
+    Form("object", "absent"),
+    Form(content="parts"),
+)
+
+
+class Quoting:
+    """Replaces control tokens in the values of a conversation, and finds them in rendered text."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._tokens = sorted(filter(None, tokens), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._tokens)) or "(?!)")
+
+    def quote(self, value: Any) -> Any:
+        """The same value, without control tokens in its texts."""
+        if isinstance(value, str):
+            return self._pattern.sub(lambda m: QUOTE.format(self._tokens.index(m[0])), value)
+        if isinstance(value, list):
+            return [self.quote(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.quote(item) for key, item in value.items()}
+        return value
+
+    def split(self, text: str) -> Iterator[tuple[str, bool]]:
+        """The text in parts; True for a control token of a message, which is plain text."""
+        if "\ue002" not in text:
+            yield text, False
+            return
+        parts = _QUOTED.split(text)  # text, number, text, number, ..., text
+        numbers = [int(part) for part in parts[1::2]]
+        if any(number >= len(self._tokens) for number in numbers):  # a text has these characters
+            yield text, False
+            return
+        yield parts[0], False
+        for number, after in zip(numbers, parts[2::2], strict=True):
+            yield self._tokens[number], True
+            yield after, False
+
+    def plain(self, text: str) -> str:
+        """The text with its control tokens."""
+        return "".join(part for part, _ in self.split(text))
+
+
+class Renderer:
+    """One base model's template. names: `bos_token` and the others that a template can use."""
+
+    def __init__(self, source: TemplateSource, names: Mapping[str, str]) -> None:
+        self.source = source
+        self._names = dict(names)
+
+    def render(
+        self, chat: Conversation, form: Form, until: int | None = None, *, is_prompt: bool = False
+    ) -> str:
+        """The messages before `until` as text, with the generation prompt if `is_prompt`.
+
+        Raises RenderError.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        source = (chat.tools and self.source.tools) or self.source.default
+        try:
+            [text], _ = render_jinja_template(
+                [[in_form(message, form) for message in chat.messages[:until]]],
+                tools=chat.tools,
+                chat_template=source,
+                add_generation_prompt=is_prompt,
+                **self._names,
+            )
+        except Exception as error:  # a template can raise any type
+            raise RenderError(error) from error
+        if len(text) > RENDERED_CHARACTERS:
+            raise RenderError("the rendered conversation is too long")
+        if form.content == "parts" and "'type': 'text'" in text:  # printed as a list
+            raise RenderError("it does not accept parts of a text")
+        return str(text)
+
+
+def in_form(message: Message, form: Form) -> Message:
+    """A message as a template gets it, without its weight."""
+    value = {key: item for key, item in message.items() if key != "weight"}
+    calls = value.get("tool_calls")
+    if calls:
+        if form.arguments == "object":
+            value["tool_calls"] = [_with_object(call) for call in calls]
+        if not value["content"] and form.empty:
+            value["content"] = None
+            if form.empty == "absent":
+                del value["content"]
+    if form.content == "parts" and value.get("content") is not None:
+        value["content"] = [{"type": "text", "text": value["content"]}]
+    return value
+
+
+def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = json.loads(function["arguments"])
+    return {**call, "function": {"name": function["name"], "arguments": arguments}}

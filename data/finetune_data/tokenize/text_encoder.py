@@ -1,0 +1,71 @@
+"""Encodes texts that begin or continue an input, with and without control tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_SENTINEL = "\n"
+
+
+class TextEncoder:
+    """A tokenizer without its post-processor, which adds tokens around a whole text."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        backend.no_truncation()  # tokenizer.json can have either setting from an earlier use
+        backend.no_padding()
+        self.backend = backend
+        self.sentinel = self._find_sentinel()
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts that begin an input. Computed in the threads of the library."""
+        found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def encode_after(self, text: str) -> list[int]:
+        """The tokens of a text that continues an input."""
+        [ids] = self.encode([self.continued(text)])
+        return self.without_sentinel(text, ids)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The tokens of a text that continues an input; control tokens in it are plain text."""
+        ids = self._without_added_tokens(self.continued(text))
+        if ids[: len(self.sentinel)] == self.sentinel:
+            return ids[len(self.sentinel) :]
+        return self._without_added_tokens(text)
+
+    def continued(self, text: str) -> str:
+        """A text that continues an input, to be encoded and passed to `without_sentinel`."""
+        return _SENTINEL + text if self.sentinel else text
+
+    def without_sentinel(self, text: str, ids: list[int]) -> list[int]:
+        """The tokens of a text, from the tokens of `continued(text)`."""
+        if ids[: len(self.sentinel)] == self.sentinel:
+            return ids[len(self.sentinel) :]
+        return self.encode([text])[0]  # its first character merged with the sentinel
+
+    def _without_added_tokens(self, text: str) -> list[int]:
+        """The steps of the tokenizer without the first, which finds added tokens.
+
+        The library's `encode_special_tokens` keeps those that are not special.
+        """
+        backend = self.backend
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        words = [text]
+        if backend.pre_tokenizer is not None:
+            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return [token.id for word in words for token in backend.model.tokenize(word)]
+
+    def _find_sentinel(self) -> list[int]:
+        """The sentinel's tokens if this tokenizer puts a space before every text, else [].
+
+        SentencePiece models do: `yes` becomes ` yes`, and a model that learned this after a prompt
+        would answer with a space that is not in the data. After a sentinel it stays `yes`.
+        """
+        alone, sentinel, behind = self.encode(["a", _SENTINEL, f"{_SENTINEL}a"])
+        starts_alike = behind[: len(sentinel)] == sentinel
+        return sentinel if starts_alike and behind[len(sentinel) :] != alone else []
