@@ -6,8 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from bench.data.corpus import ROWS, corpus
-from bench.data.tokens import tokenizer_folder
+from bench.data.corpus import ROWS, chats, corpus
+from bench.data.tokens import CHATS, tokenizer_folder
 from bench.machine import Measured, median, refuse_when_loaded, run_fresh, save, spread
 
 BASE_MB, BYTES_A_ROW = 60, 32
@@ -26,6 +26,7 @@ def main() -> None:
     half = corpus(ROWS // 2)
     tokenizer_folder()
     corpus(EXAMPLES)
+    chats(CHATS)
     refuse_when_loaded(is_forced=options.force)
     found: dict[str, list[Measured]] = {}
     for number in range(options.repeats):
@@ -33,8 +34,10 @@ def main() -> None:
             ("ours", "bench.data.subject", str(path)),
             ("old", "bench.data.pandas_baseline", str(path)),
             ("half", "bench.data.subject", str(half)),
-            ("pipeline", "bench.data.tokens", "ours"),
-            ("raw", "bench.data.tokens", "raw"),
+            ("pipeline", "bench.data.tokens", "rows"),
+            ("raw", "bench.data.tokens", "raw rows"),
+            ("chats", "bench.data.tokens", "chats"),
+            ("raw chats", "bench.data.tokens", "raw chats"),
         ):
             print(f"round {number + 1} of {options.repeats}: {name}", flush=True)
             found.setdefault(name, []).append(run_fresh(module, argument))
@@ -53,6 +56,8 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
     growth = (peaks["ours"] - peaks["half"]) * 1e6 / (ROWS // 2)
     tokens = found["raw"][0].values["tokens"]
     rate = median(seconds["raw"]) / median(seconds["pipeline"])
+    chat_tokens = found["raw chats"][0].values["tokens"]
+    chat_rate = median(seconds["raw chats"]) / median(seconds["chats"])
     fill, packing = pack_alpaca()
     table: list[Row] = [
         ("all checks, seconds", spread(seconds["ours"]), "", True),
@@ -69,6 +74,14 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
             True,
         ),
         ("share of the plain rate", f"{rate:.2f}", "at least 0.80", rate >= 0.8),
+        ("chats, tokens per second", f"{chat_tokens / median(seconds['chats']):,.0f}", "", True),
+        (
+            "plain tokenizers on rendered chats, the same",
+            f"{chat_tokens / median(seconds['raw chats']):,.0f}",
+            "",
+            True,
+        ),
+        ("share of the plain rate", f"{chat_rate:.2f}", "at least 0.80", chat_rate >= 0.8),
         ("packer's fill at 2,048", f"{fill:.4f}", "over 0.99", fill > 0.99),
         ("packer, seconds for 100,000", f"{packing:.2f}", "under 1", packing < 1),
     ]
@@ -78,6 +91,7 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
         "ratio": ratio,
         "bytes_a_row": growth,
         "share_of_raw_rate": rate,
+        "share_of_raw_rate_of_chats": chat_rate,
         "fill": fill,
         "packing_seconds": packing,
     }
@@ -108,13 +122,21 @@ def draw(found: dict[str, list[Measured]]) -> str:
 
     from bench.machine import RESULTS
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2))
+    figure, axes = pyplot.subplots(1, 4, figsize=(13, 3.2))
     pairs = (
         ("seconds", "all checks, 500,000 rows", ("ours", "old"), "s"),
         ("peak", "peak memory", ("ours", "old"), "MB"),
         ("seconds", "tokenizing, 100,000 rows", ("pipeline", "raw"), "s"),
+        ("seconds", f"tokenizing, {CHATS:,} chats", ("chats", "raw chats"), "s"),
     )
-    labels = {"ours": "ours", "old": "pandas", "pipeline": "pipeline", "raw": "plain"}
+    labels = {
+        "ours": "ours",
+        "old": "pandas",
+        "pipeline": "pipeline",
+        "raw": "plain",
+        "chats": "pipeline",
+        "raw chats": "plain",
+    }
     for axis, (kind, title, names, unit) in zip(axes, pairs, strict=True):
         heights = [
             median(

@@ -27,6 +27,31 @@ def words(seed: int = 1) -> list[str]:
     ]
 
 
+def chats(count: int) -> Path:
+    """Write conversations of a system message and two turns as JSONL."""
+    path = folder() / f"chats-{count}.jsonl"
+    if path.exists():
+        return path
+    source = random.Random(11)
+    known = words()
+    pool = source.choices(known, [1 / (rank + 3) for rank in range(WORDS)], k=2_000_000)
+
+    def text(shortest: int, longest: int) -> str:
+        at = source.randrange(len(pool) - longest)
+        return " ".join(pool[at : at + source.randint(shortest, longest)])
+
+    partial = path.with_suffix(f".{os.getpid()}")
+    with partial.open("w") as file:
+        for number in range(count):
+            messages = [{"role": "system", "content": f"Customer {number}. {text(5, 20)}."}]
+            for _ in range(2):
+                messages.append({"role": "user", "content": f"{text(8, 60)}?"})
+                messages.append({"role": "assistant", "content": f"{text(10, 120)}."})
+            file.write(json.dumps({"messages": messages}) + "\n")
+    partial.rename(path)
+    return path
+
+
 def corpus(rows: int = ROWS) -> Path:
     """Write prompts with a separator and completions with a stop sequence as JSONL."""
     path = folder() / f"rows-{rows}.jsonl"

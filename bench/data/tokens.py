@@ -1,23 +1,50 @@
-"""Measured in a new process: the pipeline of the prepare Job, or plain tokenizers on its texts."""
+"""Measured in a new process: the pipeline of the prepare Job, or plain tokenizers on its texts.
+
+The texts of chats are rendered by the template before the plain tokenizers start.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
 
-from bench.data.corpus import corpus, folder
+from bench.data.corpus import chats, corpus, folder
 from bench.machine import report
 
 VOCABULARY = 32_000
 ROWS = 100_000
+CHATS = 20_000
 BATCH = 1000  # texts in a batch of the plain tokenizers
+CONTROL = ["</s>", "<|start|>", "<|end|>", "<tool>", "</tool>"]
+TEMPLATE = """\
+{%- if tools %}
+    {{- '<|start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+    {%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}
+    {{- '<|end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|start|>system\\n' + messages[0].content + '<|end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' and message.tool_calls %}
+        {{- '<|start|>assistant\\n' + (message.content or '') }}
+        {%- for call in message.tool_calls %}
+            {{- '<tool>' + call.function | tojson + '</tool>' }}
+        {%- endfor %}
+        {{- '<|end|>\\n' }}
+    {%- elif message.role in ['user', 'assistant'] or not loop.first %}
+        {{- '<|start|>' + message.role + '\\n' + message.content + '<|end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start|>assistant\\n' }}{%- endif %}
+"""
 
 
 def tokenizer_folder() -> Path:
     """Return a byte-level BPE tokenizer that is trained once on the corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    path = folder() / f"tokenizer-{VOCABULARY}"
+    path = folder() / f"tokenizer-{VOCABULARY}-chat"
     if (path / "config.json").exists():
         return path
     path.mkdir(exist_ok=True)
@@ -25,18 +52,19 @@ def tokenizer_folder() -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["</s>"], show_progress=False
+        vocab_size=VOCABULARY, special_tokens=CONTROL, show_progress=False
     )
     with corpus().open() as file:
         texts = [json.loads(next(file))["prompt"] for _ in range(60_000)]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(path / "tokenizer.json"))
     (path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (path / "chat_template.jinja").write_text(TEMPLATE)
     (path / "config.json").write_text(f'{{"model_type": "llama", "vocab_size": {VOCABULARY}}}')
     return path
 
 
-def ours() -> None:
+def ours(path: Path) -> None:
     """Measure the path from the file to the arrays on disk: reading, checks, and tokens."""
     import tempfile
 
@@ -49,7 +77,6 @@ def ours() -> None:
 
     tokenizer = load_tokenizer(tokenizer_folder(), "bench")
     limits = DataLimits(max_file_bytes=10**10)
-    path = corpus(ROWS)
     with tempfile.TemporaryDirectory() as name, FindingsFile(Path(name) / "report") as findings:
         begin = time.perf_counter()
         made = prepare_split(
@@ -64,16 +91,27 @@ def ours() -> None:
     report(seconds=seconds, tokens=made.counts.tokens)
 
 
-def raw() -> None:
+def row_texts() -> list[str]:
+    with corpus(ROWS).open() as file:
+        rows = [json.loads(line) for line in file]
+    return [text for row in rows for text in (row["prompt"], row["completion"])]
+
+
+def chat_texts() -> list[str]:
+    """Each conversation as the template renders it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    with chats(CHATS).open() as file:
+        conversations = [json.loads(line)["messages"] for line in file]
+    found, _ = render_jinja_template(conversations, chat_template=TEMPLATE)
+    return list(found)
+
+
+def raw(texts: list[str]) -> None:
     """Measure the lower bound: the same texts, already in memory, on all cores, without checks."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_folder() / "tokenizer.json"))
-    texts = []
-    with corpus(ROWS).open() as file:
-        for line in file:
-            row = json.loads(line)
-            texts += [row["prompt"], row["completion"]]
     begin = time.perf_counter()
     tokens = 0
     for start in range(0, len(texts), BATCH):
@@ -83,4 +121,12 @@ def raw() -> None:
 
 
 if __name__ == "__main__":
-    {"ours": ours, "raw": raw}[sys.argv[1]]()
+    match sys.argv[1]:
+        case "rows":
+            ours(corpus(ROWS))
+        case "raw rows":
+            raw(row_texts())
+        case "chats":
+            ours(chats(CHATS))
+        case "raw chats":
+            raw(chat_texts())

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from finetune_data.read.examples import Message
 
 REASONING = "reasoning_content"
-_BLOCK = re.compile(
-    r"\s*(?P<open><think>|<thinking>|<reasoning>|\[THINK\])(?P<text>.*?)"
+_BLOCK = re.compile(  # the prompt can have opened it
+    r"\s*(?:<think>|<thinking>|<reasoning>|\[THINK\])?(?P<text>.*?)"
     r"(?:</think>|</thinking>|</reasoning>|\[/THINK\])(?P<rest>.*)",
     re.DOTALL,
 )
