@@ -13,6 +13,7 @@ from finetune_data.errors import BaseModelError
 from finetune_data.read.examples import COMPLETION, Conversation
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chats.control_tokens import ControlToken
+from finetune_data.tokenize.chats.encoding import ChatEncoder
 from finetune_data.tokenize.chats.source import TemplateSource
 from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 from finetune_data.tokenize.loading import load_tokenizer
@@ -298,6 +299,41 @@ def test_the_tokens_of_a_chat_are_its_text(tmp_path: Path, kind: str) -> None:
     assert shown.endswith("maybe</s>")
     assert found.roles[-1] == COMPLETION
     assert tokenizer.lengths([chat(("user", "yes no"), ("assistant", "maybe"))]) == [len(pieces)]
+
+
+words = st.text("ab \n.<|_>é▁", max_size=9)
+
+
+@pytest.fixture(scope="module", params=["bytes", "metaspace"])
+def encoders(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ChatEncoder]:
+    made = {}
+    for name, (source, _, _) in TEMPLATES.items():
+        folder = tmp_path_factory.mktemp("tokenizer")
+        write_tokenizer(folder, kind=request.param, bos_token="<s>", chat_template=source)
+        encoder = load_tokenizer(folder, "tiny")._chats
+        assert encoder is not None
+        made[name] = encoder
+    return made
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    name=st.sampled_from(sorted(TEMPLATES)),
+    said=st.lists(st.tuples(words, words, st.sampled_from([0, 1])), min_size=1, max_size=3),
+)
+def test_pieces_have_the_tokens_of_whole_texts(
+    encoders: dict[str, ChatEncoder], name: str, said: list[tuple[str, str, int]]
+) -> None:
+    talk: list[tuple[str, str] | tuple[str, str, int]] = []
+    for question, answer, weight in said:
+        talk += [("user", question), ("assistant", answer, weight)]
+    made = chat(*talk, ("user", "q"), ("assistant", "a"))
+    encoder = encoders[name]
+    found = encoder._template.turns(made)
+    assert not isinstance(found, Finding)
+    assert encoder._in_cuts([found, found]) == [encoder._one_by_one(found)] * 2
 
 
 def test_turns_that_are_written_differently_later_are_examples_of_their_own(

@@ -235,9 +235,10 @@ class ChatTemplate:
         return None
 
     def _sentence(self, lost: LostPart) -> str:
+        what = self.quoting.plain(lost.what)
         return (
-            f"{lost.key}: {lost.what} is not in the text that the base model's chat template "
-            f"writes: {lost.remedy}"
+            f"{lost.key}: {what} is not in the text that the base model's chat template writes: "
+            f"{lost.remedy}"
         )
 
 
