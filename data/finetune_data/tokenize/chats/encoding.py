@@ -14,6 +14,7 @@ from typing import NamedTuple
 from finetune_data.read.examples import COMPLETION, PROMPT, Conversation
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chats.control_tokens import ControlToken
+from finetune_data.tokenize.chats.outlines import OutlinedTurns
 from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
 from finetune_data.tokenize.text_encoder import TextEncoder
@@ -41,6 +42,7 @@ class ChatEncoder:
         self, template: ChatTemplate, encoder: TextEncoder, tokens: Sequence[ControlToken]
     ) -> None:
         self._template = template
+        self._turns = OutlinedTurns(template)
         self._encoder = encoder
         known = {token.text: token.id for token in tokens}
         written = [text for text in template.ends.written if text in known]
@@ -54,7 +56,7 @@ class ChatEncoder:
 
     def encode(self, chats: Sequence[Conversation]) -> list[tuple[Encoded, ...] | Finding]:
         """The training examples of each chat, or why it has none."""
-        found = [self._template.turns(chat) for chat in chats]
+        found = [self._turns.turns(chat) for chat in chats]
         turns = [it for it in found if not isinstance(it, Finding)]
         examples = iter(self._examples(turns))
         return [it if isinstance(it, Finding) else next(examples) for it in found]

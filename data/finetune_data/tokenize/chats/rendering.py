@@ -99,14 +99,16 @@ class Renderer:
 
         Raises RenderError.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template
+        # the part of `apply_chat_template` behind its copies of the messages, which are plain JSON
+        # here: they take as long as the template
+        from transformers.utils.chat_template_utils import _compile_jinja_template
 
         source = (chat.tools and self.source.tools) or self.source.default
         try:
-            [text], _ = render_jinja_template(
-                [[in_form(message, form) for message in chat.messages[:until]]],
+            text = _compile_jinja_template(source).render(
+                messages=[in_form(message, form) for message in chat.messages[:until]],
                 tools=chat.tools,
-                chat_template=source,
+                documents=None,
                 add_generation_prompt=is_prompt,
                 **self._names,
             )
@@ -122,6 +124,8 @@ class Renderer:
 def in_form(message: Message, form: Form) -> Message:
     """A message as a template gets it, without its weight."""
     value = {key: item for key, item in message.items() if key != "weight"}
+    if "reasoning_content" in value:  # gpt-oss calls it thinking, and some servers reasoning
+        value |= {"thinking": value["reasoning_content"], "reasoning": value["reasoning_content"]}
     calls = value.get("tool_calls")
     if calls:
         if form.arguments == "object":

@@ -95,7 +95,7 @@ class ChatTemplate:
 
     def prompt(self, chat: Conversation) -> str | Finding:
         """The generation prompt for all messages, as a server renders it, with quoted texts."""
-        quoted = self._quoted(chat)
+        quoted = self.quoted(chat)
         forms = _forms(quoted)
         for form in forms:
             try:
@@ -107,7 +107,7 @@ class ChatTemplate:
 
     def turns(self, chat: Conversation) -> list[Turn] | Finding:
         """The turns that the model learns; a Finding if the template refuses or loses a part."""
-        quoted = self._quoted(chat)
+        quoted = self.quoted(chat)
         problems: list[Exception] = []
         for form in _forms(quoted):
             try:
@@ -117,7 +117,15 @@ class ChatTemplate:
         lost = [problem for problem in problems if isinstance(problem, _RefusalError)]
         return _refused(chat, lost[0] if lost else problems[0])
 
-    def _quoted(self, chat: Conversation) -> Conversation:
+    def render(self, quoted: Conversation, until: int) -> str | None:
+        """The messages before `until` as text; None if the template refuses them."""
+        try:
+            return self._renderer.render(quoted, Form(), until)
+        except RenderError:
+            return None
+
+    def quoted(self, chat: Conversation) -> Conversation:
+        """The conversation without control tokens in its texts."""
         quote = self.quoting.quote
         return chat._replace(messages=quote(chat.messages), tools=quote(chat.tools))
 
