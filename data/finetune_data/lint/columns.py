@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 
-from finetune_data.read.examples import Conversation, Example, Row
+from finetune_data.read.examples import Conversation, Example, Row, is_learned
 
 NUL = "\0"  # in no text, because readers refuse it
 
@@ -60,18 +60,13 @@ class Columns:
 def _has_one_answer(example: Example) -> bool:
     if isinstance(example, Row):
         return True
-    return [is_answer(message) for message in example.messages].index(True) == (
+    return [is_learned(message) for message in example.messages].index(True) == (
         len(example.messages) - 1
     )
 
 
 def _last_answer(conversation: Conversation) -> int:
-    return max(i for i, message in enumerate(conversation.messages) if is_answer(message))
-
-
-def is_answer(message: dict[str, object]) -> bool:
-    """Whether the model learns this message."""
-    return message["role"] == "assistant" and bool(message.get("weight", 1))
+    return max(i for i, message in enumerate(conversation.messages) if is_learned(message))
 
 
 def _before(conversation: Conversation) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_data.read.examples import Conversation, Message
+from finetune_data.read.examples import Conversation, Message, is_learned
 from finetune_data.read.findings import shown
 from finetune_data.read.formats.json_text import DECODER, name_kind
 from finetune_data.read.problems import SURROGATE, RecordProblem
@@ -83,12 +83,7 @@ def _conversation(
 ) -> Conversation:
     if not messages:
         raise _ChatError("no-messages", f"{shown(column)} is empty")
-    learned = [
-        index
-        for index, message in enumerate(messages)
-        if message["role"] == "assistant" and message.get("weight", 1)
-    ]
-    if not learned:
+    if not any(map(is_learned, messages)):
         has_any = any(message["role"] == "assistant" for message in messages)
         what = "every assistant message has weight 0" if has_any else "no assistant message"
         raise _ChatError("nothing-to-learn", f"{what}, so there is nothing to learn")

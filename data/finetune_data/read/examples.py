@@ -18,6 +18,11 @@ COMPLETION = 2  # the end-of-sequence token too
 Message = dict[str, Any]  # role, content, tool_calls, weight, ...: as in OpenAI's chat format
 
 
+def is_learned(message: Message) -> bool:
+    """Whether the model learns this message: an assistant message without weight 0."""
+    return bool(message["role"] == "assistant" and message.get("weight", 1))
+
+
 class Row(NamedTuple):
     """A prompt and its completion, and their line. The completion is not empty."""
 

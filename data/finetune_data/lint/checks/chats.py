@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from finetune_data.lint.check import Check
-from finetune_data.lint.columns import Columns, is_answer
+from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import Facts
 from finetune_data.lint.remarks import Remark, RowPlaces
-from finetune_data.read.examples import Conversation
+from finetune_data.read.examples import Conversation, is_learned
 from finetune_data.read.findings import counted, has_or_have
 
 
@@ -37,7 +37,7 @@ class ChatStructure(Check):
         self._with_system += roles[0] in {"system", "developer"}
         if any(a == b for a, b in pairwise(roles) if a in {"user", "assistant"}):
             self._same_role.add(place)
-        if not is_answer(chat.messages[-1]):
+        if not is_learned(chat.messages[-1]):
             self._no_answer.add(place)
         if roles[0] == "assistant":
             self._no_question.add(place)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from finetune_data.read.examples import Conversation, Message
+from finetune_data.read.examples import Conversation, Message, is_learned
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 
@@ -45,7 +45,7 @@ class OutlinedTurns:
         """The turns that the model learns, as `ChatTemplate.turns` finds them."""
         outline = None
         if not chat.tools and all(map(_is_plain, chat.messages)):
-            shape = tuple((it["role"], it.get("weight", 1) != 0) for it in chat.messages)
+            shape = tuple((it["role"], is_learned(it)) for it in chat.messages)
             if shape not in self._outlines and len(self._outlines) < _KEPT:
                 self._outlines[shape] = self._outline(chat)
             outline = self._outlines.get(shape)
@@ -69,7 +69,7 @@ class OutlinedTurns:
         turns = self._template.turns(gaps)
         if isinstance(turns, Finding):
             return None
-        until = 1 + max(i for i, it in enumerate(messages) if _is_learned(it))
+        until = 1 + max(i for i, it in enumerate(messages) if is_learned(it))
         whole = self._template.render(gaps, until)
         if whole is None or _PLACEHOLDER.findall(whole) != [str(i) for i in range(until)]:
             return None
@@ -84,10 +84,6 @@ def _is_plain(message: Message) -> bool:
         and text == text.strip()
         and not any(mark in text for mark in _MEANINGFUL)
     )
-
-
-def _is_learned(message: Message) -> bool:
-    return message["role"] == "assistant" and message.get("weight", 1) != 0
 
 
 def _fill(text: str) -> _Fill:

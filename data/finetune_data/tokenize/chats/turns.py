@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from finetune_data.read.examples import Conversation
+from finetune_data.read.examples import Conversation, is_learned
 from finetune_data.read.findings import Finding, detail
 from finetune_data.tokenize.chats.control_tokens import ControlToken, TurnEnds
 from finetune_data.tokenize.chats.parts import (
@@ -130,11 +130,7 @@ class ChatTemplate:
         return chat._replace(messages=quote(chat.messages), tools=quote(chat.tools))
 
     def _turns(self, chat: Conversation, form: Form) -> list[Turn]:
-        learned = [
-            index
-            for index, message in enumerate(chat.messages)
-            if message["role"] == "assistant" and message.get("weight", 1)
-        ]
+        learned = [index for index, it in enumerate(chat.messages) if is_learned(it)]
         found = [self._turn(chat, form, index) for index in learned]
         last = learned[-1]
         lost = find_lost_context(chat.messages[:last], chat.tools, found[-1].context)
