@@ -56,8 +56,8 @@ COMMANDS = {
         "Check and convert data files.",
     ),
     "tokenize": (
-        "finetune_cli.commands.tokenize:command",
-        "Show the tokens of a text.",
+        "finetune_cli.commands.tokenize.command:command",
+        "Show tokens, and which of them are learned.",
     ),
     "doctor": (
         "finetune_cli.commands.doctor.command:command",

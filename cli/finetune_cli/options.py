@@ -13,6 +13,7 @@ from finetune_cli.cluster.target import ClusterTarget
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+FORMATS = ("csv", "tsv", "xlsx", "json", "jsonl", "txt", "parquet")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -56,6 +57,28 @@ def output_flag(function: Function) -> Function:
         help="Print machine-readable output.",
     )
     return option(function)
+
+
+def reading_flags(function: Function) -> Function:
+    """Add the options that say how a data file is read: the fields of `ReadOptions`."""
+    options = (
+        click.option(
+            "--format",
+            "format_name",
+            type=click.Choice(FORMATS),
+            help="Format of the files, if it cannot be detected from their content and extension.",
+        ),
+        click.option(
+            "--sheet", metavar="NAME", help="Sheet of a workbook.  [default: the first sheet]"
+        ),
+        click.option("--prompt-column", metavar="NAME", help="Column that contains the prompts."),
+        click.option(
+            "--completion-column", metavar="NAME", help="Column that contains the completions."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def name_argument(function: Function) -> Function:

@@ -19,6 +19,7 @@ from finetune_cli.commands.prepare_data.fix_selection import choose_fixes
 from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_cli.main import finetune
 from finetune_data.read.examples import Row
+from tests.cli.chat_model import CHAT, lines, write_chat_model
 from tests.data.builders import read, write_tokenizer
 from tests.data.lint.support import inspect_pairs
 
@@ -261,6 +262,22 @@ def test_lengths_are_tokens_when_the_model_is_known(here: Path) -> None:
         == 0
     )
     assert len(rows(here / "labels_prepared.jsonl")) == 30
+
+
+def test_the_first_examples_are_shown_as_they_will_be_trained(here: Path) -> None:
+    write_chat_model(here / "model")
+    (here / "chats.jsonl").write_text(lines(CHAT, CHAT, CHAT))
+    shown = run("chats.jsonl", "--model", "model", "--show", "2", "--dry-run").output
+    assert "chats.jsonl, line 1: a chat with 5 messages" in shown
+    assert "chats.jsonl, line 2: a chat with 5 messages" in shown
+    assert "line 3: a chat" not in shown
+    assert shown.count("end     │<|im_end|>│  written by the template") == 4
+    (here / "labels.csv").write_text(CSV)
+    completion = ("--profile", "completion", "--yes", "--no-split")
+    shown = run("labels.csv", "--model", "model", "--show", "1", *completion).output
+    assert "#│#│#│" in shown  # of the separator, which the accepted change adds
+    without = run("chats.jsonl", "--show", "2")
+    assert (without.exit_code, "--show requires --model" in without.output) == (2, True)
 
 
 def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> None:

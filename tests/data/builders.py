@@ -23,15 +23,24 @@ from finetune_storage.s3 import Storage
 TEXTS = ["the quick brown fox jumps over the lazy dog", "yes no maybe", " positive negative\n"] * 4
 
 
-def write_tokenizer(folder: Path, *, kind: str = "bytes", **settings: Any) -> Path:
+def write_tokenizer(
+    folder: Path,
+    *,
+    kind: str = "bytes",
+    texts: Sequence[str] = TEXTS,
+    special: Sequence[str] = (),
+    size: int = 400,
+    **settings: Any,
+) -> Path:
     """tokenizer.json and the two configs of a model; settings go into tokenizer_config.json.
 
     kind: "bytes" (like GPT-2), "metaspace" (like Llama 2: a space before every text), or "letters".
+    texts: whose words become tokens. special: further special tokens. size: of the vocabulary.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     folder.mkdir(parents=True, exist_ok=True)
-    special = ["<s>", "</s>", "<unk>"]
+    special = ["<s>", "</s>", "<unk>", *special]
     if kind == "metaspace":
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
@@ -42,15 +51,15 @@ def write_tokenizer(folder: Path, *, kind: str = "bytes", **settings: Any) -> Pa
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.enable_truncation(4)  # left over from some other use: must not be obeyed
     tokenizer.enable_padding(length=16)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"eos_token": "</s>"} | settings)
-    size = tokenizer.get_vocab_size()
-    write_json(folder / "config.json", {"model_type": "llama", "vocab_size": size})
+    vocabulary = tokenizer.get_vocab_size()
+    write_json(folder / "config.json", {"model_type": "llama", "vocab_size": vocabulary})
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,10 @@ class Screen:
     def is_pretty(self) -> bool:
         return self.console.is_terminal
 
+    @property
+    def has_color(self) -> bool:
+        return self.is_pretty and not self.console.no_color and bool(self.console.color_system)
+
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print lines to stdout. `text` may be untrusted."""
         text = printable(text)
@@ -55,6 +59,26 @@ class Screen:
     def note(self, text: str) -> None:
         """Print a line to stderr, in addition to the output."""
         click.echo(printable(text), err=True)
+
+    def paint(self, lines: Iterable[Sequence[tuple[str, str]]], styles: Mapping[str, str]) -> None:
+        """Print lines of printable texts with the names of their styles, each once it is there.
+
+        A line must fit the width. Without colors, the texts are printed as they are.
+        """
+        if not self.has_color:
+            for line in lines:
+                click.echo("".join(text for text, _ in line).rstrip(" "))
+            return
+        from rich.color import ColorSystem
+        from rich.style import Style
+
+        system = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT}.get(
+            self.console.color_system or "", ColorSystem.TRUECOLOR
+        )
+        parsed = {name: Style.parse(style) for name, style in styles.items()}
+        for line in lines:
+            painted = (parsed[name].render(text, color_system=system) for text, name in line)
+            click.echo("".join(painted), color=True)
 
     def pairs(self, rows: Sequence[tuple[str, str]], indent: int = 0) -> None:
         """Print aligned names and values; empty values are omitted."""

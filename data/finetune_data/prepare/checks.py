@@ -14,6 +14,7 @@ from finetune_data.lint.registry import JOB_CHECKS
 from finetune_data.lint.remarks import Remark
 from finetune_data.read.findings import TOO_LONG, FileFindings, counted, shown
 from finetune_data.tokenize.dataset import LearnedEnd
+from finetune_data.tokenize.spans import describe_split
 
 CLASSES_SHOWN = 10
 
@@ -85,10 +86,10 @@ def template_advice(file: CheckedFile, examples: int, ends: Sequence[LearnedEnd]
     """
     advice = []
     if examples > file.rows:
+        template = f"the chat template of {file.model}"
         advice.append(
             f"{counted(file.rows, 'conversation')} of {file.findings.param} became {examples:,} "
-            f"training examples, because the chat template of {file.model} writes earlier turns "
-            "differently once more messages follow."
+            f"training examples, because {describe_split({end.how for end in ends}, template)}."
         )
     advice += [
         f"The chat template of {file.model} writes no token that ends an answer: {shown(end.text)} "

@@ -62,6 +62,21 @@ def rows_after(readers: Sequence[Reader], fixes: Sequence[Fix], rows: Fingerprin
     return changed
 
 
+def examples_after(
+    readers: Sequence[Reader], fixes: Sequence[Fix]
+) -> Iterator[tuple[Reader, Example]]:
+    """The examples that `rewrite` would write, each with the reader of its file."""
+    ordered = sorted(fixes, key=lambda fix: fix.order)
+    ordinal = 0
+    for reader in readers:
+        for batch in reader.batches():
+            for example in batch.examples:
+                changed = apply_all(ordered, ordinal, example)
+                ordinal += 1
+                if changed is not None:
+                    yield reader, changed
+
+
 def rewrite(
     readers: Sequence[Reader],
     fixes: Sequence[Fix],

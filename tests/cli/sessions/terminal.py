@@ -36,6 +36,11 @@ class Terminal:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p", "-S", "-").rstrip()
 
+    @property
+    def colored_screen(self) -> str:
+        """The screen with the escape sequences of its colors."""
+        return self.tmux("capture-pane", "-p", "-e", "-S", "-").rstrip()
+
     def type(self, text: str) -> None:
         """Keys, and Enter."""
         self.tmux("send-keys", "-l", text)

@@ -17,6 +17,8 @@ import pytest
 
 from finetune_api.layout import RunLayout
 from finetune_storage.s3 import Storage
+from tests.cli.chat_model import CHAT, lines, write_chat_model
+from tests.cli.sessions.picture import to_svg
 from tests.cli.sessions.terminal import PROGRAM, WIDTH, Terminal, terminal
 from tests.cli.statuses import resolved, status
 from tests.support.kubectl import Kubectl, finetune
@@ -28,6 +30,7 @@ pytestmark = [
 
 MODEL = "ada:ft-team:tone-2026-11-21-12-00-00"
 GOLDEN = Path(__file__).parent / "golden"
+PICTURE = Path(__file__).parents[3] / "docs/img/tokenize-chat.svg"
 MASKS = (
     (r"team-\d+", "team-N"),
     (r"bucket-\d+", "bucket-N"),
@@ -101,6 +104,23 @@ def test_prepare_data_asks_and_writes(alone: Terminal, compare: Any, tmp_path: P
     compare("prepare-data", alone.screen.removesuffix("\n$"))
     written = [path.read_text() for path in sorted(tmp_path.glob("support_prepared_*.jsonl"))]
     assert [text.count("\n") for text in written] == [32, 8]
+
+
+def test_tokenize_shows_what_is_learned_of_a_chat(
+    tmp_path: Path, compare: Any, request: pytest.FixtureRequest
+) -> None:
+    """The screen, and the picture of it in the documentation, as they are today."""
+    write_chat_model(tmp_path / "base-model")
+    (tmp_path / "chats.jsonl").write_text(lines(CHAT))
+    colors = {"TERM": "screen-256color", "COLORTERM": "", "NO_COLOR": ""}
+    with terminal(tmp_path, colors) as made:
+        screen = made.run("finetune tokenize -m base-model -f chats.jsonl")
+        colored = made.colored_screen.rpartition("\n")[0]
+    compare("tokenize-chat", screen)
+    picture = to_svg(colored, "finetune tokenize")
+    if request.config.getoption("--update-golden"):
+        PICTURE.write_text(picture)
+    assert picture == PICTURE.read_text()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import click
 from finetune_api.limits import DataLimits
 from finetune_api.names import EXIT_USER
 from finetune_cli.artifacts.base_models import load_base_tokenizer, storage_for
+from finetune_cli.commands.prepare_data.examples import show_examples
 from finetune_cli.commands.prepare_data.findings_report import check_suffix, write_report
 from finetune_cli.commands.prepare_data.fix_selection import (
     check_fix_names,
@@ -22,19 +23,20 @@ from finetune_cli.commands.prepare_data.fix_selection import (
 from finetune_cli.commands.prepare_data.next_steps import create_command, manifest
 from finetune_cli.commands.prepare_data.output import Destination, ask_for_split, write
 from finetune_cli.commands.prepare_data.screen import FindingsScreen
+from finetune_cli.options import reading_flags
 from finetune_data.lint.fixes import Fix
 from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import find_sources
 
 MEBIBYTE = 1024 * 1024
-FORMATS = ("csv", "tsv", "xlsx", "json", "jsonl", "txt", "parquet")
 
 EPILOG = """
 \b
 Examples:
   finetune prepare-data support.xlsx
   finetune prepare-data train.jsonl -v valid.jsonl --model ./my-base-model
+  finetune prepare-data chats.jsonl --model ./my-base-model --show 2
   finetune prepare-data 's3://acme/raw/*.csv.gz' \\
       --prompt-column question --completion-column answer
   finetune prepare-data labels.csv --profile completion --split --yes \\
@@ -65,6 +67,7 @@ class PrepareOptions:
     dry_run: bool
     report: Path | None
     max_file_mib: int
+    show: int | None
 
     @property
     def read_options(self) -> ReadOptions:
@@ -101,16 +104,15 @@ class PrepareOptions:
     metavar="MODEL",
     help="Base model whose tokenizer counts the lengths: a folder, s3://, or hf://.",
 )
-@click.option("--context", type=click.IntRange(min=8), help="Maximum number of tokens per example.")
 @click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(FORMATS),
-    help="Format of the files, if it cannot be detected from their content and extension.",
+    "--show",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show the first N examples token by token: what the model reads, what it learns to write, "
+    "and what ends each answer. Requires --model.",
 )
-@click.option("--sheet", metavar="NAME", help="Sheet of a workbook.  [default: the first sheet]")
-@click.option("--prompt-column", metavar="NAME", help="Column that contains the prompts.")
-@click.option("--completion-column", metavar="NAME", help="Column that contains the completions.")
+@click.option("--context", type=click.IntRange(min=8), help="Maximum number of tokens per example.")
+@reading_flags
 @click.option(
     "-o",
     "--output",
@@ -172,6 +174,8 @@ def command(**given: Any) -> None:
     """
     options = PrepareOptions(**given)
     check_suffix(options.report)
+    if options.show and not options.model:
+        raise click.UsageError("--show requires --model: tokens depend on the base model")
     with tempfile.TemporaryDirectory(prefix="finetune-") as name:
         _prepare(options, FindingsScreen(), Path(name))
 
@@ -204,6 +208,8 @@ def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> N
     if options.report is not None:
         path = write_report(options.report, descriptions, inspection, accepted)
         screen.say(f"report: {path}")
+    if base is not None and options.show:
+        show_examples(screen, training, accepted, base.tokenizer, options.show)
     _require_no_errors(options, screen, inspection, accepted)
     if not options.dry_run:
         _write(
