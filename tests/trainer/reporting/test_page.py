@@ -15,12 +15,32 @@ from finetune_trainer.evaluation.confusion import ConfusionMatrix
 from finetune_trainer.reporting.card import card
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
-from finetune_trainer.reporting.report_data import Attempt, ReportData, Sample, ThroughputPoint
+from finetune_trainer.reporting.report_data import (
+    Attempt,
+    ExampleSpan,
+    LearnedExample,
+    ReportData,
+    Sample,
+    ThroughputPoint,
+)
 from tests.trainer.reporting import support
 
 HOSTILE = "</title></svg><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&{{ 7*7 }}\x00"
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 SELF_CLOSED = {"path", "rect", "circle"}  # of SVG, where they have no content
+
+
+LEARNED = LearnedExample(
+    context=40,
+    learned=42,
+    spans=[
+        ExampleSpan(kind="context", tokens=["<|user|>", " where", " is", "\n"] * 10, count=40),
+        ExampleSpan(kind="learned", tokens=[" on", " its", "way"] * 10, count=30),
+        ExampleSpan(kind="omitted", count=10),
+        ExampleSpan(kind="learned", tokens=[" x" * 100], count=1),
+        ExampleSpan(kind="end", tokens=["<|end|>"], count=1),
+    ],
+)
 
 
 class Page(HTMLParser):
@@ -64,6 +84,7 @@ def full(steps: int = 1000, **changes: Any) -> ReportData:
     values: dict[str, Any] = {
         "results": support.results(steps, asked=support.BINARY),
         "confusion": ConfusionMatrix(labels=[" no", " yes"], counts=[[90, 10], [20, 80]]),
+        "examples": [LEARNED],
         "samples": [Sample(prompt="Is it?", expected=" yes", before=" The", after=" yes")],
         "attempts": [
             Attempt(number=1, to_step=600, seconds=3600, processes=2, ended="the node was drained"),

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from finetune_api.outcome import EpochMetrics
-from finetune_data.tokenize.dataset import SplitCounts
+from finetune_data.read.findings import shown
+from finetune_data.tokenize.dataset import LearnedEnd, SplitCounts
+from finetune_data.tokenize.spans import describe_split
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
 from finetune_trainer.reporting.formatting import (
     count,
@@ -61,10 +63,43 @@ def data_facts(data: ReportData) -> list[Fact]:
             note = f"{size(known.size)}, {digest}"
             found.append(Fact(f"{label} file", known.uri, is_code=True, note=note))
         if (counts := data.dataset.splits.get(name)) is not None:
-            found.append(Fact(f"{label} examples", f"{counts.examples:,}", note=_counts(counts)))
+            note = ", ".join([*_conversations(data, name, counts), _counts(counts)])
+            found.append(Fact(f"{label} examples", f"{counts.examples:,}", note=note))
+    found += [
+        Fact("End of an answer", ends_sentence(end), note=how_learned(data, end))
+        for end in data.dataset.ends
+    ]
     length = data.run.hyperparameters.max_sequence_length
     found.append(Fact("Maximum example length", f"{length:,} tokens"))
     return found
+
+
+def ends_sentence(end: LearnedEnd) -> str:
+    """Which token ends how many answers."""
+    return f"{shown(end.text)} ends {count(end.answers, 'answer')}"
+
+
+def how_learned(data: ReportData, end: LearnedEnd) -> str:
+    """How the model learns the token that ends an answer."""
+    if data.dataset.data_kind != "chat":
+        return "added after each completion, and learned with it"
+    return {
+        "template": "the chat template writes it after each answer, and the model learns it",
+        "following": "the chat template writes it only before another message; the model learns it "
+        "after each answer",
+        "added": "the chat template writes no end of an answer, so the end-of-sequence token is "
+        "added, and the model learns it",
+    }[end.how]
+
+
+def _conversations(data: ReportData, name: str, counts: SplitCounts) -> list[str]:
+    """The number of conversations, if they became another number of examples."""
+    conversations = counts.lines - counts.skipped_lines
+    is_split = data.dataset.data_kind == "chat" and counts.lines and conversations < counts.examples
+    if not is_split:
+        return []
+    reason = describe_split({end.how for end in data.dataset.ends})
+    return [f"from {count(conversations, 'conversation')}, because {reason}"]
 
 
 def _counts(counts: SplitCounts) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from base64 import b64encode
 from typing import Any
 
+from finetune_data.tokenize.spans import visible
 from finetune_trainer.reporting import facts
 from finetune_trainer.reporting.advice.evidence import gather
 from finetune_trainer.reporting.advice.rules import advise
@@ -34,6 +35,7 @@ def page(data: ReportData) -> str:
         "count": count,
         "thousands": lambda value: f"{value:,}",
         "excerpt": excerpt,
+        "visible": lambda text: visible(text).replace("↵", "↵\n"),
     }
     style = environment.get_template(STYLE).render()
     return environment.get_template(TEMPLATE).render(
@@ -66,6 +68,10 @@ def _values(data: ReportData) -> dict[str, Any]:
         "attempts": data.attempts[-ATTEMPTS_SHOWN:],
         "earlier_attempts": max(0, len(data.attempts) - ATTEMPTS_SHOWN),
         "time": time,
+        "ends": [
+            f"{facts.ends_sentence(end)}: {facts.how_learned(data, end)}."
+            for end in data.dataset.ends
+        ],
     }
 
 

@@ -37,6 +37,22 @@ class Sample(Stored):
     after: str | None = None
 
 
+class ExampleSpan(Stored):
+    """Consecutive tokens of an example. kind: context, learned, end, or omitted (no tokens)."""
+
+    kind: str
+    tokens: list[str] = Field(default_factory=list)  # the text of each
+    count: int
+
+
+class LearnedExample(Stored):
+    """A training example as spans. context, learned: numbers of tokens."""
+
+    context: int
+    learned: int
+    spans: list[ExampleSpan]
+
+
 class ReportData(Stored):
     """Everything that the page and the card show."""
 
@@ -51,6 +67,7 @@ class ReportData(Stored):
     epochs: list[EpochMetrics] = Field(default_factory=list)
     attempts: list[Attempt] = Field(default_factory=list)
     speeds: list[ThroughputPoint] = Field(default_factory=list)
+    examples: list[LearnedExample] = Field(default_factory=list)  # the first of the training file
     samples: list[Sample] = Field(default_factory=list)
     # tokens at which completions were cut to save time; 0: none was generated
     samples_cut_before: int | None = None

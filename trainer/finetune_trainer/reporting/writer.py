@@ -14,6 +14,7 @@ from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.errors import Preempted, failure_from_exception
 from finetune_trainer.evaluation.class_scorer import ClassScorer
 from finetune_trainer.outputs.run_log import RunLog
+from finetune_trainer.reporting.learned_examples import learned_examples
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import find_license, write_page
 from finetune_trainer.reporting.run_history import RunHistory
@@ -119,6 +120,7 @@ class ReportWriter:
             epochs=self._state.completed_epochs,
             attempts=record.attempts,
             speeds=record.speeds,
+            examples=learned_examples(self._dataset.train, self._completions.texts),
             samples=self._completions.samples(record.before, after.shown if after else None),
             samples_cut_before=record.before_cut_at,
             samples_cut_after=after.cut_at if after else None,

@@ -64,6 +64,10 @@ class SampleCompletions:
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(tokens)
 
+    def texts(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token."""
+        return self._tokenizer.texts(tokens)
+
     def complete(self) -> Completed:
         """Complete the prompts with the current weights; rank 0 gets the texts."""
         return complete_prompts(self._prompts, self._generate, self.decode)
