@@ -99,10 +99,21 @@ def seeds() -> Iterator[bytes]:
     book.save(xlsx)
     parquet.write_table(table({"prompt": ["a"], "completion": ["b"]}), columns)
     share = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1e9}}', "weight": 1}
+    thought = {"role": "assistant", "content": "a", "thinking": [{"type": "text", "text": "b"}]}
+    styles = [
+        {"conversations": [call, call], "tools": '[{"name": "f", "parameters": {"x": null}}]'},
+        {"messages": [thought], "system": "s", "tools": [{"name": "f"}]},
+    ]
     files = {
-        "a.jsonl": [lines, json.dumps(chat).encode(), json.dumps(share).encode()],
+        "a.jsonl": [lines, *(json.dumps(one).encode() for one in (chat, share, *styles))],
         "a.json": [json.dumps(rows, indent=1).encode(), json.dumps({"data": rows}).encode()],
-        "a.csv": [csv, b"\xef\xbb\xbf" + csv.replace(b",", b";")],
+        "a.csv": [
+            csv,
+            b"\xef\xbb\xbfsep=;\n" + csv.replace(b",", b";"),
+            csv.replace(b"\n", b"\r"),
+            csv.decode().encode("utf-16-be"),
+        ],
         "a.tsv": [csv.replace(b",", b"\t")],
         "a.txt": [b"one\r\ntwo\n"],
         "a.xlsx": [xlsx.getvalue()],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 
-from finetune_data.read.examples import Conversation, Example, Row, is_learned
+from finetune_data.read.examples import REASONING, Conversation, Example, Row, is_learned
 
 NUL = "\0"  # in no text, because readers refuse it
 
@@ -77,4 +77,5 @@ def _before(conversation: Conversation) -> str:
 def _answer(conversation: Conversation) -> str:
     message = conversation.messages[_last_answer(conversation)]
     calls = message.get("tool_calls")
-    return f"{message['content']}{json.dumps(calls, ensure_ascii=False) if calls else ''}"
+    written = json.dumps(calls, ensure_ascii=False) if calls else ""
+    return f"{message.get(REASONING, '')}{message['content']}{written}"

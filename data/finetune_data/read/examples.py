@@ -15,6 +15,7 @@ NO_LOSS = 0  # the start token
 PROMPT = 1
 COMPLETION = 2  # the end-of-sequence token too
 
+REASONING = "reasoning_content"  # the key of a message that holds its reasoning
 Message = dict[str, Any]  # role, content, tool_calls, weight, ...: as in OpenAI's chat format
 
 

@@ -23,6 +23,6 @@ def text_problem(text: str) -> tuple[str, str] | None:
     if not text.isascii() and (found := SURROGATE.search(text)):
         code = ord(found[0])
         if 0xDC80 <= code <= 0xDCFF:  # a reader keeps a byte that it cannot decode in this form
-            return "not-utf8", f"is not valid UTF-8: byte 0x{code - 0xDC00:02x}"
+            return "not-utf8", f"is not valid UTF-8: byte 0x{code - 0xDC00:02x}; save it as UTF-8"
         return "surrogate", f"holds half of a surrogate pair (\\u{code:04x}), which is no character"
     return None

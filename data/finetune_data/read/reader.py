@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.limits import DataLimits
-from finetune_data.read.examples import Batch, Conversation, Example, Row
+from finetune_data.read.examples import REASONING, Batch, Conversation, Example, Row
 from finetune_data.read.findings import Finding
 from finetune_data.read.formats.compression import (
     BOM,
@@ -18,8 +18,17 @@ from finetune_data.read.formats.compression import (
     name_foreign_format,
     read_blocks,
 )
-from finetune_data.read.formats.delimited import DELIMITERS, find_delimiter, read_delimited
+from finetune_data.read.formats.delimited import read_delimited
 from finetune_data.read.formats.detection import FORMATS, NAMES, UNKNOWN, detect_text_format
+from finetune_data.read.formats.encodings import (
+    Blocks,
+    find_wide_encoding,
+    has_old_line_ends,
+    take_head,
+    to_utf8,
+    with_line_feeds,
+    without_marks,
+)
 from finetune_data.read.formats.json_values import read_json
 from finetune_data.read.formats.parquet import read_parquet
 from finetune_data.read.formats.plain_text import read_text
@@ -119,12 +128,9 @@ class Reader:
             self._converter.describe(format=NAMES[kind])
             yield from self._read_seekable(kind)
             return
-        blocks = read_blocks(stream, limits)
-        first = next(blocks, None)
-        if first is None:
-            return
-        if isinstance(first, Finding):
-            yield first
+        first, blocks = take_head(read_blocks(stream, limits))
+        if not first:
+            yield from (item for item in blocks if isinstance(item, Finding))
             return
         if packed and name_compression(first):
             yield _format_error(f"a {name_compression(first)} file inside a {packed} file")
@@ -135,18 +141,30 @@ class Reader:
         if packed and first.startswith((PARQUET, ZIP)):
             yield _format_error(f"a Parquet or XLSX file inside a {packed} file: unpack it first")
             return
+        first, blocks = self._as_utf8(first, blocks)
         kind_found = options.format or detect_text_format(first, by_name)
         if kind_found is None or kind_found in {"parquet", "xlsx"}:
             yield _format_error(UNKNOWN if kind_found is None else f"no {NAMES[kind_found]} file")
             return
         self._converter.describe(format=NAMES[kind_found], compression=packed)
-        if first.startswith(BOM):
-            self._converter.note("the file begins with a byte order mark, which is ignored")
-        yield from self._read_text(kind_found, _chain(first, blocks), first)
+        if by_name == "txt" and kind_found in {"csv", "tsv"} and options.format is None:
+            self._converter.note("the file is named as a text, but is a table")
+        if has_old_line_ends(first, is_table=kind_found in {"csv", "tsv"}):
+            self._converter.note("the lines end with a carriage return, as on old Macs")
+            blocks = with_line_feeds(blocks)
+        yield from self._read_text(kind_found, blocks)
 
-    def _read_text(
-        self, kind: str, blocks: Iterator[bytes | Finding], first: bytes
-    ) -> Iterator[ReadResult]:
+    def _as_utf8(self, first: bytes, blocks: Blocks) -> tuple[bytes, Blocks]:
+        """The first bytes and all blocks as UTF-8 without byte order marks, with notes about it."""
+        wide = find_wide_encoding(first)
+        if wide is not None:
+            self._converter.note(f"the file is {wide[:6].upper()} text, which is read as UTF-8")
+            blocks = to_utf8(blocks, wide)
+        elif first.startswith(BOM):
+            self._converter.note("the file begins with a byte order mark, which is ignored")
+        return take_head(without_marks(blocks))
+
+    def _read_text(self, kind: str, blocks: Blocks) -> Iterator[ReadResult]:
         limits, converter = self.options.limits, self._converter
         if kind == "jsonl":
             yield from read_json_lines(blocks, limits, converter)
@@ -157,11 +175,8 @@ class Reader:
         elif kind == "txt":
             yield from converter.convert_all(read_text(blocks, limits))
         else:
-            header = first.removeprefix(BOM).partition(b"\n")[0].decode("utf-8", "replace")
-            delimiter = "\t" if kind == "tsv" else find_delimiter(header)
-            if delimiter != {"csv": ",", "tsv": "\t"}[kind]:
-                converter.note(f"the cells are separated by {DELIMITERS[delimiter]}s")
-            records = read_delimited(blocks, limits, delimiter)
+            usual = "\t" if kind == "tsv" else None
+            records = read_delimited(blocks, limits, converter.note, usual=usual)
             yield from converter.convert_all(records, is_table=True)
 
     def _read_seekable(self, kind: str) -> Iterator[ReadResult]:
@@ -171,16 +186,11 @@ class Reader:
             records = read_parquet(path, limits)
             yield from converter.convert_all(records, is_table=True, unit="row")
             return
-        book = Workbook(path, self.options.sheet, limits)
+        book = Workbook(path, self.options.sheet, limits, converter.note)
         for item in converter.convert_all(book.rows(), is_table=True, unit="row"):
             if book.sheets != self.description.sheets:
                 converter.describe(sheets=book.sheets, sheet=book.sheet)
             yield item
-
-
-def _chain(first: bytes | Finding, rest: Iterator[bytes | Finding]) -> Iterator[bytes | Finding]:
-    yield first
-    yield from rest
 
 
 def _format_error(what: str) -> Finding:
@@ -188,7 +198,8 @@ def _format_error(what: str) -> Finding:
 
 
 def _characters(conversation: Conversation) -> int:
-    return sum(len(message["content"]) for message in conversation.messages) + 1
+    messages = conversation.messages
+    return sum(len(it["content"]) + len(it.get(REASONING, "")) for it in messages) + 1
 
 
 def _position(stream: Any) -> int:

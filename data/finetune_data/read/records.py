@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_api.wire import JsonObject
+from finetune_data.read.conversations import EXTRA_NAMES
 from finetune_data.read.examples import Example
 from finetune_data.read.findings import Finding
 from finetune_data.read.problems import RecordProblem
@@ -66,7 +67,17 @@ class RecordConverter:
             )
             if found.note:
                 self.note(found.note)
-        return self.shape.convert(line, record)
+        example = self.shape.convert(line, record)
+        if not isinstance(example, RecordProblem) and example.extra:
+            self._remember_ignored(example.extra)
+        return example
+
+    def _remember_ignored(self, names: tuple[str, ...]) -> None:
+        """Describe columns and keys that only later records have, too."""
+        known = self.description.ignored
+        new = tuple(name for name in names if name not in known)
+        if new and len(known) < EXTRA_NAMES:
+            self.describe(ignored=(*known, *new)[:EXTRA_NAMES])
 
     def convert_all(
         self,

@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_data.read.conversations import from_sharegpt, parse_conversation
+from finetune_data.read.conversations import (
+    EXTRA_NAMES,
+    ChatColumns,
+    from_sharegpt,
+    parse_conversation,
+)
 from finetune_data.read.examples import Example, Row
 from finetune_data.read.findings import shown
 from finetune_data.read.formats.json_text import name_kind
 from finetune_data.read.problems import RecordProblem, text_problem
+from finetune_data.read.values import is_blank, plain_text
 
 PROMPT, COMPLETION = "prompt", "completion"
-EXTRA_NAMES = 50  # columns that are remembered
 NAMES_SHOWN = 8
 
 # Other names of the two columns. They are never guessed, only proposed.
@@ -75,21 +80,36 @@ def detect_shape(
     return _unknown(names, plain, is_table=is_table)
 
 
+def _extra(record: Mapping[str, Any], read: tuple[str, ...]) -> tuple[str, ...]:
+    """The other columns that have a value."""
+    return tuple(key for key, value in record.items() if key not in read and not is_blank(value))[
+        :EXTRA_NAMES
+    ]
+
+
 def take_text(record: Mapping[str, Any], key: str, *, is_optional: bool) -> str | RecordProblem:
-    """The text of a key, or its problem. An empty cell of a table is an empty text."""
+    """The text of a key, or its problem.
+
+    null is an empty text, like an empty cell: Parquet, pandas, and workbooks write either. Numbers
+    and booleans, such as the labels 0 and 1, are read as text.
+    """
     if key not in record:
         if is_optional:
             return ""
         return RecordProblem("missing-key", f"missing key {shown(key)}{_suggestion(key, record)}")
     value = record[key]
-    if value is None and (is_optional or isinstance(record, Cells)):
+    if value is None:
         return ""
-    if not isinstance(value, str):
-        message = f"{shown(key)} is {name_kind(value)}, expected a string"
-        return RecordProblem("wrong-type", message, key)
-    if (problem := text_problem(value)) is not None:
+    text = plain_text(value)
+    if text is None:
+        is_number = isinstance(value, float)
+        wrong = (
+            "a number that is too large" if is_number else f"{name_kind(value)}, expected a string"
+        )
+        return RecordProblem("wrong-type", f"{shown(key)} is {wrong}", key)
+    if (problem := text_problem(text)) is not None:
         return RecordProblem(problem[0], f"{shown(key)} {problem[1]}", key)
-    return value
+    return text
 
 
 def _take_texts(
@@ -117,8 +137,7 @@ def _rows(prompt: str, completion: str, name: str = "prompt/completion") -> Shap
         found = _take_texts(record, prompt_keys, completion)
         if isinstance(found, RecordProblem):
             return found
-        extra = tuple(key for key in record if key not in (prompt, completion))
-        return Row(line, found[0][0], found[1], extra)
+        return Row(line, found[0][0], found[1], _extra(record, (prompt, completion)))
 
     renamed = [
         f"{shown(theirs)} is read as {ours}"
@@ -139,7 +158,8 @@ def _alpaca(plain: Mapping[str, str]) -> Shape:
         found = _take_texts(record, prompt_keys, output)
         if isinstance(found, RecordProblem):
             return found
-        return Row(line, "\n\n".join(filter(None, found[0])), found[1])
+        prompt = "\n\n".join(filter(None, found[0]))
+        return Row(line, prompt, found[1], _extra(record, (*prompt_keys, output)))
 
     return Shape("Alpaca", convert, (instruction, context, output))
 
@@ -147,21 +167,23 @@ def _alpaca(plain: Mapping[str, str]) -> Shape:
 def _text(column: str) -> Shape:
     def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
         found = _take_texts(record, {}, column)
-        return found if isinstance(found, RecordProblem) else Row(line, "", found[1])
+        if isinstance(found, RecordProblem):
+            return found
+        return Row(line, "", found[1], _extra(record, (column,)))
 
     note = "each text is a completion with an empty prompt: open-ended generation"
     return Shape("text", convert, (column,), note)
 
 
 def _chat(plain: Mapping[str, str], key: str, name: str) -> Shape:
-    column = plain[key]
-    others = tuple(plain[each] for each in ("tools", "functions", "system") if each in plain)
+    others = {name: plain[name] for name in ("tools", "functions", "system") if name in plain}
+    columns = ChatColumns(plain[key], **others)
     parse = from_sharegpt if name == "ShareGPT" else parse_conversation
 
     def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
-        return parse(line, record, column)
+        return parse(line, record, columns)
 
-    return Shape(name, convert, (column, *others, "parallel_tool_calls"))
+    return Shape(name, convert, (columns.messages, *others.values()))
 
 
 def _named_columns(

@@ -152,7 +152,7 @@ WRONG = [
     ),
     ("a.json", b'[{"prompt":"a","completion":"b"},]', ["line 1, column 34: not valid JSON"], 1),
     ("a.json", b'[{"prompt":"a","completion":"b"}', ["expected ',' or the end of the array"], 1),
-    ("a.json", b'[{"prompt":"a",\n"completion":null}]', ['"completion" is null, expected'], 0),
+    ("a.json", b'[{"prompt":"a",\n"completion":null}]', ['"completion" is empty'], 0),
     ("a.json", b'[1,\n"x"]', ["line 1: a number, expected", 'line 2: a string "x", expected'], 0),
     ("a.json", b'[{"a":1,"a":2}]', ['the key "a" occurs twice'], 0),
     ("a.json", b"[" * 200 + b"]" * 200, ["nested deeper than 64 levels"], 0),
@@ -310,9 +310,9 @@ WRONG_CHATS = [
     ([USER, {"role": {"a": 1}, "content": "a"}], "messages[1].role is an object, expected one"),
     ([USER, {"role": "assistant"}], "messages[1] has no content"),
     ([{"role": "user", "content": [{"type": {}, "text": "a"}]}], "only text is supported"),
-    ([USER, {"role": "assistant", "content": None}], "messages[1].content is null"),
+    ([USER, {"role": "assistant", "content": None}], "messages[1] has no content"),
     ([USER, {"role": "assistant", "content": ""}], "messages[1].content is empty"),
-    ([USER, {"role": "assistant", "content": 5}], "messages[1].content is a number"),
+    ([USER, {"role": "assistant", "content": {"a": 1}}], "messages[1].content is an object"),
     (
         [USER, {"role": "assistant", "content": "a", "weight": 0.5}],
         'weight is "0.5", expected 0 or 1',
@@ -326,10 +326,10 @@ WRONG_CHATS = [
             {
                 "role": "assistant",
                 "content": "",
-                "tool_calls": [{"function": {"name": "f", "arguments": {}}}],
+                "tool_calls": [{"function": {"name": "f", "arguments": 5}}],
             },
         ],
-        "tool_calls[0].function.arguments is an object, expected a JSON string",
+        "tool_calls[0].function.arguments is a number, expected an object or its JSON as a string",
     ),
     (
         [
@@ -361,7 +361,7 @@ def test_columns_can_be_mapped() -> None:
     assert read(data, "a.csv", prompt_column="q", completion_column="a") == [
         Row(2, "x", "y", ("id",))
     ]
-    assert read(data, "a.csv", completion_column="a") == [Row(2, "", "y")]
+    assert read(data, "a.csv", completion_column="a") == [Row(2, "", "y", ("id", "q"))]
     [found] = read(data, "a.csv", prompt_column="nope")
     assert 'there is no column "nope"; the columns are "id", "q", "a"' in str(found)
 

@@ -37,8 +37,8 @@ WRONG_LINES = [
     ('{"prompt": "a"}', 'column 1: missing key "completion"; the line has "prompt"'),
     ('{"prompt": "a", "Completion": "b"}', 'missing key "completion"; did you mean "Completion"?'),
     ('{"prompt": "a", "x\\u001b[2J": ""}', '"x\\x1b[2J"'),
-    ('{"prompt": 5, "completion": "b"}', 'column 12: "prompt" is a number, expected a string'),
-    ('{"prompt": "a", "completion": null}', 'column 31: "completion" is null, expected'),
+    ('{"prompt": [5], "completion": "b"}', 'column 12: "prompt" is an array, expected a string'),
+    ('{"prompt": "a", "completion": null}', 'column 31: "completion" is empty'),
     ('{"completion": ["b"], "prompt": "a"}', 'column 16: "completion" is an array, expected'),
     ('{"prompt": {"completion": 1}, "completion": true}', 'column 12: "prompt" is an object'),
     ('{"prompt": "", "completion": {"completion": 1}}', 'column 30: "completion" is an object'),
@@ -94,6 +94,7 @@ RIGHT = b'{"prompt": "a", "completion": "b"}'
         RIGHT + b"\n",
         RIGHT + b"\r\n",
         b"\xef\xbb\xbf" + RIGHT + b"\n\n  \n\r\n",
+        RIGHT.decode().encode("utf-16"),
         compress(RIGHT),
         compress(b"\xef\xbb\xbf" + RIGHT + b"\r\n"),
         compress(RIGHT[:9]) + compress(RIGHT[9:] + b"\n"),
@@ -120,7 +121,7 @@ def test_ends_marks_and_compression_do_not_matter(data: bytes) -> None:
         (b"PAR1....", ["the Parquet file cannot be read"]),
         (b"\xff\xd8\xff\xe0JFIF", ["this is a JPEG picture"]),
         (b"%PDF-1.7", ["this is a PDF document"]),
-        (RIGHT.decode().encode("utf-16"), ["this is UTF-16 text"]),
+        (RIGHT.decode().encode("utf-16")[:-1], ["the UTF-16 text is broken or cut off"]),
     ],
 )
 def test_wrong_files_are_findings(data: bytes, expected: list[str]) -> None:

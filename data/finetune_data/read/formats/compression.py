@@ -31,8 +31,6 @@ FOREIGN_FORMATS = (
     (b"\xfd7zXZ\x00", "an xz file: unpack it first"),
     (b"7z\xbc\xaf", "a 7-Zip file: unpack it first"),
     (b"Rar!", "a RAR file: unpack it first"),
-    (b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
-    (b"\xfe\xff", "UTF-16 text: save it as UTF-8"),
     (b"\x7fELF", "a program"),
     (b"SQLite format 3", "an SQLite database"),
     (b"\x80\x02", "a pickle, which is never loaded"),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from finetune_api.limits import DataLimits
 from finetune_api.wire import JsonObject
-from finetune_data.read.findings import Finding, counted, detail, shown
+from finetune_data.read.findings import Finding, detail
+from finetune_data.read.formats.compression import BOM
+from finetune_data.read.formats.headers import HeaderError, Note, Table
 from finetune_data.read.formats.lines import split_lines
 
 Record = tuple[int, JsonObject | Finding]
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\r\n])"?\1*\s*', re.IGNORECASE)  # for Excel
 ROW_LINES_BYTES = 8  # limit of the lines of one row, in line limits: an open quote continues
 
 
@@ -24,19 +28,22 @@ def find_delimiter(header: str) -> str:
 
 
 def read_delimited(
-    blocks: Iterable[bytes | Finding], limits: DataLimits, delimiter: str | None
+    blocks: Iterable[bytes | Finding], limits: DataLimits, note: Note, *, usual: str | None = None
 ) -> Iterator[Record]:
-    """A record per row, with the names of the first row; a Finding for a row that does not fit."""
+    """A record per row, with the names of the header; a Finding for a row that does not fit.
+
+    usual: the delimiter, unless the first line is `sep=;`; None: the header shows it. note: gets
+    sentences about how the file is read.
+    """
     feed = _LineFeed(blocks, limits)
-    first = next(feed, None)
-    if first is None:
+    delimiter = _take_delimiter(feed, usual, note)
+    if delimiter is None:
         if feed.failure is not None:
             yield 1, feed.failure
         return
-    feed.back(first)
     csv.field_size_limit(limits.max_line_bytes)
-    reader = csv.reader(feed, delimiter=delimiter or find_delimiter(first), strict=True)
-    header: list[str] | None = None
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    table = Table(note)
     while True:
         line = feed.number + 1
         feed.size = 0
@@ -50,28 +57,34 @@ def read_delimited(
         yield from feed.take_findings()
         if feed.failure is not None and feed.is_cut:
             break
-        if not cells:
-            continue
-        if header is None:
-            header = cells
-            if (problem := _header_problem(header)) is not None:
-                yield line, Finding("header", problem, line, fatal=True)
-                return
-        elif len(cells) != len(header):
-            have, want = counted(len(cells), "cell"), counted(len(header), "column")
-            yield line, Finding("cells", f"{have}, but the header has {want}", line)
-        else:
-            yield line, dict(zip(header, cells, strict=True))
+        try:
+            found = table.record(cells, is_complete=True)
+        except HeaderError as error:
+            yield line, Finding("header", str(error), line, fatal=True)
+            return
+        if isinstance(found, Finding):
+            yield line, Finding(found.code, found.message, line)
+        elif found is not None:
+            yield line, found
     yield from feed.take_findings()
     if feed.failure is not None:
         yield feed.number, feed.failure
 
 
-def _header_problem(header: list[str]) -> str | None:
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
-        return f"the header has the column {shown(repeated[0])} twice"
-    return None
+def _take_delimiter(feed: _LineFeed, usual: str | None, note: Note) -> str | None:
+    """The delimiter, after the line that Excel reads it from; None for an empty file."""
+    first = next(feed, None)
+    if first is None:
+        return None
+    if written := _SEPARATOR_LINE.fullmatch(first):
+        delimiter = written[1]
+    else:
+        feed.back(first)
+        delimiter = usual or find_delimiter(first)
+    if delimiter != (usual or ","):
+        name = DELIMITERS.get(delimiter, f"{delimiter!r} character")
+        note(f"the cells are separated by {name}s")
+    return delimiter
 
 
 def _readable_error(error: csv.Error) -> str:
@@ -123,6 +136,8 @@ class _LineFeed:
                 self._findings.append((self.number, data))
                 continue
             self.number += 1
+            if not self.size:  # a byte order mark at the start of a row comes from a joined file
+                data = data.removeprefix(BOM)  # noqa: PLW2901
             self.size += len(data)
             if self.size > self._limit:
                 message = "a quoted cell has too many lines: is a quote missing?"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from finetune_data.read.formats.compression import BOM
-
 FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -37,9 +35,12 @@ def detect_text_format(first: bytes, by_name: str | None) -> str | None:
     """The format of a text file; None if it is not known.
 
     first: the first bytes, decompressed. They decide if they are JSON, unless the name says that
-    the file is a table or a text. by_name: the format that the file's name stands for.
+    the file is a table or a text. by_name: the format that the file's name stands for. A text is a
+    table if its first line is a header, because Excel names its export in Unicode `.txt`.
     """
-    text = first.removeprefix(BOM).lstrip()
+    text = first.lstrip()
+    if by_name == "txt" and (table := _table_format(text)) is not None:
+        return table
     if by_name in {None, "json", "jsonl"} and text[:1] in {b"[", b"{"}:
         if text.startswith(b"["):
             return "json"
@@ -49,3 +50,11 @@ def detect_text_format(first: bytes, by_name: str | None) -> str | None:
         # one object per line, or an object that continues over several lines
         return "jsonl" if line.rstrip().endswith(b"}") or not rest else "json"
     return by_name
+
+
+def _table_format(text: bytes) -> str | None:
+    header = text.partition(b"\n")[0].decode("utf-8", "replace").lower()
+    for delimiter, kind in (("\t", "tsv"), (",", "csv"), (";", "csv")):
+        if {"prompt", "completion"} <= {name.strip(' \r"') for name in header.split(delimiter)}:
+            return kind
+    return None

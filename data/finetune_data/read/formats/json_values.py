@@ -9,10 +9,11 @@ from typing import Any
 from finetune_api.limits import DataLimits
 from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, shown
-from finetune_data.read.formats.compression import BOM
 from finetune_data.read.formats.json_text import JsonError, decode_at, name_kind, skip_space
 
 Record = tuple[int, JsonObject | Finding]  # the line where it begins
+
+MARK = "\ufeff"  # a byte order mark
 
 # Keys of an example whose value is an array. Any other single array of objects holds the rows.
 OWN_ARRAYS = frozenset({"messages", "conversations", "tools", "functions"})
@@ -112,7 +113,6 @@ class _TextBuffer:
     def __init__(self, blocks: Iterable[bytes | Finding], limits: DataLimits) -> None:
         self._blocks = iter(blocks)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._is_first = True
         self._has_ended = False
         self.failure: Finding | None = None  # the reason why the blocks ended early
         self.buffer = ""
@@ -134,14 +134,15 @@ class _TextBuffer:
             self.buffer += rest
             return bool(rest)
         self._forget()
-        self.buffer += self._decoder.decode(block.removeprefix(BOM) if self._is_first else block)
-        self._is_first = False
+        self.buffer += self._decoder.decode(block)
         return True
 
     def peek(self) -> str:
-        """The next character that is not white space; empty at the end."""
+        """The next character that is not white space or a byte order mark; empty at the end."""
         while True:
             self.at = skip_space(self.buffer, self.at)
+            while self.buffer.startswith(MARK, self.at):  # between the documents of joined files
+                self.at = skip_space(self.buffer, self.at + len(MARK))
             if self.at < len(self.buffer):
                 return self.buffer[self.at]
             if not self.refill() and self.at >= len(self.buffer):

@@ -32,7 +32,8 @@ def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterato
             number += 1
         else:
             number += 1
-            data = data.removesuffix(b"\n").removesuffix(b"\r")  # noqa: PLW2901
+            # a byte order mark that is not at the start of the file comes from a joined file
+            data = data.removeprefix(BOM).removesuffix(b"\n").removesuffix(b"\r")  # noqa: PLW2901
             if not data or data.isspace():
                 empty += 1
                 continue
@@ -43,7 +44,7 @@ def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterato
 
 
 def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[bytes | Finding]:
-    """Every line with its line end, without the byte order mark; a Finding for a line too long.
+    """Every line with its line end; a Finding for a line that is too long.
 
     The items count the lines, until a fatal finding.
     """
@@ -55,7 +56,7 @@ def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterat
         if isinstance(block, Finding):
             yield block
             return
-        pieces = (block.removeprefix(BOM) if number == 0 and not pending else block).split(b"\n")
+        pieces = block.split(b"\n")
         last = pieces.pop()
         if pieces:
             pieces[0] = b"".join((*pending, pieces[0]))

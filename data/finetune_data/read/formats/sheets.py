@@ -14,7 +14,8 @@ from typing import Any
 from finetune_api.limits import DataLimits
 from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, detail, shown
-from finetune_data.read.formats.cells import cell_text
+from finetune_data.read.formats.cells import json_value
+from finetune_data.read.formats.headers import HeaderError, Note, Table
 
 Record = tuple[int, JsonObject | Finding]
 CELL_CHARACTERS = 32_767  # Excel truncates longer texts without a warning
@@ -24,8 +25,9 @@ COLUMNS = 1000
 class Workbook:
     """`sheets` and `sheet` are known once `rows` has begun."""
 
-    def __init__(self, path: Path, wanted: str | None, limits: DataLimits) -> None:
+    def __init__(self, path: Path, wanted: str | None, limits: DataLimits, note: Note) -> None:
         self._path = path
+        self._note = note
         self._wanted = wanted
         self._limits = limits
         self.sheets: tuple[str, ...] = ()
@@ -73,32 +75,18 @@ class Workbook:
             return
         if hasattr(sheet, "reset_dimensions"):
             sheet.reset_dimensions()  # the dimensions in a file can be wrong
-        header: list[str] | None = None
+        table = Table(self._note)
         for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
-            values = [cell_text(cell) for cell in cells[:COLUMNS]]
-            while values and values[-1] is None:
-                values.pop()
-            if not values:
-                continue
-            if header is None:
-                header = ["" if value is None else str(value) for value in values]
-                if len(set(filter(None, header))) < len(list(filter(None, header))):
-                    message = "the header has a column twice"
-                    yield number, Finding("header", message, number, unit="row", fatal=True)
-                    return
-                continue
-            if len(values) > len(header):
-                message = f"{len(values)} cells, but the header has {len(header)} columns"
-                yield number, Finding("cells", message, number, unit="row")
-                continue
-            values += [None] * (len(header) - len(values))
-            record = {name: value for name, value in zip(header, values, strict=True) if name}
-            cut = next((n for n, v in record.items() if _is_cut(v)), None)
-            if cut is not None:
-                message = f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts"
-                yield number, Finding("cut-cell", message, number, unit="row")
-            else:
-                yield number, record
+            try:
+                row = [json_value(cell) for cell in cells[:COLUMNS]]
+                record = table.record(row, is_complete=False)
+            except HeaderError as error:
+                yield number, Finding("header", str(error), number, unit="row", fatal=True)
+                return
+            if isinstance(record, Finding):
+                yield number, Finding(record.code, record.message, number, unit="row")
+            elif record is not None:
+                yield number, _checked(record, number)
 
     def _find_bomb(self) -> Finding | None:
         try:
@@ -110,6 +98,15 @@ class Workbook:
             return None
         message = f"the workbook has {size:,} bytes after decompression, more than the limit"
         return Finding("file-too-large", message, fatal=True)
+
+
+def _checked(record: JsonObject, number: int) -> JsonObject | Finding:
+    """The record, unless Excel cut one of its texts."""
+    cut = next((name for name, value in record.items() if _is_cut(value)), None)
+    if cut is None:
+        return record
+    message = f"{shown(cut)} has {CELL_CHARACTERS:,} characters, where Excel cuts texts"
+    return Finding("cut-cell", message, number, unit="row")
 
 
 def _is_cut(value: Any) -> bool:
