@@ -54,4 +54,5 @@ def load_base_tokenizer(
     if not path.is_dir():
         storage = storage or open_storage()
         path = fetch_base_model(model_at(model), folder / "model", storage, weights=False)
-    return BaseTokenizer(load_tokenizer(path, model), context or model_positions(path))
+    limits = [limit for limit in (context, model_positions(path)) if limit is not None]
+    return BaseTokenizer(load_tokenizer(path, model), min(limits, default=None))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.fingerprints import Fingerprints
-from finetune_data.lint.lengths import Lengths
+from finetune_data.lint.token_counts import TokenCounts
 
 Kind = Literal["open-ended generation", "classification", "conditional generation", "chat"]
 Profile = Literal["auto", "completion", "chat"]
@@ -93,8 +93,10 @@ class Facts:
     labels: dict[str, int]  # text of each class to its rows; {} unless it is a classification
     validation: DataSummary | None = None
     has_style: bool = False  # --profile completion: the style rules hold for the whole file
-    token_lengths: Lengths | None = None  # of the training rows, if a tokenizer counted them
+    token_counts: TokenCounts | None = None  # of the training rows, if the base model is known
+    validation_token_counts: TokenCounts | None = None
     wrong_lines: int = 0
+    has_empty_validation: bool = False  # there are validation files, but no example in them
 
     @property
     def rows(self) -> Fingerprints:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from finetune_data.read.examples import Example, Row
 
 Field = Literal["prompt", "completion"]
+Side = Literal["training", "validation"]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -43,11 +44,12 @@ class LeaveOutWrong:
 
 @dataclass(frozen=True, eq=False)
 class LeaveOut:
-    """Leave out rows by their ordinals. `mask` has a value for each example that was read."""
+    """Leave out rows of one side by their ordinals. `mask` has a value for each of its examples."""
 
     name: str
     proposal: str
     mask: Mask = field(repr=False)
+    side: Side = "training"
     loses: bool = True
     is_recommended: bool = False
     order: int = 1
@@ -149,6 +151,11 @@ class AddText(TextFix):
 
 
 Fix = LeaveOutWrong | LeaveOut | StripPrefix | LowerCase | Respell | AddText
+
+
+def fixes_of(side: Side, fixes: Sequence[Fix]) -> list[Fix]:
+    """The fixes that apply to the training or to the validation files."""
+    return [fix for fix in fixes if not isinstance(fix, LeaveOut) or fix.side == side]
 
 
 def apply_all(fixes: Sequence[Fix], ordinal: int, example: Example) -> Example | None:

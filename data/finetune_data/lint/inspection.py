@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune_data.lint.check import Check
 from finetune_data.lint.checks.endings import Ending
+from finetune_data.lint.checks.refusals import UNFIT_MODEL
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import DataSummary, Facts, Kind, Profile
 from finetune_data.lint.fingerprints import Fingerprints
@@ -16,6 +17,7 @@ from finetune_data.lint.fixes import Field, Fix, LeaveOutWrong
 from finetune_data.lint.lengths import Lengths
 from finetune_data.lint.registry import CHECKS
 from finetune_data.lint.remarks import LEVELS, Remark
+from finetune_data.lint.token_counts import TokenCounts
 from finetune_data.read.findings import Finding, counted, shown
 from finetune_data.read.reader import Reader
 from finetune_storage.progress import ProgressCallback
@@ -35,7 +37,8 @@ class Inspection:
     examples: int
     validation_examples: int
     wrong: int  # lines that are no example
-    findings: list[Finding]  # the first of them
+    refused: int  # examples that the trainer refuses; 0 without a base model
+    findings: list[Finding]  # the first of both
     remarks: list[Remark]  # the most severe first
     classes: list[tuple[str, int]] | None  # the most frequent first
     lengths: list[tuple[str, int]]
@@ -45,6 +48,11 @@ class Inspection:
     rows: Fingerprints  # of the training files
     separator: str | None = None
     stop: str | None = None
+
+    @property
+    def fits_model(self) -> bool:
+        """Whether the base model can encode the examples: it has a chat template for chats."""
+        return all(remark.check != UNFIT_MODEL for remark in self.remarks)
 
     @property
     def fixes(self) -> list[Fix]:
@@ -74,12 +82,14 @@ def inspect(
     profile: Profile = "auto",
     tokenizer: ExampleTokenizer | None = None,
     context: int | None = None,
+    model: str = "the base model",
     progress: ProgressCallback | None = None,
     registered: Sequence[Callable[[], Check]] = CHECKS,
 ) -> Inspection:
     """Run all checks. Reads each file once, and the training files twice if a check needs it.
 
-    context: the maximum number of tokens of an example. progress: gets the bytes done and the
+    tokenizer: of the base model, which the examples must fit; context: the maximum number of tokens
+    of an example; model: the base model, for messages. progress: gets the bytes done and the
     total. registered: the checks to run. Raises StorageError or DataError for a file that cannot be
     reached.
     """
@@ -87,17 +97,20 @@ def inspect(
     wrong = _WrongLines()
     summary, held_out = DataSummary(), DataSummary()
     checks = [make() for make in registered]
-    in_characters, in_tokens = Lengths(), Lengths(context)
+    in_characters = Lengths()
+    in_tokens, held_out_tokens = _token_counts(tokenizer, model, context)
     for columns in files.columns(training, wrong, summary.rows):
         summary.observe(columns)
-        in_characters.observe(columns, columns.lengths)
-        if tokenizer is not None:
-            in_tokens.observe(columns, tokenizer.lengths(columns.examples))
+        in_characters.observe(columns.lengths)
+        if in_tokens is not None:
+            in_tokens.observe(columns)
         for check in checks:
             if check.applies(is_chat=columns.is_chat):
                 check.observe(columns)
     for columns in files.columns(validation, wrong, held_out.rows):
         held_out.observe(columns)
+        if held_out_tokens is not None:
+            held_out_tokens.observe(columns)
     _read_again([check for check in checks if check.needs_second_pass], training)
     kind = summary.kind
     facts = Facts(
@@ -106,31 +119,51 @@ def inspect(
         labels=summary.labels.counts if kind == "classification" else {},
         validation=held_out,
         has_style=profile == "completion",
-        token_lengths=in_tokens if tokenizer is not None else None,
+        token_counts=in_tokens,
+        validation_token_counts=held_out_tokens,
         wrong_lines=wrong.count,
+        has_empty_validation=bool(validation) and not len(held_out.rows),
     )
     remarks = _file_remarks(training, wrong, profile, summary.is_chat)
     for check in checks:
         # without a row, there is nothing to say about the form of rows
         if check.applies_to == "any" or (facts.examples and check.applies(is_chat=summary.is_chat)):
             remarks += check.remarks(facts)
-    lengths = facts.token_lengths or in_characters
+    lengths = in_tokens.lengths if in_tokens else in_characters
+    refused = [
+        finding
+        for counts in (in_tokens, held_out_tokens)
+        for _, finding in (counts.refused if counts else ())
+    ]
     return Inspection(
         kind=kind,
         examples=facts.examples,
         validation_examples=len(held_out.rows),
         wrong=wrong.count,
-        findings=wrong.first,
+        refused=len(refused),
+        findings=[*wrong.first, *refused][:FINDINGS_KEPT],
         remarks=sorted(remarks, key=lambda remark: LEVELS.index(remark.level)),
         classes=sorted(facts.labels.items(), key=lambda pair: -pair[1]) or None,
         lengths=lengths.histogram,
-        length_unit="tokens" if facts.token_lengths else "characters",
+        length_unit="tokens" if in_tokens else "characters",
         characters=in_characters.total,
-        tokens=facts.token_lengths.total if facts.token_lengths else None,
+        tokens=in_tokens.lengths.total if in_tokens else None,
         rows=facts.rows,
         separator=_common_ending(checks, "prompt"),
         stop=_common_ending(checks, "completion") if kind == "conditional generation" else None,
     )
+
+
+def _token_counts(
+    tokenizer: ExampleTokenizer | None, model: str, context: int | None
+) -> tuple[TokenCounts | None, TokenCounts | None]:
+    """For the training and for the validation examples."""
+    if tokenizer is None:
+        return None, None
+    from finetune_data.tokenize.acceptance import Acceptance
+
+    acceptance = Acceptance(tokenizer, model, context)
+    return TokenCounts(acceptance), TokenCounts(acceptance)
 
 
 def _common_ending(checks: Sequence[Check], side: Field) -> str | None:

@@ -6,30 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune_data.lint.columns import Columns
-
 BINS = 32  # powers of two
 
 
 class Lengths:
-    """A histogram by powers of two, the total, and the examples over the limit."""
+    """A histogram by powers of two, and the total."""
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self.total = 0
-        self.too_long: list[tuple[int, int, int]] = []  # ordinal, line, length
         self._bins = np.zeros(BINS, np.int64)
 
-    def observe(self, columns: Columns, lengths: Sequence[int]) -> None:
+    def observe(self, lengths: Sequence[int]) -> None:
         values = np.fromiter(lengths, np.int64, len(lengths))
         self.total += int(values.sum())
         bins = np.minimum(np.ceil(np.log2(np.maximum(values, 1))).astype(np.int64), BINS - 1)
         self._bins += np.bincount(bins, minlength=BINS)
-        if self.limit is None:
-            return
-        for index in np.flatnonzero(values > self.limit).tolist():
-            line = columns.examples[index].line
-            self.too_long.append((columns.first + index, line, int(values[index])))
 
     @property
     def histogram(self) -> list[tuple[str, int]]:

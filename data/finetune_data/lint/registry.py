@@ -6,18 +6,19 @@ from collections.abc import Callable
 from functools import partial
 
 from finetune_data.lint.check import Check
-from finetune_data.lint.checks.amount import Amount, BaseModelAdvice, EmptyPrompts, TooLong
+from finetune_data.lint.checks.amount import Amount, BaseModelAdvice, EmptyPrompts
 from finetune_data.lint.checks.chats import ChatStructure
 from finetune_data.lint.checks.classes import ClassBalance, UnseenClasses
 from finetune_data.lint.checks.copies import Conflicts, Duplicates, Overlap
 from finetune_data.lint.checks.endings import Ending
 from finetune_data.lint.checks.letter_case import UpperCase
 from finetune_data.lint.checks.prefixes import CommonPrefix, LeadingSpace
+from finetune_data.lint.checks.refusals import RefusedExamples
 
 # The checks of `finetune prepare-data`. Remarks of one level are shown in this order.
 CHECKS: tuple[Callable[[], Check], ...] = (
     Amount,
-    TooLong,
+    RefusedExamples,
     Duplicates,
     Conflicts,
     Overlap,

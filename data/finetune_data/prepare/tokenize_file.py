@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.limits import DataLimits
-from finetune_data import failures
-from finetune_data.errors import BaseModelError
 from finetune_data.lint.checks.endings import CommonEnding
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import DataSummary
 from finetune_data.pod_log import ProgressLog, log
 from finetune_data.prepare.checks import CheckedFile
-from finetune_data.read.examples import COMPLETION, PROMPT, Batch, Example
-from finetune_data.read.findings import TOO_LONG, FileFindings, Finding, counted
+from finetune_data.read.examples import Batch, Example
+from finetune_data.read.findings import FileFindings, Finding, counted
 from finetune_data.read.reader import Reader
 from finetune_data.read.sources import InputFile
+from finetune_data.tokenize.acceptance import Acceptance
 from finetune_data.tokenize.array_files import SplitFiles
 from finetune_data.tokenize.dataset import LearnedEnd, SplitCounts
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
@@ -62,17 +61,18 @@ def prepare_split(
     chats without a chat template, and BaseModelError if the tokenizer makes tokens that the model
     does not have.
     """
+    acceptance = Acceptance(tokenizer, rules.model, rules.context)
     summary, ending = DataSummary(), CommonEnding("prompt")
     summary.rows.begin(findings.param)
     progress = ProgressLog(f"checking and tokenizing {findings.param}")
     endings: Counter[TurnEnd] = Counter()
     with SplitFiles(folder, split) as files:
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
-            valid, examples = _separate(batch, encoded, rules, findings)
+            valid, examples = _separate(batch, encoded, acceptance, findings)
             files.append([(example.tokens, example.roles) for example in valid])
             for example in valid:
                 endings.update(example.endings)
-            _check_vocabulary(files.highest, tokenizer, rules)
+            acceptance.check_vocabulary(files.highest)
             columns = Columns(examples, len(summary.rows), 0)
             summary.observe(columns)
             ending.observe(columns)
@@ -107,7 +107,7 @@ def prepare_split(
 def _separate(
     batch: Batch,
     encoded: list[tuple[Encoded, ...] | Finding],
-    rules: SplitRules,
+    acceptance: Acceptance,
     findings: FileFindings,
 ) -> tuple[list[Encoded], list[Example]]:
     """The training examples of all valid examples, and these.
@@ -118,7 +118,7 @@ def _separate(
     valid: list[Encoded] = []
     examples: list[Example] = []
     for example, found in zip(batch.examples, encoded, strict=True):
-        finding = found if isinstance(found, Finding) else _too_long(example, found, rules)
+        finding = acceptance.refusal(example, found)
         if finding is not None:
             wrong.append(finding)
         elif not isinstance(found, Finding):
@@ -127,25 +127,3 @@ def _separate(
     for finding in sorted(wrong, key=lambda one: (one.fatal, one.line or 0)):
         findings.add(finding)
     return valid, examples
-
-
-def _too_long(example: Example, found: tuple[Encoded, ...], rules: SplitRules) -> Finding | None:
-    longest = max(found, key=lambda it: len(it.tokens))
-    if len(longest.tokens) <= rules.context:
-        return None
-    prompt, completion = longest.roles.count(PROMPT), longest.roles.count(COMPLETION)
-    return Finding(
-        TOO_LONG,
-        f"{len(longest.tokens):,} tokens (prompt {prompt:,}, completion {completion:,}) are more "
-        f"than {rules.context:,}, the context length of {rules.model}",
-        example.line,
-    )
-
-
-def _check_vocabulary(highest: int, tokenizer: ExampleTokenizer, rules: SplitRules) -> None:
-    if tokenizer.vocabulary is not None and highest >= tokenizer.vocabulary:
-        problem = (
-            f"its tokenizer makes token {highest:,}, but its config.json has a vocabulary of "
-            f"{tokenizer.vocabulary:,}"
-        )
-        raise BaseModelError(failures.unusable_model(rules.model, problem))

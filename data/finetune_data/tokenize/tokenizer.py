@@ -109,13 +109,6 @@ class ExampleTokenizer:
         text: str = self._backend.decode([int(token) for token in tokens])
         return text
 
-    def lengths(self, examples: Sequence[Example]) -> list[int]:
-        """Tokens of the longest training example of each; 0 for a chat that is refused."""
-        return [
-            0 if isinstance(found, Finding) else max(len(it.tokens) for it in found)
-            for found in self.encode(examples)
-        ]
-
     def texts(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token. A part of a character has its name in the vocabulary."""
         return [self._text(token) for token in tokens]

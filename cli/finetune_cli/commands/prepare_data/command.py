@@ -24,10 +24,11 @@ from finetune_cli.commands.prepare_data.next_steps import create_command, manife
 from finetune_cli.commands.prepare_data.output import Destination, ask_for_split, write
 from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_cli.options import reading_flags
-from finetune_data.lint.fixes import Fix
+from finetune_data.lint.fixes import Fix, Side, fixes_of
 from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import find_sources
+from finetune_data.rewrite.rewriting import kept_by
 
 MEBIBYTE = 1024 * 1024
 
@@ -102,7 +103,8 @@ class PrepareOptions:
     "-m",
     "--model",
     metavar="MODEL",
-    help="Base model whose tokenizer counts the lengths: a folder, s3://, or hf://.",
+    help="Base model: a folder, s3://, or hf://. Its tokenizer and chat template check every "
+    "example as a fine-tune does.",
 )
 @click.option(
     "--show",
@@ -197,6 +199,7 @@ def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> N
             profile=options.profile,
             tokenizer=base.tokenizer if base else None,
             context=base.context if base else None,
+            model=options.model or "",
             progress=progress,
         )
     descriptions = [reader.description for reader in (*training, *held_out)]
@@ -208,8 +211,9 @@ def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> N
     if options.report is not None:
         path = write_report(options.report, descriptions, inspection, accepted)
         screen.say(f"report: {path}")
-    if base is not None and options.show:
-        show_examples(screen, training, accepted, base.tokenizer, options.show)
+    if base is not None and options.show and inspection.fits_model:
+        changes = fixes_of("training", accepted)
+        show_examples(screen, training, changes, base.tokenizer, options.show)
     _require_no_errors(options, screen, inspection, accepted)
     if not options.dry_run:
         _write(
@@ -243,6 +247,13 @@ def _require_no_errors(
             else "Nothing was written. Fix all errors first."
         )
         raise SystemExit(EXIT_USER)
+    sides: list[tuple[Side, int]] = [("training", inspection.examples)]
+    if options.validation:
+        sides.append(("validation", inspection.validation_examples))
+    for side, examples in sides:
+        if not kept_by(fixes_of(side, accepted), examples).any():
+            screen.warn(f"Nothing was written. No {side} example is left.")
+            raise SystemExit(EXIT_USER)
 
 
 def _write(

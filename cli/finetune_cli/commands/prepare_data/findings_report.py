@@ -58,6 +58,7 @@ def report_value(
         "examples": inspection.examples,
         "validationExamples": inspection.validation_examples,
         "wrongLines": inspection.wrong,
+        "refusedExamples": inspection.refused,
         "tokens": inspection.tokens,
         "characters": inspection.characters,
         "findings": [

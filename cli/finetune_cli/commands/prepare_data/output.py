@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_cli.commands.prepare_data.screen import FindingsScreen
-from finetune_data.lint.fixes import Fix, LeaveOut, LeaveOutWrong
+from finetune_data.lint.fixes import Fix, fixes_of
 from finetune_data.lint.inspection import Inspection
 from finetune_data.read.reader import Reader
 from finetune_data.rewrite.rewriting import Written, kept_by, rewrite, rows_after
@@ -46,13 +46,14 @@ def write(
 ) -> list[Written]:
     """Write the prepared files. share: the fraction to split off for validation; None: no split.
 
-    Validation files keep all of their rows; only the style of the rows changes.
+    Validation files keep all rows that the trainer can use; only the style of the rows changes.
     """
     split = None
+    changes = fixes_of("training", accepted)
     if share is not None:
         split = plan_split(
-            rows_after(training, accepted, inspection.rows),
-            kept_by(accepted, inspection.examples),
+            rows_after(training, changes, inspection.rows),
+            kept_by(changes, inspection.examples),
             share=share,
             seed=seed,
             is_classification=inspection.kind == "classification",
@@ -66,7 +67,7 @@ def write(
         ending = "_train" if held_out else ""
         written = rewrite(
             training,
-            accepted,
+            changes,
             destination.folder,
             destination.stem,
             ending=ending,
@@ -74,6 +75,6 @@ def write(
             progress=progress,
         )
     if held_out:
-        style = [fix for fix in accepted if not isinstance(fix, LeaveOut | LeaveOutWrong)]
+        style = fixes_of("validation", accepted)
         written += rewrite(held_out, style, destination.folder, destination.stem, ending="_valid")
     return written

@@ -89,8 +89,9 @@ class FindingsScreen(console.Screen):
         for finding in inspection.findings[:SHOWN_FINDINGS]:
             if not finding.fatal:  # a remark reports it
                 self.say(f"  {finding}", "red")
-        if inspection.wrong > SHOWN_FINDINGS:
-            self.say(f"  … and {inspection.wrong - SHOWN_FINDINGS:,} more", "red")
+        more = inspection.wrong + inspection.refused - SHOWN_FINDINGS
+        if more > 0:
+            self.say(f"  … and {more:,} more", "red")
         if not inspection.remarks:
             self.say("No problems found.", "green")
             return

@@ -1,11 +1,10 @@
-"""Checks of the amount of data: too few examples, examples that are too long, empty prompts."""
+"""Checks of the amount of data: too few examples, empty prompts."""
 
 from __future__ import annotations
 
 from finetune_data.lint.check import Check
 from finetune_data.lint.facts import Facts
-from finetune_data.lint.fixes import LeaveOut, row_mask
-from finetune_data.lint.remarks import PLACES, Remark
+from finetune_data.lint.remarks import Remark
 from finetune_data.read.findings import counted, has_or_have
 
 FEW_FOR_GENERATION = 500
@@ -19,6 +18,9 @@ class Amount(Check):
             if facts.wrong_lines:
                 return []  # the remark about the wrong lines says it
             return [Remark("no-examples", "error", "there is no example to train on")]
+        if facts.has_empty_validation and not facts.wrong_lines:
+            message = "there is no example in the validation data"
+            return [Remark("no-validation-examples", "error", message)]
         if facts.kind == "classification" or facts.examples >= FEW_FOR_GENERATION:
             return []
         message = (
@@ -26,28 +28,6 @@ class Amount(Check):
             "generation; each doubling of the data improves the model by about the same amount"
         )
         return [Remark("few-examples", "advice", message)]
-
-
-class TooLong(Check):
-    """Examples with more tokens than the context length of the base model."""
-
-    def remarks(self, facts: Facts) -> list[Remark]:
-        lengths = facts.token_lengths
-        if lengths is None or lengths.limit is None or not lengths.too_long:
-            return []
-        count = len(lengths.too_long)
-        mask = row_mask([ordinal for ordinal, _, _ in lengths.too_long], facts.examples)
-        return [
-            Remark(
-                "too-long",
-                "error",
-                f"{counted(count, 'example')} {has_or_have(count)} more than {lengths.limit:,} "
-                "tokens, the context length of the base model",
-                count,
-                tuple(f"line {line}: {n:,} tokens" for _, line, n in lengths.too_long[:PLACES]),
-                fix=LeaveOut("too-long", f"Remove {counted(count, 'long example')}", mask),
-            )
-        ]
 
 
 class EmptyPrompts(Check):
