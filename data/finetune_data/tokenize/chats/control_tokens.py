@@ -32,12 +32,14 @@ class TurnEnds:
     """The tokens that can end a turn.
 
     plain: the one that the template writes after an answer without tool calls; None if it writes
-    none. stops: those that end generation according to the base model, with `plain`. ends: all that
-    can end a turn, among them the ones of tool calls. written: the texts of the control tokens that
-    the template writes in a plain conversation.
+    none. is_late: whether it writes `plain` only once another message follows. stops: those that
+    end generation according to the base model, with `plain`. ends: all that can end a turn, among
+    them the ones of tool calls. written: the texts of the control tokens that the template writes
+    in a plain conversation.
     """
 
     plain: ControlToken | None
+    is_late: bool
     stops: dict[str, ControlToken]
     ends: dict[str, ControlToken]
     written: tuple[str, ...]
@@ -61,8 +63,9 @@ class TurnEnds:
         if plain is not None:
             stops = {**stops, plain.text: plain}
         ends = {**special, **stops, **{token.text: token for token in closing}}
-        ends = {text: token for text, token in ends.items() if text not in headers}
-        return cls(plain, stops, ends, tuple(written))
+        # a system message before the question can end with the same token as an answer
+        ends = {text: it for text, it in ends.items() if text in stops or text not in headers}
+        return cls(plain, not found, stops, ends, tuple(written))
 
     def trailing(self, text: str) -> list[tuple[int, ControlToken]]:
         """The end tokens at the end of a text, from left to right, with their positions.

@@ -46,13 +46,13 @@ def find_lost_answer(message: Message, index: int, text: str) -> LostPart | None
             "the text of an assistant message",
             "remove what its template rejects or use another base model",
         )
-    if not _has(reasoning, text):
+    if not _has(reasoning, _without(content, text)):
         return LostPart(
             f"{place}.{REASONING}" if message.get(REASONING) else f"{place}.content",
             "the reasoning of an assistant message",
             "remove the reasoning or use a base model whose template writes it",
         )
-    return _lost_call(message, place, text)
+    return _lost_call(message, place, _without(content, text))
 
 
 def find_lost_context(
@@ -65,11 +65,7 @@ def find_lost_context(
     for index, tool in enumerate(tools or ()):
         name = _tool_name(tool)
         if name and not _has(name, text):
-            return LostPart(
-                f"tools[{index}]",
-                "the tool",
-                "remove the tools or use a base model whose template supports tools",
-            )
+            return lost_tool(index)
     for index, message in enumerate(messages):
         place = f"messages[{index}]"
         _, content = split_reasoning(message)
@@ -86,20 +82,35 @@ def find_lost_context(
     return None
 
 
-def _lost_call(message: Message, place: str, text: str) -> LostPart | None:
+def lost_tool(index: int) -> LostPart:
+    """The description of a tool that the template does not write."""
+    return LostPart(
+        f"tools[{index}]",
+        "the tool",
+        "remove the tools or use a base model whose template supports tools",
+    )
+
+
+def lost_call(message: Message, place: str, index: int, key: str, what: str) -> LostPart:
+    """A part of a tool call that the template does not write. key: within its function."""
     remedy = "use a base model whose template supports tool calls"
-    if message["content"]:
+    if index:
+        remedy = "use a base model whose template supports several tool calls in one message"
+    elif message["content"]:
         remedy = f"set {place}.content to null, or {remedy}"
+    return LostPart(f"{place}.tool_calls[{index}].function.{key}", what, remedy)
+
+
+def _lost_call(message: Message, place: str, text: str) -> LostPart | None:
     for index, call in enumerate(message.get("tool_calls") or ()):
-        function, key = call["function"], f"{place}.tool_calls[{index}].function"
+        function = call["function"]
         if not _has(function["name"], text):
-            return LostPart(f"{key}.name", "the tool call", remedy)
+            return lost_call(message, place, index, "name", "the tool call")
         if function["arguments"] not in text:
             for leaf in _leaves(json.loads(function["arguments"])):
                 if not any(written in text for written in leaf):
-                    return LostPart(
-                        f"{key}.arguments", f"the argument {leaf[0]!r:.60} of the tool call", remedy
-                    )
+                    what = f"the argument {leaf[0]!r:.60} of the tool call"
+                    return lost_call(message, place, index, "arguments", what)
     return None
 
 
@@ -131,6 +142,12 @@ def _has(part: str, text: str) -> bool:
     return any(it in text for it in _spellings(part)) or " ".join(part.split()) in " ".join(
         text.split()
     )
+
+
+def _without(content: str, text: str) -> str:
+    """The text without the last place that has the content, which can repeat the reasoning."""
+    before, _, after = text.rpartition(content.strip()) if content.strip() else (text, "", "")
+    return f"{before}\n{after}"
 
 
 def _tool_name(tool: dict[str, Any]) -> str | None:

@@ -8,16 +8,19 @@ message follows, and some never do: then the end-of-sequence token is added.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from finetune_data.read.examples import Conversation, is_learned
+from finetune_data.read.examples import Conversation, Message, is_learned
 from finetune_data.read.findings import Finding, detail
 from finetune_data.tokenize.chats.control_tokens import ControlToken, TurnEnds
 from finetune_data.tokenize.chats.parts import (
     LostPart,
     find_lost_answer,
     find_lost_context,
+    lost_call,
+    lost_tool,
     split_reasoning,
 )
 from finetune_data.tokenize.chats.rendering import (
@@ -33,6 +36,7 @@ from finetune_data.tokenize.encoded import How
 
 CODE = "chat-template"  # of a finding
 _FOLLOW_UP = {"role": "user", "content": "Next"}
+_PROBE = "Probe"
 
 # A generation prompt that opens a block of reasoning, and what closes the block.
 _OPENED = re.compile(r"(<think>|<thinking>|<reasoning>|\[THINK\]|<\|START_THINKING\|>)(\s*)\Z")
@@ -62,7 +66,14 @@ class Turn(NamedTuple):
 
 
 class _RefusalError(Exception):
-    """Why a conversation cannot be learned under the template."""
+    """Why a conversation cannot be learned under the template.
+
+    at: the message; the number of messages for what is checked after all of them.
+    """
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class ChatTemplate:
@@ -115,7 +126,8 @@ class ChatTemplate:
             except (_RefusalError, RenderError) as error:
                 problems.append(error)
         lost = [problem for problem in problems if isinstance(problem, _RefusalError)]
-        return _refused(chat, lost[0] if lost else problems[0])
+        # of the form in which the template writes most of the conversation
+        return _refused(chat, max(lost, key=lambda it: it.at) if lost else problems[0])
 
     def render(self, quoted: Conversation, until: int) -> str | None:
         """The messages before `until` as text; None if the template refuses them."""
@@ -134,8 +146,13 @@ class ChatTemplate:
         found = [self._turn(chat, form, index) for index in learned]
         last = learned[-1]
         lost = find_lost_context(chat.messages[:last], chat.tools, found[-1].context)
+        if lost is not None:  # some templates write a message only while it is the last one
+            contexts = "\n".join(turn.context for turn in found)
+            lost = find_lost_context(chat.messages[:last], chat.tools, contexts)
+        if lost is None and chat.tools and self._ignores_tools(chat, form, learned[0], found[0]):
+            lost = lost_tool(0)
         if lost is not None:
-            raise _RefusalError(self._sentence(lost))
+            raise _RefusalError(self._sentence(lost), len(chat.messages))
         return found
 
     def _turn(self, chat: Conversation, form: Form, index: int) -> Turn:
@@ -147,34 +164,92 @@ class ChatTemplate:
             raise _RefusalError(
                 "messages[0] is an assistant message, but the base model's chat template writes no "
                 f"prompt without a message before it ({detail(error)}): add a user message, or set "
-                "its weight to 0"
+                "its weight to 0",
+                index,
             ) from error
         whole = self._renderer.render(chat, form, index + 1)
-        written = self._written(chat, index, context, whole)
+        written = self._written(chat, form, index, context, whole)
         lost = find_lost_answer(chat.messages[index], index, written)
+        lost = lost or self._find_ignored_call(chat, form, index, whole)
         if lost is not None:
-            raise _RefusalError(self._sentence(lost))
+            raise _RefusalError(self._sentence(lost), index)
         return self._ended(chat, form, index, context, written)
 
-    def _written(self, chat: Conversation, index: int, context: str, whole: str) -> str:
+    def _written(self, chat: Conversation, form: Form, index: int, context: str, whole: str) -> str:
         """The text that the template writes after the generation prompt, for one answer."""
-        if whole.startswith(context):
-            return whole[len(context) :]
         opened = _OPENED.search(context)
         if opened is not None and whole.startswith(context[: opened.start()]):
-            # the answer has no block of reasoning: close the one that the prompt opens
             rest = whole[opened.start() :]
             tag, space = opened.groups()
             if rest.startswith(tag):
-                return rest[len(tag) :].lstrip()
+                rest = rest[len(tag) :]
+                rest = rest.removeprefix(space) if rest.startswith(space) else rest.lstrip()
+            if _CLOSING[tag] in rest:
+                return rest
+            # the answer has no block of reasoning: close the one that the prompt opens
             reasoning, _ = split_reasoning(chat.messages[index])
             closing = f"{space}{_CLOSING[tag]}{space * 2}"
             return f"{reasoning.strip()}{closing}{rest.lstrip() if space else rest}"
+        if whole.startswith(context):
+            return whole[len(context) :]
+        written = self._after_last_message(chat, form, index, context, whole)
+        if written is not None:
+            return written
         raise _RefusalError(
             f"the base model's chat template writes messages[{index}] otherwise than its "
             "generation prompt begins, so no server would ask for this answer: use another base "
-            "model or another chat template"
+            "model or another chat template",
+            index,
         )
+
+    def _after_last_message(
+        self, chat: Conversation, form: Form, index: int, context: str, whole: str
+    ) -> str | None:
+        """The text behind the end of the context, where the two texts begin differently.
+
+        Some templates write the messages before an answer differently once the answer follows. The
+        longest end of the context that is in the other text is the same place in both, if it
+        begins within the last message. None if there is none.
+        """
+        asked = [*chat.messages[: index - 1], chat.messages[index - 1] | {"content": _PROBE}]
+        try:
+            probed = self._renderer.render(chat._replace(messages=asked), form, is_prompt=True)
+        except RenderError:
+            return None
+        behind = probed.rpartition(_PROBE)[2]
+        if _PROBE not in probed or not behind.strip() or not context.endswith(behind):
+            return None
+        lengths = range(len(behind), len(context))
+        found = bisect_left(lengths, True, key=lambda it: context[-it - 1 :] not in whole)
+        common = context[-lengths[found] :] if found < len(lengths) else context
+        return whole.rpartition(common)[2] if common in whole else None
+
+    def _find_ignored_call(
+        self, chat: Conversation, form: Form, index: int, whole: str
+    ) -> LostPart | None:
+        """The first tool call of a message without which the text is the same."""
+        message = chat.messages[index]
+        calls = message.get("tool_calls") or []
+        for at in range(len(calls)):
+            others = {"tool_calls": calls[:at] + calls[at + 1 :]} if len(calls) > 1 else {}
+            bare = {key: item for key, item in message.items() if key != "tool_calls"} | others
+            try:
+                text = self._renderer.render(
+                    chat._replace(messages=[*chat.messages[:index], bare]), form
+                )
+            except RenderError:
+                continue
+            if text == whole:
+                return lost_call(message, f"messages[{index}]", at, "name", "the tool call")
+        return None
+
+    def _ignores_tools(self, chat: Conversation, form: Form, index: int, turn: Turn) -> bool:
+        """Whether the context of the answer is the same without the tools."""
+        try:
+            bare = self._renderer.render(chat._replace(tools=None), form, index, is_prompt=True)
+        except RenderError:
+            return False
+        return bare == turn.context
 
     def _ended(
         self, chat: Conversation, form: Form, index: int, context: str, written: str
@@ -221,11 +296,10 @@ class ChatTemplate:
         self, chat: Conversation, form: Form, index: int, text: str
     ) -> tuple[str, ControlToken] | None:
         """The text up to a token that ends the turn once another message follows, and the token."""
-        for candidate in (chat.messages[: index + 2], [*chat.messages[: index + 1], _FOLLOW_UP]):
-            if len(candidate) < index + 2:
-                continue
+        before, after = chat.messages[: index + 1], chat.messages[index + 1 : index + 2]
+        for follower in (*after, *_results(chat.messages[index]), _FOLLOW_UP):
             try:
-                longer = self._renderer.render(chat._replace(messages=[*candidate]), form)
+                longer = self._renderer.render(chat._replace(messages=[*before, follower]), form)
             except RenderError:
                 continue
             if not longer.startswith(text):
@@ -236,6 +310,8 @@ class ChatTemplate:
             if tokens:
                 token = max(tokens, key=lambda it: len(it.text))
                 return longer[: at + len(token.text)], token
+        if self.ends.is_late and self.ends.plain is not None:  # earlier turns lose their reasoning
+            return text + self.ends.plain.text, self.ends.plain
         return None
 
     def _sentence(self, lost: LostPart) -> str:
@@ -244,6 +320,15 @@ class ChatTemplate:
             f"{lost.key}: {what} is not in the text that the base model's chat template writes: "
             f"{lost.remedy}"
         )
+
+
+def _results(message: Message) -> list[Message]:
+    """A result for the first tool call of a message."""
+    return [
+        {**_FOLLOW_UP, "role": "tool", "name": call["function"]["name"]}
+        | ({"tool_call_id": call["id"]} if "id" in call else {})
+        for call in (message.get("tool_calls") or [])[:1]
+    ]
 
 
 def _forms(chat: Conversation) -> tuple[Form, ...]:
