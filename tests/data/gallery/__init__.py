@@ -1,0 +1,1 @@
+"""Chat templates with the structure of real families, their tokenizers, and conversations."""
