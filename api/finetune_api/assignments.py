@@ -32,10 +32,12 @@ def prepare_task(
     requested = spec.hyperparameters.model_dump(
         include=set(RequestedHyperparameters.model_fields), exclude_none=True
     )
+    files = spec.training_data
     return PrepareTask(
         run=run_of(finetune, resolved),
         base=resolved.base,
-        training_file=spec.training_file,
+        training_file=files[0].uri,
+        training_files=files if len(files) > 1 else None,
         validation_file=spec.validation_file,
         hyperparameters=RequestedHyperparameters(**requested),
         rules=rules,
@@ -70,6 +72,7 @@ def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
         storage_per_pod_gib=prepared.storage_per_pod_gib,
         checkpoint_per_pod_gib=prepared.checkpoint_per_pod_gib,
         fallbacks=prepared.fallbacks,
+        training_files=prepared.training_files,
         training_examples=prepared.training_examples,
         validation_examples=prepared.validation_examples,
         training_tokens=prepared.training_tokens,
@@ -102,7 +105,7 @@ def train_task(
         hyperparameters=resolved.hyperparameters,
         training_examples=resolved.training_examples or 0,
         validation_examples=resolved.validation_examples or 0,
-        training_file=spec.training_file,
+        training_file=spec.training_data[0].uri,
         validation_file=spec.validation_file,
         method=method_of(spec),
         classification=classification_of(spec),

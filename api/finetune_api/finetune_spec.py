@@ -4,20 +4,20 @@ A description ends with "Default: ..." where the default is not a constant of th
 generated reference page moves that sentence into its column of defaults.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finetune_api.hyperparameters import RequestedHyperparameters
 from finetune_api.quantities import QUANTITY, QUANTITY_CHARACTERS
 from finetune_api.tasks import Offload
-from finetune_api.uris import S3_PATTERN
+from finetune_api.training_files import MOST_FILES, TrainingFile, find_broken_rule
+from finetune_api.uris import S3Address
 from finetune_api.wire import Stored
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
-S3Address = Annotated[str, Field(min_length=6, max_length=1024, pattern=S3_PATTERN)]
 Quantity = Annotated[str, Field(min_length=1, max_length=QUANTITY_CHARACTERS, pattern=QUANTITY)]
 
 
@@ -201,7 +201,7 @@ class Scheduling(Spec):
 
 
 class FineTuneSpec(Spec):
-    """Desired fine-tune. Only trainingFile is required."""
+    """Desired fine-tune. Only trainingFile or trainingFiles is required."""
 
     model: str = Field(
         "curie",
@@ -217,9 +217,19 @@ class FineTuneSpec(Spec):
         description="Part of the fine-tuned model's name, which is "
         "{base}:ft-{organization}:{suffix}-{time}. Default: no such part.",
     )
-    training_file: S3Address = Field(
+    training_file: S3Address | None = Field(
+        None,
         description="S3 URI of the training data: prompts and completions, or chats, as JSONL, "
-        "JSON, CSV, TSV, XLSX, TXT, or Parquet."
+        "JSON, CSV, TSV, XLSX, TXT, or Parquet. Required unless trainingFiles is set. "
+        "Default: none.",
+    )
+    training_files: list[TrainingFile] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_FILES,
+        description="Several training files, in place of trainingFile. Without weights, an epoch "
+        "has every example of every file once. With weights, it has the examples of the files in "
+        "these proportions. A list of one file is the same as trainingFile. Default: none.",
     )
     validation_file: S3Address | None = Field(
         None,
@@ -319,3 +329,18 @@ class FineTuneSpec(Spec):
         description="Check the data and resolve all settings, then succeed with reason DryRun "
         "without training.",
     )
+
+    @model_validator(mode="after")
+    def _check_training_files(self) -> Self:
+        broken = find_broken_rule(self.training_file, self.training_files)
+        if broken is not None:
+            raise ValueError(broken)
+        return self
+
+    @property
+    def training_data(self) -> list[TrainingFile]:
+        """The training files, whichever field lists them; at least one."""
+        if self.training_files is not None:
+            return self.training_files
+        assert self.training_file is not None
+        return [TrainingFile(uri=self.training_file)]

@@ -12,6 +12,7 @@ from finetune_api.tasks import (
     Offload,
     RuntimeRef,
 )
+from finetune_api.training_files import MOST_FILES, TrainingFileCounts
 from finetune_api.wire import Stored
 
 Timestamp = Annotated[str, Field(max_length=64)]  # RFC 3339 in UTC, whole seconds
@@ -280,8 +281,15 @@ class Resolved(Stored):
         description="Distributions of the model for attempts after one that ran out of GPU memory "
         "with a quarter of the micro-batch, in their order. Absent when there are none.",
     )
+    training_files: list[TrainingFileCounts] | None = Field(
+        None,
+        max_length=MOST_FILES,
+        description="Sizes of the training files, in the order of spec.trainingFiles. Absent "
+        "until the data is checked, and for a single file.",
+    )
     training_examples: int | None = Field(
-        None, description="Number of training examples, without the skipped lines."
+        None,
+        description="Number of training examples in one epoch, without the skipped lines.",
     )
     validation_examples: int | None = Field(
         None, description="Number of validation examples, without the skipped lines."

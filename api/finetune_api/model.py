@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.finetune import Metadata
-from finetune_api.finetune_spec import DNS_SUBDOMAIN, S3Address, Spec
+from finetune_api.finetune_spec import DNS_SUBDOMAIN, Spec
 from finetune_api.finetune_status import Condition
+from finetune_api.uris import S3Address
 from finetune_api.wire import JsonObject, Stored
 
 
@@ -83,7 +84,7 @@ class ModelSpec(Spec):
         ge=1, le=10485760, description="Context length of the model in tokens."
     )
     training_examples: int | None = Field(
-        None, ge=0, description="Number of examples in the training file."
+        None, ge=0, description="Number of training examples in one epoch."
     )
     trained_tokens: int | None = Field(
         None, ge=0, description="Number of tokens trained on. Every epoch counts."

@@ -8,6 +8,7 @@ from pydantic import Field
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.tasks import ExhaustedMemory, FallbackPlan, Offload
+from finetune_api.training_files import TrainingFileCounts
 from finetune_api.wire import Stored, Wire
 
 TEXT_BYTES = 1000  # for a sentence
@@ -32,8 +33,9 @@ class Failure(Stored):
 class Prepared(Stored):
     """The result of the prepare Job."""
 
-    training_examples: int
+    training_examples: int  # in one epoch
     validation_examples: int = 0
+    training_files: list[TrainingFileCounts] | None = None  # in their order; None: only one file
     training_tokens: int  # prompt, completion, and end-of-sequence tokens in one epoch
     skipped_lines: int = 0
     steps: int

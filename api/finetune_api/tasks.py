@@ -11,6 +11,7 @@ from finetune_api.hyperparameters import (
 )
 from finetune_api.layout import RunLayout
 from finetune_api.limits import DataLimits
+from finetune_api.training_files import TrainingFile
 from finetune_api.wire import Stored
 
 Offload = Literal["none", "optimizer", "parameters"]
@@ -140,7 +141,8 @@ class PrepareTask(Stored):
 
     run: RunRef
     base: BaseModelRef
-    training_file: str
+    training_file: str  # the first one, if there are several
+    training_files: list[TrainingFile] | None = None  # two or more; None: only training_file
     validation_file: str | None = None
     hyperparameters: RequestedHyperparameters = RequestedHyperparameters()
     rules: HyperparameterRules = HyperparameterRules()
@@ -174,7 +176,7 @@ class TrainTask(Stored):
     hyperparameters: ResolvedHyperparameters
     training_examples: int
     validation_examples: int = 0
-    training_file: str
+    training_file: str  # the first one, if there are several
     validation_file: str | None = None
     method: MethodRef = MethodRef()
     classification: Classification | None = None

@@ -39,6 +39,34 @@ def invalid_address(error: Exception, param: str | None = None) -> Failure:
     return Failure(code=Reason.INVALID_SPEC, message=f"{where}{error}", param=param)
 
 
+def repeated_file(param: str, other: str) -> Failure:
+    """param, other: the fields that name the same file."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"{param} is the same file as {other}: list each file once, and repeat its "
+        "examples with a weight",
+        param=f"{param}.uri",
+    )
+
+
+def excessive_weight(
+    param: str, uri: str, *, examples: str, repeats: str, most: int, weights: str | None
+) -> Failure:
+    """uri: of the file that is too small for its weight. examples: their number, with the noun.
+
+    repeats: of an example in an epoch. weights: of all files, with which it is at most `most`.
+    """
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message=f"{param}: {uri} has only {examples}, each of which would occur {repeats} times in "
+        f"an epoch; at most {most} are allowed",
+        param=param,
+        hint=f"use the weights {weights}, or add examples to the file"
+        if weights
+        else "add examples to the file, or leave it out",
+    )
+
+
 def no_data_file(message: str) -> Failure:
     """message: says which address has no data file."""
     return Failure(code=Reason.DATA_NOT_FOUND, message=message)

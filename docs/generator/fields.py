@@ -15,9 +15,9 @@ Row = Callable[[str, Schema, bool], list[str]]
 
 FINETUNE = """# FineTune: spec
 
-`finetune.dev/v1alpha1`, kind `FineTune`, short name `ft`, namespaced. Only `trainingFile` is
-required. A name has at most 63 characters. `kubectl explain finetune.spec` shows the same
-descriptions.
+`finetune.dev/v1alpha1`, kind `FineTune`, short name `ft`, namespaced. Only `trainingFile` or
+`trainingFiles` is required. A name has at most 63 characters. `kubectl explain finetune.spec`
+shows the same descriptions.
 
 You can change a field that is marked **may change** at any time. The API server rejects changes of
 all other fields; create a new FineTune instead.

@@ -47,6 +47,30 @@ def test_create_uploads_once_and_says_what_it_made(
     assert json.loads(again.stdout)["spec"]["trainingFile"] == address
 
 
+def test_several_files_are_uploaded_and_get_their_weights(
+    at_team: Run, team: Kubectl, home: Path, storage: Storage, bucket: str
+) -> None:
+    (home / "old.jsonl").write_text(ROW * 3)
+    (home / "new.jsonl").write_text(ROW)
+    files = ("-t", "old.jsonl=3", "-t", "new.jsonl=1")
+    made = at_team("create", "tone", *files, "--upload-to", f"s3://{bucket}/data", "--no-follow")
+    assert made.returncode == 0, made.stderr
+    folders = [
+        f"s3://{bucket}/data/{sha256(home / f'{name}.jsonl')[:32]}" for name in ("old", "new")
+    ]
+    assert team.get("finetune", "tone")["spec"]["trainingFiles"] == [
+        {"uri": f"{folders[0]}/old.jsonl", "weight": 3},
+        {"uri": f"{folders[1]}/new.jsonl", "weight": 1},
+    ]
+    printed = at_team("get", "tone", "-o", "yaml").stdout
+    again = at_team(
+        *("create", "again", "-f", "-", "-t", "old.jsonl", "--no-follow"), stdin=printed
+    )
+    assert again.returncode == 0, again.stderr
+    spec = team.get("finetune", "again")["spec"]
+    assert (spec["trainingFile"], "trainingFiles" in spec) == (f"{folders[0]}/old.jsonl", False)
+
+
 def test_what_the_server_refuses_is_said_before_anything_is_uploaded(
     at_team: Run, home: Path, storage: Storage, bucket: str
 ) -> None:

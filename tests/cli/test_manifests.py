@@ -117,6 +117,26 @@ def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
     [
         ({}, "spec.trainingFile is required"),
         (
+            {"trainingFile": "s3://acme/a", "trainingFiles": [{"uri": "s3://acme/b"}]},
+            "spec: set trainingFile or trainingFiles, not both",
+        ),
+        (
+            {"trainingFiles": [{"uri": "s3://acme/a", "weigth": 2}]},
+            "spec.trainingFiles[0].weigth is an unknown field, did you mean weight?",
+        ),
+        (
+            {"trainingFiles": [{"uri": "s3://acme/a", "weight": 2}, {"uri": "s3://acme/b"}]},
+            "spec.trainingFiles[1].weight is missing: set a weight for every file or for none",
+        ),
+        (
+            {"trainingFiles": [{"uri": "s3://acme/a"}, {"uri": "s3://acme/a"}]},
+            "spec.trainingFiles[1].uri is the same file as trainingFiles[0]",
+        ),
+        (
+            {"trainingFiles": [{"uri": "s3://acme/a", "weight": 0}]},
+            "spec.trainingFiles[0].weight: 0 must be greater than or equal to 0.001",
+        ),
+        (
             {"trainingFile": "gs://a/b"},
             "spec.trainingFile: 'gs://a/b' must have the form s3://bucket",
         ),
@@ -152,7 +172,8 @@ def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
     ],
 )
 def test_field_value_and_rule_are_named(spec: dict[str, Any], wanted: str) -> None:
-    whole = spec if "trainingFile" in spec or not spec else {"trainingFile": "s3://acme/a", **spec}
+    is_whole = not spec or not {"trainingFile", "trainingFiles"}.isdisjoint(spec)
+    whole = spec if is_whole else {"trainingFile": "s3://acme/a", **spec}
     with pytest.raises(CommandError) as caught:
         check(whole)
     assert wanted in caught.value.message

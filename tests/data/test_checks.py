@@ -13,6 +13,7 @@ from finetune_data.prepare.checks import (
     CheckedFile,
     data_advice,
     find_refusal,
+    mixed_kinds_advice,
     skipped_lines_advice,
 )
 from finetune_data.read.examples import Row
@@ -48,6 +49,12 @@ def test_advice_is_sentences_with_their_places() -> None:
     assert "1 row is a copy of an earlier row (line 3 repeats line 2)." in advice
     assert any("1 prompt has more than one completion" in text for text in advice)
     assert any(text.startswith("4 examples: use at least 500") for text in advice)
+
+
+def test_files_of_both_kinds_get_advice_that_names_one_of_each() -> None:
+    assert mixed_kinds_advice({"trainingFiles[0]": True, "trainingFiles[1]": True}) == []
+    [advice] = mixed_kinds_advice({"trainingFiles[0]": False, "trainingFiles[1]": True})
+    assert advice.startswith("trainingFiles[1] has chats, and trainingFiles[0] has prompts")
 
 
 def test_a_valid_file_is_accepted(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.tasks import MethodRef, Offload, RankResources
-from finetune_data.memory.node import GIB
+from finetune_data.memory.node import GIB, Node
 from finetune_data.memory.plan import choose_plan, estimate, fallback_plans, smallest_plan
 from finetune_data.memory.shape import ModelShape
 from finetune_data.memory.states import pending_gradient_bytes, states
@@ -162,3 +162,9 @@ def test_a_plan_that_the_user_fixes_or_that_is_on_cpu_has_no_fallback() -> None:
         plan = choose_plan(shape(), free, FULL, 2048)
         assert plan is not None
         assert fallback_plans(shape(), free, FULL, 2048, plan) == []
+
+
+def test_a_dataset_that_repeats_many_examples_adds_to_the_disk() -> None:
+    node = Node(memory=1, least_memory=1, checkpoint=1, disk=5 * GIB)
+    assert node.with_dataset(GIB // 2).disk == 5 * GIB
+    assert node.with_dataset(3 * GIB).disk == 7 * GIB

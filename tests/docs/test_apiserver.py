@@ -53,8 +53,8 @@ class Reader:
         images = {name: f"registry.example.com/ml/{name}:1" for name in IMAGES}
         (self.folder / "images.json").write_text(json.dumps(images))
         row = {"prompt": "Where is my parcel?", "completion": " shipping"}
-        for name in ("train.jsonl", "valid.jsonl"):
-            (self.folder / name).write_text(json.dumps(row) + "\n")
+        for lines, name in enumerate(("train", "valid", "old", "corrections"), 1):
+            (self.folder / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * lines)
         config = yaml.safe_load(Path(team.kubeconfig).read_text())
         for context in config["contexts"]:
             context["context"]["namespace"] = team.namespace

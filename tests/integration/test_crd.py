@@ -1,5 +1,7 @@
 """The validation of FineTunes by a real API server, with the messages that a user reads."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.kubectl import Kubectl, RefusedError, finetune
@@ -7,6 +9,18 @@ from tests.support.kubectl import Kubectl, RefusedError, finetune
 pytestmark = pytest.mark.integration
 
 VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
+ONE, OTHER = {"uri": "s3://bucket/one.jsonl"}, {"uri": "s3://bucket/other.jsonl"}
+
+
+def several(*files: dict[str, Any]) -> dict[str, Any]:
+    """A spec with trainingFiles in place of trainingFile."""
+    return {"trainingFile": None, "trainingFiles": list(files)}
+
+
+def without_none(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest without the fields of its spec that are None."""
+    spec = {key: value for key, value in manifest["spec"].items() if value is not None}
+    return {**manifest, "spec": spec}
 
 
 @pytest.mark.parametrize(
@@ -14,6 +28,10 @@ VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
     [
         {},
         {"suffix": "x" * 40},
+        several(ONE),
+        several(ONE, OTHER),
+        several(ONE | {"weight": 0.001}, OTHER | {"weight": 1000}),
+        several(*[{"uri": f"s3://bucket/{'x' * 1000}{n}", "weight": 1} for n in range(16)]),
         {"hyperparameters": {"nEpochs": 50, "promptLossWeight": 0, "learningRate": 1e-5}},
         {"method": {"type": "lora", "rank": 8, "targets": ["q_proj"]}},
         {"deepspeed": {"zeroStage": 3, "offload": "parameters"}},
@@ -31,7 +49,7 @@ VALIDATION = {"validationFile": "s3://bucket/valid.jsonl"}
     ],
 )
 def test_what_is_right_is_accepted(team: Kubectl, spec: dict) -> None:  # type: ignore[type-arg]
-    team.apply(finetune("right", **spec))
+    team.apply(without_none(finetune("right", **spec)))
 
 
 def test_defaults_stand_in_the_object(team: Kubectl) -> None:
@@ -50,7 +68,16 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
         ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
         ({"suffix": "x" * 41}, "spec.suffix: Too long: may not be more than 40"),
         ({"trainingFile": "train.jsonl"}, "spec.trainingFile"),
-        ({"trainingFile": None}, "spec.trainingFile: Required value"),
+        ({"trainingFile": None}, "trainingFile is required, or trainingFiles for several files"),
+        ({"trainingFiles": [ONE, OTHER]}, "set trainingFile or trainingFiles, not both"),
+        (several(ONE, OTHER, ONE), "trainingFiles lists a file twice"),
+        (several(ONE | {"weight": 3}, OTHER), "trainingFiles: set a weight for every file or for"),
+        (several(ONE | {"weight": 0}, OTHER | {"weight": 1}), "greater than or equal to 0.001"),
+        (several(ONE | {"weight": 1e9}, OTHER | {"weight": 1}), "less than or equal to 1000"),
+        (several(*[{"uri": f"s3://bucket/{n}"} for n in range(17)]), "must have at most 16 items"),
+        (several(), "should have at least 1 items"),
+        (several({"weight": 1}), "spec.trainingFiles[0].uri: Required value"),
+        (several({"uri": "train.jsonl"}), "spec.trainingFiles[0].uri"),
         ({"hyperparameters": {"nEpochs": 0}}, "should be greater than or equal to 1"),
         ({"hyperparameters": {"nEpochs": 51}}, "should be less than or equal to 50"),
         ({"hyperparameters": {"promptLossWeight": 1.5}}, "less than or equal to 1"),
@@ -88,8 +115,7 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
     ],
 )
 def test_what_is_wrong_is_refused_in_plain_words(team: Kubectl, spec: dict, words: str) -> None:  # type: ignore[type-arg]
-    manifest = finetune("wrong", **spec)
-    manifest["spec"] = {key: value for key, value in manifest["spec"].items() if value is not None}
+    manifest = without_none(finetune("wrong", **spec))
     with pytest.raises(RefusedError) as refused:
         team.apply(manifest)
     assert words in str(refused.value)

@@ -10,6 +10,7 @@ from finetune_api import names
 from finetune_api.finetune_status import ErrorInfo
 from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics
+from finetune_api.training_files import TrainingFileCounts
 from finetune_operator import messages
 from finetune_operator.core.decide import decide
 from finetune_operator.core.observed import ForeignObject
@@ -153,6 +154,28 @@ def test_invalid_data_fails_at_once_and_makes_no_train_job() -> None:
     assert "line 17" in world.status.message
     assert kinds(world) == ["Job"]
     assert world.messages()[-1] == messages.failed(world.status.error).message
+
+
+TWO_FILES = [{"uri": "s3://bucket/a.jsonl", "weight": 3}, {"uri": "s3://bucket/b", "weight": 1}]
+
+
+def test_the_sizes_of_several_training_files_are_in_the_status() -> None:
+    world = World(a_finetune(trainingFile=None, trainingFiles=TWO_FILES))
+    world.settle()
+    counts = [TrainingFileCounts(examples=n, epoch_examples=75 * n) for n in (1, 2)]
+    world.end_pod("prepare", 0, 0, prepared(training_files=counts))
+    world.settle()
+    assert world.status.resolved.training_files == counts
+    assert kinds(world) == ["Job", "Job"]
+
+
+def test_an_older_prepare_image_that_read_only_the_first_of_several_files_is_refused() -> None:
+    world = World(a_finetune(trainingFile=None, trainingFiles=TWO_FILES))
+    world.settle()
+    world.end_pod("prepare", 0, 0, prepared())
+    world.settle()
+    assert world.status.error == messages.one_training_file("registry/prepare:1")
+    assert kinds(world) == ["Job"]
 
 
 def test_a_crashed_prepare_pod_is_retried_by_its_job() -> None:

@@ -69,6 +69,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "published_before": [(1,)],
     "unknown_runtime": [("tpu", "nvidia, cpu")],
     "runtime_without_gpus": [("cpu",)],
+    "one_training_file": [("registry/prepare:1",)],
     "unknown_model": [("gpt5", "team", "ada, curie")],
     "pending_too_long": [(600, "1 of 2 pods cannot be scheduled: 0/3 nodes have cpu free")],
     "training_too_long": [(3600,)],

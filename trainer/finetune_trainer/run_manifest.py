@@ -8,7 +8,7 @@ from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.outcome import Trained
 from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
 from finetune_api.wire import Stored
-from finetune_data.tokenize.dataset import DatasetManifest
+from finetune_data.tokenize.dataset import DatasetManifest, FileShare
 from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
 
@@ -34,6 +34,7 @@ class RunManifest(Stored):
     method: MethodRef = MethodRef()
     dataset: dict[str, Any]  # the source in its manifest: data files with ETags and digests
     splits: dict[str, Any]
+    training_files: list[FileShare] | None = None  # the parts of an epoch; None: a single file
     nodes: int
     processes_per_node: int
     accelerator: str
@@ -66,6 +67,7 @@ def make(
         method=task.method,
         dataset=dataset.source.to_dict(),
         splits={name: counts.to_dict() for name, counts in dataset.splits.items()},
+        training_files=dataset.training_files,
         nodes=task.nodes,
         processes_per_node=task.processes_per_node,
         accelerator=task.accelerator,

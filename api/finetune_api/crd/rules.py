@@ -16,6 +16,25 @@ MUTABLE_FIELDS = frozenset(
 # Pairs of a CEL rule on the spec and the message when it is broken.
 SPEC_RULES: tuple[tuple[str, str], ...] = (
     (
+        "has(self.trainingFile) || has(self.trainingFiles)",
+        "trainingFile is required, or trainingFiles for several files",
+    ),
+    (
+        "!has(self.trainingFile) || !has(self.trainingFiles)",
+        "set trainingFile or trainingFiles, not both",
+    ),
+    (
+        "!has(self.trainingFiles) || self.trainingFiles.all(one, "
+        "self.trainingFiles.exists_one(other, other.uri == one.uri))",
+        "trainingFiles lists a file twice: list each file once, and repeat its examples with a "
+        "weight",
+    ),
+    (
+        "!has(self.trainingFiles) || self.trainingFiles.all(one, has(one.weight)) "
+        "|| self.trainingFiles.all(one, !has(one.weight))",
+        "trainingFiles: set a weight for every file or for none",
+    ),
+    (
         "!self.hyperparameters.computeClassificationMetrics || has(self.validationFile)",
         "hyperparameters.computeClassificationMetrics needs a validationFile",
     ),

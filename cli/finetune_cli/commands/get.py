@@ -12,6 +12,7 @@ from finetune_api.finetune_status import Attempt, ErrorInfo, EventEntry, Resolve
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_finetune
 from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.manifests.training_files import training_file_texts
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.format import STATE_COLORS, duration, local_time, number, parse_time
@@ -66,11 +67,17 @@ def _event(event: EventEntry, error: ErrorInfo | None) -> str:
 
 def _data(finetune: FineTune) -> list[tuple[str, str]]:
     spec, resolved = finetune.spec, finetune.status.resolved
-    examples = resolved.training_examples if resolved else None
     held_out = resolved.validation_examples if resolved else None
+    texts = training_file_texts(spec, resolved)
+    are_several = len(texts) > 1
+    in_epoch = resolved.training_examples if resolved and are_several else None
     return [
         ("model", spec.model),
-        ("training file", spec.training_file + (f" ({examples:,} examples)" if examples else "")),
+        *(
+            (f"trainingFiles[{n}]" if are_several else "training file", text)
+            for n, text in enumerate(texts)
+        ),
+        ("examples per epoch", f"{in_epoch:,}" if in_epoch else ""),
         (
             "validation file",
             (spec.validation_file or "") + (f" ({held_out:,} examples)" if held_out else ""),

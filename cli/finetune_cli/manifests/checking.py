@@ -70,6 +70,9 @@ def _message(found: dict[str, Any]) -> str:
     )
     if found["type"] == "missing":
         return f"{field} is required"
+    if found["type"] == "value_error":  # a rule across fields, which names them itself
+        text = str(found["ctx"]["error"])
+        return f"{field}.{text}" if text.startswith("trainingFile") else f"{field}: {text}"
     rule = str(found["msg"]).replace("Input should be", "must be").replace("should", "must", 1)
     if found["type"] == "string_pattern_mismatch":
         is_address = "s3://" in found["ctx"]["pattern"]

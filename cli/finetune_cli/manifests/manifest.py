@@ -159,7 +159,10 @@ def slug(text: str) -> str:
 
 def _stem(spec: JsonObject) -> str:
     """A name from the suffix or the training file; the server appends five characters."""
-    for source in (spec.get("suffix"), Path(str(spec.get("trainingFile", ""))).name):
+    files = spec.get("trainingFiles")
+    first = files[0] if isinstance(files, list) and files else None
+    address = first.get("uri") if isinstance(first, dict) else spec.get("trainingFile", "")
+    for source in (spec.get("suffix"), Path(str(address)).name):
         found = slug(str(source or "").partition(".")[0])[:40].strip("-")
         if found:
             return found

@@ -7,7 +7,7 @@ content of the file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +86,21 @@ def send_upload(upload: Upload, storage: Storage, progress: ProgressCallback) ->
     except CommandError:
         storage.delete(upload.uri)  # its address would not match its content
         raise
+
+
+def require_different_training_files(planned: Mapping[str, Upload]) -> None:
+    """Raise CommandError for two training files with the same content, which have one address."""
+    first: dict[str, Upload] = {}
+    for field, upload in planned.items():
+        if not field.startswith("trainingFiles["):
+            continue
+        content = upload.uri.key.rpartition("/")[0]
+        if content in first:
+            raise _wrong(
+                f"{upload.path} has the same content as {first[content].path}",
+                "list each file once, and repeat its examples with a weight",
+            )
+        first[content] = upload
 
 
 def parse_prefix(prefix: str) -> S3Uri:

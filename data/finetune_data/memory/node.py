@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api.tasks import MethodRef, Offload, RankResources
 from finetune_data.memory.shape import ModelShape
@@ -24,7 +24,8 @@ LEAST_RANK_BYTES = 0.3 * GIB  # the imported libraries only
 # which has two thirds of them.
 MERGED_EXPERT_BYTES = 11
 CHECKPOINT_BYTES = 12  # per trained parameter: fp32 weights and two moments
-DISK_BYTES = 2 * GIB  # the dataset, logs, and reports
+DATASET_BYTES = 1 * GIB  # a larger dataset adds to the disk
+DISK_BYTES = DATASET_BYTES + 1 * GIB  # with logs and reports
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class Node:
     memory: float  # peak of the pod, without pages of files, which the kernel can reclaim
     least_memory: float  # certain: a pod with less is killed
     checkpoint: float  # this node's part of a checkpoint
-    disk: float  # base model, published model, and the checkpoint of a resume
+    disk: float  # base model, dataset, published model, and the checkpoint of a resume
+
+    def with_dataset(self, size: int) -> Node:
+        """The needs with a dataset of this size in bytes."""
+        return replace(self, disk=self.disk + max(0, size - DATASET_BYTES))
 
 
 def estimate_node(

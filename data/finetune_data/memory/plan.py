@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api.tasks import MethodRef, Offload, RankResources
 from finetune_data.memory.activations import activation_bytes
@@ -29,6 +29,10 @@ class Plan:
     @property
     def gib(self) -> float:
         return in_gib(self.peak)
+
+    def with_dataset(self, size: int) -> Plan:
+        """The plan with a dataset of this size in bytes."""
+        return replace(self, node=self.node.with_dataset(size))
 
 
 def in_gib(size: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from finetune_api.outcome import Failure
@@ -98,6 +98,19 @@ def template_advice(file: CheckedFile, examples: int, ends: Sequence[LearnedEnd]
         if end.how == "added"
     ]
     return advice
+
+
+def mixed_kinds_advice(kinds: Mapping[str, bool]) -> list[str]:
+    """A sentence about training files of both kinds. kinds: whether each file has chats."""
+    chats = [param for param, has_chats in kinds.items() if has_chats]
+    rows = [param for param, has_chats in kinds.items() if not has_chats]
+    if not chats or not rows:
+        return []
+    return [
+        f"{chats[0]} has chats, and {rows[0]} has prompts and completions: the model learns both "
+        "forms, and only chats get the chat template. Use one form for all files unless you want "
+        "both."
+    ]
 
 
 def data_advice(

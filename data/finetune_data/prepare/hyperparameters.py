@@ -152,6 +152,6 @@ def _default_multiplier(
         return multiplier, []
     reduced = multiplier * CONTINUATION_FACTOR
     return reduced, [
-        f"{base.name} was fine-tuned on {before:,} examples, and this file has {examples:,}, less "
+        f"{base.name} was fine-tuned on {before:,} examples, and an epoch has {examples:,}, less "
         f"than a tenth: the learning rate multiplier is {reduced:.3g}, a third of {multiplier:g}."
     ]

@@ -14,9 +14,10 @@ from finetune_api.errors import FailureError
 from finetune_api.layout import dataset_uri
 from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
+from finetune_api.training_files import TrainingFileCounts
 from finetune_api.uris import S3Uri
-from finetune_data import failures
 from finetune_data.errors import DataError
+from finetune_data.lint.facts import DataSummary
 from finetune_data.memory.plan import in_gib
 from finetune_data.memory.shape import ModelShape
 from finetune_data.models.base_models import (
@@ -32,8 +33,15 @@ from finetune_data.prepare.checks import (
     check_classes,
     data_advice,
     find_refusal,
+    mixed_kinds_advice,
     skipped_lines_advice,
     template_advice,
+)
+from finetune_data.prepare.epoch_files import (
+    merged_ends,
+    repeat_advice,
+    training_parts,
+    write_splits,
 )
 from finetune_data.prepare.hyperparameters import (
     Context,
@@ -41,8 +49,14 @@ from finetune_data.prepare.hyperparameters import (
     resolve_hyperparameters,
     run_advice,
 )
+from finetune_data.prepare.inputs import DataFile, data_files, training_weights
 from finetune_data.prepare.memory_fit import find_fallbacks, fit_memory, memory_advice
-from finetune_data.prepare.tokenize_file import PreparedSplit, SplitRules, prepare_split
+from finetune_data.prepare.tokenize_file import (
+    Observations,
+    PreparedSplit,
+    SplitRules,
+    prepare_split,
+)
 from finetune_data.read.findings import FileFindings, FindingsFile, counted, shown
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import S3Source
@@ -61,8 +75,6 @@ from finetune_storage.errors import StorageError
 from finetune_storage.manifests import file_entry
 from finetune_storage.s3 import Storage
 
-PARAMS = {TRAIN: "trainingFile", VALIDATION: "validationFile"}
-
 
 def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
     """Do the whole task, with `folder` for temporary files. Expected errors become a failure."""
@@ -73,11 +85,11 @@ def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
 
 
 def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
-    addresses = _addresses(task)
+    files = data_files(task)
     present = {}
-    for split, uri in addresses.items():
-        with _naming(PARAMS[split]):
-            present[split] = S3Source(uri, storage, folder / "inputs")
+    for file in files:
+        with _naming(file.param):
+            present[file.name] = S3Source(file.uri, storage, folder / "inputs")
     log(f"downloading the tokenizer of {task.base.name} from {task.base.uri}")
     model = fetch_base_model(task.base, folder / "model", storage, weights=False)
     tokenizer = load_tokenizer(model, task.base.name)
@@ -93,6 +105,7 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
         data_tolerance=task.data_tolerance,
         classification=task.classification,
         inputs={name: known.identity for name, known in present.items()},
+        weights=training_weights(task),
     )
     uri = dataset_uri(task.run.output, task.run.namespace, source.key(task.run.uid))
     with _naming("output"):
@@ -100,7 +113,7 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     if manifest is not None and _was_made_from(manifest, source):
         log(f"reusing the dataset at {uri}, which was made from these files")
     else:
-        manifest = _build(task, storage, folder, tokenizer, source, present, uri)
+        manifest = _build(task, storage, folder, tokenizer, source, files, present, uri)
     return _prepared(task, manifest, context, shape, uri)
 
 
@@ -110,45 +123,58 @@ def _build(  # noqa: PLR0917 - the results of the steps before it, in their orde
     folder: Path,
     tokenizer: ExampleTokenizer,
     source: DatasetSource,
+    files: list[DataFile],
     present: dict[str, S3Source],
     uri: S3Uri,
 ) -> DatasetManifest:
     """Read every line, and write the dataset unless a file is refused."""
-    files = folder / "dataset"
-    files.mkdir()
+    arrays, scratch = folder / "dataset", folder / "files"
+    arrays.mkdir()
+    scratch.mkdir()
     rules = SplitRules(task.base.name, source.context_length, task.limits)
-    splits: dict[str, PreparedSplit] = {}
-    extra: dict[str, str] = {}
+    observations = {TRAIN: Observations(), VALIDATION: Observations()}
+    parts: dict[str, PreparedSplit] = {}
+    extra: list[str] = []
     with FindingsFile(folder / "data-report.jsonl") as report:
-        for split, known in present.items():
-            findings = FileFindings(PARAMS[split], known.name, report)
-            log(f"checking and tokenizing {PARAMS[split]} {known.name}: {known.size:,} bytes")
+        for file in files:
+            known = present[file.name]
+            findings = FileFindings(file.param, known.name, report)
+            log(f"checking and tokenizing {file.param} {known.name}: {known.size:,} bytes")
             reader = Reader(known, ReadOptions(limits=task.limits))
-            with _naming(PARAMS[split]):
-                splits[split] = prepare_split(
-                    split, reader, files, tokenizer=tokenizer, rules=rules, findings=findings
+            with _naming(file.param):
+                parts[file.name] = prepare_split(
+                    file.name,
+                    reader,
+                    arrays if file.name == file.split else scratch,
+                    tokenizer=tokenizer,
+                    rules=rules,
+                    findings=findings,
+                    observations=observations[file.split],
                 )
             ignored = reader.description.ignored
             if ignored:
                 names = ", ".join(shown(name) for name in ignored[:5])
-                extra[split] = f"Ignored columns of {PARAMS[split]}: {names}."
+                extra.append(f"Ignored columns of {file.param}: {names}.")
     _upload_report(report, task, storage)
-    failure = _find_failure(splits, task)
+    failure = _find_failure(parts, task)
     if failure is not None:
         raise DataError(failure)
+    written = write_splits(files, parts, source.weights, scratch, arrays)
+    training = training_parts(parts)[-1]
     manifest = DatasetManifest(
-        source=source.replace(inputs={name: split.source for name, split in splits.items()}),
-        splits={name: split.counts for name, split in splits.items()},
-        advice=[*_advice(splits, task), *extra.values()],
-        data_kind=splits[TRAIN].summary.kind,
-        classes=splits[TRAIN].summary.classes,
-        separator=splits[TRAIN].separator or None,
-        ends=splits[TRAIN].ends,
-        files=[file_entry(files, path) for split in splits.values() for path in split.paths],
+        source=source.replace(inputs={name: part.source for name, part in parts.items()}),
+        splits=written.splits,
+        advice=[*_advice(parts, task), *extra],
+        data_kind=training.summary.kind,
+        classes=training.summary.classes,
+        separator=training.separator or None,
+        ends=merged_ends(training_parts(parts)),
+        training_files=written.shares,
+        files=[file_entry(arrays, path) for path in written.paths],
     )
     log(f"writing the dataset to {uri}")
     with _naming("output"):
-        write_dataset(files, uri, storage, manifest, ProgressLog("writing the dataset"))
+        write_dataset(arrays, uri, storage, manifest, ProgressLog("writing the dataset"))
     return manifest
 
 
@@ -162,6 +188,7 @@ def _prepared(
     """The outcome, from nothing but a dataset's manifest, so that a retry reports the same."""
     train = manifest.splits[TRAIN]
     validation = manifest.splits.get(VALIDATION)
+    shares = manifest.training_files or []
     resolution = resolve_hyperparameters(
         task.hyperparameters,
         task.rules,
@@ -171,11 +198,14 @@ def _prepared(
         method=task.method.type,
     )
     plan = fit_memory(shape, task, train.longest_example)
+    if plan is not None:
+        plan = plan.with_dataset(sum(entry.size for entry in manifest.files))
     advice = [
         *memory_advice(plan, task.workers),
         *manifest.advice,
         *context.advice,
         *resolution.advice,
+        *repeat_advice(shares, resolution.hyperparameters.n_epochs),
         *run_advice(train, resolution.hyperparameters, task.workers),
     ]
     for sentence in advice:
@@ -183,6 +213,11 @@ def _prepared(
     return Prepared(
         training_examples=train.examples,
         validation_examples=validation.examples if validation else 0,
+        training_files=[
+            TrainingFileCounts(examples=share.examples, epoch_examples=share.epoch_examples)
+            for share in shares
+        ]
+        or None,
         training_tokens=train.tokens,
         skipped_lines=sum(split.skipped_lines for split in manifest.splits.values()),
         steps=resolution.hyperparameters.steps(train.examples),
@@ -199,15 +234,14 @@ def _prepared(
     )
 
 
-def _find_failure(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failure | None:
+def _find_failure(parts: dict[str, PreparedSplit], task: PrepareTask) -> Failure | None:
     """The failure of the first refused file, with the findings of the others after its own."""
-    found = [find_refusal(split.checked, task.data_tolerance) for split in splits.values()]
+    found = [find_refusal(part.checked, task.data_tolerance) for part in parts.values()]
     refused = [failure for failure in found if failure is not None]
     if not refused:
-        validation = splits.get(VALIDATION)
-        held_out = validation.summary if validation else None
+        training, validation = _summaries(parts)
         declared = task.classification
-        return check_classes(declared, splits[TRAIN].summary, held_out) if declared else None
+        return check_classes(declared, training, validation) if declared else None
     first, *others = refused
     lines = [
         *(first.lines or []),
@@ -218,32 +252,25 @@ def _find_failure(splits: dict[str, PreparedSplit], task: PrepareTask) -> Failur
     )
 
 
-def _advice(splits: dict[str, PreparedSplit], task: PrepareTask) -> list[str]:
+def _advice(parts: dict[str, PreparedSplit], task: PrepareTask) -> list[str]:
     """The advice, the most important first: a full termination message drops the last."""
-    validation = splits.get(VALIDATION)
-    advice: list[str] = []
-    for split in splits.values():
-        advice += skipped_lines_advice(split.checked, task.data_tolerance)
-    train = splits[TRAIN]
-    if train.summary.is_chat:
-        advice += template_advice(train.checked, train.counts.examples, train.ends)
-    return advice + data_advice(
-        splits[TRAIN].summary,
-        validation.summary if validation else None,
-        declares_classes=task.classification is not None,
-    )
+    training, validation = _summaries(parts)
+    files = training_parts(parts)
+    advice = mixed_kinds_advice({file.checked.findings.param: file.has_chats for file in files})
+    for part in parts.values():
+        advice += skipped_lines_advice(part.checked, task.data_tolerance)
+    for file in files:
+        if file.has_chats:
+            advice += template_advice(file.checked, file.counts.examples, file.ends)
+    declares_classes = task.classification is not None
+    advice += data_advice(training, validation, declares_classes=declares_classes)
+    return [*dict.fromkeys(advice)]
 
 
-def _addresses(task: PrepareTask) -> dict[str, S3Uri]:
-    files = {TRAIN: task.training_file, VALIDATION: task.validation_file}
-    addresses = {}
-    for split, text in files.items():
-        if text is not None:
-            try:
-                addresses[split] = S3Uri.parse(text)
-            except ValueError as error:
-                raise DataError(failures.invalid_address(error, PARAMS[split])) from error
-    return addresses
+def _summaries(parts: dict[str, PreparedSplit]) -> tuple[DataSummary, DataSummary | None]:
+    """The summaries of all training files and of the validation file."""
+    validation = parts.get(VALIDATION)
+    return training_parts(parts)[-1].summary, validation.summary if validation else None
 
 
 def _was_made_from(manifest: DatasetManifest, source: DatasetSource) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.limits import DataLimits
@@ -34,12 +34,21 @@ class SplitRules:
 
 
 @dataclass(frozen=True)
+class Observations:
+    """What is observed of the files of a split, which are read one after the other."""
+
+    summary: DataSummary = field(default_factory=DataSummary)
+    ending: CommonEnding = field(default_factory=lambda: CommonEnding("prompt"))
+
+
+@dataclass(frozen=True)
 class PreparedSplit:
     """A data file after its only pass."""
 
     source: InputFile
     checked: CheckedFile
-    summary: DataSummary
+    summary: DataSummary  # of this file, and of the files of the split before it
+    has_chats: bool
     separator: str  # the common ending of all prompts; empty if there is none
     counts: SplitCounts
     ends: list[LearnedEnd]  # the most frequent first
@@ -54,16 +63,21 @@ def prepare_split(
     tokenizer: ExampleTokenizer,
     rules: SplitRules,
     findings: FileFindings,
+    observations: Observations | None = None,
 ) -> PreparedSplit:
     """Read the file to its end and write the split's arrays into `folder`.
+
+    observations: of the files of the same split before it, if there are any.
 
     Mistakes in the data become findings. Raises StorageError if the stream breaks, DataError for
     chats without a chat template, and BaseModelError if the tokenizer makes tokens that the model
     does not have.
     """
     acceptance = Acceptance(tokenizer, rules.model, rules.context)
-    summary, ending = DataSummary(), CommonEnding("prompt")
+    observations = observations or Observations()
+    summary, ending, has_chats = observations.summary, observations.ending, False
     summary.rows.begin(findings.param)
+    earlier = len(summary.rows)
     progress = ProgressLog(f"checking and tokenizing {findings.param}")
     endings: Counter[TurnEnd] = Counter()
     with SplitFiles(folder, split) as files:
@@ -74,10 +88,11 @@ def prepare_split(
                 endings.update(example.endings)
             acceptance.check_vocabulary(files.highest)
             columns = Columns(examples, len(summary.rows), 0)
+            has_chats |= columns.is_chat
             summary.observe(columns)
             ending.observe(columns)
             progress(batch.position, batch.size)
-    checked = CheckedFile(findings, len(summary.rows), rules.model, rules.context)
+    checked = CheckedFile(findings, len(summary.rows) - earlier, rules.model, rules.context)
     description = reader.description
     log(
         f"{findings.param} {findings.uri}: {description.format or 'empty'}"
@@ -101,7 +116,9 @@ def prepare_split(
         )
         for end, count in endings.most_common()
     ]
-    return PreparedSplit(identity, checked, summary, separator, counts, ends, files.paths)
+    return PreparedSplit(
+        identity, checked, summary, has_chats, separator, counts, ends, files.paths
+    )
 
 
 def _separate(

@@ -85,12 +85,21 @@ class SplitFiles:
             flat.fromlist(tokens)
         values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)
         roles = np.frombuffer(b"".join(marks for _, marks in examples), np.uint8)
+        self.append_arrays(values, roles, lengths)
+
+    def append_arrays(
+        self,
+        values: npt.NDArray[np.int32],
+        roles: npt.NDArray[np.uint8],
+        lengths: npt.NDArray[np.int64],
+    ) -> None:
+        """Append examples end to end: their tokens and roles, and the length of each, (n,)."""
         self._tokens.append(values)
         self._roles.append(roles)
         self.highest = max(self.highest, int(values.max(initial=0)))
         self.prompt_tokens += int(np.count_nonzero(roles == PROMPT))
         self._offsets.append(self.tokens + np.cumsum(lengths))
-        self.examples += len(examples)
+        self.examples += len(lengths)
         self.tokens += int(lengths.sum())
         self.longest = max(self.longest, int(lengths.max(initial=0)))
 

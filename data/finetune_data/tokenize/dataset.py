@@ -69,6 +69,17 @@ class LearnedEnd(Stored):
     how: How
 
 
+class FileShare(Stored):
+    """One of several training files, and its part of an epoch."""
+
+    input: str  # its key in the inputs of the source
+    weight: float | None = None
+    lines: int  # that are not empty
+    skipped_lines: int = 0
+    examples: int
+    epoch_examples: int  # with repeats: the examples of an epoch that are from this file
+
+
 class DatasetSource(Stored):
     """The inputs that determine every byte of a dataset: equal sources make equal arrays."""
 
@@ -77,7 +88,9 @@ class DatasetSource(Stored):
     context_length: int  # tokens; longer examples are not in it
     data_tolerance: float = 0
     classification: Classification | None = None  # the settings that the files were checked against
-    inputs: dict[str, InputFile]  # by split
+    # By split. Several training files are `train-0`, `train-1`, ..., in the order of the spec.
+    inputs: dict[str, InputFile]
+    weights: list[float] | None = None  # of several training files; None: each example once
 
     def key(self, run: str) -> str:
         """The name of the dataset in S3: equal inputs have equal keys.
@@ -104,6 +117,7 @@ class DatasetManifest(Stored):
     ends: list[LearnedEnd] = Field(
         default_factory=list
     )  # of the training split, most frequent first
+    training_files: list[FileShare] | None = None  # None: a single file
     files: list[FileEntry]
 
 

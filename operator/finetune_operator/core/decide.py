@@ -128,6 +128,8 @@ def _decide_prepare(
         None,
     )
     if prepared is not None:
+        if len(finetune.spec.training_data) > 1 and prepared.training_files is None:
+            return _ended(builder, messages.one_training_file(resolved.runtime.prepare_image))
         _apply_prepared(builder, resolved, prepared)
         return None
     verdict = judge(job)

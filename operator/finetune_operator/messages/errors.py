@@ -56,6 +56,16 @@ def runtime_without_gpus(runtime: str) -> ErrorInfo:
     return _error(Reason.INVALID_SPEC, f"runtime {runtime!r} has no GPUs", hint, param)
 
 
+def one_training_file(image: str) -> ErrorInfo:
+    """image: of an older version, whose prepare Job read only the first of several files."""
+    message = f"the prepare image {image} knows only one training file: it is an older version"
+    hint = (
+        "use the prepare image of the operator's version (chart value image.prepare), or merge "
+        "the files: finetune prepare-data FILE FILE"
+    )
+    return _error(Reason.INVALID_SPEC, message, hint, "trainingFiles")
+
+
 def unknown_model(model: str, namespace: str, known: str) -> ErrorInfo:
     message = (
         f"model {model!r} is unknown: the catalog has {known}, and no Model in namespace "

@@ -50,6 +50,8 @@ def write(folder: Path, base: Path, **spec: Any) -> None:
             **spec,
         },
     }
+    given = {key: value for key, value in manifest["spec"].items() if value is not None}
+    manifest["spec"] = given
     (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
 
 
@@ -123,6 +125,19 @@ def test_it_trains_stops_at_ctrl_c_and_continues_with_the_same_numbers(
         ({"suffixx": "a"}, 2, "spec.suffixx is an unknown field, did you mean suffix?"),
         ({"trainingFile": "broken.jsonl"}, 65, "line 2"),
         ({"dryRun": True}, 0, "Nothing was trained"),
+        (
+            {
+                "trainingFile": None,
+                "trainingFiles": [
+                    {"uri": "train.jsonl", "weight": 2},
+                    {"uri": "valid.jsonl", "weight": 1},
+                ],
+                "validationFile": None,
+                "dryRun": True,
+            },
+            0,
+            "valid.jsonl (8 examples, weight 1, 20 in an epoch)\n60 examples,",
+        ),
     ],
 )
 def test_an_invalid_manifest_is_a_sentence(

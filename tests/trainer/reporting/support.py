@@ -8,7 +8,12 @@ from typing import Any
 from finetune_api.outcome import EpochMetrics
 from finetune_api.tasks import Classification
 from finetune_data.read.sources import InputFile
-from finetune_data.tokenize.dataset import DatasetManifest, DatasetSource, SplitCounts
+from finetune_data.tokenize.dataset import (
+    DatasetManifest,
+    DatasetSource,
+    FileShare,
+    SplitCounts,
+)
 from finetune_trainer.evaluation import class_metrics
 from finetune_trainer.outputs.results_csv import columns, line
 from finetune_trainer.reporting.report_data import ReportData
@@ -106,6 +111,20 @@ def dataset(**changes: Any) -> DatasetManifest:
         ),
     }
     return DatasetManifest(source=source, splits=splits, files=[]).replace(**changes)
+
+
+def mixed() -> DatasetManifest:
+    """A dataset of two training files, 3 : 1."""
+    whole = dataset()
+    known = whole.source.inputs["train"]
+    inputs = {f"train-{n}": known.replace(uri=f"s3://acme/{n}.jsonl") for n in range(2)}
+    shares = [
+        FileShare(input="train-0", weight=3, lines=1502, skipped_lines=2, examples=1500,
+                  epoch_examples=1500),
+        FileShare(input="train-1", weight=1, lines=150, examples=150, epoch_examples=500),
+    ]  # fmt: skip
+    source = whole.source.replace(inputs=inputs, weights=[3, 1])
+    return whole.replace(source=source, training_files=shares)
 
 
 def without_validation() -> DatasetManifest:

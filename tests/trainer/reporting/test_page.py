@@ -118,6 +118,22 @@ def test_the_page_has_all_known_facts(whole: Page) -> None:
         assert text in whole.text
 
 
+def test_several_training_files_have_their_weights_and_repeats() -> None:
+    data = support.report(dataset=support.mixed())
+    found = Page(page(data)).text
+    for text in (
+        "trainingFiles[1] s3://acme/1.jsonl",
+        "Training examples in an epoch 2,000",
+        "trainingFiles[0] 1,500 2 3 1,500 75.0% once",
+        "trainingFiles[1] 150 0 1 500 25.0% 3 or 4 times",
+    ):
+        assert text in " ".join(found.split()), text
+    table = "| trainingFiles\\[1\\] | 150 | 0 | 1 | 500 | 25.0% | 3 or 4 times |"
+    assert table in card(data)
+    assert data.distinct_examples == 1650
+    assert "Each example occurs" not in Page(page(support.report())).text
+
+
 @pytest.mark.parametrize(
     ("before", "after", "note"),
     [

@@ -49,6 +49,7 @@ def card(data: ReportData) -> str:
         _fact_table(facts.model_facts(data)),
         "### Data",
         _fact_table(facts.data_facts(data)),
+        *_training_files(data),
         *_findings(data),
         "### Hyperparameters",
         _fact_table(facts.parameter_facts(data)),
@@ -217,6 +218,12 @@ def _samples(data: ReportData) -> Iterator[str]:
             if text is not None:
                 yield f"{label}:"
                 yield block(excerpt(text) or "(empty)")
+
+
+def _training_files(data: ReportData) -> Iterator[str]:
+    rows = facts.training_file_rows(data)
+    if rows:
+        yield table(facts.SHARE_COLUMNS, [tuple(map(plain, row)) for row in rows])
 
 
 def _findings(data: ReportData) -> Iterator[str]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from finetune_api.outcome import EpochMetrics
 from finetune_data.read.findings import shown
-from finetune_data.tokenize.dataset import LearnedEnd, SplitCounts
+from finetune_data.read.sources import InputFile
+from finetune_data.tokenize.dataset import TRAIN, FileShare, LearnedEnd, SplitCounts
 from finetune_data.tokenize.spans import describe_split
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
 from finetune_trainer.reporting.formatting import (
@@ -57,14 +58,17 @@ def _method(data: ReportData) -> str:
 def data_facts(data: ReportData) -> list[Fact]:
     """The data files with their digests and counts."""
     found = []
+    inputs, shares = data.dataset.source.inputs, data.dataset.training_files or []
+    for index, share in enumerate(shares):
+        if (known := inputs.get(share.input)) is not None:
+            found.append(_file(f"trainingFiles[{index}]", known))
     for name, label in SPLITS.items():
-        if (known := data.dataset.source.inputs.get(name)) is not None:
-            digest = f"SHA-256 {known.sha256}" if known.sha256 else f"ETag {known.etag}"
-            note = f"{size(known.size)}, {digest}"
-            found.append(Fact(f"{label} file", known.uri, is_code=True, note=note))
+        if (known := inputs.get(name)) is not None:
+            found.append(_file(f"{label} file", known))
         if (counts := data.dataset.splits.get(name)) is not None:
+            unit = "examples in an epoch" if shares and name == TRAIN else "examples"
             note = ", ".join([*_conversations(data, name, counts), _counts(counts)])
-            found.append(Fact(f"{label} examples", f"{counts.examples:,}", note=note))
+            found.append(Fact(f"{label} {unit}", f"{counts.examples:,}", note=note))
     found += [
         Fact("End of an answer", ends_sentence(end), note=how_learned(data, end))
         for end in data.dataset.ends
@@ -72,6 +76,50 @@ def data_facts(data: ReportData) -> list[Fact]:
     length = data.run.hyperparameters.max_sequence_length
     found.append(Fact("Maximum example length", f"{length:,} tokens"))
     return found
+
+
+def _file(label: str, known: InputFile) -> Fact:
+    digest = f"SHA-256 {known.sha256}" if known.sha256 else f"ETag {known.etag}"
+    return Fact(label, known.uri, is_code=True, note=f"{size(known.size)}, {digest}")
+
+
+SHARE_COLUMNS = (
+    "Training file",
+    "Examples",
+    "Skipped lines",
+    "Weight",
+    "Examples in an epoch",
+    "Share",
+    "Each example occurs",
+)
+
+
+def training_file_rows(data: ReportData) -> list[tuple[str, ...]]:
+    """A row of SHARE_COLUMNS for each of several training files; none for a single file."""
+    shares = data.dataset.training_files or []
+    whole = sum(share.epoch_examples for share in shares)
+    return [
+        (
+            f"trainingFiles[{index}]",
+            f"{share.examples:,}",
+            f"{share.skipped_lines:,}",
+            "–" if share.weight is None else f"{share.weight:g}",
+            f"{share.epoch_examples:,}",
+            percent(share.epoch_examples / whole if whole else None),
+            _times(share),
+        )
+        for index, share in enumerate(shares)
+    ]
+
+
+def _times(share: FileShare) -> str:
+    """`once`, `3 times`, or `16 or 17 times` in an epoch."""
+    if not share.examples:
+        return "–"
+    least, rest = divmod(share.epoch_examples, share.examples)
+    if not rest:
+        return "once" if least == 1 else f"{least} times"
+    return f"{least} or {least + 1} times"
 
 
 def ends_sentence(end: LearnedEnd) -> str:
@@ -95,7 +143,8 @@ def how_learned(data: ReportData, end: LearnedEnd) -> str:
 def _conversations(data: ReportData, name: str, counts: SplitCounts) -> list[str]:
     """The number of conversations, if they became another number of examples."""
     conversations = counts.lines - counts.skipped_lines
-    is_split = data.dataset.data_kind == "chat" and counts.lines and conversations < counts.examples
+    made = data.distinct_examples if name == TRAIN else counts.examples
+    is_split = data.dataset.data_kind == "chat" and counts.lines and conversations < made
     if not is_split:
         return []
     reason = describe_split({end.how for end in data.dataset.ends})

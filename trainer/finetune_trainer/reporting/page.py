@@ -65,6 +65,8 @@ def _values(data: ReportData) -> dict[str, Any]:
             "Hyperparameters": facts.parameter_facts(data),
             "Machines and software": facts.machine_facts(data),
         },
+        "share_columns": facts.SHARE_COLUMNS,
+        "share_rows": facts.training_file_rows(data),
         "attempts": data.attempts[-ATTEMPTS_SHOWN:],
         "earlier_attempts": max(0, len(data.attempts) - ATTEMPTS_SHOWN),
         "time": time,

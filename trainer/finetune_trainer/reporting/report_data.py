@@ -80,6 +80,12 @@ class ReportData(Stored):
         return self.dataset.splits.get(TRAIN) or SplitCounts(examples=0, tokens=0)
 
     @property
+    def distinct_examples(self) -> int:
+        """The number of training examples, each counted once if it is repeated in an epoch."""
+        shares = self.dataset.training_files
+        return sum(share.examples for share in shares) if shares else self.training.examples
+
+    @property
     def validation(self) -> SplitCounts | None:
         """The counts of the validation file; None if there is no file or no example in it."""
         found = self.dataset.splits.get(VALIDATION)

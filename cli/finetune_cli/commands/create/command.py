@@ -18,6 +18,7 @@ from finetune_cli.commands.create.uploading import plan_uploads, send_uploads, s
 from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
 from finetune_cli.manifests.local_files import local_files, spec_with_placeholders, with_full_paths
+from finetune_cli.manifests.training_files import FIELDS, field_of_flags, without_other_field
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.configuration import UPLOAD_TO_VARIABLE, save_upload_prefix
 from finetune_cli.terminal.console import Screen, show_objects, to_yaml
@@ -30,6 +31,7 @@ Examples:
   finetune create -t train.jsonl -v valid.jsonl -m curie \\
       --suffix "support tone" --upload-to s3://acme/data
   finetune create tone -t s3://acme/train.jsonl --n-epochs 2 --no-follow
+  finetune create more -t old.jsonl=3 -t corrections.jsonl=1 -m curie
   finetune create -f finetune.yaml --set dataTolerance=0.01
   finetune get tone -o yaml | finetune create again -f - --n-epochs 6
 """
@@ -48,7 +50,7 @@ class CreateOptions:
 
     name: str | None
     source: str | None
-    training_file: str | None
+    training_files: tuple[str, ...]
     validation_file: str | None
     model: str | None
     suffix: str | None
@@ -67,7 +69,13 @@ class CreateOptions:
     "-f", "--file", "source", metavar="FILE", help="FineTune manifest in YAML; - reads stdin."
 )
 @click.option(
-    "--training-file", "-t", "training_file", metavar="FILE", help="Local file or s3:// address."
+    "--training-file",
+    "-t",
+    "training_files",
+    multiple=True,
+    metavar="FILE[=WEIGHT]",
+    help="Local file or s3:// address. Repeat the flag for several files; weights are the "
+    "proportions of their examples in an epoch.",
 )
 @click.option(
     "--validation-file",
@@ -161,23 +169,25 @@ def _manifest(options: CreateOptions, values: list[tuple[str, Any]]) -> JsonObje
     written = manifest.read(source) if source else manifest.empty()
     folder = Path(source).parent if source and source != "-" else Path()
     written = with_full_paths(written, folder)
-    flags = [
-        ("trainingFile", options.training_file),
+    flags: list[tuple[str, Any]] = [
         ("validationFile", options.validation_file),
         ("model", options.model),
         ("suffix", options.suffix),
     ]
     given = [(path, value) for path, value in flags if value is not None]
-    settings = manifest.settings(options.settings)
-    whole = manifest.with_values(written, [*given, *values, *settings])
+    if options.training_files:
+        given.append(field_of_flags(options.training_files))
+    given += [*values, *manifest.settings(options.settings)]
+    whole = manifest.with_values(written, given)
+    whole = without_other_field(whole, [path for path, _ in given])
     whole = manifest.named(whole, options.name)
     _require_training_file(whole, has_file=source is not None)
     return whole
 
 
 def _require_training_file(whole: JsonObject, *, has_file: bool) -> None:
-    if "trainingFile" not in whole["spec"]:
-        what = "spec.trainingFile in the file" if has_file else "-t FILE"
+    if not any(field in whole["spec"] for field in FIELDS):
+        what = "spec.trainingFile or spec.trainingFiles in the file" if has_file else "-t FILE"
         raise CommandError(
             f"missing training file: set {what}",
             f"`{program_name()} create --help` has examples",

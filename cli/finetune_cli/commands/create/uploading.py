@@ -7,8 +7,8 @@ from pathlib import Path
 
 from finetune_api.wire import JsonObject
 from finetune_cli.artifacts.s3 import open_storage
-from finetune_cli.manifests import manifest, uploads
-from finetune_cli.manifests.local_files import local_files
+from finetune_cli.manifests import uploads
+from finetune_cli.manifests.local_files import local_files, with_addresses
 from finetune_cli.manifests.uploads import Upload
 from finetune_cli.terminal.configuration import upload_prefix
 from finetune_cli.terminal.console import Screen, file_line
@@ -42,8 +42,9 @@ def plan_uploads(
         path = uploads.find_file(address, Path())
         with screen.transfer(f"hashing {path.name}") as progress:
             planned[field] = uploads.plan_upload(path, prefix, storage, progress, reuse=reuse)
-    addresses = [(field, str(upload.uri)) for field, upload in planned.items()]
-    return manifest.with_values(whole, addresses), list(planned.values())
+    uploads.require_different_training_files(planned)
+    addresses = {field: str(upload.uri) for field, upload in planned.items()}
+    return with_addresses(whole, addresses), list(planned.values())
 
 
 def send_uploads(planned: Sequence[Upload], screen: Screen) -> None:

@@ -33,7 +33,13 @@ from finetune_cli.commands.run.local_pods import free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
 from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
-from finetune_cli.manifests.local_files import local_files, spec_with_placeholders, with_full_paths
+from finetune_cli.manifests.local_files import (
+    local_files,
+    spec_with_placeholders,
+    with_addresses,
+    with_full_paths,
+)
+from finetune_cli.manifests.training_files import training_file_texts
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
@@ -118,14 +124,15 @@ def _on_this_machine(written: JsonObject, machine: Machine, screen: Screen) -> F
     storage = open_storage()
     named = manifest.named(written, None)
     name = named["metadata"].get("name") or named["metadata"]["generateName"].rstrip("-")
-    addresses = []
+    planned = {}
     prefix = f"s3://{LOCAL_BUCKET}/{FILES}"
     for field, address in local_files(written).items():
         path = uploads.find_file(address, Path())
         with screen.transfer(f"hashing {path.name}") as progress:
-            upload = uploads.plan_upload(path, prefix, storage, progress)
-            uploads.send_upload(upload, storage, progress)
-        addresses.append((field, str(upload.uri)))
+            planned[field] = uploads.plan_upload(path, prefix, storage, progress)
+            uploads.send_upload(planned[field], storage, progress)
+    uploads.require_different_training_files(planned)
+    addressed = with_addresses(named, {field: str(made.uri) for field, made in planned.items()})
     requested = written["spec"].get("resources") or {}
     nodes, gpus = requested.get("nodes", 1), requested.get("gpusPerNode", 1)
     # the same number of processes adds gradients in the same order, so the results are equal
@@ -135,7 +142,7 @@ def _on_this_machine(written: JsonObject, machine: Machine, screen: Screen) -> F
         hardware = f"{machine.gpus} GPUs" if machine.gpus else "the CPU"
         screen.note(f"spec.resources applies to clusters; this machine trains on {hardware}.")
     resources = {**requested, "nodes": processes, "gpusPerNode": machine.gpus}
-    changed = manifest.with_values(named, [*addresses, ("resources", resources)])
+    changed = manifest.with_values(addressed, [("resources", resources)])
     # a spec is immutable in a cluster: another spec is another run
     identity = json.dumps([name, changed["spec"]], sort_keys=True)
     uid = hashlib.sha256(identity.encode()).hexdigest()
@@ -173,6 +180,9 @@ def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared
         raise _failure_error(outcome.failure, resolved)
     found = outcome.prepared
     assert found is not None
+    if found.training_files:
+        for text in training_file_texts(finetune.spec, with_prepared(resolved, found)):
+            screen.note(text)
     rate, batch = found.hyperparameters.learning_rate, found.hyperparameters.batch_size
     screen.note(
         f"{found.training_examples:,} examples, {found.training_tokens:,} tokens per epoch, "

@@ -160,7 +160,7 @@ def few_validation_examples(evidence: Evidence) -> Advice | None:
 
 def few_examples(evidence: Evidence) -> Advice | None:
     """There are fewer than 100 examples per class, or than 500 for other texts."""
-    examples = evidence.examples
+    examples = evidence.distinct_examples
     more = "Doubling the number of examples usually improves the model."
     if evidence.is_classification:
         classes = evidence.classes or 2
@@ -168,14 +168,14 @@ def few_examples(evidence: Evidence) -> Advice | None:
             return None
         return Advice(
             "Add training examples",
-            f"The training file has {count(examples, 'example')} for {classes} classes. At least "
+            f"The training data has {count(examples, 'example')} for {classes} classes. At least "
             f"{FEW_EXAMPLES_PER_CLASS} per class are recommended. {more}",
         )
     if not 0 < examples < FEW_EXAMPLES:
         return None
     return Advice(
         "Add training examples",
-        f"The training file has {count(examples, 'example')}. At least {FEW_EXAMPLES} are "
+        f"The training data has {count(examples, 'example')}. At least {FEW_EXAMPLES} are "
         f"recommended for text generation. {more}",
     )
 

@@ -43,7 +43,8 @@ class Evidence:
     hyperparameters: ResolvedHyperparameters
     model_parameters: int | None  # of the base model; None: unknown
     is_classification: bool
-    examples: int
+    examples: int  # in an epoch
+    distinct_examples: int  # without repeats
     validation_examples: int
     prompt_tokens: int
     completion_tokens: int
@@ -91,6 +92,7 @@ def gather(data: ReportData, curves: Curves) -> Evidence:
         model_parameters=data.parameters,
         is_classification=data.has_classes,
         examples=training.examples,
+        distinct_examples=data.distinct_examples,
         validation_examples=data.validation.examples if data.validation else 0,
         prompt_tokens=training.prompt_tokens,
         completion_tokens=training.tokens - training.prompt_tokens,
