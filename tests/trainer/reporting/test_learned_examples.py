@@ -152,3 +152,9 @@ def test_the_texts_of_tokens_are_never_markup() -> None:
 
 def test_a_report_without_examples_has_no_such_part() -> None:
     assert "What is learned" not in Page(page(support.report(50))).text
+
+
+def test_repeats_of_an_example_are_shown_once() -> None:
+    split = trainer_support.split_of([([n], [9]) for n in (4, 4, 4, 5, 5, 6, 7)])
+    shown = [example.spans[0].tokens for example in learned_examples(split, names)]
+    assert shown == [names([4]), names([5]), names([6])]

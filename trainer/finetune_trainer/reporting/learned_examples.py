@@ -8,6 +8,7 @@ from finetune_data.tokenize.spans import count_roles, find_spans
 from finetune_trainer.reporting.report_data import ExampleSpan, LearnedExample
 
 EXAMPLES_SHOWN = 3
+EXAMPLES_READ = 300  # to find these: an example has at most 99 repeats
 TOKENS_SHOWN = 400  # of an example; the tokens in the middle of a longer one are left out
 CHARACTERS_SHOWN = 200  # of a token; some tokens are hundreds of spaces
 
@@ -15,8 +16,20 @@ Names = Callable[[Sequence[int]], list[str]]  # the text of each token
 
 
 def learned_examples(split: TokenSplit, names: Names) -> list[LearnedExample]:
-    """The first examples of a split, each at its full length or without its middle."""
-    return [_example(split, index, names) for index in range(min(EXAMPLES_SHOWN, len(split)))]
+    """The first examples of a split, each at its full length or without its middle.
+
+    A repeat that follows its example, as in a training file with a weight, is left out.
+    """
+    found: list[LearnedExample] = []
+    before = None
+    for index in range(min(EXAMPLES_READ, len(split))):
+        tokens = split.example(index)[0].tobytes()
+        if tokens != before:
+            found.append(_example(split, index, names))
+        if len(found) == EXAMPLES_SHOWN:
+            break
+        before = tokens
+    return found
 
 
 def _example(split: TokenSplit, index: int, names: Names) -> LearnedExample:
