@@ -225,3 +225,13 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_without_torch(tmp_path:
     backend.no_padding()
     expected = [backend.encode(text, add_special_tokens=False).ids for text in ("quick", " yes")]
     assert json.loads(ran.stdout.splitlines()[-1]) == [*expected[0], *expected[1], 1]
+
+
+def test_the_tokens_of_a_character_are_readable_together(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path), "m")
+    [example] = encoded(tokenizer, Row(1, "the 字👍é", "yes"))
+    prompt = [t for t, role in zip(example.tokens, example.roles, strict=True) if role == PROMPT]
+    readable = tokenizer.readable_texts(prompt)
+    assert "".join(readable).replace("‥", "") == "the 字👍é"
+    assert readable[-9:] == ["字", "‥", "‥", "👍", "‥", "‥", "‥", "é", "‥"]
+    assert tokenizer.readable_texts(prompt[:-1])[-1] == tokenizer.texts(prompt)[-2]

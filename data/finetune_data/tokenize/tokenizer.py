@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _NO_LOSS, _PROMPT, _COMPLETION = bytes([NO_LOSS]), bytes([PROMPT]), bytes([COMPLETION])
 _SPACE_MARK = "▁"
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # for bytes that are a part of a character
+_LONGEST_CHARACTER = 8  # tokens
+_SAME = "‥"  # the token belongs to the character before it
 
 
 def control_tokens(backend: Tokenizer) -> list[ControlToken]:
@@ -113,12 +116,37 @@ class ExampleTokenizer:
         """The text of each token. A part of a character has its name in the vocabulary."""
         return [self._text(token) for token in tokens]
 
+    def readable_texts(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token, for people: tokens that make up a character have it together.
+
+        The first of them has the character, and the others have a mark.
+        """
+        texts = self.texts(tokens)
+        start = 0  # of the tokens that are parts of a character, up to `index`
+        for index, token in enumerate(tokens):
+            if not self._is_part(token, texts[index]):
+                start = index + 1
+                continue
+            together = self._backend.decode(tokens[start : index + 1], skip_special_tokens=False)
+            if together and _UNKNOWN not in together:
+                texts[start : index + 1] = [together] + [_SAME] * (index - start)
+                start = index + 1
+            elif index - start == _LONGEST_CHARACTER:  # bytes that are no text
+                start = index + 1
+        return texts
+
+    def _is_part(self, token: int, text: str) -> bool:
+        """Whether a token is a part of a character, which has a name instead of a text."""
+        if text.isascii() and not text.startswith("<0x"):
+            return False
+        return _UNKNOWN in self._backend.decode([token], skip_special_tokens=False)
+
     def _text(self, token: int) -> str:
         name = self._backend.id_to_token(token) or ""
         if _SPACE_MARK in name:  # SentencePiece drops the space of a single token
             return name.replace(_SPACE_MARK, " ")
         text = self._backend.decode([token], skip_special_tokens=False)
-        return name if not text or "\N{REPLACEMENT CHARACTER}" in text else text
+        return name if not text or _UNKNOWN in text else text
 
     def _encode_rows(self, rows: Sequence[Row]) -> Iterator[Encoded]:
         encoder = self._encoder

@@ -67,7 +67,7 @@ def data_facts(data: ReportData) -> list[Fact]:
             found.append(_file(f"{label} file", known))
         if (counts := data.dataset.splits.get(name)) is not None:
             unit = "examples in an epoch" if shares and name == TRAIN else "examples"
-            note = ", ".join([*_conversations(data, name, counts), _counts(counts)])
+            note = _counts(counts) + _conversations(data, name, counts)
             found.append(Fact(f"{label} {unit}", f"{counts.examples:,}", note=note))
     found += [
         Fact("End of an answer", ends_sentence(end), note=how_learned(data, end))
@@ -140,15 +140,15 @@ def how_learned(data: ReportData, end: LearnedEnd) -> str:
     }[end.how]
 
 
-def _conversations(data: ReportData, name: str, counts: SplitCounts) -> list[str]:
-    """The number of conversations, if they became another number of examples."""
+def _conversations(data: ReportData, name: str, counts: SplitCounts) -> str:
+    """The number of conversations, if they became more examples."""
     conversations = counts.lines - counts.skipped_lines
     made = data.distinct_examples if name == TRAIN else counts.examples
-    is_split = data.dataset.data_kind == "chat" and counts.lines and conversations < made
-    if not is_split:
-        return []
+    if data.dataset.data_kind != "chat" or not 0 < conversations < made:
+        return ""
+    which = "" if made == counts.examples else f"{made:,} different examples "
     reason = describe_split({end.how for end in data.dataset.ends})
-    return [f"from {count(conversations, 'conversation')}, because {reason}"]
+    return f"; {which}from {count(conversations, 'conversation')}, because {reason}"
 
 
 def _counts(counts: SplitCounts) -> str:

@@ -38,5 +38,5 @@ def show_examples(
             continue
         heading = token_view.describe(example, place)
         is_chat = isinstance(example, Conversation)
-        lines = token_view.view(heading, found, tokenizer.texts, canvas, is_chat=is_chat)
+        lines = token_view.view(heading, found, tokenizer.readable_texts, canvas, is_chat=is_chat)
         screen.paint(lines, token_view.STYLES)

@@ -293,7 +293,8 @@ def _show_example(
         canvas = token_view.Canvas(screen.console.width, has_color=screen.has_color)
         heading = token_view.describe(example, located.place if located.file else "")
         screen.paint([token_view.legend(canvas), []], token_view.STYLES)
-        lines = token_view.view(heading, found, names, canvas, is_chat=is_chat)
+        readable = base.tokenizer.readable_texts
+        lines = token_view.view(heading, found, readable, canvas, is_chat=is_chat)
         screen.paint(lines, token_view.STYLES)
     if located.file:
         _require_fit(found, base, located, model)

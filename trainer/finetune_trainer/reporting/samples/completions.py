@@ -65,8 +65,8 @@ class SampleCompletions:
         return self._tokenizer.decode(tokens)
 
     def texts(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token."""
-        return self._tokenizer.texts(tokens)
+        """The text of each token, for people."""
+        return self._tokenizer.readable_texts(tokens)
 
     def complete(self) -> Completed:
         """Complete the prompts with the current weights; rank 0 gets the texts."""
