@@ -10,8 +10,9 @@ from finetune_api.uris import S3Uri
 from finetune_data.tokenize.dataset import read_manifest
 from finetune_storage.s3 import Storage
 from finetune_trainer.publishing.lookup import ModelManifest
-from finetune_trainer.reporting.card import card
+from finetune_trainer.reporting.card import REPORT, card
 from finetune_trainer.reporting.formatting import number
+from finetune_trainer.reporting.learned_examples import EXAMPLES_SHOWN
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
 from finetune_trainer.reporting.report_data import ReportData
@@ -84,6 +85,14 @@ def test_the_page_shows_what_was_measured(trained: ReportData, tmp_path: Path) -
     for value in (last.training_loss, last.validation_loss):
         assert number(value) in found.text
     assert f"torch {trained.run.versions['torch']}" in " ".join(found.text.split())
+
+
+def test_the_published_page_has_the_first_examples(trained: ReportData, storage: Storage) -> None:
+    text = storage.read_bytes(trained.run.run.layout.root.child(REPORT)).decode()
+    marked = [attributes["class"] for attributes in Page(text).of("b")]
+    legend, examples = marked[:3], marked[3:]
+    assert legend == ["context", "learned", "end"]
+    assert examples == ["context", "learned", "end"] * EXAMPLES_SHOWN
 
 
 def test_the_card_claims_the_same_metrics(trained: ReportData) -> None:
