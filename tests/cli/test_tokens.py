@@ -171,6 +171,28 @@ def test_a_conversation_that_becomes_several_examples_says_why(
     assert "end     │</s>│  added, because the template writes none" in ran.stdout
 
 
+@pytest.mark.parametrize(("no_color", "is_colored"), [("", True), ("1", False)])
+def test_a_terminal_has_colors_unless_the_user_wants_none(
+    run: Run,
+    chat_model: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_color: str,
+    is_colored: bool,
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLORTERM", "")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    shown = run("tokenize", "-m", str(chat_model), lines(CHAT)).stdout
+    assert ("\x1b[" in shown, "│Yes│,│" in shown) == (is_colored, not is_colored)
+    assert ("\x1b[1;37;48;5;22mYes\x1b[0m" in shown) == is_colored
+
+
+def test_chats_without_a_chat_template_are_refused(run: Run, model_folder: Path) -> None:
+    ran = run("tokenize", "-m", str(model_folder), lines(CHAT))
+    assert (ran.returncode, "has no chat template" in ran.stderr) == (65, True)
+
+
 def test_a_refused_line_is_an_error_with_its_place_and_a_remedy(
     run: Run, chat_model: Path, home: Path
 ) -> None:
@@ -219,7 +241,7 @@ def test_an_example_longer_than_the_context_is_shown_and_refused(
     ran = run("tokenize", "-m", "small", lines(CHAT))
     assert "learned │Yes│" in ran.stdout
     assert ran.returncode == 65
-    assert "tokens are more than 16, the context length of small" in ran.stderr
+    assert "61 tokens (prompt 39, completion 22) are more than 16, the context" in ran.stderr
 
 
 def test_several_sources_of_a_text_are_an_error(run: Run, chat_model: Path, home: Path) -> None:

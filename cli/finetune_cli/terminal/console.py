@@ -43,7 +43,9 @@ class Screen:
 
     @property
     def has_color(self) -> bool:
-        return self.is_pretty and not self.console.no_color and bool(self.console.color_system)
+        """Whether escape sequences can set colors. Old consoles of Windows know none."""
+        has_codes = self.console.color_system not in {None, "windows"}
+        return self.is_pretty and not self.console.no_color and has_codes
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print lines to stdout. `text` may be untrusted."""

@@ -29,6 +29,7 @@ from finetune_data.lint.inspection import Inspection, inspect
 from finetune_data.read.reader import Reader, ReadOptions
 from finetune_data.read.sources import find_sources
 from finetune_data.rewrite.rewriting import kept_by
+from finetune_data.tokenize.acceptance import Acceptance
 
 MEBIBYTE = 1024 * 1024
 
@@ -213,7 +214,8 @@ def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> N
         screen.say(f"report: {path}")
     if base is not None and options.show and inspection.fits_model:
         changes = fixes_of("training", accepted)
-        show_examples(screen, training, changes, base.tokenizer, options.show)
+        acceptance = Acceptance(base.tokenizer, options.model or "", base.context)
+        show_examples(screen, training, changes, acceptance, options.show)
     _require_no_errors(options, screen, inspection, accepted)
     if not options.dry_run:
         _write(

@@ -31,7 +31,6 @@ from finetune_data.tokenize.spans import visible
 if TYPE_CHECKING:
     from finetune_cli.artifacts.base_models import BaseTokenizer
     from finetune_data.read.reader import ReadOptions
-    from finetune_data.tokenize.encoded import Encoded
 
 BACKGROUNDS = ("on blue", "on dark_green", "on dark_magenta", "on dark_orange3", "on dark_cyan")
 LARGEST_TEXT = 16 * 1024 * 1024  # bytes of stdin
@@ -269,13 +268,23 @@ def _show_example(
     output: str | None,
 ) -> None:
     """The training examples of a row or of a conversation. Refuses what a fine-tune refuses."""
+    from finetune_api.errors import Audience
+    from finetune_data.errors import DataError
     from finetune_data.read.examples import Conversation
     from finetune_data.read.findings import Finding
+    from finetune_data.tokenize.acceptance import Acceptance
 
     example = located.example
-    [found] = base.tokenizer.encode([example])
+    try:
+        [found] = base.tokenizer.encode([example])
+    except DataError as error:  # a chat, but no chat template
+        failure = error.failure_for(Audience.SHELL)
+        raise CommandError(failure.message, failure.hint or "", code=EXIT_USER) from error
+    acceptance = Acceptance(base.tokenizer, model, base.context)
+    refusal = acceptance.refusal(example, found) if located.file else None
     if isinstance(found, Finding):
         raise CommandError(f"{located.place}: {found.message}", code=EXIT_USER)
+    acceptance.check_vocabulary(max(max(one.tokens) for one in found))
     names, is_chat = base.tokenizer.texts, isinstance(example, Conversation)
     if output:
         made = [token_view.records(it, names, is_chat=is_chat) for it in found]
@@ -296,18 +305,9 @@ def _show_example(
         readable = base.tokenizer.readable_texts
         lines = token_view.view(heading, found, readable, canvas, is_chat=is_chat)
         screen.paint(lines, token_view.STYLES)
-    if located.file:
-        _require_fit(found, base, located, model)
-
-
-def _require_fit(
-    found: Sequence[Encoded], base: BaseTokenizer, located: Located, model: str
-) -> None:
-    longest = max(len(example.tokens) for example in found)
-    if base.context is not None and longest > base.context:
+    if refusal is not None:  # it is too long, which its tokens explain
         raise CommandError(
-            f"{located.place}: {longest:,} tokens are more than {base.context:,}, the context "
-            f"length of {model}",
+            f"{located.place}: {refusal.message}",
             "shorten the example, or use a model with a longer context",
             code=EXIT_USER,
         )
