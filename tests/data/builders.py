@@ -30,14 +30,16 @@ def write_tokenizer(
     texts: Sequence[str] = TEXTS,
     special: Sequence[str] = (),
     size: int = 400,
+    has_start: bool = False,
     **settings: Any,
 ) -> Path:
     """tokenizer.json and the two configs of a model; settings go into tokenizer_config.json.
 
     kind: "bytes" (like GPT-2), "metaspace" (like Llama 2: a space before every text), or "letters".
     texts: whose words become tokens. special: further special tokens. size: of the vocabulary.
+    has_start: whether every text begins with `<s>`.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     folder.mkdir(parents=True, exist_ok=True)
     special = ["<s>", "</s>", "<unk>", *special]
@@ -56,8 +58,13 @@ def write_tokenizer(
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.enable_truncation(4)  # left over from some other use: must not be obeyed
     tokenizer.enable_padding(length=16)
+    if has_start:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", {"eos_token": "</s>"} | settings)
+    usual = {"eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(folder / "tokenizer_config.json", usual | settings)
     vocabulary = tokenizer.get_vocab_size()
     write_json(folder / "config.json", {"model_type": "llama", "vocab_size": vocabulary})
     return folder

@@ -60,6 +60,33 @@ def test_only_safetensors_and_json_are_downloaded(
     assert {path.name for path in folder.rglob("*")} == small
 
 
+def test_further_chat_templates_are_downloaded_and_nothing_else_of_a_subfolder(
+    storage: Storage, model: S3Uri, tmp_path: Path
+) -> None:
+    for name in ("tool_use.jinja", "deeper/x.jinja", "run.py", "notes.txt"):
+        storage.write_bytes(model.child(f"additional_chat_templates/{name}"), b"{{ tools }}")
+    storage.write_bytes(model.child("other/rag.jinja"), b"")
+    for weights in (True, False):
+        folder = fetch(model, tmp_path / str(weights), storage, weights=weights)
+        found = sorted(path for path in folder.rglob("*") if path.parent != folder)
+        assert found == [folder / "additional_chat_templates" / "tool_use.jinja"]
+        assert found[0].read_bytes() == b"{{ tools }}"
+
+
+def test_a_further_chat_template_is_compared_with_our_own_manifest(
+    storage: Storage, model: S3Uri, tmp_path: Path
+) -> None:
+    text, name = b"{{ tools }}", "additional_chat_templates/tool_use.jinja"
+    storage.write_bytes(model.child(name), text)
+    entry = {"path": name, "size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    manifest = {"kind": "model", "files": [entry]}
+    storage.write_bytes(model.child("manifest.json"), json.dumps(manifest).encode())
+    fetch(model, tmp_path / "right", storage, weights=False)
+    storage.write_bytes(model.child(name), b"{{ other }}")
+    failure = failure_of(model, tmp_path / "changed", storage, weights=False)
+    assert f"{name} has a SHA-256" in failure.message
+
+
 def test_a_missing_model_is_reported(storage: Storage, bucket: str, tmp_path: Path) -> None:
     for uri in (f"s3://{bucket}/nothing", "s3://no-such-bucket/x"):
         failure = failure_of(uri, tmp_path, storage, weights=False)
@@ -194,6 +221,7 @@ def hub(
 ) -> Hub:
     files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
     files |= {"model.safetensors": safetensors_bytes(), "x.py": b"", "onnx/model.safetensors": b""}
+    files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
     monkeypatch.setenv("HF_ENDPOINT", stub.url)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.delenv("HF_HOME", raising=False)
@@ -213,10 +241,29 @@ def test_a_model_is_downloaded_from_a_hub(
     names = {path.name for path in folder.iterdir() if path.is_file()}
     assert names == {name for name in hub.files if not name.endswith(".py") and "/" not in name}
     assert seen[-1][0] == seen[-1][1] > 0
+    template = folder / "additional_chat_templates" / "tool_use.jinja"
+    assert template.read_bytes() == b"{{ tools }}"
     stub.requests.clear()
     folder = fetch_base_model(base, tmp_path / "small", storage, weights=False)
     assert not (folder / "model.safetensors").exists()
     assert not any("safetensors" in request for request in stub.requests)
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").is_file()
+
+
+def test_a_model_in_the_hubs_own_cache_has_one_folder(
+    hub: Hub, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file arrives first, the result is the folder of the config."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub.files = dict(sorted(hub.files.items()))  # templates are first
+    base = base_model("hf://acme/tiny@v1")
+    folder = fetch_base_model(base, tmp_path / "m", storage, weights=False)
+    assert folder.name == COMMIT
+    assert (folder / "config.json").is_file()
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").is_file()
 
 
 @pytest.mark.parametrize(

@@ -390,7 +390,6 @@ def test_conversations_with_tools_use_the_template_for_tools(tmp_path: Path) -> 
     answers = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
     both = [
         {"name": "tool_use", "template": f"tools {{{{ tools }}}} {answers}"},
-        {"name": ["odd"], "template": 1},
         {"name": "default", "template": answers},
     ]
     talk = (("user", "a"), ("assistant", "b"))

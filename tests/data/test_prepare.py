@@ -155,7 +155,7 @@ def test_another_tokenizer_makes_another_dataset(
 ) -> None:
     job.put("train.jsonl", jsonl(examples(3)))
     before = job.prepared().training_tokens
-    other = write_tokenizer(tmp_path / "other", bos_token="<s>", add_bos_token=True)
+    other = write_tokenizer(tmp_path / "other", bos_token="<s>", has_start=True)
     put_folder(job.storage, other, S3Uri(job.bucket, "model"))
     assert job.prepared().training_tokens == before + 3
 

@@ -99,7 +99,8 @@ def test_truncation_and_padding_of_tokenizer_json_are_ignored(plain: ExampleToke
     ("settings", "empty", "full"),
     [
         ({"bos_token": "<s>"}, ["<s>"], []),
-        ({"bos_token": {"content": "<s>"}, "add_bos_token": True}, ["<s>"], ["<s>"]),
+        # with tokenizer.json, only its post-processor counts, as in transformers
+        ({"bos_token": "<s>", "add_bos_token": True}, ["<s>"], []),
         ({"bos_token": "<s>", "add_bos_token": False}, ["<s>"], []),
         ({}, ["</s>"], []),
     ],
@@ -116,7 +117,7 @@ def test_the_start_token_is_the_tokenizers_own(
         assert example.roles.count(NO_LOSS) == len(expected)
 
 
-def test_a_post_processor_that_adds_a_start_token_is_respected(tmp_path: Path) -> None:
+def test_tokens_of_a_post_processor_are_around_the_prompt(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, processors
 
     folder = write_tokenizer(tmp_path)
@@ -127,8 +128,10 @@ def test_a_post_processor_that_adds_a_start_token_is_respected(tmp_path: Path) -
     backend.save(str(folder / "tokenizer.json"))
     tokenizer = load_tokenizer(folder, "tiny")
     [example] = encoded(tokenizer, Row(1, "yes", " no"))
-    assert example.tokens == [0, *ids(tokenizer, "yes"), *ids(tokenizer, " no"), 1]
-    assert example.roles[0] == NO_LOSS
+    prompt, completion = ids(tokenizer, "yes"), ids(tokenizer, " no")
+    assert example.tokens == [0, *prompt, 1, *completion, 1]
+    roles = [NO_LOSS, *[PROMPT] * len(prompt), NO_LOSS, *[COMPLETION] * (len(completion) + 1)]
+    assert example.roles == bytes(roles)
 
 
 def test_a_completion_does_not_get_an_additional_space(tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_a_completion_does_not_get_an_additional_space(tmp_path: Path) -> None:
 def test_the_digest_changes_with_everything_that_changes_tokens(tmp_path: Path) -> None:
     one = load_tokenizer(write_tokenizer(tmp_path / "a"), "tiny").digest
     same = load_tokenizer(write_tokenizer(tmp_path / "b"), "other name").digest
-    start = write_tokenizer(tmp_path / "c", bos_token="<s>", add_bos_token=True)
+    start = write_tokenizer(tmp_path / "c", bos_token="<s>", has_start=True)
     other = write_tokenizer(tmp_path / "d", kind="metaspace")
     assert one == same
     assert len({one, *(load_tokenizer(folder, "tiny").digest for folder in (start, other))}) == 3

@@ -1,7 +1,8 @@
 """Downloads base models, from `s3://` or `hf://` to a folder that transformers can load.
 
-Only safetensors and JSON are downloaded: never a pickle, never Python code. All files are checked
-before they are used, so that a broken copy is one sentence and not a crash an hour later.
+Only safetensors, JSON, vocabularies, and chat templates are downloaded: never a pickle, never
+Python code. All files are checked before they are used, so that a broken copy is one sentence and
+not a crash an hour later.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ CONFIG = "config.json"
 CARD = "README.md"  # the model card, which names the license
 INDEX = "model.safetensors.index.json"
 
-# Top-level files only: subfolders have other formats of the same weights.
+TEMPLATES = "additional_chat_templates"  # transformers' folder for all but the default template
+
+# Patterns of files. No other subfolder: they have other formats of the same weights.
 SMALL_FILES = (
     CONFIG,
     "generation_config.json",
@@ -51,6 +54,7 @@ SMALL_FILES = (
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
+    f"{TEMPLATES}/*.jinja",
     CARD,
     MANIFEST,
 )
@@ -185,7 +189,11 @@ def find_problem(
         manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
         if manifest is not None:
             # a download without weights has only some of the files, and no download has an adapter
-            top = [entry for entry in manifest.files if "/" not in entry.path]
+            top = [
+                entry
+                for entry in manifest.files
+                if "/" not in entry.path or matches(entry.path, SMALL_FILES)
+            ]
             here = [
                 entry
                 for entry in top

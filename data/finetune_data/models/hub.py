@@ -96,8 +96,7 @@ class HubModel(RemoteModel):
         disable_progress_bars()  # the output is a log
         with _errors(self._uri, self._name):
             fetch_in_parallel(download, names)
-        # all of these files are at the top level
-        return next((path.parent for path in arrived.values()), folder)
+        return next((path.parents[name.count("/")] for name, path in arrived.items()), folder)
 
 
 def _has_own_cache() -> bool:
@@ -108,16 +107,18 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    # in the hub's patterns, `*` matches slashes
+    nested = [pattern for pattern in include if "/" in pattern]
     try:
-        return Path(
-            snapshot_download(
+        for allowed, ignored in ((list(include), ["*/*"]), (nested, [])):
+            folder = snapshot_download(
                 uri.repo,
                 revision=uri.revision,
                 local_files_only=True,
-                allow_patterns=list(include),
-                ignore_patterns=["*/*"],
+                allow_patterns=allowed,
+                ignore_patterns=ignored,
             )
-        )
+        return Path(folder)
     except LocalEntryNotFoundError as error:
         raise _error(name, uri, failures.not_in_hub_cache) from error
 

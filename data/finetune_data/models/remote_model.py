@@ -17,7 +17,7 @@ WEIGHTS = "model*.safetensors"
 class RemoteFile:
     """One file, which the source lists."""
 
-    name: str  # the file's name; all files are at the top level
+    name: str  # the path in the model's folder
     size: int  # bytes
     version: str  # differs for every content: an ETag, a digest, or a commit
     sha256: str | None = None  # hexadecimal, if the source publishes it

@@ -43,7 +43,7 @@ def control_tokens(backend: Tokenizer) -> list[ControlToken]:
 class ExampleTokenizer:
     """Encodes examples with a base model's own tokenizer.
 
-    start: the tokens that the tokenizer puts before every text, mostly none or one
+    start, finish: the tokens that the tokenizer puts before and after every text
     bos, eos: token ids; bos is None if the model has none
     vocabulary: the number of rows of the model's embedding; None if its config does not have it
     template: the chat template; None if the model has none
@@ -55,6 +55,7 @@ class ExampleTokenizer:
         backend: Tokenizer,
         *,
         start: Sequence[int],
+        finish: Sequence[int] = (),
         bos: int | None,
         eos: int,
         vocabulary: int | None = None,
@@ -64,6 +65,7 @@ class ExampleTokenizer:
         self._backend = backend
         self._encoder = TextEncoder(backend)
         self._start = list(start)
+        self._finish = list(finish)
         self._eos = eos
         self._row_end = (TurnEnd(eos, "added"),)
         self._empty_start = self._start or [eos if bos is None else bos]
@@ -79,7 +81,18 @@ class ExampleTokenizer:
         """SHA-256 of everything that determines the encoding of a text."""
         template = self._template.identity if self._template else ""
         start = f"{self._start} {self._empty_start} {self._eos} {self._encoder.sentinel}"
+        start += f" {self._finish}" if self._finish else ""
         return hashlib.sha256(f"{self._backend.to_str()}{start} {template}".encode()).hexdigest()
+
+    @property
+    def eos(self) -> int:
+        """The end-of-sequence token."""
+        return self._eos
+
+    @property
+    def added_tokens(self) -> frozenset[int]:
+        """The tokens that the tokenizer finds as text before everything else."""
+        return frozenset(self._backend.get_added_tokens_decoder())
 
     def encode(self, examples: Sequence[Example]) -> list[tuple[Encoded, ...] | Finding]:
         """The training examples of each example, in the threads of the tokenizers library.
@@ -160,10 +173,9 @@ class ExampleTokenizer:
         for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
             completion = encoder.without_sentinel(row.completion, found) if row.prompt else found
             start = self._start if prompt else self._empty_start  # normalization can empty it
-            tokens = [*start, *prompt, *completion]
+            tokens = [*start, *prompt, *self._finish, *completion]
             if not completion or completion[-1] != self._eos:  # some files have it as text
                 tokens.append(self._eos)
-            context = len(start) + len(prompt)
-            context_roles = _NO_LOSS * len(start) + _PROMPT * len(prompt)
-            roles = context_roles + _COMPLETION * (len(tokens) - context)
+            roles = _NO_LOSS * len(start) + _PROMPT * len(prompt) + _NO_LOSS * len(self._finish)
+            roles += _COMPLETION * (len(tokens) - len(roles))
             yield Encoded(tokens, roles, self._row_end)

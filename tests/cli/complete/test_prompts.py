@@ -25,9 +25,9 @@ TEMPLATE = (
 def test_a_prompt_has_the_tokens_that_it_had_in_training(
     tmp_path: Path, kind: str, text: str
 ) -> None:
-    folder = write_tokenizer(tmp_path, kind=kind, bos_token="<s>", add_bos_token=True)
+    folder = write_tokenizer(tmp_path, kind=kind, bos_token="<s>", has_start=True)
     tokenizer = load_tokenizer(folder, "m")
-    found = of_text(tokenizer, text, folder)
+    found = of_text(tokenizer, text, Source("m", folder))
     for completion in ("yes no", " maybe", "x"):
         [example] = encoded(tokenizer, Row(1, text, completion))
         start = example.roles.index(bytes([COMPLETION]))
@@ -45,7 +45,7 @@ def test_a_chat_is_given_as_an_inference_server_gives_it(tmp_path: Path) -> None
         tokenizer_class="PreTrainedTokenizerFast",
     )
     messages = [("system", "no fox"), ("user", "quick?"), ("assistant", "yes"), ("user", "lazy?")]
-    found = of_messages(load_tokenizer(folder, "m"), messages, folder)
+    found = of_messages(load_tokenizer(folder, "m"), messages, Source("m", folder))
     written = [{"role": role, "content": text} for role, text in messages]
     theirs = AutoTokenizer.from_pretrained(folder)
     expected = theirs.apply_chat_template(written, add_generation_prompt=True, return_dict=False)
@@ -60,7 +60,43 @@ def test_the_models_own_end_tokens_end_it_too(
     folder = write_tokenizer(tmp_path)
     write_json(folder / "generation_config.json", {"eos_token_id": written})
     # 1 is </s>, with which every row of training ended
-    assert of_text(load_tokenizer(folder, "m"), "a", folder).end_tokens == ends
+    assert of_text(load_tokenizer(folder, "m"), "a", Source("m", folder)).end_tokens == ends
+
+
+CHATML = (
+    "{% for message in messages %}<s>{{ message.role }}:{{ message.content }}<unk>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant:{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "ends"),
+    [
+        (None, {1}),  # no model of ours: what a server knows, and nothing else
+        ({"kind": "dataset"}, {1}),
+        ({"kind": "model", "endTokens": [1]}, {1}),
+        ({"kind": "model"}, {1, 2}),  # an earlier version wrote no end tokens: the template's own
+    ],
+)
+def test_a_chat_ends_where_a_server_ends_it(
+    tmp_path: Path, manifest: dict[str, object] | None, ends: set[int]
+) -> None:
+    folder = write_tokenizer(tmp_path, chat_template=CHATML)
+    if manifest is not None:
+        write_json(folder / "manifest.json", manifest)
+    found = of_messages(load_tokenizer(folder, "m"), [("user", "yes")], Source("m", folder))
+    assert found.end_tokens == ends
+
+
+def test_an_adapter_ends_where_its_own_model_does(tmp_path: Path) -> None:
+    """Its base model was not trained to end there."""
+    base = write_tokenizer(tmp_path / "base", chat_template=CHATML)
+    adapter = tmp_path / "model" / "adapter"
+    adapter.mkdir(parents=True)
+    write_json(adapter.parent / "manifest.json", {"kind": "model", "endTokens": [2, 1]})
+    source = Source("m", base, adapter)
+    found = of_messages(load_tokenizer(base, "m"), [("user", "yes")], source)
+    assert found.end_tokens == {1, 2}
 
 
 @pytest.mark.parametrize(

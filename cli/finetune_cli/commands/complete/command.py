@@ -147,9 +147,9 @@ def _encode(
 
     tokenizer = load_tokenizer(source.folder, source.name)
     if messages:
-        found = prompts.of_messages(tokenizer, messages, source.folder)
+        found = prompts.of_messages(tokenizer, messages, source)
     else:
-        found = prompts.of_text(tokenizer, prompt or "", source.folder)
+        found = prompts.of_text(tokenizer, prompt or "", source)
     context = model_positions(source.folder)
     room = None if context is None else context - len(found.tokens)
     if room is not None and room < 1:

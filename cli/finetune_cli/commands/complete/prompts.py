@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
-    from finetune_data.tokenize.encoded import Encoded
+    from finetune_cli.commands.complete.sources import Source
     from finetune_data.tokenize.tokenizer import ExampleTokenizer
 
 PLACEHOLDER = "x"  # in place of the completion
@@ -33,7 +32,7 @@ def with_separator(text: str, separator: str) -> str:
     return text + separator
 
 
-def of_text(tokenizer: ExampleTokenizer, text: str, folder: Path) -> Prompt:
+def of_text(tokenizer: ExampleTokenizer, text: str, source: Source) -> Prompt:
     """Encode a text like the `prompt` of a training file."""
     from finetune_data.read.examples import COMPLETION, Row
     from finetune_data.read.findings import Finding
@@ -42,42 +41,32 @@ def of_text(tokenizer: ExampleTokenizer, text: str, folder: Path) -> Prompt:
     assert not isinstance(found, Finding)
     [example] = found
     start = example.roles.index(bytes([COMPLETION]))
-    return Prompt(example.tokens[:start], _ends(example, folder))
+    return Prompt(example.tokens[:start], _end_tokens(tokenizer, source))
 
 
 def of_messages(
-    tokenizer: ExampleTokenizer, messages: Sequence[tuple[str, str]], folder: Path
+    tokenizer: ExampleTokenizer, messages: Sequence[tuple[str, str]], source: Source
 ) -> Prompt:
-    """Encode (role, text) messages with the chat template of the model."""
+    """Encode (role, text) messages with the chat template of the model, as a server does."""
     from finetune_data.read.examples import Conversation
     from finetune_data.read.findings import Finding
 
     written = [{"role": role, "content": text} for role, text in messages]
-    answer = {"role": "assistant", "content": PLACEHOLDER}
     prompt = tokenizer.prompt(Conversation(1, written))
-    [answered] = tokenizer.encode([Conversation(1, [*written, answer])])
-    for found in (prompt, answered):
-        if isinstance(found, Finding):
-            raise CommandError(
-                found.message, "the chat template of the model rejects these messages"
-            )
-    assert not isinstance(prompt, Finding)
-    assert not isinstance(answered, Finding)
-    return Prompt(prompt, _ends(answered[-1], folder))
+    if isinstance(prompt, Finding):
+        raise CommandError(prompt.message, "the chat template of the model rejects these messages")
+    ends = _end_tokens(tokenizer, source)
+    if source.is_of_earlier_version:
+        answer = {"role": "assistant", "content": PLACEHOLDER}
+        [answered] = tokenizer.encode([Conversation(1, [*written, answer])])
+        if not isinstance(answered, Finding):
+            ends |= {end.token for example in answered for end in example.endings}
+    return Prompt(prompt, ends)
 
 
-def _ends(example: Encoded, folder: Path) -> frozenset[int]:
-    return frozenset({end.token for end in example.endings} | _configured_ends(folder))
+def _end_tokens(tokenizer: ExampleTokenizer, source: Source) -> frozenset[int]:
+    """Where a server stops: at the tokens of the configurations and of the tokenizer."""
+    from finetune_data.tokenize.end_tokens import configured_ends
 
-
-def _configured_ends(folder: Path) -> set[int]:
-    """The end tokens in generation_config.json or, without them, in config.json."""
-    from finetune_data.models.base_models import CONFIG, read_json
-
-    for name in ("generation_config.json", CONFIG):
-        found = read_json(folder / name).get("eos_token_id")
-        if isinstance(found, int):
-            return {found}
-        if isinstance(found, list):
-            return {token for token in found if isinstance(token, int)}
-    return set()
+    found = source.end_tokens or configured_ends(source.folder)
+    return frozenset([*found, tokenizer.eos])

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune_data.models.base_models import read_json
+from finetune_data.models.base_models import TEMPLATES, read_json
 
 FILE = "chat_template.jinja"
-FOLDER = "additional_chat_templates"
 DEFAULT, TOOL_USE = "default", "tool_use"
+# transformers, too, renders nothing if a model has several templates and none of this name.
+NO_DEFAULT = "{{ raise_exception('none of the chat templates of the model is the default') }}"
 
 
 class TemplateSource(NamedTuple):
@@ -23,20 +24,23 @@ class TemplateSource(NamedTuple):
 def find_template(folder: Path, settings: Mapping[str, Any]) -> TemplateSource | None:
     """The templates that transformers' `get_chat_template` chooses; None if the model has none.
 
-    A file of its own takes precedence over the template of the same name in tokenizer_config.json.
-    settings: the content of tokenizer_config.json. Raises ValueError, which names the file.
+    Templates in files replace all those in tokenizer_config.json, except that its default remains
+    if no file is the default; the published model then has a file for it. settings: the content of
+    tokenizer_config.json. Raises ValueError, which names the file.
     """
-    named = {**_named(folder, settings), **_files(folder)}
-    if not named:
-        return None
-    default = named.get(DEFAULT) or next(iter(named.values()))
-    return TemplateSource(default, named.get(TOOL_USE, ""))
+    named = _files(folder)
+    if DEFAULT not in named:
+        written = _named(folder, settings)
+        named = {DEFAULT: written.get(DEFAULT, ""), **named} if named else written
+    found = {name: text for name, text in named.items() if text}
+    return (
+        TemplateSource(found.get(DEFAULT, NO_DEFAULT), found.get(TOOL_USE, "")) if found else None
+    )
 
 
 def _files(folder: Path) -> dict[str, str]:
     files = {DEFAULT: folder / FILE}
-    if (folder / FOLDER).is_dir():
-        files |= {path.stem: path for path in sorted((folder / FOLDER).glob("*.jinja"))}
+    files |= {path.stem: path for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
     texts = {
         name: path.read_text(encoding="utf-8", errors="replace")
         for name, path in files.items()
