@@ -55,6 +55,20 @@ def shared_layers(names: Sequence[str]) -> Failure:
     )
 
 
+def merged_differs(error: float, tolerance: float, moved: float) -> Failure:
+    """All three in logits, as root mean squares over the vocabulary."""
+    return Failure(
+        code=Reason.BASE_MODEL_INVALID,
+        message="the adapter cannot be merged into this base model: on examples of the training "
+        f"file, the logits of the merged model differ by {error:.2g} from those of the adapter "
+        f"over the base model, which training moved by {moved:.2g}; rounding explains "
+        f"{tolerance:.2g}",
+        hint="restrict method.targets to the layers of the attention, such as q_proj and v_proj; "
+        "or set method.type to full",
+        param="method",
+    )
+
+
 def unfit_weights(problems: Sequence[str]) -> Failure:
     """problems: "lm_head.weight is missing"; the first few."""
     found = "; ".join(problems)

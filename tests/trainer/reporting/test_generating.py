@@ -26,7 +26,7 @@ def expected(prompts: list[Prompt]) -> list[list[int]]:
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=MAX_COMPLETION_TOKENS,
             do_sample=False,
-            eos_token_id=prompt.end,
+            eos_token_id=prompt.expected[-1],
             pad_token_id=0,
         )
         found.append(output[0, len(prompt.tokens) :].tolist())
@@ -42,6 +42,8 @@ def test_the_first_rank_gets_what_transformers_generates(tmp_path: Path) -> None
     found: list[dict[str, Any]] = [
         json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)
     ]
+    for moved, still in [*found[0].pop("compared"), *found[1].pop("compared")]:
+        assert moved > 1e-4 > 1e-5 > still  # the base model is frozen
     short = [
         {kind: rank.pop(kind) for kind in list(rank) if kind.startswith("short")} for rank in found
     ]

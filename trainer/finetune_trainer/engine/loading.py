@@ -174,11 +174,12 @@ def _is_loaded(parameter: "Parameter") -> bool:
 
 def _from_pretrained(folder: Path, precision: Precision, **options: Any) -> tuple[Any, Any]:
     """The model, and transformers' report on the names and shapes of its weights."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     try:
         found: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(
             folder,
+            generation_config=GenerationConfig(),  # not the file's, which can be invalid
             dtype=_dtype(precision),
             local_files_only=True,
             use_safetensors=True,

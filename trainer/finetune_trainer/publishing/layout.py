@@ -48,6 +48,10 @@ def skeleton(model: Any, precision: "dtype") -> Any:
 
     config = copy.deepcopy(model.config)
     config._attn_implementation = "eager"  # the trainer's own has no meaning elsewhere
+    if not _is_tied(model):  # transformers ties no weights that differ in the files
+        for part in (config, config.get_text_config()):
+            if getattr(part, "tie_word_embeddings", False):
+                part.tie_word_embeddings = False
     with torch.device("meta"):
         made = type(model)._from_config(config, dtype=precision)
     if hasattr(model, "generation_config"):
@@ -55,6 +59,21 @@ def skeleton(model: Any, precision: "dtype") -> Any:
     if hasattr(model, "_weight_conversions"):  # those that loading used
         made._weight_conversions = model._weight_conversions
     return made
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether the head is the embeddings. A model without one of the two counts as tied."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    weights = [getattr(module, "weight", None) for module in (head, embeddings)]
+    return None in weights or weights[0] is weights[1]
+
+
+def tied_names(model: Any) -> dict[str, list[str]]:
+    """The names of each parameter that has several, by each of them."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name: [name, *found] for found in names.values() for name in found if found[1:]}
 
 
 def saved_weights(model: Any) -> dict[str, "Tensor"]:

@@ -37,6 +37,7 @@ class ModelManifest(Stored):
     before: EpochMetrics | None = None  # metrics of the model that the training continued from
     epochs: list[EpochMetrics] = Field(default_factory=list)
     separator: str | None = None  # the text that ends every prompt of the training file
+    end_tokens: list[int] | None = None  # where the model stops; None: of an earlier version
     files: list[FileEntry]
 
 

@@ -1,7 +1,6 @@
 """Publishes the model in the Hugging Face layout; the manifest is last and never replaced."""
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,23 +9,22 @@ from finetune_api.model_names import fine_tuned_model_name
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
-from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES
+from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import FileEntry, file_entries, to_bytes
 from finetune_storage.s3 import Storage
 from finetune_trainer.checkpoint.state import TrainingState
+from finetune_trainer.engine import lora
 from finetune_trainer.engine.deepspeed import Engine
+from finetune_trainer.publishing.comparison import choose_rows, compare, compute_reference
+from finetune_trainer.publishing.generation import write_end_tokens
 from finetune_trainer.publishing.lock import wait_for_duplicate_pod
 from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
 from finetune_trainer.publishing.percent import Percent
+from finetune_trainer.publishing.tokenizer_files import write_tokenizer
 from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.reporting.report_data import ReportData
 from finetune_trainer.reporting.report_files import write_card, write_page
-
-# Copied from the base model; the other files are written by `save_pretrained`.
-TOKENIZER_FILES = tuple(
-    name for name in SMALL_FILES if name not in {CONFIG, CARD, "generation_config.json", MANIFEST}
-)
 
 
 def publish(
@@ -37,23 +35,29 @@ def publish(
     *,
     base: Path,
     folder: Path,
+    dataset: Dataset,
+    end_tokens: Sequence[int],
     progress: Callable[[str], None],
     describe: Callable[[str, str], ReportData],
 ) -> Outcome | None:
     """Publish the model. All ranks call it together; rank 0 gets the outcome.
 
-    base: the folder with the tokenizer's files. describe: returns the contents of the card and the
-    report, given the model's name and the time of publishing.
+    base: the folder with the tokenizer's files. end_tokens: where the model stops. describe:
+    returns the contents of the card and the report, given the model's name and the time of
+    publishing. Raises FailureError if a merged adapter differs from the trained model.
     """
+    is_adapted = lora.is_adapted(engine.model)
+    reference = compute_reference(engine, choose_rows(dataset.train)) if is_adapted else None
     write_model(engine, folder, base, progress)
     if engine.coordinates.rank != 0:
         return None
     published = wait_for_duplicate_pod(task, storage, find_published, progress)
     if published is not None:
         return published
-    for name in TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    write_end_tokens(base, folder, end_tokens)
+    write_tokenizer(base, folder, end_tokens[0])
+    if reference is not None:
+        compare(reference, engine, folder, base, progress)
     now = datetime.now(UTC)
     name = fine_tuned_model_name(task.base.root, task.organization, task.suffix, now)
     data = describe(name, now.isoformat(timespec="seconds"))
@@ -83,6 +87,7 @@ def publish(
         before=state.before,
         epochs=state.completed_epochs,
         separator=data.dataset.separator,
+        end_tokens=list(end_tokens),
         files=entries,
     )
     written = to_bytes(manifest)

@@ -109,7 +109,7 @@ def _write_merged(
         name: _in_precision(tensor, precision)
         for name, tensor in layout.saved_weights(empty).items()
     }
-    names = _names_of_tied(empty)
+    names = layout.tied_names(empty)
 
     def read(name: str) -> "Tensor":
         for known in names.get(name, [name]):
@@ -159,14 +159,6 @@ class _Writer:
 
 def _in_precision(tensor: "Tensor", precision: "dtype") -> "Tensor":
     return tensor.to(precision) if tensor.is_floating_point() else tensor
-
-
-def _names_of_tied(model: Any) -> dict[str, list[str]]:
-    """The names of each parameter that has several, by each of them."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name: [name, *found] for found in names.values() for name in found if found[1:]}
 
 
 def _write_adapter(engine: Engine, path: Path) -> None:

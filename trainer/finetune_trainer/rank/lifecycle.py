@@ -87,6 +87,8 @@ def _publish(parts: Parts, state: TrainingState, workdir: WorkDir) -> Outcome | 
         *(task, state, engine, parts.storage),
         base=parts.base_model,
         folder=workdir.model,
+        dataset=parts.dataset,
+        end_tokens=parts.report_writer.end_tokens,
         progress=run_log.begin_publishing,
         describe=describe,
     )

@@ -64,6 +64,11 @@ class ReportWriter:
         )
         self._state = TrainingState()
 
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens at which the published model stops, the learned ones first."""
+        return self._completions.end_tokens
+
     def begin(self, state: TrainingState) -> None:
         """Call before the first step; at step 0 the untrained model completes the prompts."""
         self._state = state

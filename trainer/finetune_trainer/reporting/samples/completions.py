@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_data.tokenize.dataset import Dataset
+from finetune_data.tokenize.end_tokens import end_tokens
 from finetune_data.tokenize.loading import load_tokenizer
 from finetune_trainer.reporting.report_data import Sample
 from finetune_trainer.reporting.samples.allowance import RunSize, allowance_of
@@ -55,8 +56,11 @@ class SampleCompletions:
 
         pass_seconds: the duration of a short forward pass.
         """
-        self._prompts = choose_prompts(dataset.validation or dataset.train)
         self._tokenizer = load_tokenizer(base, "the base model")
+        self.end_tokens = end_tokens(base, dataset, self._tokenizer)
+        ends = frozenset(self.end_tokens)
+        chosen = choose_prompts(dataset.validation or dataset.train)
+        self._prompts = [prompt._replace(ends=ends) for prompt in chosen]
         tokens = pass_tokens(self._prompts, has_cache=engine.zero_stage < 3)
         allowance = allowance_of(run, tokens, pass_seconds)
         self._generate = make_generator(engine, heartbeat, allowance)
@@ -92,7 +96,7 @@ def complete_prompts(prompts: Sequence[Prompt], generate: Generate, decode: Deco
     open_rows = [
         len(tokens)
         for prompt, tokens in zip(prompts, found, strict=False)  # some ranks get none
-        if len(tokens) < MAX_COMPLETION_TOKENS and prompt.end not in tokens[-1:]
+        if len(tokens) < MAX_COMPLETION_TOKENS and not prompt.end_tokens & {*tokens[-1:]}
     ]
     cut_at = max(open_rows, default=None) if is_spent else None
     return Completed([decode(tokens) for tokens in found], cut_at)

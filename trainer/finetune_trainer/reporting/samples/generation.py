@@ -1,12 +1,11 @@
 """Greedy generation with the engine's model, for the samples of the report.
 
 Up to ZeRO stage 2 every rank has the full weights: rank 0 generates alone, with the key-value cache
-of transformers. In ZeRO stage 3 all ranks run full forward passes together. A completion ends with
-the last token of the expected completion: the end-of-sequence or end-of-turn token that the prepare
-Job added. Completions end early if they would take too long (`allowance`).
+of transformers. In ZeRO stage 3 all ranks run full forward passes together. A completion ends where
+the published model stops. Completions end early if they would take too long (`allowance`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from inspect import signature
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +52,9 @@ def greedy(
         rows = [prompts[row].tokens + completions[row] for row in open_rows]
         for row, token in zip(open_rows, next_tokens(rows), strict=True):
             completions[row].append(token)
-        open_rows = [row for row in open_rows if completions[row][-1] != prompts[row].end]
+        open_rows = [
+            row for row in open_rows if completions[row][-1] not in prompts[row].end_tokens
+        ]
     return completions
 
 
@@ -108,6 +109,7 @@ def _generate_with_cache(engine: "Engine", prompts: Sequence[Prompt], meter: Met
         """Whether each row ends here, as transformers' stopping criteria return it."""
         return torch.full((len(tokens),), not meter.may_pass(), device=tokens.device)
 
+    ends = sorted(frozenset().union(*(prompt.end_tokens for prompt in prompts)))
     width = max(len(prompt.tokens) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -127,24 +129,38 @@ def _generate_with_cache(engine: "Engine", prompts: Sequence[Prompt], meter: Met
                 max_new_tokens=MAX_COMPLETION_TOKENS,
                 do_sample=False,
                 num_beams=1,
-                eos_token_id=sorted({prompt.end for prompt in prompts}),
-                pad_token_id=prompts[0].end,
+                eos_token_id=ends,
+                pad_token_id=ends[0],
                 stopping_criteria=StoppingCriteriaList([is_over]),
             )
     finally:
         model.train(was_training)
         engine.objective.choose(former)
     rows: list[Tokens] = found[:, width:].tolist()
-    return [_cut_after(row, prompt.end) for row, prompt in zip(rows, prompts, strict=True)]
+    return [_cut_after(row, prompt.end_tokens) for row, prompt in zip(rows, prompts, strict=True)]
 
 
-def _cut_after(tokens: Tokens, end: int) -> Tokens:
+def _cut_after(tokens: Tokens, ends: Collection[int]) -> Tokens:
     """Drop everything after the first end token."""
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+    first = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: first + 1]
 
 
 def _next_tokens(engine: "Engine", rows: Sequence[Tokens]) -> Tokens:
-    """One forward pass over all rows, packed or padded as the engine's compute path requires."""
+    import torch
+
+    found = last_logits(engine, rows).argmax(-1)
+    if engine.coordinates.ranks > 1:  # GPUs may break ties differently
+        torch.distributed.broadcast(found, 0)
+    tokens: Tokens = found.tolist()
+    return tokens
+
+
+def last_logits(engine: "Engine", rows: Sequence[Tokens]) -> "Tensor":
+    """The logits of the token after each row, [rows, vocabulary]. All ranks together in ZeRO 3.
+
+    One forward pass over all rows, packed or padded as the engine's compute path requires.
+    """
     import torch
 
     lengths = [len(row) for row in rows]
@@ -169,11 +185,7 @@ def _next_tokens(engine: "Engine", rows: Sequence[Tokens]) -> Tokens:
         kept = list(range(inputs.shape[1]))
     positions = positions.to(engine.device)
     output = engine.model(input_ids=inputs, position_ids=positions, use_cache=False, **settings)
-    found = torch.stack([output.logits[row, kept.index(place)].argmax() for row, place in places])
-    if engine.coordinates.ranks > 1:  # GPUs may break ties differently
-        torch.distributed.broadcast(found, 0)
-    tokens: Tokens = found.tolist()
-    return tokens
+    return torch.stack([output.logits[row, kept.index(place)] for row, place in places])
 
 
 def _causal(model: "Module") -> Any:

@@ -14,15 +14,15 @@ Tokens = list[int]
 
 
 class Prompt(NamedTuple):
-    """The tokens of a prompt and of its expected completion."""
+    """The tokens of a prompt and of its expected completion, and those that end a completion."""
 
     tokens: Tokens
     expected: Tokens
+    ends: frozenset[int] = frozenset()  # of the published model; empty: the expected last token
 
     @property
-    def end(self) -> int:
-        """The token that ends the completion: end of sequence, or end of turn in a chat."""
-        return self.expected[-1]
+    def end_tokens(self) -> frozenset[int]:
+        return self.ends or frozenset(self.expected[-1:])
 
 
 def choose_prompts(

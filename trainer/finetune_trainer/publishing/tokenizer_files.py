@@ -1,0 +1,96 @@
+"""The tokenizer of a published model: the base model's files, with the end that was learned."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune_api.layout import MANIFEST
+from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES, TEMPLATES, read_json
+from finetune_data.tokenize.chats.source import DEFAULT, FILE, NO_DEFAULT, find_template
+from finetune_data.tokenize.end_tokens import GENERATION
+
+# Patterns of the files that are copied from the base model. The other files are written here.
+TOKENIZER_FILES = tuple(
+    name for name in SMALL_FILES if name not in {CONFIG, CARD, GENERATION, MANIFEST}
+)
+SETTINGS = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+TEMPLATE_FILES = (FILE, "chat_template.json", f"{TEMPLATES}/*.jinja")
+SAMPLES = ("a", " The quick brown fox: 12.5!\n", "  naïve\t東京\n\n")  # texts to compare
+_USES_EOS = re.compile(r"\beos_token\b")
+
+
+def write_tokenizer(base: Path, folder: Path, end: int) -> None:
+    """Copy the files of the tokenizer and the chat templates, and let `end` be its end token.
+
+    Servers that know no generation_config.json stop there. The base model's end token stays if a
+    template writes `eos_token`, if padding is the new one, or if the tokenizer would change
+    otherwise.
+    """
+    for pattern in TOKENIZER_FILES:
+        for path in filter(Path.is_file, base.glob(pattern)):
+            copy = folder / path.relative_to(base)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    settings = read_json(folder / SETTINGS)
+    if settings.pop("auto_map", None) is not None:  # names Python files, which are not published
+        _write_json(folder / SETTINGS, settings)
+    _write_default(folder, settings)
+    if not any(_USES_EOS.search(text) for text in _templates(folder, settings)):
+        _set_end(folder, settings, end)
+
+
+def _write_default(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the default template to its file, which transformers reads next to further files."""
+    source = find_template(folder, settings)
+    has_further = any((folder / TEMPLATES).glob("*.jinja"))
+    defaults = (folder / FILE, folder / TEMPLATES / f"{DEFAULT}.jinja")
+    if not has_further or any(path.is_file() for path in defaults):
+        return
+    if source and source.default != NO_DEFAULT:
+        (folder / FILE).write_text(source.default, encoding="utf-8")
+
+
+def _templates(folder: Path, settings: dict[str, Any]) -> Iterator[str]:
+    """The texts of all templates; those in JSON as JSON."""
+    for pattern in TEMPLATE_FILES:
+        for path in filter(Path.is_file, folder.glob(pattern)):
+            yield path.read_text(encoding="utf-8", errors="replace")
+    yield json.dumps(settings.get("chat_template"))
+
+
+def _set_end(folder: Path, settings: dict[str, Any], end: int) -> None:
+    before = _load(folder)
+    text = before.convert_ids_to_tokens(end)
+    is_added = end in before.added_tokens_decoder  # another one would split texts differently
+    if end in {before.eos_token_id, before.pad_token_id} or not is_added or not text:
+        return
+    special = read_json(folder / SPECIAL)
+    files = {SETTINGS: settings} | ({SPECIAL: special} if special else {})
+    for name, content in files.items():
+        _write_json(folder / name, content | {"eos_token": text})
+    samples = [*SAMPLES, *(f"{text}{sample}{text}" for sample in SAMPLES)]
+    try:
+        after = _load(folder)
+        same = all(after(sample).input_ids == before(sample).input_ids for sample in samples)
+        is_set = same and after.eos_token_id == end
+    except Exception:  # of any type, for a tokenizer that cannot encode them
+        is_set = False
+    if not is_set:
+        for name, content in files.items():
+            _write_json(folder / name, content)
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
