@@ -31,6 +31,19 @@ def _internal(message: str, log: list[str] | None = None) -> Failure:
     return Failure(code=Reason.INTERNAL, message=message, log=log)
 
 
+# --- the training method --------------------------------------------------------------------------
+
+
+def no_dropout_of_experts() -> Failure:
+    """An adapter of a mixture of experts adds its weights to those of all experts at once."""
+    return Failure(
+        code=Reason.INVALID_SPEC,
+        message="an adapter for the experts of the base model cannot have dropout",
+        hint="remove method.dropout; or set method.targets to the layers of the attention",
+        param="method.dropout",
+    )
+
+
 # --- data files -----------------------------------------------------------------------------------
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.tasks import MethodRef
-from finetune_data.memory.adapter import adapter_parameters, largest_matrix
+from finetune_data.memory.adapter import adapter_parameters, adapts_experts, largest_matrix
 from finetune_data.memory.shape import ModelShape
 
 pytestmark = pytest.mark.slow  # peft takes seconds to import
@@ -78,3 +79,20 @@ def test_targets_with_unknown_names_count_as_all_layers() -> None:
 def test_dense_layers_between_experts_are_counted_although_peft_leaves_them_out() -> None:
     shape, found = sizes("qwen3_moe", METHOD, mlp_only_layers=[1])
     assert sum(found) < adapter_parameters(shape, METHOD) < 1.1 * sum(found)
+
+
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"]], ids=["all", "attention"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_dropout_is_refused_exactly_if_peft_refuses_it(
+    kind: str, targets: list[str] | None
+) -> None:
+    fused = {"gpt_neox": ["query_key_value"], "phi3": ["qkv_proj"]}
+    method = METHOD.model_copy(update={"targets": targets and fused.get(kind, targets)})
+    shape, _ = sizes(kind, method)
+    try:
+        sizes(kind, method.model_copy(update={"dropout": 0.1}))
+    except FailureError as error:
+        assert error.failure.param == "method.dropout"
+        assert adapts_experts(shape, method)
+    else:
+        assert not adapts_experts(shape, method)

@@ -12,7 +12,7 @@ import pytest
 
 from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.outcome import Failure, Outcome, Prepared
-from finetune_api.tasks import PrepareTask
+from finetune_api.tasks import MethodRef, PrepareTask
 from finetune_api.uris import S3Uri
 from finetune_data.prepare.job import prepare
 from finetune_data.read.examples import COMPLETION, Row
@@ -286,6 +286,23 @@ def test_a_missing_or_broken_base_model_is_the_models_fault(job: Job) -> None:
     failure = job.failure()
     assert (failure.code, failure.param) == (Reason.BASE_MODEL_INVALID, "model")
     assert "a vocabulary of 10" in failure.message
+
+
+def test_dropout_of_experts_is_refused_before_the_data_is_read(job: Job) -> None:
+    config = {
+        "model_type": "mixtral",
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_local_experts": 4,
+    }
+    job.storage.write_bytes(S3Uri(job.bucket, "model/config.json"), json.dumps(config).encode())
+    job.put("train.jsonl", b"not JSON")
+    failure = job.failure(method=MethodRef(type="lora", dropout=0.1))
+    assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.dropout")
+    job.put("train.jsonl", jsonl(examples(20)))
+    job.prepared(method=MethodRef(type="lora", dropout=0.1, targets=["q_proj"]))
 
 
 def test_many_batches_give_the_same_result_as_one(

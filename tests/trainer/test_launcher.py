@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import sys
@@ -173,6 +174,14 @@ def test_each_error_of_a_rank_has_a_code() -> None:
         "rank 3 lost the connection to another rank: [pair.cc:553] Connection closed by peer "
         "[10.0.0.7]:49041"
     )
+    for error in (
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors"),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ):
+        full = failure_from_exception(error, 3).failure
+        assert full.message == f"rank 3 could not write to a full disk: {error}"
+        assert "resources.ephemeralStorage" in (full.hint or "")
     own = failure_from_exception(KeyError("x"), 3)
     assert not own.is_echo
     assert (own.failure.code, own.failure.rank) == (Reason.RANK_CRASHED, 3)

@@ -1,5 +1,6 @@
 """Classifies the exception that ended a rank."""
 
+import errno
 import traceback
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ _PEER_GONE = (
 )
 _COLLECTIVES = "/torch/distributed/"
 _HOST_MEMORY = ("can't allocate memory", "cannot allocate memory")  # of PyTorch; prose: allow
+_FULL_DISK = ("no space left on device", "disk quota exceeded")  # also of libraries in Rust
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,19 @@ def failure_from_exception(error: BaseException, rank: int) -> RankFailure:
         return RankFailure(failures.out_of_host_memory(rank, detail, log=log))
     if name == "OutOfMemoryError":  # torch's, without an import of torch
         return RankFailure(failures.out_of_gpu_memory(rank, detail, log=log))
+    if _is_disk_full(error, text):
+        return RankFailure(failures.full_disk(rank, detail, log=log))
     if _is_lost_connection(error, text):
         detail = detail.split(". ")[0]
         return RankFailure(failures.lost_connection(rank, detail, log=log), is_echo=True)
     return RankFailure(failures.exception(rank, name, detail, log=log))
+
+
+def _is_disk_full(error: BaseException, text: str) -> bool:
+    """By the number of the error, or by the message of a library that does not keep it."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return any(message in text for message in _FULL_DISK)
 
 
 def _is_lost_connection(error: BaseException, text: str) -> bool:

@@ -80,16 +80,6 @@ def unfit_weights(problems: Sequence[str]) -> Failure:
     )
 
 
-def no_dropout_of_experts() -> Failure:
-    """An adapter of a mixture of experts adds its weights to those of all experts at once."""
-    return Failure(
-        code=Reason.INVALID_SPEC,
-        message="an adapter for the experts of the base model cannot have dropout",
-        hint="remove method.dropout; or set method.targets to the layers of the attention",
-        param="method.dropout",
-    )
-
-
 def unknown_positive_class(text: str) -> Failure:
     return Failure(
         code=Reason.INVALID_DATA,
@@ -268,6 +258,18 @@ def out_of_gpu_memory(rank: int, detail: str, *, log: Sequence[str]) -> Failure:
         hint="use more GPUs, a higher deepspeed.zeroStage, or a shorter maxSequenceLength",
         rank=rank,
         exhausted_memory="gpu",
+        log=list(log),
+    )
+
+
+def full_disk(rank: int, detail: str, *, log: Sequence[str]) -> Failure:
+    """detail: the error, which has the path if the system reports it."""
+    return Failure(
+        code=Reason.RANK_CRASHED,
+        message=f"rank {rank} could not write to a full disk: {detail}",
+        hint="raise resources.ephemeralStorage, or use nodes or a model cache with more free space",
+        rank=rank,
+        exit_code=1,
         log=list(log),
     )
 

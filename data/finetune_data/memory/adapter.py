@@ -22,6 +22,19 @@ def adapter_parameters(shape: ModelShape, method: MethodRef) -> int:
     return method.rank * (dense + sparse)
 
 
+def adapts_experts(shape: ModelShape, method: MethodRef) -> bool:
+    """Whether peft certainly adds an adapter to the experts or their router, by their names.
+
+    Those of an unknown type may be plain linear layers.
+    """
+    family = FAMILIES.get(shape.model_type)
+    if method.type == "full" or not shape.sparse_layers or family is None:
+        return False
+    return family.adapts_experts and (
+        method.targets is None or not {*FEED_FORWARD, ROUTER}.isdisjoint(method.targets)
+    )
+
+
 def largest_matrix(shape: ModelShape, method: MethodRef) -> int:
     """The number of elements of the adapter's largest matrix, or slightly more."""
     family = family_of(shape.model_type)

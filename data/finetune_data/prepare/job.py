@@ -16,8 +16,10 @@ from finetune_api.outcome import Failure, Outcome, Prepared
 from finetune_api.tasks import PrepareTask
 from finetune_api.training_files import TrainingFileCounts
 from finetune_api.uris import S3Uri
+from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.lint.facts import DataSummary
+from finetune_data.memory.adapter import adapts_experts
 from finetune_data.memory.plan import in_gib
 from finetune_data.memory.shape import ModelShape
 from finetune_data.models.base_models import (
@@ -99,6 +101,8 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     shape = ModelShape.of(
         text_settings(read_json(model / CONFIG)), stored_weight_bytes(task.base, storage)
     )
+    if shape is not None and task.method.dropout and adapts_experts(shape, task.method):
+        raise DataError(failures.no_dropout_of_experts())
     source = DatasetSource(
         tokenizer_sha256=tokenizer.digest,
         context_length=context.length,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api.errors import FailureError
 from finetune_api.tasks import MethodRef
+from finetune_data.failures import no_dropout_of_experts
 from finetune_trainer import failures
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
         adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         if method.dropout and "dropout" in str(error):
-            raise FailureError(failures.no_dropout_of_experts()) from error
+            raise FailureError(no_dropout_of_experts()) from error
         raise
     return adapted
 
