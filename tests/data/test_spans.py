@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_data.read.examples import COMPLETION
+from finetune_data.read.findings import Finding
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
+from finetune_data.tokenize.loading import load_tokenizer
 from finetune_data.tokenize.spans import count_roles, find_ends, find_spans, visible
+from tests.data.gallery.conversations import CHATS
+from tests.data.gallery.families import FAMILIES
 
 roles = st.lists(st.sampled_from([0, 1, 2, 10]), max_size=60).map(bytes)
 
@@ -44,6 +49,20 @@ def test_each_answer_has_its_end(turns: list[tuple[list[int], list[int], TurnEnd
         marks += b"\1" * len(context) + b"\2" * (len(answer) + 1)
         expected[len(tokens) - 1] = end
     assert find_ends(Encoded(tokens, marks, tuple(expected.values()))) == expected
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "llama2", "alpaca"])
+def test_the_ends_of_real_templates_are_where_the_tokenizer_says(name: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(FAMILIES[name].write(tmp_path / name), name)
+    answers = 0
+    for chat in CHATS.values():
+        [found] = tokenizer.encode([chat.parsed()])
+        for example in () if isinstance(found, Finding) else found:
+            ends = find_ends(example)
+            assert tuple(ends.values()) == example.endings
+            assert [example.tokens[at] for at in ends] == [end.token for end in example.endings]
+            answers += len(ends)
+    assert answers > 10
 
 
 @pytest.mark.parametrize(
