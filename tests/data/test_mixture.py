@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.training_files import LEAST_WEIGHT, MOST_WEIGHT
@@ -42,6 +42,7 @@ def test_an_epoch_has_the_examples_in_the_proportions_of_the_weights(
     assert epoch_examples(examples, weights) == wanted
 
 
+@settings(max_examples=40)
 @given(FILES)
 def test_every_example_occurs_and_no_epoch_is_longer_than_necessary(
     files: list[tuple[int, float]],
@@ -58,6 +59,7 @@ def test_every_example_occurs_and_no_epoch_is_longer_than_necessary(
         assert abs(count - total * weight / sum(exact)) <= Fraction(1, 2)
 
 
+@settings(max_examples=20)
 @given(FILES, st.sampled_from([2, 3, 10]))
 def test_only_the_proportions_matter(files: list[tuple[int, float]], factor: int) -> None:
     examples = [n for n, _ in files]
@@ -66,6 +68,7 @@ def test_only_the_proportions_matter(files: list[tuple[int, float]], factor: int
     assert epoch_examples(examples, whole) == epoch_examples(examples, larger)
 
 
+@settings(max_examples=50)
 @given(st.integers(1, 2_000), st.integers(0, 40_000), st.integers(1, 700))
 def test_repeats_are_spread_evenly_and_blocks_are_those_of_the_whole(
     examples: int, more: int, block: int
@@ -83,6 +86,7 @@ def test_repeats_are_spread_evenly_and_blocks_are_those_of_the_whole(
     assert np.concatenate(parts).tolist() == found.tolist()
 
 
+@settings(max_examples=40)
 @given(FILES)
 def test_a_file_that_is_too_small_is_found_and_the_proposed_weights_work(
     files: list[tuple[int, float]],
