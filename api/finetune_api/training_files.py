@@ -8,7 +8,8 @@ from finetune_api.uris import S3Address
 from finetune_api.wire import Stored
 
 MOST_FILES = 16
-LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000
+MOST_REPEATS = 100  # of one example in an epoch
 
 
 class TrainingFile(Stored):
@@ -22,8 +23,8 @@ class TrainingFile(Stored):
         description="Share of this file in the examples of an epoch, relative to the weights of "
         "the other files: 3 and 1 mean three examples of the first file for each of the second. "
         "Every example occurs at least once in an epoch; those of a file that is too small for "
-        "its share are repeated, at most 100 times. Set it for every file or for none. Default: "
-        "every example occurs once in an epoch.",
+        f"its share are repeated, at most {MOST_REPEATS} times. Set it for every file or for none. "
+        "Default: every example occurs once in an epoch.",
     )
 
 

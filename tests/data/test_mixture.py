@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.training_files import LEAST_WEIGHT, MOST_WEIGHT
+from finetune_api.training_files import LEAST_WEIGHT, MOST_REPEATS, MOST_WEIGHT
 from finetune_data.prepare.mixture import (
-    MOST_REPEATS,
     epoch_examples,
     find_excess,
     most_repeats,

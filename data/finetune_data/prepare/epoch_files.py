@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finetune_api.training_files import MOST_REPEATS
 from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.pod_log import log
 from finetune_data.prepare.inputs import DataFile
 from finetune_data.prepare.mixture import (
     MOST_PASSES,
-    MOST_REPEATS,
     epoch_examples,
     find_excess,
     most_repeats,

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune_api.training_files import LEAST_WEIGHT, MOST_WEIGHT
+from finetune_api.training_files import LEAST_WEIGHT, MOST_REPEATS, MOST_WEIGHT
 
-MOST_REPEATS = 100  # of one example in an epoch
 MOST_PASSES = 16  # over one example in all epochs, without advice about it
 DIGITS = 3  # of proposed weights
 
