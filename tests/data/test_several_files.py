@@ -191,3 +191,36 @@ def test_a_file_is_listed_once_however_it_is_spelled(job: Job) -> None:
 def test_a_missing_file_names_its_place_in_the_list(job: Job) -> None:
     failure = job.failure(**files(job, ("old.jsonl", 1), ("nothing.jsonl", 1)))
     assert (failure.code, failure.param) == (Reason.DATA_NOT_FOUND, "trainingFiles[1]")
+
+
+# It writes an answer differently once more messages follow, so that each becomes an example.
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and not loop.last %}earlier {% endif %}{{ m.content }}</s>\n"
+    "{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+def test_the_training_examples_that_conversations_become_are_weighted(job: Job) -> None:
+    job.storage.write_bytes(S3Uri(job.bucket, "model/chat_template.jinja"), TEMPLATE.encode())
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "yes"}
+    chats = [{"messages": [question, answer] * (1 + n % 2)} for n in range(4)]
+    job.put("chats.jsonl", jsonl(chats))
+    job.put("more.jsonl", jsonl(chats[1:2]))
+    mixed = files(job, ("new.jsonl", 1), ("chats.jsonl", 2), ("more.jsonl", 1))
+    found = job.prepared(**mixed)
+    assert [(f.examples, f.epoch_examples) for f in found.training_files or []] == [
+        (4, 4),
+        (6, 8),
+        (2, 4),
+    ]
+    manifest = fetch(job, found).manifest
+    assert manifest.splits["train"].lines == 9
+    assert [(end.text, end.how, end.answers) for end in manifest.ends] == [
+        ("</s>", "template", 8),
+        ("</s>", "added", 4),
+    ]
+    advice = "\n".join(found.advice or [])
+    assert "trainingFiles[1] has chats, and trainingFiles[0] has prompts and completions" in advice
+    assert "4 conversations of trainingFiles[1] became 6 training examples" in advice
+    assert "1 conversation of trainingFiles[2] became 2 training examples" in advice
