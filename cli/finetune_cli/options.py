@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,6 +70,13 @@ def reading_flags(function: Function) -> Function:
             help="Format of the files, if it cannot be detected from their content and extension.",
         ),
         click.option(
+            "--encoding",
+            metavar="NAME",
+            callback=_known_encoding,
+            help="Encoding of text files, such as cp1252 for CSV files of Excel on Windows.  "
+            "[default: UTF-8 or UTF-16]",
+        ),
+        click.option(
             "--sheet", metavar="NAME", help="Sheet of a workbook.  [default: the first sheet]"
         ),
         click.option("--prompt-column", metavar="NAME", help="Column that contains the prompts."),
@@ -79,6 +87,17 @@ def reading_flags(function: Function) -> Function:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _known_encoding(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    """Python's name for an encoding. Raises click.BadParameter for any other name."""
+    if name is None:
+        return None
+    try:
+        "a".encode(name)  # LookupError for codecs that do not encode text, too
+        return codecs.lookup(name).name
+    except (LookupError, ValueError) as error:
+        raise click.BadParameter(f"{name!r:.40} is no encoding of text") from error
 
 
 def name_argument(function: Function) -> Function:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner, Result
 
+from finetune_api.limits import DataLimits
 from finetune_api.names import ENV_LOCAL_ROOT, EXIT_USER, LOCAL_BUCKET
 from finetune_cli.main import finetune
 from finetune_data.prepare.job import prepare
@@ -211,3 +213,12 @@ def test_no_context_is_longer_than_the_positions_of_the_model(here: Path, model:
     result = prepare_data(model, "--context", "4096")
     assert result.exit_code == EXIT_USER
     assert f"more than {CONTEXT} tokens, the context length of the base model" in result.output
+
+
+def test_the_default_limit_of_a_file_is_that_of_a_fine_tune(here: Path, model: Path) -> None:
+    limit = DataLimits().max_file_bytes
+    (here / "train.jsonl").touch()
+    os.truncate(here / "train.jsonl", limit + 1)
+    result = prepare_data(model)
+    assert result.exit_code == EXIT_USER
+    assert f"the file has {limit + 1:,} bytes, more than the {limit:,} allowed" in result.output

@@ -176,6 +176,17 @@ def test_what_is_no_data_is_a_sentence(here: Path, name: str, data: bytes, words
     assert [path.name for path in here.iterdir()] == [name]
 
 
+def test_the_hint_about_an_encoding_converts_the_file(here: Path) -> None:
+    (here / "a.csv").write_bytes("prompt,completion\nwo?,Köln\n".encode("cp1252"))
+    result = run("a.csv", "--yes")
+    assert result.exit_code == EXIT_USER
+    assert "`finetune prepare-data FILE --encoding cp1252`" in result.output
+    assert run("a.csv", "--yes", "--encoding", "cp1252").exit_code == 0
+    assert [row.completion for row in rows(here / "a_prepared.jsonl")] == ["Köln"]
+    for wrong in ("nonsense", "base64", "\0"):
+        assert run("a.csv", "--encoding", wrong).exit_code == 2
+
+
 def test_a_table_with_other_columns_says_what_to_type(here: Path) -> None:
     (here / "reviews.csv").write_text("id,review text,stars\n1,fine,5\n")
     result = run("reviews.csv", "--yes")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+# The encoding of Excel on Windows in Western languages is only an example: it cannot be detected.
+CONVERSION = "; save it as UTF-8 or run `finetune prepare-data FILE --encoding cp1252`"
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -23,6 +25,6 @@ def text_problem(text: str) -> tuple[str, str] | None:
     if not text.isascii() and (found := SURROGATE.search(text)):
         code = ord(found[0])
         if 0xDC80 <= code <= 0xDCFF:  # a reader keeps a byte that it cannot decode in this form
-            return "not-utf8", f"is not valid UTF-8: byte 0x{code - 0xDC00:02x}; save it as UTF-8"
+            return "not-utf8", f"is not valid UTF-8: byte 0x{code - 0xDC00:02x}{CONVERSION}"
         return "surrogate", f"holds half of a surrogate pair (\\u{code:04x}), which is no character"
     return None

@@ -24,6 +24,7 @@ from finetune_data.read.formats.encodings import (
     Blocks,
     find_wide_encoding,
     has_old_line_ends,
+    name_encoding,
     take_head,
     to_utf8,
     with_line_feeds,
@@ -48,6 +49,7 @@ class ReadOptions:
 
     limits: DataLimits = LIMITS
     format: str | None = None
+    encoding: str | None = None  # of text, as Python names it
     sheet: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -156,10 +158,11 @@ class Reader:
 
     def _as_utf8(self, first: bytes, blocks: Blocks) -> tuple[bytes, Blocks]:
         """The first bytes and all blocks as UTF-8 without byte order marks, with notes about it."""
-        wide = find_wide_encoding(first)
-        if wide is not None:
-            self._converter.note(f"the file is {wide[:6].upper()} text, which is read as UTF-8")
-            blocks = to_utf8(blocks, wide)
+        encoding = self.options.encoding or find_wide_encoding(first)
+        if encoding is not None and encoding != "utf-8":
+            name = name_encoding(encoding)
+            self._converter.note(f"the file is {name} text, which is read as UTF-8")
+            blocks = to_utf8(blocks, encoding)
         elif first.startswith(BOM):
             self._converter.note("the file begins with a byte order mark, which is ignored")
         return take_head(without_marks(blocks))

@@ -172,6 +172,21 @@ def test_half_a_surrogate_pair_in_utf_16_is_a_finding_of_its_line() -> None:
     assert row == Row(3, "b", "c")
 
 
+def test_a_code_page_of_windows_is_named_by_the_user() -> None:
+    data = PLAIN.encode("cp1252")
+    [first, finding] = read(data, "a.csv")
+    assert isinstance(first, Row)
+    hint = "save it as UTF-8 or run `finetune prepare-data FILE --encoding cp1252`"
+    assert str(finding) == f'line 3: "prompt" is not valid UTF-8: byte 0xfc; {hint}'
+    assert pairs(data, encoding="cp1252") == PAIRS
+    assert pairs(compress(data), "a.csv.gz", encoding="cp1252") == PAIRS
+    assert pairs(PLAIN.encode(), encoding="utf-8") == PAIRS
+    [finding] = read(PLAIN.encode("cp1252") + b"\x81", "a.csv", encoding="cp1252")
+    assert "the cp1252 text is broken" in str(finding)
+    [finding] = read("prompt,complétion\na,b\n".encode("cp1252"), "a.csv")
+    assert "the header is not valid UTF-8: byte 0xe9" in str(finding)
+
+
 def test_a_text_with_a_header_is_a_table() -> None:
     assert pairs(TABS.encode(), "a.txt") == PAIRS
     assert "the file is named as a text, but is a table" in notes(TABS.encode(), "a.txt")

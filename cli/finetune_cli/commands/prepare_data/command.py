@@ -56,6 +56,7 @@ class PrepareOptions:
     model: str | None
     context: int | None
     format_name: str | None
+    encoding: str | None
     sheet: str | None
     prompt_column: str | None
     completion_column: str | None
@@ -76,6 +77,7 @@ class PrepareOptions:
         return ReadOptions(
             limits=DataLimits(max_file_bytes=self.max_file_mib * MEBIBYTE),
             format=self.format_name,
+            encoding=self.encoding,
             sheet=self.sheet,
             prompt_column=self.prompt_column,
             completion_column=self.completion_column,
@@ -163,9 +165,10 @@ class PrepareOptions:
 @click.option(
     "--max-file-mib",
     type=click.IntRange(min=1),
-    default=1024,
+    default=DataLimits().max_file_bytes // MEBIBYTE,
     show_default=True,
-    help="Maximum size of a file in MiB, before and after decompression.",
+    help="Maximum size of a file in MiB, before and after decompression. The default is that of a "
+    "fine-tune (chart value data.maxFileBytes).",
 )
 def command(**given: Any) -> None:
     """Check data files for fine-tuning and write JSONL files for training.

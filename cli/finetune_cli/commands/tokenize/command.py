@@ -112,6 +112,7 @@ def command(
     _check_arguments(text, file, prompt=prompt, completion=completion)
     options = ReadOptions(
         format=reading["format_name"],
+        encoding=reading["encoding"],
         sheet=reading["sheet"],
         prompt_column=reading["prompt_column"],
         completion_column=reading["completion_column"],

@@ -60,9 +60,15 @@ def find_wide_encoding(head: bytes) -> str | None:
     return None
 
 
+def name_encoding(encoding: str) -> str:
+    """`UTF-16` of `utf-16-le`; the name of any other encoding."""
+    return encoding[:6].upper() if encoding.startswith("utf-") else encoding
+
+
 def to_utf8(blocks: Blocks, encoding: str) -> Blocks:
-    """The same text as UTF-8. A Finding is the last item if a character at the end is cut off."""
-    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    """The same text as UTF-8. A Finding is the last item if the text is not in this encoding."""
+    errors = "surrogatepass" if encoding.startswith("utf-") else "strict"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     try:
         for block in blocks:
             if isinstance(block, Finding):
@@ -71,8 +77,8 @@ def to_utf8(blocks: Blocks, encoding: str) -> Blocks:
             yield decoder.decode(block).encode("utf-8", "surrogatepass")
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        name = encoding[:6].upper()
-        yield Finding("encoding", f"the {name} text is broken or cut off", fatal=True)
+        message = f"the {name_encoding(encoding)} text is broken or cut off"
+        yield Finding("encoding", message, fatal=True)
 
 
 def without_marks(blocks: Blocks) -> Blocks:

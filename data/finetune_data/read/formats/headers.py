@@ -8,13 +8,14 @@ from typing import Any
 
 from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, counted, shown
+from finetune_data.read.problems import text_problem
 
 MARK = "\ufeff"  # a byte order mark
 Note = Callable[[str], None]  # gets a sentence about how the file is read
 
 
 class HeaderError(Exception):
-    """A header that names no clear columns."""
+    """A header without clear names of columns."""
 
 
 class Table:
@@ -64,6 +65,9 @@ class Table:
 
 def _names(cells: Sequence[Any]) -> list[str]:
     names = ["" if _is_empty(cell) else str(cell).strip(MARK) for cell in cells]
+    for name in names:
+        if (problem := text_problem(name)) is not None:
+            raise HeaderError(f"the header {problem[1]}")
     repeated = [name for name, count in Counter(filter(None, names)).items() if count > 1]
     if repeated:
         raise HeaderError(f"the header has the column {shown(repeated[0])} twice")

@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api.wire import JsonObject
 from finetune_data.read.findings import Finding, shown
 from finetune_data.read.formats.lines import Line
+from finetune_data.read.problems import CONVERSION
 
 
 class JsonError(Exception):
@@ -58,7 +59,7 @@ def decode_line(line: Line, max_nesting: int) -> tuple[Any, str] | Finding:
         text = line.data.decode()
     except UnicodeDecodeError as error:
         before = line.data[: error.start].decode()
-        message = f"not valid UTF-8: byte 0x{line.data[error.start]:02x}"
+        message = f"not valid UTF-8: byte 0x{line.data[error.start]:02x}{CONVERSION}"
         return Finding("not-utf8", message, line.number, len(before) + 1)
     start = skip_space(text, 0)
     try:
