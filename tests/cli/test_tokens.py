@@ -62,6 +62,13 @@ def test_texts_of_stdin_and_of_s3_models(
     assert there.returncode == 0, there.stderr
     here = run("tokenize", "-m", str(model_folder), "-o", "json", stdin="from stdin")
     assert there.stdout == here.stdout
+    data = S3Uri.parse(f"s3://{bucket}/data/rows.jsonl")
+    storage.write_bytes(data, lines({"prompt": "a", "completion": "b"}).encode())
+    for address in (data, f"s3://{bucket}/data/*.jsonl"):
+        row = json.loads(
+            run("tokenize", "-m", str(prefix), "-f", str(address), "-o", "json").stdout
+        )
+        assert (row["file"], learned_text(row["examples"][0])) == ("rows.jsonl", "b</s>")
 
 
 def test_a_text_never_controls_a_terminal(run: Run, model_folder: Path) -> None:
