@@ -51,4 +51,9 @@ def dataset_uri(output: str, namespace: str, key: str) -> S3Uri:
     return S3Uri.parse(output).child(namespace, "datasets", key)
 
 
+def base_check_uri(output: str, namespace: str, key: str) -> S3Uri:
+    """The verdict on a base model: `<output>/<namespace>/base-checks/<key>.json`."""
+    return S3Uri.parse(output).child(namespace, "base-checks", f"{key}.json")
+
+
 MANIFEST = "manifest.json"  # written last: a prefix without it is incomplete and not used

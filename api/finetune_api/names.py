@@ -27,6 +27,7 @@ ENV_TASK = "FINETUNE_TASK"  # JSON of a PrepareTask, DeletionTask, or TrainTask
 ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
+CONTAINER_BASE_CHECK = "base-check"  # of the prepare pod, before the main container
 PORT_PROGRESS = 9464  # /progress and /metrics of rank 0
 PORT_RENDEZVOUS = 29500
 NODE_LINE = "node: "  # starts the line of a training pod's log about its hardware

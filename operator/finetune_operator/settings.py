@@ -90,6 +90,14 @@ class PrepareResources(Wire):
     memory: str = "2Gi"
 
 
+class BaseCheck(Wire):
+    """The container of the prepare pod that checks the base model, in the trainer image."""
+
+    enabled: bool = True  # otherwise only the training pods check it, once they have their GPUs
+    # A pod requests the larger amount of its containers that run one after the other.
+    resources: PrepareResources = PrepareResources()
+
+
 class PodNetwork(Wire):
     """Further rules for the NetworkPolicy of each FineTune, in the format of a NetworkPolicy."""
 
@@ -113,6 +121,7 @@ class Settings(Wire):
     hyperparameters: HyperparameterRules = HyperparameterRules()
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
+    base_check: BaseCheck = BaseCheck()
     # What training pods request from the estimate if the FineTune does not set it. With a queue it
     # is nothing, because Kueue admits no Job that requests a resource without a quota.
     estimated_requests: tuple[EstimatedRequest, ...] = (MEMORY, EPHEMERAL_STORAGE)

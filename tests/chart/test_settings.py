@@ -40,6 +40,7 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "hyperparameters",
         "data",
         "prepareResources",
+        "baseCheck",
         "estimatedRequests",
         "queuedRequests",
         "checkpointBandwidth",

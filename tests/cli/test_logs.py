@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from finetune_api.finetune import FineTune
-from finetune_cli.commands.logs import PodSelector, is_finished, select_pod, stored_log_lines
+from finetune_cli.commands.logs import (
+    PodSelector,
+    container_of,
+    is_finished,
+    select_pod,
+    stored_log_lines,
+)
 from finetune_cli.terminal.errors import CommandError
 from tests.cli.test_checks import a_pod
 
@@ -107,3 +113,14 @@ def test_only_a_running_attempt_is_waited_for() -> None:
     assert not is_finished(found, PodSelector(attempt=4))
     assert not is_finished(found, PodSelector())
     assert is_finished(finetune("failed"), PodSelector())
+
+
+def test_the_log_is_that_of_the_check_of_the_base_model_if_it_failed() -> None:
+    def pod(name: str, state: dict[str, Any]) -> dict[str, Any]:
+        return {"status": {"initContainerStatuses": [{"name": name, "state": state}]}}
+
+    assert container_of(pod("base-check", {"terminated": {"exitCode": 65}})) == "base-check"
+    assert container_of(pod("base-check", {"terminated": {"exitCode": 0}})) == "main"
+    assert container_of(pod("base-check", {"running": {}})) == "main"
+    assert container_of(pod("istio-init", {"terminated": {"exitCode": 1}})) == "main"
+    assert container_of({}) == "main"

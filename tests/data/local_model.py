@@ -12,6 +12,7 @@ from pathlib import Path
 from finetune_data.models.cache.model_cache import ModelCache
 from finetune_data.models.cache.volume import CacheVolume
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
+from finetune_data.models.safetensors_files import read_header
 from finetune_storage.manifests import sha256
 from finetune_storage.progress import ProgressCallback
 from tests.data.builders import safetensors_bytes
@@ -53,6 +54,9 @@ class LocalModel(RemoteModel):
             self.wait(name)
             shutil.copyfile(self.source / name, folder / name)
         return folder
+
+    def read_header(self, name: str) -> tuple[bytes, int]:
+        return read_header(self.source / name)
 
     def wait(self, name: str) -> None:
         """Called before a file arrives."""

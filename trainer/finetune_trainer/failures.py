@@ -69,17 +69,6 @@ def merged_differs(error: float, tolerance: float, moved: float) -> Failure:
     )
 
 
-def unfit_weights(problems: Sequence[str]) -> Failure:
-    """problems: "lm_head.weight is missing"; the first few."""
-    found = "; ".join(problems)
-    return Failure(
-        code=Reason.BASE_MODEL_INVALID,
-        message=f"the weights of the base model do not match its config.json: {found}",
-        hint="copy config.json and all files of the weights from the same version of the model",
-        param="model",
-    )
-
-
 def unknown_positive_class(text: str) -> Failure:
     return Failure(
         code=Reason.INVALID_DATA,

@@ -126,6 +126,11 @@ data:
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
+baseCheck:
+  enabled: {{ .baseCheck.enabled }}
+  resources:
+    cpu: {{ .baseCheck.resources.cpu | quote }}
+    memory: {{ .baseCheck.resources.memory | quote }}
 estimatedRequests: {{ .pods.estimatedRequests | toJson }}
 queuedRequests: {{ .kueue.estimatedRequests | toJson }}
 checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}

@@ -72,7 +72,7 @@ def command(
     pod = _find(cluster, name, selector, target, waits=follows, tail=tail)
     if pod is None:
         return
-    query: dict[str, str | int | bool] = {"container": names.CONTAINER, "follow": follows}
+    query: dict[str, str | int | bool] = {"container": container_of(pod), "follow": follows}
     if tail is not None:
         query["tailLines"] = tail
     meta = pod["metadata"]
@@ -135,6 +135,15 @@ def _find(
             )
             is_announced = True
         time.sleep(POLL_SECONDS)
+
+
+def container_of(pod: JsonObject) -> str:
+    """The container with the log that matters: the one that failed before the main one, if any."""
+    for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if container.get("name") == names.CONTAINER_BASE_CHECK and ended.get("exitCode"):
+            return names.CONTAINER_BASE_CHECK
+    return names.CONTAINER
 
 
 def select_pod(

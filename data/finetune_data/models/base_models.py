@@ -79,6 +79,28 @@ def fetch_base_model(
     Returns the folder that holds them: `folder`, or the hub's own cache. Raises BaseModelError
     (BaseModelNotFound, BaseModelInvalid), StorageError for a problem with S3, or CacheError.
     """
+    model = find_remote_model(base, folder, storage, weights=weights)
+    hashed: frozenset[str] = frozenset()
+    if cache is not None and weights and model.is_cacheable:
+        small = [name for name in model.files if not fnmatchcase(name, WEIGHTS)]
+        model.fetch(small, folder)
+        hashed = _link_weights(base, model, folder, cache, progress)
+    else:
+        _check_space(base, model, folder)
+        folder = model.fetch(model.files, folder, progress)
+    problem = find_problem(folder, weights=weights, hashed=hashed)
+    if problem is not None:
+        raise BaseModelError(failures.broken_model(base.name, base.uri, problem))
+    return folder
+
+
+def find_remote_model(
+    base: BaseModelRef, folder: Path, storage: Storage, *, weights: bool
+) -> RemoteModel:
+    """The wanted files of `base` at their source; creates the folder for them.
+
+    Raises BaseModelError or StorageError, also for missing files.
+    """
     try:
         uri = parse_model_uri(base.uri)
     except ValueError as error:
@@ -92,18 +114,7 @@ def fetch_base_model(
         else S3Model(base, uri, storage, wanted, folder)
     )
     _check_names(base, model.names, weights)
-    hashed: frozenset[str] = frozenset()
-    if cache is not None and weights and model.is_cacheable:
-        small = [name for name in model.files if not fnmatchcase(name, WEIGHTS)]
-        model.fetch(small, folder)
-        hashed = _link_weights(base, model, folder, cache, progress)
-    else:
-        _check_space(base, model, folder)
-        folder = model.fetch(model.files, folder, progress)
-    problem = find_problem(folder, weights=weights, hashed=hashed)
-    if problem is not None:
-        raise BaseModelError(failures.broken_model(base.name, base.uri, problem))
-    return folder
+    return model
 
 
 def _link_weights(
@@ -203,7 +214,7 @@ def find_problem(
                 return damage
         if not weights:
             return None
-        shards = _shards(folder)
+        shards = find_shards(folder)
     except ValueError as error:
         return str(error)
     for shard in shards:
@@ -214,7 +225,8 @@ def find_problem(
     return None
 
 
-def _shards(folder: Path) -> list[str]:
+def find_shards(folder: Path) -> list[str]:
+    """The names of the weight files, which the index lists. Raises ValueError, in words."""
     index = read_json(folder / INDEX)
     if not index:
         return ["model.safetensors"]

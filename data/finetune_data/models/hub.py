@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 from finetune_api.errors import Audience
@@ -18,10 +19,12 @@ from finetune_api.uris import HubUri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
+from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length, read_header
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.transfers import fetch_in_parallel, matches
 
 ANSWER_SECONDS = 30
+FIRST_BYTES = 100_000  # holds nearly every header, so that one request is enough
 MakeFailure = Callable[[str, HubUri, Audience], Failure]
 
 
@@ -97,6 +100,43 @@ class HubModel(RemoteModel):
         with _errors(self._uri, self._name):
             fetch_in_parallel(download, names)
         return next((path.parents[name.count("/")] for name, path in arrived.items()), folder)
+
+    def read_header(self, name: str) -> tuple[bytes, int]:
+        if self._cached is not None:
+            return read_header(self._cached / name)
+        size = self.files[name].size
+        start = self._read_range(name, 0, FIRST_BYTES)
+        length = header_length(start[:LENGTH_BYTES], size)
+        text = start[LENGTH_BYTES : LENGTH_BYTES + length]
+        if len(text) < length:
+            text = self._read_range(name, LENGTH_BYTES, length)
+        return text, size - LENGTH_BYTES - length
+
+    def _read_range(self, name: str, start: int, size: int) -> bytes:
+        """`size` bytes of a file; fewer if it ends before.
+
+        The hub's own `parse_safetensors_file_metadata` would hold whole files in memory if a mirror
+        ignores ranges, and hides the header from a check.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        url = hf_hub_url(self._uri.repo, name, revision=self._commit, endpoint=_endpoint())
+        wanted = {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+        found = bytearray()
+        with (
+            _errors(self._uri, self._name),
+            get_session().stream(
+                "GET", url, headers={**build_hf_headers(), **wanted}, timeout=ANSWER_SECONDS
+            ) as answer,
+        ):
+            hf_raise_for_status(answer)
+            skipped = 0 if answer.status_code == HTTPStatus.PARTIAL_CONTENT else start
+            for part in answer.iter_bytes():
+                found += part
+                if len(found) >= skipped + size:
+                    break
+        return bytes(found[skipped : skipped + size])
 
 
 def _has_own_cache() -> bool:

@@ -53,3 +53,10 @@ class RemoteModel(ABC):
 
         Raises BaseModelError or StorageError, also for a file that changed after it was listed.
         """
+
+    @abstractmethod
+    def read_header(self, name: str) -> tuple[bytes, int]:
+        """The JSON header of a weight file, and the bytes that follow it, which are not read.
+
+        Raises ValueError, in words, for a file without a header; BaseModelError or StorageError.
+        """

@@ -13,6 +13,7 @@ from finetune_api.uris import S3Uri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
+from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length
 from finetune_storage.errors import StorageError
 from finetune_storage.progress import ProgressCallback, ProgressMeter, file_progress
 from finetune_storage.s3 import ObjectEntry, Storage
@@ -57,6 +58,14 @@ class S3Model(RemoteModel):
         with self._errors():
             fetch_in_parallel(download, names)
         return folder
+
+    def read_header(self, name: str) -> tuple[bytes, int]:
+        entry = self._entries[name]
+        uri = S3Uri(self._uri.bucket, entry.key)
+        with self._errors():
+            length = header_length(self._storage.read_range(uri, 0, LENGTH_BYTES), entry.size)
+            text = self._storage.read_range(uri, LENGTH_BYTES, length)
+        return text, entry.size - LENGTH_BYTES - length
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

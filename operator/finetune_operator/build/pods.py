@@ -1,5 +1,6 @@
 """The common parts of all pods: Pod Security `restricted`, a read-only root, no API token."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -20,10 +21,13 @@ def pod_spec(
     source: dict[str, Any],
     container: dict[str, Any],
     volumes: list[dict[str, Any]],
+    *,
+    before: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Build a pod spec around one container.
 
     source: an entry of envFrom with the S3 credentials. container: image, env, resources, mounts.
+    before: containers that must end first, with their names.
     """
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -37,26 +41,32 @@ def pod_spec(
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [
-            {
-                "name": names.CONTAINER,
-                "imagePullPolicy": settings.image_pull_policy,
-                "securityContext": deepcopy(CONTAINER_SECURITY),
-                "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                **container,
-                "envFrom": [source],
-                "volumeMounts": [
-                    {"name": "work", "mountPath": "/tmp"},  # noqa: S108
-                    *container.get("volumeMounts", []),
-                ],
-            }
-        ],
+        "containers": [_container(settings, source, container)],
         "volumes": [{"name": "work", "emptyDir": {}}, *volumes],
     }
+    if before:
+        spec["initContainers"] = [_container(settings, source, fields) for fields in before]
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     return spec
+
+
+def _container(
+    settings: Settings, source: dict[str, Any], fields: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": names.CONTAINER,
+        "imagePullPolicy": settings.image_pull_policy,
+        "securityContext": deepcopy(CONTAINER_SECURITY),
+        "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **fields,
+        "envFrom": [deepcopy(source)],
+        "volumeMounts": [
+            {"name": "work", "mountPath": "/tmp"},  # noqa: S108
+            *fields.get("volumeMounts", []),
+        ],
+    }
 
 
 def retry_policy() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The prepare Job: one CPU pod that checks the data before any GPU is requested."""
+"""The prepare Job: one CPU pod that checks base model and data before any GPU is requested."""
 
 from typing import Any
 
@@ -9,8 +9,18 @@ from finetune_api.finetune_status import Resolved
 from finetune_operator.build.identity import child_metadata, child_name, labels
 from finetune_operator.build.model_cache import has_shared_cache
 from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
-from finetune_operator.settings import Settings
+from finetune_operator.settings import PrepareResources, Settings
 
+# A trainer image of an earlier version has no check. The training pods then fail instead.
+CHECK = """\
+from importlib.util import find_spec
+from runpy import run_module
+
+if find_spec("finetune_trainer.base_check"):
+    run_module("finetune_trainer.base_check", run_name="__main__", alter_sys=True)
+else:
+    print("this trainer image has no check of base models")
+"""
 RETRIES = 3  # after a crash or without an answer of S3; an error of the user is not retried
 
 
@@ -24,11 +34,11 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         has_model_cache=has_shared_cache(settings.runtime(resolved.runtime.name)),
     )
     source = credentials(finetune, resolved.secret_name)
-    amounts = settings.prepare_resources.to_dict()
+    variable = {"name": names.ENV_TASK, "value": task.to_json()}
     container = {
         "image": resolved.runtime.prepare_image,
-        "env": [{"name": names.ENV_TASK, "value": task.to_json()}],
-        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "env": [variable],
+        "resources": _resources(settings.prepare_resources),
     }
     return {
         "apiVersion": "batch/v1",
@@ -41,9 +51,34 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             "template": {
                 "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
                 "spec": {
-                    **pod_spec(settings, source, container, []),
+                    **pod_spec(
+                        *(settings, source, container, []),
+                        before=_checks(resolved, settings, variable),
+                    ),
                     **scheduling(finetune),
                 },
             },
         },
     }
+
+
+def _checks(resolved: Resolved, settings: Settings, task: dict[str, Any]) -> list[dict[str, Any]]:
+    """The container that checks the base model with the code that will load it: one or none."""
+    if not settings.base_check.enabled:
+        return []
+    runtime = settings.runtime(resolved.runtime.name)
+    variables = runtime.env.items() if runtime else ()
+    return [
+        {
+            "name": names.CONTAINER_BASE_CHECK,
+            "image": resolved.runtime.trainer_image,
+            "command": ["python", "-c", CHECK],
+            "env": [dict(task), *({"name": key, "value": value} for key, value in variables)],
+            "resources": _resources(settings.base_check.resources),
+        }
+    ]
+
+
+def _resources(amounts: PrepareResources) -> dict[str, Any]:
+    """Requests and equal limits."""
+    return {"requests": amounts.to_dict(), "limits": amounts.to_dict()}

@@ -11,6 +11,7 @@ from finetune_api.outcome import Outcome, ProgressReport
 from finetune_api.wire import JsonObject
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
+BEFORE_MAIN = (names.CONTAINER_BASE_CHECK,)  # init containers of ours, in their order
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Pod:
     disruption_message: str | None
     exit_code: int | None
     exit_reason: str | None  # "OOMKilled", "Error"
+    container: str  # the container that the values of this class describe
     memory_limit: str | None  # a Kubernetes quantity; the limit of the container
     message: str | None  # the termination message, or the log's tail
     waiting_reason: str | None
@@ -52,10 +54,9 @@ class Pod:
     def parse(cls, raw: JsonObject) -> Self:
         meta, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
         conditions = {item["type"]: item for item in status.get("conditions", [])}
-        container: JsonObject = next(iter(status.get("containerStatuses", [])), {})
+        name, container, wanted = _current_container(spec, status)
         state = container.get("state", {})
         ended = state.get("terminated") or {}
-        wanted: JsonObject = next(iter(spec.get("containers", [])), {})
         limits = wanted.get("resources", {}).get("limits", {})
         waiting = state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
@@ -78,6 +79,7 @@ class Pod:
             disruption_message=disrupted.get("message"),
             exit_code=ended.get("exitCode"),
             exit_reason=ended.get("reason"),
+            container=name,
             memory_limit=limits.get("memory"),
             message=ended.get("message"),
             waiting_reason=waiting.get("reason"),
@@ -172,7 +174,8 @@ class Job:
         mine.sort(
             key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
         )
-        container = spec["template"]["spec"]["containers"][0]
+        containers = spec["template"]["spec"]["containers"]
+        container = _named(names.CONTAINER, containers) or containers[0]
         env = {item["name"]: item.get("value") for item in container.get("env", [])}
         labels = meta.get("labels", {})
         return cls(
@@ -241,6 +244,27 @@ class Observed:
             for job in self.jobs
             if job.component == names.COMPONENT_TRAIN and job.attempt is not None
         }
+
+
+def _current_container(spec: JsonObject, status: JsonObject) -> tuple[str, JsonObject, JsonObject]:
+    """The name, the status, and the spec of the container that the pod waits for or ended with.
+
+    That is the main one, or a container of ours that must succeed before it. The others were
+    injected by an admission webhook, in any order.
+    """
+    for name in BEFORE_MAIN:
+        found = _named(name, status.get("initContainerStatuses", []))
+        if found is not None:
+            ended = found.get("state", {}).get("terminated")
+            if ended is None or ended.get("exitCode") != 0:
+                return name, found, _named(name, spec.get("initContainers", [])) or {}
+    known = [status.get("containerStatuses", []), spec.get("containers", [])]
+    main = [_named(names.CONTAINER, items) or next(iter(items), {}) for items in known]
+    return names.CONTAINER, main[0], main[1]
+
+
+def _named(name: str, items: list[JsonObject]) -> JsonObject | None:
+    return next((item for item in items if item.get("name") == name), None)
 
 
 def _owner(raw: JsonObject) -> str | None:

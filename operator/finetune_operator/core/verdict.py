@@ -20,6 +20,10 @@ LOG_LINES = 10
 ROOT_CAUSE_SECONDS = 10.0  # the wait for the root cause after a pod that may only echo it
 CERTAIN = 3  # of `_certainty`: this pod has the root cause, whatever the others report
 CERTAIN_REASONS = frozenset({Reason.OUT_OF_MEMORY, Reason.DRIVER_TOO_OLD, Reason.GPU_UNUSABLE})
+MEMORY_SETTINGS = {  # of the containers of the prepare pod
+    names.CONTAINER: "the chart value prepareResources.memory",
+    names.CONTAINER_BASE_CHECK: "the chart value baseCheck.resources.memory",
+}
 TERMINATED, KILLED = 143, 137  # exit codes after SIGTERM and SIGKILL
 
 
@@ -166,7 +170,7 @@ def _clean(text: str, limit: int) -> str:
 def _out_of_memory(pod: Pod) -> ErrorInfo:
     failure = pod.outcome.failure if pod.outcome else None
     is_training = pod.attempt is not None
-    setting = "resources.memory" if is_training else "the chart value prepareResources.memory"
+    setting = "resources.memory" if is_training else MEMORY_SETTINGS[pod.container]
     log = _cut(failure.log or [])[-LOG_LINES:] or None if failure else _tail(pod.message)
     error = messages.pod_out_of_memory(pod.name, pod.memory_limit, setting)
     return error.replace(rank=pod.index, node=pod.node, exit_code=pod.exit_code, log=log)

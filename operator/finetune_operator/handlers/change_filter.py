@@ -15,7 +15,10 @@ from finetune_operator.core.observed import Job, Pod
 
 QUIET = 0  # digest of a child that is unchanged since its creation
 ALIVE = {"Pending", "Running"}  # decisions use only the readiness in these phases
-IGNORED_FIELDS = {"name", "index", "attempt", "ip", "node", "started_at"}  # read with real changes
+# read with real changes
+IGNORED_FIELDS = {
+    *("name", "index", "attempt", "ip", "node", "container", "memory_limit", "started_at")
+}
 IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 
 

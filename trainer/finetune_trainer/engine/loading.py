@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.errors import FailureError
-from finetune_trainer import failures
+from finetune_data.models.skeleton import read_skeleton
+from finetune_trainer import base_model_failures
 from finetune_trainer.engine.deepspeed import Precision, configuration
 from finetune_trainer.engine.placement import OnDevice, Partitioned, Placement
+from finetune_trainer.engine.weight_names import find_gaps, in_number_order
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
 
-SHOWN = 5  # names of weights in an error
 # Masks and frequencies that older versions of transformers saved, and that no model reads.
 OLD_BUFFERS = re.compile(r"(attn|attention)\.(bias|masked_bias|causal_mask)$|\.inv_freq$")
 CONVERSION = "conversion of the weights"  # in transformers' message if it cannot combine tensors
@@ -53,7 +54,7 @@ def load_model(folder: Path, precision: Precision) -> "Module":
     (BaseModelInvalid) if the weights are not those of the model in config.json.
     """
     model, report = _from_pretrained(folder, precision)
-    _check(report)
+    _check(report, model)
     _finish(model)
     return model
 
@@ -67,6 +68,7 @@ def load_for_training(
     ranks: int,
     is_frozen: bool,
     progress: Callable[[int], None] = lambda percent: None,
+    inspect: "Callable[[Module], None]" = lambda model: None,
 ) -> "Module":
     """Load the model's parameters one by one to where they stay, after `connect`.
 
@@ -74,25 +76,45 @@ def load_for_training(
     Engine is built. Enables garbage collection. All ranks call it, but none waits for another.
 
     is_frozen: whether training changes none of these parameters, because it adds an adapter.
-    progress: called with the percentage of the bytes that are loaded. Raises FailureError
-    (BaseModelInvalid) before it loads anything if the weights are not those of the model in
-    config.json.
+    progress: called with the percentage of the bytes that are loaded. inspect: called with the
+    model on the meta device before anything is loaded. Raises FailureError (BaseModelInvalid)
+    before it loads anything if the weights are not those of the model in config.json.
     """
+    empty = load_on_meta(folder, precision)
+    inspect(empty)
     placement: Placement = OnDevice()
     if zero_stage == 3:
         settings = configuration(
             zero_stage=zero_stage, precision=precision, offload=offload, ranks=ranks
         )
         placement = Partitioned(settings, _dtype(precision), is_frozen=is_frozen)
-    loading = _Loading(placement, _plan(folder, precision), progress)
+    loading = _Loading(placement, _Plan.of(empty), progress)
     with loading.hooked():
         model, report = _from_pretrained(folder, precision)
-    _check(report)
+    _check(report, model)
     for parameter in model.parameters():
         if _is_loaded(parameter) and not placement.is_placed(parameter):
             placement.place(parameter)
     placement.finish(model)
     _finish(model)
+    return model
+
+
+def load_on_meta(folder: Path, precision: Precision) -> "Module":
+    """Load the model without its numbers: names, shapes, and conversions as in a real load.
+
+    It reads only the headers of the weight files. Raises FailureError (BaseModelInvalid) if
+    transformers cannot load them into the model of config.json, with the names of the weights.
+    """
+    try:
+        model, report = _from_pretrained(folder, precision, device_map="meta")
+    except (FailureError, MemoryError):
+        raise
+    except Exception as error:  # transformers raises many types for settings of a model
+        if "allocate memory" in str(error):
+            raise
+        raise FailureError(base_model_failures.unloadable_model(error)) from error
+    _check(report, model)
     return model
 
 
@@ -103,21 +125,16 @@ class _Plan:
     size: int  # bytes of all parameters
     compared: frozenset[tuple[int, ...]]  # shapes of tied weights of which the files have both
 
-
-def _plan(folder: Path, precision: Precision) -> _Plan:
-    """Load the model on the meta device. Raises FailureError if the weights do not fit."""
-    model, report = _from_pretrained(folder, precision, device_map="meta")
-    _check(report)
-    tied = [
-        (model.get_parameter(target), model.get_parameter(source))
-        for target, source in model.all_tied_weights_keys.items()
-    ]
-    return _Plan(
-        size=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-        compared=frozenset(
-            tuple(parameter.shape) for pair in tied if pair[0] is not pair[1] for parameter in pair
-        ),
-    )
+    @classmethod
+    def of(cls, model: Any) -> "_Plan":
+        """model: on the meta device."""
+        tied = [
+            (model.get_parameter(target), model.get_parameter(source))
+            for target, source in model.all_tied_weights_keys.items()
+        ]
+        sizes = [parameter.numel() * parameter.element_size() for parameter in model.parameters()]
+        shapes = {tuple(one.shape) for pair in tied if pair[0] is not pair[1] for one in pair}
+        return cls(sum(sizes), frozenset(shapes))
 
 
 class _Loading:
@@ -192,22 +209,42 @@ def _from_pretrained(folder: Path, precision: Precision, **options: Any) -> tupl
         if CONVERSION not in str(error):
             raise
         problem = "the experts of a layer are incomplete or differ in their shapes"
-        raise FailureError(failures.unfit_weights([problem])) from error
+        found_gaps = find_gaps(read_skeleton(folder).tensors)
+        raise FailureError(base_model_failures.unfit_weights([problem, *found_gaps])) from error
     return found
 
 
-def _check(report: dict[str, Any]) -> None:
+def _check(report: dict[str, Any], model: Any) -> None:
     """Raise FailureError for weights that are missing, unknown, or have another shape."""
-    problems = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    missing = sorted(report["missing_keys"], key=in_number_order)
+    problems = [f"{name} is missing" for name in missing]
+    mismatched = sorted(report["mismatched_keys"])
     problems += [
         f"{name} has the shape {list(found)} instead of {list(expected)}"
-        for name, found, expected in sorted(report["mismatched_keys"])
+        for name, found, expected in mismatched
     ]
-    unknown = sorted(name for name in report["unexpected_keys"] if not OLD_BUFFERS.search(name))
-    problems += [f"{name} is not in the model" for name in unknown]
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise FailureError(failures.unfit_weights([*problems[:SHOWN], *more]))
+    unknown = [name for name in report["unexpected_keys"] if not OLD_BUFFERS.search(name)]
+    problems += [f"{name} is not in the model" for name in sorted(unknown, key=in_number_order)]
+    if not problems:
+        return
+    tables = _names_of(model.get_input_embeddings(), model), _names_of(_head(model), model)
+    cause: base_model_failures.WeightsCause = "version"
+    if missing and set(missing) <= tables[1]:
+        cause = "no head"
+    elif mismatched and not missing and {name for name, *_ in mismatched} <= tables[0] | tables[1]:
+        cause = "vocabulary"
+    raise FailureError(base_model_failures.unfit_weights(problems, cause))
+
+
+def _head(model: Any) -> Any:
+    return getattr(model, "get_output_embeddings", lambda: None)()
+
+
+def _names_of(module: Any, model: Any) -> set[str]:
+    """The names of the module's parameters in the model."""
+    own = {id(parameter) for parameter in module.parameters()} if module is not None else set()
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if id(parameter) in own}
 
 
 def _dtype(precision: Precision) -> Any:

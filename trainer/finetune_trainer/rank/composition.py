@@ -7,6 +7,7 @@ from finetune_api.tasks import TrainTask
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.connect import open_storage
 from finetune_storage.s3 import Storage
+from finetune_trainer.base_check.check import inspection, read_base
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.engine.compute_path import choose_compute_path
@@ -60,6 +61,8 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
     base_model = workdir.wait_for_base_model()
     dataset = read_dataset(task, workdir)
     progress.update(detail="waiting for the other ranks")
+    # again, because the base model may have changed since the prepare Job
+    inspect = inspection(read_base(base_model), _print, tests_causality=coordinates.local_rank == 0)
     connect(task.accelerator)
     model = load_for_training(
         *(base_model, precision),
@@ -68,6 +71,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         ranks=coordinates.ranks,
         is_frozen=task.method.type == "lora",
         progress=lambda percent: progress.update(detail=f"loading the base model: {percent} %"),
+        inspect=inspect,
     )
     progress.update(detail="starting the engine")
     if task.method.type == "lora":
@@ -131,6 +135,10 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
             pass_seconds=min(pass_seconds),
         ),
     )
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def _build_classifier(

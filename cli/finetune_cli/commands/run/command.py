@@ -29,7 +29,7 @@ from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
 from finetune_cli.commands.run.base_model import find_base, with_own_models
-from finetune_cli.commands.run.local_pods import free_port, train
+from finetune_cli.commands.run.local_pods import check_base_model, free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
 from finetune_cli.manifests import manifest, uploads
 from finetune_cli.manifests.checking import check
@@ -86,6 +86,8 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     finetune = _on_this_machine(written, machine, screen)
     resolved = _resolve(finetune, machine, models, root)
     prepared = _prepare(finetune, resolved, screen)
+    if not resolved.base.uri.startswith(f"s3://{LOCAL_BUCKET}/"):
+        _check_base(finetune, resolved, root)
     resolved = with_prepared(resolved, prepared)
     if finetune.spec.dry_run:
         screen.note("Data checked. Nothing was trained because spec.dryRun is set.")
@@ -189,6 +191,14 @@ def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared
         f"{found.steps:,} steps with batch size {batch}, learning rate {rate:.3g}"
     )
     return found
+
+
+def _check_base(finetune: FineTune, resolved: Resolved, root: Path) -> None:
+    """Check a base model before it is downloaded. The ranks check one on this machine at once."""
+    task = prepare_task(finetune, resolved, HyperparameterRules(), DataLimits())
+    outcome = check_base_model(task, root)
+    if outcome is not None and outcome.failure is not None:
+        raise _failure_error(outcome.failure, resolved)
 
 
 def _next_attempt(folder: Path) -> int:

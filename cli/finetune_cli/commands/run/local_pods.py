@@ -15,7 +15,8 @@ from pathlib import Path
 
 from finetune_api.names import ENV_LOCAL_ROOT, ENV_TASK
 from finetune_api.outcome import Outcome
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import PrepareTask, TrainTask
+from finetune_trainer import base_model_failures
 
 POLL_SECONDS = 0.1
 PEER_SECONDS = 30.0  # the time that other pods have to notice a failed pod
@@ -63,6 +64,20 @@ class LocalPod:
         """Kill the process and its children."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def check_base_model(task: PrepareTask, root: Path) -> Outcome | None:
+    """Check the base model as the prepare pod of a cluster does; None if it can be trained."""
+    with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
+        file = Path(folder) / "outcome"
+        command = [sys.executable, "-m", "finetune_trainer.base_check"]
+        command += ["--termination-log", str(file)]
+        own = {ENV_TASK: task.to_json(), ENV_LOCAL_ROOT: str(root)}
+        code = subprocess.run(command, env={**os.environ, **own}, check=False).returncode
+        written = file.read_text() if file.exists() else None
+    if not code:
+        return None
+    return Outcome.parse(written) or Outcome(failure=base_model_failures.check_ended(code))
 
 
 def train(task: TrainTask, root: Path) -> Outcome | None:

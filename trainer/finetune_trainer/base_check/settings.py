@@ -1,0 +1,104 @@
+"""What config.json shows without the weights: quantization, custom code, other kinds of models."""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_api.errors import FailureError
+from finetune_data.models.base_models import CONFIG, read_json, text_settings
+from finetune_trainer import base_model_failures
+
+AUTO_CLASS = "AutoModelForCausalLM"
+# Of classes whose head reads a vector and predicts no tokens, in transformers and elsewhere.
+OTHER_HEAD = re.compile(
+    r"For(Sequence|Token|Audio|Image)\w*Classification|ForQuestionAnswering|ForMultipleChoice"
+    r"|ForNextSentencePrediction|ForExtractiveQA|Reward|ValueHead|ForTextEncoding|ForRetrieval"
+    r"|ForRegression|CrossEncoder|Classifier$"
+)
+
+
+def check_settings(folder: Path, weights: Collection[str]) -> Any:
+    """The parsed config of a model that config.json does not rule out.
+
+    weights: names in the files. Raises FailureError (BaseModelInvalid).
+    """
+    settings = read_json(folder / CONFIG)
+    _check_quantization(settings)
+    config = _parse(folder, settings)
+    _check_kind(config, settings)
+    _check_head(config, weights)
+    return config
+
+
+def _check_quantization(settings: Mapping[str, Any]) -> None:
+    text = text_settings(settings)
+    for key in ("quantization_config", "compression_config"):
+        found = settings.get(key) or text.get(key)
+        if found:
+            raise FailureError(base_model_failures.quantized_base(_method(found)))
+
+
+def _method(found: object) -> str:
+    """The name of the method in a quantization_config."""
+    if not isinstance(found, dict):
+        return "quantization_config"
+    if found.get("load_in_4bit") or found.get("load_in_8bit"):
+        return f"bitsandbytes, {4 if found.get('load_in_4bit') else 8} bits"
+    name = found.get("quant_method") or found.get("quant_algo") or "quantization_config"
+    return f"{name!s:.40}"
+
+
+def _parse(folder: Path, settings: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+    from transformers import __version__ as version
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = settings.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        if code := _own_code(settings):
+            raise FailureError(base_model_failures.code_of_base(str(kind), code))
+        raise FailureError(base_model_failures.unknown_model_type(str(kind), version))
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a config raises what its checks raise
+        raise FailureError(base_model_failures.unloadable_model(error)) from error
+
+
+def _own_code(settings: Mapping[str, Any]) -> str | None:
+    """The class in the code that came with the model, if any."""
+    entries = settings.get("auto_map")
+    if not isinstance(entries, dict):
+        return None
+    code = entries.get(AUTO_CLASS) or next(iter(entries.values()), None)
+    return None if code is None else f"{code!s:.200}"
+
+
+def _check_kind(config: Any, settings: Mapping[str, Any]) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = str(config.model_type)
+    if getattr(config, "is_encoder_decoder", False):
+        raise FailureError(base_model_failures.encoder_decoder_base(kind))
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if code := _own_code(settings):
+            raise FailureError(base_model_failures.code_of_base(kind, code))
+        raise FailureError(base_model_failures.not_causal_type(kind))
+
+
+def _check_head(config: Any, weights: Collection[str]) -> None:
+    """Refuse a model with another head, whose own head the loader would drop."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    causal = {name for names in NAMES.values() for name in _flat(names)}
+    written = [name for name in config.architectures or [] if isinstance(name, str)]
+    if any(name in causal for name in written):
+        return
+    other = next((name for name in written if OTHER_HEAD.search(name)), None)
+    if other is not None:
+        own = sorted(name for name in weights if re.match(r"(score|classifier|qa_outputs)\b", name))
+        raise FailureError(base_model_failures.other_head(f"{other:.100}", own))
+
+
+def _flat(names: object) -> tuple[str, ...]:
+    return tuple(names) if isinstance(names, (tuple, list)) else (str(names),)
