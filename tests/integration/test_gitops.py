@@ -224,6 +224,17 @@ def test_the_weekly_job_starts_from_the_base_and_only_once_a_week(
     assert len(team.list("finetunes")) == 1
 
 
+def test_the_weekly_job_trains_on_old_examples_as_well(team: Kubectl, weekly: Weekly) -> None:
+    weekly.env["OLD"] = "s3://acme/support/old.jsonl"
+    weekly.run()
+    (made,) = team.list("finetunes")
+    week = made["metadata"]["name"].removeprefix("support-weekly-")
+    assert made["spec"]["trainingFiles"] == [
+        {"uri": "s3://acme/support/old.jsonl", "weight": 3},
+        {"uri": f"s3://acme/support/{week}.jsonl", "weight": 1},
+    ]
+
+
 def test_the_weekly_job_goes_on_from_the_newest_model_of_its_series(
     team: Kubectl, weekly: Weekly
 ) -> None:
