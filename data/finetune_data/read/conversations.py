@@ -9,8 +9,8 @@ from finetune_data.read.chat_fields import ChatError, take_list, take_text, unre
 from finetune_data.read.examples import REASONING, Conversation, Message, is_learned
 from finetune_data.read.findings import shown
 from finetune_data.read.formats.json_text import name_kind
-from finetune_data.read.messages import MESSAGE_KEYS, read_message, read_role
-from finetune_data.read.problems import RecordProblem
+from finetune_data.read.messages import MESSAGE_KEYS, ROLES, read_message, read_role
+from finetune_data.read.problems import SURROGATE, RecordProblem
 from finetune_data.read.tool_calls import read_tools, read_written_calls
 from finetune_data.read.values import is_blank
 
@@ -46,27 +46,12 @@ class ChatColumns(NamedTuple):
 
 
 def parse_conversation(
-    line: int, record: Mapping[str, Any], columns: ChatColumns
+    line: int, record: Mapping[str, Any], columns: ChatColumns, *, is_sharegpt: bool = False
 ) -> Conversation | RecordProblem:
-    """Parse a record with `messages`, and optionally the other columns."""
-    column = columns.messages
-    unread: list[str] = []
-    try:
-        messages = [
-            _read_openai(item, f"{column}[{index}]", unread)
-            for index, item in enumerate(take_list(record.get(column), column))
-        ]
-        return _conversation(line, record, messages, columns, unread)
-    except ChatError as error:
-        return RecordProblem(error.code, error.message, column)
+    """Parse a record with `messages` or `conversations`, and optionally the other columns.
 
-
-def from_sharegpt(
-    line: int, record: Mapping[str, Any], columns: ChatColumns
-) -> Conversation | RecordProblem:
-    """Parse a record with `conversations` of `from` and `value`, and optionally the other columns.
-
-    Consecutive messages of the role `function_call` are the calls of one assistant message.
+    Each message has the keys of OpenAI or of ShareGPT. Consecutive messages of ShareGPT's role
+    `function_call` are the calls of one assistant message. is_sharegpt: for messages with neither.
     """
     column = columns.messages
     unread: list[str] = []
@@ -74,8 +59,14 @@ def from_sharegpt(
     is_call = False
     try:
         for index, item in enumerate(take_list(record.get(column), column)):
+            if (plain := _plain_message(item)) is not None:
+                messages.append(plain)
+                is_call = False
+                continue
             place = f"{column}[{index}]"
-            if isinstance(item, dict) and "role" in item and "content" in item:
+            if not isinstance(item, dict):
+                raise ChatError("wrong-type", f"{place} is {name_kind(item)}, expected an object")
+            if item.get("role") is not None or not (is_sharegpt or item.get("from") is not None):
                 messages.append(_read_openai(item, place, unread))
                 is_call = False
                 continue
@@ -90,18 +81,26 @@ def from_sharegpt(
         return RecordProblem(error.code, error.message, column)
 
 
-def _read_openai(item: object, place: str, unread: list[str]) -> Message:
-    if not isinstance(item, dict):
-        raise ChatError("wrong-type", f"{place} is {name_kind(item)}, expected an object")
+def _plain_message(item: object) -> Message | None:
+    """A message that is beyond doubt, which most are: only a role and a text."""
+    if type(item) is not dict or len(item) != 2:
+        return None
+    role, content = item.get("role"), item.get("content")
+    if type(role) is not str or role not in ROLES or type(content) is not str or not content:
+        return None
+    if "\0" in content or not (content.isascii() or SURROGATE.search(content) is None):
+        return None
+    return {"role": role, "content": content}
+
+
+def _read_openai(item: dict[str, Any], place: str, unread: list[str]) -> Message:
     role = read_role(item.get("role"), f"{place}.role")
     unread += unread_keys(item, MESSAGE_KEYS, place)
     return read_message(item, role, place, unread)
 
 
-def _read_sharegpt(item: object, place: str, unread: list[str]) -> tuple[Message, bool]:
+def _read_sharegpt(item: dict[str, Any], place: str, unread: list[str]) -> tuple[Message, bool]:
     """The message, and whether it is a call in a message of its own."""
-    if not isinstance(item, dict):
-        raise ChatError("wrong-type", f"{place} is {name_kind(item)}, expected an object")
     written = item.get("from")
     role = SHAREGPT_ROLES.get(written.strip().lower()) if isinstance(written, str) else None
     if role is None:

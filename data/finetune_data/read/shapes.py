@@ -14,7 +14,6 @@ from typing import Any
 from finetune_data.read.conversations import (
     EXTRA_NAMES,
     ChatColumns,
-    from_sharegpt,
     parse_conversation,
 )
 from finetune_data.read.examples import Example, Row
@@ -178,10 +177,10 @@ def _text(column: str) -> Shape:
 def _chat(plain: Mapping[str, str], key: str, name: str) -> Shape:
     others = {name: plain[name] for name in ("tools", "functions", "system") if name in plain}
     columns = ChatColumns(plain[key], **others)
-    parse = from_sharegpt if name == "ShareGPT" else parse_conversation
+    is_sharegpt = name == "ShareGPT"
 
     def convert(line: int, record: Mapping[str, Any]) -> Example | RecordProblem:
-        return parse(line, record, columns)
+        return parse_conversation(line, record, columns, is_sharegpt=is_sharegpt)
 
     return Shape(name, convert, (columns.messages, *others.values()))
 

@@ -150,6 +150,22 @@ def test_the_weights_of_other_messages_can_only_be_zero() -> None:
     )
 
 
+def test_either_column_can_have_messages_of_either_style() -> None:
+    styles = [
+        [USER, ANSWER],
+        [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+        [USER, {"from": "gpt", "value": "a", "role": None}],
+    ]
+    for messages in styles:
+        assert chat(record(*messages)).messages == [USER, ANSWER]
+        assert chat(sharegpt(*messages)).messages == [USER, ANSWER]
+    called = {"role": "assistant", "tool_calls": [call("f", "{}")]}
+    assert chat(sharegpt(USER, called)).messages == chat(record(USER, called)).messages
+    assert "messages[0].role is null" in problem(record({"content": "a"}))
+    assert "conversations[0].from is null" in problem(sharegpt({"value": "a"}))
+    assert "messages[0] is a string, expected an object" in problem(record("a"))
+
+
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 TOOL = {"type": "function", "function": FUNCTION}
 

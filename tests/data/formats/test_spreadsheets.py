@@ -51,6 +51,13 @@ def test_the_separator_line_of_excel_is_read(text: str, end: str) -> None:
     assert pairs(text.replace("\n", end).encode()) == PAIRS
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_the_header_shows_the_delimiter_whatever_the_name(name: str, delimiter: str) -> None:
+    assert pairs(PLAIN.replace(",", delimiter).encode(), name) == PAIRS
+    assert pairs(b'text\n"a, b"\n', name) == [("", "a, b")]
+
+
 def test_a_separator_line_keeps_the_numbers_of_the_lines() -> None:
     [row, finding] = read(b"sep=;\nprompt;completion\na;b\nc\n", "a.csv")
     assert row == Row(3, "a", "b")

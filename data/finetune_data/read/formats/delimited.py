@@ -80,7 +80,9 @@ def _take_delimiter(feed: _LineFeed, usual: str | None, note: Note) -> str | Non
         delimiter = written[1]
     else:
         feed.back(first)
-        delimiter = usual or find_delimiter(first)
+        delimiter = find_delimiter(first)
+        if usual is not None and (usual in first or delimiter not in first):
+            delimiter = usual
     if delimiter != (usual or ","):
         name = DELIMITERS.get(delimiter, f"{delimiter!r} character")
         note(f"the cells are separated by {name}s")
