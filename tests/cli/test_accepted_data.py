@@ -222,3 +222,17 @@ def test_the_default_limit_of_a_file_is_that_of_a_fine_tune(here: Path, model: P
     result = prepare_data(model)
     assert result.exit_code == EXIT_USER
     assert f"the file has {limit + 1:,} bytes, more than the {limit:,} allowed" in result.output
+
+
+def test_changes_that_make_an_example_too_long_write_nothing(here: Path, model: Path) -> None:
+    """The separator that `--profile completion` adds needs tokens, too."""
+    words = "the quick brown fox jumps over the lazy dog"
+    just_fits = row(" ".join([words] * 4), "yes")
+    write(here / "train.jsonl", [*ROWS, just_fits])
+    assert prepare_data(model, "--dry-run").exit_code == 0
+    result = prepare_data(model, "--yes", "--profile", "completion")
+    assert result.exit_code == EXIT_USER, result.output
+    assert "train.jsonl, line 5: " in result.output
+    assert "With the accepted changes, 1 example cannot be used" in result.output
+    assert not list(here.glob("*prepared*"))
+    assert prepare_data(model, "--yes").exit_code == 0

@@ -6,17 +6,24 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.fingerprints import Fingerprints
 from finetune_data.lint.fixes import Fix, Mask, TextFix, apply_all
 from finetune_data.read.examples import Example, Row
+from finetune_data.read.findings import Finding
 from finetune_data.read.reader import Reader
 from finetune_data.rewrite.train_validation_split import Split
 from finetune_storage.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from finetune_data.tokenize.acceptance import Acceptance
+
+ENCODED_AT_ONCE = 1_000  # examples
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,22 @@ def examples_after(
                 ordinal += 1
                 if changed is not None:
                     yield reader, changed
+
+
+def refusals_after(
+    readers: Sequence[Reader], fixes: Sequence[Fix], acceptance: Acceptance
+) -> Iterator[tuple[Reader, Finding]]:
+    """The examples that `rewrite` would write, but the trainer would refuse.
+
+    A text that a fix adds can make an example too long.
+    """
+    examples = examples_after(readers, fixes)
+    while batch := [*islice(examples, ENCODED_AT_ONCE)]:
+        encoded = acceptance.tokenizer.encode([example for _, example in batch])
+        for (reader, example), found in zip(batch, encoded, strict=True):
+            finding = acceptance.refusal(example, found)
+            if finding is not None:
+                yield reader, finding
 
 
 def rewrite(

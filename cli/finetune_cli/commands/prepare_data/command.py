@@ -21,7 +21,12 @@ from finetune_cli.commands.prepare_data.fix_selection import (
     list_fixes,
 )
 from finetune_cli.commands.prepare_data.next_steps import create_command, manifest
-from finetune_cli.commands.prepare_data.output import Destination, ask_for_split, write
+from finetune_cli.commands.prepare_data.output import (
+    Destination,
+    ask_for_split,
+    require_accepted,
+    write,
+)
 from finetune_cli.commands.prepare_data.screen import FindingsScreen
 from finetune_cli.options import reading_flags
 from finetune_data.lint.fixes import Fix, Side, fixes_of
@@ -215,12 +220,17 @@ def _prepare(options: PrepareOptions, screen: FindingsScreen, folder: Path) -> N
     if options.report is not None:
         path = write_report(options.report, descriptions, inspection, accepted)
         screen.say(f"report: {path}")
-    if base is not None and options.show and inspection.fits_model:
-        changes = fixes_of("training", accepted)
+    acceptance = None
+    if base is not None and inspection.fits_model:
         acceptance = Acceptance(base.tokenizer, options.model or "", base.context)
+    if acceptance is not None and options.show:
+        changes = fixes_of("training", accepted)
         show_examples(screen, training, changes, acceptance, options.show)
     _require_no_errors(options, screen, inspection, accepted)
     if not options.dry_run:
+        if acceptance is not None:
+            require_accepted(screen, training, fixes_of("training", accepted), acceptance)
+            require_accepted(screen, held_out, fixes_of("validation", accepted), acceptance)
         _write(
             options,
             screen,

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-from finetune_cli.commands.prepare_data.screen import FindingsScreen
-from finetune_data.lint.fixes import Fix, fixes_of
+from finetune_api.names import EXIT_USER
+from finetune_cli.commands.prepare_data.screen import SHOWN_FINDINGS, FindingsScreen
+from finetune_data.lint.fixes import Fix, TextFix, fixes_of
 from finetune_data.lint.inspection import Inspection
+from finetune_data.read.findings import counted
 from finetune_data.read.reader import Reader
-from finetune_data.rewrite.rewriting import Written, kept_by, rewrite, rows_after
+from finetune_data.rewrite.rewriting import (
+    Written,
+    kept_by,
+    refusals_after,
+    rewrite,
+    rows_after,
+)
 from finetune_data.rewrite.train_validation_split import plan_split
+
+if TYPE_CHECKING:
+    from finetune_data.tokenize.acceptance import Acceptance
 
 LEAST_TO_SPLIT = 10  # examples
 
@@ -31,6 +43,28 @@ def ask_for_split(screen: FindingsScreen, inspection: Inspection) -> bool:
     if not screen.can_ask:
         return False
     return screen.ask("Split off a validation file?", inspection.kind == "classification")
+
+
+def require_accepted(
+    screen: FindingsScreen,
+    readers: Sequence[Reader],
+    changes: Sequence[Fix],
+    acceptance: Acceptance,
+) -> None:
+    """Exit if the changes make examples that the trainer refuses, such as too long ones."""
+    if not any(isinstance(fix, TextFix) for fix in changes):
+        return  # the inspection has checked these examples
+    refused = 0
+    for reader, finding in refusals_after(readers, changes, acceptance):
+        refused += 1
+        if refused <= SHOWN_FINDINGS:
+            screen.say(f"  {PurePath(reader.source.name).name}, {finding}", "red")
+    if refused:
+        screen.warn(
+            f"Nothing was written. With the accepted changes, {counted(refused, 'example')} cannot "
+            "be used with the base model. Skip a change with --skip-fix, or shorten the examples."
+        )
+        raise SystemExit(EXIT_USER)
 
 
 def write(
