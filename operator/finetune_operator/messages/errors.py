@@ -60,7 +60,7 @@ def one_training_file(image: str) -> ErrorInfo:
     """image: of an older version, whose prepare Job read only the first of several files."""
     message = f"the prepare image {image} knows only one training file: it is an older version"
     hint = (
-        "use the prepare image of the operator's version (chart value image.prepare), or merge "
+        "use the prepare image of the operator's version (chart value images.prepare), or merge "
         "the files: finetune prepare-data FILE FILE"
     )
     return _error(Reason.INVALID_SPEC, message, hint, "trainingFiles")
