@@ -346,12 +346,14 @@ def test_chats_become_a_dataset_that_learns_the_assistant_messages(
     job.storage.write_bytes(S3Uri(job.bucket, "model/chat_template.jinja"), template.encode())
     chat = [
         {"role": "user", "content": "what"},
-        {"role": "assistant", "content": "no", "weight": 0},
+        {"role": "assistant", "content": "no", "weight": 0, "refusal": "never"},
         {"role": "user", "content": "really"},
         {"role": "assistant", "content": "yes"},
     ]
     job.put("train.jsonl", jsonl([{"messages": chat}] * 3))
     found = job.prepared()
+    ignored = 'Ignored columns of trainingFile: "messages[].refusal".'
+    assert ignored in (found.advice or [])
     dataset = fetch_dataset(S3Uri.parse(found.dataset), job.folder / "fetched", job.storage)
     tokens, roles = dataset.train.example(0)
     backend = load_tokenizer(model_folder, "tiny")._backend

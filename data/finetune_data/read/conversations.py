@@ -58,7 +58,7 @@ def parse_conversation(
     messages: list[Message] = []
     is_call = False
     try:
-        for index, item in enumerate(take_list(record.get(column), column)):
+        for index, item in enumerate(_items(record.get(column), column)):
             if (plain := _plain_message(item)) is not None:
                 messages.append(plain)
                 is_call = False
@@ -79,6 +79,17 @@ def parse_conversation(
         return _conversation(line, record, messages, columns, unread)
     except ChatError as error:
         return RecordProblem(error.code, error.message, column)
+
+
+def _items(value: Any, column: str) -> list[Any]:
+    """The messages, also from an object of lists, as older versions of `datasets` store them."""
+    if isinstance(value, dict) and all(isinstance(one, list) for one in value.values()):
+        lengths = {len(one) for one in value.values()}
+        if len(lengths) == 1:
+            value = [
+                dict(zip(value, one, strict=True)) for one in zip(*value.values(), strict=True)
+            ]
+    return take_list(value, column)
 
 
 def _plain_message(item: object) -> Message | None:

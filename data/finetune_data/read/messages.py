@@ -19,7 +19,7 @@ MESSAGE_KEYS = frozenset(
 ) | frozenset(REASONING_KEYS)
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 REASONING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text", "summary_text"})
-WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 UNREADABLE = {"refusal": "a refusal", "audio": "audio"}  # keys of OpenAI that hold an answer
 
 
@@ -90,13 +90,13 @@ def _weight(value: object, role: str, place: str) -> int | None:
     if value is None:
         return None
     text = plain_text(value)
-    weight = None if isinstance(value, bool) else WEIGHTS.get(text.strip() if text else "")
+    weight = WEIGHTS.get(text.strip() if text else "")
     if role != "assistant":
         if weight == 0:  # the model does not learn it anyway
             return None
         raise ChatError("weight", f"{place}.weight: only assistant messages have a weight")
     if weight is None:
-        found = shown(str(value))
+        found = shown(text) if text is not None else name_kind(value)
         raise ChatError("weight", f"{place}.weight is {found}, expected 0 or 1")
     return weight
 

@@ -122,7 +122,7 @@ def test_reasoning_counts_in_the_checks() -> None:
     assert copies.count == 1
 
 
-WEIGHTS = [(0, 0), (1, 1), (0.0, 0), (1.0, 1), ("0", 0), ("1", 1)]
+WEIGHTS = [(0, 0), (1, 1), (0.0, 0), (1.0, 1), ("0", 0), ("1", 1), (False, 0), (True, 1)]
 
 
 @pytest.mark.parametrize(("written", "weight"), WEIGHTS)
@@ -164,6 +164,14 @@ def test_either_column_can_have_messages_of_either_style() -> None:
     assert "messages[0].role is null" in problem(record({"content": "a"}))
     assert "conversations[0].from is null" in problem(sharegpt({"value": "a"}))
     assert "messages[0] is a string, expected an object" in problem(record("a"))
+
+
+def test_an_object_of_lists_is_a_chat() -> None:
+    columns = {"role": ["user", "assistant"], "content": ["q", "a"], "weight": [None, 1]}
+    expected = [USER, {**ANSWER, "weight": 1}]
+    assert chat(json.dumps({"messages": columns}).encode()).messages == expected
+    wrong = problem(json.dumps({"messages": {**columns, "weight": [1]}}).encode())
+    assert wrong == "messages is an object, expected an array"
 
 
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}

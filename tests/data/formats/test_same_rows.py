@@ -367,6 +367,11 @@ def test_every_type_of_list_and_object_in_parquet_is_a_chat(kind: Any) -> None:
     assert read(data, "a.parquet") == [Conversation(1, MESSAGES)]
 
 
+def test_a_struct_of_lists_is_a_chat() -> None:
+    columns = {key: [message[key] for message in MESSAGES] for key in ("role", "content")}
+    assert read(as_parquet([{"messages": columns}]), "a.parquet") == [Conversation(1, MESSAGES)]
+
+
 def test_arguments_and_schemas_can_be_maps() -> None:
     kind = pyarrow.map_(pyarrow.string(), pyarrow.string())
     function = pyarrow.struct([("name", pyarrow.string()), ("arguments", kind)])
