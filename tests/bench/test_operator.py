@@ -196,6 +196,7 @@ def test_no_reconcile_gets_through_a_poisoned_status() -> None:
         decide(world.observe(), world.settings, world.now)
 
 
+@pytest.mark.slow  # matplotlib takes seconds
 def test_the_plot_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     monkeypatch.setattr(plot, "RESULTS", tmp_path)
     curves = {4: {name: [share / 10 for share in range(101)] for name in plot.STYLES}}

@@ -46,6 +46,7 @@ two_classes = st.lists(
 ).filter(lambda rows: len({positive for _, positive in rows}) == 2)
 
 
+@pytest.mark.slow  # scikit-learn takes seconds to import
 @settings(max_examples=100, deadline=None)
 @given(two_classes)
 def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, bool]]) -> None:
@@ -69,6 +70,7 @@ def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, boo
         assert found[f"classification/{name}"] == pytest.approx(value, abs=1e-12), name
 
 
+@pytest.mark.slow  # scikit-learn takes seconds to import
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_metrics_of_many_classes_equal_scikit_learn_s(rows: list[tuple[int, int]]) -> None:

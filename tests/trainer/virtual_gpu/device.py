@@ -21,7 +21,7 @@ from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,
 )
 
-from finetune_trainer.engine import head
+from finetune_trainer.engine import attention, head
 from tests.trainer.virtual_gpu.live_bytes import LiveBytes
 
 GPU = "gpu"  # torch's name of the device
@@ -125,6 +125,7 @@ def virtual_gpu(ranks: int) -> Iterator[LiveBytes]:
     partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda ints: None
     with (
         patch.object(torch.nn.Module, "_apply", apply),
+        patch.object(attention, "has_kernel", lambda query, dropout: dropout == 0),
         torch.autograd.set_multithreading_enabled(False),  # modes belong to this thread
         Fakes(allow_non_fake_inputs=True),
         live,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from finetune_data.read.examples import COMPLETION
 from finetune_trainer.batching.microbatch import arrange
@@ -43,16 +43,7 @@ def measure(combination: Combination, ranks: int, live: LiveBytes) -> dict[str, 
             known[place] = max(known.get(place, 0), peak - before.get(place, 0))
         live.reset()
 
-    engine = Engine(
-        *(build(combination), RankCoordinates(0, 0, ranks)),
-        zero_stage=combination.stage,
-        precision="bf16",
-        weight_decay=0.0,
-        offload=combination.offload,
-    )
-    assert engine.device == torch.device(GPU, 0)
-    engine.objective.choose(ComputePath(is_chunked=True))
-    enable_checkpointing(engine.model)
+    engine = start(combination, ranks, ComputePath(is_chunked=True))
     live.reset()  # the test of loading covers how the model gets onto the GPU
     record("init")
     for _ in range(STEPS):
@@ -66,15 +57,27 @@ def measure(combination: Combination, ranks: int, live: LiveBytes) -> dict[str, 
     return found
 
 
+def start(combination: Combination, ranks: int, path: ComputePath) -> Engine:
+    """The engine with all layers checkpointed, before the first step."""
+    engine = Engine(
+        *(build(combination), RankCoordinates(0, 0, ranks)),
+        zero_stage=combination.stage,
+        precision="bf16",
+        weight_decay=0.0,
+        offload=combination.offload,
+    )
+    assert engine.device == torch.device(GPU, 0)
+    engine.objective.choose(path)
+    enable_checkpointing(engine.model)
+    return engine
+
+
 def build(combination: Combination) -> Any:
     """The model on the GPU, with an adapter for LoRA."""
-    settings = {
-        key: value for key, value in CONFIGS[combination.config].items() if key != "model_type"
-    }
-    config = LlamaConfig(**settings, attn_implementation="eager")
+    config = AutoConfig.for_model(**CONFIGS[combination.config], attn_implementation="eager")
     with torch.device(GPU):
         torch.set_default_dtype(torch.bfloat16)
-        model: Any = LlamaForCausalLM(config).train()
+        model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).train()
         torch.set_default_dtype(torch.float32)
         if combination.method.type == "lora":
             model = add_adapter(model, combination.method, seed=0)
