@@ -1,6 +1,7 @@
 """Measures the host memory of a model as wide as one of 1 billion parameters, with few layers.
 
-`write FOLDER` loads the base model, and writes it as a fine-tuned model, in full and with LoRA.
+`write FOLDER` loads the base model, and writes it as a fine-tuned model, in full and with LoRA. The
+latter is compared with the adapter over the base model.
 `full FOLDER` and `lora FOLDER` also train a step with DeepSpeed and copy a checkpoint, as a rank on
 a CPU does. They print the measurements as JSON.
 """
@@ -65,17 +66,22 @@ def create(folder: Path) -> None:
 def write(base: Path, folder: Path) -> dict[str, int]:
     """The peaks of writing a model in bf16, and the size of its largest weight in fp32."""
     from finetune_trainer.engine.loading import import_libraries, load_model
+    from finetune_trainer.publishing.comparison import compare, compute_reference
     from finetune_trainer.publishing.weights import write_model
 
     import_libraries()
+    rows = [[*range(row, 16 + row)] for row in range(4)]
     model: Any = load_model(base, "bf16")
     found = {"largest": max(4 * parameter.numel() for parameter in model.parameters())}
     for method in ("full", "lora"):
         if method == "lora":
             model = adapted(model)
         engine: Any = OneRank(model, "bf16")
+        reference = compute_reference(engine, rows) if method == "lora" else None
         with PeakMemory() as peak:
             write_model(engine, folder / method, base)
+            if reference is not None:
+                compare(reference, engine, folder / method, base, print)
         found[method] = peak.bytes
     return found
 
