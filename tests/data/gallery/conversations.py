@@ -215,7 +215,7 @@ def needs_of(chat: Chat) -> set[str]:
             found.add(need.CALL_CONTENT)
         if any(len(each["id"]) != 9 for each in made):
             found.add(need.ANY_ID)
-        if message.get("reasoning_content") and message.get("weight", 1):
+        if message.get("reasoning_content", "").strip() and message.get("weight", 1):
             found.add(need.CALL_REASONING if made else need.REASONING)
     return found
 

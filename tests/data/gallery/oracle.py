@@ -129,8 +129,9 @@ class Oracle:
             written = written[: written.rindex(end.text) + len(end.text)]
         else:
             if end.how == "added":  # the template's own line ends after the content are left out
-                kept = written.rstrip()
-                written = kept + message["content"][len(message["content"].rstrip()) :]
+                said = message["content"]
+                rest = written.removeprefix(prompt).rstrip() + said[len(said.rstrip()) :]
+                written = prompt + rest
             written += end.text
         context = self.ids(before, tools, True)
         if written.startswith(prompt):
