@@ -184,6 +184,17 @@ def test_a_token_of_the_vocabulary_does_not_become_a_control_token(tmp_path: Pat
     assert published_tokenizer(tmp_path, end).eos_token == "</s>"
 
 
+def test_servers_use_the_file_of_a_tokenizer_whose_class_would_lose_bytes(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    found = published_tokenizer(tmp_path, 1, tokenizer_class=None)  # a Llama has that of Llama 2
+    right = Tokenizer.from_file(str(tmp_path / "base" / "tokenizer.json"))
+    right.no_truncation()
+    right.no_padding()
+    for text in ("the quick brown fox", " ünï\n"):
+        assert found(text).input_ids == right.encode(text).ids
+
+
 def test_the_map_of_special_tokens_agrees(tmp_path: Path) -> None:
     base = write_tokenizer(tmp_path / "base")
     write_json(base / "special_tokens_map.json", {"eos_token": "</s>", "unk_token": "<unk>"})

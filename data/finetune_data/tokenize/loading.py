@@ -8,6 +8,7 @@ with a model, reads only the folder, and needs no torch.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -82,6 +83,7 @@ def _load(folder: Path) -> Any:
     """transformers' tokenizer. Raises ValueError."""
     if not (folder / FAST).is_file():
         _check_vocabulary(folder)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # such as that torch is missing
     from transformers import AutoTokenizer, PreTrainedTokenizerFast, logging
 
     options = {"trust_remote_code": False, "local_files_only": True}
@@ -91,7 +93,7 @@ def _load(folder: Path) -> Any:
         made = AutoTokenizer.from_pretrained(str(folder), mistral_format=False, **options)
         if getattr(made, "backend_tokenizer", None) is None:
             raise ValueError(f"transformers has no fast tokenizer for {type(made).__name__}")
-        if type(made) is not PreTrainedTokenizerFast and _loses_bytes(folder, made):
+        if type(made) is not PreTrainedTokenizerFast and loses_bytes(folder, made):
             made = PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
         return made
     except Exception as error:  # transformers raises many types for a broken file
@@ -147,7 +149,7 @@ def _require_sentencepiece(name: str) -> None:
         )
 
 
-def _loses_bytes(folder: Path, made: Any) -> bool:
+def loses_bytes(folder: Path, made: Any) -> bool:
     """Whether tokenizer.json works on bytes, but the class of the tokenizer on characters.
 
     This is the class for the type of the model if tokenizer_config.json names none.

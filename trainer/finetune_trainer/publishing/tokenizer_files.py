@@ -11,6 +11,7 @@ from finetune_api.layout import MANIFEST
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES, TEMPLATES, read_json
 from finetune_data.tokenize.chats.source import DEFAULT, FILE, NO_DEFAULT, find_template
 from finetune_data.tokenize.end_tokens import GENERATION
+from finetune_data.tokenize.loading import loses_bytes
 
 # Patterns of the files that are copied from the base model. The other files are written here.
 TOKENIZER_FILES = tuple(
@@ -35,8 +36,11 @@ def write_tokenizer(base: Path, folder: Path, end: int) -> None:
             copy = folder / path.relative_to(base)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    settings = read_json(folder / SETTINGS)
-    if settings.pop("auto_map", None) is not None:  # names Python files, which are not published
+    written = read_json(folder / SETTINGS)
+    settings = {key: value for key, value in written.items() if key != "auto_map"}  # names code
+    if loses_bytes(folder, _load(folder)):  # training has used the file as it is
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if settings != written:
         _write_json(folder / SETTINGS, settings)
     _write_default(folder, settings)
     if not any(_USES_EOS.search(text) for text in _templates(folder, settings)):
