@@ -312,6 +312,9 @@ def test_a_base_model_whose_files_are_missing_is_named(team: Team, name: str) ->
     status = team.kubectl.wait_state(name, "failed", seconds=90)
     assert status["error"]["code"] == "BaseModelNotFound"
     assert "nothing-here" in status["error"]["message"]
+    (pod,) = team.kubectl.list("pods", f"finetune.dev/finetune={name}")
+    (check,) = pod["status"]["initContainerStatuses"]  # the data is not read
+    assert (check["name"], check["state"]["terminated"]["exitCode"]) == ("base-check", 65)
 
 
 def test_a_missing_secret_is_explained_and_can_be_added_later(team: Team, name: str) -> None:

@@ -104,6 +104,14 @@ def test_more_layers_than_the_config_are_named(model: Callable[..., Path]) -> No
     assert "model.layers.1.input_layernorm.weight is not in the model" in (failure.lines or [])
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_more_layers_than_tensors_are_refused_before_the_model_is_built(
+    name: str, model: Callable[..., Path]
+) -> None:
+    failure = failure_of(model(num_hidden_layers=10**12, layer_types=None, model_type=name))
+    assert "has 1,000,000,000,000 layers, but its files have only 21 tensors" in failure.message
+
+
 def test_a_missing_head_has_its_own_remedy(model: Callable[..., Path]) -> None:
     folder = model()
     change_weights(folder, without("lm_head"))
@@ -388,6 +396,30 @@ def test_stored_and_missing_tied_heads_pass(tmp_path: Path) -> None:
         assert check(tmp_path / str(are_equal)) == []
 
 
+VISION = {"hidden_size": 32, "intermediate_size": 48}
+LARGER: dict[str, dict[str, Any]] = {  # models whose language model is trained
+    "gemma3": {
+        **VISION,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+    },
+    "qwen3_5": {**VISION, "depth": 1, "num_heads": 4, "out_hidden_size": 32},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LARGER)
+def test_a_model_that_also_reads_images_passes(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    parts = {"text_config": dict(architectures.SMALL), "vision_config": LARGER[kind]}
+    config = AutoConfig.for_model(kind, **parts)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    assert check(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_layers_for_more_predicted_tokens_are_ignored(model: Callable[..., Path]) -> None:
     """As in DeepSeek-V3, whose files have one more layer, which transformers ignores."""
@@ -397,7 +429,9 @@ def test_layers_for_more_predicted_tokens_are_ignored(model: Callable[..., Path]
 
     def change(tensors: dict[str, torch.Tensor]) -> None:
         for name in [name for name in tensors if ".layers.1." in name]:
-            tensors[name.replace(".layers.1.", ".layers.61.")] = tensors[name].clone()
+            tensors[name.replace(".layers.1.", ".layers.61.")] = tensors[name].to(
+                torch.float8_e4m3fn
+            )
 
     assert last == 2
     change_weights(folder, change)

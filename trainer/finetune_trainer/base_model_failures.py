@@ -35,6 +35,16 @@ _WEIGHTS_HINTS: dict[WeightsCause, str] = {
 }
 
 
+def too_many_layers(layers: int, tensors: int) -> Failure:
+    """layers: of config.json. tensors: in the files."""
+    return _base_model(
+        Reason.BASE_MODEL_INVALID,
+        f"config.json says that the base model has {layers:,} layers, but its files have only "
+        f"{tensors:,} tensors",
+        hint=_WEIGHTS_HINTS["version"],
+    )
+
+
 def unloadable_model(error: Exception) -> Failure:
     """error: of transformers, for config.json and the headers of the weights."""
     detail = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
@@ -112,7 +122,8 @@ def not_causal_type(model_type: str) -> Failure:
         Reason.BASE_MODEL_INVALID,
         "the base model is not a causal language model: transformers has none of the type "
         f"{model_type!r}",
-        hint=CAUSAL,
+        hint="use a causal language model, such as Llama, Qwen, or GPT-2; if this model also reads "
+        "images or sound, save its language model as a model of its own",
     )
 
 

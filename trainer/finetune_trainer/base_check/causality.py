@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from finetune_api.errors import FailureError
 from finetune_trainer import base_model_failures
+from finetune_trainer.base_check.settings import LAYER_COUNTS
 
 LARGEST = 60_000_000  # weights of the copy: 240 MB
 LENGTH = 8  # tokens
@@ -26,7 +27,6 @@ REDUCTIONS = ("few heads", "few attention heads", "flat", "short")
 ATTENTION_HEADS = ("num_attention_heads", "num_key_value_heads", "num_kv_heads")
 LEAK = 1e-3  # of the effect at the changed position: rounding stays far below it
 
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 CHOSEN_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
 GROUPS = ("n_group", "topk_group")

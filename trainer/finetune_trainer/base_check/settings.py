@@ -10,6 +10,8 @@ from finetune_data.models.base_models import CONFIG, read_json, text_settings
 from finetune_trainer import base_model_failures
 
 AUTO_CLASS = "AutoModelForCausalLM"
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+LAYERS_AT_LEAST = 1000  # that no model of any files exceeds
 # Of classes whose head reads a vector and predicts no tokens, in transformers and elsewhere.
 OTHER_HEAD = re.compile(
     r"For(Sequence|Token|Audio|Image)\w*Classification|ForQuestionAnswering|ForMultipleChoice"
@@ -25,6 +27,7 @@ def check_settings(folder: Path, weights: Collection[str]) -> Any:
     """
     settings = read_json(folder / CONFIG)
     _check_quantization(settings)
+    _check_layers(settings, weights)
     config = _parse(folder, settings)
     _check_kind(config, settings)
     _check_head(config, weights)
@@ -98,6 +101,14 @@ def _check_head(config: Any, weights: Collection[str]) -> None:
     if other is not None:
         own = sorted(name for name in weights if re.match(r"(score|classifier|qa_outputs)\b", name))
         raise FailureError(base_model_failures.other_head(f"{other:.100}", own))
+
+
+def _check_layers(settings: Mapping[str, Any], weights: Collection[str]) -> None:
+    """Refuse more layers than tensors: a config lists a type for each, which fills the memory."""
+    text = text_settings(settings)
+    for layers in (text.get(name) for name in LAYER_COUNTS):
+        if isinstance(layers, int) and layers > max(LAYERS_AT_LEAST, len(weights)):
+            raise FailureError(base_model_failures.too_many_layers(layers, len(weights)))
 
 
 def _flat(names: object) -> tuple[str, ...]:

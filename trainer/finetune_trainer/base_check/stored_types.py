@@ -30,6 +30,8 @@ PACKED = {
 
 def packed_method(tensors: Tensors) -> tuple[str, list[str]] | None:
     """The method of quantization and the tensors that show it; None if no tensor does."""
+    if all(tensor.dtype in FLOATS for tensor in tensors.values()):
+        return None
     for method, pattern in PACKED.items():
         found = sorted((name for name in tensors if pattern.search(name)), key=in_number_order)
         if found:
@@ -41,16 +43,17 @@ def check_types(tensors: Tensors, model: "Module") -> None:
     """Raise FailureError for weights of `model` that no file holds as floating-point numbers."""
     named = model.named_parameters(remove_duplicate=False)
     weights = {name for name, parameter in named if parameter.is_floating_point()}
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     buffers = {name for name, _ in model.named_buffers()}
-    wrong = [
-        name
-        for name, tensor in tensors.items()
-        if tensor.dtype not in FLOATS
-        and not OLD_BUFFERS.search(name)
-        and not {name, f"{prefix}{name}", name.removeprefix(prefix)} & buffers
-        and ({name, f"{prefix}{name}", name.removeprefix(prefix)} & weights or _is_small(tensor))
-    ]
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    ignored = [re.compile(text) for text in _ignored_names(model)] + [OLD_BUFFERS]
+
+    def is_wrong(name: str, tensor: StoredTensor) -> bool:
+        if tensor.dtype in FLOATS or any(pattern.search(name) for pattern in ignored):
+            return False
+        names = {name, f"{prefix}{name}", name.removeprefix(prefix)}
+        return not names & buffers and (bool(names & weights) or _is_small(tensor))
+
+    wrong = [name for name, tensor in tensors.items() if is_wrong(name, tensor)]
     if not wrong:
         return
     if packed := packed_method(tensors):
@@ -58,6 +61,12 @@ def check_types(tensors: Tensors, model: "Module") -> None:
     ordered = sorted(wrong, key=in_number_order)
     problems = [f"{name} has the type {tensors[name].dtype}" for name in ordered]
     raise FailureError(base_model_failures.integer_weights(problems))
+
+
+def _ignored_names(model: "Module") -> list[str]:
+    """Patterns of names in the files that transformers does not load into this model."""
+    found = getattr(model, "_keys_to_ignore_on_load_unexpected", None)
+    return [str(text) for text in found or ()]
 
 
 def _is_small(tensor: StoredTensor) -> bool:
