@@ -150,8 +150,9 @@ def test_the_command_and_a_run_refuse_the_same_lines(here: Path, model: Path, na
     assert "Traceback" not in result.output
     found = json.loads((here / "report.json").read_text())["findings"]
     assert lines_of(found) == expected.training | expected.validation
-    for line in lines_of(found):
-        assert f"line {line}" in result.output
+    for file, lines in (("train.jsonl", expected.training), ("valid.jsonl", expected.validation)):
+        for line in lines:
+            assert (f"{file}, line {line}" if validation else f"line {line}") in result.output
     assert verdict_of_a_run(here, model, has_validation=bool(validation)) == expected
 
 

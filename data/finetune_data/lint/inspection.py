@@ -93,12 +93,15 @@ def inspect(
     total. registered: the checks to run. Raises StorageError or DataError for a file that cannot be
     reached.
     """
-    files = _FileReader(progress, sum(reader.source.size for reader in (*training, *validation)))
+    files = _FileReader(progress, (*training, *validation))
     wrong = _WrongLines()
     summary, held_out = DataSummary(), DataSummary()
     checks = [make() for make in registered]
     in_characters = Lengths()
-    in_tokens, held_out_tokens = _token_counts(tokenizer, model, context)
+    in_tokens, held_out_tokens = (
+        _token_counts(tokenizer, model, context, files.names(readers))
+        for readers in (training, validation)
+    )
     for columns in files.columns(training, wrong, summary.rows):
         summary.observe(columns)
         in_characters.observe(columns.lengths)
@@ -155,15 +158,13 @@ def inspect(
 
 
 def _token_counts(
-    tokenizer: ExampleTokenizer | None, model: str, context: int | None
-) -> tuple[TokenCounts | None, TokenCounts | None]:
-    """For the training and for the validation examples."""
+    tokenizer: ExampleTokenizer | None, model: str, context: int | None, files: Sequence[str]
+) -> TokenCounts | None:
     if tokenizer is None:
-        return None, None
+        return None
     from finetune_data.tokenize.acceptance import Acceptance
 
-    acceptance = Acceptance(tokenizer, model, context)
-    return TokenCounts(acceptance), TokenCounts(acceptance)
+    return TokenCounts(Acceptance(tokenizer, model, context), files)
 
 
 def _common_ending(checks: Sequence[Check], side: Field) -> str | None:
@@ -174,10 +175,17 @@ def _common_ending(checks: Sequence[Check], side: Field) -> str | None:
 class _FileReader:
     """Reads several files as columns, with ordinals over all of them, and reports progress."""
 
-    def __init__(self, progress: ProgressCallback | None, total: int) -> None:
+    def __init__(self, progress: ProgressCallback | None, readers: Sequence[Reader]) -> None:
         self._progress = progress
-        self._total = total
+        self._total = sum(reader.source.size for reader in readers)
+        self._has_several = len(readers) > 1
         self._before = 0  # bytes of the files that are done
+
+    def names(self, readers: Sequence[Reader]) -> list[str]:
+        """The names of files for findings; none if there is only one file."""
+        if not self._has_several:
+            return []
+        return [PurePath(reader.source.name).name for reader in readers]
 
     def columns(
         self, readers: Sequence[Reader], wrong: _WrongLines, rows: Fingerprints
@@ -187,7 +195,9 @@ class _FileReader:
             name = PurePath(reader.source.name).name
             rows.begin(name)
             for batch in reader.batches():
-                wrong.add(batch.findings)
+                if batch.findings:
+                    has_name = self._has_several
+                    wrong.add([it.in_file(name) if has_name else it for it in batch.findings])
                 examples = batch.examples
                 if examples and shape not in {None, type(examples[0])}:
                     wrong.add([_mixed_shapes(name, Columns(examples, 0, index))])

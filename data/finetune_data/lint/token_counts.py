@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetune_api.errors import FailureError
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
 
 class TokenCounts:
-    """Tokenizes the training or the validation examples as the prepare Job does."""
+    """Tokenizes the training or the validation examples as the prepare Job does.
 
-    def __init__(self, acceptance: Acceptance) -> None:
+    files: the names of the files, for findings; none if there is only one
+    """
+
+    def __init__(self, acceptance: Acceptance, files: Sequence[str] = ()) -> None:
         self._acceptance = acceptance
+        self._files = files
         self.context = acceptance.context
         self.lengths = Lengths()  # of the training examples that the trainer gets
         self.refused: list[tuple[int, Finding]] = []  # with their ordinals
@@ -38,6 +43,8 @@ class TokenCounts:
         for index, (example, found) in enumerate(zip(columns.examples, encoded, strict=True)):
             finding = self._acceptance.refusal(example, found)
             if finding is not None:
+                if self._files:
+                    finding = finding.in_file(self._files[columns.file])
                 self.refused.append((columns.first + index, finding))
             elif not isinstance(found, Finding):
                 accepted += (len(training.tokens) for training in found)

@@ -1,8 +1,10 @@
 """Findings about single lines. The first few go to the status, and all to a file."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -31,6 +33,12 @@ class Finding:
         if self.line is None:
             return ""
         return f"{self.unit} {self.line}" + (f", column {self.column}" if self.column else "")
+
+    def in_file(self, name: str) -> Finding:
+        """The same finding, whose place names the file."""
+        if self.line is None:
+            return replace(self, message=f"{name}: {self.message}")
+        return replace(self, unit=f"{name}, {self.unit}")
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
