@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.names import ENV_TASK, EXIT_OK, EXIT_USER, Reason
 from finetune_api.outcome import Outcome
-from finetune_api.tasks import BaseModelRef, PrepareTask, RunRef
+from finetune_api.tasks import BaseModelRef, MethodRef, PrepareTask, RunRef
 from finetune_api.uris import S3Uri
 from finetune_storage.s3 import Storage
 from finetune_trainer.base_check import job, main
@@ -76,6 +77,26 @@ def test_a_verdict_is_remembered_for_an_equal_model_in_its_namespace(
     checks.append(lines.has_checked)
     job.check(put(storage, folder, "changed", rope_theta=5e5), storage, tmp_path / "changed")
     assert [*checks, lines.has_checked] == [True, False, True, False, True]
+
+
+def test_layers_that_an_adapter_cannot_have_are_refused_before_a_gpu_is_requested(
+    storage: Storage, base_model: Path, tmp_path: Path, lines: Log
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(base_model, folder)
+    task = put(storage, folder, "adapted", rope_theta=2e5)  # its head is the embeddings
+    job.check(task, storage, tmp_path / "full")
+    for targets in (["q_proj", "lm_head"], ["q_proj", "query"]):
+        method = MethodRef(type="lora", targets=targets)
+        with pytest.raises(FailureError) as caught:
+            job.check(task.replace(method=method), storage, tmp_path / targets[1])
+        failure = caught.value.failure
+        assert (failure.code, failure.param) == (Reason.INVALID_SPEC, "method.targets")
+        assert targets[1] in failure.message
+    method = MethodRef(type="lora", targets=["q_proj", "up_proj"])
+    for is_first in (True, False):
+        job.check(task.replace(method=method), storage, tmp_path / str(is_first))
+        assert lines.has_checked == is_first
 
 
 def test_a_verdict_that_another_check_wrote_is_not_used(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from finetune_trainer.base_check.settings import check_settings
 from finetune_trainer.base_check.stored_types import check_types, packed_method
 from finetune_trainer.base_check.vocabulary import check_vocabulary
 from finetune_trainer.engine.loading import load_on_meta
+from finetune_trainer.engine.lora import check_targets
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,10 +30,11 @@ def read_base(folder: Path) -> Skeleton:
         raise FailureError(base_model_failures.unreadable_weights(str(error))) from error
 
 
-def check_base_model(base: Skeleton, report: Report) -> None:
+def check_base_model(base: Skeleton, report: Report, targets: Sequence[str] | None = None) -> None:
     """Check a base model as a training would load it.
 
-    report: called with what could not be tested. Raises FailureError (BaseModelInvalid).
+    report: called with what could not be tested. targets: the layers of an adapter, if the user
+    chose them. Raises FailureError (BaseModelInvalid; InvalidSpec for the targets).
     """
     inspect = inspection(base, report)
     try:
@@ -40,6 +42,7 @@ def check_base_model(base: Skeleton, report: Report) -> None:
     except FailureError as error:
         raise explained(error, base) from error
     inspect(model)
+    check_targets(model, targets)
 
 
 def inspection(

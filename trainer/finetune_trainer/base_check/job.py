@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_api.layout import base_check_uri
@@ -28,7 +29,8 @@ def check(task: PrepareTask, storage: Storage, folder: Path) -> None:
     """
     log(f"reading the headers of {task.base.name} at {task.base.uri}")
     base = fetch_skeleton(task.base, folder, storage)
-    key = _key(base)
+    targets = task.method.targets if task.method.type == "lora" else None
+    key = _key(base, targets)
     verdict = base_check_uri(task.run.output, task.run.namespace, key[:KEY_CHARACTERS])
     if _is_known(verdict, key, storage):
         log(f"the base model was checked before: {verdict}")
@@ -38,7 +40,7 @@ def check(task: PrepareTask, storage: Storage, folder: Path) -> None:
     _import_libraries()
     from finetune_trainer.base_check.check import check_base_model
 
-    check_base_model(base, log)
+    check_base_model(base, log, targets)
     log("the base model can be trained")
     _remember(verdict, key, storage)
 
@@ -52,11 +54,11 @@ def _import_libraries() -> None:
     torch.set_num_threads(1)  # more than the container's CPUs would only wait for each other
 
 
-def _key(base: Skeleton) -> str:
-    """A digest of everything that the verdict depends on: the model, and the checking code."""
+def _key(base: Skeleton, targets: Sequence[str] | None) -> str:
+    """A digest of everything that the verdict depends on, including the checking code."""
     sources = [path for folder in CODE for path in sorted(folder.glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    text = json.dumps([base.digest, code, versions()], sort_keys=True)
+    text = json.dumps([base.digest, code, versions(), sorted(targets or ())], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

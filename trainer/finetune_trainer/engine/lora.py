@@ -4,6 +4,7 @@ Only this file imports peft, which takes seconds that a full fine-tune does not 
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,7 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
         target_modules=method.targets or "all-linear",
         task_type="CAUSAL_LM",
     )
-    linear = linear_layers(model)
-    unknown = [name for name in method.targets or () if name not in linear]
-    if unknown:
-        raise FailureError(failures.unknown_layers(unknown, sorted(linear)[:SHOWN]))
-    shared = shared_layers(model) & set(method.targets or ())
-    if shared:
-        raise FailureError(failures.shared_layers(sorted(shared)))
+    check_targets(model, method.targets)
     # no fp32 copies: the engine sets the precision
     try:
         adapted: Module = get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -54,6 +49,20 @@ def add_adapter(model: "Module", method: MethodRef, seed: int) -> "Module":
             raise FailureError(no_dropout_of_experts()) from error
         raise
     return adapted
+
+
+def check_targets(model: "Module", targets: Sequence[str] | None) -> None:
+    """Raise FailureError (InvalidSpec) for layers that an adapter cannot have.
+
+    model: also without memory for its weights. targets: None for all linear layers but the head.
+    """
+    linear = linear_layers(model)
+    unknown = [name for name in targets or () if name not in linear]
+    if unknown:
+        raise FailureError(failures.unknown_layers(unknown, sorted(linear)[:SHOWN]))
+    shared = shared_layers(model) & set(targets or ())
+    if shared:
+        raise FailureError(failures.shared_layers(sorted(shared)))
 
 
 def linear_layers(model: "Module") -> set[str]:
