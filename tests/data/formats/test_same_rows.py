@@ -261,7 +261,7 @@ def test_many_chats_are_the_same_in_every_format(data: st.DataObject, are_object
 labels = st.sampled_from([text, whole, numbers.map(float), st.booleans()])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), labels, labels)
 def test_prompts_and_completions_are_the_same_in_every_format(
     data: st.DataObject, prompts: st.SearchStrategy[Any], completions: st.SearchStrategy[Any]
