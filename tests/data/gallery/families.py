@@ -79,6 +79,11 @@ class Family:
     def template(self) -> str:
         return (TEMPLATES / f"{self.file or self.name}.jinja").read_text(encoding="utf-8")
 
+    @property
+    def all_supports(self) -> frozenset[str]:
+        """What either of the templates supports."""
+        return self.supports | (self.tool_supports or frozenset())
+
     def is_supported(self, needs: set[str], *, has_tools: bool) -> bool:
         """Whether a conversation that needs this can be learned."""
         if has_tools and self.tool_supports is not None:

@@ -27,6 +27,12 @@ _WORDS = (
     "model tool call result think answer question name arguments city"
 )
 WORDS = _WORDS.split()
+_OTHERS = (
+    *("", "1234567", "café", '{"a": 1}', '[{"type": "function", "function": {"name": "forecast"'),
+    '"parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]',
+    '\n{"name": "forecast", "arguments": {"city": "Lyon"}}\n',
+    '[\n    {\n        "name": "forecast",\n            "city": "Lyon"\n                "a"\n',
+)
 BYTES = [f"<0x{number:02X}>" for number in range(256)]
 SPLIT = (  # words with the space before them, up to three digits, line ends with the spaces before
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -39,7 +45,7 @@ def _texts(count: int = 400) -> Iterator[str]:
     for _ in range(count):
         words = " ".join(chosen.choices(WORDS, k=chosen.randint(4, 12)))
         ending = chosen.choice([".", "?", "!", ",\n", "\n\n", ": "])
-        yield words.capitalize() + ending + chosen.choice(["", '{"a": 1}', "1234567", "café"])
+        yield words.capitalize() + ending + chosen.choice(_OTHERS)
 
 
 @cache
@@ -55,7 +61,7 @@ def _byte_level_json() -> str:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         _texts(),
-        trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False),
     )
     return tokenizer.to_str()
 
@@ -65,7 +71,7 @@ def _sentencepiece_model() -> dict[str, Any]:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<unk>", *BYTES], show_progress=False
+        vocab_size=800, special_tokens=["<unk>", *BYTES], show_progress=False
     )
     tokenizer.train_from_iterator((text.replace("\n", " ") for text in _texts()), trainer)
     model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
