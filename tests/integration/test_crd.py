@@ -99,6 +99,7 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
             "learningRate or learningRateMultiplier, not both",
         ),
         ({"method": {"type": "qlora"}}, 'supported values: "full", "lora"'),
+        ({"method": {"type": "lora", "alpha": 0}}, "greater than or equal to 0.01"),
         ({"method": {"rank": 8}}, "belong to method.type lora"),
         (
             {"deepspeed": {"zeroStage": 2, "offload": "parameters"}},

@@ -126,6 +126,15 @@ def _convert(raw: Schema, defs: Schema, keep_defaults: bool, where: str) -> Sche
             raise ValueError(f"{where}: no structural form is known for {keyword}: {value!r}")
     if found.get("type") == "array":
         found["x-kubernetes-list-type"] = "atomic"
+    lowest = found.get("minimum", 0)
+    if lowest != int(lowest):
+        # an API server compares whole numbers with the whole part of the minimum, so that 0 passes
+        found["x-kubernetes-validations"] = [
+            {
+                "rule": f"self >= {lowest}",
+                "message": f"should be greater than or equal to {lowest}",
+            }
+        ]
     return found
 
 
