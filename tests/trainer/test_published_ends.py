@@ -175,6 +175,19 @@ def test_a_template_in_a_file_can_write_the_old_token(tmp_path: Path) -> None:
     assert found.get_chat_template() == NOTHING
 
 
+def test_a_template_for_processors_gets_a_file_that_tokenizers_read(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = write_tokenizer(tmp_path / "base")
+    write_json(base / "chat_template.json", {"chat_template": NOTHING})
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_json(folder / "config.json", json.loads((base / "config.json").read_text()))
+    tokenizer_files.write_tokenizer(base, folder, 1)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == NOTHING
+    assert AutoTokenizer.from_pretrained(base).chat_template is None
+
+
 def test_a_token_of_the_vocabulary_does_not_become_a_control_token(tmp_path: Path) -> None:
     """Texts would be split at it from then on."""
     from transformers import AutoTokenizer

@@ -48,12 +48,17 @@ def write_tokenizer(base: Path, folder: Path, end: int) -> None:
 
 
 def _write_default(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the default template to its file, which transformers reads next to further files."""
-    source = find_template(folder, settings)
+    """Write the default template to a file if transformers would not find it otherwise.
+
+    Next to further files, it does not read that in tokenizer_config.json, and a tokenizer never
+    reads chat_template.json, which is for processors of images.
+    """
     has_further = any((folder / TEMPLATES).glob("*.jinja"))
     defaults = (folder / FILE, folder / TEMPLATES / f"{DEFAULT}.jinja")
-    if not has_further or any(path.is_file() for path in defaults):
+    is_found = settings.get("chat_template") and not has_further
+    if is_found or any(path.is_file() for path in defaults):
         return
+    source = find_template(folder, settings)
     if source and source.default != NO_DEFAULT:
         (folder / FILE).write_text(source.default, encoding="utf-8")
 
