@@ -154,11 +154,27 @@ def test_the_class_of_the_model_type_does_not_lose_bytes(tmp_path: Path) -> None
     assert contexts(folder) == [right.encode(prompt).ids for prompt in PROMPTS]
 
 
-def test_code_of_a_tokenizer_never_runs(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, "qwen2", auto_map={"AutoTokenizer": ["evil.Evil", None]})
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    assert contexts(folder)
+@pytest.mark.parametrize("model_type", ["qwen2", "llama", "acme"])
+def test_code_of_a_tokenizer_never_runs(tmp_path: Path, model_type: str) -> None:
+    settings = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    folder = write_model(tmp_path, "qwen2", processor="<s> $A", tokenizer_class="Evil", **settings)
+    write_json(folder / "config.json", {"model_type": model_type, "vocab_size": 400, **settings})
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: ...\n")
+    right = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert contexts(folder) == [right.encode(prompt).ids for prompt in PROMPTS]
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "config", [{"tokenizer_class": "AcmeTokenizerFast"}, {"vocab_size": "400"}, {"x": {"y": []}}]
+)
+def test_settings_that_transformers_refuses_do_not_matter_next_to_the_file(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    folder = write_model(tmp_path, "llama 3", tokenizer_class=None)
+    write_json(folder / "config.json", {"model_type": "llama"} | config)
+    right = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert contexts(folder) == [right.encode(prompt).ids for prompt in PROMPTS]
 
 
 def test_an_end_token_outside_of_the_embedding_is_not_used(tmp_path: Path) -> None:

@@ -197,10 +197,21 @@ def test_a_token_of_the_vocabulary_does_not_become_a_control_token(tmp_path: Pat
     assert published_tokenizer(tmp_path, end).eos_token == "</s>"
 
 
-def test_servers_use_the_file_of_a_tokenizer_whose_class_would_lose_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokenizer_class": None},  # a Llama has the class of Llama 2, which would lose bytes
+        {"tokenizer_class": 5},
+        {"tokenizer_class": "LlamaTokenizer", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}},
+        {"tokenizer_class": "Acme", "auto_map": {"AutoTokenizer": [None, "evil.Evil"]}},
+    ],
+)
+def test_servers_use_the_file_of_a_tokenizer_as_the_training_did(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     from tokenizers import Tokenizer
 
-    found = published_tokenizer(tmp_path, 1, tokenizer_class=None)  # a Llama has that of Llama 2
+    found = published_tokenizer(tmp_path, 1, **settings)
     right = Tokenizer.from_file(str(tmp_path / "base" / "tokenizer.json"))
     right.no_truncation()
     right.no_padding()

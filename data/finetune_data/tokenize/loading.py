@@ -8,6 +8,7 @@ with a model, reads only the folder, and needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         settings = read_json(folder / SETTINGS)
         generation = read_tolerantly(folder / GENERATION)
         source = find_template(folder, settings)
-        made = _load(folder)
+        made = load_as_server(folder)
         backend: Tokenizer = made.backend_tokenizer
     except ValueError as error:
         raise BaseModelError(failures.unusable_model(name, str(error))) from error
@@ -79,24 +80,36 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
     )
 
 
-def _load(folder: Path) -> Any:
-    """transformers' tokenizer. Raises ValueError."""
+def load_as_server(folder: Path) -> Any:
+    """transformers' tokenizer. Raises ValueError.
+
+    A generic one if AutoTokenizer refuses tokenizer.json because of settings next to it, such as
+    code that comes with the model, or a class that does not exist. The published model names it.
+    """
     if not (folder / FAST).is_file():
         _check_vocabulary(folder)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # such as that torch is missing
     from transformers import AutoTokenizer, PreTrainedTokenizerFast, logging
 
-    options = {"trust_remote_code": False, "local_files_only": True}
+    def load(kind: Any, **options: Any) -> Any:
+        return kind.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True, **options
+        )
+
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its warnings are about settings of others
     try:
-        made = AutoTokenizer.from_pretrained(str(folder), mistral_format=False, **options)
+        made = load(AutoTokenizer, mistral_format=False)
         if getattr(made, "backend_tokenizer", None) is None:
             raise ValueError(f"transformers has no fast tokenizer for {type(made).__name__}")
-        if type(made) is not PreTrainedTokenizerFast and loses_bytes(folder, made):
-            made = PreTrainedTokenizerFast.from_pretrained(str(folder), **options)
-        return made
+        is_generic = type(made) is PreTrainedTokenizerFast
+        return (
+            made if is_generic or not _loses_bytes(folder, made) else load(PreTrainedTokenizerFast)
+        )
     except Exception as error:  # transformers raises many types for a broken file
+        with contextlib.suppress(Exception):
+            if (folder / FAST).is_file():
+                return load(PreTrainedTokenizerFast)
         raise ValueError(_problem(folder, error)) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -149,7 +162,7 @@ def _require_sentencepiece(name: str) -> None:
         )
 
 
-def loses_bytes(folder: Path, made: Any) -> bool:
+def _loses_bytes(folder: Path, made: Any) -> bool:
     """Whether tokenizer.json works on bytes, but the class of the tokenizer on characters.
 
     This is the class for the type of the model if tokenizer_config.json names none.

@@ -11,13 +11,14 @@ from finetune_api.layout import MANIFEST
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES, TEMPLATES, read_json
 from finetune_data.tokenize.chats.source import DEFAULT, FILE, NO_DEFAULT, find_template
 from finetune_data.tokenize.end_tokens import GENERATION
-from finetune_data.tokenize.loading import loses_bytes
+from finetune_data.tokenize.loading import load_as_server
 
 # Patterns of the files that are copied from the base model. The other files are written here.
 TOKENIZER_FILES = tuple(
     name for name in SMALL_FILES if name not in {CONFIG, CARD, GENERATION, MANIFEST}
 )
 SETTINGS = "tokenizer_config.json"
+GENERIC = "PreTrainedTokenizerFast"  # the class that uses tokenizer.json as it is
 SPECIAL = "special_tokens_map.json"
 TEMPLATE_FILES = (FILE, "chat_template.json", f"{TEMPLATES}/*.jinja")
 SAMPLES = ("a", " The quick brown fox: 12.5!\n", "  naïve\t東京\n\n")  # texts to compare
@@ -38,13 +39,27 @@ def write_tokenizer(base: Path, folder: Path, end: int) -> None:
             shutil.copyfile(path, copy)
     written = read_json(folder / SETTINGS)
     settings = {key: value for key, value in written.items() if key != "auto_map"}  # names code
-    if loses_bytes(folder, _load(folder)):  # training has used the file as it is
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if settings != written:
+        _write_json(folder / SETTINGS, settings)
+    if _is_generic(load_as_server(base)) and not _is_loaded_as_generic(folder):
+        settings["tokenizer_class"] = GENERIC
         _write_json(folder / SETTINGS, settings)
     _write_default(folder, settings)
     if not any(_USES_EOS.search(text) for text in _templates(folder, settings)):
         _set_end(folder, settings, end)
+
+
+def _is_generic(tokenizer: Any) -> bool:
+    from transformers import PreTrainedTokenizerFast
+
+    return type(tokenizer) is PreTrainedTokenizerFast
+
+
+def _is_loaded_as_generic(folder: Path) -> bool:
+    try:
+        return _is_generic(_load(folder))
+    except Exception:  # of many types, for settings that transformers refuses
+        return False
 
 
 def _write_default(folder: Path, settings: dict[str, Any]) -> None:
