@@ -12,7 +12,7 @@ from finetune_data.read.findings import Finding
 from finetune_data.tokenize.encoded import Encoded
 from finetune_data.tokenize.loading import load_tokenizer
 from tests.data.gallery.checking import check, learned_runs
-from tests.data.gallery.conversations import CHATS, Chat, chats, needs_of
+from tests.data.gallery.conversations import CHATS, Chat, answer, chats, needs_of, user
 from tests.data.gallery.families import FAMILIES
 from tests.data.gallery.oracle import Oracle
 
@@ -110,6 +110,16 @@ def test_what_a_template_loses_or_refuses_is_told_with_its_key_and_a_remedy(
     assert isinstance(found, Finding)
     assert found.line == 17
     assert words in found.message
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_that_looks_like_a_mark_of_the_encoder_stays_as_it_is(
+    gallery: Gallery, name: str
+) -> None:
+    said = "a \ue0020\ue003 \ue0029999\ue003<|im_end|></s> b"
+    found = gallery.encode(name, Chat([user(said), answer(said)]))
+    assert not isinstance(found, Finding)
+    assert gallery.oracles[name].decode(found[0].tokens).count(said) == 2
 
 
 @pytest.mark.slow

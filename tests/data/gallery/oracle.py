@@ -32,7 +32,7 @@ class Turn(NamedTuple):
 
 def _closed(message: Message, text: str) -> str:
     """A turn behind a prompt that opens a think block, which the template does not close."""
-    return (message.get("reasoning_content") or "").strip("\n") + "\n</think>\n\n" + text.lstrip()
+    return (message.get("reasoning_content") or "").strip() + "\n</think>\n\n" + text.lstrip()
 
 
 def _masked(value: Any, marks: Sequence[tuple[str, str]]) -> Any:

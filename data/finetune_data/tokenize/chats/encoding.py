@@ -15,6 +15,7 @@ from finetune_data.read.examples import COMPLETION, PROMPT, Conversation
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chats.control_tokens import ControlToken
 from finetune_data.tokenize.chats.outlines import OutlinedTurns
+from finetune_data.tokenize.chats.rendering import MARK
 from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
 from finetune_data.tokenize.text_encoder import TextEncoder
@@ -133,7 +134,7 @@ class ChatEncoder:
     def _cut(self, group: Sequence[Turn]) -> _Cuts | None:
         """Cut before control tokens; None where a whole text must be encoded."""
         text = group[-1].text
-        if "\ue002" in text:  # control tokens in messages
+        if MARK in text:  # control tokens in messages
             return None
         texts, answers, at = [], [], 0
         for turn in group:

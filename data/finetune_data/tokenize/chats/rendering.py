@@ -16,7 +16,8 @@ from finetune_data.tokenize.chats.source import TemplateSource
 
 RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken or malicious
 
-QUOTE = "\ue002{}\ue003"  # replaces a control token in the text of a message
+MARK = "\ue002"  # begins what replaces a control token in the text of a message
+QUOTE = MARK + "{}\ue003"
 _QUOTED = re.compile("\ue002([0-9]{1,4})\ue003")
 
 
@@ -52,8 +53,9 @@ class Quoting:
     """Replaces control tokens in the values of a conversation, and finds them in rendered text."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        self._tokens = sorted(filter(None, tokens), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._tokens)) or "(?!)")
+        # the mark itself is replaced as well, so that no text of a message is taken for a token
+        self._tokens = sorted(filter(None, {*tokens, MARK}), key=lambda it: (-len(it), it))
+        self._pattern = re.compile("|".join(map(re.escape, self._tokens)))
 
     def quote(self, value: Any) -> Any:
         """The same value, without control tokens in its texts."""
@@ -67,12 +69,12 @@ class Quoting:
 
     def split(self, text: str) -> Iterator[tuple[str, bool]]:
         """The text in parts; True for a control token of a message, which is plain text."""
-        if "\ue002" not in text:
+        if MARK not in text:
             yield text, False
             return
         parts = _QUOTED.split(text)  # text, number, text, number, ..., text
         numbers = [int(part) for part in parts[1::2]]
-        if any(number >= len(self._tokens) for number in numbers):  # a text has these characters
+        if any(number >= len(self._tokens) for number in numbers):  # of the template
             yield text, False
             return
         yield parts[0], False
