@@ -53,7 +53,7 @@ class Quoting:
     """Replaces control tokens in the values of a conversation, and finds them in rendered text."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        # the mark itself is replaced as well, so that no text of a message is taken for a token
+        # the mark itself is replaced as well, so that no text of a message is mistaken for it
         self._tokens = sorted(filter(None, {*tokens, MARK}), key=lambda it: (-len(it), it))
         self._pattern = re.compile("|".join(map(re.escape, self._tokens)))
 
