@@ -54,6 +54,9 @@ bench-gpu: setup ## check and measure the trainer on one GPU, in eight minutes
 rehearse-gpu: setup ## run the same parts with tiny shapes on the CPU, which measures nothing
 	@$(PYTHON) -m bench.gpu --rehearse
 
+measure-memory: setup ## measure what the page "What fits where" is tested with, in ten minutes
+	@$(PYTHON) -m tests.trainer.memory.sweep
+
 docs: setup ## build the documentation website in site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
@@ -114,5 +117,5 @@ clean: ## remove the Python environment and the caches of the tools
 
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
 	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
-	rehearse-gpu bench-operator bench-trainer constraints \
+	rehearse-gpu bench-operator bench-trainer measure-memory constraints \
 	docs up kueue down setup clean

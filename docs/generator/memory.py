@@ -72,9 +72,14 @@ your longest example in tokens.
 - A dash means that the estimate exceeds the memory of the GPUs for every stage and offload mode.
 
 The models have the published shapes of Llama 3.2 1B and 3B, Llama 3.1 8B and 70B, and Qwen2.5 32B.
-LoRA has rank {METHODS["lora"].rank} on all linear layers. Tests compare the estimate with what
-DeepSpeed and torch allocate on CPU; it has not been measured on GPUs. The host memory that CUDA and
-NCCL use is an assumption.
+LoRA has rank {METHODS["lora"].rank} on all linear layers.
+
+A test checks the plan for every cell and for pods with 64, 256, and 1,024 GiB of memory. It counts
+the bytes that DeepSpeed and torch allocate for the trainer, with tensors that have a size but no
+values, on a GPU that does not exist. A plan that the data check accepts fits. For a configuration
+that it refuses, every ZeRO stage and offload mode needs more than 75 % of the memory of the GPU or
+85 % of the memory of the pod. The memory that CUDA and NCCL use is an assumption, and nothing on
+this page has been measured on GPUs.
 
 The estimate is the memory with one example of the given length. A run uses more, because
 micro-batches grow until they fill the free memory of the GPU.
