@@ -9,6 +9,7 @@ with a model, reads only the folder, and needs no torch.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 from collections.abc import Sequence
@@ -68,6 +69,10 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         for number in valid_tokens(part.get("eos_token_id"), vocabulary)
     )
     start, finish = _surroundings(backend)
+    # transformers has made a million objects that stay: without them, collections during the
+    # encoding of batches are short
+    gc.collect()
+    gc.freeze()
     return ExampleTokenizer(
         backend,
         start=start,
