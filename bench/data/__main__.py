@@ -38,6 +38,7 @@ def main() -> None:
             ("raw", "bench.data.tokens", "raw rows"),
             ("chats", "bench.data.tokens", "chats"),
             ("raw chats", "bench.data.tokens", "raw chats"),
+            ("rendered chats", "bench.data.tokens", "rendered chats"),
         ):
             print(f"round {number + 1} of {options.repeats}: {name}", flush=True)
             found.setdefault(name, []).append(run_fresh(module, argument))
@@ -58,6 +59,7 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
     rate = median(seconds["raw"]) / median(seconds["pipeline"])
     chat_tokens = found["raw chats"][0].values["tokens"]
     chat_rate = median(seconds["raw chats"]) / median(seconds["chats"])
+    rendered_rate = median(seconds["rendered chats"]) / median(seconds["chats"])
     fill, packing = pack_alpaca()
     table: list[Row] = [
         ("all checks, seconds", spread(seconds["ours"]), "", True),
@@ -82,6 +84,7 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
             True,
         ),
         ("share of the plain rate", f"{chat_rate:.2f}", "at least 0.80", chat_rate >= 0.8),
+        ("share, with transformers' rendering", f"{rendered_rate:.2f}", "", True),
         ("packer's fill at 2,048", f"{fill:.4f}", "over 0.99", fill > 0.99),
         ("packer, seconds for 100,000", f"{packing:.2f}", "under 1", packing < 1),
     ]
@@ -92,6 +95,7 @@ def evaluate(found: dict[str, list[Measured]]) -> tuple[list[Row], dict[str, Any
         "bytes_a_row": growth,
         "share_of_raw_rate": rate,
         "share_of_raw_rate_of_chats": chat_rate,
+        "share_of_rendered_rate_of_chats": rendered_rate,
         "fill": fill,
         "packing_seconds": packing,
     }

@@ -13,8 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from bench.gpu.device import Device, resident_bytes
 from bench.gpu.models import Sizes, write_pod_inputs
@@ -134,11 +135,15 @@ class Sampler:
     def _current_stage(self) -> str | None:
         """The stage and its detail in `/progress`, which answers 503 before the training."""
         try:
-            with urllib.request.urlopen(self._address, timeout=2) as answer:
-                report = json.load(answer)
-        except urllib.error.HTTPError as error:
-            report = json.load(error)
-        except (OSError, ValueError):
+            report = self._report()
+        except (OSError, ValueError, HTTPException):  # it can end during its answer
             return None
         detail = str(report.get("detail") or "").partition(":")[0]
         return f"{report.get('stage')}: {detail}"
+
+    def _report(self) -> Any:
+        try:
+            with urllib.request.urlopen(self._address, timeout=2) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return json.load(error)

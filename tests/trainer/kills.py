@@ -8,6 +8,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 from finetune_api.names import ENV_TASK
@@ -69,5 +70,5 @@ def step_of(task: TrainTask) -> int:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{task.progress_port}/progress") as answer:
             return ProgressReport.model_validate_json(answer.read()).step
-    except OSError:
+    except (OSError, HTTPException):  # it can end during its answer
         return 0

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -77,19 +78,24 @@ class Finished:
     def ask(self) -> None:
         url = f"http://127.0.0.1:{self.task.progress_port}"
         try:
-            with urllib.request.urlopen(f"{url}/progress", timeout=10) as answer:
-                status, body = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, body = error.code, error.read()
-        except OSError:
+            status, body = self._progress(f"{url}/progress")
+        except (OSError, HTTPException):  # it can end during its answer
             return
         self.answers.append((status, ProgressReport.model_validate_json(body)))
         if status == 200:
             with (
-                contextlib.suppress(OSError),
+                contextlib.suppress(OSError, HTTPException),
                 urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer,
             ):
                 self.metrics = answer.read().decode()
+
+    @staticmethod
+    def _progress(url: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 
 PLACEHOLDER = "\ue004{}\ue005"
 _PLACEHOLDER = re.compile("\ue004([0-9]+)\ue005")
-_MEANINGFUL = ("</", "[/", "\ue004")  # in a text: an end of a block, or a placeholder
+_MEANINGFUL = ("</", "[/", "<think", "[THINK", "\ue004")  # a block in a text, or a placeholder
 _KEYS = {"role", "content", "weight"}
 _KEPT = 1000  # outlines
 
