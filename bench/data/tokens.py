@@ -88,7 +88,7 @@ def ours(path: Path) -> None:
             Reader(LocalSource(path), ReadOptions(limits=limits)),
             Path(name),
             tokenizer=tokenizer,
-            rules=SplitRules("bench", 10**6, limits),
+            rules=SplitRules("bench", 10**6),
             findings=FileFindings("trainingFile", str(path), findings),
         )
         seconds = time.perf_counter() - begin

@@ -135,7 +135,7 @@ def _build(  # noqa: PLR0917 - the results of the steps before it, in their orde
     arrays, scratch = folder / "dataset", folder / "files"
     arrays.mkdir()
     scratch.mkdir()
-    rules = SplitRules(task.base.name, source.context_length, task.limits)
+    rules = SplitRules(task.base.name, source.context_length)
     observations = {TRAIN: Observations(), VALIDATION: Observations()}
     parts: dict[str, PreparedSplit] = {}
     extra: list[str] = []

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune_api.limits import DataLimits
 from finetune_data.lint.checks.endings import CommonEnding
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import DataSummary
@@ -30,7 +29,6 @@ class SplitRules:
 
     model: str  # as the user wrote it, for messages
     context: int  # tokens
-    limits: DataLimits
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def prepare_split(
         for batch, encoded in encode_batches(reader.batches(), tokenizer):
             valid, examples = _separate(batch, encoded, acceptance, findings)
             files.append([(example.tokens, example.roles) for example in valid])
-            for example in valid:
-                endings.update(example.endings)
+            endings.update(end for example in valid for end in example.endings)
             acceptance.check_vocabulary(files.highest)
             columns = Columns(examples, len(summary.rows), 0)
             has_chats |= columns.is_chat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -83,7 +84,4 @@ def count_roles(roles: bytes) -> tuple[int, int]:
 
 def summarize_ends(endings: Sequence[TurnEnd]) -> dict[TurnEnd, int]:
     """How often each token ends an answer, in order of first use."""
-    counts: dict[TurnEnd, int] = {}
-    for end in endings:
-        counts[end] = counts.get(end, 0) + 1
-    return counts
+    return Counter(endings)

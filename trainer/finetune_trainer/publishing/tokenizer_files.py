@@ -11,13 +11,12 @@ from finetune_api.layout import MANIFEST
 from finetune_data.models.base_models import CARD, CONFIG, SMALL_FILES, TEMPLATES, read_json
 from finetune_data.tokenize.chats.source import DEFAULT, FILE, NO_DEFAULT, find_template
 from finetune_data.tokenize.end_tokens import GENERATION
-from finetune_data.tokenize.loading import load_as_server
+from finetune_data.tokenize.loading import SETTINGS, load_as_server
 
 # Patterns of the files that are copied from the base model. The other files are written here.
 TOKENIZER_FILES = tuple(
     name for name in SMALL_FILES if name not in {CONFIG, CARD, GENERATION, MANIFEST}
 )
-SETTINGS = "tokenizer_config.json"
 GENERIC = "PreTrainedTokenizerFast"  # the class that uses tokenizer.json as it is
 SPECIAL = "special_tokens_map.json"
 TEMPLATE_FILES = (FILE, "chat_template.json", f"{TEMPLATES}/*.jinja")

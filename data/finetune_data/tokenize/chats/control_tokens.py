@@ -109,9 +109,6 @@ def _observed(renderer: Renderer) -> tuple[str, str, str]:
         return "", "", ""
     before = asked.partition(QUESTION)[0]
     after = answered.rpartition(ANSWER)[2] if ANSWER in answered else ""
-    try:
-        followed = renderer.render(chat, Form())
-    except RenderError:
-        return before, after, ""
+    followed = renderer.try_render(chat, Form()) or ""
     following = followed.rpartition(ANSWER)[2].partition(NEXT)[0] if ANSWER in followed else ""
     return before, after, following

@@ -122,6 +122,15 @@ class Renderer:
             raise RenderError("it does not accept parts of a text")
         return str(text)
 
+    def try_render(
+        self, chat: Conversation, form: Form, until: int | None = None, *, is_prompt: bool = False
+    ) -> str | None:
+        """The same; None if the template refuses the messages."""
+        try:
+            return self.render(chat, form, until, is_prompt=is_prompt)
+        except RenderError:
+            return None
+
 
 def in_form(message: Message, form: Form) -> Message:
     """A message as a template gets it, without its weight."""

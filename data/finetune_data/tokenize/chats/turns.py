@@ -131,10 +131,7 @@ class ChatTemplate:
 
     def render(self, quoted: Conversation, until: int) -> str | None:
         """The messages before `until` as text; None if the template refuses them."""
-        try:
-            return self._renderer.render(quoted, Form(), until)
-        except RenderError:
-            return None
+        return self._renderer.try_render(quoted, Form(), until)
 
     def quoted(self, chat: Conversation) -> Conversation:
         """The conversation without control tokens in its texts."""
@@ -212,12 +209,11 @@ class ChatTemplate:
         begins within the last message. None if there is none.
         """
         asked = [*chat.messages[: index - 1], chat.messages[index - 1] | {"content": _PROBE}]
-        try:
-            probed = self._renderer.render(chat._replace(messages=asked), form, is_prompt=True)
-        except RenderError:
+        probed = self._renderer.try_render(chat._replace(messages=asked), form, is_prompt=True)
+        if probed is None or _PROBE not in probed:
             return None
         behind = probed.rpartition(_PROBE)[2]
-        if _PROBE not in probed or not behind.strip() or not context.endswith(behind):
+        if not behind.strip() or not context.endswith(behind):
             return None
         lengths = range(len(behind), len(context))
         found = bisect_left(lengths, True, key=lambda it: context[-it - 1 :] not in whole)
@@ -233,23 +229,15 @@ class ChatTemplate:
         for at in range(len(calls)):
             others = {"tool_calls": calls[:at] + calls[at + 1 :]} if len(calls) > 1 else {}
             bare = {key: item for key, item in message.items() if key != "tool_calls"} | others
-            try:
-                text = self._renderer.render(
-                    chat._replace(messages=[*chat.messages[:index], bare]), form
-                )
-            except RenderError:
-                continue
-            if text == whole:
+            messages = [*chat.messages[:index], bare]
+            if self._renderer.try_render(chat._replace(messages=messages), form) == whole:
                 return lost_call(message, f"messages[{index}]", at, "name", "the tool call")
         return None
 
     def _ignores_tools(self, chat: Conversation, form: Form, index: int, turn: Turn) -> bool:
         """Whether the context of the answer is the same without the tools."""
-        try:
-            bare = self._renderer.render(chat._replace(tools=None), form, index, is_prompt=True)
-        except RenderError:
-            return False
-        return bare == turn.context
+        bare = chat._replace(tools=None)
+        return self._renderer.try_render(bare, form, index, is_prompt=True) == turn.context
 
     def _ended(
         self, chat: Conversation, form: Form, index: int, context: str, written: str
@@ -298,11 +286,9 @@ class ChatTemplate:
         """The text up to a token that ends the turn once another message follows, and the token."""
         before, after = chat.messages[: index + 1], chat.messages[index + 1 : index + 2]
         for follower in (*after, *_results(chat.messages[index]), _FOLLOW_UP):
-            try:
-                longer = self._renderer.render(chat._replace(messages=[*before, follower]), form)
-            except RenderError:
-                continue
-            if not longer.startswith(text):
+            followed = chat._replace(messages=[*before, follower])
+            longer = self._renderer.try_render(followed, form)
+            if longer is None or not longer.startswith(text):
                 continue
             rest = longer[len(text) :].lstrip()
             at = len(longer) - len(rest)
