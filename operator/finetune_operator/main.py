@@ -100,7 +100,7 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     reconcile_metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
-    async with Client() as client:
+    async with Client(settings.request_timeout_seconds) as client:
         event_recorder = EventRecorder(client)
         reconciler = Reconciler(client, settings, queue, change_filter, event_recorder)
         servers = [

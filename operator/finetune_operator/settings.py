@@ -141,6 +141,8 @@ class Settings(Wire):
     poll_seconds: float = 5
     # The wait after a crash, doubled for each consecutive one up to 30 times the value.
     restart_seconds: float = Field(10, ge=0)
+    # The API server may carry out a request that takes longer: nothing relies on its absence.
+    request_timeout_seconds: float = Field(30, gt=0)
     # Every FineTune is reconciled at least this often, in case a trigger was lost.
     sweep_seconds: float = Field(300, gt=0)
 

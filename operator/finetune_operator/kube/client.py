@@ -18,7 +18,7 @@ from finetune_operator.telemetry import request_metrics
 UNAUTHORIZED, TOO_MANY = 401, 429
 TRIES = 5  # requests in total if a busy API server answers 429
 WAIT_AT_MOST = 5.0  # seconds; the work queue does longer waits
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+CONNECT_SECONDS = 10.0
 
 JsonObjects: TypeAlias = list[JsonObject]
 
@@ -47,7 +47,9 @@ def login(**kwargs: Any) -> kopf.ConnectionInfo:
 class Client:
     """One session. Use it as an asynchronous context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float = 30) -> None:
+        """timeout_seconds: of one request. Those without an answer raise ApiError."""
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
         self._server = ""
 
@@ -67,7 +69,7 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=info.as_ssl_context(), limit=32),
             headers=info.as_http_headers(),
-            timeout=TIMEOUT,
+            timeout=self._timeout,
         )
 
     async def get(self, path: str, **params: str) -> JsonObject:
