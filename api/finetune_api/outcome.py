@@ -9,11 +9,16 @@ from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.tasks import ExhaustedMemory, FallbackPlan, Offload
 from finetune_api.training_files import TrainingFileCounts
-from finetune_api.wire import Stored, Wire
+from finetune_api.wire import Stored, Wire, parse_json
 
 TEXT_BYTES = 1000  # for a sentence
 ITEM_BYTES = 400  # for a log line or a finding
 DIVERGED_NATS = 0.5  # the loss of a single batch differs less from the mean of an epoch
+
+# Pods are not trusted: a value within these bounds breaks no decision, status write, or metric.
+Count = Annotated[int, Field(ge=0, le=10**15)]  # exact as a float, which Prometheus uses
+Measure = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e10)]  # added to the present, it is still a date
 
 
 class Failure(Stored):
@@ -33,12 +38,12 @@ class Failure(Stored):
 class Prepared(Stored):
     """The result of the prepare Job."""
 
-    training_examples: int  # in one epoch
-    validation_examples: int = 0
+    training_examples: Count  # in one epoch
+    validation_examples: Count = 0
     training_files: list[TrainingFileCounts] | None = None  # in their order; None: only one file
-    training_tokens: int  # prompt, completion, and end-of-sequence tokens in one epoch
-    skipped_lines: int = 0
-    steps: int
+    training_tokens: Count  # prompt, completion, and end-of-sequence tokens in one epoch
+    skipped_lines: Count = 0
+    steps: Count
     hyperparameters: ResolvedHyperparameters
     dataset: str  # s3://...; the key is a digest, so that equal inputs share the dataset
     zero_stage: int | None = None
@@ -55,15 +60,15 @@ class Prepared(Stored):
 class Deleted(Stored):
     """The result of a deletion Job."""
 
-    files: int  # deleted from S3; 0 when there was no manifest
-    size: int = 0  # bytes
+    files: Count  # deleted from S3; 0 when there was no manifest
+    size: Count = 0  # bytes
 
 
 class EpochMetrics(Stored):
     """Metrics at the end of an epoch."""
 
-    epoch: int
-    step: int
+    epoch: Count
+    step: Count
     training_loss: float | None = None
     validation_loss: float | None = None
     validation_sequence_accuracy: float | None = None
@@ -78,8 +83,8 @@ class Trained(Stored):
     model_uri: str
     model_manifest_sha256: str
     result_files: list[str]
-    trained_tokens: int
-    steps: int
+    trained_tokens: Count
+    steps: Count
     training_loss: float | None = None
     first_loss: float | None = None  # the loss at the first step
     before: EpochMetrics | None = None  # metrics of the parent model, as epoch 0
@@ -100,7 +105,7 @@ class Outcome(Stored):
     prepared: Prepared | None = None
     trained: Trained | None = None
     deleted: Deleted | None = None
-    resumed_from_step: int | None = None  # when a training continued from a checkpoint
+    resumed_from_step: Count | None = None  # when a training continued from a checkpoint
 
     def to_termination_message(self) -> str:
         """JSON of at most 4,000 bytes of UTF-8. Entries of lists are dropped until it fits."""
@@ -127,9 +132,9 @@ class Outcome(Stored):
 
     @classmethod
     def parse(cls, text: str | None) -> "Outcome | None":
-        """None for a text that is not an outcome, such as the end of a log."""
+        """None for a text that is not a valid outcome, such as the end of a log."""
         try:
-            value = json.loads(text or "")
+            value = parse_json(text or "")
             return cls.model_validate(value) if value.get("kind") == "outcome" else None
         except (ValueError, AttributeError):
             return None
@@ -169,21 +174,23 @@ class ProgressReport(Wire):
 
     stage: Literal["starting", "training", "evaluating", "publishing"]
     detail: str = ""  # "downloading the base model: 34 %"
-    attempt: int
-    step: int = 0  # completed optimizer steps
-    steps: int = 0
-    epoch: float = 0  # 1.5 is the middle of the second epoch
-    epochs: int = 0
-    trained_tokens: int = 0
-    training_loss: float | None = None
-    validation_loss: float | None = None
-    validation_sequence_accuracy: float | None = None
-    validation_token_accuracy: float | None = None
-    learning_rate: float | None = None
-    tokens_per_second: float | None = None
-    seconds_left: float | None = None
-    last_step_age: Annotated[float, Field(ge=0)] = 0  # seconds since the last completed step
-    resumed_from_step: int | None = None
-    checkpoint_step: int | None = None  # the last complete checkpoint
+    attempt: Count
+    step: Count = 0  # completed optimizer steps
+    steps: Count = 0
+    epoch: Annotated[float, Field(ge=0, le=1e6)] = 0  # 1.5 is the middle of the second epoch
+    epochs: Count = 0
+    trained_tokens: Count = 0
+    training_loss: Measure | None = None
+    validation_loss: Measure | None = None
+    validation_sequence_accuracy: Measure | None = None
+    validation_token_accuracy: Measure | None = None
+    learning_rate: Measure | None = None
+    tokens_per_second: Measure | None = None
+    seconds_left: Seconds | None = None
+    last_step_age: Seconds = 0  # since the last completed step
+    resumed_from_step: Count | None = None
+    checkpoint_step: Count | None = None  # the last complete checkpoint
     before: EpochMetrics | None = None  # metrics of the parent model, as epoch 0
-    completed_epochs: list[EpochMetrics] = Field(default_factory=list)
+    completed_epochs: Annotated[list[EpochMetrics], Field(max_length=1000)] = Field(
+        default_factory=list
+    )

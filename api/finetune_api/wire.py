@@ -1,11 +1,15 @@
 """The base classes of values that processes exchange: camelCase in JSON, snake_case here."""
 
+import math
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 JsonObject = dict[str, Any]  # a JSON object, such as a Kubernetes object, after parsing
+INT64 = range(-(2**63), 2**63)  # the integers that the Kubernetes API can store
+
+_json: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class Wire(BaseModel):
@@ -36,3 +40,24 @@ class Stored(Wire):
     """A value that another version may have written. An unknown key is ignored."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of an untrusted process into values that can be written as JSON again.
+
+    A number without a value, such as NaN or 1e400, becomes None. Raise ValueError for an integer
+    beyond 64 bits, for a lone surrogate, and for values that are nested hundreds of levels deep.
+    """
+    return _without_excess(_json.validate_json(text))
+
+
+def _without_excess(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_excess(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_excess(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and value not in INT64:
+        raise ValueError("an integer has more than 64 bits")
+    return value

@@ -28,6 +28,8 @@ from finetune_operator.handlers.watches import (
 from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.observe import Observer
+from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
@@ -100,9 +102,11 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     reconcile_metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
-    async with Client(settings.request_timeout_seconds) as client:
+    async with Client(settings.request_timeout_seconds) as client, ProgressReader() as progress:
         event_recorder = EventRecorder(client)
-        reconciler = Reconciler(client, settings, queue, change_filter, event_recorder)
+        catalog = frozenset(model.name for model in settings.models)
+        observer = Observer(client, progress, catalog, settings.kueue_version)
+        reconciler = Reconciler(observer, settings, queue, change_filter, event_recorder)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),

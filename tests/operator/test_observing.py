@@ -1,11 +1,14 @@
 """Observations of a FineTune and its children over HTTP are consistent."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
 from finetune_operator.core.key import Key
 from finetune_operator.kube.client import Client
-from finetune_operator.kube.observe import observe
+from finetune_operator.kube.observe import Observer
+from finetune_operator.kube.progress import ProgressReader
 from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune
 
@@ -13,6 +16,15 @@ FINETUNE = "/apis/finetune.dev/v1alpha1/namespaces/team/finetunes/tone"
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 PODS = "/api/v1/namespaces/team/pods"
 SERVICES = "/api/v1/namespaces/team/services"
+
+
+TONE = Key("team", "tone")
+
+
+@asynccontextmanager
+async def an_observer() -> AsyncIterator[Observer]:
+    async with Client() as client, ProgressReader() as progress:
+        yield Observer(client, progress, frozenset({"ada"}))
 
 
 def served(world: World, answers: Answers) -> Answers:
@@ -45,8 +57,8 @@ async def test_pods_that_are_deleted_are_observed_with_the_job_that_the_queue_su
     # The queue suspends the Job between the two lists, and its pods are deleted before the second.
     turns = iter([before, list(world.jobs.values())])
     answers[JOBS] = lambda: next(turns)
-    async with Client() as client:
-        seen = await observe(client, Key("team", "tone"))
+    async with an_observer() as observer:
+        seen = await observer.observe(TONE)
     assert seen is not None
     assert seen.attempts[1].is_suspended
 
@@ -57,8 +69,8 @@ async def test_pods_that_are_deleted_without_a_queue_cost_no_further_request(
     world = World().until_training()
     world.pod("a1")["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
     served(world, answers)
-    async with Client() as client:
-        await observe(client, Key("team", "tone"))
+    async with an_observer() as observer:
+        await observer.observe(TONE)
     assert paths_asked(answers).count(JOBS) == 1
 
 
@@ -68,12 +80,10 @@ async def test_children_of_a_new_finetune_are_read_only_in_a_thorough_observatio
     world = World()
     world.step(writes=False)  # the operator crashed before the status write
     served(world, answers)
-    async with Client() as client:
-        first = await observe(client, Key("team", "tone"), catalog=frozenset({"ada"}))
+    async with an_observer() as observer:
+        first = await observer.observe(TONE)
         asked = paths_asked(answers)
-        second = await observe(
-            client, Key("team", "tone"), catalog=frozenset({"ada"}), is_thorough=True
-        )
+        second = await observer.observe(TONE, is_thorough=True)
     assert first is not None
     assert second is not None
     assert (asked, first.is_first, first.jobs) == ([FINETUNE], True, ())
@@ -83,19 +93,19 @@ async def test_children_of_a_new_finetune_are_read_only_in_a_thorough_observatio
 async def test_children_of_a_new_cancelled_finetune_are_read(answers: Answers) -> None:
     world = World(a_finetune(cancel=True))
     served(world, answers)
-    async with Client() as client:
-        await observe(client, Key("team", "tone"), catalog=frozenset({"ada"}))
+    async with an_observer() as observer:
+        await observer.observe(TONE)
     assert JOBS in paths_asked(answers)
 
 
 async def test_the_services_are_listed_only_while_pods_run(answers: Answers) -> None:
     world = World().until_running()
     served(world, answers)
-    async with Client() as client:
-        await observe(client, Key("team", "tone"))
+    async with an_observer() as observer:
+        await observer.observe(TONE)
         assert paths_asked(answers).count(SERVICES) == 1
         for index in range(len(world.pods[world.job("a1")])):
             world.end_pod("a1", index, 0, None)
         served(world, answers)
-        await observe(client, Key("team", "tone"))
+        await observer.observe(TONE)
     assert paths_asked(answers).count(SERVICES) == 1

@@ -1,4 +1,6 @@
+import errno
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -6,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from finetune_api.outcome import EpochMetrics, ProgressReport
-from finetune_trainer.progress import ProgressTracker, serve
+from finetune_trainer.progress import ProgressTracker, _DualStackServer, serve
 
 Server = tuple[ProgressTracker, str]
 
@@ -38,6 +40,35 @@ def test_before_training_the_pod_is_not_ready_and_reports_its_work(server: Serve
     assert (report.stage, report.detail) == ("starting", "downloading the base model: 34 %")
     progress.update(detail="looking for a checkpoint")
     assert json.loads(get(f"{url}/progress")[1])["detail"] == "looking for a checkpoint"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_the_pod_answers_on_ipv4_and_on_ipv6(server: Server, host: str) -> None:
+    if host == "[::1]" and not socket.has_dualstack_ipv6():
+        pytest.skip("the machine has no IPv6")
+    port = server[1].rpartition(":")[2]
+    assert get(f"http://{host}:{port}/progress")[0] == 503
+
+
+@pytest.mark.parametrize("is_off", ["in the kernel", "by a setting"])
+def test_the_pod_answers_on_ipv4_where_ipv6_is_off(
+    is_off: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: is_off == "by a setting")
+    monkeypatch.setattr(_DualStackServer, "server_bind", fails)
+    running = serve(ProgressTracker(attempt=1, starting_detail=str), port=0)
+    assert get(f"http://127.0.0.1:{running.server_address[1]}/progress")[0] == 503
+    running.shutdown()
+    running.server_close()
+
+
+def test_an_address_that_is_in_use_is_an_error(server: Server) -> None:
+    port = int(server[1].rpartition(":")[2])
+    with pytest.raises(OSError, match="in use"):
+        serve(ProgressTracker(attempt=1, starting_detail=str), port)
 
 
 def test_from_the_start_of_training_the_pod_is_ready(server: Server) -> None:

@@ -3,6 +3,8 @@
 A thread answers from a value in memory; it never waits for the training.
 """
 
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -130,10 +132,33 @@ class _Handler(BaseHTTPRequestHandler):
         """Do not log: there is a probe every two seconds."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:  # and IPv4 as well
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our name
+        self.server_name, self.server_port = "", self.server_address[1]
+
+
+class _DualStackServer(_Server):
+    address_family = socket.AF_INET6
+
+
 def serve(progress: ProgressTracker, port: int) -> ThreadingHTTPServer:
-    """Start a server on all addresses of the pod; it ends with the process."""
+    """Start a server on all addresses of the pod, IPv6 and IPv4; it ends with the process."""
     handler = type("Handler", (_Handler,), {"progress": progress})
-    server = ThreadingHTTPServer(("", port), handler)
-    server.daemon_threads = True
+    server = _listen(handler, port)
     threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
     return server
+
+
+def _listen(handler: type[_Handler], port: int) -> ThreadingHTTPServer:
+    """Listen on IPv4 only where IPv6 is off: in the kernel, or by a setting of the node."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return _DualStackServer(("::", port), handler)
+        except OSError:  # an address in use is an error of the next call, too
+            pass
+    return _Server(("", port), handler)

@@ -31,7 +31,7 @@ def to_progress(report: ProgressReport, now: datetime) -> Progress:
         step=report.step,
         steps=report.steps,
         epoch=round(report.epoch, 2),
-        percent=f"{100 * report.step // report.steps} %" if report.steps else "",
+        percent=f"{min(100, 100 * report.step // report.steps)} %" if report.steps else "",
         loss=_rounded(report.training_loss),
         validation_loss=_rounded(report.validation_loss),
         validation_sequence_accuracy=_rounded(report.validation_sequence_accuracy),
@@ -54,9 +54,17 @@ def record_epochs(
     last = last_recorded_epoch(builder.status.events)
     if before is not None and not last and messages.format_metrics(before):
         builder.record_event(messages.base_model_measured(before))
+    known = _epochs_of(builder)
     for epoch in done:
-        if epoch.epoch > last:
+        if last < epoch.epoch <= known:
             builder.record_event(messages.epoch_completed(epoch, epochs))
+
+
+def _epochs_of(builder: StatusBuilder) -> int:
+    """The number of epochs that the prepare Job resolved, whatever a pod reports."""
+    resolved = builder.status.resolved
+    hyperparameters = resolved.hyperparameters if resolved else None
+    return hyperparameters.n_epochs if hyperparameters else 0
 
 
 def last_recorded_epoch(events: list[EventEntry]) -> int:

@@ -21,8 +21,8 @@ from finetune_operator.kube.act import (
     act,
     write_status,
 )
-from finetune_operator.kube.client import ApiError, Client
-from finetune_operator.kube.observe import observe
+from finetune_operator.kube.client import ApiError
+from finetune_operator.kube.observe import Observer
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 
@@ -40,13 +40,14 @@ class Reconciler:
 
     def __init__(
         self,
-        client: Client,
+        observer: Observer,
         settings: Settings,
         queue: WorkQueue[Key],
         change_filter: ChangeFilter,
         event_recorder: EventRecorder,
     ) -> None:
-        self.client = client
+        self.client = observer.client
+        self._observer = observer
         self._event_recorder = event_recorder
         self._change_filter = change_filter
         self.settings = settings
@@ -109,9 +110,7 @@ class Reconciler:
         self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
     ) -> tuple[Observed, Plan] | None:
         """Observe, decide, and act; repeat it with all children if an unexpected object exists."""
-        catalog = frozenset(model.name for model in self.settings.models)
-        kueue = self.settings.kueue_version
-        observed = await observe(self.client, key, foreign, kueue, catalog, is_thorough=is_thorough)
+        observed = await self._observer.observe(key, foreign, is_thorough=is_thorough)
         if observed is None:
             return None
         plan = decide(observed, self.settings, datetime.now(UTC))

@@ -1,10 +1,7 @@
 """Reads a FineTune and its children from the API server, without a cache."""
 
 import asyncio
-import logging
-
-import aiohttp
-from pydantic import ValidationError
+from dataclasses import dataclass
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
@@ -18,55 +15,56 @@ from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
-
-PROGRESS_TIMEOUT = aiohttp.ClientTimeout(total=3)
-
-logger = logging.getLogger(__name__)
+from finetune_operator.kube.progress import ProgressReader
 
 
-async def observe(
-    client: Client,
-    key: Key,
-    foreign: tuple[ForeignObject, ...] = (),
-    kueue_version: str = "",
-    catalog: frozenset[str] = frozenset(),
-    *,
-    is_thorough: bool = False,
-) -> Observed | None:
-    """Return None if the FineTune is gone.
+@dataclass(frozen=True)
+class Observer:
+    """Observes FineTunes. catalog: the names of base models, for which no Model is read."""
 
-    catalog: the names of base models, for which no Model is read. is_thorough: list the children
-    of a new FineTune too; it has some only if an operator crashed after the first creation.
-    """
-    try:
-        raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
-    except ApiError as error:
-        if error.status == 404:
-            return None
-        raise
-    finetune = with_event_fields(FineTune.parse(raw))
-    # A failed FineTune may have pods that still run.
-    has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
-    is_kept = finetune.spec.ttl_seconds_after_finished is None
-    if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
-        return Observed(finetune)
-    is_new = finetune.status.state is None and not finetune.spec.cancel
-    if is_new and not is_thorough:
-        models = await _models(client, finetune, catalog)
-        return Observed(finetune, models=models, foreign=foreign, is_first=True)
-    selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
-    jobs, pods = await _jobs_and_pods(client, finetune, selector)
-    owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
-    await _confirm_missing(client, finetune, owned)
-    parsed = await waiting.with_cause(client, finetune, owned, kueue_version)
-    return Observed(
-        finetune=finetune,
-        jobs=parsed,
-        services=await _services(client, finetune, parsed, selector),
-        models=await _models(client, finetune, catalog),
-        progress=await _progress(Observed(finetune, parsed)),
-        foreign=foreign,
-    )
+    client: Client
+    progress: ProgressReader
+    catalog: frozenset[str] = frozenset()
+    kueue_version: str = ""
+
+    async def observe(
+        self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
+    ) -> Observed | None:
+        """Return None if the FineTune is gone.
+
+        is_thorough: list the children of a new FineTune too; it has some only if an operator
+        crashed after the first creation.
+        """
+        client = self.client
+        try:
+            raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        finetune = with_event_fields(FineTune.parse(raw))
+        # A failed FineTune may have pods that still run.
+        has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
+        is_kept = finetune.spec.ttl_seconds_after_finished is None
+        if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
+            return Observed(finetune)
+        is_new = finetune.status.state is None and not finetune.spec.cancel
+        if is_new and not is_thorough:
+            models = await _models(client, finetune, self.catalog)
+            return Observed(finetune, models=models, foreign=foreign, is_first=True)
+        selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
+        jobs, pods = await _jobs_and_pods(client, finetune, selector)
+        owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
+        await _confirm_missing(client, finetune, owned)
+        parsed = await waiting.with_cause(client, finetune, owned, self.kueue_version)
+        return Observed(
+            finetune=finetune,
+            jobs=parsed,
+            services=await _services(client, finetune, parsed, selector),
+            models=await _models(client, finetune, self.catalog),
+            progress=await _progress(self.progress, Observed(finetune, parsed)),
+            foreign=foreign,
+        )
 
 
 async def _jobs_and_pods(
@@ -128,23 +126,7 @@ async def _models(client: Client, finetune: FineTune, catalog: frozenset[str]) -
     return tuple(Model.parse(raw) for raw in found)
 
 
-async def _progress(observed: Observed) -> ProgressReport | None:
-    """Read the progress from rank 0 of the newest attempt; None if it cannot be reached."""
-    if not observed.attempts:
-        return None
-    pod = observed.attempts[max(observed.attempts)].rank0
-    if pod is None or pod.ip is None or pod.phase != "Running":
-        return None
-    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-    url = f"http://{host}:{names.PORT_PROGRESS}/progress"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=PROGRESS_TIMEOUT) as session,
-            session.get(url) as response,
-        ):
-            body = await response.content.read(65536)
-        return ProgressReport.model_validate_json(body)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValidationError) as error:
-        if observed.finetune.status.state == State.RUNNING:
-            logger.debug("the progress of %s cannot be read: %s", pod.name, error)
-        return None
+async def _progress(progress: ProgressReader, observed: Observed) -> ProgressReport | None:
+    """The progress of the newest attempt."""
+    attempts = observed.attempts
+    return await progress.read(attempts[max(attempts)]) if attempts else None
