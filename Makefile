@@ -33,6 +33,10 @@ test-integration: setup ## the tests with a real kube-apiserver and etcd, withou
 test-cluster: setup ## the tests with real pods of the real images, as root
 	@$(PYTHON) -m pytest -q -m cluster
 
+sweep: setup ## crash the operator at every write of every lifecycle, in half an hour
+	@python3 -m devcluster build
+	@$(PYTHON) -m tests.integration.sweep.sweep
+
 fuzz: setup ## fuzz the readers for ten minutes, guided by coverage
 	@$(PYTHON) -m fuzz.readers --seconds 600
 
@@ -118,4 +122,4 @@ clean: ## remove the Python environment and the caches of the tools
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
 	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
 	rehearse-gpu bench-operator bench-trainer measure-memory constraints \
-	docs up kueue down setup clean
+	docs up kueue down setup clean sweep

@@ -159,6 +159,8 @@ def controller_manager(settings: ControlSettings) -> Component:
         "use-service-account-credentials": "true",
         "leader-elect": "false",
     }
+    if not settings.has_nodes:  # tests start many Jobs at once
+        flags |= {"kube-api-qps": 1000, "kube-api-burst": 2000}
     name = "kube-controller-manager"
     probe = _loopback_probe(settings, settings.controller_manager_port)
     return Component(name, _command(settings, name, flags), probe)

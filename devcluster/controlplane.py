@@ -6,6 +6,7 @@ and one temporary folder, and it removes everything, no matter how the test ends
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +34,9 @@ class ControlPlane:
     RBAC is enabled, and every request is one JSON line of `audit_log` (level Metadata). With
     `controller_manager`, the controllers for namespaces, garbage collection, Jobs, and others run.
     Without it, only the API responds, and the start takes about six seconds. There is no node, so
-    no pod runs. Missing programs are built first, which takes minutes the first time.
+    no pod runs. `crds` are files that are applied before the controllers start: the garbage
+    collector would discover later ones only after 30 s. Missing programs are built first, which
+    takes minutes the first time.
     """
 
     kubeconfig: Path
@@ -44,7 +47,8 @@ class ControlPlane:
     """The certificate that verifies `url`."""
     kubectl: Path
 
-    def __init__(self, *, controller_manager: bool = False) -> None:
+    def __init__(self, *, controller_manager: bool = False, crds: Sequence[Path] = ()) -> None:
+        self._crds = crds
         self._has_controller_manager = controller_manager
         self._folder: Path | None = None
         self._processes: list[processes.Process] = []
@@ -109,11 +113,23 @@ class ControlPlane:
         self.kubectl = gotools.binary("kubectl")
         self._start_and_wait(components.etcd(settings))
         self._start_and_wait(components.apiserver(settings))
-        wanted = ["/api/v1/namespaces/default"]
+        self._wait_for_object(credentials, "/api/v1/namespaces/default")
+        self._apply_crds()
         if self._has_controller_manager:
             self._start_and_wait(components.controller_manager(settings))
-            wanted.append("/api/v1/namespaces/default/serviceaccounts/default")
-        self._wait_for_objects(credentials, wanted)
+            account = "/api/v1/namespaces/default/serviceaccounts/default"
+            self._wait_for_object(credentials, account)
+
+    def _apply_crds(self) -> None:
+        kubectl = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig)]
+        for path in self._crds:
+            subprocess.run([*kubectl, "apply", "-f", str(path)], check=True, capture_output=True)
+        if self._crds:
+            subprocess.run(
+                [*kubectl, "wait", "--for=condition=Established", "crd", "--all"],
+                check=True,
+                capture_output=True,
+            )
 
     def _start_and_wait(self, component: Component) -> None:
         assert self._folder is not None
@@ -129,12 +145,11 @@ class ControlPlane:
                 raise ControlPlaneError(f"{component.name} does not start:\n{tail}")
             time.sleep(0.05)
 
-    def _wait_for_objects(self, credentials: Credentials, wanted: Sequence[str]) -> None:
-        """Wait for default objects, which the API server creates just after it is ready."""
-        for path in wanted:
-            probe = HttpProbe(f"{self.url}{path}", self.authority, credentials.pair("admin"))
-            if not wait_until(probe.is_healthy, 30):
-                raise ControlPlaneError(f"{path} was not created")
+    def _wait_for_object(self, credentials: Credentials, path: str) -> None:
+        """Wait for a default object, which is created just after its component is ready."""
+        probe = HttpProbe(f"{self.url}{path}", self.authority, credentials.pair("admin"))
+        if not wait_until(probe.is_healthy, 30):
+            raise ControlPlaneError(f"{path} was not created")
 
 
 def free_ports(count: int) -> list[int]:

@@ -10,7 +10,7 @@ from devcluster.controlplane import ControlPlane
 from finetune_api import names
 from finetune_api.names import Reason
 from tests.integration.conftest import Kubelet, Operator
-from tests.integration.crowds import TWO_NODES, published_by
+from tests.integration.crowds import TWO_NODES
 from tests.integration.invariants import check_invariants
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed, prepared, trained
@@ -319,98 +319,3 @@ def test_t34_a_polite_end_in_the_middle_of_work_loses_nothing(
     for number in range(10):
         until(lambda n=number: team.status(f"tone-{n}").get("state") == "pending", 20)  # type: ignore[misc]
     holds(operator)
-
-
-# --- T01: the operator dies at every one of its writes --------------------------------------------
-
-
-def live(
-    team: Kubectl, kubelet: Kubelet, proxy: FaultyProxy, operator: Operator, name: str
-) -> None:
-    """Run a whole life while the operator crashes at any moment and is restarted each time."""
-
-    def go_on() -> None:
-        if operator.process is not None and operator.process.poll() is not None:
-            operator.process = None
-            proxy.rule = let_pass
-            operator.start()
-
-    def job(ending: str) -> dict:  # type: ignore[type-arg]
-        found: list[dict] = []  # type: ignore[type-arg]
-
-        def exists() -> bool:
-            go_on()
-            found[:] = [
-                item
-                for item in team.list("jobs")
-                if item["metadata"]["labels"][names.LABEL_FINETUNE] == name
-                and item["metadata"]["name"].endswith(ending)
-            ]
-            return bool(found)
-
-        until(exists, 40, operator.logs)
-        return found[0]
-
-    team.apply(finetune(name, **TWO_NODES))
-    (pod,) = kubelet.start_pods(job("-prepare"))
-    kubelet.end(pod, 0, prepared().to_termination_message())
-    first, second = kubelet.start_pods(job("-a1"))
-    kubelet.ready(first, second)
-
-    def reached(state: str) -> bool:
-        go_on()
-        return team.status(name).get("state") == state
-
-    until(lambda: reached("running"), 40, operator.logs)
-    kubelet.end(first, 0, published_by(name).to_termination_message())
-    kubelet.end(second, 0)
-    until(lambda: reached("succeeded"), 40, operator.logs)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_t01_the_operator_may_die_at_any_of_its_writes_before_or_after_it_is_done(
-    team: Kubectl,
-    kubelet: Kubelet,
-    proxy: FaultyProxy,
-    proxied: Operator,
-    holds: Callable[[Operator], None],
-) -> None:
-    proxied.start()
-    live(team, kubelet, proxy, proxied, "calm")
-    count = len(proxy.writes)
-    assert count >= 12
-    calm = team.status("calm")
-    for number in range(1, count + 1):
-        for is_done in (False, True):
-            name = f"dies-{number}-{'after' if is_done else 'before'}"
-            proxy.writes.clear()
-            proxy.rule = _dies_at(number, proxied, is_done=is_done)
-            live(team, kubelet, proxy, proxied, name)
-            status = team.status(name)
-            proxy.rule = let_pass
-            assert status["fineTunedModel"].endswith(name)
-            assert len(status["attempts"]) == 1
-            made = [
-                job["metadata"]["name"]
-                for job in team.list("jobs")
-                if job["metadata"]["labels"][names.LABEL_FINETUNE] == name
-            ]
-            assert len(made) == 2, made
-            assert [event["reason"] for event in status["events"]] == [
-                event["reason"] for event in calm["events"]
-            ]
-    if proxied.process is None or proxied.process.poll() is not None:
-        proxied.process = None
-        proxied.start()
-    holds(proxied)
-
-
-def _dies_at(number: int, operator: Operator, *, is_done: bool) -> Rule:
-    def rule(seen: Seen) -> Answer | Cut | None:
-        if seen.number != number or operator.process is None:
-            return None
-        operator.process.send_signal(signal.SIGKILL)
-        return Cut() if is_done else Answer(503)
-
-    return rule

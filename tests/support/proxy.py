@@ -76,6 +76,17 @@ class Hold:
     released: threading.Event
 
 
+@dataclass(frozen=True)
+class Late:
+    """The request is forwarded after the client has given up, once `released` is set.
+
+    The server commits it then, and nobody receives the response.
+    """
+
+    released: threading.Event
+    seconds: float = 0.0  # from the end of the connection
+
+
 class Old:
     """The proxy repeats the first response to the same request."""
 
@@ -100,7 +111,7 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | Cut | Mute | Hold | Old | Delay
+Fault = Answer | Cut | Mute | Hold | Late | Old | Delay
 Rule = Callable[[Seen], Fault | None]
 EventRule = Callable[[Event], Drop | Delay | None]
 
@@ -198,12 +209,23 @@ class FaultyProxy:
             await asyncio.sleep(fault.seconds)
         if isinstance(fault, Hold):
             await asyncio.to_thread(fault.released.wait, HELD_AT_MOST)
+        if isinstance(fault, Late):
+            await self._outlast(request, fault)
         try:
             return await self._forward(request, seen, fault)
         except (aiohttp.ClientError, ConnectionError):
             if request.transport is not None:  # one side closed: close the other
                 request.transport.abort()
             return web.Response()
+
+    async def _outlast(self, request: web.Request, late: Late) -> None:
+        """Wait until the client is gone, and then until the request may be committed."""
+        await request.read()
+        while request.transport is not None:  # noqa: ASYNC110 - aiohttp has no event for it
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(late.seconds)
+        while not late.released.is_set():  # noqa: ASYNC110 - an event of threads
+            await asyncio.sleep(0.05)
 
     async def _forward(
         self, request: web.Request, seen: Seen, fault: Fault | None
@@ -216,10 +238,14 @@ class FaultyProxy:
             data=await request.read() or None,
             skip_auto_headers=("Content-Type",),
         ) as answer:
-            assert request.transport is not None
-            if isinstance(fault, Cut):
+            if isinstance(fault, Late):
                 await answer.read()
-                request.transport.abort()
+                self.answered.append((seen, answer.status))
+                return web.Response()
+            if isinstance(fault, Cut) or request.transport is None:  # or the client is gone
+                await answer.read()
+                if request.transport is not None:
+                    request.transport.abort()
                 return web.Response()
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
             if not seen.is_watch:

@@ -1,0 +1,205 @@
+"""A FineTune in its own namespace, and what its user, its pods, and its queue do.
+
+The controllers of Kubernetes are real: Jobs get pods, and garbage is collected. Only the kubelet is
+missing, and the life sets the status of pods instead.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from finetune_api.outcome import Outcome
+from finetune_api.wire import JsonObject
+from tests.integration.conftest import READY, ended
+from tests.integration.crowds import TWO_NODES, published_by
+from tests.integration.sweep.api import Api
+from tests.integration.sweep.forked import ForkedOperator
+from tests.support.kubectl import finetune
+from tests.support.objects import prepared
+from tests.support.proxy import FaultyProxy, Seen, let_pass
+
+STEP_SECONDS = 60.0
+NAME = "tone"
+T = TypeVar("T")
+
+
+class Life:
+    """The steps of a script. Each waits for what it needs, and restarts an operator that died."""
+
+    def __init__(self, api: Api, proxy: FaultyProxy, operator: ForkedOperator) -> None:
+        self.api = api
+        self.proxy = proxy
+        self.operator = operator
+        self.first = 1  # the first write that the sweep disturbs
+        self.released = threading.Event()  # late requests may be committed
+        self.hit: Seen | None = None  # the write with the fault
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def until(
+        self,
+        find: Callable[[], T],
+        what: str | Callable[[], str],
+        seconds: float = STEP_SECONDS,
+    ) -> T:
+        """Wait until `find` returns something true, and return it."""
+        end = time.monotonic() + seconds
+        while True:
+            self.live_on()
+            found = find()
+            if found:
+                return found
+            if time.monotonic() > end:
+                words = what if isinstance(what, str) else what()
+                raise AssertionError(f"not within {seconds:.0f} s: {words}\n{self.describe()}")
+            time.sleep(0.1)
+
+    def live_on(self) -> None:
+        """Start the operator again if it died. The fault is over then."""
+        if self.operator.is_dead:
+            self.proxy.rule = let_pass
+            self.operator.start()
+
+    def describe(self) -> str:
+        status = self.status()
+        parts = ("state", "stage", "reason", "message", "error", "attempts")
+        jobs = {
+            job["metadata"]["name"]: [
+                item["type"] for item in job.get("status", {}).get("conditions", [])
+            ]
+            for job in self.api.list("jobs")
+        }
+        told = {part: status[part] for part in parts if part in status}
+        return f"status: {told}\nJobs: {jobs}\n{self.operator.logs()}"
+
+    def status(self) -> JsonObject:
+        found = self.api.get("finetunes", NAME)
+        return found.get("status", {}) if found else {}
+
+    def wait(self, state: str) -> JsonObject:
+        def find() -> JsonObject | None:
+            status = self.status()
+            return status if status.get("state") == state else None
+
+        found = self.until(find, f"the state {state}")
+        assert found is not None
+        return found
+
+    def wait_reason(self, reason: str) -> None:
+        self.until(lambda: self.status().get("reason") == reason, f"the reason {reason}")
+
+    def job(self, ending: str) -> JsonObject:
+        """Wait for a Job that is not being deleted."""
+
+        def find() -> JsonObject | None:
+            jobs = [job for job in self.api.list("jobs") if is_present(job, ending)]
+            return jobs[0] if jobs else None
+
+        found = self.until(find, f"the Job {ending}")
+        assert found is not None
+        return found
+
+    def pods(self, ending: str) -> list[str]:
+        """Wait for all pods of a Job and return their names in the order of ranks."""
+
+        def find() -> list[str]:
+            job = self.job(ending)
+            uid, wanted = job["metadata"]["uid"], job["spec"].get("completions") or 1
+            found = [pod for pod in self.api.list("pods") if is_owned(pod, uid)]
+            return sorted(map(_name, found), key=_rank) if len(found) == wanted else []
+
+        return self.until(find, f"the pods of {ending}")
+
+    def wait_no_job(self, ending: str) -> None:
+        def is_gone() -> bool:
+            return not any(is_present(job, ending) for job in self.api.list("jobs"))
+
+        self.until(is_gone, f"the deletion of the Job {ending}")
+
+    def wait_attempt(self, number: int = 1) -> None:
+        """Wait until the status has the attempt."""
+
+        def is_recorded() -> bool:
+            return any(item["number"] == number for item in self.status().get("attempts", []))
+
+        self.until(is_recorded, f"the record of attempt {number}")
+
+    # --- what the user does -----------------------------------------------------------------------
+
+    def create(self, **spec: Any) -> None:
+        self.api.create("finetunes", finetune(NAME, **{**TWO_NODES, **spec}))
+
+    def change(self, **spec: Any) -> None:
+        self.api.patch("finetunes", NAME, {"spec": spec})
+
+    def cancel(self) -> None:
+        self.change(cancel=True)
+        self.wait("cancelled")
+
+    def delete(self) -> None:
+        self.api.delete("finetunes", NAME)
+        self.until(lambda: self.api.get("finetunes", NAME) is None, "the end of the FineTune")
+
+    # --- what the pods do -------------------------------------------------------------------------
+
+    def check_data(self, outcome: Outcome | None = None, code: int = 0) -> None:
+        (pod,) = self.pods("-prepare")
+        self.end(pod, code, outcome or prepared())
+
+    def train(self, ending: str = "-a1", address: str | None = None) -> list[str]:
+        """Make the pods ready, and wait until the operator knows it. address: of rank 0."""
+        pods = self.pods(ending)
+        for rank, pod in enumerate(pods):
+            where = {"podIP": address, "podIPs": [{"ip": address}]} if address and not rank else {}
+            self.api.patch("pods", f"{pod}/status", {"status": {**READY, **where}})
+        self.wait("running")
+        return pods
+
+    def publish(self, ending: str = "-a1") -> None:
+        first, *others = self.pods(ending)
+        self.end(first, 0, published_by(NAME))
+        for pod in others:
+            self.end(pod, 0)
+
+    def end(self, pod: str, code: int, outcome: Outcome | None = None) -> None:
+        message = outcome.to_termination_message() if outcome else ""
+        self.api.patch("pods", f"{pod}/status", {"status": ended(code, message)})
+
+    # --- what the queue does ----------------------------------------------------------------------
+
+    def admit(self, ending: str) -> None:
+        """Start a queued Job, as Kueue does."""
+        self.api.patch("jobs", _name(self.job(ending)), {"spec": {"suspend": False}})
+
+    def preempt(self, ending: str) -> None:
+        """Suspend an admitted Job, as Kueue does. Its controller deletes the pods."""
+        self.api.patch("jobs", _name(self.job(ending)), {"spec": {"suspend": True}})
+
+
+def is_present(job: JsonObject, ending: str) -> bool:
+    """Whether a Job has this name and is not being deleted."""
+    return _name(job).endswith(ending) and "deletionTimestamp" not in job["metadata"]
+
+
+def is_working(job: JsonObject) -> bool:
+    """Whether a Job has neither ended nor is being deleted."""
+    conditions = job.get("status", {}).get("conditions", [])
+    has_ended = any(item["type"] in {"Complete", "Failed"} for item in conditions)
+    return not has_ended and "deletionTimestamp" not in job["metadata"]
+
+
+def is_owned(thing: JsonObject, uid: str) -> bool:
+    """Whether an object has this owner and is not being deleted."""
+    owners = [owner["uid"] for owner in thing["metadata"].get("ownerReferences", [])]
+    return uid in owners and "deletionTimestamp" not in thing["metadata"]
+
+
+def _name(thing: JsonObject) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def _rank(pod: str) -> int:
+    """The rank in the name of an Indexed Job's pod: `NAME-RANK-SUFFIX`."""
+    part = pod.rsplit("-", 2)[1]
+    return int(part) if part.isdigit() else 0

@@ -1,0 +1,244 @@
+"""The lifecycles: short scripts of what a user, the pods, and a queue do. They end settled."""
+
+from collections.abc import Callable
+
+from finetune_api import names
+from finetune_api.names import Reason
+from finetune_api.outcome import Deleted, Outcome
+from tests.integration.sweep.life import Life
+from tests.support.objects import failed
+
+QUEUE = {"queueName": "gpus"}
+PUBLISHING = "127.0.0.79"  # the address of a rank 0 that publishes its model
+Script = Callable[[Life], None]
+
+
+def success(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.publish()
+    life.wait("succeeded")
+
+
+def retry(life: Life) -> None:
+    life.create()
+    life.check_data()
+    pods = life.train()
+    life.end(pods[1], 137)
+    life.train("-a2")
+    life.publish("-a2")
+    life.wait("succeeded")
+
+
+def out_of_memory(life: Life) -> None:
+    life.create()
+    life.check_data()
+    pods = life.train()
+    life.end(pods[0], 1, failed(Reason.OUT_OF_MEMORY, "rank 0 ran out of GPU memory"))
+    life.train("-a2")
+    life.publish("-a2")
+    life.wait("succeeded")
+
+
+def invalid_data(life: Life) -> None:
+    life.create()
+    life.check_data(failed(Reason.INVALID_DATA, "line 3 is no JSON"), names.EXIT_USER)
+    life.wait("failed")
+
+
+def suspend_and_resume(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.change(suspend=True)
+    life.wait_reason(Reason.SUSPENDED)
+    life.wait_no_job("-a1")
+    life.change(suspend=False)
+    life.train("-a2")
+    life.publish("-a2")
+    life.wait("succeeded")
+
+
+def suspend_at_once(life: Life) -> None:
+    """The data is checked while the FineTune is suspended."""
+    life.create(suspend=True)
+    life.check_data()
+    life.wait_reason(Reason.SUSPENDED)
+    life.change(suspend=False)
+    life.train()
+    life.publish()
+    life.wait("succeeded")
+
+
+def cancel_at_once(life: Life) -> None:
+    """Perhaps before the operator has seen the FineTune, or while it creates the first Job."""
+    life.create()
+    life.cancel()
+
+
+def cancel_checking(life: Life) -> None:
+    life.create()
+    life.pods("-prepare")
+    life.cancel()
+
+
+def cancel_queued(life: Life) -> None:
+    life.create(**QUEUE)
+    life.check_data()
+    life.job("-a1")
+    life.wait_attempt()
+    life.cancel()
+
+
+def cancel_starting(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.pods("-a1")
+    life.wait_attempt()
+    life.cancel()
+
+
+def cancel_running(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.cancel()
+
+
+def cancel_publishing(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train(address=PUBLISHING)
+    life.until(lambda: life.status().get("stage") == "publishing", "the stage publishing")
+    life.cancel()
+
+
+def cancel_suspended(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.change(suspend=True)
+    life.wait_reason(Reason.SUSPENDED)
+    life.cancel()
+
+
+def deadline_pending(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.pods("-a1")
+    life.wait_attempt()
+    life.change(pendingDeadlineSeconds=1)
+    life.wait("failed")
+
+
+def deadline_active(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.change(activeDeadlineSeconds=1)
+    life.wait("failed")
+
+
+def delete_checking(life: Life) -> None:
+    life.create()
+    life.pods("-prepare")
+    life.delete()
+
+
+def delete_queued(life: Life) -> None:
+    life.create(**QUEUE)
+    life.check_data()
+    life.job("-a1")
+    life.delete()
+
+
+def delete_starting(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.pods("-a1")
+    life.delete()
+
+
+def delete_running(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    life.delete()
+
+
+def delete_publishing(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train(address=PUBLISHING)
+    life.until(lambda: life.status().get("stage") == "publishing", "the stage publishing")
+    life.delete()
+
+
+def delete_succeeded(life: Life) -> None:
+    success(life)
+    life.first = len(life.proxy.writes) + 1  # the others are those of the success
+    life.delete()
+
+
+def model_deletion(life: Life) -> None:
+    """The files of the model go with the Model. The FineTune stays."""
+    success(life)
+    (model,) = (item["metadata"]["name"] for item in life.api.list("models"))
+    life.first = len(life.proxy.writes) + 1
+    life.api.patch("models", model, {"spec": {"deletionPolicy": "Delete"}})
+    life.until(lambda: _finalizers(life, model), "the finalizer")
+    life.api.delete("models", model)
+    (pod,) = life.pods("-delete")
+    life.end(pod, 0, Outcome(deleted=Deleted(files=3)))
+    life.until(lambda: life.api.get("models", model) is None, "the end of the Model")
+    life.wait_no_job("-delete")
+
+
+def _finalizers(life: Life, model: str) -> list[str]:
+    found = life.api.get("models", model)
+    finalizers: list[str] = found["metadata"].get("finalizers", []) if found else []
+    return finalizers
+
+
+def preemption(life: Life) -> None:
+    """A queue admits the Job, takes the quota back, and admits the next attempt."""
+    life.create(**QUEUE, maxRestarts=0)
+    life.check_data()
+    life.admit("-a1")
+    life.train()
+    life.preempt("-a1")
+    life.admit("-a2")
+    life.train("-a2")
+    life.publish("-a2")
+    life.wait("succeeded")
+
+
+LIFECYCLES: dict[str, Script] = {
+    script.__name__.replace("_", "-"): script
+    for script in (
+        success,
+        retry,
+        out_of_memory,
+        invalid_data,
+        suspend_and_resume,
+        suspend_at_once,
+        cancel_at_once,
+        cancel_checking,
+        cancel_queued,
+        cancel_starting,
+        cancel_running,
+        cancel_publishing,
+        cancel_suspended,
+        deadline_pending,
+        deadline_active,
+        delete_checking,
+        delete_queued,
+        delete_starting,
+        delete_running,
+        delete_publishing,
+        delete_succeeded,
+        model_deletion,
+        preemption,
+    )
+}

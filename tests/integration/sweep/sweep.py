@@ -1,0 +1,178 @@
+"""Runs many cells in parallel, tells the progress, and writes the results."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from devcluster import gotools
+from devcluster.controlplane import ControlPlane
+from tests.integration.conftest import ROOT, serve_progress
+from tests.integration.sweep.api import Api
+from tests.integration.sweep.cells import MOMENTS, Cell, Place, Result, run
+from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
+from tests.support.objects import progress
+
+TENTHS = 10
+TENTH = "SWEEP_TENTH"  # environment variable: the tenth to run instead of the commit's
+LIVES = "SWEEP_LIVES"  # environment variable: the number of lives at the same time
+TELL_SECONDS = 10.0
+DEFAULT_TIMEOUT_SECONDS = 30.0
+# A request of each verb is committed 10 s after the default timeout.
+SLOW_CELLS = tuple(
+    Cell(lifecycle, 1, "late", DEFAULT_TIMEOUT_SECONDS, method)
+    for lifecycle, method in (
+        ("cancel-starting", "POST"),
+        ("cancel-running", "PATCH"),
+        ("suspend-and-resume", "DELETE"),
+    )
+)
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """A control plane with controllers, and the progress of a rank 0 that publishes."""
+    helm = Path(gotools.cli_folder()) / "helm"
+    with ExitStack() as stack:
+        crds = [ROOT / "crds" / name for name in ("finetunes.yaml", "models.yaml")]
+        plane = stack.enter_context(ControlPlane(controller_manager=True, crds=crds))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        report = progress(stage="publishing", step=50, epoch=2).to_dict()
+        stack.enter_context(serve_progress(PUBLISHING, report))
+        yield Place(Api.connect(plane.kubeconfig, folder), plane.authority, helm)
+
+
+def commit() -> str:
+    """The commit of the working tree; nothing outside of a checkout."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def chosen_tenth() -> int:
+    """The tenth of the cells that the tests run: it depends on the commit."""
+    return int(os.environ.get(TENTH) or int(commit()[:8] or "0", 16)) % TENTHS
+
+
+class Sweep:
+    """The cells of lifecycles, and their results."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lives = int(os.environ.get(LIVES) or 6)
+        self.calm: dict[str, Result] = {}
+        self.results: list[Result] = []
+
+    def run_calm(self, lifecycles: list[str]) -> None:
+        """Run each lifecycle without a fault, which shows its writes and its outcome."""
+        for result in self._run([Cell(name) for name in lifecycles]):
+            assert result.error is None, f"{result.cell}: {result.error}"
+            self.calm[result.cell.lifecycle] = result
+
+    def cells(self, lifecycles: list[str]) -> list[Cell]:
+        """All cells of these lifecycles, in an order that is the same for the same writes."""
+        return [
+            Cell(name, number, moment)
+            for name in lifecycles
+            for number in range(self.calm[name].first, len(self.calm[name].writes) + 1)
+            for moment in MOMENTS
+        ]
+
+    def run_cells(self, cells: list[Cell]) -> None:
+        self.results += self._run(cells)
+
+    @property
+    def failures(self) -> list[str]:
+        return [f"{item.cell} ({item.hit}): {item.error}" for item in self.results if item.error]
+
+    def _run(self, cells: list[Cell]) -> list[Result]:
+        began = told = time.monotonic()
+        results: list[Result] = []
+        with ThreadPoolExecutor(self._lives) as threads:
+            runs = [
+                threads.submit(run, self._place, cell, self.calm.get(cell.lifecycle))
+                for cell in cells
+            ]
+            for done in as_completed(runs):
+                result = done.result()
+                results.append(result)
+                if result.error:
+                    print(f"sweep: {result.cell} ({result.hit}): {result.error}", flush=True)
+                now = time.monotonic()
+                if now - told > TELL_SECONDS or len(results) == len(cells):
+                    told = now
+                    bad = sum(item.error is not None for item in results)
+                    print(
+                        f"sweep: {len(results)} of {len(cells)} lives, {bad} failed, "
+                        f"{now - began:.0f} s",
+                        flush=True,
+                    )
+        return results
+
+    def to_json(self) -> dict[str, Any]:
+        """For each lifecycle the writes, and for each moment one character for each write."""
+        lives: dict[str, Any] = {}
+        for name, calm in self.calm.items():
+            found = {
+                (item.cell.number, item.cell.moment): item
+                for item in self.results
+                if item.cell.lifecycle == name and not item.cell.method
+            }
+            if not found:
+                continue
+            lives[name] = {
+                "writes": list(calm.writes[calm.first - 1 :]),
+                "outcome": calm.outcome,
+                **{
+                    moment: "".join(
+                        _mark(found.get((number, moment)))
+                        for number in range(calm.first, len(calm.writes) + 1)
+                    )
+                    for moment in MOMENTS
+                },
+            }
+        slow = {str(item.cell): item.error or "same" for item in self.results if item.cell.method}
+        return {
+            "commit": commit(),
+            "cells": len(self.results),
+            "failed": len(self.failures),
+            "marks": "= the outcome is the same, ! it is not, - not reached, . not run",
+            "lives": dict(sorted(lives.items())),
+            "committedTenSecondsAfterTheDefaultTimeout": slow,
+        }
+
+
+def _mark(result: Result | None) -> str:
+    if result is None:
+        return "."
+    if result.error:
+        return "!"
+    return "=" if result.hit else "-"
+
+
+def main(arguments: list[str]) -> int:
+    """Run all cells, or those of the lifecycles in the arguments, and write the result file."""
+    chosen = arguments or list(LIFECYCLES)
+    with place() as where:
+        sweep = Sweep(where)
+        sweep.run_calm(chosen)
+        slow = [cell for cell in SLOW_CELLS if cell.lifecycle in chosen]
+        sweep.run_cells([*slow, *sweep.cells(chosen)])
+    if not arguments:
+        path = ROOT / "bench" / "results" / "sweep.json"
+        path.write_text(json.dumps(sweep.to_json(), indent=1) + "\n")
+        print(f"sweep: wrote {path.relative_to(ROOT)}")
+    print("\n\n".join(sweep.failures))
+    print(f"sweep: {len(sweep.results)} cells, {len(sweep.failures)} failed")
+    return 1 if sweep.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
