@@ -15,6 +15,7 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
 COMPONENT_PREPARE = "prepare"
 COMPONENT_TRAIN = "train"
+COMPONENT_LOOKUP = "lookup"
 COMPONENT_DELETION = "deletion"
 COMPONENT_NETWORK = "network"
 ANNOTATION_MODEL = f"{GROUP}/model"  # the id of a Model is too long for a label
@@ -23,7 +24,7 @@ LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The contract between the operator and the pods.
-ENV_TASK = "FINETUNE_TASK"  # JSON of a PrepareTask, DeletionTask, or TrainTask
+ENV_TASK = "FINETUNE_TASK"  # JSON of a task, such as a TrainTask
 ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"

@@ -164,6 +164,12 @@ class DeletionTask(Stored):
     fine_tune_uid: str | None = None
 
 
+class LookupTask(Stored):
+    """Find the model of a FineTune, which a Job that was deleted may have published."""
+
+    run: RunRef
+
+
 class TrainTask(Stored):
     """One attempt at the training. Every pod of the attempt gets the same value."""
 

@@ -301,3 +301,26 @@ def invalid_manifest_path(uri: S3Uri, path: str) -> Failure:
 
 def _undeleted(message: str) -> Failure:
     return Failure(code=Reason.INVALID_DATA, message=message)
+
+
+# --- lookup ---------------------------------------------------------------------------------------
+
+
+def foreign_model(uri: object, fine_tune: str, uid: str) -> Failure:
+    return Failure(
+        code=Reason.FOREIGN_OBJECT,
+        message=f"{uri} belongs to the FineTune {fine_tune} (uid {uid})",
+        hint="choose another spec.output",
+    )
+
+
+def no_published_model(uri: S3Uri) -> Failure:
+    return Failure(code=Reason.DATA_NOT_FOUND, message=f"there is no published model at {uri}")
+
+
+def unreadable_manifest(uri: S3Uri) -> Failure:
+    return Failure(
+        code=Reason.INTERNAL,
+        message=f"{uri} is not the manifest of a model",
+        hint="see who wrote the object; the model's files and the checkpoints are next to it",
+    )

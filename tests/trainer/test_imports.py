@@ -15,7 +15,7 @@ HEAVY = ("torch", "deepspeed", "transformers", "peft")
         (
             "finetune_trainer.launcher.main",
             "finetune_trainer.launcher.downloads",
-            "finetune_trainer.publishing.lookup",
+            "finetune_data.lookup.published",
             "finetune_storage.connect",
         ),
         ("finetune_trainer.rank.main",),

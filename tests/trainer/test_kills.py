@@ -8,8 +8,8 @@ import pytest
 from finetune_api.layout import MANIFEST
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.published import ModelManifest
 from finetune_storage.s3 import Storage
-from finetune_trainer.publishing.lookup import ModelManifest
 from tests.trainer import kills, support
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("base_model")]

@@ -19,11 +19,11 @@ from finetune_api.names import EXIT_CRASH, EXIT_OK, EXIT_PREEMPTED, EXIT_USER, R
 from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import ModelCacheRef, TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.published import ModelManifest
 from finetune_data.models.base_models import fetch_base_model
 from finetune_storage.manifests import find_damage
 from finetune_storage.s3 import Storage
 from finetune_trainer import run_manifest
-from finetune_trainer.publishing.lookup import ModelManifest
 from finetune_trainer.reporting.formatting import number
 from tests.trainer import support
 from tests.trainer.support import Pod, checkpoint_steps, start_pods

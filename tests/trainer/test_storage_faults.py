@@ -12,9 +12,9 @@ from finetune_api.layout import MANIFEST
 from finetune_api.names import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.published import ModelManifest
 from finetune_storage.manifests import find_damage
 from finetune_storage.s3 import Storage
-from finetune_trainer.publishing.lookup import ModelManifest
 from tests.support.proxy import Answer, Cut, Fault, FaultyProxy, Rule, Seen, let_pass, s3_error
 from tests.trainer import support
 from tests.trainer.support import Pod

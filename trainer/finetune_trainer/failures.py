@@ -78,14 +78,6 @@ def unknown_positive_class(text: str) -> Failure:
     )
 
 
-def foreign_model(uri: object, fine_tune: str, uid: str) -> Failure:
-    return Failure(
-        code=Reason.FOREIGN_OBJECT,
-        message=f"{uri} belongs to the FineTune {fine_tune} (uid {uid})",
-        hint="choose another spec.output",
-    )
-
-
 def foreign_checkpoint(difference: str) -> Failure:
     """difference: "parameter lm_head.weight is missing or incomplete"."""
     return Failure(

@@ -7,9 +7,9 @@ import pytest
 from finetune_api.names import EXIT_OK
 from finetune_api.tasks import Classification
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.published import ModelManifest
 from finetune_data.tokenize.dataset import read_manifest
 from finetune_storage.s3 import Storage
-from finetune_trainer.publishing.lookup import ModelManifest
 from finetune_trainer.reporting.card import REPORT, card
 from finetune_trainer.reporting.formatting import number
 from finetune_trainer.reporting.learned_examples import EXAMPLES_SHOWN

@@ -82,13 +82,13 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outc
     workdir = WorkDir(folder)
     first_rank = node_rank * task.processes_per_node
     ranks = rank_processes.start(task, node_rank, workdir)  # first: their imports take longest
+    from finetune_data.lookup.published import find_published
     from finetune_storage.connect import open_storage
     from finetune_trainer.launcher.downloads import Downloads
-    from finetune_trainer.publishing.lookup import find_published
 
     try:
         storage = open_storage()
-        if (published := find_published(task, storage)) is not None:
+        if (published := find_published(task.run, storage)) is not None:
             print("an earlier attempt has already published the model", flush=True)
             return published if node_rank == 0 else None
         downloads = Downloads(

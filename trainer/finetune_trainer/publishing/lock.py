@@ -9,7 +9,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from finetune_api.outcome import Outcome
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import RunRef, TrainTask
 from finetune_api.wire import Stored
 from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import to_bytes
@@ -29,7 +29,7 @@ class PublishLock(Stored):
 def wait_for_duplicate_pod(
     task: TrainTask,
     storage: Storage,
-    find: Callable[[TrainTask, Storage], Outcome | None],
+    find: Callable[[RunRef, Storage], Outcome | None],
     progress: Callable[[str], None],
     seconds: float = WAIT_SECONDS,
 ) -> Outcome | None:
@@ -50,7 +50,7 @@ def wait_for_duplicate_pod(
     end = time.monotonic() + seconds
     progress("another pod of this rank is publishing the model")
     while time.monotonic() < end:
-        found = find(task, storage)
+        found = find(task.run, storage)
         if found is not None:
             return found
         time.sleep(1)

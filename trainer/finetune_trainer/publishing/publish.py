@@ -9,6 +9,7 @@ from finetune_api.model_names import fine_tuned_model_name
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.published import ModelManifest, find_published, outcome_of
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import FileEntry, file_entries, to_bytes
@@ -19,7 +20,6 @@ from finetune_trainer.engine.deepspeed import Engine
 from finetune_trainer.publishing.comparison import choose_rows, compare, compute_reference
 from finetune_trainer.publishing.generation import write_end_tokens
 from finetune_trainer.publishing.lock import wait_for_duplicate_pod
-from finetune_trainer.publishing.lookup import ModelManifest, find_published, outcome_of
 from finetune_trainer.publishing.percent import Percent
 from finetune_trainer.publishing.tokenizer_files import write_tokenizer
 from finetune_trainer.publishing.weights import write_model
@@ -94,8 +94,8 @@ def publish(
     try:
         storage.write_bytes(uri.child(MANIFEST), written, only_if_absent=True)
     except AlreadyExists:
-        return find_published(task, storage)
-    return outcome_of(task, manifest, written)
+        return find_published(task.run, storage)
+    return outcome_of(task.run, manifest, written)
 
 
 def _upload(

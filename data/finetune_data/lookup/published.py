@@ -1,20 +1,20 @@
-"""The manifest of a published model, and the lookup of a model from an earlier attempt."""
+"""The manifest of a published model, and the lookup of a model that an attempt has published."""
 
 from hashlib import sha256
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
 from finetune_api.outcome import EpochMetrics, Outcome, Trained
-from finetune_api.tasks import TrainTask
+from finetune_api.tasks import RunRef
 from finetune_api.wire import Stored
+from finetune_data import failures
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry
 from finetune_storage.s3 import Storage
-from finetune_trainer import failures
 
 
 class ModelManifest(Stored):
@@ -41,27 +41,31 @@ class ModelManifest(Stored):
     files: list[FileEntry]
 
 
-def find_published(task: TrainTask, storage: Storage) -> Outcome | None:
+def find_published(run: RunRef, storage: Storage) -> Outcome | None:
     """The outcome of the attempt that published the model; None if no attempt has.
 
-    Raises FailureError if another FineTune has published its model there.
+    Raises FailureError if another FineTune has published its model there, or if the manifest is
+    not readable.
     """
-    uri = task.run.layout.model.child(MANIFEST)
+    uri = run.layout.model.child(MANIFEST)
     try:
         data = storage.read_bytes(uri)
     except StorageError as error:
         if error.failure.code == Reason.DATA_NOT_FOUND:
             return None
         raise
-    manifest = ModelManifest.model_validate_json(data)
-    if manifest.fine_tune_uid != task.run.uid:
+    try:
+        manifest = ModelManifest.model_validate_json(data)
+    except ValidationError as error:
+        raise FailureError(failures.unreadable_manifest(uri)) from error
+    if manifest.fine_tune_uid != run.uid:
         raise FailureError(failures.foreign_model(uri, manifest.fine_tune, manifest.fine_tune_uid))
-    return outcome_of(task, manifest, data)
+    return outcome_of(run, manifest, data)
 
 
-def outcome_of(task: TrainTask, manifest: ModelManifest, data: bytes) -> Outcome:
+def outcome_of(run: RunRef, manifest: ModelManifest, data: bytes) -> Outcome:
     """The outcome of a run whose model has this manifest. data: its bytes in S3."""
-    layout = task.run.layout
+    layout = run.layout
     return Outcome(
         trained=Trained(
             fine_tuned_model=manifest.id,
