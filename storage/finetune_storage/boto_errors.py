@@ -103,6 +103,14 @@ def bucket_missing(uri: S3Uri, endpoint: str) -> StorageError:
     return StorageError.from_problem(StorageProblem.BUCKET_MISSING, context)
 
 
+def size_missing(uri: S3Uri, endpoint: str) -> StorageError:
+    """The store answers without the object's size, which must not count as that of an empty one."""
+    context = ProblemContext(
+        str(uri), plain_endpoint(endpoint), "an answer without Content-Length", detail="200"
+    )
+    return StorageError.from_problem(StorageProblem.REFUSED, context)
+
+
 def _problem(error: Exception) -> StorageProblem:
     """The kind of problem that any exception of CLIENT_ERRORS is."""
     if isinstance(error, ClientError):

@@ -46,3 +46,8 @@ class StorageError(FailureError):
 
 class AlreadyExists(StorageError):  # noqa: N818 - names what happened; callers often expect it
     """The object of a write that must not replace anything exists."""
+
+
+def changed_error(address: str, endpoint: str) -> StorageError:
+    """The object was replaced while it was read. address: an s3:// address, or a path."""
+    return StorageError.from_problem(StorageProblem.CHANGED, ProblemContext(address, endpoint))

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING
 from finetune_api.names import LOCAL_BUCKET
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
-from finetune_storage.errors import AlreadyExists, StorageError
+from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.progress import ProgressCallback, ProgressMeter
-from finetune_storage.s3 import ObjectEntry, Storage, s3_client
+from finetune_storage.s3 import Storage, s3_client
+from finetune_storage.versions import ObjectEntry
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from mypy_boto3_s3 import S3Client
 
 PART = ".finetune-part"  # in the name of an incomplete file
@@ -49,20 +52,28 @@ class LocalStorage(Storage):
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def open_stream(self, uri: S3Uri) -> io.RawIOBase:
+    def open_stream(self, uri: S3Uri, entry: ObjectEntry | None = None) -> io.RawIOBase:
         path = self._path(uri)
         if path is None:
-            return super().open_stream(uri)
+            return super().open_stream(uri, entry)
         with _errors(path):
-            return path.open("rb", buffering=0)
+            return LocalStream(path, entry)
 
-    def read_range(self, uri: S3Uri, start: int, size: int) -> bytes:
+    def read_version(self, uri: S3Uri) -> tuple[bytes, ObjectEntry]:
         path = self._path(uri)
         if path is None:
-            return super().read_range(uri, start, size)
-        with _errors(path), path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+            return super().read_version(uri)
+        with _errors(path), LocalStream(path) as stream:
+            return stream.read() or b"", replace(stream.entry, key=uri.key)
+
+    def read_range(
+        self, uri: S3Uri, start: int, size: int, entry: ObjectEntry | None = None
+    ) -> bytes:
+        path = self._path(uri)
+        if path is None:
+            return super().read_range(uri, start, size, entry)
+        with _errors(path), LocalStream(path, entry) as stream:
+            return stream.read_at(start, size)
 
     def head(self, uri: S3Uri) -> ObjectEntry:
         path = self._path(uri)
@@ -86,16 +97,17 @@ class LocalStorage(Storage):
             ]
         return sorted(found, key=lambda entry: entry.key)
 
-    def download_file(
-        self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None
+    def download_listed(
+        self, uri: S3Uri, entry: ObjectEntry, path: Path, progress: ProgressCallback | None = None
     ) -> None:
         source = self._path(uri)
         if source is None:
-            return super().download_file(uri, path, progress)
+            return super().download_listed(uri, entry, path, progress)
         with _errors(source):
             _place(source.resolve(strict=True), path)
-            size = path.stat().st_size
-        ProgressMeter(size, progress)(size)
+            if not entry.is_same_as(_entry(uri.key, source)):
+                raise changed_error(str(source), "this machine")
+        ProgressMeter(entry.size, progress)(entry.size)
         return None
 
     def download_prefix(
@@ -110,7 +122,7 @@ class LocalStorage(Storage):
         wanted = transfers.choose_files(self.list(uri), uri, folder, include)
         meter = ProgressMeter(sum(entry.size for entry in wanted.values()), progress)
         for relative, entry in wanted.items():
-            self.download_file(S3Uri(uri.bucket, entry.key), folder / relative)
+            self.download_listed(S3Uri(uri.bucket, entry.key), entry, folder / relative)
             meter(entry.size)
         return sorted(wanted)
 
@@ -159,8 +171,54 @@ class LocalStorage(Storage):
         return None
 
 
+class LocalStream(io.RawIOBase):
+    """A file that is read to its end, or raises StorageError if another program changes it."""
+
+    def __init__(self, path: Path, entry: ObjectEntry | None = None) -> None:
+        """entry: the version to read; None: any."""
+        super().__init__()
+        self._path = path
+        self._file = path.open("rb", buffering=0)
+        self.entry = entry or self._now()
+        try:
+            self._check()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        count = self._file.readinto(buffer)
+        if not count:
+            self._check()
+        return count or 0
+
+    def read_at(self, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on; fewer if the file ends before."""
+        self._file.seek(start)
+        found = self._file.read(size)
+        self._check()
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _now(self) -> ObjectEntry:
+        return _entry_of(str(self._path), os.fstat(self._file.fileno()))
+
+    def _check(self) -> None:
+        if not self.entry.is_same_as(self._now()):
+            raise changed_error(str(self._path), "this machine")
+
+
 def _entry(key: str, path: Path) -> ObjectEntry:
-    found = path.stat()
+    return _entry_of(key, path.stat())
+
+
+def _entry_of(key: str, found: os.stat_result) -> ObjectEntry:
     return ObjectEntry(key, found.st_size, f"{found.st_mtime_ns:x}-{found.st_size:x}")
 
 

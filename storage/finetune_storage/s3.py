@@ -11,12 +11,9 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from botocore.exceptions import BotoCoreError
 
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
@@ -28,29 +25,22 @@ from finetune_storage.boto_errors import (
     http_status,
     plain_endpoint,
     shown_endpoint,
+    size_missing,
     storage_error,
 )
 from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.progress import ProgressCallback, ProgressMeter
-from finetune_storage.stream import RESUMES, ObjectStream
+from finetune_storage.reads import ObjectReads
+from finetune_storage.stream import ObjectStream
+from finetune_storage.versions import ObjectEntry, parse_entry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
-
-
-@dataclass(frozen=True)
-class ObjectEntry:
-    """One object: its full key, its size in bytes, and its ETag without quotes."""
-
-    key: str
-    size: int
-    etag: str
 
 
 class Storage:
@@ -67,42 +57,48 @@ class Storage:
         with self.open_stream(uri) as stream:
             return stream.read() or b""
 
-    def read_range(self, uri: S3Uri, start: int, size: int) -> bytes:
-        """`size` bytes of the object from `start` on, in memory; fewer if it ends before."""
+    def read_version(self, uri: S3Uri) -> tuple[bytes, ObjectEntry]:
+        """The whole object, in memory, and its version."""
+        with ObjectStream(self._reads(uri)) as stream:
+            return stream.read() or b"", stream.entry
+
+    def read_range(
+        self, uri: S3Uri, start: int, size: int, entry: ObjectEntry | None = None
+    ) -> bytes:
+        """`size` bytes of the object from `start` on, in memory; fewer if it ends before.
+
+        entry: the version to read; None: any.
+        """
         if not size:
             return b""
-        wanted = f"bytes={start}-{start + size - 1}"
-        retries = RESUMES
-        while True:
-            with self._errors(uri):
-                answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key, Range=wanted)
-                try:
-                    return answer["Body"].read()
-                except BotoCoreError:  # a broken connection
-                    if not retries:
-                        raise
-            retries -= 1
+        with ObjectStream(self._reads(uri, entry), start, start + size) as stream:
+            return stream.read() or b""
 
-    def open_stream(self, uri: S3Uri) -> io.RawIOBase:
-        """The object's bytes as they arrive. A broken connection resumes where it broke."""
+    def open_stream(self, uri: S3Uri, entry: ObjectEntry | None = None) -> io.RawIOBase:
+        """The object's bytes as they arrive. A broken connection resumes where it broke.
 
-        def fetch(start: int, etag: str | None) -> GetObjectOutputTypeDef:
-            with self._errors(uri):
-                if etag is None:
-                    return self._client.get_object(Bucket=uri.bucket, Key=uri.key)
-                return self._client.get_object(
-                    Bucket=uri.bucket, Key=uri.key, Range=f"bytes={start}-", IfMatch=etag
-                )
+        entry: the version to read; None: any. Raises StorageError if the object has another one.
+        """
+        return ObjectStream(self._reads(uri, entry))
 
-        return ObjectStream(fetch, lambda error: storage_error(error, uri, self.endpoint))
+    def _reads(self, uri: S3Uri, entry: ObjectEntry | None = None) -> ObjectReads:
+        return ObjectReads(
+            *(self._client, uri, self.endpoint),
+            head=self.head,
+            errors=self._errors,
+            entry=entry,
+        )
 
     def head(self, uri: S3Uri) -> ObjectEntry:
-        """Size and ETag. A missing bucket and a missing key have different codes."""
+        """Size and version. A missing bucket and a missing key have different codes."""
         try:
             answer = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
         except CLIENT_ERRORS as error:
             raise self._head_error(error, uri) from error
-        return ObjectEntry(uri.key, answer["ContentLength"], answer["ETag"].strip('"'))
+        size = answer.get("ContentLength")
+        if size is None:
+            raise size_missing(uri, self.endpoint)
+        return parse_entry(uri.key, answer, size)
 
     def exists(self, uri: S3Uri) -> bool:
         """Whether the object exists. A missing bucket is an error."""
@@ -120,7 +116,7 @@ class Storage:
         pages = self._client.get_paginator("list_objects_v2")
         with self._errors(prefix):
             return [
-                ObjectEntry(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                parse_entry(entry["Key"], entry, entry["Size"])
                 for page in pages.paginate(Bucket=prefix.bucket, Prefix=start)
                 for entry in page.get("Contents", [])
             ]
@@ -129,10 +125,16 @@ class Storage:
         self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None
     ) -> None:
         """Download the object in parallel ranges. `path` appears only when the file is complete."""
-        size = self.head(uri).size
-        meter = ProgressMeter(size, progress)
-        with self._errors(uri):
-            transfers.download(self._client, uri, path, meter)
+        self.download_listed(uri, self.head(uri), path, progress)
+
+    def download_listed(
+        self, uri: S3Uri, entry: ObjectEntry, path: Path, progress: ProgressCallback | None = None
+    ) -> None:
+        """Download an object of a listing. uri: of the object.
+
+        Raises StorageError if the object was replaced after it was listed.
+        """
+        transfers.download(self._reads(uri, entry), path, ProgressMeter(entry.size, progress))
 
     def download_prefix(
         self,
@@ -151,24 +153,12 @@ class Storage:
         meter = ProgressMeter(sum(entry.size for entry in wanted.values()), progress)
 
         def fetch(relative: str) -> None:
-            source = S3Uri(uri.bucket, wanted[relative].key)
-            with self._errors(source):
-                transfers.download(self._client, source, folder / relative, meter)
+            entry = wanted[relative]
+            reads = self._reads(S3Uri(uri.bucket, entry.key), entry)
+            transfers.download(reads, folder / relative, meter)
 
         transfers.fetch_in_parallel(fetch, wanted)
         return sorted(wanted)
-
-    def download_listed(
-        self, uri: S3Uri, entry: ObjectEntry, path: Path, progress: ProgressCallback | None = None
-    ) -> None:
-        """Download an object of a listing. uri: of the object.
-
-        Raises StorageError if the object was replaced after it was listed; `path` may then exist.
-        """
-        self.download_file(uri, path, progress)
-        if self.head(uri).etag != entry.etag:
-            context = ProblemContext(str(uri), self.endpoint)
-            raise StorageError.from_problem(StorageProblem.CHANGED, context)
 
     def needs_space(self, uri: S3Uri) -> bool:
         """Whether a downloaded copy of the object needs space on this machine."""

@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
-from finetune_storage.errors import StorageError
+from finetune_storage.reads import ObjectReads
+from finetune_storage.versions import ObjectEntry
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 RESUMES = 5  # attempts to resume a stream without receiving a byte
 
-# (first byte, the ETag that the object must still have; None at first) -> S3's answer
-Fetch = Callable[[int, "str | None"], "GetObjectOutputTypeDef"]
-
 
 class ObjectStream(io.RawIOBase):
-    """Reads the object from start to end. `size` in bytes and `etag` are known immediately.
+    """Reads the object, or a part of it. `entry` is its version.
 
-    Raises StorageError if the object cannot be read, or changes while it is read.
+    Raises StorageError if the object cannot be read, or has another version than its first byte.
     """
 
-    def __init__(self, fetch: Fetch, convert: Callable[[Exception], StorageError]) -> None:
+    def __init__(self, reads: ObjectReads, start: int = 0, stop: int | None = None) -> None:
         super().__init__()
-        self._fetch = fetch
-        self._convert = convert
-        answer = fetch(0, None)
-        self._body = answer["Body"]
-        self.size = answer["ContentLength"]
-        self.etag = answer["ETag"].strip('"')
-        self._quoted_etag = answer["ETag"]
-        self._position = 0
+        self._reads = reads
+        self._position = start
+        self._end = stop
+        self._body = reads.get(start, stop)
+        size = reads.entry.size
+        self._stop = size if stop is None else min(stop, size)
+
+    @property
+    def entry(self) -> ObjectEntry:
+        """The version that is read."""
+        return self._reads.entry
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        if self._position >= self.size or not len(view):
+        wanted = min(len(view), self._stop - self._position)
+        if wanted <= 0:
             return 0
         for resume in range(RESUMES + 1):
             try:
-                chunk = self._body.read(len(view))
+                chunk = self._body.read(wanted)
                 if chunk:
                     view[: len(chunk)] = chunk
                     self._position += len(chunk)
@@ -59,8 +59,8 @@ class ObjectStream(io.RawIOBase):
             if resume < RESUMES:
                 with contextlib.suppress(Exception):
                     self._body.close()
-                self._body = self._fetch(self._position, self._quoted_etag)["Body"]
-        raise self._convert(error)
+                self._body = self._reads.get(self._position, self._end)
+        raise self._reads.converted(error)
 
     def close(self) -> None:
         if not self.closed:

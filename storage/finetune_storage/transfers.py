@@ -15,6 +15,8 @@ from finetune_api.uris import S3Uri
 from finetune_storage.errors import StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.progress import ProgressMeter
+from finetune_storage.reads import ObjectReads
+from finetune_storage.stream import ObjectStream
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -24,6 +26,7 @@ FILES_AT_ONCE = 4
 RANGES_AT_ONCE = 6  # of one file
 CONNECTIONS = FILES_AT_ONCE * (RANGES_AT_ONCE + 1)
 PART_BYTES = 32 * 1024 * 1024
+BLOCK_BYTES = 256 * 1024
 
 
 class Entry(Protocol):
@@ -36,6 +39,7 @@ class Entry(Protocol):
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
+Item = TypeVar("Item")
 
 
 def choose_files(
@@ -80,10 +84,12 @@ def is_safe(relative: str, folder: Path) -> bool:
     return target != root and target.is_relative_to(root)
 
 
-def fetch_in_parallel(fetch: Callable[[str], None], names: Iterable[str]) -> None:
-    """Call `fetch` for every name, a few at a time. The first error stops all and is raised."""
-    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="transfer") as pool:
-        futures = [pool.submit(fetch, name) for name in names]
+def fetch_in_parallel(
+    fetch: Callable[[Item], None], items: Iterable[Item], at_once: int = FILES_AT_ONCE
+) -> None:
+    """Call `fetch` for every item, a few at a time. The first error stops all and is raised."""
+    with ThreadPoolExecutor(at_once, thread_name_prefix="transfer") as pool:
+        futures = [pool.submit(fetch, item) for item in items]
         done, pending = wait(futures, return_when=FIRST_EXCEPTION)
         for future in pending:
             future.cancel()
@@ -91,12 +97,27 @@ def fetch_in_parallel(fetch: Callable[[str], None], names: Iterable[str]) -> Non
             future.result()
 
 
-def download(client: S3Client, uri: S3Uri, path: Path, meter: ProgressMeter) -> None:
-    """Download an object, to a temporary file first, so that `path` is never half a file."""
+def download(reads: ObjectReads, path: Path, meter: ProgressMeter) -> None:
+    """Download the version of an object that `reads` knows, in parallel ranges if it is large.
+
+    Writes a temporary file first, so that `path` is never half a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    size = reads.entry.size
+    step = PART_BYTES if size > 2 * PART_BYTES else max(size, 1)
+
+    def copy(start: int) -> None:
+        with ObjectStream(reads, start, min(start + step, size)) as stream, part.open("r+b") as to:
+            to.seek(start)
+            while block := stream.read(BLOCK_BYTES):
+                to.write(block)
+                meter(len(block))
+
     try:
-        client.download_file(uri.bucket, uri.key, str(part), Callback=meter, Config=_config())
+        with part.open("wb") as file:
+            file.truncate(size)
+        fetch_in_parallel(copy, range(0, size, step), RANGES_AT_ONCE)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from finetune_data.models.base_models import fetch_base_model
 from finetune_data.models.cache.model_cache import ModelCache
 from finetune_data.models.cache.volume import CacheVolume
 from finetune_data.termination import exit_code
-from finetune_storage.s3 import ObjectEntry, Storage
+from finetune_storage.s3 import Storage
+from finetune_storage.versions import ObjectEntry
 from tests.data.builders import base_model, objects_read, put_folder, safetensors_bytes
 from tests.data.stub_server import Answer, Request, StubServer
 

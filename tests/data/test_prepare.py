@@ -515,7 +515,8 @@ def test_a_workbook_in_s3_is_downloaded_once_and_its_digest_is_known(
 
     def count(stream: ObjectStream, size: int = -1) -> bytes:
         block = whole(stream, size)
-        reads.append(len(block))
+        if address.endswith(stream.entry.key):
+            reads.append(len(block))
         return block
 
     monkeypatch.setattr(ObjectStream, "read", count)

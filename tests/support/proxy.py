@@ -61,6 +61,17 @@ def s3_error(status: int, code: str) -> Answer:
     return Answer(status, body=words.encode())
 
 
+class Store:
+    """How the requests and answers of a store differ from those of S3: not at all."""
+
+    def alter_request(self, request: web.Request, headers: dict[str, str]) -> Answer | None:
+        """Change the headers that the server gets; an answer is returned instead of it."""
+
+    def alter_answer(self, request: web.Request, headers: dict[str, str], body: bytes) -> bytes:
+        """Change the headers of the answer; returns its body."""
+        return body
+
+
 class Cut:
     """The server handles the request, and the response is lost."""
 
@@ -127,6 +138,7 @@ class FaultyProxy:
         """authority: the CA certificate of an HTTPS target."""
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
+        self.store = Store()
         self.writes: list[Seen] = []
         self.answered: list[tuple[Seen, int]] = []  # writes with the status of their response
         self.url = ""
@@ -231,6 +243,9 @@ class FaultyProxy:
         self, request: web.Request, seen: Seen, fault: Fault | None
     ) -> web.StreamResponse:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
+        refusal = self.store.alter_request(request, headers)
+        if refusal is not None:
+            return web.Response(body=refusal.body, status=refusal.status)
         async with self._session.request(
             request.method,
             self._target + request.path_qs,
@@ -267,7 +282,7 @@ class FaultyProxy:
         answer: aiohttp.ClientResponse,
         headers: dict[str, str],
     ) -> web.Response:
-        body = await answer.read()
+        body = self.store.alter_answer(request, headers, await answer.read())
         if seen.number:
             self.answered.append((seen, answer.status))
         if seen.is_list and answer.status == 200:

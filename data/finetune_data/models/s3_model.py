@@ -16,8 +16,9 @@ from finetune_data.models.remote_model import RemoteFile, RemoteModel
 from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length
 from finetune_storage.errors import StorageError
 from finetune_storage.progress import ProgressCallback, ProgressMeter, file_progress
-from finetune_storage.s3 import ObjectEntry, Storage
+from finetune_storage.s3 import Storage
 from finetune_storage.transfers import choose_files, fetch_in_parallel
+from finetune_storage.versions import ObjectEntry
 
 
 class S3Model(RemoteModel):
@@ -37,7 +38,8 @@ class S3Model(RemoteModel):
         self.names = [entry.key[start:] for entry in listed]  # all files below the prefix
         self.location = f"{storage.endpoint} {uri}"
         self.files = {
-            name: RemoteFile(name, entry.size, entry.etag) for name, entry in self._entries.items()
+            name: RemoteFile(name, entry.size, entry.version)
+            for name, entry in self._entries.items()
         }
 
     def space_needed(self) -> int:
@@ -63,8 +65,9 @@ class S3Model(RemoteModel):
         entry = self._entries[name]
         uri = S3Uri(self._uri.bucket, entry.key)
         with self._errors():
-            length = header_length(self._storage.read_range(uri, 0, LENGTH_BYTES), entry.size)
-            text = self._storage.read_range(uri, LENGTH_BYTES, length)
+            start = self._storage.read_range(uri, 0, LENGTH_BYTES, entry)
+            length = header_length(start, entry.size)
+            text = self._storage.read_range(uri, LENGTH_BYTES, length, entry)
         return text, entry.size - LENGTH_BYTES - length
 
     @contextmanager

@@ -6,6 +6,7 @@ an earlier attempt, and then every line of the data: in this order, so that chea
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ from finetune_data.tokenize.dataset import (
     DatasetManifest,
     DatasetSource,
     read_manifest,
+    without_known_digests,
     write_dataset,
 )
 from finetune_data.tokenize.loading import load_tokenizer
@@ -75,15 +77,26 @@ from finetune_data.tokenize.tokenizer import ExampleTokenizer
 from finetune_storage.audience import process_audience
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import file_entry
+from finetune_storage.messages import StorageProblem
 from finetune_storage.s3 import Storage
+
+STARTS = 3  # of a job whose files are replaced while it reads them
 
 
 def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
     """Do the whole task, with `folder` for temporary files. Expected errors become a failure."""
-    try:
-        return Outcome(prepared=_prepare(task, storage, folder))
-    except FailureError as error:
-        return Outcome(failure=error.failure_for(process_audience()))
+    for start in range(1, STARTS + 1):
+        scratch = folder / f"start-{start}"
+        scratch.mkdir()
+        try:
+            return Outcome(prepared=_prepare(task, storage, scratch))
+        except FailureError as error:
+            is_changed = isinstance(error, StorageError) and error.problem is StorageProblem.CHANGED
+            if not is_changed or start == STARTS:
+                return Outcome(failure=error.failure_for(process_audience()))
+            log(f"{error} The job starts again.")
+            shutil.rmtree(scratch)
+    raise AssertionError("the last start returns")
 
 
 def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
@@ -92,6 +105,7 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     for file in files:
         with _naming(file.param):
             present[file.name] = S3Source(file.uri, storage, folder / "inputs")
+            present[file.name].identify()
     log(f"downloading the tokenizer of {task.base.name} from {task.base.uri}")
     model = fetch_base_model(task.base, folder / "model", storage, weights=False)
     tokenizer = load_tokenizer(model, task.base.name)
@@ -279,11 +293,10 @@ def _summaries(parts: dict[str, PreparedSplit]) -> tuple[DataSummary, DataSummar
 
 def _was_made_from(manifest: DatasetManifest, source: DatasetSource) -> bool:
     """Whether the dataset was made from these files, as they are now, with these settings."""
-    inputs = {
-        name: known.replace(sha256="") if known.etag else known
-        for name, known in manifest.source.inputs.items()
-    }
-    return manifest.source.replace(inputs=inputs) == source
+    inputs = without_known_digests(manifest.source.inputs)
+    return manifest.source.replace(inputs=inputs) == source.replace(
+        inputs=without_known_digests(source.inputs)
+    )
 
 
 def _upload_report(report: FindingsFile, task: PrepareTask, storage: Storage) -> None:

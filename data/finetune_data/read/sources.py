@@ -6,6 +6,7 @@ import glob
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, cast
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # boto3 takes 20 MB of memory, which local files do not need
 
 ENDINGS = (".csv", ".tsv", ".tab", ".xlsx", ".json", ".jsonl", ".ndjson", ".txt", ".parquet")
 AnyPath = TypeVar("AnyPath", Path, PurePosixPath)
+BLOCK_BYTES = 1024 * 1024
 PACKED = (".gz", ".gzip", ".zst", ".zstd")
 
 
@@ -82,16 +84,28 @@ class S3Source:
         self._uri = uri
         self._storage = storage
         self._folder = folder
-        entry = storage.head(uri)
-        self.size = entry.size
-        self.etag = entry.etag
+        self._entry = storage.head(uri)
+        self.size = self._entry.size
         self._digest: str | None = None
         self._copy: Path | None = None
 
     def open(self) -> BinaryIO:
-        return cast(
-            "BinaryIO", _HashingStream(self._storage.open_stream(self._uri), self._set_digest)
-        )
+        stream = self._storage.open_stream(self._uri, self._entry)
+        return cast("BinaryIO", _HashingStream(stream, self._set_digest))
+
+    def identify(self) -> None:
+        """Make sure that `identity` distinguishes every content of the file.
+
+        That takes a pass over its bytes if the store has no ETags, or weak or changing ones. Raises
+        StorageError if the file changes.
+        """
+        entry, again = self._entry, self._storage.head(self._uri)
+        if not entry.is_same_as(again) and entry.is_as_old_as(again):
+            self._entry = replace(entry, etag="")
+        if not self._entry.strong_etag:
+            with self.open() as stream:
+                while stream.read(BLOCK_BYTES):
+                    pass
 
     def local_path(self) -> Path:
         if self._copy is None:
@@ -99,7 +113,7 @@ class S3Source:
             self._folder.mkdir(parents=True, exist_ok=True)
             copy = self._folder / name
             with self.open() as stream, copy.open("wb") as file:
-                while block := stream.read(1024 * 1024):
+                while block := stream.read(BLOCK_BYTES):
                     file.write(block)
             self._copy = copy
         return self._copy
@@ -107,9 +121,18 @@ class S3Source:
     @property
     def identity(self) -> InputFile:
         """The identity. Its digest is empty until all bytes were read."""
-        return InputFile(uri=self.name, etag=self.etag, size=self.size, sha256=self._digest or "")
+        return InputFile(
+            uri=self.name,
+            etag=self._entry.strong_etag,
+            size=self.size,
+            sha256=self._digest or "",
+        )
 
     def _set_digest(self, digest: str) -> None:
+        if self._digest not in {None, digest}:  # the store has no ETag that shows it
+            from finetune_storage.errors import changed_error
+
+            raise changed_error(self.name, self._storage.endpoint)
         self._digest = digest
 
 

@@ -15,6 +15,7 @@ The arrays are memory-mapped, so a dataset can be larger than the memory.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -95,13 +96,20 @@ class DatasetSource(Stored):
     def key(self, run: str) -> str:
         """The name of the dataset in S3: equal inputs have equal keys.
 
-        run: becomes a part of the key if the store has no ETags, because then nothing
-        distinguishes two versions of a file.
+        An ETag identifies the bytes of a file, and else their digest. run: becomes a part of the
+        key of files that have neither.
         """
-        inputs = {name: known.replace(sha256="") for name, known in self.inputs.items()}
-        whose = run if any(not known.etag for known in inputs.values()) else ""
-        text = f"{self.replace(inputs=inputs).to_json()}{whose}"
+        inputs = without_known_digests(self.inputs)
+        has_all = all(known.etag or known.sha256 for known in inputs.values())
+        text = f"{self.replace(inputs=inputs).to_json()}{'' if has_all else run}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def without_known_digests(inputs: Mapping[str, InputFile]) -> dict[str, InputFile]:
+    """The inputs as they are known before their bytes are read: ETags, and digests without ETag."""
+    return {
+        name: known.replace(sha256="") if known.etag else known for name, known in inputs.items()
+    }
 
 
 class DatasetManifest(Stored):
