@@ -220,6 +220,7 @@ class FaultyProxy:
         if isinstance(fault, Delay):
             await asyncio.sleep(fault.seconds)
         if isinstance(fault, Hold):
+            await request.read()  # while the client is there
             await asyncio.to_thread(fault.released.wait, HELD_AT_MOST)
         if isinstance(fault, Late):
             await self._outlast(request, fault)
@@ -253,11 +254,9 @@ class FaultyProxy:
             data=await request.read() or None,
             skip_auto_headers=("Content-Type",),
         ) as answer:
-            if isinstance(fault, Late):
-                await answer.read()
+            if seen.number:
                 self.answered.append((seen, answer.status))
-                return web.Response()
-            if isinstance(fault, Cut) or request.transport is None:  # or the client is gone
+            if isinstance(fault, Cut) or request.transport is None:  # None: the client is gone
                 await answer.read()
                 if request.transport is not None:
                     request.transport.abort()
@@ -283,8 +282,6 @@ class FaultyProxy:
         headers: dict[str, str],
     ) -> web.Response:
         body = self.store.alter_answer(request, headers, await answer.read())
-        if seen.number:
-            self.answered.append((seen, answer.status))
         if seen.is_list and answer.status == 200:
             self._first.setdefault(request.path_qs, body)
         if request.method == "HEAD":  # the length of the omitted body

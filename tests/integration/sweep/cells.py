@@ -1,8 +1,6 @@
 """One life with one fault at one write of the operator, compared with an undisturbed life."""
 
 import itertools
-import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -12,45 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from finetune_api.wire import JsonObject
 from tests.integration.conftest import CHART
 from tests.integration.sweep.api import PLURALS, Api
+from tests.integration.sweep.faults import SWEEP_SECONDS, Cell, inject
 from tests.integration.sweep.forked import ForkedOperator
 from tests.integration.sweep.life import Life, is_working
 from tests.integration.sweep.lifecycles import LIFECYCLES
 from tests.support.objects import a_settings
-from tests.support.proxy import Answer, Cut, FaultyProxy, Late, Rule, Seen, let_pass
+from tests.support.proxy import FaultyProxy, Seen
 
-Moment = Literal["before", "after", "late"]
-MOMENTS: tuple[Moment, ...] = ("before", "after", "late")
-TIMEOUT_SECONDS = 2.0  # of the operator's requests
 QUIET_SECONDS = 1.5
 OUTCOME_SECONDS = 30.0
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A fault at the write `number` of a lifecycle.
-
-    before: the operator is killed, and the API server does not get the request. after: it is
-    killed, and the request is committed. late: the client gives up, and the request is committed
-    afterwards, one that creates or deletes at the end of the life.
-    """
-
-    lifecycle: str
-    number: int = 0  # 0: no fault
-    moment: Moment = "before"
-    timeout_seconds: float = TIMEOUT_SECONDS
-    method: str = ""  # if set: the first write of this method instead of the write `number`
-
-    def __str__(self) -> str:
-        what = self.method or f"write {self.number}"
-        return f"{self.lifecycle}, {what}, {self.moment}" if self.number else self.lifecycle
 
 
 @dataclass(frozen=True)
@@ -60,7 +36,8 @@ class Result:
     cell: Cell
     first: int  # the first write that differs from those of other lifecycles
     writes: tuple[str, ...]  # such as "POST jobs"
-    hit: str | None  # the write with the fault
+    events: int  # of the operator's watches
+    hit: str | None  # the write or event with the fault
     outcome: JsonObject
     error: str | None
     seconds: float
@@ -97,15 +74,13 @@ class Place:
         ):
             _write_settings(Path(folder), api.namespace, cell)
             _write_kubeconfig(Path(folder), proxy.url, api.token("finetune-operator"))
-            operator = ForkedOperator(Path(folder), _free_port(), _free_port())
-            life = Life(api, proxy, operator)
-            proxy.rule = _fault(cell, life)
+            life = Life(api, proxy, ForkedOperator(Path(folder)))
+            inject(cell, life)
             try:
-                operator.start()
+                life.operator.start()
                 yield life
             finally:
-                life.released.set()
-                operator.stop()
+                life.close()
 
 
 def _write_settings(folder: Path, namespace: str, cell: Cell) -> None:
@@ -113,6 +88,7 @@ def _write_settings(folder: Path, namespace: str, cell: Cell) -> None:
         namespace=namespace,
         pollSeconds=0.5,
         requestTimeoutSeconds=cell.timeout_seconds,
+        sweepSeconds=SWEEP_SECONDS if cell.moment == "lost" else 300,
         deletesModels=cell.lifecycle == "model-deletion",
     )
     given = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -131,33 +107,6 @@ def _write_kubeconfig(folder: Path, server: str, token: str) -> None:
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
 
 
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
-def _fault(cell: Cell, life: Life) -> Rule:
-    if not cell.number:
-        return let_pass
-
-    def rule(seen: Seen) -> Answer | Cut | Late | None:
-        if life.hit is not None or not seen.number:
-            return None
-        if cell.method != seen.method if cell.method else cell.number != seen.number:
-            return None
-        life.hit = seen
-        if cell.moment == "late":
-            at_once = threading.Event()
-            at_once.set()
-            is_patch = seen.method == "PATCH"
-            return Late(at_once, 0.5) if is_patch else Late(life.released)
-        life.operator.send(signal.SIGKILL)
-        return Answer(503) if cell.moment == "before" else Cut()
-
-    return rule
-
-
 def run(place: Place, cell: Cell, calm: Result | None = None) -> Result:
     """Run the life of a cell. calm: the undisturbed one, whose outcome is the right one."""
     began = time.monotonic()
@@ -165,20 +114,25 @@ def run(place: Place, cell: Cell, calm: Result | None = None) -> Result:
     with place.life(cell) as life:
         try:
             LIFECYCLES[cell.lifecycle](life)
-            outcome = _settle(life, calm.outcome if calm else None, is_late=cell.moment == "late")
+            outcome = _settle(life, cell, calm.outcome if calm else None)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"
         writes = tuple(f"{seen.method} {seen.resource}" for seen in life.proxy.writes)
-        hit = f"{life.hit.method} {life.hit.resource}" if life.hit else None
-    return Result(cell, life.first, writes, hit, outcome, error, time.monotonic() - began)
+        hit = f"{life.hit.method} {life.hit.resource}" if life.hit else life.hit_event
+    seconds = time.monotonic() - began
+    return Result(cell, life.first, writes, life.events, hit, outcome, error, seconds)
 
 
-def _settle(life: Life, wanted: JsonObject | None, *, is_late: bool) -> JsonObject:
+def _settle(life: Life, cell: Cell, wanted: JsonObject | None) -> JsonObject:
     """Commit what is late, wait for the wanted outcome, and check that nothing follows."""
-    life.released.set()
+    life.end_fault()
     late = life.hit
-    if late is not None and is_late:
+    if late is not None and cell.moment in {"late", "rival"}:
         life.until(lambda: _is_over(life, late), "the late commit")
+    if late is not None and cell.moment == "term":
+        life.until(lambda: life.exit_codes, "the end after SIGTERM")
+        assert life.exit_codes == [0], life.exit_codes
+    life.until(lambda: not _working(life), "the end of all Jobs", OUTCOME_SECONDS)
     if wanted is not None:
         life.until(
             lambda: _outcome(life) == wanted,

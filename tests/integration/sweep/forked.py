@@ -13,6 +13,8 @@ from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from devcluster.controlplane import free_ports
+
 START_SECONDS = 90.0  # on a machine that does much else
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["finetune_operator.main", "tests.integration.sweep.forked"])
@@ -32,14 +34,23 @@ def _run(arguments: list[str], kubeconfig: str, log: str) -> None:
 class ForkedOperator:
     """An operator that can be killed by any thread and started again by its owner."""
 
-    def __init__(self, folder: Path, probe_port: int, metrics_port: int) -> None:
+    def __init__(self, folder: Path) -> None:
         """folder: with `settings.yaml` and `kubeconfig`."""
         self.folder = folder
         self.starts = 0
+        probe_port, metrics_port = free_ports(2)
         self._port = probe_port
         self._arguments = ["run", "--settings", str(folder / "settings.yaml")]
         self._arguments += ["--probe-port", str(probe_port), "--metrics-port", str(metrics_port)]
         self._process: ForkServerProcess | None = None
+
+    def twin(self) -> "ForkedOperator":
+        """Another replica, which is not started yet."""
+        return ForkedOperator(self.folder)
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode if self._process else None
 
     @property
     def is_dead(self) -> bool:

@@ -4,6 +4,7 @@ The controllers of Kubernetes are real: Jobs get pods, and garbage is collected.
 missing, and the life sets the status of pods instead.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tests.integration.sweep.api import Api
 from tests.integration.sweep.forked import ForkedOperator
 from tests.support.kubectl import finetune
 from tests.support.objects import prepared
-from tests.support.proxy import FaultyProxy, Seen, let_pass
+from tests.support.proxy import FaultyProxy, Rule, Seen, let_pass
 
 STEP_SECONDS = 60.0
 NAME = "tone"
@@ -34,6 +35,11 @@ class Life:
         self.first = 1  # the first write that the sweep disturbs
         self.released = threading.Event()  # late requests may be committed
         self.hit: Seen | None = None  # the write with the fault
+        self.events = 0  # of the operator's watches
+        self.hit_event: str | None = None  # the event with the fault
+        self.rule_after_crash: Rule = let_pass
+        self.exit_codes: list[int | None] = []  # of the operators that ended
+        self._frozen: ForkedOperator | None = None
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -58,8 +64,27 @@ class Life:
     def live_on(self) -> None:
         """Start the operator again if it died. The fault is over then."""
         if self.operator.is_dead:
-            self.proxy.rule = let_pass
+            if self.operator.starts:
+                self.exit_codes.append(self.operator.exit_code)
+            self.proxy.rule, self.rule_after_crash = self.rule_after_crash, let_pass
             self.operator.start()
+
+    def freeze(self) -> None:
+        """Stop the process without an end, so that another one takes over. Any thread may call."""
+        self._frozen, self.operator = self.operator, self.operator.twin()
+        self._frozen.send(signal.SIGSTOP)
+
+    def end_fault(self) -> None:
+        """Commit what is late, and wake up a frozen process."""
+        self.released.set()
+        if self._frozen is not None:
+            self._frozen.send(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.released.set()
+        for operator in (self.operator, self._frozen):
+            if operator is not None:
+                operator.stop()
 
     def describe(self) -> str:
         status = self.status()

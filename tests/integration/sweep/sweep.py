@@ -10,16 +10,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from devcluster import gotools
 from devcluster.controlplane import ControlPlane
 from tests.integration.conftest import ROOT, serve_progress
 from tests.integration.sweep.api import Api
-from tests.integration.sweep.cells import MOMENTS, Cell, Place, Result, run
+from tests.integration.sweep.cells import Place, Result, run
+from tests.integration.sweep.faults import (
+    AllTheTime,
+    AtEvent,
+    AtWrite,
+    AtWriteOfFew,
+    Cell,
+)
 from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
 from tests.support.objects import progress
 
+Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
+FEW = ("success", "retry", "cancel-running", "suspend-and-resume")  # for AtWriteOfFew
+LONG = (*FEW, "preemption", "model-deletion")  # for AllTheTime
 TENTHS = 10
 TENTH = "SWEEP_TENTH"  # environment variable: the tenth to run instead of the commit's
 LIVES = "SWEEP_LIVES"  # environment variable: the number of lives at the same time
@@ -76,17 +86,39 @@ class Sweep:
             assert result.error is None, f"{result.cell}: {result.error}"
             self.calm[result.cell.lifecycle] = result
 
-    def cells(self, lifecycles: list[str]) -> list[Cell]:
-        """All cells of these lifecycles, in an order that is the same for the same writes."""
+    def cells(self, name: str, *moments: Moment) -> list[Cell]:
+        """The cells of a lifecycle: one for each write or event, and each moment."""
+        calm = self.calm[name]
+        numbers = {
+            AtEvent: range(1, calm.events + 1),
+            AllTheTime: range(1, 2),
+        }
+        at_writes = range(calm.first, len(calm.writes) + 1)
         return [
             Cell(name, number, moment)
-            for name in lifecycles
-            for number in range(self.calm[name].first, len(self.calm[name].writes) + 1)
-            for moment in MOMENTS
+            for moment in moments
+            for number in next(
+                (found for kind, found in numbers.items() if moment in get_args(kind)), at_writes
+            )
         ]
 
-    def run_cells(self, cells: list[Cell]) -> None:
-        self.results += self._run(cells)
+    def all_cells(self) -> list[Cell]:
+        """The cells of the lifecycles that ran undisturbed, in a stable order."""
+        return [
+            cell
+            for name in self.calm
+            for cell in [
+                *self.cells(name, *get_args(AtWrite)),
+                *(self.cells(name, *get_args(AtWriteOfFew)) if name in FEW else ()),
+                *(self.cells(name, *get_args(AtEvent)) if name == "success" else ()),
+                *(self.cells(name, *get_args(AllTheTime)) if name in LONG else ()),
+            ]
+        ]
+
+    def run_cells(self, cells: list[Cell]) -> list[Result]:
+        results = self._run(cells)
+        self.results += results
+        return results
 
     @property
     def failures(self) -> list[str]:
@@ -117,44 +149,36 @@ class Sweep:
         return results
 
     def to_json(self) -> dict[str, Any]:
-        """For each lifecycle the writes, and for each moment one character for each write."""
+        """For each lifecycle the writes, and for each moment one character for each of them."""
         lives: dict[str, Any] = {}
-        for name, calm in self.calm.items():
-            found = {
-                (item.cell.number, item.cell.moment): item
-                for item in self.results
-                if item.cell.lifecycle == name and not item.cell.method
-            }
-            if not found:
-                continue
-            lives[name] = {
-                "writes": list(calm.writes[calm.first - 1 :]),
-                "outcome": calm.outcome,
-                **{
-                    moment: "".join(
-                        _mark(found.get((number, moment)))
-                        for number in range(calm.first, len(calm.writes) + 1)
-                    )
-                    for moment in MOMENTS
-                },
-            }
-        slow = {str(item.cell): item.error or "same" for item in self.results if item.cell.method}
+        for name, calm in sorted(self.calm.items()):
+            marks: dict[str, str] = {}
+            for cell, result in sorted(self._of(name).items(), key=lambda pair: pair[0].number):
+                marks[cell.moment] = marks.get(cell.moment, "") + _mark(result)
+            writes = list(calm.writes[calm.first - 1 :])
+            lives[name] = {"writes": writes, "outcome": calm.outcome, "marks": marks}
+        slow = {str(item.cell): _mark(item) for item in self.results if item.cell.method}
         return {
             "commit": commit(),
             "cells": len(self.results),
             "failed": len(self.failures),
-            "marks": "= the outcome is the same, ! it is not, - not reached, . not run",
-            "lives": dict(sorted(lives.items())),
-            "committedTenSecondsAfterTheDefaultTimeout": slow,
+            "legend": "= the outcome is the same, ! it is not, - the write or event did not come",
+            "lives": lives,
+            "tenSecondsAfterTheDefaultTimeout": slow,
+        }
+
+    def _of(self, lifecycle: str) -> dict[Cell, Result]:
+        return {
+            item.cell: item
+            for item in self.results
+            if item.cell.lifecycle == lifecycle and not item.cell.method
         }
 
 
-def _mark(result: Result | None) -> str:
-    if result is None:
-        return "."
+def _mark(result: Result) -> str:
     if result.error:
         return "!"
-    return "=" if result.hit else "-"
+    return "=" if result.hit or result.cell.moment in get_args(AllTheTime) else "-"
 
 
 def main(arguments: list[str]) -> int:
@@ -164,7 +188,7 @@ def main(arguments: list[str]) -> int:
         sweep = Sweep(where)
         sweep.run_calm(chosen)
         slow = [cell for cell in SLOW_CELLS if cell.lifecycle in chosen]
-        sweep.run_cells([*slow, *sweep.cells(chosen)])
+        sweep.run_cells([*slow, *sweep.all_cells()])
     if not arguments:
         path = ROOT / "bench" / "results" / "sweep.json"
         path.write_text(json.dumps(sweep.to_json(), indent=1) + "\n")
