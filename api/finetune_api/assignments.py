@@ -62,7 +62,9 @@ def prepare_task(
 def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:
     """Add the results of the prepare Job. Settings that the spec fixes stay."""
     stage = resolved.zero_stage if resolved.zero_stage is not None else prepared.zero_stage
+    revision = prepared.base_revision or resolved.base.revision
     return resolved.replace(
+        base=resolved.base.replace(revision=revision),
         hyperparameters=prepared.hyperparameters,
         dataset=prepared.dataset,
         zero_stage=stage if stage is not None else 1,

@@ -25,6 +25,8 @@ LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The contract between the operator and the pods.
 ENV_TASK = "FINETUNE_TASK"  # JSON of a task, such as a TrainTask
+# A file that the containers of the prepare pod share: the first one resolves the base model.
+ENV_BASE_REVISION = "FINETUNE_BASE_REVISION_FILE"
 ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
 CONTAINER = "main"
@@ -95,6 +97,7 @@ class Reason:
     UNKNOWN_RUNTIME = "UnknownRuntime"
     BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
     BASE_MODEL_INVALID = "BaseModelInvalid"
+    BASE_MODEL_CHANGED = "BaseModelChanged"
     S3_ACCESS_DENIED = "S3AccessDenied"
     BUCKET_NOT_FOUND = "BucketNotFound"
     NAN_LOSS = "NaNLoss"
@@ -140,6 +143,7 @@ USER_REASONS = frozenset(
         Reason.UNKNOWN_RUNTIME,
         Reason.BASE_MODEL_NOT_FOUND,
         Reason.BASE_MODEL_INVALID,
+        Reason.BASE_MODEL_CHANGED,
         Reason.S3_ACCESS_DENIED,
         Reason.BUCKET_NOT_FOUND,
         Reason.NAN_LOSS,

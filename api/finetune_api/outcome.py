@@ -46,6 +46,7 @@ class Prepared(Stored):
     steps: Count
     hyperparameters: ResolvedHyperparameters
     dataset: str  # s3://...; the key is a digest, so that equal inputs share the dataset
+    base_revision: str | None = None  # of the base model; None: of an earlier version
     zero_stage: int | None = None
     offload: Offload | None = None
     memory_per_rank_gib: float | None = None  # estimated peak of one GPU, or of one CPU process

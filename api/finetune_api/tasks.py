@@ -44,6 +44,13 @@ class BaseModelRef(Stored):
         description="Number of examples that the model was fine-tuned on. Absent for a catalog "
         "model.",
     )
+    revision: str | None = Field(
+        None,
+        max_length=128,
+        description="Version of the model's files, which every training pod uses: the commit of a "
+        "model on a hub; for a model in S3, the digest of its manifest.json, or of the names, "
+        "sizes, and ETags of its files. Absent until the data is checked.",
+    )
 
     @property
     def is_continued(self) -> bool:

@@ -142,6 +142,19 @@ def missing_model(name: str, uri: object, why: str = "no file has that prefix") 
     return _base_model(Reason.BASE_MODEL_NOT_FOUND, name, uri, f"does not exist: {why}")
 
 
+def changed_model(name: str, uri: object, expected: str | None, found: str | None) -> Failure:
+    """expected, found: revisions. found: None if the hub no longer has the expected commit."""
+    now = f"it now has {found}" if found else "the hub no longer has this commit"
+    return _base_model(
+        Reason.BASE_MODEL_CHANGED,
+        name,
+        uri,
+        f"changed after this fine-tune had started from revision {expected}: {now}",
+        hint="put the former files back and create the fine-tune again, or create it again with "
+        "the changed model, on which it then trains from the first step",
+    )
+
+
 def no_config(name: str, uri: object, file: str) -> Failure:
     return _base_model(
         Reason.BASE_MODEL_NOT_FOUND,

@@ -11,7 +11,8 @@ import pytest
 
 from finetune_storage.connect import open_storage
 from finetune_storage.s3 import Storage
-from tests.data.builders import write_tokenizer
+from tests.data.builders import safetensors_bytes, write_tokenizer
+from tests.data.hub import Hub
 from tests.data.stub_server import StubServer
 
 _numbers = itertools.count(1)
@@ -82,6 +83,20 @@ def stub(stub_server: StubServer) -> StubServer:
     """A server with answers of the test."""
     stub_server.reset()
     return stub_server
+
+
+@pytest.fixture
+def hub(stub: StubServer, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub with a complete model, next to files that are not needed."""
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+    files |= {"model.safetensors": safetensors_bytes(), "x.py": b"", "onnx/model.safetensors": b""}
+    files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
+    monkeypatch.setenv("HF_ENDPOINT", stub.url)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    stub.answer = Hub(files)
+    return stub.answer
 
 
 @pytest.fixture(scope="session")

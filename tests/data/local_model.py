@@ -42,6 +42,10 @@ class LocalModel(RemoteModel):
             for path in sorted(source.iterdir())
         }
 
+    @property
+    def revision(self) -> str:
+        return ",".join(sorted({file.version for file in self.files.values()}))
+
     def space_needed(self) -> int:
         return sum(file.size for file in self.files.values())
 

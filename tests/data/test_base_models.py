@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from finetune_data.termination import exit_code
 from finetune_storage.s3 import Storage
 from finetune_storage.versions import ObjectEntry
 from tests.data.builders import base_model, objects_read, put_folder, safetensors_bytes
+from tests.data.hub import COMMIT, Hub
 from tests.data.stub_server import Answer, Request, StubServer
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -180,55 +180,6 @@ def test_an_address_of_neither_kind_is_refused(storage: Storage, tmp_path: Path)
 
 
 # --- the hub ---
-
-COMMIT = "c" * 40
-
-
-class Hub:
-    """The part of a Hugging Face hub that a download needs."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-        self.digests: dict[str, str] = {}  # of files in Git LFS
-        self.commit = COMMIT
-
-    def __call__(self, request: Request) -> Answer:
-        path = request.path.partition("?")[0]
-        if path == "/api/models/acme/tiny/revision/v1":
-            siblings = [self._describe(name) for name in self.files]
-            info = {"id": "acme/tiny", "sha": self.commit, "siblings": siblings}
-            return Answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
-        name = path.removeprefix(f"/acme/tiny/resolve/{self.commit}/")
-        if name in self.files:
-            etag = hashlib.sha1(self.files[name], usedforsecurity=False).hexdigest()
-            return Answer(
-                200, self.files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}
-            )
-        code = "RevisionNotFound" if "acme/tiny" in path else "RepoNotFound"
-        return Answer(404, b"{}", {"X-Error-Code": code})
-
-    def _describe(self, name: str) -> dict[str, Any]:
-        size = len(self.files[name])
-        blob = hashlib.sha1(self.files[name], usedforsecurity=False).hexdigest()
-        found: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
-        if name in self.digests:
-            found["lfs"] = {"size": size, "sha256": self.digests[name], "pointerSize": 100}
-        return found
-
-
-@pytest.fixture
-def hub(
-    stub: StubServer, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Hub:
-    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
-    files |= {"model.safetensors": safetensors_bytes(), "x.py": b"", "onnx/model.safetensors": b""}
-    files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
-    monkeypatch.setenv("HF_ENDPOINT", stub.url)
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.delenv("HF_HOME", raising=False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    stub.answer = Hub(files)
-    return stub.answer
 
 
 def test_a_model_is_downloaded_from_a_hub(

@@ -18,8 +18,8 @@ from finetune_data.models.safetensors_files import StoredTensor, find_truncation
 from finetune_data.models.skeleton import Skeleton, fetch_skeleton, read_skeleton
 from finetune_storage.s3 import Storage
 from tests.data.builders import base_model, put_folder
+from tests.data.hub import COMMIT, Hub
 from tests.data.stub_server import Answer, Request, StubServer
-from tests.data.test_base_models import COMMIT, Hub, hub  # noqa: F401 - a fixture
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 LARGE = 4_000_000  # bytes of a tensor
@@ -176,7 +176,7 @@ def failure_of(uri: str, storage: Storage, folder: Path) -> str:
 # --- the hub --------------------------------------------------------------------------------------
 
 
-def ranged(hub: Hub, request: Request) -> Answer:  # noqa: F811
+def ranged(hub: Hub, request: Request) -> Answer:
     """The hub's answer with the requested range only."""
     answer = hub(request)
     wanted = request.headers.get("Range")
@@ -194,7 +194,7 @@ def ranged(hub: Hub, request: Request) -> Answer:  # noqa: F811
 def test_of_a_model_on_a_hub_only_the_headers_are_read(
     has_ranges: bool,
     first: int,
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     stub: StubServer,
     model: Path,
     storage: Storage,
@@ -210,7 +210,7 @@ def test_of_a_model_on_a_hub_only_the_headers_are_read(
 
 
 def test_offline_the_headers_come_from_the_cache_which_is_not_written(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     stub: StubServer,
     model: Path,
     storage: Storage,

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.errors import FailureError
+from finetune_api.names import Reason
 from finetune_api.tasks import ModelCacheRef, TrainTask
 from finetune_api.uris import S3Uri
 from finetune_data.models.cache.entry import Entry
 from finetune_data.models.cache.volume import CacheVolume
+from finetune_data.models.pinning import pin_base_model
 from finetune_data.models.remote_model import RemoteFile
 from finetune_storage.s3 import Storage
 from finetune_trainer.launcher.downloads import WAITING, Downloads
@@ -132,3 +135,21 @@ def test_a_waiting_pod_shows_that_it_waits(
     assert pod.downloads.error is None
     assert (tmp_path / "pod" / "base-model" / WEIGHTS).is_symlink()
     assert capfd.readouterr().out.count(WAITING) == 1
+
+
+def test_a_base_model_that_was_replaced_after_it_was_pinned_is_refused(
+    task: TrainTask, storage: Storage, tmp_path: Path, root: Path, weights_read: list[str]
+) -> None:
+    uri = S3Uri.parse(f"s3://{support.BUCKET}/models/replaced-without-torch")
+    (write_tokenizer(tmp_path / "model") / WEIGHTS).write_bytes(safetensors_bytes())
+    put_folder(storage, tmp_path / "model", uri)
+    base = task.base.replace(uri=str(uri))
+    pinned = pin_base_model(base, tmp_path / "listed", storage)
+    Pod(task.replace(base=pinned), storage, tmp_path / "before", root).run()
+    storage.write_bytes(uri.child(WEIGHTS), safetensors_bytes()[:-4] + b"\1\2\3\4")
+    weights_read.clear()
+    for name, cache in (("cached", root), ("plain", None)):
+        with pytest.raises(FailureError) as caught:
+            Pod(task.replace(base=pinned), storage, tmp_path / name, cache).run()
+        assert caught.value.failure.code == Reason.BASE_MODEL_CHANGED
+    assert weights_read == []

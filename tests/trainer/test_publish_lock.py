@@ -4,6 +4,8 @@ from itertools import count
 
 import pytest
 
+from finetune_api.errors import FailureError
+from finetune_api.names import Reason
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import TrainTask
 from finetune_storage.s3 import Storage
@@ -57,3 +59,16 @@ def test_the_next_attempt_does_not_wait(task: TrainTask, storage: Storage) -> No
     assert wait_for_duplicate_pod(task.replace(attempt=2), storage, never, ignore) is None
     written = PublishLock.model_validate_json(storage.read_bytes(task.run.layout.root.child(LOCK)))
     assert written.attempt == 2
+
+
+def test_an_older_attempt_leaves_the_claim_of_a_newer_one_and_stops(
+    task: TrainTask, storage: Storage
+) -> None:
+    newer = task.replace(attempt=2)
+    wait_for_duplicate_pod(newer, storage, never, ignore)
+    uri = task.run.layout.root.child(LOCK)
+    written = storage.read_bytes(uri)
+    with pytest.raises(FailureError, match="attempt 1 stopped, because attempt 2") as caught:
+        wait_for_duplicate_pod(task, storage, never, ignore)
+    assert caught.value.failure.code == Reason.POD_LOST
+    assert storage.read_bytes(uri) == written

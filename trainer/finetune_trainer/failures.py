@@ -87,6 +87,18 @@ def foreign_checkpoint(difference: str) -> Failure:
     )
 
 
+def other_base(uri: object, saved: str, used: str) -> Failure:
+    """saved, used: revisions of the base model, in the checkpoint at uri and in this attempt."""
+    return Failure(
+        code=Reason.BASE_MODEL_CHANGED,
+        message=f"the checkpoint at {uri} was trained from revision {saved} of the base model, but "
+        f"this attempt has {used}",
+        hint="create the fine-tune again, with another name or, on this machine, another folder: "
+        "it then trains from the first step",
+        param="model",
+    )
+
+
 # --- the pods -------------------------------------------------------------------------------------
 
 
@@ -110,6 +122,16 @@ def stopped(rank: int, step: int, checkpoint_step: int | None) -> Failure:
         ),
         rank=rank,
         exit_code=EXIT_PREEMPTED,
+    )
+
+
+def superseded(attempt: int, newer: int) -> Failure:
+    """attempt: this one, which Kubernetes should have ended before the newer one started."""
+    return Failure(
+        code=Reason.POD_LOST,
+        message=f"attempt {attempt} stopped, because attempt {newer} of this fine-tune has started",
+        hint="if the pods of the older attempt still run, their node has lost its connection to "
+        "the API server: check the node",
     )
 
 

@@ -128,6 +128,7 @@ def _settings(finetune: FineTune) -> list[tuple[str, str]]:
     spec = finetune.spec
     return [
         ("base model", resolved.base.uri),
+        ("base revision", resolved.base.revision or ""),
         ("method", spec.method.type),
         ("epochs", f"{used.n_epochs} ({resolved.steps:,} steps)" if resolved.steps else ""),
         ("batch size", _count(used.batch_size, "example")),

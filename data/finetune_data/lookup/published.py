@@ -27,6 +27,7 @@ class ModelManifest(Stored):
     attempt: int
     base: str
     base_uri: str
+    base_revision: str | None = None  # None: of an earlier version
     method: Literal["full", "lora"] = "full"  # lora: adapter/ holds the trained weights
     published: str  # ISO 8601, UTC
     dtype: str

@@ -59,6 +59,8 @@ SMALL_FILES = (
     MANIFEST,
 )
 WEIGHT_FILES = (WEIGHTS, INDEX)
+# All files that a training depends on: everything that is downloaded, but for the model card.
+VERSIONED_FILES = (*(name for name in SMALL_FILES if name != CARD), *WEIGHT_FILES)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -77,7 +79,8 @@ def fetch_base_model(
     downloaded from the source, which proves that this pod may read the model.
 
     Returns the folder that holds them: `folder`, or the hub's own cache. Raises BaseModelError
-    (BaseModelNotFound, BaseModelInvalid), StorageError for a problem with S3, or CacheError.
+    (BaseModelNotFound, BaseModelInvalid, BaseModelChanged), StorageError for a problem with S3, or
+    CacheError.
     """
     model = find_remote_model(base, folder, storage, weights=weights)
     hashed: frozenset[str] = frozenset()
@@ -99,7 +102,8 @@ def find_remote_model(
 ) -> RemoteModel:
     """The wanted files of `base` at their source; creates the folder for them.
 
-    Raises BaseModelError or StorageError, also for missing files.
+    Raises BaseModelError or StorageError, also for missing files, and for a model that no longer
+    has the revision of `base`.
     """
     try:
         uri = parse_model_uri(base.uri)
@@ -109,11 +113,14 @@ def find_remote_model(
     folder.mkdir(parents=True, exist_ok=True)
     wanted = _wanted(weights)
     model: RemoteModel = (
-        HubModel(uri, wanted, base.name)
+        HubModel(uri, wanted, base.name, base.revision)
         if isinstance(uri, HubUri)
-        else S3Model(base, uri, storage, wanted, folder)
+        else S3Model(base, uri, storage, wanted, folder, versioned=VERSIONED_FILES)
     )
     _check_names(base, model.names, weights)
+    if base.revision not in {None, model.revision}:
+        failure = failures.changed_model(base.name, base.uri, base.revision, model.revision)
+        raise BaseModelError(failure)
     return model
 
 

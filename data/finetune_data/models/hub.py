@@ -31,8 +31,13 @@ MakeFailure = Callable[[str, HubUri, Audience], Failure]
 class HubModel(RemoteModel):
     """The files of a revision: from the hub, or offline from its cache."""
 
-    def __init__(self, uri: HubUri, include: Sequence[str], name: str) -> None:
-        """include: patterns of wanted files. name: of the model. Raises BaseModelError."""
+    def __init__(
+        self, uri: HubUri, include: Sequence[str], name: str, commit: str | None = None
+    ) -> None:
+        """include: patterns of wanted files. name: of the model. Raises BaseModelError.
+
+        commit: used instead of the revision in the address, which may have moved on.
+        """
         from huggingface_hub import HfApi, constants
 
         self._uri = uri
@@ -40,13 +45,17 @@ class HubModel(RemoteModel):
         self._cached: Path | None = None  # the folder of the files if the hub is offline
         self.files: dict[str, RemoteFile] = {}
         if constants.is_offline_mode():
-            self._cached = _cached_folder(uri, include, name)
+            self._cached = _cached_folder(HubUri(uri.repo, commit or uri.revision), include, name)
+            self._commit = self._cached.name
             paths = (path for path in self._cached.rglob("*") if path.is_file())
             self.names = [str(path.relative_to(self._cached)) for path in paths]
             return
-        with _errors(uri, name):
+        with _errors(uri, name, commit):
             info = HfApi(endpoint=_endpoint()).model_info(
-                uri.repo, revision=uri.revision, files_metadata=True, timeout=ANSWER_SECONDS
+                uri.repo,
+                revision=commit or uri.revision,
+                files_metadata=True,
+                timeout=ANSWER_SECONDS,
             )
         self._commit = str(info.sha)
         self.location = f"{_endpoint() or 'https://huggingface.co'} {uri.repo}"
@@ -63,6 +72,11 @@ class HubModel(RemoteModel):
             for file in siblings
             if matches(file.rfilename, include)
         }
+
+    @property
+    def revision(self) -> str:
+        """The commit."""
+        return self._commit
 
     @property
     def is_cacheable(self) -> bool:
@@ -164,7 +178,8 @@ def _cached_folder(uri: HubUri, include: Sequence[str], name: str) -> Path:
 
 
 @contextmanager
-def _errors(uri: HubUri, name: str) -> Iterator[None]:
+def _errors(uri: HubUri, name: str, commit: str | None = None) -> Iterator[None]:
+    """commit: resolved before, so that the hub has lost it if it has no such revision."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -180,6 +195,9 @@ def _errors(uri: HubUri, name: str) -> Iterator[None]:
     except GatedRepoError as error:
         raise _error(name, uri, failures.gated_model) from error
     except RevisionNotFoundError as error:
+        if commit is not None:
+            failure = failures.changed_model(name, uri, commit, None)
+            raise BaseModelError(failure) from error
         raise _error(name, uri, failures.no_revision) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise _error(name, uri, failures.not_on_hub) from error

@@ -31,6 +31,11 @@ class RemoteModel(ABC):
     files: Mapping[str, RemoteFile]
 
     @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Differs for every content of the model: a commit, or a digest. It may read from S3."""
+
+    @property
     def is_cacheable(self) -> bool:
         """Whether the model cache may keep the weights."""
         return True

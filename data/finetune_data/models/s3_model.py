@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 from finetune_api.errors import Audience
+from finetune_api.layout import MANIFEST
 from finetune_api.names import Reason
 from finetune_api.tasks import BaseModelRef
 from finetune_api.uris import S3Uri
@@ -15,19 +19,32 @@ from finetune_data.errors import BaseModelError
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
 from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length
 from finetune_storage.errors import StorageError
+from finetune_storage.manifests import Manifest
 from finetune_storage.progress import ProgressCallback, ProgressMeter, file_progress
 from finetune_storage.s3 import Storage
-from finetune_storage.transfers import choose_files, fetch_in_parallel
+from finetune_storage.transfers import choose_files, fetch_in_parallel, matches
 from finetune_storage.versions import ObjectEntry
+
+MANIFEST_BYTES = 2**24  # at most; a larger file is not a manifest of ours
 
 
 class S3Model(RemoteModel):
     """The listing of a prefix."""
 
     def __init__(
-        self, base: BaseModelRef, uri: S3Uri, storage: Storage, include: Sequence[str], folder: Path
+        self,
+        base: BaseModelRef,
+        uri: S3Uri,
+        storage: Storage,
+        include: Sequence[str],
+        folder: Path,
+        *,
+        versioned: Sequence[str],
     ) -> None:
-        """include: patterns of wanted files. folder: where no file may escape from."""
+        """include: patterns of wanted files. folder: where no file may escape from.
+
+        versioned: patterns of the files that the revision depends on.
+        """
         self._base = base
         self._uri = uri
         self._storage = storage
@@ -36,11 +53,41 @@ class S3Model(RemoteModel):
             listed = storage.list(uri)
             self._entries: dict[str, ObjectEntry] = choose_files(listed, uri, folder, include)
         self.names = [entry.key[start:] for entry in listed]  # all files below the prefix
+        self._versioned = {
+            name: entry
+            for name, entry in zip(self.names, listed, strict=True)
+            if matches(name, versioned)
+        }
         self.location = f"{storage.endpoint} {uri}"
         self.files = {
             name: RemoteFile(name, entry.size, entry.version)
             for name, entry in self._entries.items()
         }
+
+    @cached_property
+    def revision(self) -> str:
+        """The digest of a manifest that lists all files; otherwise, of sizes and ETags.
+
+        A copy of a fine-tuned model has the same revision, whatever ETags its store computes.
+        """
+        if found := self._manifest_digest():
+            return f"manifest-sha256:{found}"
+        files = [[name, it.size, it.version] for name, it in sorted(self._versioned.items())]
+        return f"sha256:{sha256(json.dumps(files).encode()).hexdigest()}"
+
+    def _manifest_digest(self) -> str | None:
+        entry = self._versioned.get(MANIFEST)
+        if entry is None or entry.size > MANIFEST_BYTES:
+            return None
+        with self._errors():
+            data = self._storage.read_bytes(S3Uri(self._uri.bucket, entry.key))
+        manifest = Manifest.parse_files(data)
+        sizes: Mapping[str, int] = (
+            {file.path: file.size for file in manifest.files} if manifest else {}
+        )
+        others = {name: it.size for name, it in self._versioned.items() if name != MANIFEST}
+        is_complete = all(sizes.get(name) == size for name, size in others.items())
+        return sha256(data).hexdigest() if is_complete else None
 
     def space_needed(self) -> int:
         if not self._storage.needs_space(self._uri):

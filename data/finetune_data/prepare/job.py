@@ -31,6 +31,7 @@ from finetune_data.models.base_models import (
     stored_weight_bytes,
     text_settings,
 )
+from finetune_data.models.pinning import pin_base_model
 from finetune_data.pod_log import ProgressLog, log
 from finetune_data.prepare.checks import (
     check_classes,
@@ -107,6 +108,7 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
             present[file.name] = S3Source(file.uri, storage, folder / "inputs")
             present[file.name].identify()
     log(f"downloading the tokenizer of {task.base.name} from {task.base.uri}")
+    task = task.replace(base=pin_base_model(task.base, folder / "model", storage))
     model = fetch_base_model(task.base, folder / "model", storage, weights=False)
     tokenizer = load_tokenizer(model, task.base.name)
     context = resolve_context(
@@ -241,6 +243,7 @@ def _prepared(
         steps=resolution.hyperparameters.steps(train.examples),
         hyperparameters=resolution.hyperparameters,
         dataset=str(uri),
+        base_revision=task.base.revision,
         zero_stage=plan.zero_stage if plan else None,
         offload=plan.offload if plan else None,
         memory_per_rank_gib=plan.gib if plan else None,

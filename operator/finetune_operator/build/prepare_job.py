@@ -21,6 +21,7 @@ if find_spec("finetune_trainer.base_check"):
 else:
     print("this trainer image has no check of base models")
 """
+BASE_REVISION = "/tmp/base-revision.json"  # noqa: S108 - a volume of the pod
 RETRIES = 3  # after a crash or without an answer of S3; an error of the user is not retried
 
 
@@ -34,10 +35,12 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         has_model_cache=has_shared_cache(settings.runtime(resolved.runtime.name)),
     )
     source = credentials(finetune, resolved.secret_name)
-    variable = {"name": names.ENV_TASK, "value": task.to_json()}
+    variables = [{"name": names.ENV_TASK, "value": task.to_json()}]
+    if settings.base_check.enabled:  # both containers use the revision that the first one found
+        variables.append({"name": names.ENV_BASE_REVISION, "value": BASE_REVISION})
     container = {
         "image": resolved.runtime.prepare_image,
-        "env": [variable],
+        "env": variables,
         "resources": _resources(settings.prepare_resources),
     }
     return {
@@ -53,7 +56,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
                 "spec": {
                     **pod_spec(
                         *(settings, source, container, []),
-                        before=_checks(resolved, settings, variable),
+                        before=_checks(resolved, settings, variables),
                     ),
                     **scheduling(finetune),
                 },
@@ -62,18 +65,23 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
     }
 
 
-def _checks(resolved: Resolved, settings: Settings, task: dict[str, Any]) -> list[dict[str, Any]]:
+def _checks(
+    resolved: Resolved, settings: Settings, variables: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The container that checks the base model with the code that will load it: one or none."""
     if not settings.base_check.enabled:
         return []
     runtime = settings.runtime(resolved.runtime.name)
-    variables = runtime.env.items() if runtime else ()
+    added = runtime.env.items() if runtime else ()
     return [
         {
             "name": names.CONTAINER_BASE_CHECK,
             "image": resolved.runtime.trainer_image,
             "command": ["python", "-c", CHECK],
-            "env": [dict(task), *({"name": key, "value": value} for key, value in variables)],
+            "env": [
+                *(dict(variable) for variable in variables),
+                *({"name": key, "value": value} for key, value in added),
+            ],
             "resources": _resources(settings.base_check.resources),
         }
     ]

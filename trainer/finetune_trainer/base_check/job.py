@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune_api.layout import base_check_uri
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
+from finetune_data.models.pinning import pin_base_model
 from finetune_data.models.skeleton import Skeleton, fetch_skeleton
 from finetune_data.pod_log import log
 from finetune_storage.errors import StorageError
@@ -28,9 +29,10 @@ def check(task: PrepareTask, storage: Storage, folder: Path) -> None:
     folder: for the headers of the weights. Raises FailureError.
     """
     log(f"reading the headers of {task.base.name} at {task.base.uri}")
-    base = fetch_skeleton(task.base, folder, storage)
+    pinned = pin_base_model(task.base, folder, storage)
+    base = fetch_skeleton(pinned, folder, storage)
     targets = task.method.targets if task.method.type == "lora" else None
-    key = _key(base, targets)
+    key = _key(base, pinned.revision, targets)
     verdict = base_check_uri(task.run.output, task.run.namespace, key[:KEY_CHARACTERS])
     if _is_known(verdict, key, storage):
         log(f"the base model was checked before: {verdict}")
@@ -54,11 +56,12 @@ def _import_libraries() -> None:
     torch.set_num_threads(1)  # more than the container's CPUs would only wait for each other
 
 
-def _key(base: Skeleton, targets: Sequence[str] | None) -> str:
+def _key(base: Skeleton, revision: str | None, targets: Sequence[str] | None) -> str:
     """A digest of everything that the verdict depends on, including the checking code."""
     sources = [path for folder in CODE for path in sorted(folder.glob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    text = json.dumps([base.digest, code, versions(), sorted(targets or ())], sort_keys=True)
+    parts = [base.digest, revision, code, versions(), sorted(targets or ())]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

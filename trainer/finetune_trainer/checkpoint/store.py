@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
@@ -22,6 +23,7 @@ from finetune_api.wire import Stored
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import FileEntry, to_bytes
 from finetune_storage.s3 import Storage
+from finetune_trainer import failures
 from finetune_trainer.checkpoint.restore import CheckpointReader
 from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
 from finetune_trainer.checkpoint.state import TrainingState
@@ -49,6 +51,7 @@ class CheckpointManifest(Stored):
     kind: Literal["checkpoint"] = "checkpoint"
     attempt: int
     ranks: int  # ranks that wrote it; any number may read it
+    base_revision: str | None = None  # of the base model; None: of an earlier version
     state: TrainingState
     files: list[FileEntry]
 
@@ -64,11 +67,13 @@ class Checkpoints:
         folder: Path,
         attempt: int,
         *,
+        base_revision: str | None = None,
         before_manifest: Callable[[], None] = lambda: None,
         progress: Callable[[str], None] = lambda detail: None,
     ) -> None:
         """before_manifest: called by rank 0 before it writes a manifest.
 
+        base_revision: of the base model. A checkpoint of another one is refused.
         progress: gets details to show while a checkpoint is restored.
         """
         self._layout = layout
@@ -76,6 +81,7 @@ class Checkpoints:
         self._engine = engine
         self._folder = folder
         self._attempt = attempt
+        self._base_revision = base_revision
         self._before_manifest = before_manifest
         self._progress = progress
         self._copy = HostCopy(folder)
@@ -143,7 +149,11 @@ class Checkpoints:
         self._before_manifest()
         ranks = self._engine.coordinates.ranks
         manifest = CheckpointManifest(
-            attempt=self._attempt, ranks=ranks, state=state, files=entries
+            attempt=self._attempt,
+            ranks=ranks,
+            base_revision=self._base_revision,
+            state=state,
+            files=entries,
         )
         uri = self._layout.checkpoint(state.step).child(MANIFEST)
         self._storage.write_bytes(uri, to_bytes(manifest))
@@ -177,7 +187,10 @@ class Checkpoints:
     # --- restoring -------------------------------------------------------------------------------
 
     def restore(self) -> TrainingState:
-        """Restore the newest intact checkpoint. Without one, the state is that of a new run."""
+        """Restore the newest intact checkpoint. Without one, the state is that of a new run.
+
+        Raises FailureError (BaseModelChanged) if it was trained from other files of the base model.
+        """
         refused: set[int] = set()
         while step := self._agree_on_newest(refused):
             state = self._read(self._layout.checkpoint(step), self._folder / f"step-{step}")
@@ -194,6 +207,9 @@ class Checkpoints:
                 print(f"warning: skipping {uri}: its manifest is not readable", flush=True)
             return None
         assert manifest is not None
+        saved, used = manifest.base_revision, self._base_revision
+        if saved is not None and used is not None and saved != used:
+            raise FailureError(failures.other_base(uri, saved, used))
         reader = CheckpointReader(
             *(uri, manifest.files, self._storage, self._engine),
             folder=folder,

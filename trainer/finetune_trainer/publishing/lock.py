@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from uuid import uuid4
 
+from finetune_api.errors import FailureError
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import RunRef, TrainTask
 from finetune_api.wire import Stored
 from finetune_storage.errors import AlreadyExists
 from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
+from finetune_trainer import failures
 
 LOCK = "publishing.json"
 WAIT_SECONDS = 300.0  # for the other pod, which may have died while it published
@@ -35,7 +37,8 @@ def wait_for_duplicate_pod(
 ) -> Outcome | None:
     """The outcome that another pod of this attempt published; None if this pod has to publish.
 
-    The lock of an earlier attempt is replaced. find: returns the published outcome, if any.
+    The lock of an earlier attempt is replaced. That of a newer one raises FailureError. find:
+    returns the published outcome, if any.
     """
     uri = task.run.layout.root.child(LOCK)
     lock = to_bytes(PublishLock(attempt=task.attempt, writer=uuid4().hex))
@@ -44,7 +47,9 @@ def wait_for_duplicate_pod(
         return None
     except AlreadyExists:
         other = PublishLock.model_validate_json(storage.read_bytes(uri))
-    if other.attempt != task.attempt:
+    if other.attempt > task.attempt:
+        raise FailureError(failures.superseded(task.attempt, other.attempt))
+    if other.attempt < task.attempt:
         storage.write_bytes(uri, lock)
         return None
     end = time.monotonic() + seconds

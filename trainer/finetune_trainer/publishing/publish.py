@@ -77,6 +77,7 @@ def publish(
         attempt=task.attempt,
         base=task.base.name,
         base_uri=task.base.uri,
+        base_revision=task.base.revision,
         method=task.method.type,
         published=now.isoformat(timespec="seconds"),
         dtype={"fp32": "float32", "bf16": "bfloat16"}[engine.precision],

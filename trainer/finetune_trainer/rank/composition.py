@@ -113,6 +113,7 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         run_log=run_log,
         checkpoints=Checkpoints(
             *(task.run.layout, storage, engine, workdir.checkpoint, task.attempt),
+            base_revision=task.base.revision,
             before_manifest=run_log.upload,
             progress=lambda detail: progress.update(detail=detail),
         ),

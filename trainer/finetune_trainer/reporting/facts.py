@@ -38,6 +38,7 @@ def model_facts(data: ReportData) -> list[Fact]:
     found = [
         Fact("FineTune", f"{run.run.namespace}/{run.run.name}", is_code=True),
         Fact("Base model", run.base.name, is_code=True, note=run.base.uri),
+        *([Fact("Revision", run.base.revision, is_code=True)] if run.base.revision else []),
         Fact("Method", _method(data)),
         Fact("Output", str(run.run.layout.root), is_code=True),
     ]

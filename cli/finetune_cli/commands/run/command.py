@@ -86,9 +86,9 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     finetune = _on_this_machine(written, machine, screen)
     resolved = _resolve(finetune, machine, models, root)
     prepared = _prepare(finetune, resolved, screen)
+    resolved = with_prepared(resolved, prepared)
     if not resolved.base.uri.startswith(f"s3://{LOCAL_BUCKET}/"):
         _check_base(finetune, resolved, root)
-    resolved = with_prepared(resolved, prepared)
     if finetune.spec.dry_run:
         screen.note("Data checked. Nothing was trained because spec.dryRun is set.")
         return
