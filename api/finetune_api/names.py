@@ -79,6 +79,10 @@ class Reason:
     STARTING = "Starting"
     QUEUED = "Queued"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    POLICY_DENIED = "PolicyDenied"
+    WEBHOOK_FAILED = "WebhookFailed"
+    FORBIDDEN = "Forbidden"
+    REQUEST_REFUSED = "RequestRefused"
     PODS_REFUSED = "PodsRefused"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL = "ImagePull"
@@ -156,10 +160,26 @@ PENDING_REASONS = frozenset(
     {
         Reason.QUEUED,
         Reason.QUOTA_EXCEEDED,
+        Reason.POLICY_DENIED,
+        Reason.WEBHOOK_FAILED,
+        Reason.FORBIDDEN,
+        Reason.REQUEST_REFUSED,
         Reason.PODS_REFUSED,
         Reason.UNSCHEDULABLE,
         Reason.IMAGE_PULL,
         Reason.CONTAINER_CONFIG,
+    }
+)
+
+# Reasons for which the API server refuses a request of the operator.
+REFUSAL_REASONS = frozenset(
+    {
+        Reason.QUOTA_EXCEEDED,
+        Reason.POLICY_DENIED,
+        Reason.WEBHOOK_FAILED,
+        Reason.INVALID_SPEC,
+        Reason.FORBIDDEN,
+        Reason.REQUEST_REFUSED,
     }
 )
 

@@ -26,6 +26,7 @@ BEFORE = EpochMetrics(epoch=0, step=0, validation_loss=2.9, validation_sequence_
 MODEL, URI = "ada:ft-acme:tone-2026-11-21-12-00-00", "s3://acme/out/team/tone-11111111/model"
 POD, NODE = "ft-tone-11111111-a1-0", "node-7"
 TAKEN = f"Model {MODEL.replace(':', '-')} of FineTune other"
+REFUSED = "Job ft-tone-11111111-prepare cannot be created"
 COMMAND = f"kubectl get model {MODEL.replace(':', '-')} -n team -o yaml"
 
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {
@@ -90,6 +91,16 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "queue_withdrew": [("gpus", "Preempted to accommodate another workload"), ("gpus", None)],
     "pod_disrupted": [(item, POD, NODE, "the reason") for item in Disruption]
     + [(Disruption.EVICTED, POD, None, None)],
+    "cannot": [("create", "Job", "ft-tone-11111111-a1"), ("list", "jobs", "")],
+    "model_not_registered": [(MODEL, URI, "Model m cannot be created")],
+    "quota_exceeded": [(REFUSED, "exceeded quota: jobs, requested: count/jobs.batch=1")],
+    "policy_denied": [(REFUSED, "ValidatingAdmissionPolicy 'labels' denied request: no label")],
+    "webhook_failed": [(REFUSED, 'failed calling webhook "hook.example.com": no endpoints')],
+    "field_refused": [(REFUSED, "must be an integer", "resources.gpuResource")],
+    "object_refused": [(REFUSED, "must be an integer")],
+    "permission_missing": [(REFUSED, 'User "ml:finetune" cannot create resource "jobs"')],
+    "namespace_ends": [(REFUSED, "unable to create new content in namespace team")],
+    "request_refused": [(REFUSED, "etcdserver: request is too large")],
     "files_not_deleted": [("S3 denies access to s3://acme/out",)],
 }
 TYPES = (Event, StatusMessage, ErrorInfo)

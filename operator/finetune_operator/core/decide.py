@@ -9,9 +9,10 @@ from datetime import datetime
 
 from finetune_api import names
 from finetune_api.assignments import with_prepared
+from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.names import Reason, Stage, State
-from finetune_api.outcome import Prepared
+from finetune_api.outcome import Prepared, Trained
 from finetune_operator import messages
 from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
@@ -65,10 +66,15 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
         end_open_attempt(observed, builder, message.reason, message.message)
         return Plan(builder.cancel().finish(), _all_jobs(observed))
     overdue = find_overdue(finetune, now)
-    if overdue is not None and find_published(observed) is None:
+    published = find_published(observed)
+    waits_for_model = published is not None and _waits_for_model(finetune, overdue)
+    if overdue is not None and (published is None or waits_for_model):
         pending_reason = finetune.status.reason or ""
-        is_known = pending_reason in names.PENDING_REASONS
+        is_known = pending_reason in names.PENDING_REASONS | names.REFUSAL_REASONS
         reason = pending_reason if is_known else Reason.DEADLINE_EXCEEDED
+        if published is not None:
+            _record_files(builder, published[1])
+            reason = Reason.SUCCEEDED
         end_open_attempt(observed, builder, reason, overdue.message)
         return Plan(builder.fail(overdue).finish(), _all_jobs(observed))
     if observed.foreign:
@@ -164,15 +170,27 @@ def _fail_on_taken_name(observed: Observed, builder: StatusBuilder) -> Plan:
         error = messages.name_taken(objects, command)
     else:
         trained = published[1]
-        builder.set(
-            model_uri=trained.model_uri,
-            result_files=trained.result_files,
-            trained_tokens=trained.trained_tokens,
-        )
+        _record_files(builder, trained)
         model, uri = trained.fine_tuned_model, trained.model_uri
         error = messages.model_name_taken(model, uri, objects, command)
     end_open_attempt(observed, builder, error.code, error.message)
     return _ended(builder, error)
+
+
+def _waits_for_model(finetune: FineTune, overdue: ErrorInfo | None) -> bool:
+    """Whether the API server has refused the Model of a published training for too long."""
+    status = finetune.status
+    is_waiting = status.state == State.PENDING and status.stage == Stage.PUBLISHING
+    return is_waiting and overdue is not None and overdue.param == "pendingDeadlineSeconds"
+
+
+def _record_files(builder: StatusBuilder, trained: Trained) -> None:
+    """Record the published files of a training without a Model."""
+    builder.set(
+        model_uri=trained.model_uri,
+        result_files=trained.result_files,
+        trained_tokens=trained.trained_tokens,
+    )
 
 
 def _summarize(resolved: Resolved | None) -> StatusMessage:

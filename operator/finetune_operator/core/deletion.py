@@ -3,7 +3,7 @@
 Only a Model with that policy has a finalizer, which is kept until its files are really gone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -53,6 +53,12 @@ def decide_model(model: Model, job: Job | None, settings: Settings, now: datetim
         made = build_deletion_job(model, settings)
         return ModelPlan(model.status, held, create=made, requeue_after=RECHECK_SECONDS)
     return _watch(model, held, job, now)
+
+
+def explained(model: Model, plan: ModelPlan, refused: StatusMessage, now: datetime) -> ModelPlan:
+    """The plan without the deletion Job, which the API server refuses to create."""
+    message = messages.files_not_deleted(refused.message)
+    return replace(plan, status=_with_condition(model, refused.reason, message, now), create=None)
 
 
 def _is_done(job: Job) -> bool:

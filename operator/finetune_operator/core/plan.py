@@ -40,6 +40,7 @@ class Plan:
     status: FineTuneStatus
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None  # seconds; None: wait for a trigger
+    is_refused: bool = False  # the API server refuses a request: retries have a back-off
 
     def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if isinstance(action, kind))

@@ -7,16 +7,21 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from finetune_api import names
+from finetune_api.finetune import FineTune
+from finetune_api.finetune_status import FineTuneStatus
 from finetune_operator.core.decide import decide
 from finetune_operator.core.key import Key
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
+from finetune_operator.core.refused_plan import refused_plan
 from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile_model import reconcile_model
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
     ForeignObjectError,
+    RefusedError,
     UnlistedObjectError,
     act,
     write_status,
@@ -31,8 +36,17 @@ WORKERS = 8
 # neither kind waits for many keys of the other.
 STARTERS = 5
 SLOW_SECONDS = 120.0  # a reconcile that takes longer fails the liveness probe
+HICCUPS = 2  # errors in a row that may be over at the next try; the third one is explained
 
 logger = logging.getLogger(__name__)
+
+
+class StillRefusedError(Exception):
+    """The API server refuses a request, and the status says so. at_most: seconds to the retry."""
+
+    def __init__(self, message: str, at_most: float | None) -> None:
+        super().__init__(message)
+        self.at_most = at_most
 
 
 class Reconciler:
@@ -72,10 +86,14 @@ class Reconciler:
             self._since[key] = time.monotonic()
             try:
                 wait = await self.reconcile(key)
+            except StillRefusedError as error:
+                seconds = self.queue.refused(key, error.at_most)
+                reconcile_metrics.RECONCILES.labels("refused").inc()
+                logger.warning("%s: %s; retry in %.0f s", key, error, seconds)
             except Exception as error:
                 seconds = self.queue.failed(key)
                 reconcile_metrics.RECONCILES.labels("error").inc()
-                expected = isinstance(error, ApiError | ValidationError)
+                expected = isinstance(error, ApiError | RefusedError | ValidationError)
                 logger.warning(
                     "%s: %s; retry in %.0f s", key, error, seconds, exc_info=not expected
                 )
@@ -98,13 +116,32 @@ class Reconciler:
         before, after = observed.finetune.status, plan.status
         meta = observed.finetune.metadata
         self._change_filter.expect(meta.uid, meta.generation, after)
-        if await write_status(self.client, observed.finetune, after):
+        if await self._write(observed.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
             reconcile_metrics.count_write(observed.finetune, after, observed.progress)
             self._event_recorder.record(observed.finetune, after)
         reconcile_metrics.observe(observed.finetune, after, observed.progress)
+        if plan.is_refused:
+            raise StillRefusedError(after.message or "", plan.requeue_after)
         return plan.requeue_after
+
+    async def _free_places(self, observed: Observed, plan: Plan) -> None:
+        try:
+            await act(self.client, observed, plan.actions)
+        except RefusedError as error:
+            logger.warning("a Job that a quota counts remains: %s", error)
+
+    async def _write(self, finetune: FineTune, status: FineTuneStatus) -> bool:
+        """Write the status. An answer that refuses it can be reported only here."""
+        try:
+            return await write_status(self.client, finetune, status)
+        except ApiError as error:
+            reconcile_metrics.REFUSED_STATUSES.labels(str(error.status)).inc()
+            meta = finetune.metadata
+            where = f"{meta.namespace}/{meta.name}"
+            message = f"the status of FineTune {where} cannot be written: {error.message}"
+            raise ApiError(error.status, message, reason=error.reason) from error
 
     async def _carry_out(
         self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
@@ -113,9 +150,17 @@ class Reconciler:
         observed = await self._observer.observe(key, foreign, is_thorough=is_thorough)
         if observed is None:
             return None
-        plan = decide(observed, self.settings, datetime.now(UTC))
+        now = datetime.now(UTC)
+        plan = decide(observed, self.settings, now)
         try:
             await act(self.client, observed, plan.actions)
+        except RefusedError as error:
+            has_ended = observed.finetune.status.state in names.TERMINAL_STATES
+            is_hiccup = error.refusal.is_transient and self.queue.failures(key) < HICCUPS
+            if has_ended or is_hiccup:
+                raise
+            plan = refused_plan(observed, plan, error.refusal, now)
+            await self._free_places(observed, plan)
         except UnlistedObjectError:
             return await self._carry_out(key, is_thorough=True)
         except ForeignObjectError as error:

@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 from finetune_api.model import Model
 from finetune_api.wire import JsonObject
-from finetune_operator.core.deletion import ModelPlan, decide_model
+from finetune_operator.core.deletion import ModelPlan, decide_model, explained
 from finetune_operator.core.key import Key
+from finetune_operator.core.refusals import explain_refusal
 from finetune_operator.kube import paths
-from finetune_operator.kube.act import create_ours, delete_job
+from finetune_operator.kube.act import RefusedError, create_ours, delete_job
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.observe_model import observe_model
 from finetune_operator.settings import Settings
@@ -19,9 +20,16 @@ async def reconcile_model(client: Client, settings: Settings, key: Key) -> float
     if observed is None:
         return None
     model, job = observed
-    plan = decide_model(model, job, settings, datetime.now(UTC))
+    now = datetime.now(UTC)
+    plan = decide_model(model, job, settings, now)
     if plan.create is not None:
-        await create_ours(client, key.namespace, model.metadata.uid, plan.create)
+        try:
+            await create_ours(client, key.namespace, model.metadata.uid, plan.create)
+        except RefusedError as error:
+            if not error.refusal.is_transient:
+                message = explain_refusal(error.refusal)
+                await _write(client, model, explained(model, plan, message, now))
+            raise
     await _write(client, model, plan)
     if plan.delete is not None:
         await delete_job(client, key.namespace, plan.delete)

@@ -23,13 +23,19 @@ class WorkQueue(Generic[K]):
         self._again: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
+        self._held: set[K] = set()  # refused keys: changes of children do not shorten the back-off
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._busy)
 
     def add(self, key: K, urgency: int = CREATION) -> None:
-        """Add a key for immediate processing, which replaces a delayed entry of the key."""
+        """Add a key for immediate processing, which replaces a delayed entry of the key.
+
+        A refused key waits for the end of its back-off, unless something is to be started.
+        """
+        if key in self._held and urgency == COMPLETION and key in self._timers:
+            return
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -77,11 +83,24 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K, requeue_after: float | None = None) -> None:
         self._failures.pop(key, None)
+        self._held.discard(key)
         self._release(key)
         if requeue_after == 0:
             self.add(key, COMPLETION)  # a step in two parts
         elif requeue_after is not None and key not in self._waiting:
             self.add_after(key, requeue_after)
+
+    def failures(self, key: K) -> int:
+        """The number of times that the key has failed in a row."""
+        return self._failures.get(key, 0)
+
+    def refused(self, key: K, at_most: float | None = None) -> float:
+        """Like `failed`, for a key that is explained in its status. at_most: seconds to wait."""
+        self._held.add(key)
+        wait = self.failed(key)
+        if at_most is not None and at_most < wait:
+            self.add_after(key, at_most)
+        return wait if at_most is None else min(wait, at_most)
 
     def failed(self, key: K) -> float:
         """Schedule a retry with exponential back-off, and return the seconds until then."""

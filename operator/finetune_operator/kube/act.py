@@ -10,10 +10,13 @@ from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.train_job import build_service
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
+from finetune_operator.core.refusals import Refusal
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
 
 logger = logging.getLogger(__name__)
+
+NO_DRY_RUN = "does not support dry run"  # a webhook with side effects
 
 # Only in status.events: a Kubernetes Event for each would hide the important ones.
 QUIET_REASONS = frozenset({"Advice"})
@@ -31,10 +34,23 @@ class UnlistedObjectError(Exception):
     """A child exists that was not listed: decide again with it."""
 
 
+class RefusedError(Exception):
+    """The API server did not carry out an action of a plan."""
+
+    def __init__(self, refusal: Refusal, error: ApiError) -> None:
+        super().__init__(f"{refusal.verb} {refusal.kind} {refusal.name}: {error}")
+        self.refusal = refusal
+
+
 async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -> None:
-    """Carry out the actions in order. A create that answers 409 is done if the object is ours."""
+    """Carry out the actions in order. A create that answers 409 is done if the object is ours.
+
+    Raise RefusedError at the first one that fails.
+    """
     namespace, uid = observed.finetune.metadata.namespace, observed.finetune.metadata.uid
     uids = {job.name: job.uid for job in observed.jobs}
+    if observed.finetune.status.reason in names.REFUSAL_REASONS:
+        await _try_services(client, observed, actions)
     for action in actions:
         if isinstance(action, Create):
             found, has_existed = await create_ours(client, namespace, uid, action.manifest)
@@ -43,10 +59,57 @@ async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -
             uids[found["metadata"]["name"]] = found["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
-            service = build_service(observed.finetune, action.attempt, owner)
-            await create_ours(client, namespace, uid, service)
+            try:
+                await create_ours(
+                    client, namespace, uid, build_service(observed.finetune, action.attempt, owner)
+                )
+            except RefusedError:
+                await _withdraw(client, observed, actions, DeleteJob(action.job_name, owner))
+                raise
         else:
             await delete_job(client, namespace, action)
+
+
+async def _try_services(client: Client, observed: Observed, actions: tuple[Action, ...]) -> None:
+    """Ask whether the Service of a Job would be refused again before the Job is created.
+
+    A webhook may refuse dry runs. Then the creation itself shows it.
+    """
+    made = {item.manifest["metadata"]["name"] for item in actions if isinstance(item, Create)}
+    namespace = observed.finetune.metadata.namespace
+    for action in actions:
+        if isinstance(action, CreateService) and action.job_name in made:
+            service = build_service(observed.finetune, action.attempt, "not-created-yet")
+            try:
+                await client.create(paths.core(namespace, "services"), service, dryRun="All")
+            except ApiError as error:
+                refusal = to_refusal("create", "Service", action.job_name, error)
+                if error.status != 409 and NO_DRY_RUN not in error.message:
+                    raise RefusedError(refusal, error) from error
+
+
+async def _withdraw(
+    client: Client, observed: Observed, actions: tuple[Action, ...], job: DeleteJob
+) -> None:
+    """Delete the Job of a refused Service, so that its pods do not hold GPUs without DNS.
+
+    A Job whose attempt is recorded stays: its deletion would end the FineTune.
+    """
+    made = {item.manifest["metadata"]["name"] for item in actions if isinstance(item, Create)}
+    recorded = {item.number for item in observed.finetune.status.attempts}
+    numbers = {known.name: number for number, known in observed.attempts.items()}
+    if job.name not in made and numbers.get(job.name) in recorded:
+        return
+    try:
+        await delete_job(client, observed.finetune.metadata.namespace, job)
+    except RefusedError as error:
+        logger.warning("a Job without a Service remains: %s", error)
+
+
+def to_refusal(
+    verb: str, kind: str, name: str, error: ApiError, model: tuple[str, str] | None = None
+) -> Refusal:
+    return Refusal(verb, kind, name, error.status, error.message, error.causes, model)
 
 
 async def create_ours(
@@ -55,16 +118,24 @@ async def create_ours(
     """Return the object, and whether it existed before.
 
     uid: of the FineTune or Model that the object belongs to. Raise ForeignObjectError if an
-    existing object belongs to another one.
+    existing object belongs to another one, and RefusedError if it cannot be created.
     """
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     collection = paths.of_kind(kind, namespace)
+    spec = manifest["spec"]
+    model = (spec["id"], spec["uri"]) if kind == "Model" else None
     try:
         return await client.create(collection, manifest), False
     except ApiError as error:
+        refused = RefusedError(to_refusal("create", kind, name, error, model), error)
         if error.status != 409:
-            raise
-    existing = await client.get(f"{collection}/{name}")
+            raise refused from error
+    try:
+        existing = await client.get(f"{collection}/{name}")
+    except ApiError as error:
+        if error.status == 404:  # the 409 had another cause, such as a webhook
+            raise refused from error
+        raise RefusedError(to_refusal("get", kind, name, error), error) from error
     labels = existing["metadata"].get("labels", {})
     owners = [owner["uid"] for owner in existing["metadata"].get("ownerReferences", [])]
     wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
@@ -76,13 +147,18 @@ async def create_ours(
 
 
 async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
-    """Delete the Job with its pods. A Job that does not exist any more is no error."""
+    """Delete the Job with its pods. A Job that does not exist any more is no error.
+
+    Raise RefusedError if it cannot be deleted.
+    """
     body = {"propagationPolicy": "Background", "preconditions": {"uid": action.uid}}
     try:
         await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)
     except ApiError as error:
-        if error.status not in {404, 409}:  # gone, or a newer one of that name
-            raise
+        refusal = to_refusal("delete", "Job", action.name, error)
+        # Gone, or a newer one of that name; an admission webhook may answer with the same codes.
+        if error.status not in {404, 409} or refusal.is_denied:
+            raise RefusedError(refusal, error) from error
 
 
 async def write_status(client: Client, finetune: FineTune, status: FineTuneStatus) -> bool:

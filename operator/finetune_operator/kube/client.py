@@ -13,11 +13,13 @@ import kopf
 import orjson
 
 from finetune_api.wire import JsonObject
+from finetune_operator.core.refusals import Cause
 from finetune_operator.telemetry import request_metrics
 
 UNAUTHORIZED, TOO_MANY = 401, 429
 TRIES = 5  # requests in total if a busy API server answers 429
 WAIT_AT_MOST = 5.0  # seconds; the work queue does longer waits
+MESSAGE_CHARACTERS, CAUSES_AT_MOST = 1200, 8  # of an error
 CONNECT_SECONDS = 10.0
 
 JsonObjects: TypeAlias = list[JsonObject]
@@ -26,13 +28,24 @@ JsonObjects: TypeAlias = list[JsonObject]
 class ApiError(Exception):
     """An HTTP error, or (with status 0) a request without an answer.
 
-    retry_after: the seconds that a busy API server requests.
+    retry_after: the seconds that a busy API server requests. reason and causes: of the Status that
+    the API server answered, if it did.
     """
 
-    def __init__(self, status: int, message: str, retry_after: float = 1.0) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        retry_after: float = 1.0,
+        *,
+        reason: str = "",
+        causes: tuple[Cause, ...] = (),
+    ) -> None:
         super().__init__(f"{status}: {message}" if status else message)
         self.status = status
         self.message = message
+        self.reason = reason
+        self.causes = causes
         self.retry_after = min(retry_after, WAIT_AT_MOST)
 
 
@@ -79,8 +92,8 @@ class Client:
         items: JsonObjects = (await self.get(path, **params)).get("items", [])
         return items
 
-    async def create(self, path: str, body: JsonObject) -> JsonObject:
-        return await self._request("POST", path, body=body)
+    async def create(self, path: str, body: JsonObject, **params: str) -> JsonObject:
+        return await self._request("POST", path, params=params, body=body)
 
     async def json_patch(self, path: str, body: JsonObjects) -> JsonObject:
         return await self._request("PATCH", path, body=body, kind="application/json-patch+json")
@@ -128,7 +141,7 @@ class Client:
                     request_metrics.count_error(response.status)
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
-                    raise ApiError(response.status, _message(text), seconds)
+                    raise _to_error(response.status, text, seconds)
                 found: JsonObject = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -136,9 +149,19 @@ class Client:
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
 
-def _message(text: bytes) -> str:
+def _to_error(status: int, text: bytes, seconds: float) -> ApiError:
+    """The error with the API server's Status; another server in between may answer anything."""
     try:
-        found = orjson.loads(text).get("message")
-    except (ValueError, AttributeError):
-        found = None
-    return str(found or text.decode(errors="replace"))[:1000]
+        answer = orjson.loads(text)
+    except ValueError:
+        answer = None
+    found = answer if isinstance(answer, dict) else {}
+    details = found.get("details")
+    raw = details.get("causes") if isinstance(details, dict) else None
+    items = [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
+    causes = tuple(
+        Cause(*(str(item.get(name) or "")[:1000] for name in Cause._fields))
+        for item in items[:CAUSES_AT_MOST]
+    )
+    message = str(found.get("message") or text.decode(errors="replace"))[:MESSAGE_CHARACTERS]
+    return ApiError(status, message, seconds, reason=str(found.get("reason") or ""), causes=causes)

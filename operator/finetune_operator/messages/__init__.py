@@ -8,4 +8,5 @@ colon or into a table.
 
 from finetune_operator.messages.errors import *
 from finetune_operator.messages.events import *
+from finetune_operator.messages.refusals import *
 from finetune_operator.messages.status import *

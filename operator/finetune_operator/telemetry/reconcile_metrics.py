@@ -29,6 +29,12 @@ SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 RECONCILES = Counter(
     "finetune_operator_reconciles", "Number of reconciles by result.", ["result"], registry=REGISTRY
 )
+REFUSED_STATUSES = Counter(
+    "finetune_operator_refused_status_writes",
+    "Number of writes of a FineTune's status that failed, by HTTP status; 0: no answer.",
+    ["code"],
+    registry=REGISTRY,
+)
 RECONCILE_SECONDS = Histogram(
     "finetune_operator_reconcile_seconds",
     "Duration of a reconcile.",
@@ -83,7 +89,7 @@ TOKENS = Counter(
 _states = StateCollector()
 REGISTRY.register(_states)
 # Start at 0: `rate` misses the first increment of a series that did not exist before.
-for _result in ("done", "error"):
+for _result in ("done", "refused", "error"):
     RECONCILES.labels(_result)
 for _reason in FAILURES:
     JOBS.labels(State.FAILED, _reason)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.finetune_status import Attempt
+from finetune_api.names import REFUSAL_REASONS, Stage, State
 from finetune_operator.core.observed import Observed
 from finetune_operator.core.plan import stamp
 from finetune_operator.core.status_builder import StatusBuilder
@@ -54,6 +55,18 @@ def find_planned(builder: StatusBuilder) -> Attempt | None:
     former, newest = builder.status.attempts[-2:]
     is_later = former.ended_at is not None and newest.started_at > former.ended_at
     return newest if is_later and newest.ended_at is None else None
+
+
+def find_refused(builder: StatusBuilder) -> Attempt | None:
+    """The newest attempt if the API server refuses to create its Job, as the status says.
+
+    The Job before it may be gone: it is deleted if a quota counts it.
+    """
+    status = builder.status
+    is_refused = status.reason in REFUSAL_REASONS and status.stage == Stage.QUEUED
+    newest = status.attempts[-1] if status.attempts else None
+    is_open = newest is not None and newest.ended_at is None
+    return newest if is_refused and is_open and status.state == State.PENDING else None
 
 
 def seconds_left(

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from finetune_api.finetune_status import Attempt
-from finetune_api.names import Reason
+from finetune_api.names import Reason, Stage, State
 from finetune_operator import messages
 from finetune_operator.core.attempts.backoff import end_planned, find_planned
 from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
@@ -78,7 +78,7 @@ def end_attempt(
         record_restart(builder, number, step)  # it ended before the operator observed its training
     builder.attempt(
         number,
-        ended_at=stamp(builder.now),
+        ended_at=stamp(_ended_at(builder, job)),
         reason=reason,
         **({"started_at": stamp(started)} if started else {}),
         **(
@@ -97,6 +97,22 @@ def end_attempt(
         ),
     )
     builder.set(attempts=_without_old_logs(builder.status.attempts))
+
+
+def _ended_at(builder: StatusBuilder, job: Job) -> datetime:
+    """Now; the end of rank 0 if the API server refused the Model of an ended training since then.
+
+    The time is on the operator's clock, as in `_started_at`.
+    """
+    records = {item.number: item for item in builder.status.attempts}
+    known, pod = records.get(job.attempt or 1), job.rank0
+    was_refused = builder.finetune.status.stage == Stage.PUBLISHING
+    if not was_refused or known is None or job.created_at is None:
+        return builder.now
+    if builder.finetune.status.state != State.PENDING or pod is None or pod.ended_at is None:
+        return builder.now
+    ended = datetime.fromisoformat(known.started_at) + (pod.ended_at - job.created_at)
+    return min(builder.now, max(ended, datetime.fromisoformat(known.started_at)))
 
 
 def _started_at(builder: StatusBuilder, job: Job) -> datetime | None:

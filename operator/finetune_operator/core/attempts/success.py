@@ -63,7 +63,7 @@ def succeed(
     )
     builder.succeed(messages.model_ready(trained.fine_tuned_model))
     create = Create(build_model(finetune, resolved, trained))
-    return Plan(builder.finish(), (*actions, create))
+    return Plan(builder.finish(), (create, *actions))
 
 
 def _complete_progress(builder: StatusBuilder, trained: Trained) -> None:

@@ -15,6 +15,7 @@ from finetune_operator.core.attempts.avoided_nodes import avoided_nodes
 from finetune_operator.core.attempts.backoff import (
     end_planned,
     find_planned,
+    find_refused,
     plan_attempt,
     seconds_left,
     seconds_to_wait,
@@ -104,7 +105,8 @@ def _decide_start(
     """The plan while there is no Job to watch; None if there is one."""
     job = observed.attempts.get(current)
     was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
-    planned = find_planned(builder) if job is None else None
+    refused = find_refused(builder) if job is None else None
+    planned = refused or (find_planned(builder) if job is None else None)
     if observed.finetune.spec.suspend and (job is None or was_suspended):
         if planned is not None:
             end_planned(builder, planned, Reason.SUSPENDED)
@@ -116,7 +118,7 @@ def _decide_start(
     if job is None and recorded is None:
         return _start(observed, builder, settings, current)
     if planned is not None:
-        return _start_planned(observed, builder, settings, planned)
+        return _start_planned(observed, builder, settings, planned, was_refused=bool(refused))
     return _end_deleted(builder, current, job) if job is None or job.is_going else None
 
 
@@ -188,10 +190,23 @@ def _creations(
 
 
 def _start_planned(
-    observed: Observed, builder: StatusBuilder, settings: Settings, planned: Attempt
+    observed: Observed,
+    builder: StatusBuilder,
+    settings: Settings,
+    planned: Attempt,
+    *,
+    was_refused: bool,
 ) -> Plan:
-    """Create the Job of a planned attempt. The status has it already and is not written again."""
+    """Create the Job of a planned attempt. The status has it already and is not written again.
+
+    was_refused: by the API server. The status says so until the Job exists.
+    """
     left = seconds_left(observed, builder, planned, settings.restart_seconds)
+    if was_refused:
+        nodes = observed.finetune.spec.resources.nodes
+        stage = Stage.QUEUED if observed.finetune.spec.queue_name else Stage.STARTING
+        builder.pending(stage, messages.pods_starting(nodes))
+        left = 0.0
     if left is None:
         return _end_deleted(builder, planned.number, None)
     if left:

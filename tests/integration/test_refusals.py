@@ -1,0 +1,370 @@
+"""Requests of the operator that the API server refuses: explained, in time, and recovered from."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_api import names
+from finetune_api.names import Reason
+from tests.integration.conftest import Kubelet, Operator
+from tests.integration.crowds import TWO_NODES
+from tests.integration.test_model_deletion import a_model
+from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.objects import prepared, trained
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ADMISSION = "admissionregistration.k8s.io/v1"
+REGISTRATION = "s3://bucket/out/team/tone-11111111/model"
+
+
+@contextmanager
+def quota(team: Kubectl, **hard: str) -> Iterator[None]:
+    """A ResourceQuota with its status, which the controller that is missing here would set."""
+    limits = {"count/" + key.replace("__", "."): value for key, value in hard.items()}
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "ResourceQuota"}
+    body |= {"metadata": {"name": "places"}, "spec": {"hard": limits}}
+    team.apply(body)
+    set_used(team, {key: "0" for key in limits}, limits)
+    yield
+    team("delete", "resourcequota", "places")
+
+
+def set_used(team: Kubectl, used: dict[str, str], hard: dict[str, str]) -> None:
+    found = team.get("resourcequota", "places") | {"status": {"hard": hard, "used": used}}
+    team("replace", "--subresource=status", "-f", "-", stdin=yaml.safe_dump(found))
+
+
+@contextmanager
+def policy(admin: Kubectl, team: Kubectl, *verbs: str, kind: str = "jobs") -> Iterator[None]:
+    """A ValidatingAdmissionPolicy on the namespace of the test that denies the verbs."""
+    name = f"deny-{team.namespace}"
+    rule = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": list(verbs)}
+    namespaces = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
+    admin.apply(
+        {
+            "apiVersion": ADMISSION,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule | {"resources": [kind]}]},
+                "validations": [{"expression": "false", "message": "every Job needs a budget"}],
+            },
+        },
+        {
+            "apiVersion": ADMISSION,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {
+                "policyName": name,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": namespaces},
+            },
+        },
+    )
+    until(lambda: is_denied(team, kind, verbs[0]), 30)
+    yield
+    admin("delete", "validatingadmissionpolicybinding", name)
+    admin("delete", "validatingadmissionpolicy", name)
+
+
+@contextmanager
+def dead_webhook(admin: Kubectl, team: Kubectl, kind: str = "jobs") -> Iterator[None]:
+    """A webhook that fails closed, with a server that does not listen."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        port = made.getsockname()[1]
+        name = f"dead-{team.namespace}"
+        rule = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE"]}
+        admin.apply(
+            {
+                "apiVersion": ADMISSION,
+                "kind": "ValidatingWebhookConfiguration",
+                "metadata": {"name": name},
+                "webhooks": [
+                    {
+                        "name": "hook.example.com",
+                        "admissionReviewVersions": ["v1"],
+                        "sideEffects": "None",
+                        "timeoutSeconds": 2,
+                        "failurePolicy": "Fail",
+                        "clientConfig": {"url": f"https://127.0.0.1:{port}/x"},
+                        "rules": [rule | {"resources": [kind]}],
+                        "namespaceSelector": {
+                            "matchLabels": {"kubernetes.io/metadata.name": team.namespace}
+                        },
+                    }
+                ],
+            }
+        )
+        until(lambda: is_denied(team, kind, "CREATE"), 30)
+        yield
+        admin("delete", "validatingwebhookconfiguration", name)
+
+
+def is_denied(team: Kubectl, kind: str, verb: str) -> bool:
+    """Whether the API server applies the policy already, from a request of the test."""
+    from tests.support.kubectl import RefusedError
+
+    probes: dict[str, dict[str, Any]] = {"jobs": a_job("probe"), "services": a_service("probe")}
+    probe = probes.get(kind, a_model("Retain"))
+    path = f"{probe['kind'].lower()}/{probe['metadata']['name']}"
+    try:
+        if verb == "DELETE":
+            team.apply(probe)
+            team("delete", path, "--dry-run=server")
+        else:
+            team("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(probe))
+    except RefusedError as error:
+        return "denied request" in str(error) or "failed calling webhook" in str(error)
+    return False
+
+
+def a_job(name: str) -> dict[str, Any]:
+    container = {"name": "main", "image": "registry/probe:1"}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"template": {"spec": pod}},
+    }
+
+
+def a_service(name: str) -> dict[str, Any]:
+    spec = {"clusterIP": "None", "ports": [{"port": 80}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def wait_refused(team: Kubectl, reason: str, words: str, operator: Operator) -> dict[str, Any]:
+    """Wait for the explained status, and check what every refusal keeps."""
+    found: dict[str, Any] = {}
+
+    def is_explained() -> bool:
+        found.update(team.status("tone"))
+        return found.get("reason") == reason and words in found.get("message", "")
+
+    until(is_explained, 40, lambda: f"{team.status('tone')}\n{operator.logs()}")
+    assert found["state"] == "pending"
+    assert found["startedAt"]
+    assert [event["reason"] for event in found["events"]].count("Created") == 1
+    return found
+
+
+def wait_settled(team: Kubectl, seconds: float = 7) -> None:
+    """The retries of a refusal write no further status."""
+    import time
+
+    def version() -> str:
+        return str(team.get("finetune", "tone")["metadata"]["resourceVersion"])
+
+    before = version()
+    time.sleep(seconds)
+    assert version() == before, team.status("tone")
+
+
+def until_prepared(team: Kubectl, kubelet: Kubelet, **spec: Any) -> None:
+    team.apply(finetune("tone", **{**TWO_NODES, **spec}))
+    (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+
+
+def until_published(team: Kubectl, kubelet: Kubelet) -> None:
+    until_prepared(team, kubelet)
+    pods = kubelet.start_pods(kubelet.job("-a1"))
+    kubelet.ready(*pods)
+    team.wait_state("tone", "running")
+    kubelet.end(pods[1], 0)
+    kubelet.end(pods[0], 0, trained().to_termination_message())
+
+
+def jobs_of(team: Kubectl) -> list[str]:
+    return [job["metadata"]["name"] for job in team.list("jobs")]
+
+
+def test_a_quota_on_jobs_is_explained_and_the_finetune_recovers(
+    team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    with quota(team, jobs__batch="0"):
+        team.apply(finetune("tone", **TWO_NODES))
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "exceeded quota: places", operator)
+        wait_settled(team)
+    kubelet.job("-prepare", 70)
+    until(lambda: team.status("tone")["reason"] == "Validating", 20)
+
+
+def test_the_deadline_ends_a_finetune_whose_jobs_are_refused(
+    team: Kubectl, operator: Operator
+) -> None:
+    with quota(team, jobs__batch="0"):
+        team.apply(finetune("tone", **TWO_NODES, pendingDeadlineSeconds=4))
+        status = team.wait_state("tone", "failed")
+    assert status["error"]["code"] == "DeadlineExceeded"
+    assert "exceeded quota: places" in status["error"]["message"]
+
+
+def test_one_place_for_jobs_is_freed_for_the_training(
+    team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    hard = {"count/jobs.batch": "1"}
+    with quota(team, jobs__batch="1"):
+        until_prepared(team, kubelet)
+        until(lambda: jobs_of(team) == [], 40, lambda: str(team.status("tone")))
+        set_used(team, {"count/jobs.batch": "0"}, hard)  # as the controller does
+        kubelet.job("-a1", 70)
+    assert team.status("tone")["resolved"]["hyperparameters"]
+
+
+def test_a_refused_service_keeps_no_job_and_no_gpu_waiting(
+    team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    with quota(team, services="0"):
+        until_prepared(team, kubelet)
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", operator)
+        assert not [name for name in jobs_of(team) if name.endswith("-a1")]
+        wait_settled(team)
+        assert not [name for name in jobs_of(team) if name.endswith("-a1")]
+    pods = kubelet.start_pods(kubelet.job("-a1", 70))
+    kubelet.ready(*pods)
+    team.wait_state("tone", "running")
+    assert len(team.list("services")) == 1
+
+
+def test_a_refused_model_names_the_published_files(
+    team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    with quota(team, models__finetune__dev="0"):
+        until_published(team, kubelet)
+        status = wait_refused(team, Reason.QUOTA_EXCEEDED, REGISTRATION, operator)
+        assert status["stage"] == "publishing"
+        wait_settled(team)
+    team.wait_state("tone", "succeeded", seconds=70)
+    assert len(team.list("models")) == 1
+
+
+def test_a_policy_on_jobs_is_quoted(
+    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    with policy(admin, team, "CREATE"):
+        team.apply(finetune("tone", **TWO_NODES))
+        wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
+        wait_settled(team)
+    kubelet.job("-prepare", 70)
+
+
+def test_a_policy_on_deletions_is_quoted_and_the_cancellation_happens_later(
+    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    until_prepared(team, kubelet)
+    kubelet.job("-a1")
+    with policy(admin, team, "DELETE"):
+        team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+        wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
+        wait_settled(team)
+    team.wait_state("tone", "cancelled", seconds=70)
+
+
+def test_a_dead_webhook_is_named(
+    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    with dead_webhook(admin, team):
+        team.apply(finetune("tone", **TWO_NODES))
+        wait_refused(team, Reason.WEBHOOK_FAILED, 'calling webhook "hook.example.com"', operator)
+        wait_settled(team)
+    kubelet.job("-prepare", 70)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a resource without a domain": (
+        {"resources": {"nodes": 1, "gpusPerNode": 1, "gpuResource": "gpu"}},
+        "correct spec.resources.gpuResource",
+    ),
+    "a label with a space": (
+        {"scheduling": {"nodeSelector": {"a b": "c"}}},
+        "correct spec.scheduling.nodeSelector",
+    ),
+    "a key of a taint with a space": (
+        {"scheduling": {"tolerations": [{"key": "a b", "operator": "Exists"}]}},
+        "correct spec.scheduling.tolerations[0].key",
+    ),
+    "a queue that is no label": ({"queueName": "-gpus"}, "correct spec.queueName"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_field_that_only_the_job_refuses_is_named(
+    wrong: str, team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    from tests.support.kubectl import RefusedError
+
+    spec, words = WRONG[wrong]
+    try:
+        team.apply(finetune("tone", **{"model": "ada", **spec}))
+    except RefusedError as error:
+        pytest.skip(f"the CRD refuses it: {error}")
+    if "scheduling" not in spec:
+        (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+        kubelet.end(pod, 0, prepared().to_termination_message())
+    wait_refused(team, Reason.INVALID_SPEC, words, operator)
+    wait_settled(team, 4)
+
+
+@pytest.mark.parametrize("resource", ["jobs", "services", "models"])
+def test_a_missing_permission_is_named(
+    resource: str, team: Kubectl, operator: Operator, kubelet: Kubelet
+) -> None:
+    role = team.get("role", "finetune-operator")
+    rules = [
+        rule | {"verbs": [verb for verb in rule["verbs"] if verb != "create"]}
+        if rule["resources"] == [resource]
+        else rule
+        for rule in role["rules"]
+    ]
+    team.apply({**role, "rules": rules})
+    team.apply(finetune("tone", **TWO_NODES))
+    if resource != "jobs":
+        (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+        kubelet.end(pod, 0, prepared().to_termination_message())
+    if resource == "models":
+        pods = kubelet.start_pods(kubelet.job("-a1"))
+        kubelet.end(pods[0], 0, trained().to_termination_message())
+    wait_refused(team, Reason.FORBIDDEN, f'cannot create resource "{resource}"', operator)
+
+
+@pytest.fixture
+def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(team, tools / "helm", tmp_path, deletesModels=True)
+    made.allow(
+        {"apiGroups": [names.GROUP], "resources": ["models"], "verbs": ["watch", "patch"]},
+        {"apiGroups": [names.GROUP], "resources": ["models/status"], "verbs": ["patch"]},
+    )
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_a_deletion_job_that_is_refused_is_explained_on_the_model(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    model = a_model("Delete")
+    name = model["metadata"]["name"]
+    team.apply(model)
+    until(lambda: "finalizers" in team.get("model", name)["metadata"], 20, deleter.logs)
+
+    def words() -> str:
+        conditions = team.get("model", name).get("status", {}).get("conditions", [])
+        return json.dumps(conditions)
+
+    with quota(team, jobs__batch="0"):
+        team("delete", "model", name, "--wait=false")
+        until(lambda: "exceeded quota: places" in words(), 30, deleter.logs)
+        assert "QuotaExceeded" in words()
+    kubelet.job("-delete", 70)
