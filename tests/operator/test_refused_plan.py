@@ -10,8 +10,8 @@ from finetune_api import names
 from finetune_api.names import Reason
 from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import Create, CreateService, DeleteJob, Plan
-from finetune_operator.core.refused_plan import refused_plan
 from finetune_operator.core.refusals import Refusal
+from finetune_operator.core.refused_plan import refused_plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, trained
 
 NO_QUOTA = "exceeded quota: q, requested: count/x=1, used: count/x=1, limited: count/x=1"
@@ -301,5 +301,5 @@ def test_a_suspended_finetune_stays_suspended_when_its_job_cannot_be_deleted() -
 
 
 def test_each_reason_of_a_refusal_is_pending_or_of_the_user() -> None:
-    assert names.REFUSAL_REASONS - names.PENDING_REASONS == {Reason.INVALID_SPEC}
+    assert {Reason.INVALID_SPEC} == names.REFUSAL_REASONS - names.PENDING_REASONS
     assert a_settings().restart_seconds == 0
