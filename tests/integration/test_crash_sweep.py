@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from tests.integration.sweep.faults import AtWrite, AtWriteOfFew, Cell
+from tests.integration.sweep.faults import AtEvent, AtWrite, AtWriteOfFew, Cell
 from tests.integration.sweep.lifecycles import LIFECYCLES
 from tests.integration.sweep.sweep import SLOW_CELLS, TENTHS, Sweep, chosen_tenth, place
 
@@ -50,8 +50,19 @@ def test_t09_a_busy_and_a_slow_api_server_cost_only_time(sweep: Sweep) -> None:
     check(sweep, [Cell("retry", 1, "slow"), Cell("suspend-and-resume", 1, "slow")])
 
 
+def test_t02_t22_whatever_happens_while_the_operator_is_away_is_caught_up(sweep: Sweep) -> None:
+    check(sweep, [cell for name in LIFECYCLES for cell in sweep.cells(name, "away")])
+
+
 def test_a_tenth_of_the_other_lives_is_the_same_with_a_fault(sweep: Sweep) -> None:
     tenth = chosen_tenth()
-    others = [cell for cell in sweep.all_cells() if cell.lifecycle != "success"]
+    others = [cell for cell in sweep.all_cells() if is_for_the_tenth(cell)]
     print(f"cells {tenth}, {tenth + TENTHS}, {tenth + 2 * TENTHS}, ... (SWEEP_TENTH={tenth})")
     check(sweep, [*SLOW_CELLS, *others[tenth::TENTHS]])
+
+
+def is_for_the_tenth(cell: Cell) -> bool:
+    """Whether the tests do not run the cell anyway."""
+    return cell.moment != "away" and (
+        cell.lifecycle != "success" or cell.moment in get_args(AtEvent)
+    )

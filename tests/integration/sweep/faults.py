@@ -31,7 +31,9 @@ AtWrite = Literal["before", "after", "late"]
 # commit, another one lives on, and the first wakes up at the end of the life.
 AtWriteOfFew = Literal["term", "stale", "rival"]
 AtEvent = Literal["lost", "delayed", "swapped"]  # an event of a watch, the last by the next one
-AllTheTime = Literal["busy", "slow"]  # four of five requests get a 429; each takes a second
+# busy: four of five requests get a 429. slow: each takes a second. away: the operator is killed
+# before everything that a user, the pods, or a queue do, and started after it.
+AllTheTime = Literal["busy", "slow", "away"]
 
 TIMEOUT_SECONDS = 2.0  # of the operator's requests
 SWEEP_SECONDS = 4.0  # of the operator, if it loses an event
@@ -66,6 +68,8 @@ def inject(cell: Cell, life: Life) -> None:
         proxy.event_rule = _at_event(cell, life)
     elif cell.moment == "slow":
         proxy.rule = lambda _: Delay(SLOW_SECONDS)
+    elif cell.moment == "away":
+        life.is_away = True
     elif cell.moment == "busy":
         proxy.rule = _busy()
     else:

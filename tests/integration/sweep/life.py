@@ -7,7 +7,8 @@ missing, and the life sets the status of pods instead.
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from finetune_api.outcome import Outcome
@@ -39,6 +40,9 @@ class Life:
         self.hit_event: str | None = None  # the event with the fault
         self.rule_after_crash: Rule = let_pass
         self.exit_codes: list[int | None] = []  # of the operators that ended
+        self.is_queued = False
+        self._is_unseen = False
+        self.is_away = False  # the operator is killed before each act, and started after it
         self._frozen: ForkedOperator | None = None
 
     # --- waiting ----------------------------------------------------------------------------------
@@ -67,6 +71,18 @@ class Life:
             if self.operator.starts:
                 self.exit_codes.append(self.operator.exit_code)
             self.proxy.rule, self.rule_after_crash = self.rule_after_crash, let_pass
+            self.operator.start()
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What a user, pods, or a queue do while the operator is away, if this is such a life."""
+        is_outermost = self.is_away and not self._is_unseen
+        if is_outermost:
+            self._is_unseen = True
+            self.operator.stop()
+        yield
+        if is_outermost:
+            self._is_unseen = False
             self.operator.start()
 
     def freeze(self) -> None:
@@ -114,6 +130,9 @@ class Life:
     def wait_reason(self, reason: str) -> None:
         self.until(lambda: self.status().get("reason") == reason, f"the reason {reason}")
 
+    def wait_publishing(self) -> None:
+        self.until(lambda: self.status().get("stage") == "publishing", "the stage publishing")
+
     def job(self, ending: str) -> JsonObject:
         """Wait for a Job that is not being deleted."""
 
@@ -152,18 +171,24 @@ class Life:
 
     # --- what the user does -----------------------------------------------------------------------
 
-    def create(self, **spec: Any) -> None:
-        self.api.create("finetunes", finetune(NAME, **{**TWO_NODES, **spec}))
+    def create(self, *, queued: bool = False, **spec: Any) -> None:
+        self.is_queued = queued
+        if queued:
+            spec["queueName"] = "gpus"
+        with self.unseen():
+            self.api.create("finetunes", finetune(NAME, **{**TWO_NODES, **spec}))
 
     def change(self, **spec: Any) -> None:
-        self.api.patch("finetunes", NAME, {"spec": spec})
+        with self.unseen():
+            self.api.patch("finetunes", NAME, {"spec": spec})
 
     def cancel(self) -> None:
         self.change(cancel=True)
         self.wait("cancelled")
 
     def delete(self) -> None:
-        self.api.delete("finetunes", NAME)
+        with self.unseen():
+            self.api.delete("finetunes", NAME)
         self.until(lambda: self.api.get("finetunes", NAME) is None, "the end of the FineTune")
 
     # --- what the pods do -------------------------------------------------------------------------
@@ -183,23 +208,29 @@ class Life:
 
     def publish(self, ending: str = "-a1") -> None:
         first, *others = self.pods(ending)
-        self.end(first, 0, published_by(NAME))
-        for pod in others:
-            self.end(pod, 0)
+        with self.unseen():
+            self.end(first, 0, published_by(NAME))
+            for pod in others:
+                self.end(pod, 0)
 
     def end(self, pod: str, code: int, outcome: Outcome | None = None) -> None:
         message = outcome.to_termination_message() if outcome else ""
-        self.api.patch("pods", f"{pod}/status", {"status": ended(code, message)})
+        with self.unseen():
+            self.api.patch("pods", f"{pod}/status", {"status": ended(code, message)})
 
     # --- what the queue does ----------------------------------------------------------------------
 
     def admit(self, ending: str) -> None:
         """Start a queued Job, as Kueue does."""
-        self.api.patch("jobs", _name(self.job(ending)), {"spec": {"suspend": False}})
+        job = _name(self.job(ending))
+        with self.unseen():
+            self.api.patch("jobs", job, {"spec": {"suspend": False}})
 
     def preempt(self, ending: str) -> None:
         """Suspend an admitted Job, as Kueue does. Its controller deletes the pods."""
-        self.api.patch("jobs", _name(self.job(ending)), {"spec": {"suspend": True}})
+        job = _name(self.job(ending))
+        with self.unseen():
+            self.api.patch("jobs", job, {"spec": {"suspend": True}})
 
 
 def is_present(job: JsonObject, ending: str) -> bool:

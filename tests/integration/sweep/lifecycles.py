@@ -8,7 +8,6 @@ from finetune_api.outcome import Deleted, Outcome
 from tests.integration.sweep.life import Life
 from tests.support.objects import failed
 
-QUEUE = {"queueName": "gpus"}
 PUBLISHING = "127.0.0.79"  # the address of a rank 0 that publishes its model
 Script = Callable[[Life], None]
 
@@ -47,16 +46,60 @@ def invalid_data(life: Life) -> None:
     life.wait("failed")
 
 
-def suspend_and_resume(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+def _suspend_and_resume(life: Life) -> None:
+    """During an attempt: its Job goes, and the next attempt succeeds."""
     life.change(suspend=True)
     life.wait_reason(Reason.SUSPENDED)
     life.wait_no_job("-a1")
     life.change(suspend=False)
+    if life.is_queued:  # as if the queue had quota at once
+        life.admit("-a2")
     life.train("-a2")
     life.publish("-a2")
+    life.wait("succeeded")
+
+
+def suspend_and_resume(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train()
+    _suspend_and_resume(life)
+
+
+def suspend_starting(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.pods("-a1")
+    life.wait_attempt()
+    _suspend_and_resume(life)
+
+
+def suspend_queued(life: Life) -> None:
+    life.create(queued=True)
+    life.check_data()
+    life.job("-a1")
+    life.wait_attempt()
+    _suspend_and_resume(life)
+
+
+def suspend_publishing(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train(address=PUBLISHING)
+    life.wait_publishing()
+    _suspend_and_resume(life)
+
+
+def suspend_checking(life: Life) -> None:
+    """The check of the data goes on, and the first attempt waits for the resumption."""
+    life.create()
+    life.pods("-prepare")
+    life.change(suspend=True)
+    life.check_data()
+    life.wait_reason(Reason.SUSPENDED)
+    life.change(suspend=False)
+    life.train()
+    life.publish()
     life.wait("succeeded")
 
 
@@ -84,7 +127,7 @@ def cancel_checking(life: Life) -> None:
 
 
 def cancel_queued(life: Life) -> None:
-    life.create(**QUEUE)
+    life.create(queued=True)
     life.check_data()
     life.job("-a1")
     life.wait_attempt()
@@ -110,7 +153,7 @@ def cancel_publishing(life: Life) -> None:
     life.create()
     life.check_data()
     life.train(address=PUBLISHING)
-    life.until(lambda: life.status().get("stage") == "publishing", "the stage publishing")
+    life.wait_publishing()
     life.cancel()
 
 
@@ -147,7 +190,7 @@ def delete_checking(life: Life) -> None:
 
 
 def delete_queued(life: Life) -> None:
-    life.create(**QUEUE)
+    life.create(queued=True)
     life.check_data()
     life.job("-a1")
     life.delete()
@@ -171,7 +214,7 @@ def delete_publishing(life: Life) -> None:
     life.create()
     life.check_data()
     life.train(address=PUBLISHING)
-    life.until(lambda: life.status().get("stage") == "publishing", "the stage publishing")
+    life.wait_publishing()
     life.delete()
 
 
@@ -186,9 +229,11 @@ def model_deletion(life: Life) -> None:
     success(life)
     (model,) = (item["metadata"]["name"] for item in life.api.list("models"))
     life.first = len(life.proxy.writes) + 1
-    life.api.patch("models", model, {"spec": {"deletionPolicy": "Delete"}})
+    with life.unseen():
+        life.api.patch("models", model, {"spec": {"deletionPolicy": "Delete"}})
     life.until(lambda: _finalizers(life, model), "the finalizer")
-    life.api.delete("models", model)
+    with life.unseen():
+        life.api.delete("models", model)
     (pod,) = life.pods("-delete")
     life.end(pod, 0, Outcome(deleted=Deleted(files=3)))
     life.until(lambda: life.api.get("models", model) is None, "the end of the Model")
@@ -203,7 +248,7 @@ def _finalizers(life: Life, model: str) -> list[str]:
 
 def preemption(life: Life) -> None:
     """A queue admits the Job, takes the quota back, and admits the next attempt."""
-    life.create(**QUEUE, maxRestarts=0)
+    life.create(queued=True, maxRestarts=0)
     life.check_data()
     life.admit("-a1")
     life.train()
@@ -223,6 +268,10 @@ LIFECYCLES: dict[str, Script] = {
         invalid_data,
         suspend_and_resume,
         suspend_at_once,
+        suspend_checking,
+        suspend_queued,
+        suspend_starting,
+        suspend_publishing,
         cancel_at_once,
         cancel_checking,
         cancel_queued,

@@ -29,7 +29,7 @@ from tests.support.objects import progress
 
 Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
 FEW = ("success", "retry", "cancel-running", "suspend-and-resume")  # for AtWriteOfFew
-LONG = (*FEW, "preemption", "model-deletion")  # for AllTheTime
+LONG = (*FEW, "preemption", "model-deletion")  # for busy and slow
 TENTHS = 10
 TENTH = "SWEEP_TENTH"  # environment variable: the tenth to run instead of the commit's
 LIVES = "SWEEP_LIVES"  # environment variable: the number of lives at the same time
@@ -111,7 +111,8 @@ class Sweep:
                 *self.cells(name, *get_args(AtWrite)),
                 *(self.cells(name, *get_args(AtWriteOfFew)) if name in FEW else ()),
                 *(self.cells(name, *get_args(AtEvent)) if name == "success" else ()),
-                *(self.cells(name, *get_args(AllTheTime)) if name in LONG else ()),
+                *(self.cells(name, "busy", "slow") if name in LONG else ()),
+                *self.cells(name, "away"),
             ]
         ]
 
