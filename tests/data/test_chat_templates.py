@@ -322,7 +322,7 @@ def encoders(
     name=st.sampled_from(sorted(TEMPLATES)),
     said=st.lists(st.tuples(words, words, st.sampled_from([0, 1])), min_size=1, max_size=3),
 )
-def test_pieces_have_the_tokens_of_whole_texts(
+def test_chats_that_are_encoded_at_once_have_the_tokens_of_whole_texts(
     encoders: dict[str, ChatEncoder], name: str, said: list[tuple[str, str, int]]
 ) -> None:
     talk: list[tuple[str, str] | tuple[str, str, int]] = []
@@ -332,7 +332,7 @@ def test_pieces_have_the_tokens_of_whole_texts(
     encoder = encoders[name]
     found = encoder._template.turns(made)
     assert not isinstance(found, Finding)
-    assert encoder._in_cuts([found, found]) == [encoder._one_by_one(found)] * 2
+    assert encoder._at_once([found, found]) == [encoder._one_by_one(found)] * 2
 
 
 def test_turns_that_are_written_differently_later_are_examples_of_their_own(

@@ -9,14 +9,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune_data.read.findings import Finding
+from finetune_data.tokenize.chats import outlines
+from finetune_data.tokenize.chats.outlines import OutlinedChat, OutlinedTurns
 from finetune_data.tokenize.encoded import Encoded
 from finetune_data.tokenize.loading import load_tokenizer
 from tests.data.gallery.checking import check, learned_runs
-from tests.data.gallery.conversations import CHATS, Chat, answer, chats, needs_of, user
+from tests.data.gallery.conversations import (
+    CHATS,
+    Chat,
+    answer,
+    chats,
+    contents,
+    needs_of,
+    user,
+)
 from tests.data.gallery.families import FAMILIES
 from tests.data.gallery.oracle import Oracle
 
 GOLDEN = Path(__file__).parent / "gallery" / "golden"
+talks = st.lists(st.lists(contents, min_size=2, max_size=2), min_size=1, max_size=2).map(
+    lambda turns: [text for turn in turns for text in turn]
+)
 TAIL = 60  # characters of a context
 
 
@@ -137,3 +150,35 @@ def test_any_conversation_is_learned_as_rendered_or_refused(
     is_learned = not isinstance(found, Finding)
     assert is_learned == is_supported(name, chat), found
     check(gallery.oracles[name], chat, found)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_template_writes_around_plain_texts_is_proved(gallery: Gallery, name: str) -> None:
+    said = Chat([user("a"), answer("b"), user("a"), answer("b")]).parsed()
+    template = gallery.tokenizers[name]._template
+    assert template is not None
+    outline = OutlinedTurns(template)._outline(said)
+    assert outline is not None
+    assert outline.holds_for(["a", "b", "a", "b"], "a")
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(name=st.sampled_from(sorted(FAMILIES)), said=st.lists(talks, min_size=2, max_size=4))
+def test_turns_that_are_proved_are_those_of_the_renderings(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, name: str, said: list[list[str]]
+) -> None:
+    monkeypatch.setattr(outlines, "_COMPARED", 0)  # believed from the first conversation on
+    template = gallery.tokenizers[name]._template
+    assert template is not None
+    turns = OutlinedTurns(template)
+    for talk in said:
+        chat = Chat([(user, answer)[i % 2](text) for i, text in enumerate(talk)]).parsed()
+        found = turns.find(chat)
+        made = found.turns if isinstance(found, OutlinedChat) else found
+        assert made == template.turns(chat)

@@ -7,14 +7,14 @@ spans two turns, begins a new example: what the model sees in training is what a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from finetune_data.read.examples import COMPLETION, PROMPT, Conversation
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.chats.control_tokens import ControlToken
-from finetune_data.tokenize.chats.outlines import OutlinedTurns
+from finetune_data.tokenize.chats.layouts import Controls, Layout
+from finetune_data.tokenize.chats.outlines import Outline, OutlinedChat, OutlinedTurns
 from finetune_data.tokenize.chats.rendering import MARK
 from finetune_data.tokenize.chats.turns import ChatTemplate, Turn
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
@@ -22,18 +22,8 @@ from finetune_data.tokenize.text_encoder import TextEncoder
 
 _PROMPT, _COMPLETION = bytes([PROMPT]), bytes([COMPLETION])
 _COMPARED = 8  # chats of each batch that are encoded both ways
+_NEIGHBORS = (("a b ", "c d\n"), ("a", "c"), ("a\n", "\nc"), ("a.", " c"))
 _CACHED_CHARACTERS, _CACHED_HEADERS = 200, 1000
-
-
-class _Cuts(NamedTuple):
-    """Texts that can be encoded on their own, because a control token begins all but the first.
-
-    answers: for each turn, the index of the text with its beginning, and the length in characters
-    of the part of that text which belongs to the context.
-    """
-
-    texts: list[str]
-    answers: list[tuple[int, int]]
 
 
 class ChatEncoder:
@@ -45,9 +35,10 @@ class ChatEncoder:
         self._template = template
         self._turns = OutlinedTurns(template)
         self._encoder = encoder
-        known = {token.text: token.id for token in tokens}
-        written = [text for text in template.ends.written if text in known]
-        self._starts = [text for text in written if self._begins_a_text(text, known[text])]
+        written = [token for token in tokens if token.text in template.ends.written]
+        separate = {token.text: token.id for token in written if self._is_separate(token)}
+        self._controls = Controls(separate)
+        self._layouts: dict[Outline, list[Layout] | None] = {}
         self._headers: dict[str, list[int]] = {}
 
     def prompt(self, chat: Conversation) -> list[int] | Finding:
@@ -57,16 +48,15 @@ class ChatEncoder:
 
     def encode(self, chats: Sequence[Conversation]) -> list[tuple[Encoded, ...] | Finding]:
         """The training examples of each chat, or why it has none."""
-        found = [self._turns.turns(chat) for chat in chats]
-        turns = [it for it in found if not isinstance(it, Finding)]
-        examples = iter(self._examples(turns))
+        found = [self._turns.find(chat) for chat in chats]
+        examples = iter(self._examples([it for it in found if not isinstance(it, Finding)]))
         return [it if isinstance(it, Finding) else next(examples) for it in found]
 
-    def _examples(self, chats: Sequence[list[Turn]]) -> list[tuple[Encoded, ...]]:
-        exact = [self._one_by_one(turns) for turns in chats[:_COMPARED]]
-        fast = self._in_cuts(chats)
+    def _examples(self, chats: Sequence[OutlinedChat | list[Turn]]) -> list[tuple[Encoded, ...]]:
+        exact = [self._one_by_one(_turns(chat)) for chat in chats[:_COMPARED]]
+        fast = self._at_once(chats)
         if fast[:_COMPARED] != exact:  # no tokenizer is known for which this happens
-            return exact + [self._one_by_one(turns) for turns in chats[_COMPARED:]]
+            return exact + [self._one_by_one(_turns(chat)) for chat in chats[_COMPARED:]]
         return fast
 
     def _one_by_one(self, turns: Sequence[Turn]) -> tuple[Encoded, ...]:
@@ -101,29 +91,31 @@ class ChatEncoder:
                 ids += encode(part)
         return ids
 
-    def _in_cuts(self, chats: Sequence[list[Turn]]) -> list[tuple[Encoded, ...]]:
+    def _at_once(self, chats: Sequence[OutlinedChat | list[Turn]]) -> list[tuple[Encoded, ...]]:
         """The same as `_one_by_one` for all chats together, without encoding a text twice."""
-        grouped = [[*_joined(turns)] for turns in chats]
-        cuts = [[self._cut(group) for group in groups] for groups in grouped]
-        flat = [cut for groups in cuts for cut in groups if cut is not None]
-        headers = {
-            cut.texts[index][:length] for cut in flat for index, length in cut.answers
-        } - self._headers.keys()
-        texts = [text for cut in flat for text in cut.texts]
-        ids = self._encoder.encode([*texts, *headers])
-        known = self._headers | dict(zip(headers, ids[len(texts) :], strict=True))
+        drafts = [self._draft(chat) for chat in chats]
+        written = [it for draft in drafts if draft is not None for it in draft]
+        new = {header for it in written for header in it.headers} - self._headers.keys()
+        ids = self._encoder.encode([*(it.text for it in written), *new])
+        known = self._headers | dict(zip(new, ids[len(written) :], strict=True))
         self._remember(known)
-        pieces = iter(ids)
-        results: list[tuple[Encoded, ...]] = []
-        for turns, groups, chat_cuts in zip(chats, grouped, cuts, strict=True):
-            made = [
-                None
-                if cut is None
-                else _assemble(group, cut, [next(pieces) for _ in cut.texts], known)
-                for group, cut in zip(groups, chat_cuts, strict=True)
+        ids = ids[: len(written)]
+        made = iter(
+            [
+                it.layout.example(tokens, places, [known[header] for header in it.headers])
+                if controls == it.layout.controls
+                else None
+                for it, tokens, (controls, places) in zip(
+                    written, ids, self._controls.places(ids), strict=True
+                )
             ]
-            complete = tuple(it for it in made if it is not None)
-            results.append(complete if len(complete) == len(made) else self._one_by_one(turns))
+        )
+        results: list[tuple[Encoded, ...]] = []
+        for chat, draft in zip(chats, drafts, strict=True):
+            found = [next(made) for _ in draft or ()]
+            examples = tuple(it for it in found if it is not None)
+            is_complete = found and len(examples) == len(found)
+            results.append(examples if is_complete else self._one_by_one(_turns(chat)))
         return results
 
     def _remember(self, headers: dict[str, list[int]]) -> None:
@@ -131,31 +123,54 @@ class ChatEncoder:
             short = (it for it in headers.items() if len(it[0]) <= _CACHED_CHARACTERS)
             self._headers = dict([*short][:_CACHED_HEADERS])
 
-    def _cut(self, group: Sequence[Turn]) -> _Cuts | None:
-        """Cut before control tokens; None where a whole text must be encoded."""
-        text = group[-1].text
-        if MARK in text:  # control tokens in messages
+    def _draft(self, chat: OutlinedChat | list[Turn]) -> list[_Written] | None:
+        """The texts to encode; None where the definition is followed word by word."""
+        if isinstance(chat, OutlinedChat):
+            texts: Sequence[str] = chat.texts
+            if chat.outline not in self._layouts:
+                self._layouts[chat.outline] = self._controls.layouts(chat.outline.turns)
+            layouts = self._layouts[chat.outline]
+        else:
+            texts = ()
+            layouts = self._controls.layouts(chat)
+        if layouts is None:
             return None
-        texts, answers, at = [], [], 0
-        for turn in group:
-            begin, stop = len(turn.context), len(turn.text)
-            start = max([at, *(text.rfind(it, at, begin) for it in self._starts)])
-            if start > at:
-                texts.append(text[at:start])
-            if turn.how != "added":
-                if turn.end.text not in self._starts:
-                    return None
-                stop -= len(turn.end.text)
-            answers.append((len(texts), begin - start))
-            texts.append(text[start:stop])
-            at = stop
-        return _Cuts(texts, answers)
+        written = [_Written(it, it.text(texts), it.headers(texts)) for it in layouts]
+        if any(MARK in it.text for it in written):  # control tokens in messages
+            return None
+        return written
 
-    def _begins_a_text(self, text: str, token: int) -> bool:
-        """Whether text before and after this token is encoded independently of it."""
-        before, after = "a b ", f"{text}c d\n"
-        whole, *parts = self._encoder.encode([before + after + after, before, after, after])
-        return whole == [*chain(*parts)] and parts[1][:1] == [token]
+    def _is_separate(self, control: ControlToken) -> bool:
+        """Whether text before and after a token is encoded independently of it, whatever it is."""
+        text = control.text
+        if not self._template.quoting.replaces(text) or any(
+            text.endswith(text[:length]) for length in range(1, len(text))
+        ):
+            return False  # the text of a message can have the token or begin it
+        before = [one for one, _ in _NEIGHBORS]
+        after = [f"{text}{other}" for _, other in _NEIGHBORS]
+        whole = [f"{one}{other}{other}" for one, other in zip(before, after, strict=True)]
+        found = self._encoder.encode([*before, *after, *whole])
+        count = len(_NEIGHBORS)
+        return all(
+            joined == [*one, *other, *other]
+            and [at for at in other if at == control.id] == other[:1]
+            for one, other, joined in zip(
+                found[:count], found[count : 2 * count], found[2 * count :], strict=True
+            )
+        )
+
+
+class _Written(NamedTuple):
+    """The text of an example, and those before its answers."""
+
+    layout: Layout
+    text: str
+    headers: list[str]
+
+
+def _turns(chat: OutlinedChat | list[Turn]) -> list[Turn]:
+    return chat.turns if isinstance(chat, OutlinedChat) else chat
 
 
 class _Example:
@@ -179,32 +194,3 @@ class _Example:
     @property
     def encoded(self) -> Encoded:
         return Encoded(self.tokens, bytes(self._roles), tuple(self._endings))
-
-
-def _joined(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
-    """Turns whose texts continue each other."""
-    group: list[Turn] = []
-    for turn in turns:
-        if group and (group[-1].how == "added" or not turn.context.startswith(group[-1].text)):
-            yield group
-            group = []
-        group.append(turn)
-    yield group
-
-
-def _assemble(
-    group: Sequence[Turn], cut: _Cuts, pieces: Sequence[list[int]], headers: dict[str, list[int]]
-) -> Encoded | None:
-    """Join the tokens of the pieces; None if a token spans a context and its answer."""
-    example = _Example()
-    at = 0
-    shared = 0  # tokens at the beginning of the next piece that end the turn before
-    for turn, (index, length) in zip(group, cut.answers, strict=True):
-        header = headers[cut.texts[index][:length]]
-        if pieces[index][: len(header)] != header:
-            return None
-        context = [*chain(*pieces[at:index]), *header]
-        learned = [*pieces[index][len(header) :], turn.end.id]
-        example.add(context[shared:], learned, turn)
-        at, shared = index + 1, 1
-    return example.encoded

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from finetune_data.read.examples import Conversation, Message
 from finetune_data.tokenize.chats.source import TemplateSource
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken or malicious
 
@@ -56,6 +59,17 @@ class Quoting:
         # the mark itself is replaced as well, so that no text of a message is mistaken for it
         self._tokens = sorted(filter(None, {*tokens, MARK}), key=lambda it: (-len(it), it))
         self._pattern = re.compile("|".join(map(re.escape, self._tokens)))
+        self._initials = {token[0] for token in self._tokens}
+
+    def replaces(self, token: str) -> bool:
+        """Whether no text has this control token afterward."""
+        return token in self._tokens
+
+    def changes(self, text: str) -> bool:
+        """Whether a text has control tokens."""
+        # a search for a character is faster than one for several texts
+        has_any = any(character in text for character in self._initials)
+        return has_any and self._pattern.search(text) is not None
 
     def quote(self, value: Any) -> Any:
         """The same value, without control tokens in its texts."""
@@ -92,7 +106,7 @@ class Renderer:
 
     def __init__(self, source: TemplateSource, names: Mapping[str, str]) -> None:
         self.source = source
-        self._names = dict(names)
+        self.names = dict(names)
 
     def render(
         self, chat: Conversation, form: Form, until: int | None = None, *, is_prompt: bool = False
@@ -101,19 +115,9 @@ class Renderer:
 
         Raises RenderError.
         """
-        # the part of `apply_chat_template` behind its copies of the messages, which are plain JSON
-        # here: they take as long as the template
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        source = (chat.tools and self.source.tools) or self.source.default
         try:
-            text = _compile_jinja_template(source).render(
-                messages=[in_form(message, form) for message in chat.messages[:until]],
-                tools=chat.tools,
-                documents=None,
-                add_generation_prompt=is_prompt,
-                **self._names,
-            )
+            template = compiled(self.source_for(chat))
+            text = template.render(self.variables(chat, form, until, is_prompt=is_prompt))
         except Exception as error:  # a template can raise any type
             raise RenderError(error) from error
         if len(text) > RENDERED_CHARACTERS:
@@ -121,6 +125,22 @@ class Renderer:
         if form.content == "parts" and "'type': 'text'" in text:  # printed as a list
             raise RenderError("it does not accept parts of a text")
         return str(text)
+
+    def source_for(self, chat: Conversation) -> str:
+        """The template of a conversation."""
+        return (chat.tools and self.source.tools) or self.source.default
+
+    def variables(
+        self, chat: Conversation, form: Form, until: int | None, *, is_prompt: bool
+    ) -> dict[str, Any]:
+        """What `apply_chat_template` gives to a template."""
+        return {
+            "messages": [in_form(message, form) for message in chat.messages[:until]],
+            "tools": chat.tools,
+            "documents": None,
+            "add_generation_prompt": is_prompt,
+            **self.names,
+        }
 
     def try_render(
         self, chat: Conversation, form: Form, until: int | None = None, *, is_prompt: bool = False
@@ -130,6 +150,16 @@ class Renderer:
             return self.render(chat, form, until, is_prompt=is_prompt)
         except RenderError:
             return None
+
+
+def compiled(source: str) -> Template:
+    """A template, which transformers compiles and keeps."""
+    # the part of `apply_chat_template` behind its copies of the messages, which are plain JSON
+    # here: they take as long as the template
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template: Template = _compile_jinja_template(source)
+    return template
 
 
 def in_form(message: Message, form: Form) -> Message:

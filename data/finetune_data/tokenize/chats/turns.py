@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 from finetune_data.read.examples import Conversation, Message, is_learned
@@ -23,6 +24,7 @@ from finetune_data.tokenize.chats.parts import (
     lost_tool,
     split_reasoning,
 )
+from finetune_data.tokenize.chats.proofs import ProvingRenderer
 from finetune_data.tokenize.chats.rendering import (
     CALL_FORMS,
     PLAIN_FORMS,
@@ -39,8 +41,8 @@ _FOLLOW_UP = {"role": "user", "content": "Next"}
 _PROBE = "Probe"
 
 # A generation prompt that opens a block of reasoning, and what closes the block.
-_OPENED = re.compile(r"(<think>|<thinking>|<reasoning>|\[THINK\]|<\|START_THINKING\|>)(\s*)\Z")
-_CLOSING = {
+OPENED = re.compile(r"(<think>|<thinking>|<reasoning>|\[THINK\]|<\|START_THINKING\|>)(\s*)\Z")
+CLOSING = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<reasoning>": "</reasoning>",
@@ -133,6 +135,12 @@ class ChatTemplate:
         """The messages before `until` as text; None if the template refuses them."""
         return self._renderer.try_render(quoted, Form(), until)
 
+    def proving(self) -> tuple[ChatTemplate, ProvingRenderer]:
+        """The same template for conversations of placeholders, and the renderer that proves."""
+        other = copy(self)
+        other._renderer = renderer = ProvingRenderer(self._renderer)
+        return other, renderer
+
     def quoted(self, chat: Conversation) -> Conversation:
         """The conversation without control tokens in its texts."""
         quote = self.quoting.quote
@@ -174,18 +182,18 @@ class ChatTemplate:
 
     def _written(self, chat: Conversation, form: Form, index: int, context: str, whole: str) -> str:
         """The text that the template writes after the generation prompt, for one answer."""
-        opened = _OPENED.search(context)
+        opened = OPENED.search(context)
         if opened is not None and whole.startswith(context[: opened.start()]):
             rest = whole[opened.start() :]
             tag, space = opened.groups()
             if rest.startswith(tag):
                 rest = rest[len(tag) :]
                 rest = rest.removeprefix(space) if rest.startswith(space) else rest.lstrip()
-            if _CLOSING[tag] in rest:
+            if CLOSING[tag] in rest:
                 return rest
             # the answer has no block of reasoning: close the one that the prompt opens
             reasoning, _ = split_reasoning(chat.messages[index])
-            closing = f"{space}{_CLOSING[tag]}{space * 2}"
+            closing = f"{space}{CLOSING[tag]}{space * 2}"
             return f"{reasoning.strip()}{closing}{rest.lstrip() if space else rest}"
         if whole.startswith(context):
             return whole[len(context) :]
