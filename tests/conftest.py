@@ -6,7 +6,8 @@ import pytest
 
 # One API server for all of this folder: its last test counts the rights that the others used.
 TOGETHER = Path(__file__).resolve().parent / "integration"
-APART = TOGETHER / "test_versions.py"  # uses no further right, and balances the two processes
+# These use no further right, and balance the two processes.
+APART = [TOGETHER / name for name in ("test_versions.py", "test_lives.py", "test_crash_sweep.py")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest group begins first; the other process does the rest (`--dist loadgroup`)."""
     for item in items:
-        if item.path.is_relative_to(TOGETHER) and item.path != APART:
+        if item.path.is_relative_to(TOGETHER) and item.path not in APART:
             item.add_marker(pytest.mark.xdist_group("integration"))
+        elif item.path in APART[1:]:
+            item.add_marker(pytest.mark.xdist_group("lives"))  # they share an API server
     items.sort(key=lambda item: not item.path.is_relative_to(TOGETHER))

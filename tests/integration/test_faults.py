@@ -282,27 +282,7 @@ def test_t22_suspend_and_resume_whether_the_operator_is_there_or_not(
     holds(operator)
 
 
-# --- T29, T34: the operator's own troubles --------------------------------------------------------
-
-
-def test_t29_a_poisonous_finetune_does_not_hold_up_the_others(
-    team: Kubectl, operator: Operator
-) -> None:
-    operator.stop()
-    team.apply(finetune("poison", **TWO_NODES))
-    status = {"state": "pending", "startedAt": "no time at all", "conditions": []}
-    team.patch_status("finetune", "poison", status)
-    team(
-        "patch", "finetune", "poison", "--type=merge", "-p", '{"spec":{"pendingDeadlineSeconds":9}}'
-    )
-    operator.start()
-    for number in range(5):
-        team.apply(finetune(f"other-{number}", model="gpt5"))
-    for number in range(5):
-        team.wait_state(f"other-{number}", "failed")
-    until(lambda: 'reconciles_total{result="error"}' in operator.metrics(), 20)
-    assert team.status("poison")["startedAt"] == "no time at all"
-    assert "no time at all" in operator.logs()
+# --- T34: the operator's own troubles -------------------------------------------------------------
 
 
 def test_t34_a_polite_end_in_the_middle_of_work_loses_nothing(

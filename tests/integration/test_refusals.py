@@ -2,8 +2,7 @@
 
 import json
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def quota(team: Kubectl, **hard: str) -> Iterator[None]:
     body: dict[str, Any] = {"apiVersion": "v1", "kind": "ResourceQuota"}
     body |= {"metadata": {"name": "places"}, "spec": {"hard": limits}}
     team.apply(body)
-    set_used(team, {key: "0" for key in limits}, limits)
+    set_used(team, dict.fromkeys(limits, "0"), limits)
     yield
     team("delete", "resourcequota", "places")
 

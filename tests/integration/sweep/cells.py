@@ -114,7 +114,7 @@ def run(place: Place, cell: Cell, calm: Result | None = None) -> Result:
     with place.life(cell) as life:
         try:
             LIFECYCLES[cell.lifecycle](life)
-            outcome = _settle(life, cell, calm.outcome if calm else None)
+            outcome = settle(life, cell, calm.outcome if calm else None)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"
         writes = tuple(f"{seen.method} {seen.resource}" for seen in life.proxy.writes)
@@ -123,7 +123,7 @@ def run(place: Place, cell: Cell, calm: Result | None = None) -> Result:
     return Result(cell, life.first, writes, life.events, hit, outcome, error, seconds)
 
 
-def _settle(life: Life, cell: Cell, wanted: JsonObject | None) -> JsonObject:
+def settle(life: Life, cell: Cell, wanted: JsonObject | None) -> JsonObject:
     """Commit what is late, wait for the wanted outcome, and check that nothing follows."""
     life.end_fault()
     late = life.hit
@@ -170,14 +170,14 @@ def _outcome(life: Life) -> JsonObject:
         "state": status.get("state"),
         "reason": status.get("reason"),
         "error": status.get("error", {}).get("code"),
-        "model": status.get("fineTunedModel"),
+        "model": bool(status.get("fineTunedModel")),
         "attempts": [[item.get(key) for key in attempts] for item in status.get("attempts", [])],
         "events": sorted(
             [[item.get(key) for key in events] for item in status.get("events", [])], key=str
         ),
         "jobs": _endings(life, "jobs"),
         "services": _endings(life, "services"),
-        "models": [item["spec"]["id"] for item in life.api.list("models")],
+        "models": len(life.api.list("models")),
     }
 
 
@@ -201,5 +201,6 @@ def _check_events(life: Life) -> None:
     posted: Counter[tuple[Any, ...]] = Counter()
     for event in life.api.list("events"):
         if event["involvedObject"].get("kind") == "FineTune":
-            posted[event["reason"], event["message"]] += event.get("count") or 1
+            what = event["involvedObject"]["uid"], event["reason"], event["message"]
+            posted[what] += event.get("count") or 1
     assert set(posted.values()) <= {1}, posted

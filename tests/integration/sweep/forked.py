@@ -39,7 +39,7 @@ class ForkedOperator:
         self.folder = folder
         self.starts = 0
         probe_port, metrics_port = free_ports(2)
-        self._port = probe_port
+        self._port, self._metrics_port = probe_port, metrics_port
         self._arguments = ["run", "--settings", str(folder / "settings.yaml")]
         self._arguments += ["--probe-port", str(probe_port), "--metrics-port", str(metrics_port)]
         self._process: ForkServerProcess | None = None
@@ -88,6 +88,12 @@ class ForkedOperator:
         self.send(signal.SIGKILL)
         if self._process is not None:
             self._process.join(15)
+
+    def metrics(self) -> str:
+        url = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
 
     def logs(self) -> str:
         with suppress(FileNotFoundError):

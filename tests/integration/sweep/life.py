@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from finetune_api.outcome import Outcome
 from finetune_api.wire import JsonObject
 from tests.integration.conftest import READY, ended
-from tests.integration.crowds import TWO_NODES, published_by
+from tests.integration.crowds import TWO_NODES
 from tests.integration.sweep.api import Api
 from tests.integration.sweep.forked import ForkedOperator
 from tests.support.kubectl import finetune
-from tests.support.objects import prepared
+from tests.support.objects import prepared, trained
 from tests.support.proxy import FaultyProxy, Rule, Seen, let_pass
 
 STEP_SECONDS = 60.0
@@ -202,16 +203,32 @@ class Life:
         pods = self.pods(ending)
         for rank, pod in enumerate(pods):
             where = {"podIP": address, "podIPs": [{"ip": address}]} if address and not rank else {}
-            self.api.patch("pods", f"{pod}/status", {"status": {**READY, **where}})
+            self.api.patch("pods", f"{pod}/status", {"status": {**ready_now(), **where}})
         self.wait("running")
         return pods
 
     def publish(self, ending: str = "-a1") -> None:
         first, *others = self.pods(ending)
         with self.unseen():
-            self.end(first, 0, published_by(NAME))
+            self.end(first, 0, self._published())
             for pod in others:
                 self.end(pod, 0)
+
+    def _published(self) -> Outcome:
+        """The result of a training, with the addresses of the layout of this FineTune."""
+        finetune = self.api.get("finetunes", NAME)
+        assert finetune is not None
+        uid = finetune["metadata"]["uid"]
+        base = f"s3://bucket/out/{self.api.namespace}/{NAME}-{uid[:8]}"
+        result = trained().trained
+        assert result is not None
+        return Outcome(
+            trained=result.replace(
+                fine_tuned_model=f"ada:ft-{self.api.namespace}:{NAME}",
+                model_uri=f"{base}/model",
+                result_files=[f"{base}/results.csv"],
+            )
+        )
 
     def end(self, pod: str, code: int, outcome: Outcome | None = None) -> None:
         message = outcome.to_termination_message() if outcome else ""
@@ -231,6 +248,11 @@ class Life:
         job = _name(self.job(ending))
         with self.unseen():
             self.api.patch("jobs", job, {"spec": {"suspend": True}})
+
+
+def ready_now() -> JsonObject:
+    """The status of a pod that has just become ready."""
+    return {**READY, "startTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def is_present(job: JsonObject, ending: str) -> bool:
