@@ -46,6 +46,16 @@ class RunLayout:
         return self.root.child("model")
 
 
+def model_address(namespace: str, name: str, uid: str) -> str:
+    """The form of the address of a FineTune's model below any output prefix, for messages."""
+    return f"<output>/{namespace}/{name}-{uid[:8]}/model"
+
+
+def is_model_address(uri: S3Uri, namespace: str, name: str, uid: str) -> bool:
+    """Whether a FineTune with this name and UID publishes its model there, below any output."""
+    return uri.key.split("/")[-3:] == [namespace, f"{name}-{uid[:8]}", "model"]
+
+
 def dataset_uri(output: str, namespace: str, key: str) -> S3Uri:
     """A tokenized dataset: `<output>/<namespace>/datasets/<key>`, shared by equal inputs."""
     return S3Uri.parse(output).child(namespace, "datasets", key)

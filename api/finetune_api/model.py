@@ -107,7 +107,7 @@ class ModelSpec(Spec):
     deletion_policy: Literal["Retain", "Delete"] = Field(
         "Retain",
         description="Treatment of the files when this Model is deleted: Retain keeps them, Delete "
-        "deletes them, too.",
+        "deletes them, too, unless they are not proven to be its own or its namespace is deleted.",
     )
 
 
@@ -118,7 +118,7 @@ class ModelStatus(Stored):
         default_factory=list,
         max_length=16,
         description="Condition FilesDeleted while the files of a Model with deletionPolicy Delete "
-        "are deleted. Its reason and message explain a delay.",
+        "are deleted. Its reason and message explain a delay, or why the files remain.",
     )
 
 

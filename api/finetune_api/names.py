@@ -105,6 +105,7 @@ class Reason:
     S3_ACCESS_DENIED = "S3AccessDenied"
     BUCKET_NOT_FOUND = "BucketNotFound"
     NAN_LOSS = "NaNLoss"
+    FOREIGN_FILES = "ForeignFiles"
     # Another attempt may succeed, or an object was deleted or belongs to another owner.
     S3_UNAVAILABLE = "S3Unavailable"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -120,6 +121,13 @@ class Reason:
     JOB_DELETED = "JobDeleted"
     FOREIGN_OBJECT = "ForeignObject"
     INTERNAL = "InternalError"
+
+
+class FilesReason:
+    """Reasons of a Model's condition FilesDeleted, in addition to those of pods."""
+
+    IN_USE = "InUse"  # an unfinished FineTune continues from the model
+    NAMESPACE_TERMINATING = "NamespaceTerminating"  # no Job can start; the files stay
 
 
 # Reasons of a FineTune that progresses or has ended as intended.
@@ -151,6 +159,7 @@ USER_REASONS = frozenset(
         Reason.S3_ACCESS_DENIED,
         Reason.BUCKET_NOT_FOUND,
         Reason.NAN_LOSS,
+        Reason.FOREIGN_FILES,
     }
 )
 

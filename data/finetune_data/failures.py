@@ -291,29 +291,32 @@ def exceeds_host_memory(
 
 
 def foreign_address(uri: S3Uri, expected: str) -> Failure:
-    """expected: the form of the addresses of this namespace's models."""
-    return Failure(
-        code=Reason.INVALID_SPEC,
-        message=f"{uri} is not an address of this namespace's models ({expected}): nothing was "
-        "deleted",
-        param="uri",
-    )
+    """expected: the form of the address of this Model's files."""
+    message = f"{uri} is not the address of the files of this Model ({expected})"
+    return Failure(code=Reason.FOREIGN_FILES, message=message, param="uri")
+
+
+def no_model_owner(uri: S3Uri) -> Failure:
+    message = f"the Model does not name the FineTune (spec.fineTune) that published {uri}"
+    return Failure(code=Reason.FOREIGN_FILES, message=message, param="fineTune")
 
 
 def no_model_manifest(uri: S3Uri) -> Failure:
-    return _undeleted(f"{uri} is not the manifest of a model: nothing was deleted")
+    return _undeleted(f"{uri} is not the manifest of a model")
 
 
-def other_model(uri: S3Uri, model: str) -> Failure:
-    return _undeleted(f"{uri} does not hold {model} (its manifest differs): nothing was deleted")
+def other_model(uri: S3Uri, model: str, difference: str) -> Failure:
+    """difference: what the manifest says, and what the Model says."""
+    return _undeleted(f"{uri} does not hold {model}: its manifest has {difference}")
 
 
 def invalid_manifest_path(uri: S3Uri, path: str) -> Failure:
-    return _undeleted(f"the manifest of {uri} lists an invalid path, {path!r}: nothing was deleted")
+    return _undeleted(f"the manifest of {uri} lists an invalid path, {path!r}")
 
 
 def _undeleted(message: str) -> Failure:
-    return Failure(code=Reason.INVALID_DATA, message=message)
+    """Nothing was deleted, which the operator adds."""
+    return Failure(code=Reason.FOREIGN_FILES, message=message)
 
 
 # --- lookup ---------------------------------------------------------------------------------------

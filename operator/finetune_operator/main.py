@@ -30,6 +30,7 @@ from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
+from finetune_operator.kube.release_models import release_models
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
@@ -134,6 +135,8 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
             for task in (reconciling, sweeping):
                 task.cancel()
             await asyncio.gather(reconciling, sweeping, return_exceptions=True)
+            if settings.deletes_models:
+                await release_models(client, settings)
             await event_recorder.finish()
             recording.cancel()
             await asyncio.gather(recording, return_exceptions=True)

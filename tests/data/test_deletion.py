@@ -28,6 +28,7 @@ def published(
     manifest = {
         "kind": "model",
         "id": "ada:ft-team-2026",
+        "fineTune": "team/tone",
         "fineTuneUid": UID,
         "files": [{"path": path, "size": 5, "sha256": "0" * 64} for path in files],
     }
@@ -76,7 +77,7 @@ def test_a_manifest_that_points_elsewhere_deletes_nothing(
     storage: Storage, bucket: str, path: str
 ) -> None:
     _, task = published(storage, bucket, [*FILES, path])
-    with pytest.raises(FailureError, match="nothing was deleted"):
+    with pytest.raises(FailureError, match="lists an invalid path"):
         delete_model(task, storage)
     assert len(keys(storage, bucket)) == 4
 
@@ -84,11 +85,15 @@ def test_a_manifest_that_points_elsewhere_deletes_nothing(
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"namespace": "other"}, Reason.INVALID_SPEC),
-        ({"fine_tune": "other"}, Reason.INVALID_SPEC),
-        ({"fine_tune_uid": "22222222-0"}, Reason.INVALID_SPEC),
-        ({"fine_tune_uid": "11111111-0"}, Reason.INVALID_DATA),
-        ({"manifest_sha256": "f" * 64}, Reason.INVALID_DATA),
+        ({"namespace": "other"}, Reason.FOREIGN_FILES),
+        ({"fine_tune": "other"}, Reason.FOREIGN_FILES),
+        ({"fine_tune": None}, Reason.FOREIGN_FILES),
+        ({"fine_tune_uid": None}, Reason.FOREIGN_FILES),
+        ({"fine_tune": None, "fine_tune_uid": None}, Reason.FOREIGN_FILES),
+        ({"fine_tune_uid": "22222222-0"}, Reason.FOREIGN_FILES),
+        ({"fine_tune_uid": "11111111-0"}, Reason.FOREIGN_FILES),
+        ({"model": "ada:ft-team-2027"}, Reason.FOREIGN_FILES),
+        ({"manifest_sha256": "f" * 64}, Reason.FOREIGN_FILES),
         ({"uri": "s3://bkt/../x"}, Reason.INVALID_SPEC),
     ],
 )
@@ -103,10 +108,24 @@ def test_files_of_another_model_are_not_deleted(
     assert len(keys(storage, bucket)) == 4
 
 
+@pytest.mark.parametrize("changes", [{"id": "ada:ft-x"}, {"fineTune": "other/tone"}])
+def test_a_manifest_of_another_owner_deletes_nothing(
+    storage: Storage, bucket: str, changes: dict[str, str]
+) -> None:
+    """Somebody copied a model of another namespace, with its manifest, to the own address."""
+    uri, task = published(storage, bucket, FILES)
+    manifest = json.loads(storage.read_bytes(uri.child("manifest.json"))) | changes
+    storage.write_bytes(uri.child("manifest.json"), json.dumps(manifest).encode())
+    with pytest.raises(FailureError, match=r"does not hold .*: its manifest has") as caught:
+        delete_model(task.replace(manifest_sha256=None), storage)
+    assert caught.value.failure.code == Reason.FOREIGN_FILES
+    assert len(keys(storage, bucket)) == 4
+
+
 def test_the_root_of_a_run_is_not_a_model(storage: Storage, bucket: str) -> None:
     _, task = published(storage, bucket, FILES)
     for uri in (f"s3://{bucket}", f"s3://{bucket}/out/team/tone-11111111"):
-        with pytest.raises(FailureError, match="nothing was deleted"):
+        with pytest.raises(FailureError, match="is not the address of the files"):
             delete_model(task.replace(uri=uri), storage)
 
 
@@ -125,6 +144,6 @@ def test_the_outcome_of_the_pod_has_the_counts_or_the_failure(
     done = run(task.to_json()).deleted
     assert done is not None and done.files == 4
     wrong = run(task.replace(namespace="other").to_json()).failure
-    assert wrong is not None and wrong.code == Reason.INVALID_SPEC
+    assert wrong is not None and wrong.code == Reason.FOREIGN_FILES
     unknown = run("{}").failure
     assert unknown is not None and unknown.code == Reason.INTERNAL

@@ -30,14 +30,16 @@ def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     made.stop()
 
 
-def a_model(policy: str) -> dict[str, Any]:
+def a_model(team: Kubectl, policy: str, name: str = NAME, run: str = "tone") -> dict[str, Any]:
+    """A Model as the operator creates it for FineTune `run`."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": "Model",
-        "metadata": {"name": NAME},
+        "metadata": {"name": name},
         "spec": {
-            "id": "ada:ft-team:tone-2026",
-            "uri": "s3://bucket/out/team/tone-11111111/model",
+            "id": f"ada:ft-team:{run}-2026",
+            "uri": f"s3://bucket/out/{team.namespace}/{run}-11111111/model",
+            "fineTune": {"name": run, "uid": "11111111-2222"},
             "base": "ada",
             "pretrainingLearningRate": 0.001,
             "contextLength": 256,
@@ -52,8 +54,8 @@ def finalizers(team: Kubectl) -> list[str]:
 
 
 def test_only_a_model_that_says_so_waits_for_its_files(team: Kubectl, deleter: Operator) -> None:
-    team.apply(a_model("Retain"))
-    team.apply({**a_model("Delete"), "metadata": {"name": "other"}})
+    team.apply(a_model(team, "Retain"))
+    team.apply(a_model(team, "Delete", "other", "other"))
     until(lambda: "finalizers" in team.get("model", "other")["metadata"], 20, deleter.logs)
     assert finalizers(team) == []
     team("delete", "model", NAME, "--timeout=10s")
@@ -66,7 +68,7 @@ def test_only_a_model_that_says_so_waits_for_its_files(team: Kubectl, deleter: O
 def test_the_model_goes_when_its_files_are_gone(
     team: Kubectl, deleter: Operator, kubelet: Kubelet
 ) -> None:
-    team.apply(a_model("Delete"))
+    team.apply(a_model(team, "Delete"))
     until(lambda: finalizers(team) == HELD, 20, deleter.logs)
     team("delete", "model", NAME, "--wait=false")
     job = kubelet.job("-delete")
@@ -106,7 +108,7 @@ def conditions_of(team: Kubectl, name: str) -> list[dict[str, Any]]:
 def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
     team: Kubectl, deleter: Operator, kubelet: Kubelet
 ) -> None:
-    team.apply(a_model("Delete"))
+    team.apply(a_model(team, "Delete"))
     until(lambda: finalizers(team) == HELD, 20, deleter.logs)
     team("delete", "model", NAME, "--wait=false")
     deny(team, kubelet)

@@ -54,7 +54,8 @@ def live(team: Kubectl, kubelet: Kubelet) -> None:
     first, second = kubelet.start_pods(kubelet.job("-a2"))
     kubelet.ready(first, second)
     team.wait_state("whole", "running")
-    kubelet.end(first, 0, trained().to_termination_message())
+    meta = team.get("finetune", "whole")["metadata"]
+    kubelet.end(first, 0, trained(meta).to_termination_message())
     kubelet.end(second, 0)
     team.wait_state("whole", "succeeded")
 

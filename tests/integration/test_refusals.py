@@ -114,7 +114,7 @@ def is_denied(team: Kubectl, kind: str, verb: str) -> bool:
     from tests.support.kubectl import RefusedError
 
     probes: dict[str, dict[str, Any]] = {"jobs": a_job("probe"), "services": a_service("probe")}
-    probe = probes.get(kind, a_model("Retain"))
+    probe = probes.get(kind, a_model(team, "Retain"))
     path = f"{probe['kind'].lower()}/{probe['metadata']['name']}"
     try:
         if verb == "DELETE":
@@ -353,7 +353,7 @@ def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 def test_a_deletion_job_that_is_refused_is_explained_on_the_model(
     team: Kubectl, deleter: Operator, kubelet: Kubelet
 ) -> None:
-    model = a_model("Delete")
+    model = a_model(team, "Delete")
     name = model["metadata"]["name"]
     team.apply(model)
     until(lambda: "finalizers" in team.get("model", name)["metadata"], 20, deleter.logs)

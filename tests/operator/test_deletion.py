@@ -9,7 +9,15 @@ from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.outcome import Deleted, Outcome
 from finetune_api.tasks import DeletionTask
-from finetune_operator.core.deletion import CONDITION, RETRY_SECONDS, ModelPlan, decide_model
+from finetune_operator.core.deletion import (
+    CONDITION,
+    RETRY_SECONDS,
+    ModelPlan,
+    ObservedModel,
+    decide_model,
+    find_strays,
+)
+from finetune_operator.core.model_files import continues_from, shares_files
 from finetune_operator.core.observed import Job
 from tests.support.objects import NOW, a_settings, failed
 
@@ -37,8 +45,9 @@ def a_model(policy: str, *finalizers: str, going: bool = False, **changes: Any) 
     return Model.parse({"apiVersion": names.API_VERSION, "metadata": meta, "spec": spec})
 
 
-def decide(model: Model, job: Job | None = None, seconds: float = 0) -> ModelPlan:
-    return decide_model(model, job, a_settings(), NOW + timedelta(seconds=seconds))
+def decide(model: Model, job: Job | None = None, seconds: float = 0, **observed: Any) -> ModelPlan:
+    found = ObservedModel(model, job, **observed)
+    return decide_model(found, a_settings(), NOW + timedelta(seconds=seconds))
 
 
 def made(pod_status: dict[str, Any] | None = None, *, has_failed: bool = False) -> Job:
@@ -59,6 +68,12 @@ def made(pod_status: dict[str, Any] | None = None, *, has_failed: bool = False) 
         "status": pod_status or {"phase": "Pending"},
     }
     return Job.parse(job, [pod])
+
+
+def condition_of(plan: ModelPlan) -> tuple[str, str]:
+    (condition,) = plan.status.conditions
+    assert (condition.type, condition.status) == (CONDITION, "False")
+    return condition.reason, condition.message
 
 
 def ended(code: int, outcome: Outcome) -> dict[str, Any]:
@@ -145,3 +160,145 @@ def test_the_cause_of_a_waiting_deletion_is_reported() -> None:
     plan = decide(a_model("Delete", *HELD, going=True), made(status))
     assert plan.status.conditions[0].reason == "ContainerConfig"
     assert plan.finalizers == HELD
+
+
+def test_a_condition_does_not_outlive_its_cause() -> None:
+    model = a_model("Delete", *HELD, going=True)
+    waiting = model.replace(status=decide(model, used_by="next").status)
+    assert condition_of(decide(waiting, made()))[0] == "Starting"
+
+
+# --- a namespace that terminates -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", [None, made()])
+@pytest.mark.parametrize("observed", [{}, {"used_by": "next"}])
+def test_a_terminating_namespace_is_never_blocked(
+    job: Job | None, observed: dict[str, Any]
+) -> None:
+    model = a_model("Delete", *HELD, "other", going=True)
+    first = decide(model, job, namespace_is_terminating=True, **observed)
+    reason, message = condition_of(first)
+    assert (reason, first.requeue_after) == ("NamespaceTerminating", 0)
+    assert f"aws s3 rm --recursive {SPEC['uri']}/" in message
+    then = decide(model.replace(status=first.status), job, namespace_is_terminating=True)
+    assert (then.status, then.finalizers, then.create) == (first.status, ["other"], None)
+    assert then.kept == message
+
+
+# --- a FineTune that continues from the Model ----------------------------------------------------
+
+
+def a_user(state: str | None, *, going: bool = False, **fields: Any) -> dict[str, Any]:
+    status = {"state": state, **fields} if state else {}
+    meta = {"name": "next", **({"deletionTimestamp": "now"} if going else {})}
+    return {"metadata": meta, "spec": {"model": SPEC["id"]}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("finetune", "uses"),
+    [
+        (a_user(None), True),
+        (a_user("pending", resolved={"base": {"uri": SPEC["uri"]}}), True),
+        (a_user("running", resolved={"base": {"uri": SPEC["uri"] + "/"}}), True),
+        (a_user("running", resolved={"base": {"uri": "s3://bucket/out/team/x-1/model"}}), False),
+        (a_user("running", resolved={"base": {"uri": "hf://org/base"}}), False),
+        (a_user("running", going=True, resolved={"base": {"uri": SPEC["uri"]}}), False),
+        *[
+            (a_user(state, resolved={"base": {"uri": SPEC["uri"]}}), False)
+            for state in sorted(names.TERMINAL_STATES)
+        ],
+        ({"metadata": {"name": "x"}, "spec": {"model": "ada-ft-team-tone-2026"}}, True),
+        ({"metadata": {"name": "x"}, "spec": {"model": "ada"}}, False),
+        ({"metadata": {"name": "x"}}, False),
+    ],
+)
+def test_an_unfinished_finetune_keeps_the_files_that_it_reads(
+    finetune: dict[str, Any], uses: bool
+) -> None:
+    assert continues_from(finetune, a_model("Delete", *HELD, going=True)) is uses
+
+
+def test_files_in_use_are_deleted_after_their_last_use() -> None:
+    model = a_model("Delete", *HELD, going=True)
+    plan = decide(model, used_by="next")
+    reason, message = condition_of(plan)
+    assert (reason, plan.finalizers, plan.create) == ("InUse", HELD, None)
+    assert message.startswith("FineTune next continues from this model")
+    assert plan.requeue_after is not None
+    assert decide(model.replace(status=plan.status)).create is not None
+
+
+# --- Models that are written by hand -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fineTune": None}, "does not name the FineTune"),
+        ({"uri": "s3://bucket/out/other/tone-11111111/model"}, "<output>/team/tone-11111111/model"),
+        ({"uri": "s3://bucket/out/team/tone-22222222/model"}, "is not the address"),
+        ({"uri": "s3://bucket/out/team/tone-11111111"}, "is not the address"),
+        ({"uri": "s3://bucket/out/team/tone-11111111/model/adapter"}, "is not the address"),
+        ({"uri": "s3://bucket/out/team/../team/tone-11111111/model"}, "is not the address"),
+        ({"uri": "s3://bucket"}, "is not the address"),
+        ({"fineTune": {"name": "tone", "uid": ""}}, "is not the address"),
+    ],
+)
+def test_a_model_never_deletes_at_an_address_that_is_not_its_own(
+    changes: dict[str, Any], words: str
+) -> None:
+    model = a_model("Delete", *HELD, going=True, **changes)
+    plan = decide(model)
+    reason, message = condition_of(plan)
+    assert (reason, plan.create, plan.requeue_after) == ("ForeignFiles", None, 0)
+    assert words in message and "Nothing was deleted" in message
+    assert decide(model.replace(status=plan.status)).finalizers == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "shares"),
+    [
+        (SPEC["uri"], True),
+        (f"{SPEC['uri']}/", True),
+        (f"{SPEC['uri']}/adapter", True),
+        ("s3://bucket/out/team/tone-11111111", True),
+        ("s3://bucket", True),
+        ("s3://bucket/out/team/tone-11111111/model2", False),
+        ("s3://bucket2/out/team/tone-11111111/model", False),
+        ("hf://org/name", False),
+        ("", False),
+    ],
+)
+def test_a_second_model_with_the_same_files_prevents_their_deletion(uri: str, shares: bool) -> None:
+    other = {"metadata": {"name": "copy", "uid": "other"}, "spec": {"uri": uri}}
+    model = a_model("Delete", *HELD, going=True)
+    assert shares_files(model, other) is shares
+    own = {"metadata": {"uid": model.metadata.uid}, "spec": {"uri": uri}}
+    assert shares_files(model, own) is False
+    plan = decide(model, shared_with="copy")
+    assert condition_of(plan)[0] == "ForeignFiles"
+    assert "Model copy names files at" in condition_of(plan)[1]
+    assert decide(model.replace(status=plan.status), shared_with="copy").finalizers == []
+
+
+def test_files_that_the_manifest_gives_to_another_model_stay() -> None:
+    job = made(ended(65, failed("ForeignFiles", "it does not hold tone")), has_failed=True)
+    model = a_model("Delete", *HELD, going=True)
+    first = decide(model, job)
+    assert condition_of(first)[0] == "ForeignFiles"
+    then = decide(model.replace(status=first.status), job)
+    assert then.finalizers == []
+    assert then.delete is not None
+
+
+# --- Jobs that no deletion needs -----------------------------------------------------------------
+
+
+def test_a_deletion_job_without_a_deletion_is_removed() -> None:
+    job, going = made(), a_model("Delete", *HELD, going=True)
+    assert find_strays(going, [job]) == ()
+    recreated = going.replace(metadata=going.metadata.replace(uid="77777777-1"))
+    for model in (None, a_model("Delete", *HELD), recreated):
+        (stray,) = find_strays(model, [job])
+        assert (stray.name, stray.uid) == (job.name, job.uid)

@@ -8,6 +8,7 @@ from typing import Any
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.hyperparameters import ResolvedHyperparameters
+from finetune_api.layout import RunLayout
 from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
 from finetune_api.wire import JsonObject
 from finetune_operator.core.decide import decide
@@ -92,13 +93,16 @@ def prepared(**changes: Any) -> Outcome:
     return outcome.replace(prepared=outcome.prepared.replace(**changes))
 
 
-def trained() -> Outcome:
+def trained(meta: JsonObject | None = None) -> Outcome:
+    """meta: the metadata of the FineTune, for the addresses; that of `a_finetune` by default."""
+    meta = meta or {"namespace": "team", "name": "tone", "uid": UID}
+    run = RunLayout.of("s3://bucket/out", meta["namespace"], meta["name"], meta["uid"])
     return Outcome(
         trained=Trained(
             fine_tuned_model="ada:ft-team:tone-2026-11-21-12-00-00",
-            model_uri=f"s3://bucket/out/team/tone-{UID[:8]}/model",
+            model_uri=str(run.model),
             model_manifest_sha256="0" * 64,
-            result_files=[f"s3://bucket/out/team/tone-{UID[:8]}/results.csv"],
+            result_files=[str(run.results)],
             trained_tokens=10000,
             steps=50,
             training_loss=1.25,

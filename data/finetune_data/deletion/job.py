@@ -1,8 +1,9 @@
 """Deletes the files of a model, with the task in FINETUNE_TASK.
 
 It deletes exactly the keys that the model's own manifest lists, below the model's own prefix. The
-manifest is deleted last, so that an interrupted deletion can continue. In any doubt, nothing is
-deleted.
+manifest is deleted last, so that an interrupted deletion can continue. Nothing is deleted unless
+the address has our layout for the Model's FineTune, and the manifest has the same id, FineTune, and
+digest as the Model: a Model may be written by hand.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from finetune_api.errors import FailureError
-from finetune_api.layout import MANIFEST
+from finetune_api.layout import MANIFEST, is_model_address, model_address
 from finetune_api.names import ENV_TASK, TERMINATION_MESSAGE_PATH, Reason
 from finetune_api.outcome import Deleted, Outcome
 from finetune_api.tasks import DeletionTask
@@ -28,9 +29,11 @@ from finetune_storage.s3 import Storage
 
 
 class ModelFiles(Manifest):
-    """The fields of a model's manifest that say which FineTune the files belong to."""
+    """The fields of a model's manifest that say which Model the files belong to."""
 
     kind: Literal["model"]
+    id: str
+    fine_tune: str  # namespace/name
     fine_tune_uid: str
 
 
@@ -82,17 +85,16 @@ def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
 
 
 def _prefix(task: DeletionTask) -> S3Uri:
-    """The model's address. It must be where the trainer of this namespace publishes models."""
+    """The model's address. It must be where the trainer publishes the model of this FineTune."""
     try:
         uri = S3Uri.parse(task.uri)
     except ValueError as error:
         raise DataError(failures.invalid_address(error, "uri")) from error
-    parts = uri.key.split("/")
-    run = f"{task.fine_tune}-{(task.fine_tune_uid or '')[:8]}" if task.fine_tune else None
-    is_ours = len(parts) >= 3 and parts[-1] == "model" and parts[-3] == task.namespace
-    if not is_ours or (run is not None and parts[-2] != run):
-        expected = f"<output>/{task.namespace}/{run or '<name>-<uid>'}/model"
-        raise DataError(failures.foreign_address(uri, expected))
+    owner = (task.namespace, task.fine_tune or "", task.fine_tune_uid or "")
+    if not all(owner):
+        raise DataError(failures.no_model_owner(uri))
+    if not is_model_address(uri, *owner):
+        raise DataError(failures.foreign_address(uri, model_address(*owner)))
     return uri
 
 
@@ -102,9 +104,15 @@ def _own_manifest(task: DeletionTask, uri: S3Uri, data: bytes) -> ModelFiles:
     except ValidationError as error:
         raise DataError(failures.no_model_manifest(uri.child(MANIFEST))) from error
     digest = hashlib.sha256(data).hexdigest()
-    is_other = task.manifest_sha256 is not None and digest != task.manifest_sha256
-    if is_other or task.fine_tune_uid not in {None, manifest.fine_tune_uid}:
-        raise DataError(failures.other_model(uri, task.model))
+    for what, found, wanted in (
+        ("the id", manifest.id, task.model),
+        ("the FineTune", manifest.fine_tune, f"{task.namespace}/{task.fine_tune}"),
+        ("the UID", manifest.fine_tune_uid, task.fine_tune_uid),
+        ("the digest", digest, task.manifest_sha256 or digest),
+    ):
+        if found != wanted:
+            difference = f"{what} {found}, and the Model has {wanted}"
+            raise DataError(failures.other_model(uri, task.model, difference))
     return manifest
 
 

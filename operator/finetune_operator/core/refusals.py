@@ -94,7 +94,7 @@ def explain_refusal(refusal: Refusal, finetune: FineTune | None = None) -> Statu
         if param is None:
             return messages.object_refused(what, cause)
         return messages.field_refused(what, cause, param)
-    if reason == Reason.FORBIDDEN and any(item.reason == ENDING for item in refusal.causes):
+    if reason == Reason.FORBIDDEN and is_terminating(refusal.causes):
         return messages.namespace_ends(what, cause)
     return {
         Reason.QUOTA_EXCEEDED: messages.quota_exceeded,
@@ -103,6 +103,11 @@ def explain_refusal(refusal: Refusal, finetune: FineTune | None = None) -> Statu
         Reason.FORBIDDEN: messages.permission_missing,
         Reason.REQUEST_REFUSED: messages.request_refused,
     }[reason](what, cause)
+
+
+def is_terminating(causes: tuple[Cause, ...]) -> bool:
+    """Whether a creation is refused because the namespace is being deleted."""
+    return any(cause.reason == ENDING for cause in causes)
 
 
 def keep_known(before: FineTuneStatus, found: StatusMessage) -> StatusMessage:
@@ -127,7 +132,7 @@ def _reason(refusal: Refusal) -> str:
     if refusal.status in {INVALID, 400}:
         return Reason.INVALID_SPEC
     if refusal.status == DENIED:
-        is_ending = any(item.reason == ENDING for item in refusal.causes)
+        is_ending = is_terminating(refusal.causes)
         is_policy = ADMISSION.search(text) and not PERMISSION.search(text) and not is_ending
         return Reason.POLICY_DENIED if is_policy else Reason.FORBIDDEN
     return Reason.REQUEST_REFUSED

@@ -52,8 +52,9 @@ def resolve_base(
     entry = settings.model(wanted)
     if entry is not None:
         return entry.reference
-    for model in models:
-        if wanted in {model.metadata.name, model.spec.id}:
+    named = [model for model in models if wanted in {model.metadata.name, model.spec.id}]
+    for model in named:
+        if model.metadata.deletion_timestamp is None:
             return BaseModelRef(
                 name=model.spec.id,
                 root=model.spec.base,
@@ -62,6 +63,8 @@ def resolve_base(
                 context_length=model.spec.context_length,
                 trained_examples=model.spec.training_examples,
             )
+    if named:
+        return messages.model_going(named[0].metadata.name)
     known = ", ".join(item.name for item in settings.models) or "nothing"
     return messages.unknown_model(wanted, finetune.metadata.namespace, known)
 

@@ -17,7 +17,7 @@ from finetune_operator.core.plan import Plan
 from finetune_operator.core.refused_plan import refused_plan
 from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.event_recorder import EventRecorder
-from finetune_operator.handlers.reconcile_model import reconcile_model
+from finetune_operator.handlers.reconcile_model import ModelReconciler
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
     ForeignObjectError,
@@ -65,6 +65,7 @@ class Reconciler:
         self._event_recorder = event_recorder
         self._change_filter = change_filter
         self.settings = settings
+        self._models = ModelReconciler(observer.client, settings)
         self.queue = queue
         self._since: dict[Key, float] = {}
 
@@ -107,7 +108,7 @@ class Reconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Return the seconds until the next reconcile; None: wait for a trigger."""
         if key.kind == "Model":
-            return await reconcile_model(self.client, self.settings, key)
+            return await self._models.reconcile(key)
         done = await self._carry_out(key)
         if done is None:
             reconcile_metrics.forget(key)
@@ -121,6 +122,9 @@ class Reconciler:
                 logger.info("%s is %s: %s", key, after.state, after.message)
             reconcile_metrics.count_write(observed.finetune, after, observed.progress)
             self._event_recorder.record(observed.finetune, after)
+            if after.state in names.TERMINAL_STATES:
+                for model in self._models.find_waiting(key):
+                    self.queue.add(model, COMPLETION)
         reconcile_metrics.observe(observed.finetune, after, observed.progress)
         if plan.is_refused:
             raise StillRefusedError(after.message or "", plan.requeue_after)

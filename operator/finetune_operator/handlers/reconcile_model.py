@@ -1,56 +1,114 @@
 """The Model reconciler: observe -> decide -> act, for Models whose files are deleted with them."""
 
+import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from finetune_api.model import Model
-from finetune_api.wire import JsonObject
-from finetune_operator.core.deletion import ModelPlan, decide_model, explained
+from finetune_api.names import Reason
+from finetune_operator import messages
+from finetune_operator.core.deletion import (
+    ModelPlan,
+    ObservedModel,
+    decide_model,
+    find_strays,
+)
 from finetune_operator.core.key import Key
-from finetune_operator.core.refusals import explain_refusal
-from finetune_operator.kube import paths
-from finetune_operator.kube.act import RefusedError, create_ours, delete_job
-from finetune_operator.kube.client import Client
-from finetune_operator.kube.observe_model import observe_model
+from finetune_operator.core.plan import DeleteJob
+from finetune_operator.core.refusals import Refusal, explain_refusal, is_terminating
+from finetune_operator.kube.act import ForeignObjectError, RefusedError, create_ours, delete_job
+from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.observe_model import (
+    observe_model,
+    read_jobs,
+    read_model,
+)
+from finetune_operator.kube.write_model import write_finalizers, write_model_status
+from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
 
-
-async def reconcile_model(client: Client, settings: Settings, key: Key) -> float | None:
-    """Return the seconds until the next reconcile; None: wait for a trigger, or it is gone."""
-    observed = await observe_model(client, key)
-    if observed is None:
-        return None
-    model, job = observed
-    now = datetime.now(UTC)
-    plan = decide_model(model, job, settings, now)
-    if plan.create is not None:
-        try:
-            await create_ours(client, key.namespace, model.metadata.uid, plan.create)
-        except RefusedError as error:
-            if not error.refusal.is_transient:
-                message = explain_refusal(error.refusal)
-                await _write(client, model, explained(model, plan, message, now))
-            raise
-    await _write(client, model, plan)
-    if plan.delete is not None:
-        await delete_job(client, key.namespace, plan.delete)
-    return plan.requeue_after
+logger = logging.getLogger(__name__)
 
 
-async def _write(client: Client, model: Model, plan: ModelPlan) -> None:
-    """Write the status before the finalizers: without a finalizer the Model may be gone."""
-    path = f"{paths.models(model.metadata.namespace)}/{model.metadata.name}"
-    same: list[JsonObject] = [{"op": "test", "path": "/metadata/uid", "value": model.metadata.uid}]
-    if plan.status != model.status:
-        value = plan.status.to_dict()
-        patch = {"op": "add", "path": "/status", "value": value}
-        await client.json_patch(f"{path}/status", [*same, patch])
-    elif plan.finalizers != model.metadata.finalizers:
-        version = model.metadata.resource_version
-        await client.json_patch(
-            path,
-            [
-                *same,
-                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-                {"op": "add", "path": "/metadata/finalizers", "value": plan.finalizers},
-            ],
+class ModelReconciler:
+    """Reconciles Models, and remembers which FineTune each deletion waits for."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._users: dict[Key, Key] = {}  # Model -> the FineTune that needs its files
+
+    def find_waiting(self, finetune: Key) -> list[Key]:
+        """The Models whose deletion waits for the end of a FineTune."""
+        return [model for model, user in self._users.items() if user == finetune]
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Return the seconds until the next reconcile; None: wait for a trigger, or it is gone."""
+        client = self._client
+        model = await read_model(client, key)
+        jobs = await read_jobs(client, key)
+        for stray in find_strays(model, jobs):
+            await self._delete_stray(key.namespace, stray)
+        user = self._users.pop(key, None)
+        if model is None:
+            return None
+        observed = await observe_model(
+            client, self._settings, model, jobs, user.name if user else None
         )
+        if observed.used_by is not None:
+            self._users[key] = Key(key.namespace, observed.used_by)
+        plan = decide_model(observed, self._settings, datetime.now(UTC))
+        if plan.create is not None:
+            plan = await self._create(observed, plan)
+        await self._write(model, plan)
+        if plan.delete is not None:
+            await delete_job(client, key.namespace, plan.delete)
+        return plan.requeue_after
+
+    async def _delete_stray(self, namespace: str, stray: DeleteJob) -> None:
+        """Delete a Job that no deletion needs. A refusal must not delay the Model of that name."""
+        try:
+            await delete_job(self._client, namespace, stray)
+        except RefusedError as error:
+            logger.warning("a deletion Job without a Model remains: %s", error)
+
+    async def _create(self, observed: ObservedModel, plan: ModelPlan) -> ModelPlan:
+        """Create the Job. Return the plan, or another one if the API server refuses the Job."""
+        assert plan.create is not None
+        meta = observed.model.metadata
+        try:
+            await create_ours(self._client, meta.namespace, meta.uid, plan.create)
+        except ForeignObjectError as error:
+            message = messages.files_job_taken(str(error.found))
+            refused = replace(observed, refused=StatusMessage(Reason.FOREIGN_OBJECT, message))
+        except RefusedError as error:
+            if error.refusal.is_transient:
+                raise
+            refused = _refuse(observed, error.refusal)
+        else:
+            return plan
+        return decide_model(refused, self._settings, datetime.now(UTC))
+
+    async def _write(self, model: Model, plan: ModelPlan) -> None:
+        """Write the status before the finalizers: without a finalizer the Model may be gone."""
+        if plan.status != model.status:
+            try:
+                await write_model_status(self._client, model, plan.status)
+                return
+            except ApiError as error:
+                if plan.kept is None or not error.status:
+                    raise
+                # A refused message must not keep the finalizer.
+                logger.warning("the status of Model %s is refused: %s", model.spec.id, error)
+        if plan.finalizers != model.metadata.finalizers:
+            if plan.kept is not None:
+                logger.warning("Model %s is released: %s", model.metadata.name, plan.kept)
+            await write_finalizers(self._client, model, plan.finalizers)
+
+
+def _refuse(observed: ObservedModel, refusal: Refusal) -> ObservedModel:
+    if is_terminating(refusal.causes):
+        return replace(observed, namespace_is_terminating=True)
+    found = explain_refusal(refusal)
+    message = messages.files_not_deleted(found.message)
+    return replace(observed, refused=StatusMessage(found.reason, message))

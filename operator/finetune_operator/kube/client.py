@@ -6,6 +6,7 @@ disk and over 100 MB of memory for its models.
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -18,6 +19,7 @@ from finetune_operator.telemetry import request_metrics
 
 UNAUTHORIZED, TOO_MANY = 401, 429
 TRIES = 5  # requests in total if a busy API server answers 429
+PAGE = 250  # objects in one answer to a list
 WAIT_AT_MOST = 5.0  # seconds; the work queue does longer waits
 MESSAGE_CHARACTERS, CAUSES_AT_MOST = 1200, 8  # of an error
 CONNECT_SECONDS = 10.0
@@ -91,6 +93,18 @@ class Client:
     async def list(self, path: str, **params: str) -> JsonObjects:
         items: JsonObjects = (await self.get(path, **params)).get("items", [])
         return items
+
+    async def pages(self, path: str) -> AsyncIterator[JsonObject]:
+        """All objects of a collection, of which only one page is in memory."""
+        params = {"limit": str(PAGE)}
+        while True:
+            found = await self.get(path, **params)
+            for item in found.get("items", []):
+                yield item
+            token = found.get("metadata", {}).get("continue")
+            if not token:
+                return
+            params["continue"] = token
 
     async def create(self, path: str, body: JsonObject, **params: str) -> JsonObject:
         return await self._request("POST", path, params=params, body=body)

@@ -1,34 +1,121 @@
-"""Reads a Model and its deletion Job from the API server."""
+"""Reads a Model, its deletion Job, and the objects that may need its files."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 
 from finetune_api import names
 from finetune_api.model import Model
+from finetune_api.wire import JsonObject
+from finetune_operator.build.deletion_job import build_deletion_job, deletion_name
+from finetune_operator.core.deletion import ObservedModel, has_files_to_delete, is_done
 from finetune_operator.core.key import Key
+from finetune_operator.core.model_files import continues_from, find_address_problem, shares_files
 from finetune_operator.core.observed import Job
+from finetune_operator.core.refusals import is_terminating
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.waiting import with_refusal
+from finetune_operator.settings import Settings
+
+OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+DELETION_JOBS = f"{OURS},{names.LABEL_COMPONENT}={names.COMPONENT_DELETION}"
+
+logger = logging.getLogger(__name__)
 
 
-async def observe_model(client: Client, key: Key) -> tuple[Model, Job | None] | None:
-    """Return the Model and its deletion Job, if there is one; None if the Model is gone."""
+async def read_model(client: Client, key: Key) -> Model | None:
+    """Return None if the Model is gone."""
     try:
-        model = Model.parse(await client.get(f"{paths.models(key.namespace)}/{key.name}"))
+        return Model.parse(await client.get(f"{paths.models(key.namespace)}/{key.name}"))
     except ApiError as error:
         if error.status == 404:
             return None
         raise
-    job = await _deletion_job(client, model) if model.metadata.deletion_timestamp else None
-    return model, job
 
 
-async def _deletion_job(client: Client, model: Model) -> Job | None:
-    namespace = model.metadata.namespace
-    selector = (
-        f"{names.LABEL_UID}={model.metadata.uid},{names.LABEL_COMPONENT}={names.COMPONENT_DELETION}"
+async def read_jobs(client: Client, key: Key) -> tuple[Job, ...]:
+    """All deletion Jobs of Models with this name, without their pods."""
+    found = await client.list(paths.jobs(key.namespace), labelSelector=DELETION_JOBS)
+    return tuple(
+        Job.parse(raw, [])
+        for raw in found
+        if raw["metadata"].get("annotations", {}).get(names.ANNOTATION_MODEL) == key.name
     )
-    jobs, pods = await asyncio.gather(
-        client.list(paths.jobs(namespace), labelSelector=selector),
+
+
+async def observe_model(
+    client: Client,
+    settings: Settings,
+    model: Model,
+    jobs: tuple[Job, ...],
+    former_user: str | None = None,
+) -> ObservedModel:
+    """Read what the decision needs. former_user: the FineTune that needed the files before."""
+    if not has_files_to_delete(model):
+        return ObservedModel(model)
+    name = deletion_name(model)
+    known = next((job for job in jobs if job.name == name), None)
+    if known is not None:
+        job = await _with_pods(client, model, known)
+        if is_done(job):
+            return ObservedModel(model, job)
+        terminates = await namespace_terminates(client, settings, model)
+        return ObservedModel(model, job, namespace_is_terminating=terminates)
+    if find_address_problem(model) is not None:
+        return ObservedModel(model)
+    namespace = model.metadata.namespace
+    shared_with = await _find(
+        client, paths.models(namespace), lambda other: shares_files(model, other)
+    )
+    if shared_with is not None:
+        return ObservedModel(model, shared_with=shared_with)
+    used_by = await _find_user(client, model, former_user)
+    # Without a user a Job is created next, and the answer says whether the namespace terminates.
+    terminates = used_by is not None and await namespace_terminates(client, settings, model)
+    return ObservedModel(model, used_by=used_by, namespace_is_terminating=terminates)
+
+
+async def namespace_terminates(client: Client, settings: Settings, model: Model) -> bool:
+    """Whether the namespace of the Model refuses new objects because it is being deleted.
+
+    The dry run of a creation answers this without permission to read namespaces. The API server
+    checks the namespace before anything else, such as an existing Job of that name.
+    """
+    namespace, job = model.metadata.namespace, build_deletion_job(model, settings)
+    try:
+        await client.create(paths.jobs(namespace), job, dryRun="All")
+    except ApiError as error:
+        return is_terminating(error.causes)
+    return False
+
+
+async def _with_pods(client: Client, model: Model, job: Job) -> Job:
+    namespace = model.metadata.namespace
+    selector = f"{names.LABEL_UID}={model.metadata.uid},{DELETION_JOBS}"
+    raw, pods = await asyncio.gather(
+        client.get(f"{paths.jobs(namespace)}/{job.name}"),
         client.list(paths.core(namespace, "pods"), labelSelector=selector),
     )
-    return Job.parse(jobs[0], pods) if jobs else None
+    return await with_refusal(client, namespace, Job.parse(raw, pods))
+
+
+async def _find_user(client: Client, model: Model, former_user: str | None) -> str | None:
+    """An unfinished FineTune that needs the files. The former one is read first, without a list."""
+    path = paths.finetunes(model.metadata.namespace)
+    if former_user is not None:
+        try:
+            if continues_from(await client.get(f"{path}/{former_user}"), model):
+                return former_user
+        except ApiError as error:
+            if error.status != 404:
+                raise
+    return await _find(client, path, lambda finetune: continues_from(finetune, model))
+
+
+async def _find(client: Client, path: str, matches: Callable[[JsonObject], bool]) -> str | None:
+    """The name of the first object that matches, read in pages."""
+    async for raw in client.pages(path):
+        if matches(raw):
+            return str(raw["metadata"]["name"])
+    return None

@@ -30,11 +30,18 @@ async def with_cause(
     if newest.is_suspended and finetune.spec.queue_name and kueue_version:
         workload = await _workload(client, finetune, newest, kueue_version)
         explained = replace(newest, workload=workload)
-    elif newest.lacks_pods and _is_overdue(newest):
-        explained = replace(newest, refused=await _refusal(client, finetune, newest))
+    elif newest.lacks_pods:
+        explained = await with_refusal(client, finetune.metadata.namespace, newest)
     else:
         return jobs
     return tuple(explained if job is newest else job for job in jobs)
+
+
+async def with_refusal(client: Client, namespace: str, job: Job) -> Job:
+    """Return the Job, with the reason if its pods are overdue because they cannot be created."""
+    if not (job.lacks_pods and _is_overdue(job)):
+        return job
+    return replace(job, refused=await _refusal(client, namespace, job))
 
 
 def _is_overdue(job: Job) -> bool:
@@ -44,11 +51,11 @@ def _is_overdue(job: Job) -> bool:
     return created is not None and (datetime.now(UTC) - created).total_seconds() > limit
 
 
-async def _refusal(client: Client, finetune: FineTune, job: Job) -> str | None:
+async def _refusal(client: Client, namespace: str, job: Job) -> str | None:
     """The message of the Job's last FailedCreate Event, from a quota or an admission policy."""
     found = await _list(
         client,
-        paths.core(finetune.metadata.namespace, "events"),
+        paths.core(namespace, "events"),
         fieldSelector=f"involvedObject.uid={job.uid},reason=FailedCreate",
     )
     found.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -215,3 +215,57 @@ def pod_disrupted(
 def files_not_deleted(cause: str) -> str:
     """The message of a Model's condition FilesDeleted."""
     return f"{cause}. The operator tries again; set deletionPolicy to Retain to keep the files"
+
+
+def files_in_use(finetune: str) -> str:
+    return (
+        f"FineTune {finetune} continues from this model: the files are deleted when it has ended. "
+        "To keep them, set deletionPolicy to Retain"
+    )
+
+
+def files_kept_in_namespace(namespace: str, uri: str) -> str:
+    """No Pod can start in the namespace."""
+    return (
+        f"namespace {namespace} is terminating, so no Job can delete the files: they stay. To "
+        f"delete them: {delete_command(uri)}"
+    )
+
+
+def files_kept(problem: str, uri: str) -> str:
+    """problem: why the files may belong to another model."""
+    return (
+        f"{problem}. Nothing was deleted. If the files are no longer needed, delete them: "
+        f"{delete_command(uri)}"
+    )
+
+
+def delete_command(uri: str) -> str:
+    return f"aws s3 rm --recursive {uri.rstrip('/')}/"
+
+
+def owner_missing(uri: str) -> str:
+    return f"the Model does not name the FineTune (spec.fineTune) that published {uri}"
+
+
+def address_of_other(uri: str, expected: str) -> str:
+    """expected: the form of the address of the Model's own files."""
+    return f"{uri} is not the address of the files of this Model ({expected})"
+
+
+def files_shared(uri: str, model: str) -> str:
+    return f"Model {model} names files at {uri}, too"
+
+
+def model_going(model: str) -> ErrorInfo:
+    """model: the name of the Model that the FineTune names."""
+    message = f"Model {model} is being deleted, so no FineTune can continue from it"
+    hint = (
+        "list the other models: kubectl get models; a Model that is being deleted does not return"
+    )
+    return _error(Reason.UNKNOWN_MODEL, message, hint, "model")
+
+
+def files_job_taken(objects: str) -> str:
+    """objects: the object that has the name of the Job."""
+    return f"the name of the Job that deletes the files is taken by {objects}: delete it"
