@@ -86,6 +86,8 @@ class Reason:
     PODS_REFUSED = "PodsRefused"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL = "ImagePull"
+    VOLUME_MOUNT = "VolumeMount"
+    POD_SANDBOX = "PodSandbox"
     CONTAINER_CONFIG = "ContainerConfig"
     TRAINING = "Training"
     RESTARTING = "Restarting"
@@ -112,6 +114,7 @@ class Reason:
     DRIVER_TOO_OLD = "DriverTooOld"
     GPU_UNUSABLE = "GPUUnusable"
     RANK_CRASHED = "RankCrashed"
+    INJECTED_CONTAINER = "InjectedContainer"
     POD_LOST = "PodLost"
     NODE_LOST = "NodeLost"
     PREEMPTED = "Preempted"
@@ -176,6 +179,8 @@ PENDING_REASONS = frozenset(
         Reason.PODS_REFUSED,
         Reason.UNSCHEDULABLE,
         Reason.IMAGE_PULL,
+        Reason.VOLUME_MOUNT,
+        Reason.POD_SANDBOX,
         Reason.CONTAINER_CONFIG,
     }
 )
@@ -205,6 +210,7 @@ END_REASONS = (
         Reason.DRIVER_TOO_OLD,
         Reason.GPU_UNUSABLE,
         Reason.RANK_CRASHED,
+        Reason.INJECTED_CONTAINER,
         Reason.POD_LOST,
         Reason.NODE_LOST,
         Reason.PREEMPTED,

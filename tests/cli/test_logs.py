@@ -122,5 +122,9 @@ def test_the_log_is_that_of_the_check_of_the_base_model_if_it_failed() -> None:
     assert container_of(pod("base-check", {"terminated": {"exitCode": 65}})) == "base-check"
     assert container_of(pod("base-check", {"terminated": {"exitCode": 0}})) == "main"
     assert container_of(pod("base-check", {"running": {}})) == "main"
-    assert container_of(pod("istio-init", {"terminated": {"exitCode": 1}})) == "main"
+    injected = pod("istio-init", {"terminated": {"exitCode": 1}})
+    assert container_of(injected) == "istio-init"
+    main = {"name": "main", "state": {"terminated": {"exitCode": 1}}}
+    injected["status"]["containerStatuses"] = [{"name": "a-proxy", "state": {"running": {}}}, main]
+    assert container_of(injected) == "main"
     assert container_of({}) == "main"

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ from finetune_api.names import Reason
 from tests.integration.conftest import Kubelet, Operator
 from tests.integration.crowds import TWO_NODES
 from tests.integration.test_model_deletion import a_model
-from tests.support.kubectl import Kubectl, finetune, until
+from tests.support.kubectl import Kubectl, RefusedError, finetune, until
 from tests.support.objects import prepared, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ADMISSION = "admissionregistration.k8s.io/v1"
+TWO_RETRIES = 3.5  # seconds: the back-off begins with 1 s and 2 s
 REGISTRATION = "s3://bucket/out/team/tone-11111111/model"
 
 
@@ -111,8 +113,6 @@ def dead_webhook(admin: Kubectl, team: Kubectl, kind: str = "jobs") -> Iterator[
 
 def is_denied(team: Kubectl, kind: str, verb: str) -> bool:
     """Whether the API server applies the policy already, from a request of the test."""
-    from tests.support.kubectl import RefusedError
-
     probes: dict[str, dict[str, Any]] = {"jobs": a_job("probe"), "services": a_service("probe")}
     probe = probes.get(kind, a_model(team, "Retain"))
     path = f"{probe['kind'].lower()}/{probe['metadata']['name']}"
@@ -143,31 +143,32 @@ def a_service(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def wait_refused(team: Kubectl, reason: str, words: str, operator: Operator) -> dict[str, Any]:
+def wait_refused(
+    team: Kubectl, reason: str, words: str, operator: Operator, name: str = "tone"
+) -> dict[str, Any]:
     """Wait for the explained status, and check what every refusal keeps."""
     found: dict[str, Any] = {}
 
     def is_explained() -> bool:
-        found.update(team.status("tone"))
+        found.update(team.status(name))
         return found.get("reason") == reason and words in found.get("message", "")
 
-    until(is_explained, 40, lambda: f"{team.status('tone')}\n{operator.logs()}")
+    until(is_explained, 40, lambda: f"{team.status(name)}\n{operator.logs()}")
     assert found["state"] == "pending"
     assert found["startedAt"]
     assert [event["reason"] for event in found["events"]].count("Created") == 1
     return found
 
 
-def wait_settled(team: Kubectl, seconds: float = 7) -> None:
-    """The retries of a refusal write no further status."""
-    import time
+def wait_settled(team: Kubectl, name: str = "tone") -> None:
+    """Wait for two retries, which write no further status."""
 
     def version() -> str:
-        return str(team.get("finetune", "tone")["metadata"]["resourceVersion"])
+        return str(team.get("finetune", name)["metadata"]["resourceVersion"])
 
     before = version()
-    time.sleep(seconds)
-    assert version() == before, team.status("tone")
+    time.sleep(TWO_RETRIES)
+    assert version() == before, team.status(name)
 
 
 def until_prepared(team: Kubectl, kubelet: Kubelet, **spec: Any) -> None:
@@ -176,28 +177,8 @@ def until_prepared(team: Kubectl, kubelet: Kubelet, **spec: Any) -> None:
     kubelet.end(pod, 0, prepared().to_termination_message())
 
 
-def until_published(team: Kubectl, kubelet: Kubelet) -> None:
-    until_prepared(team, kubelet)
-    pods = kubelet.start_pods(kubelet.job("-a1"))
-    kubelet.ready(*pods)
-    team.wait_state("tone", "running")
-    kubelet.end(pods[1], 0)
-    kubelet.end(pods[0], 0, trained().to_termination_message())
-
-
 def jobs_of(team: Kubectl) -> list[str]:
     return [job["metadata"]["name"] for job in team.list("jobs")]
-
-
-def test_a_quota_on_jobs_is_explained_and_the_finetune_recovers(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
-) -> None:
-    with quota(team, jobs__batch="0"):
-        team.apply(finetune("tone", **TWO_NODES))
-        wait_refused(team, Reason.QUOTA_EXCEEDED, "exceeded quota: places", operator)
-        wait_settled(team)
-    kubelet.job("-prepare", 70)
-    until(lambda: team.status("tone")["reason"] == "Validating", 20)
 
 
 def test_the_deadline_ends_a_finetune_whose_jobs_are_refused(
@@ -222,41 +203,40 @@ def test_one_place_for_jobs_is_freed_for_the_training(
     assert team.status("tone")["resolved"]["hyperparameters"]
 
 
-def test_a_refused_service_keeps_no_job_and_no_gpu_waiting(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
+def test_one_life_recovers_from_a_refusal_of_each_object(
+    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
 ) -> None:
-    with quota(team, services="0"):
-        until_prepared(team, kubelet)
-        wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", operator)
-        assert not [name for name in jobs_of(team) if name.endswith("-a1")]
+    with quota(team, jobs__batch="0"):
+        team.apply(finetune("tone", **TWO_NODES))
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "exceeded quota: places", operator)
         wait_settled(team)
-        assert not [name for name in jobs_of(team) if name.endswith("-a1")]
+    job = kubelet.job("-prepare", 70)
+    until(lambda: team.status("tone")["reason"] == "Validating", 20)
+    with policy(admin, team, "CREATE"):
+        (pod,) = kubelet.start_pods(job)
+        kubelet.end(pod, 0, prepared().to_termination_message())
+        status = wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
+        assert status["stage"] == "queued"
+        wait_settled(team)
+    with quota(team, services="0"):
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", operator)
+        wait_settled(team)  # no Job waits for DNS with its GPUs
+        assert [name for name in jobs_of(team) if not name.endswith("-prepare")] == []
     pods = kubelet.start_pods(kubelet.job("-a1", 70))
     kubelet.ready(*pods)
     team.wait_state("tone", "running")
-    assert len(team.list("services")) == 1
-
-
-def test_a_refused_model_names_the_published_files(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
-) -> None:
-    with quota(team, models__finetune__dev="0"):
-        until_published(team, kubelet)
-        status = wait_refused(team, Reason.QUOTA_EXCEEDED, REGISTRATION, operator)
+    with dead_webhook(admin, team, "models"):
+        kubelet.end(pods[1], 0)
+        kubelet.end(pods[0], 0, trained().to_termination_message())
+        status = wait_refused(team, Reason.WEBHOOK_FAILED, '"hook.example.com"', operator)
+        assert REGISTRATION in status["message"]
         assert status["stage"] == "publishing"
         wait_settled(team)
-    team.wait_state("tone", "succeeded", seconds=70)
-    assert len(team.list("models")) == 1
-
-
-def test_a_policy_on_jobs_is_quoted(
-    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
-) -> None:
-    with policy(admin, team, "CREATE"):
-        team.apply(finetune("tone", **TWO_NODES))
-        wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
-        wait_settled(team)
-    kubelet.job("-prepare", 70)
+    status = team.wait_state("tone", "succeeded", seconds=70)
+    assert [len(team.list(kind)) for kind in ("models", "services")] == [1, 1]
+    assert [attempt["number"] for attempt in status["attempts"]] == [1]
+    reasons = [event["reason"] for event in status["events"]]
+    assert all(reasons.count(reason) == 1 for reason in ("Created", "Started", "Succeeded"))
 
 
 def test_a_policy_on_deletions_is_quoted_and_the_cancellation_happens_later(
@@ -271,71 +251,74 @@ def test_a_policy_on_deletions_is_quoted_and_the_cancellation_happens_later(
     team.wait_state("tone", "cancelled", seconds=70)
 
 
-def test_a_dead_webhook_is_named(
-    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
-) -> None:
-    with dead_webhook(admin, team):
-        team.apply(finetune("tone", **TWO_NODES))
-        wait_refused(team, Reason.WEBHOOK_FAILED, 'calling webhook "hook.example.com"', operator)
-        wait_settled(team)
-    kubelet.job("-prepare", 70)
-
-
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a resource without a domain": (
+    "gpus": (
         {"resources": {"nodes": 1, "gpusPerNode": 1, "gpuResource": "gpu"}},
         "correct spec.resources.gpuResource",
     ),
-    "a label with a space": (
+    "nodes": (
         {"scheduling": {"nodeSelector": {"a b": "c"}}},
         "correct spec.scheduling.nodeSelector",
     ),
-    "a key of a taint with a space": (
+    "taints": (
         {"scheduling": {"tolerations": [{"key": "a b", "operator": "Exists"}]}},
         "correct spec.scheduling.tolerations[0].key",
     ),
-    "a queue that is no label": ({"queueName": "-gpus"}, "correct spec.queueName"),
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
 def test_a_field_that_only_the_job_refuses_is_named(
-    wrong: str, team: Kubectl, operator: Operator, kubelet: Kubelet
+    team: Kubectl, operator: Operator, kubelet: Kubelet
 ) -> None:
-    from tests.support.kubectl import RefusedError
-
-    spec, words = WRONG[wrong]
-    try:
-        team.apply(finetune("tone", **{"model": "ada", **spec}))
-    except RefusedError as error:
-        pytest.skip(f"the CRD refuses it: {error}")
-    if "scheduling" not in spec:
-        (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
-        kubelet.end(pod, 0, prepared().to_termination_message())
-    wait_refused(team, Reason.INVALID_SPEC, words, operator)
-    wait_settled(team, 4)
+    team.apply(*(finetune(name, **{"model": "ada", **spec}) for name, (spec, _) in WRONG.items()))
+    (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    for name, (_, words) in WRONG.items():
+        wait_refused(team, Reason.INVALID_SPEC, words, operator, name)
+    wait_settled(team, "gpus")
 
 
-@pytest.mark.parametrize("resource", ["jobs", "services", "models"])
-def test_a_missing_permission_is_named(
-    resource: str, team: Kubectl, operator: Operator, kubelet: Kubelet
+def test_a_missing_permission_is_named_until_it_is_granted(
+    team: Kubectl, operator: Operator, kubelet: Kubelet
 ) -> None:
     role = team.get("role", "finetune-operator")
-    rules = [
-        rule | {"verbs": [verb for verb in rule["verbs"] if verb != "create"]}
-        if rule["resources"] == [resource]
-        else rule
-        for rule in role["rules"]
-    ]
-    team.apply({**role, "rules": rules})
+    role["metadata"] = {"name": role["metadata"]["name"]}
+
+    def revoke(resource: str) -> None:
+        rules = [
+            rule | {"verbs": [verb for verb in rule["verbs"] if verb != "create"]}
+            if rule["resources"] == [resource]
+            else rule
+            for rule in role["rules"]
+        ]
+        team.apply({**role, "rules": rules})
+
+    def wait_forbidden(resource: str) -> None:
+        words = f'cannot create resource "{resource}"'
+        wait_refused(team, Reason.FORBIDDEN, words, operator)
+
+    revoke("jobs")
     team.apply(finetune("tone", **TWO_NODES))
-    if resource != "jobs":
-        (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
-        kubelet.end(pod, 0, prepared().to_termination_message())
-    if resource == "models":
-        pods = kubelet.start_pods(kubelet.job("-a1"))
-        kubelet.end(pods[0], 0, trained().to_termination_message())
-    wait_refused(team, Reason.FORBIDDEN, f'cannot create resource "{resource}"', operator)
+    wait_forbidden("jobs")
+    revoke("services")
+    (pod,) = kubelet.start_pods(kubelet.job("-prepare", 70))
+    kubelet.end(pod, 0, prepared().to_termination_message())
+    wait_forbidden("services")
+    revoke("models")
+    pods = kubelet.start_pods(kubelet.job("-a1", 70))
+    kubelet.end(pods[0], 0, trained().to_termination_message())
+    wait_forbidden("models")
+    team.apply(role)
+    team.wait_state("tone", "succeeded", seconds=70)
+
+
+@pytest.fixture
+def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    """An operator that is killed at the end: nothing is lost with its last Events."""
+    made = Operator(team, tools / "helm", tmp_path)
+    made.start()
+    yield made
+    made.kill()
 
 
 @pytest.fixture
@@ -347,7 +330,7 @@ def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     )
     made.start()
     yield made
-    made.stop()
+    made.kill()
 
 
 def test_a_deletion_job_that_is_refused_is_explained_on_the_model(

@@ -47,18 +47,18 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
         (unscheduled(f"{MIXED} {NO_VICTIMS}"), messages.unschedulable(2, 4, MIXED)),
         (
             waiting("ErrImagePull", "registry says 401"),
-            messages.image_not_pulled(2, 4, "registry says 401"),
+            messages.image_not_pulled(2, 4, "", "registry says 401"),
         ),
         (
             waiting(
                 "ImagePullBackOff",
                 'Back-off pulling image "r/t:1": ErrImagePull: registry says 401',
             ),
-            messages.image_not_pulled(2, 4, "registry says 401"),
+            messages.image_not_pulled(2, 4, "", "registry says 401"),
         ),
         (
             waiting("CreateContainerConfigError", 'secret "s" not found'),
-            messages.container_not_started(2, 4, 'secret "s" not found'),
+            messages.container_not_started(2, 4, "", 'secret "s" not found'),
         ),
     ],
 )

@@ -1,11 +1,12 @@
 """The causes of a waiting Job, read from answers of the API server and of Kueue."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from finetune_api.wire import JsonObject
-from finetune_operator.core.observed import Job, Workload
+from finetune_operator.core.observed import Job, KubeletEvent, Workload
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.waiting import with_cause
 from tests.operator.conftest import Answers
@@ -124,3 +125,85 @@ async def test_a_busy_server_gets_retries_and_then_the_queue_waits(
     answers[WORKLOADS] = 429
     assert (await read(in_queue())).workload is None
     assert slept == [1, 1, 1, 1]
+
+
+SILENT = {"phase": "Pending", "startTime": "2026-11-21T12:00:00Z"}
+
+
+def an_event(reason: str, message: str, seconds_ago: float = 5, **more: str) -> JsonObject:
+    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    return {"reason": reason, "message": message, "lastTimestamp": at.isoformat(), **more}
+
+
+def a_silent_world(**status: Any) -> World:
+    """The first pod has had a node for long, and its status does not say why it does not start."""
+    world = World().until_training()
+    pod = world.pod("a1")
+    pod["metadata"]["uid"] = "the-pod"
+    pod["spec"]["nodeName"] = "node-1"
+    pod["status"] = {**SILENT, **status}
+    return world
+
+
+async def test_a_silent_pod_is_explained_by_the_newest_cause_of_its_events(
+    answers: Answers,
+) -> None:
+    world = a_silent_world()
+    answers[EVENTS] = [
+        an_event("FailedMount", "a cause that is over", seconds_ago=600),
+        an_event("FailedMount", "Unable to attach or mount volumes: unmounted volumes=[cache]"),
+        an_event("FailedMount", 'MountVolume.SetUp failed for volume "cache"'),
+        an_event("Unhealthy", "Readiness probe failed"),
+    ]
+    job = await read(world, "")
+    assert [pod.kubelet_event for pod in job.pods] == [
+        KubeletEvent("FailedMount", 'MountVolume.SetUp failed for volume "cache"'),
+        None,
+    ]
+    ((path, query),) = answers.asked
+    assert path == EVENTS
+    assert query == {"fieldSelector": "involvedObject.uid=the-pod,type=Warning", "limit": "50"}
+
+
+async def test_events_in_any_order_and_of_any_form_are_one_cause(answers: Answers) -> None:
+    world = a_silent_world()
+    events = [
+        an_event("FailedMount", "b"),
+        an_event("FailedMount", "a"),
+        {"reason": "FailedMount", "message": "without a time"},
+        {"reason": "FailedMount", "lastTimestamp": "never"},
+        {"series": {"lastObservedTime": datetime.now(UTC).isoformat()}, "message": "c"},
+    ]
+    found = set()
+    for _ in range(2):
+        events.reverse()
+        answers[EVENTS] = events
+        found.add((await read(world, "")).pods[0].kubelet_event)
+    assert found == {KubeletEvent("FailedMount", "a")}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"startTime": datetime.now(UTC).isoformat()},
+        {"phase": "Running"},
+        {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+    ],
+)
+async def test_events_of_pods_are_not_read_without_need(
+    answers: Answers, status: JsonObject
+) -> None:
+    await read(a_silent_world(**status), "")
+    assert answers.asked == []
+
+
+async def test_an_injected_init_container_that_runs_for_long_is_named(answers: Answers) -> None:
+    running = {"name": "vault-agent", "state": {"running": {}}}
+    world = a_silent_world(initContainerStatuses=[running])
+    answers[EVENTS] = []
+    assert (await read(world, "")).pods[0].kubelet_event == KubeletEvent("", "vault-agent")
+
+
+async def test_without_permission_for_events_the_pod_is_just_starting(answers: Answers) -> None:
+    answers[EVENTS] = 403
+    assert (await read(a_silent_world(), "")).pods[0].kubelet_event is None

@@ -43,6 +43,11 @@ class Kubectl:
     def apply(self, *objects: JsonObject) -> str:
         return self("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
+    def create_raw(self, path: str, body: JsonObject) -> str:
+        """Create a subresource that kubectl has no command for. path: below the namespace."""
+        target = f"/api/v1/namespaces/{self.namespace}/{path}"
+        return self("create", "--raw", target, "-f", "-", stdin=json.dumps(body))
+
     def apply_file(self, path: Path) -> str:
         return self("apply", "-f", str(path))
 

@@ -138,11 +138,19 @@ def _find(
 
 
 def container_of(pod: JsonObject) -> str:
-    """The container with the log that matters: the one that failed before the main one, if any."""
-    for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
+    """The container with the log that matters: the one that failed before the main one, if any.
+
+    It may be one that an admission webhook injected. A native sidecar ends after the main one.
+    """
+    status = pod.get("status") or {}
+    for container in status.get("containerStatuses") or []:
+        state = container.get("state") or {}
+        if container.get("name") == names.CONTAINER and state.keys() & {"running", "terminated"}:
+            return names.CONTAINER
+    for container in status.get("initContainerStatuses") or []:
         ended = (container.get("state") or {}).get("terminated") or {}
-        if container.get("name") == names.CONTAINER_BASE_CHECK and ended.get("exitCode"):
-            return names.CONTAINER_BASE_CHECK
+        if ended.get("exitCode"):
+            return str(container["name"])
     return names.CONTAINER
 
 

@@ -69,12 +69,18 @@ def _container(
     }
 
 
-def retry_policy() -> dict[str, Any]:
-    """A podFailurePolicy that never retries errors of the user and does not count disruptions."""
+def retry_policy(*containers: str) -> dict[str, Any]:
+    """A podFailurePolicy that never retries errors of the user and does not count disruptions.
+
+    containers: those of ours besides the main one. The exit codes of injected ones mean nothing.
+    """
     user_error = {"operator": "In", "values": [names.EXIT_USER]}
     return {
         "rules": [
-            {"action": "FailJob", "onExitCodes": user_error},
+            *(
+                {"action": "FailJob", "onExitCodes": {"containerName": name, **user_error}}
+                for name in (*containers, names.CONTAINER)
+            ),
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
         ]
     }

@@ -43,6 +43,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         "env": variables,
         "resources": _resources(settings.prepare_resources),
     }
+    checks = _checks(resolved, settings, variables)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -50,14 +51,11 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         "spec": {
             "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": retry_policy(),
+            "podFailurePolicy": retry_policy(*(check["name"] for check in checks)),
             "template": {
                 "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
                 "spec": {
-                    **pod_spec(
-                        *(settings, source, container, []),
-                        before=_checks(resolved, settings, variables),
-                    ),
+                    **pod_spec(*(settings, source, container, []), before=checks),
                     **scheduling(finetune),
                 },
             },

@@ -9,9 +9,24 @@ from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.outcome import Outcome, ProgressReport
 from finetune_api.wire import JsonObject
+from finetune_operator.core.containers import (
+    InjectedFailure,
+    current_container,
+    find_injected_failure,
+    find_running_init,
+    find_wait,
+    named,
+)
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
-BEFORE_MAIN = (names.CONTAINER_BASE_CHECK,)  # init containers of ours, in their order
+
+
+@dataclass(frozen=True)
+class KubeletEvent:
+    """An Event of the kubelet about a pod. An empty reason: it runs an init container for long."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,11 @@ class Pod:
     pod_message: str | None
     started_at: datetime | None
     ended_at: datetime | None
+    uid: str = ""
+    waiting_container: str | None = None  # of the two fields above; it may be an injected one
+    running_init: str | None = None  # an injected init container that the others wait for
+    injected_failure: InjectedFailure | None = None  # it ended the pod, and none of ours did
+    kubelet_event: KubeletEvent | None = None  # why the kubelet cannot start it; read when late
 
     @property
     def outcome(self) -> Outcome | None:
@@ -54,11 +74,11 @@ class Pod:
     def parse(cls, raw: JsonObject) -> Self:
         meta, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
         conditions = {item["type"]: item for item in status.get("conditions", [])}
-        name, container, wanted = _current_container(spec, status)
+        name, container, wanted = current_container(spec, status)
         state = container.get("state", {})
         ended = state.get("terminated") or {}
         limits = wanted.get("resources", {}).get("limits", {})
-        waiting = state.get("waiting") or {}
+        wait = find_wait(status)
         scheduled = conditions.get("PodScheduled", {})
         disrupted = conditions.get("DisruptionTarget", {})
         labels = meta.get("labels", {})
@@ -72,7 +92,7 @@ class Pod:
             phase=status.get("phase", "Pending"),
             ip=status.get("podIP"),
             node=spec.get("nodeName"),
-            is_ready=conditions.get("Ready", {}).get("status") == "True",
+            is_ready=container.get("ready", conditions.get("Ready", {}).get("status") == "True"),
             is_going="deletionTimestamp" in meta,
             is_disrupted=disrupted.get("status") == "True",
             disruption=disrupted.get("reason"),
@@ -82,8 +102,9 @@ class Pod:
             container=name,
             memory_limit=limits.get("memory"),
             message=ended.get("message"),
-            waiting_reason=waiting.get("reason"),
-            waiting_message=waiting.get("message"),
+            waiting_reason=wait.reason if wait else None,
+            waiting_message=wait.message if wait else None,
+            waiting_container=wait.container if wait else None,
             unscheduled_message=(
                 scheduled.get("message") if scheduled.get("status") == "False" else None
             ),
@@ -91,6 +112,9 @@ class Pod:
             pod_message=status.get("message"),
             started_at=_time(status.get("startTime")),
             ended_at=_time(ended.get("finishedAt")),
+            uid=meta.get("uid", ""),
+            running_init=find_running_init(spec, status),
+            injected_failure=find_injected_failure(spec, status),
         )
 
 
@@ -175,7 +199,7 @@ class Job:
             key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
         )
         containers = spec["template"]["spec"]["containers"]
-        container = _named(names.CONTAINER, containers) or containers[0]
+        container = named(names.CONTAINER, containers) or {}
         env = {item["name"]: item.get("value") for item in container.get("env", [])}
         labels = meta.get("labels", {})
         return cls(
@@ -244,27 +268,6 @@ class Observed:
             for job in self.jobs
             if job.component == names.COMPONENT_TRAIN and job.attempt is not None
         }
-
-
-def _current_container(spec: JsonObject, status: JsonObject) -> tuple[str, JsonObject, JsonObject]:
-    """The name, the status, and the spec of the container that the pod waits for or ended with.
-
-    That is the main one, or a container of ours that must succeed before it. The others were
-    injected by an admission webhook, in any order.
-    """
-    for name in BEFORE_MAIN:
-        found = _named(name, status.get("initContainerStatuses", []))
-        if found is not None:
-            ended = found.get("state", {}).get("terminated")
-            if ended is None or ended.get("exitCode") != 0:
-                return name, found, _named(name, spec.get("initContainers", [])) or {}
-    known = [status.get("containerStatuses", []), spec.get("containers", [])]
-    main = [_named(names.CONTAINER, items) or next(iter(items), {}) for items in known]
-    return names.CONTAINER, main[0], main[1]
-
-
-def _named(name: str, items: list[JsonObject]) -> JsonObject | None:
-    return next((item for item in items if item.get("name") == name), None)
 
 
 def _owner(raw: JsonObject) -> str | None:

@@ -3,12 +3,18 @@
 import re
 from collections.abc import Callable
 
+from finetune_api import names
 from finetune_operator import messages
-from finetune_operator.core.observed import Job, Pod
+from finetune_operator.core.containers import CRASH_LOOP
+from finetune_operator.core.observed import Job, KubeletEvent, Pod
 from finetune_operator.messages import StatusMessage
 
-IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError"}
+# ErrImagePull, ImagePullBackOff, InvalidImageName, RegistryUnavailable, ... of the kubelet
+IMAGE_REASON = re.compile(r"Image|Registry|Signature")
+VOLUME_EVENT = re.compile(r"Mount|Volume|Attach")
+SANDBOX_EVENT = re.compile(r"SandBox|Network")
+# IDs of a sandbox or container, which differ at each try.
+RUNTIME_ID = re.compile(r"\b[0-9a-f]{12,}\b")
 
 # The scheduler's message if every node lacks the same resource, and nothing else.
 LACKING = re.compile(r"0/(\d+) nodes are available: (\d+) Insufficient ([^\s,]+?)[.,]?(?:\s|$)")
@@ -29,10 +35,16 @@ def explain(job: Job, wanted: int, queue: str | None = None) -> StatusMessage:
         cause = REFUSED.sub("", job.refused)
         is_quota = "exceeded quota" in cause
         return messages.pods_refused(wanted - len(pods), wanted, cause, is_quota=is_quota)
+    unscheduled = [pod for pod in pods if pod.unscheduled_message]
+    if unscheduled:
+        return messages.unschedulable(len(unscheduled), wanted, _scheduler_cause(unscheduled[0]))
     for has_cause, describe, message in CAUSES:
-        waiting = [pod for pod in pods if has_cause(pod)]
+        waiting = [pod for pod in pods if pod.waiting_reason and has_cause(pod)]
         if waiting:
-            return message(len(waiting), wanted, describe(waiting[0]))
+            return message(len(waiting), wanted, _other(waiting[0]), describe(waiting[0]))
+    late = [pod for pod in pods if pod.kubelet_event]
+    if late and late[0].kubelet_event:
+        return _explain_event(len(late), wanted, late[0].kubelet_event)
     # The number of pods that have started is left out: each would cost a status write.
     return messages.pods_starting(wanted)
 
@@ -61,16 +73,40 @@ def _container_cause(pod: Pod) -> str:
     return pod.waiting_message or pod.waiting_reason or ""
 
 
-# (whether a pod waits for this cause, the cause, the message), in the order of a pod's life
+def _explain_event(waiting: int, wanted: int, event: KubeletEvent) -> StatusMessage:
+    """Explain it with the words of the kubelet, which name the volume."""
+    if not event.reason:
+        return messages.pods_initializing(waiting, wanted, event.message)
+    cause = RUNTIME_ID.sub("...", event.message)
+    if VOLUME_EVENT.search(event.reason):
+        return messages.volume_not_mounted(waiting, wanted, cause)
+    if SANDBOX_EVENT.search(event.reason):
+        return messages.sandbox_not_created(waiting, wanted, cause)
+    return messages.container_not_started(waiting, wanted, "", f"{event.reason}: {cause}")
+
+
+def _is_image(pod: Pod) -> bool:
+    return bool(pod.waiting_reason and IMAGE_REASON.search(pod.waiting_reason))
+
+
+def _crashes(pod: Pod) -> bool:
+    return pod.waiting_reason == CRASH_LOOP
+
+
+def _other(pod: Pod) -> str:
+    """The name of the container that waits, if it is not the main one."""
+    name = pod.waiting_container or names.CONTAINER
+    return "" if name == names.CONTAINER else name
+
+
+# (whether a pod that waits has this cause, the cause, the message), in the order of a pod's life
 CAUSES: tuple[
-    tuple[Callable[[Pod], bool], Callable[[Pod], str], Callable[[int, int, str], StatusMessage]],
+    tuple[
+        Callable[[Pod], bool], Callable[[Pod], str], Callable[[int, int, str, str], StatusMessage]
+    ],
     ...,
 ] = (
-    (lambda pod: bool(pod.unscheduled_message), _scheduler_cause, messages.unschedulable),
-    (lambda pod: pod.waiting_reason in IMAGE_REASONS, _image_cause, messages.image_not_pulled),
-    (
-        lambda pod: pod.waiting_reason in CONFIG_REASONS,
-        _container_cause,
-        messages.container_not_started,
-    ),
+    (_is_image, _image_cause, messages.image_not_pulled),
+    (_crashes, _container_cause, messages.container_crashes),
+    (lambda _: True, _container_cause, messages.container_not_started),
 )

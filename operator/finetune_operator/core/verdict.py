@@ -9,6 +9,7 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Failure
 from finetune_api.tasks import ExhaustedMemory
 from finetune_operator import messages
+from finetune_operator.core.containers import InjectedFailure
 from finetune_operator.core.disruption import (
     describe_disruption,
     exceeded_memory_request,
@@ -100,6 +101,8 @@ def _certainty(pod: Pod) -> int:
         return CERTAIN  # killed, so it is not an exception after the loss of another rank
     if failure is not None:
         return 2
+    if pod.injected_failure is not None:
+        return 1
     code = pod.exit_code
     if code is not None and code > 128 and code != TERMINATED and not pod.is_going:
         return CERTAIN  # by a signal that the operator did not cause
@@ -108,6 +111,8 @@ def _certainty(pod: Pod) -> int:
 
 def _judge_pod(pod: Pod) -> Verdict:
     failure = pod.outcome.failure if pod.outcome else None
+    if pod.injected_failure is not None and not pod.is_disrupted and pod.pod_reason is None:
+        return Verdict.of(_injected_error(pod, pod.injected_failure))
     disruption = describe_disruption(pod)
     if disruption is not None and not (failure and failure.code in names.USER_REASONS):
         exhausted: ExhaustedMemory | None = "host" if exceeded_memory_request(pod) else None
@@ -131,6 +136,13 @@ def _judge_pod(pod: Pod) -> Verdict:
             rank=pod.index, node=pod.node, exit_code=pod.exit_code, log=_tail(pod.message)
         )
     )
+
+
+def _injected_error(pod: Pod, failed: InjectedFailure) -> ErrorInfo:
+    words = [item.strip() for item in (failed.reason, failed.message) if item and item.strip()]
+    cause = _clean(": ".join(words), 500) or messages.UNKNOWN_CAUSE
+    error = messages.injected_failed(failed.container, pod.name, failed.exit_code, cause)
+    return error.replace(rank=pod.index, node=pod.node, exit_code=failed.exit_code)
 
 
 def _exhausted(failure: Failure) -> ExhaustedMemory | None:

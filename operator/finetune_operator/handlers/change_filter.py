@@ -17,7 +17,8 @@ QUIET = 0  # digest of a child that is unchanged since its creation
 ALIVE = {"Pending", "Running"}  # decisions use only the readiness in these phases
 # read with real changes
 IGNORED_FIELDS = {
-    *("name", "index", "attempt", "ip", "node", "container", "memory_limit", "started_at")
+    *("name", "index", "attempt", "ip", "node", "container", "memory_limit", "started_at"),
+    *("uid", "waiting_container", "running_init"),
 }
 IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 

@@ -1,20 +1,30 @@
-"""Reads why the newest Job is waiting: from Events of the Job controller, and from Kueue.
+"""Reads why the newest Job is waiting: from Events of the Job controller and the kubelet, and from
+Kueue.
 
 It is read only while pods are missing, so that a healthy FineTune costs no further request.
 """
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
-from finetune_operator.core.observed import Job, Workload
+from finetune_api.wire import JsonObject
+from finetune_operator.core.observed import Job, KubeletEvent, Pod, Workload
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, JsonObjects
 
 PODS_SECONDS = 2.0  # until the Job controller has created the pods of a Job it has processed
 CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousands of them
+SILENT_SECONDS = 30.0  # until a pod with a node usually has started its first container
+REPEATED_SECONDS = 180.0
+EVENTS_AT_MOST = 50
+LATER_EVENTS = {
+    "Unhealthy",
+    "BackOff",
+    "FailedScheduling",
+}  # a container runs, or its state says it
 DENIED = {403, 404}  # no permission, or no Kueue: the message has fewer details then
 
 logger = logging.getLogger(__name__)
@@ -32,6 +42,12 @@ async def with_cause(
         explained = replace(newest, workload=workload)
     elif newest.lacks_pods:
         explained = await with_refusal(client, finetune.metadata.namespace, newest)
+    elif (silent := _find_silent(newest)) is not None:
+        event = await _kubelet_event(client, finetune, silent)
+        pods = tuple(
+            replace(pod, kubelet_event=event) if pod is silent else pod for pod in newest.pods
+        )
+        explained = replace(newest, pods=pods)
     else:
         return jobs
     return tuple(explained if job is newest else job for job in jobs)
@@ -60,6 +76,57 @@ async def _refusal(client: Client, namespace: str, job: Job) -> str | None:
     )
     found.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
     return str(found[-1].get("message", ""))[:1500] if found else None
+
+
+def _find_silent(job: Job) -> Pod | None:
+    """A pod that has had a node for long, and whose status does not say why it does not start."""
+    if job.is_going or job.has_failed or job.has_completed:
+        return None
+    limit = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
+    for pod in job.pods:
+        has_cause = pod.waiting_reason or pod.unscheduled_message or pod.is_going
+        since = pod.started_at or job.created_at  # without the first one, the kubelet is silent
+        is_late = since is not None and since < limit
+        if pod.phase == "Pending" and pod.node and is_late and not has_cause:
+            return pod
+    return None
+
+
+async def _kubelet_event(client: Client, finetune: FineTune, pod: Pod) -> KubeletEvent | None:
+    """The cause in the recent Events of the pod, or the init container that it waits for.
+
+    The kubelet repeats an Event after two minutes at the latest; an older one is over. The choice
+    does not depend on the order: each change of the message costs a status write.
+    """
+    found = await _list(
+        client,
+        paths.core(finetune.metadata.namespace, "events"),
+        fieldSelector=f"involvedObject.uid={pod.uid},type=Warning",
+        limit=str(EVENTS_AT_MOST),
+    )
+    limit = datetime.now(UTC) - timedelta(seconds=REPEATED_SECONDS)
+    recent = [event for event in found if _last_seen(event) > limit]
+    causes = [event for event in recent if event.get("reason") not in LATER_EVENTS]
+    causes.sort(key=lambda event: (_is_summary(event), str(event.get("message", ""))))
+    if causes:
+        reason, message = causes[0].get("reason", ""), causes[0].get("message", "")
+        return KubeletEvent(str(reason)[:128] or "Failed", str(message)[:1000])
+    return KubeletEvent("", pod.running_init) if pod.running_init else None
+
+
+def _is_summary(event: JsonObject) -> bool:
+    """Whether it only says that volumes are missing: another Event then has the cause."""
+    return str(event.get("message", "")).startswith("Unable to attach or mount volumes")
+
+
+def _last_seen(event: JsonObject) -> datetime:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    text = next((time for time in times if time), None)
+    try:
+        return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 async def _workload(client: Client, finetune: FineTune, job: Job, version: str) -> Workload | None:

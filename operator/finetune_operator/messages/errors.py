@@ -172,6 +172,16 @@ def pod_deleted(pod: str) -> ErrorInfo:
     return _error(Reason.POD_LOST, f"pod {pod} was deleted while it was running", HINT_POD)
 
 
+def injected_failed(container: str, pod: str, code: int, cause: str) -> ErrorInfo:
+    """container: one that an admission webhook injected. cause: its reason and last words."""
+    message = f"container {container} of pod {pod} ended with exit code {code}: {cause}"
+    hint = (
+        f"read its log (kubectl logs {pod} -c {container}), or exclude the pods from its webhook: "
+        "chart values runtimes[].podLabels and runtimes[].podAnnotations"
+    )
+    return _error(Reason.INJECTED_CONTAINER, message, hint)
+
+
 def job_failed(cause: str | None, *, disrupted: bool) -> ErrorInfo:
     """No pod of the Job is left. cause: the message of the Job controller."""
     what = "the Job failed and left no pod that shows why"

@@ -85,15 +85,43 @@ def nodes_lack(nodes: str, resource: str) -> str:
     return f"0/{nodes} nodes have {resource} free"
 
 
-def image_not_pulled(waiting: int, pods: int, cause: str) -> StatusMessage:
-    """cause: the message of the kubelet."""
-    message = f"{waiting} of {_count(pods, 'pod')} cannot pull the image: {cause}"
+def image_not_pulled(waiting: int, pods: int, container: str, cause: str) -> StatusMessage:
+    """container: empty for the main one. cause: the message of the kubelet."""
+    which = f" of container {container}" if container else ""
+    message = f"{waiting} of {_count(pods, 'pod')} cannot pull the image{which}: {cause}"
     return StatusMessage(Reason.IMAGE_PULL, message)
 
 
-def container_not_started(waiting: int, pods: int, cause: str) -> StatusMessage:
-    message = f"{waiting} of {_count(pods, 'pod')} cannot start the container: {cause}"
+def container_not_started(waiting: int, pods: int, container: str, cause: str) -> StatusMessage:
+    which = f"container {container}" if container else "the container"
+    message = f"{waiting} of {_count(pods, 'pod')} cannot start {which}: {cause}"
     return StatusMessage(Reason.CONTAINER_CONFIG, message)
+
+
+def container_crashes(waiting: int, pods: int, container: str, cause: str) -> StatusMessage:
+    """container: an injected one that restarts; cause: its exit code, and its last words."""
+    whole = f"container {container or 'main'} crashes repeatedly"
+    message = f"{waiting} of {_count(pods, 'pod')} cannot start, because {whole}: {cause}"
+    return StatusMessage(Reason.INJECTED_CONTAINER, message[:MESSAGE_CHARACTERS])
+
+
+def pods_initializing(waiting: int, pods: int, container: str) -> StatusMessage:
+    """container: an injected init container that has been running for long."""
+    verb = "waits" if waiting == 1 else "wait"
+    message = f"{waiting} of {_count(pods, 'pod')} {verb} for the init container {container} to end"
+    return StatusMessage(Reason.INJECTED_CONTAINER, message)
+
+
+def volume_not_mounted(waiting: int, pods: int, cause: str) -> StatusMessage:
+    """cause: the message of the kubelet or the attach controller, which names the volume."""
+    message = f"{waiting} of {_count(pods, 'pod')} cannot mount a volume: {cause}"
+    return StatusMessage(Reason.VOLUME_MOUNT, message[:MESSAGE_CHARACTERS])
+
+
+def sandbox_not_created(waiting: int, pods: int, cause: str) -> StatusMessage:
+    """cause: the message of the kubelet, for example about the network or the runtime class."""
+    message = f"{waiting} of {_count(pods, 'pod')} cannot create the pod sandbox: {cause}"
+    return StatusMessage(Reason.POD_SANDBOX, message[:MESSAGE_CHARACTERS])
 
 
 def model_ready(model: str) -> StatusMessage:
