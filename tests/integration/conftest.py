@@ -231,6 +231,15 @@ def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 
 
 @pytest.fixture
+def killed_operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    """An operator that is killed at the end, which takes no time. Its last Events are lost."""
+    made = Operator(team, tools / "helm", tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
 def proxy(control_plane: ControlPlane) -> Iterator[FaultyProxy]:
     with FaultyProxy(control_plane.url, control_plane.authority) as made:
         yield made

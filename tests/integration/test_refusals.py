@@ -182,7 +182,7 @@ def jobs_of(team: Kubectl) -> list[str]:
 
 
 def test_the_deadline_ends_a_finetune_whose_jobs_are_refused(
-    team: Kubectl, operator: Operator
+    team: Kubectl, killed_operator: Operator
 ) -> None:
     with quota(team, jobs__batch="0"):
         team.apply(finetune("tone", **TWO_NODES, pendingDeadlineSeconds=4))
@@ -192,7 +192,7 @@ def test_the_deadline_ends_a_finetune_whose_jobs_are_refused(
 
 
 def test_one_place_for_jobs_is_freed_for_the_training(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
+    team: Kubectl, killed_operator: Operator, kubelet: Kubelet
 ) -> None:
     hard = {"count/jobs.batch": "1"}
     with quota(team, jobs__batch="1"):
@@ -204,22 +204,24 @@ def test_one_place_for_jobs_is_freed_for_the_training(
 
 
 def test_one_life_recovers_from_a_refusal_of_each_object(
-    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
+    admin: Kubectl, team: Kubectl, killed_operator: Operator, kubelet: Kubelet
 ) -> None:
     with quota(team, jobs__batch="0"):
         team.apply(finetune("tone", **TWO_NODES))
-        wait_refused(team, Reason.QUOTA_EXCEEDED, "exceeded quota: places", operator)
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "exceeded quota: places", killed_operator)
         wait_settled(team)
     job = kubelet.job("-prepare", 70)
     until(lambda: team.status("tone")["reason"] == "Validating", 20)
     with policy(admin, team, "CREATE"):
         (pod,) = kubelet.start_pods(job)
         kubelet.end(pod, 0, prepared().to_termination_message())
-        status = wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
+        status = wait_refused(
+            team, Reason.POLICY_DENIED, "every Job needs a budget", killed_operator
+        )
         assert status["stage"] == "queued"
         wait_settled(team)
     with quota(team, services="0"):
-        wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", operator)
+        wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", killed_operator)
         wait_settled(team)  # no Job waits for DNS with its GPUs
         assert [name for name in jobs_of(team) if not name.endswith("-prepare")] == []
     pods = kubelet.start_pods(kubelet.job("-a1", 70))
@@ -228,7 +230,7 @@ def test_one_life_recovers_from_a_refusal_of_each_object(
     with dead_webhook(admin, team, "models"):
         kubelet.end(pods[1], 0)
         kubelet.end(pods[0], 0, trained().to_termination_message())
-        status = wait_refused(team, Reason.WEBHOOK_FAILED, '"hook.example.com"', operator)
+        status = wait_refused(team, Reason.WEBHOOK_FAILED, '"hook.example.com"', killed_operator)
         assert REGISTRATION in status["message"]
         assert status["stage"] == "publishing"
         wait_settled(team)
@@ -240,13 +242,13 @@ def test_one_life_recovers_from_a_refusal_of_each_object(
 
 
 def test_a_policy_on_deletions_is_quoted_and_the_cancellation_happens_later(
-    admin: Kubectl, team: Kubectl, operator: Operator, kubelet: Kubelet
+    admin: Kubectl, team: Kubectl, killed_operator: Operator, kubelet: Kubelet
 ) -> None:
     until_prepared(team, kubelet)
     kubelet.job("-a1")
     with policy(admin, team, "DELETE"):
         team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"cancel": true}}')
-        wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", operator)
+        wait_refused(team, Reason.POLICY_DENIED, "every Job needs a budget", killed_operator)
         wait_settled(team)
     team.wait_state("tone", "cancelled", seconds=70)
 
@@ -268,18 +270,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_a_field_that_only_the_job_refuses_is_named(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
+    team: Kubectl, killed_operator: Operator, kubelet: Kubelet
 ) -> None:
     team.apply(*(finetune(name, **{"model": "ada", **spec}) for name, (spec, _) in WRONG.items()))
     (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
     kubelet.end(pod, 0, prepared().to_termination_message())
     for name, (_, words) in WRONG.items():
-        wait_refused(team, Reason.INVALID_SPEC, words, operator, name)
+        wait_refused(team, Reason.INVALID_SPEC, words, killed_operator, name)
     wait_settled(team, "gpus")
 
 
 def test_a_missing_permission_is_named_until_it_is_granted(
-    team: Kubectl, operator: Operator, kubelet: Kubelet
+    team: Kubectl, killed_operator: Operator, kubelet: Kubelet
 ) -> None:
     role = team.get("role", "finetune-operator")
     role["metadata"] = {"name": role["metadata"]["name"]}
@@ -295,7 +297,7 @@ def test_a_missing_permission_is_named_until_it_is_granted(
 
     def wait_forbidden(resource: str) -> None:
         words = f'cannot create resource "{resource}"'
-        wait_refused(team, Reason.FORBIDDEN, words, operator)
+        wait_refused(team, Reason.FORBIDDEN, words, killed_operator)
 
     revoke("jobs")
     team.apply(finetune("tone", **TWO_NODES))
@@ -310,15 +312,6 @@ def test_a_missing_permission_is_named_until_it_is_granted(
     wait_forbidden("models")
     team.apply(role)
     team.wait_state("tone", "succeeded", seconds=70)
-
-
-@pytest.fixture
-def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
-    """An operator that is killed at the end: nothing is lost with its last Events."""
-    made = Operator(team, tools / "helm", tmp_path)
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def container_not_started(waiting: int, pods: int, container: str, cause: str) -
 
 
 def container_crashes(waiting: int, pods: int, container: str, cause: str) -> StatusMessage:
-    """container: an injected one that restarts; cause: its exit code, and its last words."""
+    """container: an injected one that restarts; cause: its exit code and message."""
     whole = f"container {container or 'main'} crashes repeatedly"
     message = f"{waiting} of {_count(pods, 'pod')} cannot start, because {whole}: {cause}"
     return StatusMessage(Reason.INJECTED_CONTAINER, message[:MESSAGE_CHARACTERS])
