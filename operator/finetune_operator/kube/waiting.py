@@ -20,11 +20,8 @@ CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousand
 SILENT_SECONDS = 30.0  # until a pod with a node usually has started its first container
 REPEATED_SECONDS = 180.0
 EVENTS_AT_MOST = 50
-LATER_EVENTS = {
-    "Unhealthy",
-    "BackOff",
-    "FailedScheduling",
-}  # a container runs, or its state says it
+# A container runs already, or the status of the pod says the same.
+LATER_EVENTS = {"Unhealthy", "BackOff", "FailedScheduling"}
 DENIED = {403, 404}  # no permission, or no Kueue: the message has fewer details then
 
 logger = logging.getLogger(__name__)

@@ -173,7 +173,7 @@ def pod_deleted(pod: str) -> ErrorInfo:
 
 
 def injected_failed(container: str, pod: str, code: int, cause: str) -> ErrorInfo:
-    """container: one that an admission webhook injected. cause: its reason and termination message."""
+    """container: an injected one. cause: its reason and termination message."""
     message = f"container {container} of pod {pod} ended with exit code {code}: {cause}"
     hint = (
         f"read its log (kubectl logs {pod} -c {container}), or exclude the pods from its webhook: "
