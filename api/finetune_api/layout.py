@@ -23,6 +23,11 @@ class RunLayout:
         return self.checkpoints.child(f"step-{step:08d}")
 
     @property
+    def markers(self) -> S3Uri:
+        """One small object for each attempt that has started."""
+        return self.root.child("markers")
+
+    @property
     def results(self) -> S3Uri:
         return self.root.child("results.csv")
 

@@ -24,7 +24,7 @@ from finetune_storage import transfers
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem
 from finetune_storage.progress import ProgressCallback, ProgressMeter
-from finetune_storage.s3 import Storage, s3_client
+from finetune_storage.s3 import Storage, permit, s3_client
 from finetune_storage.versions import ObjectEntry
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class LocalStorage(Storage):
     def __init__(self, root: Path) -> None:
         self._root = root
         self.endpoint = str(root)
+        self.before_write = permit
 
     @cached_property
     def _client(self) -> S3Client:  # type: ignore[override]
@@ -135,6 +136,7 @@ class LocalStorage(Storage):
         path = self._path(uri)
         if path is None:
             return super().write_bytes(uri, data, only_if_absent=only_if_absent)
+        self.before_write()
         with _errors(path), _part(path) as part:
             part.write_bytes(data)
             if not only_if_absent:
@@ -151,6 +153,7 @@ class LocalStorage(Storage):
         target = self._path(uri)
         if target is None:
             return super().upload_file(path, uri, progress)
+        self.before_write()
         with _errors(target):
             _place(path, target)
         size = target.stat().st_size

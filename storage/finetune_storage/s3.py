@@ -49,6 +49,7 @@ class Storage:
     def __init__(self, client: S3Client) -> None:
         self._client = client
         self.endpoint = plain_endpoint(client.meta.endpoint_url)
+        self.before_write = permit  # called before each write, which it refuses by an exception
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -168,6 +169,7 @@ class Storage:
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
         """Write one object. With only_if_absent, raises AlreadyExists if it exists."""
+        self.before_write()
         if not only_if_absent:
             with self._errors(uri):
                 self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data)
@@ -194,6 +196,7 @@ class Storage:
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
         """Upload the file, in parts if it is large. Replaces an existing object."""
+        self.before_write()
         meter = ProgressMeter(path.stat().st_size, progress)
         with self._errors(uri):
             transfers.upload(self._client, path, uri, meter)
@@ -230,6 +233,10 @@ class Storage:
                 return storage_error(error, uri, self.endpoint)
             return storage_error(second, uri, self.endpoint)
         return storage_error(error, uri, self.endpoint)
+
+
+def permit() -> None:
+    """The usual check before a write."""
 
 
 def _was_repeated(error: Exception) -> bool:

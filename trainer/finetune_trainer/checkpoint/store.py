@@ -6,30 +6,28 @@ safetensors and JSON; nothing is unpickled. Saving is asynchronous: `begin` copi
 advances a save whose current part has ended, and `finish` waits.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import ValidationError
 
 from finetune_api.errors import FailureError
-from finetune_api.layout import MANIFEST, RunLayout
+from finetune_api.layout import RunLayout
 from finetune_api.names import Reason
-from finetune_api.uris import S3Uri
-from finetune_api.wire import Stored
 from finetune_storage.errors import StorageError
-from finetune_storage.manifests import FileEntry, to_bytes
+from finetune_storage.manifests import FileEntry
 from finetune_storage.s3 import Storage
 from finetune_trainer import failures
+from finetune_trainer.attempt_fence import AttemptFence
+from finetune_trainer.checkpoint.catalog import (
+    CheckpointCatalog,
+    CheckpointManifest,
+    shard_name,
+)
 from finetune_trainer.checkpoint.restore import CheckpointReader
 from finetune_trainer.checkpoint.snapshot import BackgroundTask, HostCopy, state_of, upload
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine.deepspeed import Engine
-
-KEEP = 2  # the newest checkpoints; the best one is kept in addition
 
 
 @dataclass(frozen=True)
@@ -40,20 +38,6 @@ class _Pending:
     task: BackgroundTask
     begin: float
     is_uploaded: bool = False
-
-
-_STEP = re.compile(r"step-(\d+)/(.+)")
-
-
-class CheckpointManifest(Stored):
-    """`checkpoints/step-…/manifest.json`."""
-
-    kind: Literal["checkpoint"] = "checkpoint"
-    attempt: int
-    ranks: int  # ranks that wrote it; any number may read it
-    base_revision: str | None = None  # of the base model; None: of an earlier version
-    state: TrainingState
-    files: list[FileEntry]
 
 
 class Checkpoints:
@@ -81,6 +65,8 @@ class Checkpoints:
         self._engine = engine
         self._folder = folder
         self._attempt = attempt
+        self._fence = AttemptFence(layout, storage, attempt)
+        self._catalog = CheckpointCatalog(layout, storage, self._fence)
         self._base_revision = base_revision
         self._before_manifest = before_manifest
         self._progress = progress
@@ -155,9 +141,8 @@ class Checkpoints:
             state=state,
             files=entries,
         )
-        uri = self._layout.checkpoint(state.step).child(MANIFEST)
-        self._storage.write_bytes(uri, to_bytes(manifest))
-        self._prune(state)
+        self._catalog.complete(manifest)
+        self._catalog.prune(state)
 
     def _gather(self, entry: FileEntry) -> list[FileEntry]:
         import torch
@@ -175,15 +160,6 @@ class Checkpoints:
             for rank, row in enumerate(rows)
         ]
 
-    def _prune(self, state: TrainingState) -> None:
-        """Delete all but the newest and the best, and those without a manifest after a crash."""
-        steps = self._steps()
-        complete = [step for step, is_complete in steps.items() if is_complete]
-        kept = {*complete[:KEEP], state.best_step}
-        for step in steps:
-            if step < state.step and step not in kept:
-                remove(self._storage, self._layout.checkpoint(step))
-
     # --- restoring -------------------------------------------------------------------------------
 
     def restore(self) -> TrainingState:
@@ -192,16 +168,26 @@ class Checkpoints:
         Raises FailureError (BaseModelChanged) if it was trained from other files of the base model.
         """
         refused: set[int] = set()
-        while step := self._agree_on_newest(refused):
-            state = self._read(self._layout.checkpoint(step), self._folder / f"step-{step}")
-            if state is not None:
-                return state
+        state = None
+        while state is None and (step := self._agree_on_newest(refused)):
+            state = self._read(step, self._folder / f"step-{step}")
             refused.add(step)
-        return TrainingState()
+        state = state or TrainingState()
+        if self._engine.coordinates.rank == 0:
+            self._fence.record_start(state.step)
+            self._tidy(state)
+        return state
 
-    def _read(self, uri: S3Uri, folder: Path) -> TrainingState | None:
+    def _tidy(self, state: TrainingState) -> None:
+        """Delete what attempts left that ended while they saved, or before they could prune."""
+        try:
+            self._catalog.prune(state)
+        except StorageError as error:
+            print(f"warning: files of earlier attempts were not deleted: {error}", flush=True)
+
+    def _read(self, step: int, folder: Path) -> TrainingState | None:
         """Restore one checkpoint. None, on all ranks, if it is damaged."""
-        manifest = self._read_manifest(uri)
+        uri, manifest = self._layout.checkpoint(step), self._catalog.read(step)
         if self._engine.any(manifest is None):
             if manifest is None:
                 print(f"warning: skipping {uri}: its manifest is not readable", flush=True)
@@ -227,27 +213,9 @@ class Checkpoints:
 
         newest = 0
         if self._engine.coordinates.rank == 0:
-            complete = (step for step, is_complete in self._steps().items() if is_complete)
-            newest = next((step for step in complete if step not in refused), 0)
+            newest = self._catalog.newest(refused)
         value = torch.tensor([newest], dtype=torch.float64, device=self._engine.device)
         return int(self._engine.sum(value).item())
-
-    def _steps(self) -> dict[int, bool]:
-        """The steps with any file, the newest first, and whether they have a manifest."""
-        start = len(self._layout.checkpoints.key) + 1
-        names = [entry.key[start:] for entry in self._storage.list(self._layout.checkpoints)]
-        found = [match for name in names if (match := _STEP.fullmatch(name))]
-        complete = {int(match[1]) for match in found if match[2] == MANIFEST}
-        steps = sorted({int(match[1]) for match in found}, reverse=True)
-        return {step: step in complete for step in steps}
-
-    def _read_manifest(self, uri: S3Uri) -> CheckpointManifest | None:
-        try:
-            return CheckpointManifest.model_validate_json(
-                self._storage.read_bytes(uri.child(MANIFEST))
-            )
-        except ValidationError:
-            return None
 
 
 def _warn_if_unavailable(error: Exception, step: int) -> None:
@@ -255,15 +223,3 @@ def _warn_if_unavailable(error: Exception, step: int) -> None:
     if not (isinstance(error, StorageError) and error.failure.code == Reason.S3_UNAVAILABLE):
         raise error
     print(f"warning: the checkpoint of step {step} was not saved: {error}", flush=True)
-
-
-def shard_name(rank: int, ranks: int, attempt: int) -> str:
-    """The name contains the attempt: a lost pod cannot replace a shard of a later attempt."""
-    return f"rank-{rank:05d}-of-{ranks:05d}-attempt-{attempt}.safetensors"
-
-
-def remove(storage: Storage, uri: S3Uri) -> None:
-    """Delete the manifest first, so that a partly deleted checkpoint does not look complete."""
-    keys = [uri.child(MANIFEST).key, *(entry.key for entry in storage.list(uri))]
-    for key in keys:
-        storage.delete(S3Uri(uri.bucket, key))

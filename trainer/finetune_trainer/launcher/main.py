@@ -84,6 +84,7 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outc
     ranks = rank_processes.start(task, node_rank, workdir)  # first: their imports take longest
     from finetune_data.lookup.published import find_published
     from finetune_storage.connect import open_storage
+    from finetune_trainer.attempt_fence import AttemptFence
     from finetune_trainer.launcher.downloads import Downloads
 
     try:
@@ -91,6 +92,7 @@ def run(task: TrainTask, node_rank: int, folder: Path, stop: StopSignal) -> Outc
         if (published := find_published(task.run, storage)) is not None:
             print("an earlier attempt has already published the model", flush=True)
             return published if node_rank == 0 else None
+        AttemptFence(task.run.layout, storage, task.attempt).check()
         downloads = Downloads(
             *(task, workdir, storage),
             before_release=lambda: wait_for_name(task.master_host, stop),

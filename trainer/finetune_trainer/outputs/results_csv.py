@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 
+from finetune_api.errors import FailureError
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_storage.errors import StorageError
@@ -110,6 +111,7 @@ class Results:
         self._uploaded_lines = 0
         self._lock = threading.Lock()  # an older text must not overwrite a newer one
         self._closed = threading.Event()
+        self._refusal: FailureError | None = None  # of an upload by the thread
         self._thread = threading.Thread(
             target=self._upload_periodically, name="results", daemon=True
         )
@@ -122,7 +124,9 @@ class Results:
         self._thread.start()
 
     def add(self, cells: dict[str, float | None]) -> None:
-        """Append the row of a step."""
+        """Append the row of a step. Raises FailureError if a newer attempt has started."""
+        if self._refusal is not None:
+            raise self._refusal
         self._lines.append(line(cells, self._columns) + "\n")
 
     def upload(self) -> None:
@@ -151,3 +155,6 @@ class Results:
                 # the next upload has these rows, too; `upload` before a checkpoint raises
                 if error.failure.code != Reason.S3_UNAVAILABLE:
                     print(f"warning: could not upload results.csv: {error}", flush=True)
+            except FailureError as error:
+                self._refusal = error
+                return

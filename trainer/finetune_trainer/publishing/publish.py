@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune_api.layout import MANIFEST
 from finetune_api.model_names import fine_tuned_model_name
-from finetune_api.outcome import Outcome
+from finetune_api.outcome import Outcome, Trained
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
 from finetune_data.lookup.published import ModelManifest, find_published, outcome_of
@@ -39,12 +39,15 @@ def publish(
     end_tokens: Sequence[int],
     progress: Callable[[str], None],
     describe: Callable[[str, str], ReportData],
+    before_manifest: Callable[[Trained | None], None],
 ) -> Outcome | None:
     """Publish the model. All ranks call it together; rank 0 gets the outcome.
 
     base: the folder with the tokenizer's files. end_tokens: where the model stops. describe:
     returns the contents of the card and the report, given the model's name and the time of
-    publishing. Raises FailureError if a merged adapter differs from the trained model.
+    publishing. before_manifest: gets the result before the model is complete, so that a run with a
+    published model also has its result. Raises FailureError if a merged adapter differs from the
+    trained model, or if a newer attempt has started.
     """
     is_adapted = lora.is_adapted(engine.model)
     reference = compute_reference(engine, choose_rows(dataset.train)) if is_adapted else None
@@ -92,11 +95,13 @@ def publish(
         files=entries,
     )
     written = to_bytes(manifest)
+    outcome = outcome_of(task.run, manifest, written)
+    before_manifest(outcome.trained)
     try:
         storage.write_bytes(uri.child(MANIFEST), written, only_if_absent=True)
     except AlreadyExists:
         return find_published(task.run, storage)
-    return outcome_of(task.run, manifest, written)
+    return outcome
 
 
 def _upload(

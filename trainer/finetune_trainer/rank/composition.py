@@ -7,6 +7,7 @@ from finetune_api.tasks import TrainTask
 from finetune_data.tokenize.dataset import Dataset
 from finetune_storage.connect import open_storage
 from finetune_storage.s3 import Storage
+from finetune_trainer.attempt_fence import AttemptFence
 from finetune_trainer.base_check.check import inspection, read_base
 from finetune_trainer.batching.order import Costs
 from finetune_trainer.checkpoint.store import Checkpoints
@@ -57,6 +58,10 @@ def build_parts(task: TrainTask, workdir: WorkDir, progress: ProgressTracker) ->
         if coordinates.local_rank == 0:
             print(node_line(), flush=True)
     storage = open_storage()
+    if coordinates.rank == 0:
+        fence = AttemptFence(task.run.layout, storage, task.attempt)
+        fence.begin()
+        storage.before_write = fence.check
     import_libraries()
     base_model = workdir.wait_for_base_model()
     dataset = read_dataset(task, workdir)

@@ -3,9 +3,9 @@
 import contextlib
 import gc
 
-from finetune_api.outcome import Outcome
+from finetune_api.errors import FailureError
+from finetune_api.outcome import Outcome, Trained
 from finetune_api.tasks import TrainTask
-from finetune_storage.errors import StorageError
 from finetune_trainer import run_manifest
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.progress import ProgressTracker
@@ -70,7 +70,7 @@ def _train(parts: Parts, state: TrainingState, sigterm: SigtermFlag) -> Training
     try:
         state = train(run, state)
     except BaseException as error:
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(FailureError):
             parts.run_log.close()  # uploads the rows so far; the raised error stays the cause
         parts.report_writer.fail(error, parts.classifier)
         raise
@@ -80,6 +80,12 @@ def _train(parts: Parts, state: TrainingState, sigterm: SigtermFlag) -> Training
 
 def _publish(parts: Parts, state: TrainingState, workdir: WorkDir) -> Outcome | None:
     task, engine, run_log = parts.task, parts.engine, parts.run_log
+    recorded: list[Trained | None] = []
+
+    def record(trained: Trained | None) -> None:
+        run_manifest.write(task, parts.dataset.manifest, engine.precision, parts.storage, trained)
+        recorded.append(trained)
+
     run_log.begin_publishing("completing the sample prompts for the report")
     describe = parts.report_writer.finish(parts.classifier)
     run_log.begin_publishing("gathering the model weights")
@@ -91,9 +97,9 @@ def _publish(parts: Parts, state: TrainingState, workdir: WorkDir) -> Outcome | 
         end_tokens=parts.report_writer.end_tokens,
         progress=run_log.begin_publishing,
         describe=describe,
+        before_manifest=record,
     )
-    if outcome is not None:
-        manifest = parts.dataset.manifest
-        run_manifest.write(task, manifest, engine.precision, parts.storage, outcome.trained)
+    if outcome is not None and outcome.trained not in recorded:  # another pod has published
+        record(outcome.trained)
     engine.barrier()  # the other ranks stay until rank 0 has published
     return outcome
