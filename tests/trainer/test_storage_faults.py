@@ -3,6 +3,7 @@
 Numbers: reliability table (T27, T28).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,17 @@ from finetune_api.uris import S3Uri
 from finetune_data.lookup.published import ModelManifest
 from finetune_storage.manifests import find_damage
 from finetune_storage.s3 import Storage
-from tests.support.proxy import Answer, Cut, Fault, FaultyProxy, Rule, Seen, let_pass, s3_error
+from tests.support.proxy import (
+    Answer,
+    Cut,
+    Delay,
+    Fault,
+    FaultyProxy,
+    Rule,
+    Seen,
+    let_pass,
+    s3_error,
+)
 from tests.trainer import support
 from tests.trainer.support import Pod
 
@@ -139,3 +150,56 @@ def test_t28_a_rank_that_is_started_twice_publishes_one_intact_model(
         assert pod.outcome is not None
         assert pod.outcome.trained is not None
         assert pod.outcome.trained.fine_tuned_model == manifest.id
+
+
+def test_t27_a_bad_answer_to_the_first_try_of_every_request_changes_nothing(
+    proxy: FaultyProxy, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "6")
+    faults = [s3_error(503, "SlowDown"), s3_error(500, "InternalError"), Cut()]
+    tries: Counter[tuple[str, str]] = Counter()
+    hit: Counter[str] = Counter()
+
+    def first_try(seen: Seen) -> Fault | None:
+        tries[seen.method, seen.path] += 1
+        if tries[seen.method, seen.path] % 2 == 0:
+            return None
+        hit[seen.method] += 1
+        return faults[hit.total() % len(faults)]
+
+    proxy.rule = first_try
+    task = prepared("every request", storage, tmp_path)
+    pod = Pod.start(task, 0, tmp_path / "pod")
+    assert pod.wait() == EXIT_OK, pod.log
+    assert hit["GET"] >= 3
+    assert hit["PUT"] + hit["POST"] >= 6
+    assert check_model(storage, task, tmp_path / "model").attempt == 1
+
+
+def test_t27_slow_s3_is_waited_for(proxy: FaultyProxy, storage: Storage, tmp_path: Path) -> None:
+    proxy.rule = lambda _: Delay(0.3)
+    task = prepared("slow", storage, tmp_path)
+    pod = Pod.start(task, 0, tmp_path / "pod")
+    assert pod.wait() == EXIT_OK, pod.log
+    check_model(storage, task, tmp_path / "model")
+
+
+def test_t27_a_bucket_that_disappears_during_the_training_is_named_and_nothing_is_published(
+    proxy: FaultyProxy, storage: Storage, tmp_path: Path
+) -> None:
+    task = prepared("gone", storage, tmp_path)
+    writes: list[Seen] = []
+
+    def gone(seen: Seen) -> Answer | None:
+        if seen.number and f"/{S3Uri.parse(task.run.output).key}" in seen.path:
+            writes.append(seen)
+        return s3_error(404, "NoSuchBucket") if len(writes) > 2 else None
+
+    proxy.rule = gone
+    pod = Pod.start(task, 0, tmp_path / "pod")
+    assert pod.wait() == EXIT_USER, pod.log
+    assert pod.outcome is not None
+    assert pod.outcome.failure is not None
+    assert pod.outcome.failure.code == Reason.BUCKET_NOT_FOUND
+    assert S3Uri.parse(task.run.output).bucket in pod.outcome.failure.message
+    assert not is_published(storage, task)
