@@ -75,10 +75,11 @@ def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 
 def pods_of(team: Kubectl, ending: str) -> list[dict[str, Any]]:
     """The pods that the real Job controller created."""
+    label = "batch.kubernetes.io/job-name"
     return [
         pod
         for pod in team.list("pods")
-        if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"].endswith(ending)
+        if pod["metadata"].get("labels", {}).get(label, "-").endswith(ending)
     ]
 
 
@@ -137,10 +138,57 @@ def test_a_quota_that_refuses_pods_is_named(
     end_pods(team)
 
 
-def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
-    team: Kubectl, operator: Operator, until_training: Callable[..., None], kubelet: Kubelet
+def evict(team: Kubectl, victim: str) -> None:
+    """As `kubectl drain` does."""
+    meta = {"name": victim, "namespace": team.namespace}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+    path = f"/api/v1/namespaces/{team.namespace}/pods/{victim}/eviction"
+    team("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+
+def taint(team: Kubectl, victim: str) -> None:
+    """As a cloud's agent does before it takes a spot node away. The pods do not tolerate it."""
+    team("taint", "node", "node-1", "spot=ends:NoExecute")
+
+
+def outrank(team: Kubectl, victim: str) -> None:
+    """Create a pod of a higher priority that needs the whole node: the scheduler preempts."""
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
+    name = f"urgent-{team.namespace}"
+    container = {"name": "c", "image": "x", "resources": {"requests": {"cpu": "63"}}}
+    team.apply(
+        {**priority, "metadata": {"name": name}},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "urgent"},
+            "spec": {"priorityClassName": name, "containers": [container]},
+        },
+    )
+
+
+DRAINS = {"Eviction": evict, "Taint": taint, "Preemption": outrank}
+END_REASONS = {"Eviction": "Evicted", "Taint": "NodeLost", "Preemption": "Preempted"}
+
+
+@pytest.fixture
+def untainted(team: Kubectl) -> Iterator[None]:
+    yield
+    team("patch", "node", "node-1", "--type=merge", "-p", '{"spec": {"taints": null}}')
+
+
+@pytest.mark.usefixtures("untainted")
+@pytest.mark.parametrize("drain", DRAINS)
+def test_t18_a_pod_that_a_drain_a_taint_or_the_scheduler_takes_restarts_the_gang_uncounted(
+    drain: str,
+    team: Kubectl,
+    operator: Operator,
+    until_training: Callable[..., None],
+    kubelet: Kubelet,
 ) -> None:
-    until_training(maxRestarts=0, resources={"nodes": 2, "gpusPerNode": 0})
+    until_training(maxRestarts=0, resources={"nodes": 2, "gpusPerNode": 0, "cpu": "2"})
+    for pod in pods_of(team, "-prepare"):
+        team("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
 
     def placed() -> list[str]:
         found = [pod for pod in pods_of(team, "-a1") if pod["spec"].get("nodeName")]
@@ -149,15 +197,14 @@ def test_t18_a_pod_that_the_eviction_api_takes_restarts_the_gang_uncounted(
     until(lambda: len(placed()) == 2, 30, lambda: str(team.list("pods"))[-2000:])
     kubelet.ready(*placed())
     team.wait_state("tone", "running")
-    victim = placed()[0]
-    meta = {"name": victim, "namespace": team.namespace}
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
-    path = f"/api/v1/namespaces/{team.namespace}/pods/{victim}/eviction"
-    team("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    DRAINS[drain](team, placed()[0])
     until(lambda: len(team.status("tone").get("attempts", [])) == 2, 30, operator.logs)
     first, second = team.status("tone")["attempts"]
-    assert (first["reason"], first["counted"], first["node"]) == ("Evicted", False, "node-1")
+    reason = END_REASONS[drain]
+    assert (first["reason"], first["counted"], first["node"]) == (reason, False, "node-1")
     assert "endedAt" not in second
+    until(lambda: pods_of(team, "-a2"), 30, operator.logs)
+    end_pods(team)
 
 
 @pytest.fixture
