@@ -86,6 +86,35 @@ def test_an_operator_is_judged_by_what_it_does(
     assert checks.operator(deployments, unseen, "team").level == level
 
 
+def test_an_operator_that_is_refused_is_not_reported_as_missing() -> None:
+    words = 'User "ml:finetune" cannot patch resource "finetunes/status"'
+    refused = checks.operator([a_deployment(1)], ["other", "tone"], "team", {"tone": words})
+    assert refused.level == "error"
+    assert words in refused.detail
+    assert "no operator" not in refused.detail
+    silent = checks.operator([a_deployment(1)], ["tone"], "ml")
+    assert (silent.level, "is ready, but tone has no status" in silent.detail) == ("error", True)
+    assert silent.remedy.startswith("kubectl logs deployment/op -n ml")
+    elsewhere = checks.operator([a_deployment(1)], ["tone"], "team")
+    dead = checks.operator([a_deployment(0)], ["tone"], "ml")
+    for missing in (elsewhere, dead):
+        assert "no operator serves" in missing.detail
+
+
+@pytest.mark.parametrize("reason", sorted(names.REFUSAL_REASONS))
+def test_a_refused_object_is_quoted(reason: str) -> None:
+    def waiting(state: str, reason: str) -> JsonObject:
+        status = {"state": state, "reason": reason, "message": "Job j cannot be created: no"}
+        return {"metadata": {"name": "tone"}, "status": status}
+
+    (found,) = checks.requests([waiting("pending", reason)], "team")
+    is_fatal = reason in {"Forbidden", "WebhookFailed", "RequestRefused"}
+    assert found.level == ("error" if is_fatal else "warning")
+    assert "Job j cannot be created: no" in found.detail
+    others = [waiting("failed", reason), waiting("pending", "Starting"), {"metadata": {"name": ""}}]
+    assert not list(checks.requests(others, "team"))
+
+
 def test_a_missing_permission_is_an_error_only_if_it_is_required() -> None:
     count = len(checks.PERMISSIONS)
     assert checks.permissions([True] * count, "team").level == "ok"

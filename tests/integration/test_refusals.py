@@ -13,6 +13,9 @@ import yaml
 
 from finetune_api import names
 from finetune_api.names import Reason
+from finetune_cli.cluster.connection import connect
+from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.commands.doctor.cluster_checks import refused_statuses
 from tests.integration.conftest import Kubelet, Operator
 from tests.integration.crowds import TWO_NODES
 from tests.integration.test_model_deletion import a_model
@@ -312,6 +315,31 @@ def test_a_missing_permission_is_named_until_it_is_granted(
     wait_forbidden("models")
     team.apply(role)
     team.wait_state("tone", "succeeded", seconds=70)
+
+
+def test_a_refused_status_is_an_event_that_the_doctor_finds(
+    team: Kubectl, killed_operator: Operator, kubelet: Kubelet
+) -> None:
+    role = team.get("role", "finetune-operator")
+    role["metadata"] = {"name": role["metadata"]["name"]}
+    rules = [rule for rule in role["rules"] if rule["resources"] != ["finetunes/status"]]
+    team.apply({**role, "rules": rules})
+    team.apply(finetune("tone", **TWO_NODES))
+    cluster = connect(ClusterTarget(kubeconfig=team.kubeconfig, namespace=team.namespace))
+    found: dict[str, str] = {}
+
+    def is_reported() -> bool:
+        found.update(refused_statuses(cluster))
+        return bool(found)
+
+    until(is_reported, 30, killed_operator.logs)
+    assert 'cannot patch resource "finetunes/status"' in found["tone"]
+    assert 'refused_status_writes_total{code="403"}' in killed_operator.metrics()
+    time.sleep(TWO_RETRIES)
+    events = [item for item in team.list("events") if item["reason"] == "StatusRefused"]
+    assert len(events) == 1
+    team.apply(role)
+    until(lambda: team.status("tone").get("state") == "pending", 70)
 
 
 @pytest.fixture

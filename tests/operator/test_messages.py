@@ -43,6 +43,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "model_uploaded": [(MODEL,)],
     "results_uploaded": [("s3://acme/out/team/tone-11111111/results.csv",)],
     "diverged": [(2.0123, 3.1)],
+    "status_refused": [('User "ml:finetune" cannot patch resource "finetunes/status"',)],
     "failed": [(ERROR,)],
     "format_metrics": [(EPOCH,)],
     "checking_data_again": [(ERROR,)],

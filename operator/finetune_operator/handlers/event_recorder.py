@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
+from finetune_operator import messages
+from finetune_operator.core.plan import stamp
+from finetune_operator.core.status_builder import EVENT_CHARACTERS
 from finetune_operator.kube.act import find_new_events, post_event
 from finetune_operator.kube.client import Client
 
 POSTERS = 2  # with more, the requests for Events would compete with those of the reconciles
 WAITING_AT_MOST = 10_000
+REFUSED_AT_MOST = 1_000
 FLUSH_SECONDS = 3.0  # at the end of the process
 
 logger = logging.getLogger(__name__)
@@ -21,17 +26,36 @@ class EventRecorder:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._waiting: asyncio.Queue[tuple[FineTune, EventEntry]] = asyncio.Queue(WAITING_AT_MOST)
+        self._refused: dict[str, str] = {}  # UID -> the reported cause
 
     def record(self, before: FineTune, status: FineTuneStatus) -> None:
         """Queue the Events that are new in a status that was just written."""
+        self._refused.pop(before.metadata.uid, None)
         for entry in find_new_events(before.status, status):
-            try:
-                self._waiting.put_nowait((before, entry))
-            except asyncio.QueueFull:
-                name = before.metadata.name
-                logger.warning(
-                    "too many Events are waiting: %s of %s is not posted", entry.reason, name
-                )
+            self._add(before, entry)
+
+    def report_refused_status(self, finetune: FineTune, cause: str) -> None:
+        """Queue one Event on a status that the API server refuses: nothing else can report it."""
+        uid = finetune.metadata.uid
+        if self._refused.get(uid) == cause:
+            return
+        if len(self._refused) >= REFUSED_AT_MOST:
+            self._refused.clear()
+        self._refused[uid] = cause
+        event = messages.status_refused(cause)
+        now = stamp(datetime.now(UTC))
+        text = event.message[:EVENT_CHARACTERS]
+        entry = EventEntry(at=now, level=event.level, reason=event.reason, message=text)
+        self._add(finetune, entry)
+
+    def _add(self, finetune: FineTune, entry: EventEntry) -> None:
+        try:
+            self._waiting.put_nowait((finetune, entry))
+        except asyncio.QueueFull:
+            name = finetune.metadata.name
+            logger.warning(
+                "too many Events are waiting: %s of %s is not posted", entry.reason, name
+            )
 
     async def run(self) -> None:
         """Run until cancelled."""

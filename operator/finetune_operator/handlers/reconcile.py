@@ -24,6 +24,7 @@ from finetune_operator.kube.act import (
     RefusedError,
     UnlistedObjectError,
     act,
+    to_refusal,
     write_status,
 )
 from finetune_operator.kube.client import ApiError
@@ -143,6 +144,9 @@ class Reconciler:
         except ApiError as error:
             reconcile_metrics.REFUSED_STATUSES.labels(str(error.status)).inc()
             meta = finetune.metadata
+            refusal = to_refusal("write", "status of FineTune", meta.name, error)
+            if not refusal.is_transient and not error.is_outdated:
+                self._event_recorder.report_refused_status(finetune, error.message)
             where = f"{meta.namespace}/{meta.name}"
             message = f"the status of FineTune {where} cannot be written: {error.message}"
             raise ApiError(error.status, message, reason=error.reason) from error

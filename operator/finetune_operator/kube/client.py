@@ -50,6 +50,12 @@ class ApiError(Exception):
         self.causes = causes
         self.retry_after = min(retry_after, WAIT_AT_MOST)
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a test of a JSON patch failed: the object has another UID or version."""
+        is_invalid = self.status == 422 and not self.causes
+        return is_invalid and self.message.startswith("the server rejected our request")
+
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo:
     """Log in for kopf's watches and our requests: with the service account, else the kubeconfig."""

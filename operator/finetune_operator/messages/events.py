@@ -91,6 +91,12 @@ def diverged(first_loss: float, last_loss: float) -> Event:
     return Event("Diverged", message, "warning")
 
 
+def status_refused(cause: str) -> Event:
+    """cause: the words of the API server. This Event is only in the cluster, not in the status."""
+    message = f"The status of the fine-tune cannot be written: {cause}"
+    return Event("StatusRefused", message, "error")
+
+
 def failed(error: ErrorInfo) -> Event:
     return Event(error.code, f"Fine-tune failed: {error.message}", "error", key="failed")
 

@@ -13,12 +13,16 @@ from finetune_cli.cluster.connection import METADATA_ONLY, Cluster
 from finetune_cli.cluster.errors import ApiError, namespace_hint
 from finetune_cli.commands.doctor.findings import Finding
 from finetune_cli.commands.doctor.gpu_checks import gpu_findings
+from finetune_cli.commands.doctor.operator_checks import (
+    INSTALL,
+    OPERATOR,
+    find_ignored,
+    operator,
+    requests,
+)
 from finetune_cli.commands.doctor.training_logs import log_findings, read_logs
-from finetune_cli.terminal.format import parse_time
 
-INSTALL = "helm install finetune charts/finetune-operator -n {namespace}"
 SECRET = "finetune-s3"  # noqa: S105 - a name; the chart's default
-OPERATOR = "app.kubernetes.io/name=finetune-operator"
 OLDEST = (1, 29)  # for the CRDs' CEL rules and the Jobs' podReplacementPolicy
 
 # (commands that need it, verb, API group, resource); the first four are required
@@ -48,7 +52,14 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
         yield missing_namespace(cluster.namespace)
         return
     yield permissions(_allowed(cluster), cluster.namespace)
-    yield operator(_if_permitted(lambda: _operators(cluster)), _ignored(cluster), cluster.namespace)
+    finetunes = _finetunes(cluster)
+    yield operator(
+        _if_permitted(lambda: _operators(cluster)),
+        find_ignored(finetunes, datetime.now(UTC)),
+        cluster.namespace,
+        _if_permitted(lambda: refused_statuses(cluster)) or {},
+    )
+    yield from requests(finetunes, cluster.namespace)
     yield secret(_if_permitted(lambda: _has_object(cluster, "secrets", SECRET)), cluster.namespace)
     nodes = _if_permitted(lambda: _items(cluster, "/api/v1/nodes"))
     classes = _if_permitted(lambda: _items(cluster, "/apis/node.k8s.io/v1/runtimeclasses"))
@@ -110,48 +121,6 @@ def permissions(allowed: Sequence[bool], namespace: str) -> Finding:
         f"{', '.join(dict.fromkeys(blocked))}",
         "ask an administrator for the chart's Role finetune-user: kubectl create "
         f"rolebinding YOU-finetune -n {namespace} --role=finetune-user --user=YOU",
-    )
-
-
-def operator(
-    deployments: Sequence[JsonObject] | None, ignored: Sequence[str], namespace: str
-) -> Finding:
-    """deployments: None if not permitted; ignored: FineTunes without a status."""
-    if ignored:
-        return Finding(
-            "error",
-            "operator",
-            f"no operator serves namespace {namespace}: {', '.join(ignored[:3])} has no status",
-            "check the operator's pod (kubectl get pods -A -l "
-            + OPERATOR
-            + "), or install it: "
-            + INSTALL.format(namespace=namespace),
-        )
-    if deployments is None:
-        return Finding(
-            "unknown",
-            "operator",
-            "you may not list deployments; no fine-tune is waiting for an operator",
-        )
-    ready = [it for it in deployments if (it.get("status") or {}).get("readyReplicas")]
-    if ready:
-        here = [it for it in ready if it["metadata"]["namespace"] == namespace]
-        meta = (here or ready)[0]["metadata"]
-        only = "" if here else f"; it serves {namespace} only with the chart value clusterWide=true"
-        return Finding("ok", "operator", f"{meta['namespace']}/{meta['name']} is ready{only}")
-    if deployments:
-        meta = deployments[0]["metadata"]
-        return Finding(
-            "error",
-            "operator",
-            f"{meta['namespace']}/{meta['name']} is not ready",
-            f"kubectl describe deployment {meta['name']} -n {meta['namespace']}",
-        )
-    return Finding(
-        "warning",
-        "operator",
-        f"none in namespace {namespace}; an operator for all namespaces may run in another one",
-        INSTALL.format(namespace=namespace),
     )
 
 
@@ -230,20 +199,22 @@ def _operators(cluster: Cluster) -> list[JsonObject]:
     return []
 
 
-def _ignored(cluster: Cluster) -> list[str]:
-    """FineTunes that have had no status for 30 seconds."""
+def _finetunes(cluster: Cluster) -> list[JsonObject]:
     try:
-        items = cluster.finetunes.list()
+        return cluster.finetunes.list()
     except ApiError:
         return []
-    now = datetime.now(UTC)
-    return [
-        item["metadata"]["name"]
-        for item in items
-        if not (item.get("status") or {}).get("state")
-        and (made := parse_time(item["metadata"].get("creationTimestamp")))
-        and (now - made).total_seconds() > 30
-    ]
+
+
+def refused_statuses(cluster: Cluster) -> dict[str, str]:
+    """Map FineTunes to the message of the operator's Event on a status that it cannot write."""
+    selector = "involvedObject.kind=FineTune,reason=StatusRefused"
+    path = _path(cluster, "/api/v1", "events")
+    found = cluster.request("GET", path, query={"fieldSelector": selector, "limit": 100})
+    return {
+        str(item["involvedObject"].get("name")): str(item.get("message", ""))
+        for item in found["items"]
+    }
 
 
 def _has_namespace(cluster: Cluster) -> bool:
