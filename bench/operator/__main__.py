@@ -18,6 +18,8 @@ SECTIONS = {
     "bursts": sections.bursts,
     "restart": sections.restart,
     "poison": sections.poison,
+    "concurrent": sections.concurrent,
+    "soak": sections.soak,
 }
 
 
@@ -40,6 +42,18 @@ def main() -> None:
         help="number of ended FineTunes at the restart",
     )
     parser.add_argument(
+        "--concurrent",
+        type=int,
+        default=sections.CONCURRENT,
+        help="number of FineTunes at once in the section of that name",
+    )
+    parser.add_argument(
+        "--waves", type=int, default=sections.WAVES, help="waves of the soak (default: 20)"
+    )
+    parser.add_argument(
+        "--wave-size", type=int, default=sections.MANY, help="FineTunes of a wave (default: 1000)"
+    )
+    parser.add_argument(
         "--idle", type=float, default=sections.IDLE_SECONDS, help="seconds of the idle measurement"
     )
     parser.add_argument(
@@ -54,6 +68,9 @@ def main() -> None:
         sizes=options.sizes,
         rounds=options.rounds,
         settled=options.settled,
+        concurrent=options.concurrent,
+        waves=options.waves,
+        wave_size=options.wave_size,
         idle_seconds=options.idle,
         say=lambda text: print(text, flush=True),
     )

@@ -26,6 +26,7 @@ class Request:
     name: str
     user: str
     agent: str
+    is_page: bool = False  # of a list, which the operator reads for all FineTunes together
 
     @property
     def is_write(self) -> bool:
@@ -44,6 +45,7 @@ def requests(log: Path, namespace: str, start: int = 0) -> Iterator[Request]:
                 name=what.get("name", ""),
                 user=event["user"].get("username", ""),
                 agent=event.get("userAgent", "").partition("/")[0],
+                is_page="limit=250" in event.get("requestURI", ""),
             )
 
 
@@ -55,11 +57,14 @@ def writes(found: Iterable[Request], user: str) -> Counter[str]:
 
 
 def reads(found: Iterable[Request], user: str) -> Counter[str]:
-    """Count the reads of a user by verb and resource, without watches."""
+    """Count the reads of a user by verb and resource, without watches.
+
+    Lists in pages, when a watch opens and at a sweep, are not for a single FineTune.
+    """
     return Counter(
         f"{one.verb} {one.resource}"
         for one in found
-        if one.user == user and not one.is_write and one.verb != "watch"
+        if one.user == user and one.verb in {"get", "list"} and not one.is_page
     )
 
 

@@ -33,18 +33,21 @@ class OperatorProcess(Operator):
         return self.process.pid
 
     def peak_mib(self) -> float:
-        return peak_mib(self.pid)
+        return memory_mib(self.pid, "VmHWM")
+
+    def resident_mib(self) -> float:
+        return memory_mib(self.pid, "VmRSS")
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
 
 
 @contextmanager
-def installed(plane: KwokControlPlane, team: Kubectl) -> Iterator[OperatorProcess]:
+def installed(plane: KwokControlPlane, team: Kubectl, **settings: Any) -> Iterator[OperatorProcess]:
     """Yield an operator with rights and kubeconfig that is not started."""
     gotools.build(("helm",))
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as folder:
-        subject = OperatorProcess(team, gotools.binary("helm"), Path(folder))
+        subject = OperatorProcess(team, gotools.binary("helm"), Path(folder), **settings)
         try:
             yield subject
         finally:
@@ -57,7 +60,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def peak_mib(pid: int) -> float:
-    """Return the peak resident memory."""
+def memory_mib(pid: int, field: str) -> float:
+    """Return a field of /proc/PID/status: the resident memory, or its peak."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024

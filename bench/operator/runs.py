@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from bench import machine
 from bench.operator import audit, operator_process
@@ -44,9 +45,9 @@ class Run:
 
 
 @contextmanager
-def planes() -> Iterator[tuple[KwokControlPlane, Kubectl, OperatorProcess]]:
+def planes(**settings: Any) -> Iterator[tuple[KwokControlPlane, Kubectl, OperatorProcess]]:
     """Yield a control plane, its namespace, and an installed operator that is not started."""
-    with started() as (plane, team), installed(plane, team) as operator:
+    with started() as (plane, team), installed(plane, team, **settings) as operator:
         yield plane, team, operator
 
 
@@ -77,7 +78,7 @@ def burst(
     create(plane, [(f"{stem}-{number}", {}) for number in range(size)])
     often = max(0.5, size / 200)  # seconds; reading thousands of gauges takes CPU time
     wait(lambda: succeeded(operator) >= done + size, operator, team, every=often)
-    _wait_for_silence(plane)  # Events follow the states
+    wait_for_silence(plane)  # Events follow the states
     cpu = operator.cpu_seconds() - cpu
     spent = operator_process.cpu_seconds(plane.pid(APISERVER)) - before
     found = list(audit.requests(plane.audit_log, NAMESPACE, begin))
@@ -88,7 +89,7 @@ def burst(
     return _run(timelines, found, operator.user, spent, cpu=cpu, peak=operator.peak_mib())
 
 
-def _wait_for_silence(plane: KwokControlPlane) -> None:
+def wait_for_silence(plane: KwokControlPlane) -> None:
     size = -1
     while size != (size := plane.audit_log.stat().st_size):
         time.sleep(SILENCE_SECONDS)
@@ -114,8 +115,11 @@ def _run(
     return Run(timelines, *counted, end - begin, apiserver, cpu, peak)
 
 
-def create(plane: KwokControlPlane, wanted: Sequence[tuple[str, JsonObject]]) -> None:
-    """Create FineTunes with concurrent requests, each with a status unless it is empty."""
+def create(plane: KwokControlPlane, wanted: Sequence[tuple[str, JsonObject]], **spec: Any) -> None:
+    """Create FineTunes with concurrent requests, each with a status unless it is empty.
+
+    spec: fields in addition to the usual ones.
+    """
 
     async def one(client: Client, turns: asyncio.Semaphore, name: str, status: JsonObject) -> None:
         collection = paths.finetunes(NAMESPACE)
@@ -123,7 +127,7 @@ def create(plane: KwokControlPlane, wanted: Sequence[tuple[str, JsonObject]]) ->
             "apiVersion": names.API_VERSION,
             "kind": "FineTune",
             "metadata": {"name": name},
-            "spec": a_spec(),
+            "spec": a_spec() | spec,
         }
         async with turns:
             await client.create(collection, manifest)
@@ -141,10 +145,20 @@ def create(plane: KwokControlPlane, wanted: Sequence[tuple[str, JsonObject]]) ->
 
 
 def succeeded(operator: OperatorProcess) -> int:
-    """Return the number of succeeded FineTunes from the operator's gauge."""
+    return in_state(operator, "succeeded")
+
+
+def in_state(operator: OperatorProcess, state: str) -> int:
+    """Return the number of FineTunes in a state from the operator's gauge."""
     text = operator.metrics()
-    found = re.search(r'^finetune_jobs\{[^}]*state="succeeded"\} ([0-9.e+]+)$', text, re.MULTILINE)
+    line = rf'^finetune_jobs\{{[^}}]*state="{state}"\}} ([0-9.e+]+)$'
+    found = re.search(line, text, re.MULTILINE)
     return int(float(found[1])) if found else 0
+
+
+def is_empty(team: Kubectl) -> bool:
+    """Whether all FineTunes and their children are deleted."""
+    return not team("get", "finetunes,jobs,pods", "-o", "name").strip()
 
 
 def wait(

@@ -14,7 +14,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from finetune_operator.core.key import Key
-from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile import Reconciler
 from finetune_operator.handlers.watches import (
@@ -31,6 +30,7 @@ from finetune_operator.kube.client import Client
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.release_models import release_models
+from finetune_operator.kube.store import Store
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
@@ -99,15 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
 async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Run until a signal arrives, or until a watch ends that only a restart can reopen."""
     queue: WorkQueue[Key] = WorkQueue()
-    change_filter = ChangeFilter()
+    store = Store()
     watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
     ready = asyncio.Event()
     reconcile_metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client(settings.request_timeout_seconds) as client, ProgressReader() as progress:
         event_recorder = EventRecorder(client)
         catalog = frozenset(model.name for model in settings.models)
-        observer = Observer(client, progress, catalog, settings.kueue_version)
-        reconciler = Reconciler(observer, settings, queue, change_filter, event_recorder)
+        observer = Observer(client, store, progress, catalog, settings.kueue_version)
+        reconciler = Reconciler(observer, settings, queue, event_recorder)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
@@ -115,16 +115,14 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
         reconciling = asyncio.create_task(reconciler.run(), name="reconciler")
         recording = asyncio.create_task(event_recorder.run(), name="event-recorder")
         sweeping = asyncio.create_task(
-            sweep(client, queue, settings, watches_models=settings.deletes_models),
+            sweep(client, queue, store, settings, watches_models=settings.deletes_models),
             name="sweep",
         )
         where = settings.namespace or "all namespaces"
         logger.info("watching FineTunes in %s", where)
         try:
             await kopf.operator(
-                registry=build_registry(
-                    queue, change_filter, watches_models=settings.deletes_models
-                ),
+                registry=build_registry(queue, store, watches_models=settings.deletes_models),
                 settings=build_kopf_settings(bool(settings.namespace)),
                 namespaces=[settings.namespace] if settings.namespace else [],
                 clusterwide=not settings.namespace,

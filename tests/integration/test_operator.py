@@ -7,7 +7,7 @@ import pytest
 from devcluster.controlplane import ControlPlane
 from finetune_api import names
 from tests.integration.conftest import Kubelet, Operator
-from tests.support.audit import writes_by
+from tests.support.audit import reads_by, writes_by
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed, prepared, trained
 
@@ -21,9 +21,14 @@ def prepare(kubelet: Kubelet) -> None:
     kubelet.end(pod, 0, prepared().to_termination_message())
 
 
-def test_a_whole_life_costs_fourteen_writes_and_one_an_epoch(
+LIVE_LOOK = {"get finetunes": 1, "list jobs": 1, "list pods": 1}  # before what cannot be undone
+
+
+def test_a_whole_life_costs_three_reads_fourteen_writes_and_one_an_epoch(
     team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
 ) -> None:
+    log = Path(control_plane.audit_log)
+    start = log.stat().st_size
     team.apply(finetune("tone", **TWO_NODES))
     prepare(kubelet)
     first, second = kubelet.start_pods(kubelet.job("-a1"))
@@ -40,7 +45,7 @@ def test_a_whole_life_costs_fourteen_writes_and_one_an_epoch(
     assert "ownerReferences" not in model["metadata"]
     team("wait", "--for=condition=Succeeded", "finetune/tone", "--timeout=5s")
     until(lambda: len(team.list("events")) >= 8, 10)
-    log = Path(control_plane.audit_log)
+    assert reads_by(log, operator.user, team.namespace, start) == LIVE_LOOK
     writes = writes_by(log, operator.user, team.namespace)
     assert writes == {
         "create jobs": 2,
@@ -81,7 +86,7 @@ def test_an_unknown_model_fails_at_once_with_the_catalog(team: Kubectl, operator
     assert team.list("jobs") == []
 
 
-def test_a_further_attempt_costs_six_writes(
+def test_a_further_attempt_costs_three_reads_and_six_writes(
     team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
 ) -> None:
     team.apply(finetune("tone", **TWO_NODES))
@@ -91,13 +96,14 @@ def test_a_further_attempt_costs_six_writes(
     team.wait_state("tone", "running")
     log = Path(control_plane.audit_log)
     until(lambda: writes_by(log, operator.user, team.namespace)["create events"] == 3, 10)
-    before = writes_by(log, operator.user, team.namespace)
+    before, start = writes_by(log, operator.user, team.namespace), log.stat().st_size
     kubelet.end(pods[1], 137)
     pods = kubelet.start_pods(kubelet.job("-a2"))
     team.wait_state("tone", "pending")
     kubelet.ready(*pods)
     team.wait_state("tone", "running")
     until(lambda: not [job for job in team.list("jobs") if is_a1(job)], 10)
+    assert reads_by(log, operator.user, team.namespace, start) == LIVE_LOOK
     extra = writes_by(log, operator.user, team.namespace) - before
     assert extra == {
         "create jobs": 1,

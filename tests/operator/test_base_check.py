@@ -9,7 +9,7 @@ from finetune_api.names import Reason, State
 from finetune_api.wire import JsonObject
 from finetune_operator.build.pods import CONTAINER_SECURITY
 from finetune_operator.core.observed import Pod
-from finetune_operator.handlers.change_filter import ChangeFilter
+from finetune_operator.kube.store import Store
 from tests.support.objects import World, a_settings, failed, prepared
 
 CHECK = names.CONTAINER_BASE_CHECK
@@ -134,17 +134,17 @@ def test_a_check_that_is_killed_for_memory_names_its_own_setting() -> None:
 
 
 def test_a_check_that_starts_is_no_news_and_one_that_fails_is() -> None:
-    world, changes = a_world(), ChangeFilter()
+    world, store = a_world(), Store()
     pod = world.pod("prepare")
-    pod["metadata"]["uid"] = "p"
+    pod["metadata"] |= {"uid": "p", "namespace": "team"}
     states: list[JsonObject] = [{"waiting": {"reason": "PodInitializing"}}, {"running": {}}]
     for state in states:
         begin(world, state)
-        assert not changes.is_news("pods", pod, "MODIFIED")
+        assert not store.saw("pods", pod, "MODIFIED")
     begin(world, ended(0, reason="Completed"), main=INITIALIZING)
-    assert not changes.is_news("pods", pod, "MODIFIED")
+    assert not store.saw("pods", pod, "MODIFIED")
     begin(world, ended(65, "x"), "Failed")
-    assert changes.is_news("pods", pod, "MODIFIED")
+    assert store.saw("pods", pod, "MODIFIED")
 
 
 def test_a_pod_without_container_names_is_read_as_before() -> None:

@@ -9,6 +9,7 @@ from finetune_operator.core.key import Key
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
+from finetune_operator.kube.store import Store
 from tests.operator.conftest import Answers
 from tests.support.objects import World, a_finetune
 
@@ -24,7 +25,7 @@ TONE = Key("team", "tone")
 @asynccontextmanager
 async def an_observer() -> AsyncIterator[Observer]:
     async with Client() as client, ProgressReader() as progress:
-        yield Observer(client, progress, frozenset({"ada"}))
+        yield Observer(client, Store(), progress, frozenset({"ada"}))
 
 
 def served(world: World, answers: Answers) -> Answers:
@@ -35,9 +36,31 @@ def served(world: World, answers: Answers) -> Answers:
         "status": world.status.to_dict(),
     }
     answers[JOBS] = list(world.jobs.values())
-    answers[PODS] = [pod for pods in world.pods.values() for pod in pods]
-    answers[SERVICES] = [{"metadata": {"name": name}} for name in world.services]
+    answers[PODS] = pods_of(world)
+    owners = {name: [{"uid": world.jobs[name]["metadata"]["uid"]}] for name in world.services}
+    answers[SERVICES] = [
+        {"metadata": {"name": name, "ownerReferences": found}} for name, found in owners.items()
+    ]
     return answers
+
+
+def pods_of(world: World) -> list[dict[str, Any]]:
+    pods = [pod for pods in world.pods.values() for pod in pods]
+    for pod in pods:
+        pod["metadata"] |= {"uid": f"uid-{pod['metadata']['name']}", "namespace": "team"}
+    return pods
+
+
+def watched(world: World, observer: Observer) -> None:
+    """The world as the watches report it."""
+    meta = world.finetune.metadata.to_dict()
+    raw = {"metadata": meta, "spec": world.finetune.spec.to_dict()}
+    observer.store.saw("finetunes", raw | {"status": world.status.to_dict()}, "MODIFIED")
+    for job in world.jobs.values():
+        job["metadata"]["namespace"] = "team"
+        observer.store.saw("jobs", job, "MODIFIED")
+    for pod in pods_of(world):
+        observer.store.saw("pods", pod, "MODIFIED")
 
 
 def paths_asked(answers: Answers) -> list[str]:
@@ -74,20 +97,65 @@ async def test_pods_that_are_deleted_without_a_queue_cost_no_further_request(
     assert paths_asked(answers).count(JOBS) == 1
 
 
-async def test_children_of_a_new_finetune_are_read_only_in_a_thorough_observation(
+async def test_a_new_finetune_costs_no_read_until_a_creation_finds_its_object(
     answers: Answers,
 ) -> None:
     world = World()
     world.step(writes=False)  # the operator crashed before the status write
     served(world, answers)
     async with an_observer() as observer:
+        watched(World(), observer)
         first = await observer.observe(TONE)
-        asked = paths_asked(answers)
-        second = await observer.observe(TONE, is_thorough=True)
+        assert answers.asked == []
+        second = await observer.observe_live(TONE)
     assert first is not None
     assert second is not None
-    assert (asked, first.is_first, first.jobs) == ([FINETUNE], True, ())
-    assert (second.is_first, len(second.jobs)) == (False, 1)
+    assert (first.is_first, first.is_live, first.jobs) == (True, False, ())
+    assert (second.is_first, second.is_live, len(second.jobs)) == (False, True, 1)
+
+
+async def test_the_first_look_after_a_start_is_live_and_later_ones_read_nothing(
+    answers: Answers,
+) -> None:
+    world = World().until_training()
+    served(world, answers)
+    async with an_observer() as observer:
+        watched(world, observer)
+        first = await observer.observe(TONE)
+        asked = paths_asked(answers)
+        second = await observer.observe(TONE)
+        observer.store.doubt(TONE)
+        third = await observer.observe(TONE)
+    assert first is not None
+    assert second is not None
+    assert asked == [FINETUNE, JOBS, PODS, SERVICES]
+    assert paths_asked(answers) == 2 * asked, "the third look"
+    assert (first.jobs, first.services) == (second.jobs, second.services)
+    assert first == third
+
+
+async def test_a_finetune_that_is_gone_is_forgotten(answers: Answers) -> None:
+    async with an_observer() as observer:
+        watched(World().until_training(), observer)
+        assert await observer.observe(TONE) is None
+        assert observer.store.view(TONE) is None
+
+
+async def test_pods_that_go_before_the_event_of_their_suspended_job_are_read(
+    answers: Answers,
+) -> None:
+    world = World(a_finetune(queueName="gpus")).until_training()
+    world.admit("a1")
+    served(world, answers)
+    async with an_observer() as observer:
+        watched(world, observer)
+        await observer.observe(TONE)
+        world.pod("a1")["metadata"]["deletionTimestamp"] = "2026-11-21T12:05:00Z"
+        watched(world, observer)
+        world.jobs[world.job("a1")]["spec"]["suspend"] = True
+        seen = await observer.observe(TONE)
+    assert seen is not None
+    assert seen.attempts[1].is_suspended
 
 
 async def test_children_of_a_new_cancelled_finetune_are_read(answers: Answers) -> None:
@@ -107,5 +175,6 @@ async def test_the_services_are_listed_only_while_pods_run(answers: Answers) -> 
         for index in range(len(world.pods[world.job("a1")])):
             world.end_pod("a1", index, 0, None)
         served(world, answers)
+        observer.store.doubt(TONE)
         await observer.observe(TONE)
     assert paths_asked(answers).count(SERVICES) == 1

@@ -25,6 +25,23 @@ def writes_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Cou
     return found
 
 
+def reads_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Counter[str]:
+    """Count a user's GETs and lists in a namespace by "verb resource".
+
+    Lists in pages are not counted: kopf reads them when it opens a watch, and the sweep.
+    """
+    found: Counter[str] = Counter()
+    for event in events(audit_log, start):
+        if event.get("stage") != "ResponseComplete" or event["verb"] not in {"get", "list"}:
+            continue
+        if "limit=250" in event["requestURI"]:
+            continue
+        what = event.get("objectRef", {})
+        if event["user"]["username"] == user and what.get("namespace") == namespace:
+            found[f"{event['verb']} {resource_of(what)}"] += 1
+    return found
+
+
 def rights_used(audit_log: Path, user: str) -> set[str]:
     """The "verb group/resource" of all requests of users whose name matches the pattern."""
     return {

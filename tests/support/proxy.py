@@ -122,9 +122,16 @@ class Delay:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """The event arrives at once, and again later."""
+
+    seconds: float
+
+
 Fault = Answer | Cut | Mute | Hold | Late | Old | Delay
 Rule = Callable[[Seen], Fault | None]
-EventRule = Callable[[Event], Drop | Delay | None]
+EventRule = Callable[[Event], Drop | Delay | Repeat | None]
 
 
 def let_pass(_: object) -> None:
@@ -305,9 +312,9 @@ class FaultyProxy:
         if self.event_rule is not let_pass:
             raw = json.loads(line)
             fault = self.event_rule(Event(raw["type"], seen.resource, raw["object"]))
-        if fault is None:
+        if fault is None or isinstance(fault, Repeat):
             await response.write(line)
-        elif isinstance(fault, Delay):
+        if isinstance(fault, Delay | Repeat):
             task = asyncio.create_task(_write_late(line, response, fault.seconds))
             self._late.add(task)
             task.add_done_callback(self._late.discard)

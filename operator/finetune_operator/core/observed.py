@@ -87,7 +87,7 @@ class Pod:
         ).get("batch.kubernetes.io/job-completion-index", "0")
         return cls(
             name=meta["name"],
-            index=int(index),
+            index=_number(index) or 0,
             attempt=_number(labels.get(names.LABEL_ATTEMPT)),
             phase=status.get("phase", "Pending"),
             ip=status.get("podIP"),
@@ -162,6 +162,7 @@ class Job:
     has_begun: bool = False  # the Job controller has processed it
     refused: str | None = None  # why its pods cannot be created
     workload: Workload | None = None  # Kueue's view of it
+    version: str | None = None  # the resource version
 
     @property
     def lacks_pods(self) -> bool:
@@ -224,6 +225,7 @@ class Job:
             created_at=_time(meta.get("creationTimestamp")),
             deleted_at=_time(meta.get("deletionTimestamp")),
             has_begun="startTime" in raw.get("status", {}),
+            version=meta.get("resourceVersion"),
         )
 
 
@@ -255,6 +257,7 @@ class Observed:
     progress: ProgressReport | None = None
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
     is_first: bool = False  # it is new, so its children were not listed
+    is_live: bool = False  # read from the API server, and not from what the watches reported
 
     @property
     def prepare_job(self) -> Job | None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.finetune_status import FineTuneStatus
+from finetune_api.names import TERMINAL_STATES
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Plan:
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None  # seconds; None: wait for a trigger
     is_refused: bool = False  # the API server refuses a request: retries have a back-off
+
+    def is_irreversible(self, before: FineTuneStatus) -> bool:
+        """Whether it deletes a Job or ends the FineTune. before: the status before the plan."""
+        ends = before.state not in TERMINAL_STATES and self.status.state in TERMINAL_STATES
+        return ends or bool(self.actions_of(DeleteJob))
 
     def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if isinstance(action, kind))

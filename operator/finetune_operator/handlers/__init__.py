@@ -1,7 +1,6 @@
 """The shells around the decisions.
 
 - `watches`: kopf's watches and the sweep, which add keys to the queue
-- `change_filter`: drops watch events that no decision depends on
 - `workqueue`: keys with delays and priorities, each with one worker at a time
 - `reconcile`: the reconciler of FineTunes, and the workers that take keys from the queue
 - `reconcile_model`: the reconciler of Models

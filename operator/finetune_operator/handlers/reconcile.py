@@ -15,14 +15,14 @@ from finetune_operator.core.key import Key
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.refused_plan import refused_plan
-from finetune_operator.handlers.change_filter import ChangeFilter
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile_model import ModelReconciler
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube.act import (
+    CONFLICT,
     ForeignObjectError,
+    OutdatedError,
     RefusedError,
-    UnlistedObjectError,
     act,
     to_refusal,
     write_status,
@@ -33,6 +33,7 @@ from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 
 WORKERS = 8
+OBSERVATIONS = 4  # of one reconcile: from the store, and live ones while objects change
 # These take keys that start something first, and the others keys that end something, so that
 # neither kind waits for many keys of the other.
 STARTERS = 5
@@ -58,13 +59,12 @@ class Reconciler:
         observer: Observer,
         settings: Settings,
         queue: WorkQueue[Key],
-        change_filter: ChangeFilter,
         event_recorder: EventRecorder,
     ) -> None:
         self.client = observer.client
         self._observer = observer
         self._event_recorder = event_recorder
-        self._change_filter = change_filter
+        self._store = observer.store
         self.settings = settings
         self._models = ModelReconciler(observer.client, settings)
         self.queue = queue
@@ -110,14 +110,14 @@ class Reconciler:
         """Return the seconds until the next reconcile; None: wait for a trigger."""
         if key.kind == "Model":
             return await self._models.reconcile(key)
+        if self._store.is_settled(key):
+            return None
         done = await self._carry_out(key)
         if done is None:
             reconcile_metrics.forget(key)
             return None
         observed, plan = done
         before, after = observed.finetune.status, plan.status
-        meta = observed.finetune.metadata
-        self._change_filter.expect(meta.uid, meta.generation, after)
         if await self._write(observed.finetune, after):
             if after.state != before.state:
                 logger.info("%s is %s: %s", key, after.state, after.message)
@@ -131,37 +131,35 @@ class Reconciler:
             raise StillRefusedError(after.message or "", plan.requeue_after)
         return plan.requeue_after
 
-    async def _free_places(self, observed: Observed, plan: Plan) -> None:
-        try:
-            await act(self.client, observed, plan.actions)
-        except RefusedError as error:
-            logger.warning("a Job that a quota counts remains: %s", error)
+    async def _carry_out(self, key: Key) -> tuple[Observed, Plan] | None:
+        """Observe, decide, and act. Return None if the FineTune is gone.
 
-    async def _write(self, finetune: FineTune, status: FineTuneStatus) -> bool:
-        """Write the status. An answer that refuses it can be reported only here."""
-        try:
-            return await write_status(self.client, finetune, status)
-        except ApiError as error:
-            reconcile_metrics.REFUSED_STATUSES.labels(str(error.status)).inc()
-            meta = finetune.metadata
-            refusal = to_refusal("write", "status of FineTune", meta.name, error)
-            if not refusal.is_transient and not error.is_outdated:
-                self._event_recorder.report_refused_status(finetune, error.message)
-            where = f"{meta.namespace}/{meta.name}"
-            message = f"the status of FineTune {where} cannot be written: {error.message}"
-            raise ApiError(error.status, message, reason=error.reason) from error
+        It is repeated with a live observation if the plan cannot be undone, or if the objects
+        differ from what was observed.
+        """
+        foreign: tuple[ForeignObject, ...] = ()
+        observed = await self._observer.observe(key)
+        for _ in range(OBSERVATIONS):
+            if observed is None:
+                return None
+            now = datetime.now(UTC)
+            plan = decide(observed, self.settings, now)
+            if observed.is_live or not plan.is_irreversible(observed.finetune.status):
+                try:
+                    return observed, await self._act(key, observed, plan, now)
+                except OutdatedError as error:
+                    logger.info("%s: %s has changed; it is observed again", key, error)
+                except ForeignObjectError as error:
+                    if foreign:
+                        raise
+                    foreign = (error.found,)
+            observed = await self._observer.observe_live(key, foreign)
+        raise ApiError(CONFLICT, f"the objects of {key} change faster than they are observed")
 
-    async def _carry_out(
-        self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
-    ) -> tuple[Observed, Plan] | None:
-        """Observe, decide, and act; repeat it with all children if an unexpected object exists."""
-        observed = await self._observer.observe(key, foreign, is_thorough=is_thorough)
-        if observed is None:
-            return None
-        now = datetime.now(UTC)
-        plan = decide(observed, self.settings, now)
+    async def _act(self, key: Key, observed: Observed, plan: Plan, now: datetime) -> Plan:
+        """Carry out the plan, and return it, or the one that explains why it is refused."""
         try:
-            await act(self.client, observed, plan.actions)
+            await act(self.client, self._store, observed, plan.actions)
         except RefusedError as error:
             has_ended = observed.finetune.status.state in names.TERMINAL_STATES
             is_hiccup = error.refusal.is_transient and self.queue.failures(key) < HICCUPS
@@ -169,10 +167,32 @@ class Reconciler:
                 raise
             plan = refused_plan(observed, plan, error.refusal, now)
             await self._free_places(observed, plan)
-        except UnlistedObjectError:
-            return await self._carry_out(key, is_thorough=True)
-        except ForeignObjectError as error:
-            if foreign:
-                raise
-            return await self._carry_out(key, (error.found,), is_thorough=True)
-        return observed, plan
+        return plan
+
+    async def _free_places(self, observed: Observed, plan: Plan) -> None:
+        try:
+            await act(self.client, self._store, observed, plan.actions)
+        except RefusedError as error:
+            logger.warning("a Job that a quota counts remains: %s", error)
+
+    async def _write(self, finetune: FineTune, status: FineTuneStatus) -> bool:
+        """Write the status. An answer that refuses it can be reported only here.
+
+        After a refusal, the next observation is live: the store may be older than the object.
+        """
+        meta = finetune.metadata
+        self._store.expect(meta.uid, meta.generation, status)
+        try:
+            written = await write_status(self.client, finetune, status)
+        except ApiError as error:
+            self._store.doubt(Key(meta.namespace, meta.name))
+            reconcile_metrics.REFUSED_STATUSES.labels(str(error.status)).inc()
+            refusal = to_refusal("write", "status of FineTune", meta.name, error)
+            if not refusal.is_transient and not error.is_outdated:
+                self._event_recorder.report_refused_status(finetune, error.message)
+            where = f"{meta.namespace}/{meta.name}"
+            message = f"the status of FineTune {where} cannot be written: {error.message}"
+            raise ApiError(error.status, message, reason=error.reason) from error
+        if written is not None:
+            self._store.wrote(written)
+        return written is not None

@@ -13,9 +13,11 @@ from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
 from finetune_operator.core.refusals import Refusal
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.store import Store
 
 logger = logging.getLogger(__name__)
 
+NOT_FOUND, CONFLICT = 404, 409
 NO_DRY_RUN = "does not support dry run"  # a webhook with side effects
 
 # Only in status.events: a Kubernetes Event for each would hide the important ones.
@@ -30,8 +32,8 @@ class ForeignObjectError(Exception):
         self.found = found
 
 
-class UnlistedObjectError(Exception):
-    """A child exists that was not listed: decide again with it."""
+class OutdatedError(Exception):
+    """A child exists or has changed that was observed differently: observe it live."""
 
 
 class RefusedError(Exception):
@@ -42,10 +44,14 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
-async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -> None:
-    """Carry out the actions in order. A create that answers 409 is done if the object is ours.
+async def act(
+    client: Client, store: Store, observed: Observed, actions: tuple[Action, ...]
+) -> None:
+    """Carry out the actions in order, and note the answers in the store.
 
-    Raise RefusedError at the first one that fails.
+    A create that answers 409 is done if the object is ours. Raise RefusedError at the first one
+    that fails, and OutdatedError if the observation was older than the object: a Job that it lacks
+    exists, or a Job to delete has changed.
     """
     namespace, uid = observed.finetune.metadata.namespace, observed.finetune.metadata.uid
     uids = {job.name: job.uid for job in observed.jobs}
@@ -54,20 +60,33 @@ async def act(client: Client, observed: Observed, actions: tuple[Action, ...]) -
     for action in actions:
         if isinstance(action, Create):
             found, has_existed = await create_ours(client, namespace, uid, action.manifest)
-            if has_existed and observed.is_first:
-                raise UnlistedObjectError(found["metadata"]["name"])
+            if action.manifest["kind"] == "Job":
+                store.saw("jobs", found, None)
+                if has_existed and not observed.is_live:
+                    raise OutdatedError(found["metadata"]["name"])
             uids[found["metadata"]["name"]] = found["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
+            service = build_service(observed.finetune, action.attempt, owner)
             try:
-                await create_ours(
-                    client, namespace, uid, build_service(observed.finetune, action.attempt, owner)
-                )
+                await create_ours(client, namespace, uid, service)
             except RefusedError:
-                await _withdraw(client, observed, actions, DeleteJob(action.job_name, owner))
+                job = DeleteJob(action.job_name, owner)
+                await _withdraw(client, store, observed, actions, job)
                 raise
+            store.serve(uid, [owner])
         else:
-            await delete_job(client, namespace, action)
+            await _delete(client, store, observed, action)
+
+
+async def _delete(client: Client, store: Store, observed: Observed, action: DeleteJob) -> None:
+    meta = observed.finetune.metadata
+    versions = {job.uid: job.version for job in observed.jobs}
+    answer = await delete_job(client, meta.namespace, action, versions.get(action.uid))
+    if "deletionTimestamp" in answer.get("metadata", {}):  # a finalizer keeps it
+        store.saw("jobs", answer, None)
+    else:
+        store.remove_job(meta.uid, action.uid)
 
 
 async def _try_services(client: Client, observed: Observed, actions: tuple[Action, ...]) -> None:
@@ -84,12 +103,16 @@ async def _try_services(client: Client, observed: Observed, actions: tuple[Actio
                 await client.create(paths.core(namespace, "services"), service, dryRun="All")
             except ApiError as error:
                 refusal = to_refusal("create", "Service", action.job_name, error)
-                if error.status != 409 and NO_DRY_RUN not in error.message:
+                if error.status != CONFLICT and NO_DRY_RUN not in error.message:
                     raise RefusedError(refusal, error) from error
 
 
 async def _withdraw(
-    client: Client, observed: Observed, actions: tuple[Action, ...], job: DeleteJob
+    client: Client,
+    store: Store,
+    observed: Observed,
+    actions: tuple[Action, ...],
+    job: DeleteJob,
 ) -> None:
     """Delete the Job of a refused Service, so that its pods do not hold GPUs without DNS.
 
@@ -101,7 +124,7 @@ async def _withdraw(
     if job.name not in made and numbers.get(job.name) in recorded:
         return
     try:
-        await delete_job(client, observed.finetune.metadata.namespace, job)
+        await _delete(client, store, observed, job)
     except RefusedError as error:
         logger.warning("a Job without a Service remains: %s", error)
 
@@ -128,12 +151,12 @@ async def create_ours(
         return await client.create(collection, manifest), False
     except ApiError as error:
         refused = RefusedError(to_refusal("create", kind, name, error, model), error)
-        if error.status != 409:
+        if error.status != CONFLICT:
             raise refused from error
     try:
         existing = await client.get(f"{collection}/{name}")
     except ApiError as error:
-        if error.status == 404:  # the 409 had another cause, such as a webhook
+        if error.status == NOT_FOUND:  # the 409 had another cause, such as a webhook
             raise refused from error
         raise RefusedError(to_refusal("get", kind, name, error), error) from error
     labels = existing["metadata"].get("labels", {})
@@ -146,23 +169,34 @@ async def create_ours(
     return existing, True
 
 
-async def delete_job(client: Client, namespace: str, action: DeleteJob) -> None:
-    """Delete the Job with its pods. A Job that does not exist any more is no error.
+async def delete_job(
+    client: Client, namespace: str, action: DeleteJob, version: str | None = None
+) -> JsonObject:
+    """Delete the Job with its pods, and return the answer; {} if it does not exist any more.
 
-    Raise RefusedError if it cannot be deleted.
+    version: the resource version that was decided on. Raise OutdatedError if the Job has changed
+    since, or is a newer one of that name, and RefusedError if it cannot be deleted.
     """
-    body = {"propagationPolicy": "Background", "preconditions": {"uid": action.uid}}
+    expected = {"uid": action.uid} | ({"resourceVersion": version} if version else {})
+    body = {"propagationPolicy": "Background", "preconditions": expected}
     try:
-        await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)
+        return await client.delete(f"{paths.jobs(namespace)}/{action.name}", body)
     except ApiError as error:
         refusal = to_refusal("delete", "Job", action.name, error)
-        # Gone, or a newer one of that name; an admission webhook may answer with the same codes.
-        if error.status not in {404, 409} or refusal.is_denied:
+        # An admission webhook may answer with the codes of a Job that is gone or has changed.
+        if error.status not in {NOT_FOUND, CONFLICT} or refusal.is_denied:
             raise RefusedError(refusal, error) from error
+        if error.status == CONFLICT and version:
+            raise OutdatedError(action.name) from error
+        return {}
 
 
-async def write_status(client: Client, finetune: FineTune, status: FineTuneStatus) -> bool:
-    """Replace the whole status if it differs. False: nothing to write, or the FineTune is gone.
+async def write_status(
+    client: Client, finetune: FineTune, status: FineTuneStatus
+) -> JsonObject | None:
+    """Replace the whole status if it differs, and return the object as it is then.
+
+    None: nothing to write, or the FineTune is gone.
 
     A merge patch would keep fields that are removed, so this is a JSON patch. It tests the UID, for
     a FineTune that was created again under the same name, and the resource version, because a slow
@@ -170,7 +204,7 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
     """
     new = status.to_dict()
     if new == finetune.status.to_dict():
-        return False
+        return None
     meta = finetune.metadata
     patch: list[JsonObject] = [
         {"op": "test", "path": "/metadata/uid", "value": meta.uid},
@@ -178,12 +212,12 @@ async def write_status(client: Client, finetune: FineTune, status: FineTuneStatu
         {"op": "add", "path": "/status", "value": new},
     ]
     try:
-        await client.json_patch(f"{paths.finetunes(meta.namespace)}/{meta.name}/status", patch)
+        path = f"{paths.finetunes(meta.namespace)}/{meta.name}/status"
+        return await client.json_patch(path, patch)
     except ApiError as error:
-        if error.status == 404:
-            return False
+        if error.status == NOT_FOUND:
+            return None
         raise
-    return True
 
 
 def find_new_events(before: FineTuneStatus, after: FineTuneStatus) -> list[EventEntry]:
@@ -206,5 +240,5 @@ async def post_event(client: Client, finetune: FineTune, entry: EventEntry) -> N
     try:
         await client.create(paths.core(namespace, "events"), build_event(finetune, entry))
     except ApiError as error:
-        if error.status != 409:
+        if error.status != CONFLICT:
             logger.warning("an Event of %s was refused: %s", finetune.metadata.name, error)

@@ -1,14 +1,12 @@
-"""Reads a FineTune and its children from the API server, without a cache."""
+"""Observes a FineTune and its children: from the store of the watches, or from the API server."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.model import Model
-from finetune_api.names import State
 from finetune_api.outcome import ProgressReport
-from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
@@ -16,6 +14,7 @@ from finetune_operator.core.observed import ForeignObject, Job, Observed
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.progress import ProgressReader
+from finetune_operator.kube.store import Store
 
 
 @dataclass(frozen=True)
@@ -23,78 +22,121 @@ class Observer:
     """Observes FineTunes. catalog: the names of base models, for which no Model is read."""
 
     client: Client
+    store: Store
     progress: ProgressReader
     catalog: frozenset[str] = frozenset()
     kueue_version: str = ""
 
-    async def observe(
-        self, key: Key, foreign: tuple[ForeignObject, ...] = (), *, is_thorough: bool = False
-    ) -> Observed | None:
-        """Return None if the FineTune is gone.
-
-        is_thorough: list the children of a new FineTune too; it has some only if an operator
-        crashed after the first creation.
-        """
-        client = self.client
-        try:
-            raw = await client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        finetune = with_event_fields(FineTune.parse(raw))
-        # A failed FineTune may have pods that still run.
-        has_ended = finetune.status.state in names.TERMINAL_STATES - {State.FAILED}
-        is_kept = finetune.spec.ttl_seconds_after_finished is None
-        if finetune.metadata.deletion_timestamp or (has_ended and is_kept):
+    async def observe(self, key: Key, foreign: tuple[ForeignObject, ...] = ()) -> Observed | None:
+        """Observe from the store, or live if it may lack children. None: the FineTune is gone."""
+        known = self.store.view(key)
+        if known is None:
+            return await self.observe_live(key, foreign)
+        finetune = with_event_fields(FineTune.parse(known.finetune))
+        if finetune.metadata.deletion_timestamp:
             return Observed(finetune)
-        is_new = finetune.status.state is None and not finetune.spec.cancel
-        if is_new and not is_thorough:
-            models = await _models(client, finetune, self.catalog)
+        if finetune.status.state is None and not finetune.spec.cancel and not known.is_complete:
+            models = await self._models(finetune)
             return Observed(finetune, models=models, foreign=foreign, is_first=True)
+        if not known.is_complete or _may_lag(finetune, known.jobs):
+            return await self.observe_live(key, foreign)
+        return await self._complete(Observed(finetune, known.jobs, foreign=foreign), known.served)
+
+    async def observe_live(
+        self, key: Key, foreign: tuple[ForeignObject, ...] = ()
+    ) -> Observed | None:
+        """Observe with three reads, and correct the store."""
+        client, namespace = self.client, key.namespace
+        try:
+            raw = await client.get(f"{paths.finetunes(namespace)}/{key.name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self.store.remove(key)
+            return None
+        finetune = with_event_fields(FineTune.parse(raw))
+        if finetune.metadata.deletion_timestamp:
+            return Observed(finetune, is_live=True)
         selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
-        jobs, pods = await _jobs_and_pods(client, finetune, selector)
-        owned = tuple(_owned(jobs, pods, finetune.metadata.uid))
-        await _confirm_missing(client, finetune, owned)
-        parsed = await waiting.with_cause(client, finetune, owned, self.kueue_version)
-        return Observed(
-            finetune=finetune,
+        jobs, pods = await asyncio.gather(
+            client.get(paths.jobs(namespace), labelSelector=selector),
+            client.get(paths.core(namespace, "pods"), labelSelector=selector),
+        )
+        going = any("deletionTimestamp" in pod["metadata"] for pod in pods.get("items", []))
+        if finetune.spec.queue_name and going:
+            # Kueue suspends a Job before it deletes the pods.
+            jobs = await client.get(paths.jobs(namespace), labelSelector=selector)
+        known = self.store.replace(raw, jobs, pods)
+        await _confirm_missing(client, finetune, known.jobs)
+        finetune = with_event_fields(FineTune.parse(known.finetune))
+        found = Observed(finetune, known.jobs, foreign=foreign, is_live=True)
+        return await self._complete(found, known.served)
+
+    async def _complete(self, found: Observed, served: frozenset[str]) -> Observed:
+        """Add what is neither watched nor listed; nothing of it matters after the end."""
+        finetune = found.finetune
+        if finetune.status.state in names.TERMINAL_STATES:
+            return found
+        parsed = await waiting.with_cause(self.client, finetune, found.jobs, self.kueue_version)
+        return replace(
+            found,
             jobs=parsed,
-            services=await _services(client, finetune, parsed, selector),
-            models=await _models(client, finetune, self.catalog),
-            progress=await _progress(self.progress, Observed(finetune, parsed)),
-            foreign=foreign,
+            services=await self._services(finetune, parsed, served),
+            models=await self._models(finetune),
+            progress=await self._progress(found),
         )
 
+    async def _services(
+        self, finetune: FineTune, jobs: tuple[Job, ...], served: frozenset[str]
+    ) -> frozenset[str]:
+        """The names of the Services. They are listed only if that of the newest attempt is unknown.
 
-async def _jobs_and_pods(
-    client: Client, finetune: FineTune, selector: str
-) -> tuple[list[JsonObject], list[JsonObject]]:
-    """Kueue suspends a Job before it deletes the pods: with such pods the Job is read again."""
-    namespace = finetune.metadata.namespace
-    jobs, pods = await asyncio.gather(
-        client.list(paths.jobs(namespace), labelSelector=selector),
-        client.list(paths.core(namespace, "pods"), labelSelector=selector),
+        Only the operator creates them, so that no watch is needed.
+        """
+        trains = [job for job in jobs if job.component == names.COMPONENT_TRAIN]
+        newest = max(trains, key=lambda job: job.attempt or 0, default=None)
+        if newest is not None and not newest.is_over and newest.uid not in served:
+            selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
+            path = paths.core(finetune.metadata.namespace, "services")
+            found = await self.client.list(path, labelSelector=selector)
+            owners = {
+                owner["uid"] for item in found for owner in item["metadata"]["ownerReferences"]
+            }
+            self.store.serve(finetune.metadata.uid, owners)
+            served |= owners
+        return frozenset(job.name for job in trains if job.uid in served)
+
+    async def _models(self, finetune: FineTune) -> tuple[Model, ...]:
+        """Read Models only for a name that the catalog lacks: there may be thousands."""
+        if finetune.status.resolved is not None or finetune.spec.model in self.catalog:
+            return ()
+        found = await self.client.list(paths.models(finetune.metadata.namespace))
+        return tuple(Model.parse(raw) for raw in found)
+
+    async def _progress(self, observed: Observed) -> ProgressReport | None:
+        """The progress of the newest attempt."""
+        attempts = observed.attempts
+        return await self.progress.read(attempts[max(attempts)]) if attempts else None
+
+
+def _may_lag(finetune: FineTune, jobs: tuple[Job, ...]) -> bool:
+    """Whether a queue may have suspended a Job whose event comes later than those of its pods."""
+    if finetune.spec.queue_name is None:
+        return False
+    return any(
+        pod.is_going for job in jobs for pod in job.pods if not (job.is_suspended or job.is_going)
     )
-    if finetune.spec.queue_name and any("deletionTimestamp" in pod["metadata"] for pod in pods):
-        jobs = await client.list(paths.jobs(namespace), labelSelector=selector)
-    return jobs, pods
-
-
-def _owned(jobs: list[JsonObject], pods: list[JsonObject], uid: str) -> list[Job]:
-    """Anyone can write labels, so the UID of the owner decides."""
-    found = [Job.parse(job, pods) for job in jobs]
-    return [job for job in found if job.owner_uid == uid]
 
 
 async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:
     """Raise ApiError if a list lacks the Job of an open attempt that a GET finds.
 
-    A list may be older than the status, and a missing Job would end the FineTune permanently.
+    A list may be older than the status, and a missing Job would end the FineTune permanently. While
+    the Job of the attempt before exists, a missing one only counts as not created yet.
     """
     listed = {job.attempt for job in jobs}
     for attempt in finetune.status.attempts:
-        if attempt.ended_at is not None or attempt.number in listed:
+        if attempt.ended_at is not None or listed & {attempt.number, attempt.number - 1}:
             continue
         name = attempt_name(finetune, attempt.number)
         try:
@@ -103,30 +145,5 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
             if error.status != 404:
                 raise
         else:
-            if _owned([raw], [], finetune.metadata.uid):
+            if Job.parse(raw, []).owner_uid == finetune.metadata.uid:
                 raise ApiError(409, f"Job {name} exists, but a list of an older state lacks it")
-
-
-async def _services(
-    client: Client, finetune: FineTune, jobs: tuple[Job, ...], selector: str
-) -> frozenset[str]:
-    """The names of the Services; nothing before the first attempt and once no pod needs one."""
-    if not finetune.status.attempts or all(job.is_over for job in jobs):
-        return frozenset()
-    path = paths.core(finetune.metadata.namespace, "services")
-    found = await client.list(path, labelSelector=selector)
-    return frozenset(service["metadata"]["name"] for service in found)
-
-
-async def _models(client: Client, finetune: FineTune, catalog: frozenset[str]) -> tuple[Model, ...]:
-    """Read Models only for a name that the catalog lacks: there may be thousands."""
-    if finetune.status.resolved is not None or finetune.spec.model in catalog:
-        return ()
-    found = await client.list(paths.models(finetune.metadata.namespace))
-    return tuple(Model.parse(raw) for raw in found)
-
-
-async def _progress(progress: ProgressReader, observed: Observed) -> ProgressReport | None:
-    """The progress of the newest attempt."""
-    attempts = observed.attempts
-    return await progress.read(attempts[max(attempts)]) if attempts else None

@@ -7,7 +7,8 @@ import pytest
 
 from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Pod
-from finetune_operator.handlers.change_filter import IGNORED_FIELDS, ChangeFilter
+from finetune_operator.kube.digests import IGNORED_FIELDS
+from finetune_operator.kube.store import Store
 from tests.support.objects import World, a_finetune
 
 TERMINATED = {"exitCode": 0, "reason": "Completed", "message": "{}"}
@@ -20,7 +21,7 @@ def a_world() -> World:
 def a_pod(component: str = "a1", **status: Any) -> JsonObject:
     world = a_world()
     pod = deepcopy(world.pod(component))
-    pod["metadata"]["uid"] = f"uid-{component}"
+    pod["metadata"] |= {"uid": f"uid-{component}", "namespace": "team"}
     pod["status"] = {"phase": "Pending", **status}
     return pod
 
@@ -52,43 +53,42 @@ NEWS: dict[str, JsonObject] = {
 
 @pytest.mark.parametrize("status", QUIET.values(), ids=QUIET)
 def test_changes_of_every_pod_cause_no_reconcile(status: JsonObject) -> None:
-    assert not ChangeFilter().is_news("pods", a_pod(**status), "MODIFIED")
+    assert not Store().saw("pods", a_pod(**status), "MODIFIED")
 
 
 @pytest.mark.parametrize("status", NEWS.values(), ids=NEWS)
 def test_a_change_that_a_decision_uses_counts_once(status: JsonObject) -> None:
-    change_filter = ChangeFilter()
+    store = Store()
     pod = a_pod(**status)
-    assert change_filter.is_news("pods", pod, "MODIFIED")
+    assert store.saw("pods", pod, "MODIFIED")
     pod["metadata"]["resourceVersion"] = "2"
-    assert not change_filter.is_news("pods", pod, "MODIFIED")
-    assert not change_filter.is_news("pods", pod, None), (
-        "a watch that is opened again repeats everything"
-    )
-    assert ChangeFilter().is_news("pods", pod, None), "a new process knows nothing"
+    assert not store.saw("pods", pod, "MODIFIED")
+    assert not store.saw("pods", pod, None), "a watch that is opened again repeats everything"
+    assert Store().saw("pods", pod, None), "a new process knows nothing"
 
 
 def test_a_pod_that_recovers_counts() -> None:
-    change_filter = ChangeFilter()
-    assert change_filter.is_news("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
-    assert change_filter.is_news("pods", a_pod(), "MODIFIED")
+    store = Store()
+    assert store.saw("pods", a_pod(**NEWS["it can't be scheduled"]), "MODIFIED")
+    assert store.saw("pods", a_pod(), "MODIFIED")
 
 
 def test_the_readiness_of_a_prepare_pod_does_not_count() -> None:
     status = NEWS["it is ready"]
-    assert not ChangeFilter().is_news("pods", a_pod("prepare", **status), "MODIFIED")
+    assert not Store().saw("pods", a_pod("prepare", **status), "MODIFIED")
 
 
-def test_a_deletion_always_counts() -> None:
-    change_filter = ChangeFilter()
-    assert change_filter.is_news("pods", a_pod(), "DELETED")
-    assert change_filter.is_news("pods", a_pod(), "DELETED")
+def test_a_deletion_counts_once() -> None:
+    store = Store()
+    store.saw("pods", a_pod(), "ADDED")
+    assert store.saw("pods", a_pod(), "DELETED")
+    assert not store.saw("pods", a_pod(), "DELETED")
 
 
 def test_a_pod_that_is_being_deleted_counts() -> None:
     pod = a_pod()
     pod["metadata"]["deletionTimestamp"] = "2026-11-21T12:00:00Z"
-    assert ChangeFilter().is_news("pods", pod, "MODIFIED")
+    assert Store().saw("pods", pod, "MODIFIED")
 
 
 def test_only_identifying_fields_of_a_pod_are_ignored() -> None:
@@ -110,11 +110,12 @@ def test_a_job_counts_when_it_fails_is_suspended_or_is_deleted(
 ) -> None:
     world = a_world()
     job = deepcopy(world.jobs[world.job("a1")])
-    change_filter = ChangeFilter()
-    assert not change_filter.is_news("jobs", job, "ADDED"), "the operator created it"
+    job["metadata"]["namespace"] = "team"
+    store = Store()
+    assert not store.saw("jobs", job, "ADDED"), "the operator created it"
     for part, fields in change.items():
         job[part] = {**job.get(part, {}), **fields}
-    assert change_filter.is_news("jobs", job, "MODIFIED") is is_news
+    assert store.saw("jobs", job, "MODIFIED") is is_news
 
 
 def finetune(**changes: Any) -> JsonObject:
@@ -124,11 +125,12 @@ def finetune(**changes: Any) -> JsonObject:
 
 
 def test_our_own_status_write_does_not_count_but_any_other_does() -> None:
-    change_filter, raw = ChangeFilter(), finetune()
-    change_filter.expect("u", 1, a_world().status)
-    assert not change_filter.is_news("finetunes", raw, "MODIFIED")
+    store, raw = Store(), finetune()
+    store.saw("finetunes", finetune(status={}), "ADDED")
+    store.expect("u", 1, a_world().status)
+    assert not store.saw("finetunes", raw, "MODIFIED")
     raw["status"]["message"] = "written by hand"
-    assert change_filter.is_news("finetunes", raw, "MODIFIED")
+    assert store.saw("finetunes", raw, "MODIFIED")
 
 
 @pytest.mark.parametrize(
@@ -136,19 +138,20 @@ def test_our_own_status_write_does_not_count_but_any_other_does() -> None:
     [{"generation": 2}, {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"uid": "another"}],
 )
 def test_an_edit_a_deletion_and_a_new_finetune_of_the_same_name_count(changed: JsonObject) -> None:
-    change_filter, raw = ChangeFilter(), finetune()
-    change_filter.expect("u", 1, a_world().status)
+    store, raw = Store(), finetune()
+    store.saw("finetunes", finetune(status={}), "ADDED")
+    store.expect("u", 1, a_world().status)
     raw["metadata"] |= changed
-    assert change_filter.is_news("finetunes", raw, "MODIFIED")
+    assert store.saw("finetunes", raw, "MODIFIED")
 
 
 def test_a_number_is_the_same_with_and_without_a_fraction() -> None:
-    change_filter, raw = ChangeFilter(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
-    assert change_filter.is_news("finetunes", raw, "MODIFIED")
+    store, raw = Store(), finetune(status={"progress": {"loss": 1.0, "step": 1}})
+    assert store.saw("finetunes", raw, "MODIFIED")
     again = finetune(status={"progress": {"step": 1, "loss": 1}})
-    assert not change_filter.is_news("finetunes", again, "MODIFIED")
+    assert not store.saw("finetunes", again, "MODIFIED")
 
 
 def test_a_new_finetune_counts() -> None:
-    assert ChangeFilter().is_news("finetunes", finetune(status=None), "ADDED")
+    assert Store().saw("finetunes", finetune(status=None), "ADDED")
     assert a_finetune().status.state is None

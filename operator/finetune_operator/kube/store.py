@@ -1,0 +1,367 @@
+"""The unfinished FineTunes and their children, from watches and from answers to our requests.
+
+Decisions read it instead of the API server. Three rules keep it from running backwards: an older
+resource version never replaces a newer one, a UID that was deleted never returns, and what we wrote
+is in the store before the next decision. `Store.replace` corrects with lists of the API server what
+the watches did not report.
+
+A FineTune that has ended and whose Jobs have ended is settled: only its version is kept.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from finetune_api import names
+from finetune_api.finetune_status import FineTuneStatus
+from finetune_api.wire import JsonObject
+from finetune_operator.core.key import Key
+from finetune_operator.core.observed import Job, Pod
+from finetune_operator.kube.digests import QUIET, digest_of_finetune, digest_of_job, digest_of_pod
+
+DELETED_AT_MOST = 5000  # UIDs of deleted objects, whose late events are ignored
+METADATA = (
+    *("name", "namespace", "uid", "generation", "resourceVersion"),
+    *("creationTimestamp", "deletionTimestamp", "finalizers"),
+)
+
+
+@dataclass(slots=True, frozen=True)
+class _Child:
+    """A Job without its pods, or a pod. version: None if it is not a number."""
+
+    value: Job | Pod
+    version: int | None
+    digest: int
+    owner: str  # UID
+    created: tuple[str, str]  # time and name
+
+
+@dataclass(slots=True)
+class _Family:
+    """A FineTune with its children. JSON takes a tenth of the memory of the parsed value."""
+
+    key: Key
+    uid: str
+    finetune: bytes = b""  # empty: a child was seen before it
+    version: int | None = None
+    digest: int | None = None
+    is_new: bool = True  # it has no state yet
+    has_ended: bool = False
+    has_ttl: bool = False
+    is_complete: bool = False  # all of its children are known
+    children: dict[str, dict[str, _Child]] = field(default_factory=lambda: {"jobs": {}, "pods": {}})
+    served: set[str] = field(default_factory=set)  # UIDs of the Jobs that have their Service
+
+    def jobs(self) -> list[Job]:
+        found = sorted(self.children["jobs"].values(), key=lambda child: child.created)
+        return [child.value for child in found if isinstance(child.value, Job)]
+
+    def pods_of(self, job: Job) -> tuple[Pod, ...]:
+        pods = [child for child in self.children["pods"].values() if child.owner == job.uid]
+        pods.sort(key=lambda child: child.created)
+        return tuple(child.value for child in pods if isinstance(child.value, Pod))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended and nothing of it is left to delete, now or after its TTL."""
+        return self.has_ended and not any(_is_left(job, self.has_ttl) for job in self.jobs())
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a FineTune. is_complete: whether all of its children are."""
+
+    finetune: JsonObject
+    jobs: tuple[Job, ...]
+    served: frozenset[str]  # UIDs of the Jobs whose Service exists
+    is_complete: bool
+
+
+class Store:
+    """Holds a family for each FineTune that is not settled."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, _Family] = {}
+        self._uids: dict[Key, str] = {}
+        self._settled: dict[str, int | None] = {}  # UID -> version
+        self._with_ttl: set[str] = set()  # of the settled ones
+        self._deleted: OrderedDict[str, int | None] = OrderedDict()  # UID -> version
+
+    def saw(self, plural: str, raw: JsonObject, event: str | None) -> bool:
+        """Take an object of a watch or an answer. Return whether a decision may depend on it."""
+        if event == "DELETED":
+            return self._saw_deletion(plural, raw)
+        return self._saw_finetune(raw) if plural == "finetunes" else self._saw_child(plural, raw)
+
+    def _saw_finetune(self, raw: JsonObject, *, is_own: bool = False) -> bool:
+        meta, version = raw["metadata"], _version(raw)
+        key, uid = Key(meta["namespace"], meta["name"]), meta["uid"]
+        has_ended = _state(raw) in names.TERMINAL_STATES
+        if self._is_dead(uid, version) or self._has_successor(key, uid, version):
+            return False
+        if uid in self._settled and (has_ended or not _is_later(version, self._settled[uid])):
+            return has_ended
+        family = self._families.get(uid)
+        if family is None and has_ended:
+            self._bind(key, uid)
+            self._settle(uid, version, has_ttl=_has_ttl(raw))
+            return True
+        if family is None:
+            family = self._families[uid] = _Family(key, uid)
+            self._settled.pop(uid, None)
+            self._with_ttl.discard(uid)
+        has_changed = self._take_finetune(family, raw, is_own=is_own)
+        self._prune(family)
+        return has_changed
+
+    def _take_finetune(self, family: _Family, raw: JsonObject, *, is_own: bool = False) -> bool:
+        """Return whether it has changed for a decision."""
+        version, meta = _version(raw), raw["metadata"]
+        if family.finetune and not _is_newer(version, family.version):
+            return False
+        former = family.digest
+        if not is_own:
+            status, generation = raw.get("status") or {}, meta.get("generation", 0)
+            is_going = "deletionTimestamp" in meta
+            family.digest = digest_of_finetune(generation, status, is_going=is_going)
+        family.key = Key(meta["namespace"], meta["name"])
+        family.finetune, family.version = _to_bytes(raw), version
+        state, family.has_ttl = _state(raw), _has_ttl(raw)
+        family.is_new, family.has_ended = state is None, state in names.TERMINAL_STATES
+        self._bind(family.key, family.uid)
+        return is_own or former != family.digest
+
+    def _saw_child(self, plural: str, raw: JsonObject) -> bool:
+        meta = raw["metadata"]
+        uid = meta.get("labels", {}).get(names.LABEL_UID, "")
+        family = self._families.get(uid)
+        if self._is_dead(uid, None) or not _is_ours(plural, raw, uid):
+            return False
+        if family is None and uid in self._settled:
+            if plural == "pods":
+                return False
+            if not _is_left(Job.parse(raw, []), uid in self._with_ttl):
+                return False
+        if family is None:
+            key = Key(meta["namespace"], meta.get("labels", {}).get(names.LABEL_FINETUNE, ""))
+            family = self._families[uid] = _Family(key, uid)
+            family.has_ended, family.version = uid in self._settled, self._settled.get(uid)
+            family.has_ttl = uid in self._with_ttl
+        has_changed = self._take_child(family, plural, raw)
+        return not self._prune(family) and has_changed
+
+    def _take_child(self, family: _Family, plural: str, raw: JsonObject) -> bool:
+        """Return whether it has changed for a decision."""
+        meta, version, owner = raw["metadata"], _version(raw), _owner(raw) or ""
+        uid, known = meta["uid"], family.children[plural].get(meta["uid"])
+        if self._is_dead(uid, version) or self._is_dead(owner, None):
+            return False
+        if known is not None and not _is_newer(version, known.version):
+            return False
+        value: Job | Pod
+        if plural == "jobs":
+            value = Job.parse(raw, [])
+            digest = digest_of_job(value)
+        else:
+            value = Pod.parse(raw)
+            component = meta.get("labels", {}).get(names.LABEL_COMPONENT)
+            digest = digest_of_pod(value, trains=component == names.COMPONENT_TRAIN)
+        created = (meta.get("creationTimestamp") or "", meta["name"])
+        family.children[plural][uid] = _Child(value, version, digest, owner, created)
+        return digest != (known.digest if known is not None else QUIET)
+
+    def _saw_deletion(self, plural: str, raw: JsonObject) -> bool:
+        meta = raw["metadata"]
+        self._bury(meta["uid"], _version(raw))
+        if plural == "finetunes":
+            self._forget(meta["uid"], Key(meta["namespace"], meta["name"]))
+            return True
+        family = self._families.get(meta.get("labels", {}).get(names.LABEL_UID, ""))
+        if family is None:
+            return False
+        known = family.children[plural].pop(meta["uid"], None)
+        return not self._prune(family) and known is not None
+
+    def view(self, key: Key) -> Snapshot | None:
+        """Return what is known of a FineTune; None if that is nothing."""
+        family = self._families.get(self._uids.get(key, ""))
+        return _snapshot(family) if family is not None and family.finetune else None
+
+    def is_settled(self, key: Key) -> bool:
+        """Whether it has ended and nothing of it is left to delete, now or after its TTL."""
+        uid = self._uids.get(key, "")
+        return uid in self._settled and uid not in self._families
+
+    def unsettled(self) -> list[Key]:
+        return [family.key for family in self._families.values() if family.key.name]
+
+    def doubt(self, key: Key) -> None:
+        """Make the next observation of the FineTune a live one, including its Services."""
+        family = self._families.get(self._uids.get(key, ""))
+        if family is not None:
+            family.is_complete = False
+            family.served.clear()
+
+    def expect(self, uid: str, generation: int, status: FineTuneStatus) -> None:
+        """Ignore the event of a status write that is about to happen."""
+        family = self._families.get(uid)
+        if family is not None:
+            family.digest = digest_of_finetune(generation, status.to_dict(), is_going=False)
+
+    def wrote(self, raw: JsonObject) -> None:
+        """Take the answer to a status write. Before the first one, all children are our own."""
+        uid = raw["metadata"]["uid"]
+        family = self._families.get(uid)
+        if family is not None and family.is_new:
+            family.is_complete = True
+        self._saw_finetune(raw, is_own=True)
+
+    def serve(self, uid: str, job_uids: Iterable[str]) -> None:
+        """Note that the Service of these Jobs exists. A deleted Job takes its Service along."""
+        family = self._families.get(uid)
+        if family is not None:
+            family.served.update(job_uids)
+
+    def remove_job(self, uid: str, job_uid: str) -> None:
+        """Note that a Job is gone, whatever the watch still reports of it."""
+        self._bury(job_uid)
+        family = self._families.get(uid)
+        if family is not None:
+            family.children["jobs"].pop(job_uid, None)
+            self._prune(family)
+
+    def remove(self, key: Key) -> None:
+        """Note that there is no FineTune of this name."""
+        uid = self._uids.get(key)
+        if uid is not None:
+            self._bury(uid)
+            self._forget(uid, key)
+
+    def replace(self, raw: JsonObject, jobs: JsonObject, pods: JsonObject) -> Snapshot:
+        """Take a FineTune and then read lists of its Jobs and pods. Return what is known now.
+
+        A child that a list lacks is gone, unless it is known at a later version than the list.
+        """
+        uid = raw["metadata"]["uid"]
+        family = self._families.get(uid) or _Family(Key("", ""), uid)
+        self._take_finetune(family, raw)
+        for plural, answer in (("jobs", jobs), ("pods", pods)):
+            items = [item for item in answer.get("items", []) if _is_ours(plural, item, uid)]
+            listed, version = {item["metadata"]["uid"] for item in items}, _version(answer)
+            known = family.children[plural]
+            for child in known.keys() - listed:
+                if not _is_later(known[child].version, version):
+                    del known[child]
+                    self._bury(child, version)
+            for item in items:
+                self._take_child(family, plural, item)
+        family.is_complete = True
+        self._families[uid] = family
+        found = _snapshot(family)
+        self._prune(family)
+        return found
+
+    def _prune(self, family: _Family) -> bool:
+        """Keep only the version of a settled FineTune. Return whether it is settled."""
+        if not family.is_settled:
+            return False
+        self._families.pop(family.uid, None)
+        self._settle(family.uid, family.version, has_ttl=family.has_ttl)
+        return True
+
+    def _settle(self, uid: str, version: int | None, *, has_ttl: bool) -> None:
+        self._settled[uid] = version
+        (self._with_ttl.add if has_ttl else self._with_ttl.discard)(uid)
+
+    def _bind(self, key: Key, uid: str) -> None:
+        """A name belongs to the newest UID: the former object was deleted."""
+        former = self._uids.get(key)
+        if former is not None and former != uid:
+            self._bury(former)
+            self._forget(former, key)
+        self._uids[key] = uid
+
+    def _forget(self, uid: str, key: Key) -> None:
+        self._families.pop(uid, None)
+        self._settled.pop(uid, None)
+        self._with_ttl.discard(uid)
+        if self._uids.get(key) == uid:
+            del self._uids[key]
+
+    def _has_successor(self, key: Key, uid: str, version: int | None) -> bool:
+        """Whether a later FineTune has the name, so that this one was deleted."""
+        other = self._uids.get(key)
+        if other is None or other == uid:
+            return False
+        family = self._families.get(other)
+        known = self._settled.get(other) if family is None else family.version
+        return _is_later(known, version)
+
+    def _bury(self, uid: str, version: int | None = None) -> None:
+        self._deleted[uid] = version
+        if len(self._deleted) > DELETED_AT_MOST:
+            self._deleted.popitem(last=False)
+
+    def _is_dead(self, uid: str, version: int | None) -> bool:
+        """Whether the object was deleted. A later version had only lost its label for a while."""
+        if uid not in self._deleted:
+            return False
+        if _is_later(version, self._deleted[uid]):
+            del self._deleted[uid]
+            return False
+        return True
+
+
+def _snapshot(family: _Family) -> Snapshot:
+    jobs = tuple(replace(job, pods=family.pods_of(job)) for job in family.jobs())
+    finetune: JsonObject = orjson.loads(family.finetune)
+    return Snapshot(finetune, jobs, frozenset(family.served), family.is_complete)
+
+
+def _is_left(job: Job, has_ttl: bool) -> bool:
+    """Whether a Job of a FineTune that has ended may still be deleted."""
+    return not job.is_going and (has_ttl or not (job.has_completed or job.has_failed))
+
+
+def _is_ours(plural: str, raw: JsonObject, uid: str) -> bool:
+    """Anyone can write labels, so the UID of the owner decides."""
+    owner = _owner(raw)
+    return owner == uid if plural == "jobs" else owner is not None
+
+
+def _owner(raw: JsonObject) -> str | None:
+    owners = raw["metadata"].get("ownerReferences", [])
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _version(raw: JsonObject) -> int | None:
+    text = raw.get("metadata", {}).get("resourceVersion", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _is_newer(version: int | None, known: int | None) -> bool:
+    """Whether a version replaces the known one. Those that are no numbers come in their order."""
+    return version is None or known is None or version > known
+
+
+def _is_later(version: int | None, known: int | None) -> bool:
+    return version is not None and known is not None and version > known
+
+
+def _state(raw: JsonObject) -> str | None:
+    state: str | None = (raw.get("status") or {}).get("state")
+    return state
+
+
+def _has_ttl(raw: JsonObject) -> bool:
+    return raw["spec"].get("ttlSecondsAfterFinished") is not None
+
+
+def _to_bytes(raw: JsonObject) -> bytes:
+    """The fields that a decision uses; without managedFields, half of the size."""
+    meta = {name: raw["metadata"][name] for name in METADATA if name in raw["metadata"]}
+    value = {"metadata": meta, "spec": raw["spec"], "status": raw.get("status") or {}}
+    return orjson.dumps(value)
