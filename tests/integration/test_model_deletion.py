@@ -9,7 +9,7 @@ import pytest
 from finetune_api import names
 from finetune_api.outcome import Deleted, Outcome
 from tests.integration.conftest import Kubelet, Operator
-from tests.support.kubectl import Kubectl, until
+from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed
 
 pytestmark = pytest.mark.integration
@@ -117,3 +117,55 @@ def test_a_failure_stands_on_the_model_and_the_owner_can_give_up(
     assert finalizers(team) == HELD
     team("patch", "model", NAME, "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
     until(lambda: team.list("models") == [], 20, deleter.logs)
+
+
+def condition_of(team: Kubectl, name: str = NAME) -> dict[str, Any]:
+    conditions = team.get("model", name).get("status", {}).get("conditions", [])
+    found: dict[str, Any] = next((it for it in conditions if it["type"] == "FilesDeleted"), {})
+    return found
+
+
+def test_files_stay_until_the_finetune_that_continues_from_them_has_ended(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    model = a_model(team, "Delete")
+    team.apply(model)
+    until(lambda: finalizers(team) == HELD, 20, deleter.logs)
+    team.apply(finetune("next", model=model["spec"]["id"]))
+    team.wait_state("next", "pending")
+    team("delete", "model", NAME, "--wait=false")
+    until(lambda: condition_of(team).get("reason") == "InUse", 20, deleter.logs)
+    assert condition_of(team)["message"].startswith("FineTune next continues from this model")
+
+    team.apply(finetune("late", model=NAME))
+    error = team.wait_state("late", "failed")["error"]
+    assert error["code"] == "UnknownModel"
+    assert f"Model {NAME} is being deleted" in error["message"]
+    assert not [it for it in team.list("jobs") if it["metadata"]["name"].endswith("-delete")]
+
+    team("patch", "finetune", "next", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+    (pod,) = kubelet.start_pods(kubelet.job("-delete"))  # immediately, not at the next check
+    kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
+    until(lambda: team.list("models") == [], 20, deleter.logs)
+
+
+def test_a_copy_of_a_model_deletes_nothing_and_ends(
+    team: Kubectl, deleter: Operator, kubelet: Kubelet
+) -> None:
+    """Two Models with the same files; then one whose manifest in S3 names another owner."""
+    team.apply(a_model(team, "Delete"), a_model(team, "Delete", "copy"))
+    for name in (NAME, "copy"):
+        until(lambda name=name: "finalizers" in team.get("model", name)["metadata"], 20)
+    team("delete", "model", "copy", "--timeout=20s")
+    assert team.list("jobs") == []
+    assert f"Model copy is released: Model {NAME} names files at" in deleter.logs()
+
+    team("delete", "model", NAME, "--wait=false")
+    (pod,) = kubelet.start_pods(kubelet.job("-delete"))
+    doubt = failed("ForeignFiles", "its manifest has the id x, and the Model has y")
+    kubelet.end(pod, names.EXIT_USER, doubt.to_termination_message())
+    until(
+        lambda: team.list("models") == [], 20, lambda: team("get", "models,pods,jobs", "-o", "yaml")
+    )
+    assert "Nothing was deleted" in deleter.logs()
+    until(lambda: not [item for item in team.list("jobs") if is_wanted(item)], 20, deleter.logs)

@@ -8,7 +8,8 @@ import pytest
 from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.outcome import Deleted, Outcome
-from finetune_api.tasks import DeletionTask
+from finetune_api.tasks import BaseModelRef, DeletionTask
+from finetune_operator import messages
 from finetune_operator.core.deletion import (
     CONDITION,
     RETRY_SECONDS,
@@ -19,7 +20,8 @@ from finetune_operator.core.deletion import (
 )
 from finetune_operator.core.model_files import continues_from, shares_files
 from finetune_operator.core.observed import Job
-from tests.support.objects import NOW, a_settings, failed
+from finetune_operator.core.resolution import resolve_base
+from tests.support.objects import NOW, a_finetune, a_settings, failed
 
 HELD = [names.FINALIZER_MODEL]
 SPEC = {
@@ -227,6 +229,17 @@ def test_files_in_use_are_deleted_after_their_last_use() -> None:
     assert message.startswith("FineTune next continues from this model")
     assert plan.requeue_after is not None
     assert decide(model.replace(status=plan.status)).create is not None
+
+
+@pytest.mark.parametrize("wanted", [SPEC["id"], "ada-ft-team-tone-2026"])
+def test_a_finetune_does_not_start_from_a_model_that_is_being_deleted(wanted: str) -> None:
+    finetune = a_finetune(model=wanted)
+    alive, going = a_model("Delete", *HELD), a_model("Retain", "other", going=True)
+    refused = resolve_base(finetune, (going,), a_settings())
+    assert refused == messages.model_going("ada-ft-team-tone-2026")
+    for models in ((alive,), (going, alive)):  # the same ID may be in use again
+        found = resolve_base(finetune, models, a_settings())
+        assert isinstance(found, BaseModelRef) and found.uri == SPEC["uri"]
 
 
 # --- Models that are written by hand -------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from finetune_api import names
+from finetune_api.names import Reason
 from finetune_api.outcome import Deleted, Outcome
 from finetune_api.tasks import DeletionTask
 from finetune_operator.core.key import Key
@@ -22,7 +23,7 @@ from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.release_models import release_models
 from tests.operator.test_deletion import HELD, SPEC
 from tests.support.memory_api import Fault, MemoryApi, OperatorKilledError
-from tests.support.objects import a_settings
+from tests.support.objects import a_settings, failed
 
 NAME, OTHER = "tone", "other"
 MODEL = f"{paths.models('team')}/{NAME}"
@@ -51,6 +52,8 @@ class Scene:
         self.api.add(paths.models("team"), other)
         self.files = {SPEC["uri"], other["spec"]["uri"]}
         self.deleted: Counter[str] = Counter()  # how often the files at an address were deleted
+        self.runs = 0  # of pods
+        self.has_doubts = False  # the manifest in the store is not that of the Model
         self.api.fault = fault
         self.start()
 
@@ -73,17 +76,24 @@ class Scene:
             meta = job["metadata"]
             if not path.startswith(JOBS) or f"{PODS}/{meta['name']}" in self.api.objects:
                 continue
+            self.runs += 1
             env = job["spec"]["template"]["spec"]["containers"][0]["env"]
             task = DeletionTask.model_validate_json(env[0]["value"])
-            if task.uri in self.files:
-                self.files.remove(task.uri)
-                self.deleted[task.uri] += 1
-            message = Outcome(deleted=Deleted(files=3)).to_termination_message()
-            state = {"terminated": {"exitCode": 0, "message": message}}
+            if self.has_doubts:
+                outcome = failed(Reason.FOREIGN_FILES, "its manifest has another id")
+            else:
+                outcome = Outcome(deleted=Deleted(files=3))
+                self.deleted[task.uri] += task.uri in self.files
+                self.files.discard(task.uri)
+            code = names.EXIT_USER if self.has_doubts else 0
+            state = {"terminated": {"exitCode": code, "message": outcome.to_termination_message()}}
             owner = {"uid": meta["uid"], "controller": True}
             self.api.objects[f"{PODS}/{meta['name']}"] = {
                 "metadata": {**meta, "ownerReferences": [owner]},
-                "status": {"phase": "Succeeded", "containerStatuses": [{"state": state}]},
+                "status": {
+                    "phase": "Failed" if code else "Succeeded",
+                    "containerStatuses": [{"state": state}],
+                },
             }
 
     def collect(self) -> None:
@@ -166,6 +176,21 @@ def test_a_crash_at_any_write_in_a_terminating_namespace_releases_the_model(faul
     assert MODEL not in scene.api.objects
     assert scene.jobs == []
     assert not scene.deleted
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, Fault(5, "before"), Fault(5, "after")], ids=str)
+def test_a_crash_at_any_write_releases_a_model_whose_files_are_not_its_own(fault: Fault) -> None:
+    scene = Scene(fault)
+    scene.has_doubts = True
+    hold(scene)
+    scene.api.remove(MODEL)
+    scene.settle()
+    scene.api.commit_late()
+    scene.settle()
+    assert MODEL not in scene.api.objects
+    assert scene.jobs == []
+    assert not scene.deleted
+    assert scene.runs <= (2 if fault.when == "late" else 1)  # of pods
 
 
 def test_a_namespace_that_ends_while_the_job_waits_releases_the_model() -> None:

@@ -74,8 +74,9 @@ def decide_model(observed: ObservedModel, settings: Settings, now: datetime) -> 
     kept = _reason_to_keep(observed)
     if kept is not None:
         status = _with_condition(model, kept, now)
-        wait = None if status == model.status else 0.0  # the status first, then the finalizer
-        return ModelPlan(status, others, delete=unneeded, requeue_after=wait, kept=kept.message)
+        if status != model.status:  # first; the Job that explains it remains until the end
+            return ModelPlan(status, others, requeue_after=0, kept=kept.message)
+        return ModelPlan(status, others, delete=unneeded, kept=kept.message)
     if job is not None:
         return _watch(model, held, job, now)
     waits = observed.refused
