@@ -11,10 +11,12 @@ import yaml
 
 from devcluster.controlplane import ControlPlane
 from finetune_api import names
+from finetune_api.outcome import Deleted, Outcome
 from tests.integration.conftest import ROOT, Kubelet, Operator
 from tests.integration.test_model_deletion import HELD, NAME, a_model, finalizers
-from tests.support.kubectl import Kubectl, RefusedError, until
-from tests.support.objects import a_settings
+from tests.integration.test_operator import TWO_NODES
+from tests.support.kubectl import Kubectl, RefusedError, finetune, until
+from tests.support.objects import a_settings, prepared, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -45,22 +47,26 @@ class ClusterOperator(Operator):
     def _install_role(self, helm: Path) -> None:
         chart = str(ROOT / "charts" / "finetune-operator")
         command = [str(helm), "template", "finetune-operator", chart, "-n", self.team.namespace]
-        command += ["--set", "crds.install=false,clusterWide=true"]
+        command += ["--set", "crds.install=false,clusterWide=true,pods.networkPolicy.enabled=true"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         wanted = {"ClusterRole", "ClusterRoleBinding", "ServiceAccount"}
         objects = [it for it in yaml.safe_load_all(done.stdout) if it and it["kind"] in wanted]
         self.team.apply(*objects)
 
     def _write_settings(self, changes: dict[str, Any]) -> None:
-        settings = a_settings(namespace="", pollSeconds=0.5, **changes)
+        changes |= {"namespace": "", "podNetwork": {}}
+        settings = a_settings(pollSeconds=0.5, **changes)
         given = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
         (self.folder / "settings.yaml").write_text(yaml.safe_dump(given))
 
 
-@pytest.fixture
-def cluster_operator(admin: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+@pytest.fixture(scope="module")
+def cluster_operator(
+    admin: Kubectl, tools: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
     home = a_namespace(admin, HOME)
-    made = ClusterOperator(home, tools / "helm", tmp_path, deletesModels=True)
+    folder = tmp_path_factory.mktemp("cluster-operator")
+    made = ClusterOperator(home, tools / "helm", folder, deletesModels=True)
     made.start()
     yield made
     made.stop()
@@ -81,6 +87,39 @@ def explain(team: Kubectl, operator: Operator) -> str:
 def hold(team: Kubectl, operator: Operator) -> None:
     team.apply(a_model(team, "Delete"))
     until(lambda: finalizers(team) == HELD, 20, operator.logs)
+
+
+def an_operator_pod() -> dict[str, Any]:
+    """A pod that does not end before the test says so, as if it were the operator's own."""
+    meta = {"name": "operator", "finalizers": ["example.com/running"]}
+    spec = {"containers": [{"name": "operator", "image": "operator"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def test_a_namespace_ends_together_with_the_operator_in_it(
+    admin: Kubectl, tools: Path, tmp_path: Path
+) -> None:
+    """Kubernetes ends the pods first, so that the operator never sees the Model's deletion.
+
+    This is the first test, because an operator of the whole cluster would add the finalizer again.
+    """
+    team = a_namespace(admin)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    team.apply(account)
+    operator = Operator(team, tools / "helm", tmp_path, deletesModels=True)
+    operator.start()
+    try:
+        hold(team, operator)
+        team.apply(an_operator_pod())
+        team("delete", "namespace", team.namespace, "--wait=false")
+        until(lambda: "deletionTimestamp" in team.get("pod", "operator")["metadata"], 30)
+        model = team.get("model", NAME)["metadata"]
+        assert "deletionTimestamp" not in model
+        assert names.FINALIZER_MODEL in model["finalizers"]
+    finally:
+        operator.stop()  # SIGTERM
+    assert finalizers(team) == []  # nothing of ours keeps the namespace any more
+    assert f"namespace {team.namespace} is terminating" in operator.logs()
 
 
 def start_deletion(team: Kubectl) -> dict[str, Any]:
@@ -159,31 +198,61 @@ def test_no_namespace_is_kept_by_its_models(admin: Kubectl, cluster_operator: Op
         assert f"aws s3 rm --recursive s3://bucket/out/{team.namespace}/tone-11111111/" in log
 
 
-def an_operator_pod() -> dict[str, Any]:
-    """A pod that does not end before the test says so, as if it were the operator's own."""
-    meta = {"name": "operator", "finalizers": ["example.com/running"]}
-    spec = {"containers": [{"name": "operator", "image": "operator"}]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+def pods_of(team: Kubectl, ending: str, count: int = 1) -> list[str]:
+    """The pods that the real Job controller has made for a Job."""
+    job = Kubelet(team).job(ending)["metadata"]["name"]
+    selector = f"batch.kubernetes.io/job-name={job}"
+    until(lambda: len(team.list("pods", selector)) == count, 30)
+    pods = [
+        (it["metadata"]["labels"], it["metadata"]["name"]) for it in team.list("pods", selector)
+    ]
+    index = "batch.kubernetes.io/job-completion-index"
+    return [name for _, name in sorted(pods, key=lambda pod: pod[0].get(index, ""))]
 
 
-def test_a_namespace_ends_together_with_the_operator_in_it(
-    admin: Kubectl, tools: Path, tmp_path: Path
+def start_training(team: Kubectl, name: str, **spec: Any) -> list[str]:
+    """The pods of a FineTune's first attempt."""
+    team.apply(finetune(name, **TWO_NODES, **spec))
+    uid = team.get("finetune", name)["metadata"]["uid"][:8]
+    (pod,) = pods_of(team, f"{uid}-prepare")
+    Kubelet(team).end(pod, 0, prepared().to_termination_message())
+    return pods_of(team, f"{uid}-a1", 2)
+
+
+def list_ours(team: Kubectl) -> list[str]:
+    """What the operator has made in the namespace, and whatever belongs to it."""
+    kinds = "finetunes,models,jobs,pods,services,endpoints,endpointslices,networkpolicies"
+    return team("get", kinds, "-o", "name").split()
+
+
+def test_nothing_is_left_of_finetunes_and_models_that_are_deleted(
+    admin: Kubectl, cluster_operator: Operator
 ) -> None:
-    """Kubernetes ends the pods first, so that the operator never sees the Model's deletion."""
-    team = a_namespace(admin)
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    team, operator = a_namespace(admin), cluster_operator
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "finetune"}}
     team.apply(account)
-    operator = Operator(team, tools / "helm", tmp_path, deletesModels=True)
-    operator.start()
-    try:
-        hold(team, operator)
-        team.apply(an_operator_pod())
-        team("delete", "namespace", team.namespace, "--wait=false")
-        until(lambda: "deletionTimestamp" in team.get("pod", "operator")["metadata"], 30)
-        model = team.get("model", NAME)["metadata"]
-        assert "deletionTimestamp" not in model
-        assert names.FINALIZER_MODEL in model["finalizers"]
-    finally:
-        operator.stop()  # SIGTERM
-    assert finalizers(team) == []  # nothing of ours keeps the namespace any more
-    assert f"namespace {team.namespace} is terminating" in operator.logs()
+    kubelet = Kubelet(team)
+    team.apply(finetune("checks", **TWO_NODES))
+    start_training(team, "background")
+    start_training(team, "foreground")
+    first, second = start_training(team, "succeeds", ttlSecondsAfterFinished=1)
+    kubelet.end(second, 0)
+    meta = team.get("finetune", "succeeds")["metadata"]
+    kubelet.end(first, 0, trained(meta).to_termination_message())
+    team.wait_state("succeeds", "succeeded")
+    (model,) = [item["metadata"]["name"] for item in team.list("models")]
+    patch = '{"spec": {"deletionPolicy": "Delete"}}'
+    team("patch", "model", model, "--type=merge", "-p", patch)
+    until(lambda: team.get("model", model)["metadata"].get("finalizers") == HELD, 20)
+    assert "networkpolicy.networking.k8s.io" in "".join(list_ours(team))
+
+    team("delete", "finetune", "checks", "background", "--wait=false")
+    team("delete", "finetune", "foreground", "--cascade=foreground", "--wait=false")
+    team("delete", "model", model, "--wait=false")
+    (pod,) = pods_of(team, "-delete")
+    kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
+    until(lambda: team.list("models") == [], 30, operator.logs)
+    uid = meta["uid"][:8]
+    until(lambda: not any(uid in name for name in list_ours(team) if "job" in name), 30)  # TTL
+    team("delete", "finetune", "succeeds", "--wait=false")
+    until(lambda: list_ours(team) == [], 60, lambda: f"{list_ours(team)} {operator.logs()}")
