@@ -45,6 +45,7 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "queuedRequests",
         "checkpointBandwidth",
         "kueueVersion",
+        "requestTimeoutSeconds",
         "deletesModels",
         "metricsTokenReview",
     }
@@ -65,6 +66,14 @@ def test_the_defaults_are_the_api_rooms_own(render: Render) -> None:
     found = settings(render())
     assert HyperparameterRules.model_validate(found["hyperparameters"]) == HyperparameterRules()
     assert DataLimits.model_validate(found["data"]) == DataLimits()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("", 30), ("operator.requestTimeoutSeconds=2.5", 2.5)]
+)
+def test_the_timeout_of_requests_is_a_value(render: Render, value: str, seconds: float) -> None:
+    found = settings(render(value) if value else render())
+    assert found["requestTimeoutSeconds"] == seconds
 
 
 def test_numbers_stay_numbers(render: Render) -> None:

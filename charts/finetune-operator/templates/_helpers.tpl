@@ -154,6 +154,7 @@ podNetwork:
   {{- end }}
 {{- end }}
 {{- end }}
+requestTimeoutSeconds: {{ .operator.requestTimeoutSeconds | toJson }}
 deletesModels: {{ .modelDeletion.enabled }}
 metricsTokenReview: {{ .metrics.tokenReview }}
 {{- end }}
