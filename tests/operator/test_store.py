@@ -1,6 +1,8 @@
 """What the watches report, late, twice, in any order, or never, does not lead decisions back."""
 
+import gc
 import random
+import tracemalloc
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -389,3 +391,59 @@ def test_the_store_never_runs_backwards_and_a_live_look_makes_it_exact(seed: int
     for event in chance.sample(cluster.events, len(cluster.events)):
         store.saw(*event)
     assert versions(store) == exact, "no late event changes it"
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def family(number: int, state: str, version: int) -> list[tuple[str, JsonObject, str]]:
+    """A FineTune with a Job and two pods, as a watch reports them."""
+    uid, name = f"00000000-0000-0000-0000-{number:012}", f"tone-{number}"
+    finetune = a_finetune(version, state, uid=uid, name=name)
+    finetune["status"]["history"] = "x" * 3000
+    job = a_job(version, uid=f"job-{uid}", status=ended() if state == "succeeded" else {})
+    pods = [a_pod(version, index=index, owner=f"job-{uid}") for index in range(2)]
+    for child in (job, *pods):
+        child["metadata"]["labels"] |= {names.LABEL_UID: uid, names.LABEL_FINETUNE: name}
+    job["metadata"]["ownerReferences"] = [{"uid": uid, "controller": True}]
+    for index, pod in enumerate(pods):
+        pod["metadata"]["uid"] = f"pod-{uid}-{index}"
+    return [
+        ("finetunes", finetune, "MODIFIED"),
+        ("jobs", job, "MODIFIED"),
+        *(("pods", pod, "MODIFIED") for pod in pods),
+    ]
+
+
+def bytes_of(store: Store, count: int, *states: str, deletes: bool = False) -> float:
+    """The memory that the store takes for each of many FineTunes after these states."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(count):
+            for version, state in enumerate(states, 1):
+                for event in family(number, state, version):
+                    store.saw(*event)
+            if deletes:
+                for plural, raw, _ in family(number, states[-1], len(states) + 1):
+                    store.saw(plural, raw, "DELETED")
+        gc.collect()
+        return (tracemalloc.get_traced_memory()[0] - before) / count
+    finally:
+        tracemalloc.stop()
+
+
+def test_settled_finetunes_take_less_than_a_kilobyte_and_active_ones_some() -> None:
+    assert bytes_of(Store(), 40, "running") < 8000
+    assert bytes_of(Store(), 40, "running", "succeeded") < 1000
+    assert bytes_of(Store(), 40, "succeeded") < 1000
+
+
+def test_wave_after_wave_of_deleted_finetunes_takes_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.kube.store.DELETED_AT_MOST", 100)
+    store = Store()
+    bytes_of(store, 50, "running", "succeeded", deletes=True)
+    assert bytes_of(store, 50, "running", "succeeded", deletes=True) < 1000
+    assert (store._families, store._uids, store._settled) == ({}, {}, {})
