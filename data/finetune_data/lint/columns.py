@@ -66,12 +66,20 @@ def _has_one_answer(example: Example) -> bool:
 
 
 def _last_answer(conversation: Conversation) -> int:
-    return max(i for i, message in enumerate(conversation.messages) if is_learned(message))
+    index = len(conversation.messages) - 1
+    while not is_learned(conversation.messages[index]):
+        index -= 1
+    return index
 
 
 def _before(conversation: Conversation) -> str:
-    index = _last_answer(conversation)
-    return json.dumps([conversation.messages[:index], conversation.tools], ensure_ascii=False)
+    from orjson import JSONEncodeError, dumps
+
+    value = [conversation.messages[: _last_answer(conversation)], conversation.tools]
+    try:
+        return dumps(value).decode()
+    except JSONEncodeError:  # a number with more than 64 bits
+        return json.dumps(value, ensure_ascii=False)
 
 
 def _answer(conversation: Conversation) -> str:

@@ -59,7 +59,7 @@ def parse_conversation(
     is_call = False
     try:
         for index, item in enumerate(_items(record.get(column), column)):
-            if (plain := _plain_message(item)) is not None:
+            if (plain := plain_message(item)) is not None:
                 messages.append(plain)
                 is_call = False
                 continue
@@ -92,7 +92,7 @@ def _items(value: Any, column: str) -> list[Any]:
     return take_list(value, column)
 
 
-def _plain_message(item: object) -> Message | None:
+def plain_message(item: object) -> Message | None:
     """A message that is beyond doubt, which most are: only a role and a text."""
     if type(item) is not dict or len(item) != 2:
         return None

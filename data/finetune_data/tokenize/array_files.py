@@ -77,12 +77,15 @@ class SplitFiles:
         self.highest = 0  # token
         self.prompt_tokens = 0
 
-    def append(self, examples: Sequence[tuple[list[int], bytes]]) -> None:
+    def append(self, examples: Sequence[tuple[Sequence[int], bytes]]) -> None:
         """Append examples: the tokens of each, and a byte of roles per token."""
         lengths = np.fromiter((len(tokens) for tokens, _ in examples), np.int64, len(examples))
         flat = array("i")  # converts a list of integers three times as fast as NumPy
         for tokens, _ in examples:
-            flat.fromlist(tokens)
+            if isinstance(tokens, array):
+                flat.extend(tokens)
+            else:
+                flat.fromlist([*tokens])
         values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)
         roles = np.frombuffer(b"".join(marks for _, marks in examples), np.uint8)
         self.append_arrays(values, roles, lengths)

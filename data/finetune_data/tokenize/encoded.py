@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 # How the end of an answer gets into an example: the template writes it after the answer; it writes
@@ -17,8 +18,11 @@ class TurnEnd(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """One training example: `roles` has a byte for each token, `endings` an entry per answer."""
+    """One training example: `roles` has a byte for each token, `endings` an entry per answer.
 
-    tokens: list[int]
+    tokens: a list, or for a chat an array of C integers, which is written as it is.
+    """
+
+    tokens: Sequence[int]
     roles: bytes
     endings: tuple[TurnEnd, ...] = ()

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.limits import DataLimits
+from finetune_data.read import json_lines
 from finetune_data.read.examples import Example, Row
 from finetune_data.read.findings import Finding
+from finetune_data.read.records import RecordConverter
 from tests.data.builders import compress, parse, row, texts
 from tests.data.builders import read as read_file
 
@@ -206,3 +208,48 @@ def test_no_broken_gzip_crashes_the_reader(data: bytes, at: int) -> None:
     packed[min(at, len(packed) - 1)] ^= 0x41
     read(bytes(packed))
     read(bytes(packed[: max(0, len(packed) - at)]))
+
+
+PARTS = ["\\u0061", "\\u0000", "\\ud83d", "\\ud83d\\ude00", '\\"role\\"', "role", "é", "a", ""]
+quoted = st.lists(st.sampled_from(PARTS), max_size=2).map(lambda it: f'"{"".join(it)}"')
+members = st.one_of(
+    quoted.map(lambda text: f'"role": "user", "content": {text}'),
+    quoted.map(lambda text: f'"content": {text}, "role": "assistant"'),
+    st.sampled_from(
+        [
+            '"role": "user", "role": "assistant", "content": "a"',
+            '"role": "assistant", "content": "a", "content": "b"',
+            '"content": "a", "role": "user", "r\\u006fle": "assistant"',
+        ]
+    ),
+    st.lists(
+        st.tuples(
+            st.sampled_from(['"role"', '"content"', '"weight"', '"r\\u006fle"', '"messages"']),
+            st.one_of(quoted, st.sampled_from(['"user"', '"assistant"', "null", "1", "[]", "NaN"])),
+        ).map(": ".join),
+        max_size=3,
+    ).map(", ".join),
+)
+ends = st.sampled_from(
+    [
+        *("}", "}", "} ", ', "tools": []}', ', "x": 1}'),
+        *(', "messages": [{"role": "assistant", "content": "b"}]}', ', "m\\u0065ssages": []}'),
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(members, max_size=2), ends)
+def test_a_plain_chat_is_what_the_exact_reader_makes_of_it(messages: list[str], end: str) -> None:
+    inside = ", ".join(f"{{{message}}}" for message in messages)
+    first = '{"messages": [{"role": "assistant", "content": "a"}]}'
+    data = f'{first}\n{{"messages": [{inside}]{end}\n{first}'.encode()
+
+    def found() -> list[Example | Finding]:
+        converter = RecordConverter("train.jsonl", None, None)
+        return [*json_lines.read_json_lines(iter([data]), DataLimits(), converter)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "_plain_chat", lambda *_: None)
+        expected = found()
+    assert found() == expected

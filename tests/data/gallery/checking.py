@@ -33,7 +33,7 @@ def learned_runs(examples: Sequence[Encoded]) -> Iterator[Learned]:
                 start = None
         assert len(runs) == len(example.endings)
         for (first, after), end in zip(runs, example.endings, strict=True):
-            yield Learned(example.tokens[:first], example.tokens[first:after], end)
+            yield Learned([*example.tokens[:first]], [*example.tokens[first:after]], end)
 
 
 def check(oracle: Oracle, chat: Chat, found: tuple[Encoded, ...] | Finding) -> None:

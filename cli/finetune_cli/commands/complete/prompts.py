@@ -41,7 +41,7 @@ def of_text(tokenizer: ExampleTokenizer, text: str, source: Source) -> Prompt:
     assert not isinstance(found, Finding)
     [example] = found
     start = example.roles.index(bytes([COMPLETION]))
-    return Prompt(example.tokens[:start], _end_tokens(tokenizer, source))
+    return Prompt([*example.tokens[:start]], _end_tokens(tokenizer, source))
 
 
 def of_messages(

@@ -7,6 +7,7 @@ spans two turns, begins a new example: what the model sees in training is what a
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from finetune_data.tokenize.encoded import Encoded, TurnEnd
 from finetune_data.tokenize.text_encoder import TextEncoder
 
 _PROMPT, _COMPLETION = bytes([PROMPT]), bytes([COMPLETION])
-_COMPARED = 8  # chats of each batch that are encoded both ways
+_COMPARED, _COMPARED_LATER = 8, 2  # chats of the first and of other batches, encoded both ways
 _NEIGHBORS = (("a b ", "c d\n"), ("a", "c"), ("a\n", "\nc"), ("a.", " c"))
 _CACHED_CHARACTERS, _CACHED_HEADERS = 200, 1000
 
@@ -39,7 +40,8 @@ class ChatEncoder:
         separate = {token.text: token.id for token in written if self._is_separate(token)}
         self._controls = Controls(separate)
         self._layouts: dict[Outline, list[Layout] | None] = {}
-        self._headers: dict[str, list[int]] = {}
+        self._headers: dict[str, array[int]] = {}
+        self._compared = _COMPARED
 
     def prompt(self, chat: Conversation) -> list[int] | Finding:
         """The tokens of the generation prompt for all messages."""
@@ -53,10 +55,12 @@ class ChatEncoder:
         return [it if isinstance(it, Finding) else next(examples) for it in found]
 
     def _examples(self, chats: Sequence[OutlinedChat | list[Turn]]) -> list[tuple[Encoded, ...]]:
-        exact = [self._one_by_one(_turns(chat)) for chat in chats[:_COMPARED]]
+        count, self._compared = self._compared, _COMPARED_LATER
+        exact = [self._one_by_one(_turns(chat)) for chat in chats[:count]]
         fast = self._at_once(chats)
-        if fast[:_COMPARED] != exact:  # no tokenizer is known for which this happens
-            return exact + [self._one_by_one(_turns(chat)) for chat in chats[_COMPARED:]]
+        if fast[:count] != exact:  # no tokenizer is known for which this happens
+            self._compared = _COMPARED
+            return exact + [self._one_by_one(_turns(chat)) for chat in chats[count:]]
         return fast
 
     def _one_by_one(self, turns: Sequence[Turn]) -> tuple[Encoded, ...]:
@@ -97,28 +101,27 @@ class ChatEncoder:
         written = [it for draft in drafts if draft is not None for it in draft]
         new = {header for it in written for header in it.headers} - self._headers.keys()
         ids = self._encoder.encode([*(it.text for it in written), *new])
-        known = self._headers | dict(zip(new, ids[len(written) :], strict=True))
+        arrays = [array("i", tokens) for tokens in ids[len(written) :]]
+        known = self._headers | dict(zip(new, arrays, strict=True))
         self._remember(known)
-        ids = ids[: len(written)]
+        found = self._controls.find(ids[: len(written)])
         made = iter(
             [
                 it.layout.example(tokens, places, [known[header] for header in it.headers])
                 if controls == it.layout.controls
                 else None
-                for it, tokens, (controls, places) in zip(
-                    written, ids, self._controls.places(ids), strict=True
-                )
+                for it, (tokens, controls, places) in zip(written, found, strict=True)
             ]
         )
         results: list[tuple[Encoded, ...]] = []
         for chat, draft in zip(chats, drafts, strict=True):
-            found = [next(made) for _ in draft or ()]
-            examples = tuple(it for it in found if it is not None)
-            is_complete = found and len(examples) == len(found)
-            results.append(examples if is_complete else self._one_by_one(_turns(chat)))
+            examples = [next(made) for _ in draft or ()]
+            complete = tuple([it for it in examples if it is not None])
+            is_complete = examples and len(complete) == len(examples)
+            results.append(complete if is_complete else self._one_by_one(_turns(chat)))
         return results
 
-    def _remember(self, headers: dict[str, list[int]]) -> None:
+    def _remember(self, headers: dict[str, array[int]]) -> None:
         if len(self._headers) < _CACHED_HEADERS:
             short = (it for it in headers.items() if len(it[0]) <= _CACHED_CHARACTERS)
             self._headers = dict([*short][:_CACHED_HEADERS])
@@ -193,4 +196,4 @@ class _Example:
 
     @property
     def encoded(self) -> Encoded:
-        return Encoded(self.tokens, bytes(self._roles), tuple(self._endings))
+        return Encoded(array("i", self.tokens), bytes(self._roles), tuple(self._endings))

@@ -46,7 +46,7 @@ class Layout(NamedTuple):
         return [answer.header(texts) for answer in self.answers]
 
     def example(
-        self, ids: list[int], places: Sequence[int], headers: Sequence[list[int]]
+        self, ids: array[int], places: Sequence[int], headers: Sequence[array[int]]
     ) -> Encoded | None:
         """The example with these tokens; None if a token spans a header and its answer.
 
@@ -60,7 +60,7 @@ class Layout(NamedTuple):
             if ids[begin:start] != header:
                 return None
             if answer.end is None:
-                ids = [*ids, answer.turn_end.token]
+                ids.append(answer.turn_end.token)
                 stop = len(ids)
             else:
                 stop = places[answer.end] + 1
@@ -87,26 +87,25 @@ class Controls:
         made = [layout for layout in found if layout is not None]
         return made if len(made) == len(found) else None
 
-    def places(self, encoded: Sequence[list[int]]) -> Iterator[tuple[bytes, list[int]]]:
-        """The control tokens of each text, as int32, and their places in it."""
+    def find(self, encoded: Sequence[list[int]]) -> Iterator[tuple[array[int], bytes, list[int]]]:
+        """The tokens of each text, its control tokens, as int32, and their places in it."""
         flat = array("i")
         for ids in encoded:
             flat.fromlist(ids)
         values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)
-        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         is_control = np.zeros(len(values), bool)
         for token in self._ids:
             is_control |= values == token
         at = np.flatnonzero(is_control)
         tokens = values[at].tobytes()
+        ends = np.cumsum(lengths)
         stops = np.searchsorted(at, ends)
-        counts = np.diff(stops, prepend=0)
-        starts = ends - np.fromiter(map(len, encoded), np.int64, len(encoded))
-        places = (at - np.repeat(starts, counts)).tolist()
-        first = 0
-        for stop in stops.tolist():
-            yield tokens[4 * first : 4 * stop], places[first:stop]
-            first = stop
+        places = (at - np.repeat(ends - lengths, np.diff(stops, prepend=0))).tolist()
+        first = start = 0
+        for stop, end in zip(stops.tolist(), ends.tolist(), strict=True):
+            yield flat[start:end], tokens[4 * first : 4 * stop], places[first:stop]
+            first, start = stop, end
 
     def _layout(self, group: Sequence[Turn]) -> Layout | None:
         text = group[-1].text

@@ -8,7 +8,7 @@ conversation. A text that can mean something to a template takes the long way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -21,12 +21,13 @@ from finetune_data.tokenize.chats.turns import CLOSING, OPENED, ChatTemplate, Tu
 from finetune_data.tokenize.chats.unknown_texts import GAP, PLACEHOLDER, Proof
 
 _MEANINGFUL = ("</", "[/", "<think", "<reasoning", "[THINK", "\ue004")  # a block, or a placeholder
-_KEYS = {("role", "content"), ("role", "content", "weight")}
+_INITIALS = tuple({mark[0] for mark in _MEANINGFUL})
+_PLAIN, _WEIGHTED = ("role", "content"), ("role", "content", "weight")  # keys of a message
 _KEPT = 1000  # outlines
 _COMPARED = 4  # conversations that are rendered although the outline is proved
 
 Fill = Callable[[Sequence[str]], str]
-_Shape = tuple[tuple[str, bool], ...]
+_Shape = tuple[tuple[str, ...], tuple[bool, ...]]  # roles, and what is learned if it is not usual
 
 
 class Outline:
@@ -56,9 +57,9 @@ class Outline:
         return (
             proof is not None
             and all(texts)
-            and not any(part in joined for part in self._absent)
-            and proof.others.isdisjoint(texts)
-            and all(datetime.now().strftime(form) == date for form, date in proof.dates.items())
+            and not (self._absent and any(part in joined for part in self._absent))
+            and not (proof.others and not proof.others.isdisjoint(texts))
+            and not (proof.dates and proof.dates != _dates_of_today(proof.dates))
         )
 
     def doubt(self) -> None:
@@ -71,6 +72,11 @@ class Outline:
             turn._replace(context=context(texts), learned=learned(texts))
             for context, learned, turn in self._filled
         ]
+
+
+def _dates_of_today(forms: Iterable[str]) -> dict[str, str]:
+    now = datetime.now()
+    return {form: now.strftime(form) for form in forms}
 
 
 class OutlinedChat(NamedTuple):
@@ -96,19 +102,21 @@ class OutlinedTurns:
     def find(self, chat: Conversation) -> OutlinedChat | list[Turn] | Finding:
         """The turns that the model learns, as `ChatTemplate.turns` finds them."""
         messages = chat.messages
-        if chat.tools is None and all(tuple(message) in _KEYS for message in messages):
+        keys = set(map(tuple, messages))
+        if chat.tools is None and keys <= {_PLAIN, _WEIGHTED}:
             texts: list[str] = [message["content"] for message in messages]
             joined = "\0".join(texts)
-            if not any(mark in joined for mark in _MEANINGFUL) and texts == [
-                text.strip() for text in texts
-            ]:
-                found = self._outlined(chat, texts, joined)
+            if not _is_meaningful(joined) and [*map(str.strip, texts)] == texts:
+                roles = tuple([message["role"] for message in messages])
+                learned = tuple(map(is_learned, messages)) if _WEIGHTED in keys else ()
+                found = self._outlined(chat, (roles, learned), texts, joined)
                 if found is not None:
                     return found if found.outline.is_rigid else found.turns
         return self._template.turns(chat)
 
-    def _outlined(self, chat: Conversation, texts: list[str], joined: str) -> OutlinedChat | None:
-        shape = tuple((it["role"], is_learned(it)) for it in chat.messages)
+    def _outlined(
+        self, chat: Conversation, shape: _Shape, texts: list[str], joined: str
+    ) -> OutlinedChat | None:
         if shape not in self._outlines and len(self._outlines) < _KEPT:
             self._outlines[shape] = self._outline(chat)
         outline = self._outlines.get(shape)
@@ -120,7 +128,7 @@ class OutlinedTurns:
             joined = "\0".join(texts)
         made = OutlinedChat(outline, texts)
         # what ends a turn is searched from the end, where an answer can look like it
-        if outline.holds_for(texts, joined) and self._ends.isdisjoint(it[-1] for it in texts):
+        if outline.holds_for(texts, joined) and self._ends.isdisjoint([it[-1] for it in texts]):
             if outline.compared >= _COMPARED:
                 return made
             outline.compared += 1
@@ -196,6 +204,15 @@ def _differ(one: str, other: str) -> bool:
         rests[1].startswith(mark) and behind not in {"", "\ue004", *mark[1:]}
         for mark in _MEANINGFUL
     )
+
+
+def _is_meaningful(text: str) -> bool:
+    """Whether a text can mean something to a template."""
+    # a search for a character is faster than one for several texts
+    for initial in _INITIALS:
+        if initial in text:
+            return any(mark in text for mark in _MEANINGFUL)
+    return False
 
 
 def fill(text: str) -> Fill:

@@ -68,8 +68,10 @@ class Quoting:
     def changes(self, text: str) -> bool:
         """Whether a text has control tokens."""
         # a search for a character is faster than one for several texts
-        has_any = any(character in text for character in self._initials)
-        return has_any and self._pattern.search(text) is not None
+        for character in self._initials:
+            if character in text:
+                return self._pattern.search(text) is not None
+        return False
 
     def quote(self, value: Any) -> Any:
         """The same value, without control tokens in its texts."""
