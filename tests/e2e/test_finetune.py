@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from finetune_api.names import COMPONENT_TRAIN, LABEL_COMPONENT, LABEL_FINETUNE
 from finetune_api.quantities import gib_to_quantity, quantity_bytes
 from tests.e2e.conftest import Cluster, Team, jsonl
+from tests.e2e.policies import SECRET, VOLUME, missing_volume
 from tests.support.audit import writes_by
 from tests.support.kubectl import RefusedError, finetune, until
 
@@ -333,6 +335,35 @@ def test_a_missing_secret_is_explained_and_can_be_added_later(team: Team, name: 
     team.secret("late")
     status = team.kubectl.wait_state(name, "succeeded", "failed", seconds=120)
     assert status["reason"] == "DryRun"
+
+
+def test_a_volume_that_the_kubelet_cannot_mount_is_named(
+    team: Team, cluster: Cluster, tmp_path: Path, name: str
+) -> None:
+    """The pod's status has no cause: the words are those of the kubelet's Events."""
+    other = Team(cluster, f"{team.name}-3", tmp_path)
+    other.create()
+    policies = missing_volume(other.name)
+    try:
+        other.install("--set", "crds.install=false")
+        cluster.kubectl.apply(*policies)
+        uri = other.put("other.jsonl", jsonl(8))
+        time.sleep(3)  # until the API server applies the policy
+        other.kubectl.apply(
+            finetune(name, model="tiny", trainingFile=uri, resources=TWO_NODES, dryRun=True)
+        )
+        until(
+            lambda: other.kubectl.status(name).get("reason") == "VolumeMount",
+            100,
+            lambda: json.dumps(other.kubectl.status(name)),
+        )
+        message = other.kubectl.status(name)["message"]
+        assert f'volume "{VOLUME}"' in message
+        assert f'secret "{SECRET}" not found' in message
+    finally:
+        for item in policies:
+            cluster.kubectl("delete", item["kind"].lower(), item["metadata"]["name"])
+        other.remove()
 
 
 def test_two_releases_run_next_to_each_other(

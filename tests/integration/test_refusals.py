@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ADMISSION = "admissionregistration.k8s.io/v1"
 TWO_RETRIES = 3.5  # seconds: the back-off begins with 1 s and 2 s
-REGISTRATION = "s3://bucket/out/team/tone-11111111/model"
 
 
 @contextmanager
@@ -230,11 +229,12 @@ def test_one_life_recovers_from_a_refusal_of_each_object(
     pods = kubelet.start_pods(kubelet.job("-a1", 70))
     kubelet.ready(*pods)
     team.wait_state("tone", "running")
+    meta = team.get("finetune", "tone")["metadata"]
     with dead_webhook(admin, team, "models"):
         kubelet.end(pods[1], 0)
-        kubelet.end(pods[0], 0, trained().to_termination_message())
+        kubelet.end(pods[0], 0, trained(meta).to_termination_message())
         status = wait_refused(team, Reason.WEBHOOK_FAILED, '"hook.example.com"', killed_operator)
-        assert REGISTRATION in status["message"]
+        assert f"/tone-{meta['uid'][:8]}/model" in status["message"]
         assert status["stage"] == "publishing"
         wait_settled(team)
     status = team.wait_state("tone", "succeeded", seconds=70)
@@ -289,9 +289,9 @@ def test_a_missing_permission_is_named_until_it_is_granted(
     role = team.get("role", "finetune-operator")
     role["metadata"] = {"name": role["metadata"]["name"]}
 
-    def revoke(resource: str) -> None:
+    def revoke(resource: str, verb: str = "create") -> None:
         rules = [
-            rule | {"verbs": [verb for verb in rule["verbs"] if verb != "create"]}
+            rule | {"verbs": [item for item in rule["verbs"] if item != verb]}
             if rule["resources"] == [resource]
             else rule
             for rule in role["rules"]
@@ -302,6 +302,10 @@ def test_a_missing_permission_is_named_until_it_is_granted(
         words = f'cannot create resource "{resource}"'
         wait_refused(team, Reason.FORBIDDEN, words, killed_operator)
 
+    revoke("models", "list")
+    team.apply(finetune("other", **{**TWO_NODES, "model": "ada-ft-other"}))
+    words = 'cannot list resource "models"'
+    wait_refused(team, Reason.FORBIDDEN, words, killed_operator, "other")
     revoke("jobs")
     team.apply(finetune("tone", **TWO_NODES))
     wait_forbidden("jobs")
@@ -310,8 +314,9 @@ def test_a_missing_permission_is_named_until_it_is_granted(
     kubelet.end(pod, 0, prepared().to_termination_message())
     wait_forbidden("services")
     revoke("models")
+    meta = team.get("finetune", "tone")["metadata"]
     pods = kubelet.start_pods(kubelet.job("-a1", 70))
-    kubelet.end(pods[0], 0, trained().to_termination_message())
+    kubelet.end(pods[0], 0, trained(meta).to_termination_message())
     wait_forbidden("models")
     team.apply(role)
     team.wait_state("tone", "succeeded", seconds=70)

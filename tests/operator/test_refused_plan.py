@@ -11,7 +11,7 @@ from finetune_api.names import Reason
 from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import Create, CreateService, DeleteJob, Plan
 from finetune_operator.core.refusals import Refusal
-from finetune_operator.core.refused_plan import refused_plan
+from finetune_operator.core.refused_plan import refused_plan, unread_plan
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, trained
 
 NO_QUOTA = "exceeded quota: q, requested: count/x=1, used: count/x=1, limited: count/x=1"
@@ -298,6 +298,44 @@ def test_a_suspended_finetune_stays_suspended_when_its_job_cannot_be_deleted() -
     world.now += timedelta(seconds=700)
     world.settle()
     assert world.status.state == "pending"
+
+
+UNREAD = Refusal("list", "services", "", 403, 'User "op" cannot list resource "services"')
+
+
+@pytest.mark.parametrize("state", ["new", "validating", "queued", "running", "suspended"])
+def test_children_that_cannot_be_read_change_nothing_but_the_message(state: str) -> None:
+    world = StrictWorld(**({"queueName": "gpus"} if state == "queued" else {}))
+    if state == "validating":
+        world.settle()
+    elif state == "queued":
+        world.until_training()
+    elif state != "new":
+        world.until_running()
+    if state == "suspended":
+        world.finetune = world.finetune.replace(spec=world.finetune.spec.replace(suspend=True))
+        world.settle()
+    before = world.status
+    found = []
+    for _ in range(2):
+        plan = unread_plan(world.observe(), UNREAD, world.now)
+        world.finetune = world.finetune.replace(status=plan.status)
+        world.now += timedelta(seconds=60)
+        found.append(plan.status)
+    assert found[0] == found[1]
+    after = found[0]
+    assert after.state == (before.state or "pending")
+    assert after.started_at
+    assert [event.reason for event in after.events].count("Created") == 1
+    assert "services cannot be listed" in (after.message or "")
+    expected = {"running": Reason.TRAINING, "suspended": Reason.SUSPENDED}
+    assert after.reason == expected.get(state, Reason.FORBIDDEN)
+    assert after.attempts == before.attempts
+    world.settle()
+    recovered = world.status
+    assert (recovered.state, recovered.reason) == (before.state or "pending", before.reason) or (
+        state == "new" and recovered.reason == Reason.VALIDATING
+    )
 
 
 def test_each_reason_of_a_refusal_is_pending_or_of_the_user() -> None:

@@ -5,9 +5,10 @@ from datetime import datetime
 from finetune_api import names
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.names import Reason, Stage, State
+from finetune_operator import messages
 from finetune_operator.core.deadlines import seconds_to_next
 from finetune_operator.core.observed import Job, Observed
-from finetune_operator.core.plan import Action, DeleteJob, Plan
+from finetune_operator.core.plan import Action, DeleteJob, Plan, stamp
 from finetune_operator.core.refusals import CREATE, DELETE, Refusal, explain_refusal, keep_known
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.messages import StatusMessage
@@ -37,6 +38,27 @@ def refused_plan(observed: Observed, plan: Plan, refusal: Refusal, now: datetime
     left = seconds_to_next(finetune.replace(status=status), now)
     wait = None if left is None else max(left, 0) + 1
     return Plan(status, _freeing(observed, refusal, found), wait, is_refused=True)
+
+
+def unread_plan(observed: Observed, refusal: Refusal, now: datetime) -> Plan:
+    """Explain that the children of a FineTune cannot be read. Nothing else is known or changes."""
+    before = observed.finetune.status
+    message = keep_known(before, explain_refusal(refusal))
+    builder = StatusBuilder(observed.finetune, now)
+    if before.started_at is None:
+        builder.set(started_at=stamp(now))
+        builder.record_event(messages.created(observed.finetune.metadata.name))
+    kept = StatusMessage(before.reason or message.reason, message.message)
+    if before.state == State.RUNNING:
+        builder.running(before.stage or Stage.TRAINING, kept)
+    elif before.reason == Reason.SUSPENDED:
+        builder.pending(before.stage or Stage.QUEUED, kept)
+    else:
+        # In the stage `queued` the Job of a refused attempt would be missing.
+        has_job = before.stage == Stage.QUEUED and before.reason not in names.REFUSAL_REASONS
+        stage = Stage.STARTING if has_job else before.stage or Stage.VALIDATING
+        builder.pending(stage, message)
+    return Plan(builder.finish(), is_refused=True)
 
 
 def _starts(refusal: Refusal, plan: Plan) -> bool:

@@ -12,12 +12,14 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_operator.core.decide import decide
 from finetune_operator.core.key import Key
+from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
-from finetune_operator.core.refused_plan import refused_plan
+from finetune_operator.core.refused_plan import refused_plan, unread_plan
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile_model import ModelReconciler
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
+from finetune_operator.kube import paths
 from finetune_operator.kube.act import (
     CONFLICT,
     ForeignObjectError,
@@ -112,7 +114,10 @@ class Reconciler:
             return await self._models.reconcile(key)
         if self._store.is_settled(key):
             return None
-        done = await self._carry_out(key)
+        try:
+            done = await self._carry_out(key)
+        except ApiError as error:
+            done = await self._explain_unread(key, error)
         if done is None:
             reconcile_metrics.forget(key)
             return None
@@ -130,6 +135,19 @@ class Reconciler:
         if plan.is_refused:
             raise StillRefusedError(after.message or "", plan.requeue_after)
         return plan.requeue_after
+
+    async def _explain_unread(self, key: Key, error: ApiError) -> tuple[Observed, Plan]:
+        """The plan if the FineTune can be read, but not its children."""
+        refusal = to_refusal(error.verb, error.resource, "", error)
+        is_hiccup = refusal.is_transient and self.queue.failures(key) < HICCUPS
+        if is_hiccup or error.resource in {"", "finetunes"}:
+            raise error
+        raw = await self.client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
+        observed = Observed(with_event_fields(FineTune.parse(raw)))
+        meta, status = observed.finetune.metadata, observed.finetune.status
+        if status.state in names.TERMINAL_STATES or meta.deletion_timestamp:
+            raise error
+        return observed, unread_plan(observed, refusal, datetime.now(UTC))
 
     async def _carry_out(self, key: Key) -> tuple[Observed, Plan] | None:
         """Observe, decide, and act. Return None if the FineTune is gone.

@@ -15,6 +15,7 @@ import orjson
 
 from finetune_api.wire import JsonObject
 from finetune_operator.core.refusals import Cause
+from finetune_operator.kube import paths
 from finetune_operator.telemetry import request_metrics
 
 UNAUTHORIZED, TOO_MANY = 401, 429
@@ -48,6 +49,7 @@ class ApiError(Exception):
         self.message = message
         self.reason = reason
         self.causes = causes
+        self.verb, self.resource = "", ""  # of the request, such as list and services
         self.retry_after = min(retry_after, WAIT_AT_MOST)
 
     @property
@@ -161,7 +163,9 @@ class Client:
                     request_metrics.count_error(response.status)
                     wait = response.headers.get("Retry-After", "")
                     seconds = float(wait) if wait.isdigit() else 1.0
-                    raise _to_error(response.status, text, seconds)
+                    error = _to_error(response.status, text, seconds)
+                    error.verb, error.resource = paths.describe(method, path)
+                    raise error
                 found: JsonObject = orjson.loads(text)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -34,6 +34,17 @@ def pending_workloads(namespace: str, queue: str, version: str) -> str:
     return f"{group}/namespaces/{namespace}/localqueues/{queue}/pendingworkloads"
 
 
+def describe(method: str, path: str) -> tuple[str, str]:
+    """The verb and the plural of a request."""
+    parts = path.strip("/").split("/")
+    after = parts[2:] if parts[0] == "api" else parts[3:]  # /api/v1/..., /apis/group/version/...
+    if len(after) > 2 and after[0] == "namespaces":
+        after = after[2:]
+    verbs = {"POST": "create", "PATCH": "change", "DELETE": "delete"}
+    read = "get" if len(after) > 1 else "list"
+    return verbs.get(method, read), after[0] if after else path
+
+
 def of_kind(kind: str, namespace: str) -> str:
     """The collection in which an object of this kind is created."""
     if kind == "Job":
