@@ -82,6 +82,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "one_training_file": [("registry/prepare:1",)],
     "unknown_model": [("gpt5", "team", "ada, curie")],
     "model_going": [("ada-ft-acme-tone-2026",)],
+    "files_job_refused": [("Job mdl-ada-11111111-delete cannot be created: exceeded quota",)],
     "files_in_use": [("next",)],
     "files_kept_in_namespace": [("team", URI)],
     "files_kept": [(messages.owner_missing(URI), URI)],

@@ -304,17 +304,50 @@ def test_a_copy_of_a_model_deletes_nothing() -> None:
     assert scene.jobs == []
 
 
+# --- what must not be silent, and what must not wait ----------------------------------------------
+
+
+def test_an_api_server_that_does_not_create_the_job_is_reported_after_a_while() -> None:
+    scene = Scene()
+    hold(scene)
+    scene.api.remove(MODEL)
+    for number in range(1, 4):
+        scene.api.fault = Fault(len(scene.api.writes) + 1, "late")
+        scene.reconcile()
+        assert ("status" in scene.api.objects[MODEL]) is (number == 3)
+    assert "cannot be created" in condition_of(scene)[1]
+    scene.api.late.clear()
+    scene.settle()
+    assert scene.deleted == {SPEC["uri"]: 1}
+
+
+@pytest.mark.parametrize("is_going", [True, False])
+def test_a_model_of_a_newer_version_does_not_wait_for_its_files(is_going: bool) -> None:
+    scene = Scene()
+    hold(scene)
+    scene.api.change(MODEL, lambda model: model["spec"].update(deletionPolicy="DeleteLater"))
+    if is_going:
+        scene.api.remove(MODEL)
+    scene.settle()
+    assert (MODEL in scene.api.objects) is not is_going
+    assert not scene.deleted
+
+
 # --- the end of the operator ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_terminating", [True, False])
+@pytest.mark.parametrize("policy", ["Delete", "DeleteLater"])
 def test_an_operator_that_ends_releases_only_models_of_a_terminating_namespace(
-    is_terminating: bool, monkeypatch: pytest.MonkeyPatch
+    is_terminating: bool, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_operator.kube.release_models.PROBE_SECONDS", 0)
     scene = Scene()
     hold(scene)
+    other = f"{paths.models('team')}/{OTHER}"
     scene.api.change(MODEL, lambda model: model["metadata"]["finalizers"].append("others"))
+    scene.api.change(MODEL, lambda model: model["spec"].update(deletionPolicy=policy))
+    scene.api.change(other, lambda model: model["metadata"].update(finalizers=HELD))
     scene.api.is_terminating = is_terminating
     LOOP.run(release_models(cast("Client", scene.api), a_settings()))
     left = scene.api.objects[MODEL]["metadata"]["finalizers"]

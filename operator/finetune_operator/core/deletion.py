@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api import names
+from finetune_api.finetune import Metadata
 from finetune_api.finetune_status import Condition
 from finetune_api.model import Model, ModelStatus
 from finetune_api.names import FilesReason, Reason
@@ -63,7 +64,7 @@ def has_files_to_delete(model: Model) -> bool:
 def decide_model(observed: ObservedModel, settings: Settings, now: datetime) -> ModelPlan:
     """Decide on a Model at any point of its life."""
     model, job = observed.model, observed.job
-    others = without_ours(model)
+    others = without_ours(model.metadata)
     held = [*others, names.FINALIZER_MODEL]
     unneeded = DeleteJob(job.name, job.uid) if job is not None and not job.is_going else None
     if model.metadata.deletion_timestamp is None:
@@ -100,9 +101,9 @@ def find_strays(model: Model | None, jobs: Iterable[Job]) -> tuple[DeleteJob, ..
     return tuple(DeleteJob(job.name, job.uid) for job in strays)
 
 
-def without_ours(model: Model) -> list[str]:
+def without_ours(meta: Metadata) -> list[str]:
     """The finalizers of others."""
-    return [name for name in model.metadata.finalizers if name != names.FINALIZER_MODEL]
+    return [name for name in meta.finalizers if name != names.FINALIZER_MODEL]
 
 
 def is_done(job: Job) -> bool:

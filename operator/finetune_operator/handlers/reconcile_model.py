@@ -1,9 +1,11 @@
 """The Model reconciler: observe -> decide -> act, for Models whose files are deleted with them."""
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.names import Reason
 from finetune_operator import messages
@@ -12,6 +14,7 @@ from finetune_operator.core.deletion import (
     ObservedModel,
     decide_model,
     find_strays,
+    without_ours,
 )
 from finetune_operator.core.key import Key
 from finetune_operator.core.plan import DeleteJob
@@ -19,6 +22,7 @@ from finetune_operator.core.refusals import Refusal, explain_refusal, is_termina
 from finetune_operator.kube.act import ForeignObjectError, RefusedError, create_ours, delete_job
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.observe_model import (
+    UnreadableModelError,
     observe_model,
     read_jobs,
     read_model,
@@ -26,6 +30,8 @@ from finetune_operator.kube.observe_model import (
 from finetune_operator.kube.write_model import write_finalizers, write_model_status
 from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
+
+HICCUPS = 3  # failures without a cause of their own, before they are reported
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,7 @@ class ModelReconciler:
         self._client = client
         self._settings = settings
         self._users: dict[Key, Key] = {}  # Model -> the FineTune that needs its files
+        self._hiccups: Counter[Key] = Counter()  # Model -> creations that failed in a row
 
     def find_waiting(self, finetune: Key) -> list[Key]:
         """The Models whose deletion waits for the end of a FineTune."""
@@ -45,7 +52,10 @@ class ModelReconciler:
     async def reconcile(self, key: Key) -> float | None:
         """Return the seconds until the next reconcile; None: wait for a trigger, or it is gone."""
         client = self._client
-        model = await read_model(client, key)
+        try:
+            model = await read_model(client, key)
+        except UnreadableModelError as error:
+            return await self._release_unreadable(error)
         jobs = await read_jobs(client, key)
         for stray in find_strays(model, jobs):
             await self._delete_stray(key.namespace, stray)
@@ -59,7 +69,7 @@ class ModelReconciler:
             self._users[key] = Key(key.namespace, observed.used_by)
         plan = decide_model(observed, self._settings, datetime.now(UTC))
         if plan.create is not None:
-            plan = await self._create(observed, plan)
+            plan = await self._create(key, observed, plan)
         await self._write(model, plan)
         if plan.delete is not None:
             await delete_job(client, key.namespace, plan.delete)
@@ -72,7 +82,15 @@ class ModelReconciler:
         except RefusedError as error:
             logger.warning("a deletion Job without a Model remains: %s", error)
 
-    async def _create(self, observed: ObservedModel, plan: ModelPlan) -> ModelPlan:
+    async def _release_unreadable(self, error: UnreadableModelError) -> None:
+        """Which files belong to the Model is unknown: they stay, and nothing waits for them."""
+        meta = error.metadata
+        is_held = names.FINALIZER_MODEL in meta.finalizers
+        logger.warning("%s%s", error, ": it is released, and its files stay" if is_held else "")
+        if is_held and meta.deletion_timestamp is not None:
+            await write_finalizers(self._client, meta, without_ours(meta))
+
+    async def _create(self, key: Key, observed: ObservedModel, plan: ModelPlan) -> ModelPlan:
         """Create the Job. Return the plan, or another one if the API server refuses the Job."""
         assert plan.create is not None
         meta = observed.model.metadata
@@ -82,10 +100,12 @@ class ModelReconciler:
             message = messages.files_job_taken(str(error.found))
             refused = replace(observed, refused=StatusMessage(Reason.FOREIGN_OBJECT, message))
         except RefusedError as error:
-            if error.refusal.is_transient:
+            self._hiccups[key] += 1
+            if error.refusal.is_transient and self._hiccups[key] < HICCUPS:
                 raise
             refused = _refuse(observed, error.refusal)
         else:
+            self._hiccups.pop(key, None)
             return plan
         return decide_model(refused, self._settings, datetime.now(UTC))
 
@@ -103,12 +123,12 @@ class ModelReconciler:
         if plan.finalizers != model.metadata.finalizers:
             if plan.kept is not None:
                 logger.warning("Model %s is released: %s", model.metadata.name, plan.kept)
-            await write_finalizers(self._client, model, plan.finalizers)
+            await write_finalizers(self._client, model.metadata, plan.finalizers)
 
 
 def _refuse(observed: ObservedModel, refusal: Refusal) -> ObservedModel:
     if is_terminating(refusal.causes):
         return replace(observed, namespace_is_terminating=True)
     found = explain_refusal(refusal)
-    message = messages.files_not_deleted(found.message)
+    message = messages.files_job_refused(found.message)
     return replace(observed, refused=StatusMessage(found.reason, message))

@@ -4,7 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from finetune_api import names
+from finetune_api.finetune import Metadata
 from finetune_api.model import Model
 from finetune_api.wire import JsonObject
 from finetune_operator.build.deletion_job import build_deletion_job, deletion_name
@@ -24,14 +27,29 @@ DELETION_JOBS = f"{OURS},{names.LABEL_COMPONENT}={names.COMPONENT_DELETION}"
 logger = logging.getLogger(__name__)
 
 
+class UnreadableModelError(Exception):
+    """A Model that this version cannot read, such as one of a newer version."""
+
+    def __init__(self, meta: Metadata, cause: ValidationError) -> None:
+        first = cause.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        super().__init__(f"Model {meta.name} cannot be read ({where}: {first['msg']})")
+        self.metadata = meta
+
+
 async def read_model(client: Client, key: Key) -> Model | None:
-    """Return None if the Model is gone."""
+    """Return None if the Model is gone. Raise UnreadableModelError if it cannot be parsed."""
     try:
-        return Model.parse(await client.get(f"{paths.models(key.namespace)}/{key.name}"))
+        raw = await client.get(f"{paths.models(key.namespace)}/{key.name}")
     except ApiError as error:
         if error.status == 404:
             return None
         raise
+    try:
+        return Model.parse(raw)
+    except ValidationError as error:
+        meta = Metadata.model_validate(raw["metadata"])
+        raise UnreadableModelError(meta, error) from error
 
 
 async def read_jobs(client: Client, key: Key) -> tuple[Job, ...]:

@@ -7,16 +7,20 @@ It removes them when it receives SIGTERM and its namespace terminates.
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from finetune_api import names
+from finetune_api.finetune import Metadata
 from finetune_api.model import Model
+from finetune_api.wire import JsonObject
 from finetune_operator import messages
 from finetune_operator.core.deletion import without_ours
-from finetune_operator.core.key import Key
 from finetune_operator.kube import paths
-from finetune_operator.kube.client import ApiError, Client
-from finetune_operator.kube.observe_model import namespace_terminates, read_model
+from finetune_operator.kube.client import ApiError, Client, JsonObjects
+from finetune_operator.kube.observe_model import namespace_terminates
 from finetune_operator.kube.write_model import write_finalizers
 from finetune_operator.settings import Settings
 
@@ -48,20 +52,30 @@ def _own_namespace() -> str:
 
 
 async def _release(client: Client, settings: Settings, namespace: str) -> None:
-    path = paths.models(namespace)
     held = [
-        Model.parse(raw)
-        async for raw in client.pages(path)
+        raw
+        async for raw in client.pages(paths.models(namespace))
         if names.FINALIZER_MODEL in raw["metadata"].get("finalizers", [])
     ]
-    if not held or not await _terminates(client, settings, held[0]):
+    if not held or not await _terminates(client, settings, held):
         return
-    for model in held:
-        await _release_model(client, model)
+    for raw in held:
+        meta, uri = raw["metadata"], str(raw.get("spec", {}).get("uri"))
+        kept = messages.files_kept_in_namespace(namespace, uri)
+        logger.warning("Model %s is released: %s", meta["name"], kept)
+        await _release_model(client, f"{paths.models(namespace)}/{meta['name']}", raw)
 
 
-async def _terminates(client: Client, settings: Settings, model: Model) -> bool:
+async def _terminates(client: Client, settings: Settings, held: JsonObjects) -> bool:
+    """Ask with the deletion Job of the first Model that this version can read."""
+    model: Model | None = None
+    for raw in held:
+        with suppress(ValidationError):
+            model = Model.parse(raw)
+            break
     for left in reversed(range(PROBES)):
+        if model is None:
+            return False
         if await namespace_terminates(client, settings, model):
             return True
         if left:
@@ -69,21 +83,18 @@ async def _terminates(client: Client, settings: Settings, model: Model) -> bool:
     return False
 
 
-async def _release_model(client: Client, model: Model) -> None:
-    meta = model.metadata
-    logger.warning(
-        "Model %s is released: %s",
-        meta.name,
-        messages.files_kept_in_namespace(meta.namespace, model.spec.uri),
-    )
-    newest: Model | None = model
+async def _release_model(client: Client, path: str, raw: JsonObject) -> None:
     for left in reversed(range(TRIES)):
-        if newest is None:
-            return
+        meta = Metadata.model_validate(raw["metadata"])
         try:
-            return await write_finalizers(client, newest, without_ours(newest))
+            return await write_finalizers(client, meta, without_ours(meta))
         except ApiError as error:
             if not left:
                 raise
             logger.info("Model %s is read again: %s", meta.name, error)
-            newest = await read_model(client, Key(meta.namespace, meta.name, "Model"))
+        try:
+            raw = await client.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return
+            raise

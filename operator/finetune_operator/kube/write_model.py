@@ -1,5 +1,6 @@
 """Writes the status and the finalizers of a Model, if it is still the Model that was read."""
 
+from finetune_api.finetune import Metadata
 from finetune_api.model import Model, ModelStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.kube import paths
@@ -8,17 +9,16 @@ from finetune_operator.kube.client import ApiError, Client
 
 async def write_model_status(client: Client, model: Model, status: ModelStatus) -> None:
     patch = {"op": "add", "path": "/status", "value": status.to_dict()}
-    await _patch(client, model, "/status", patch)
+    await _patch(client, model.metadata, "/status", patch)
 
 
-async def write_finalizers(client: Client, model: Model, finalizers: list[str]) -> None:
+async def write_finalizers(client: Client, meta: Metadata, finalizers: list[str]) -> None:
     patch = {"op": "add", "path": "/metadata/finalizers", "value": finalizers}
-    await _patch(client, model, "", patch)
+    await _patch(client, meta, "", patch)
 
 
-async def _patch(client: Client, model: Model, subresource: str, patch: JsonObject) -> None:
+async def _patch(client: Client, meta: Metadata, subresource: str, patch: JsonObject) -> None:
     """Test the UID and the version: a slow operator must not undo the work of another one."""
-    meta = model.metadata
     version = {"op": "test", "path": "/metadata/resourceVersion", "value": meta.resource_version}
     same: list[JsonObject] = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}, version]
     path = f"{paths.models(meta.namespace)}/{meta.name}{subresource}"

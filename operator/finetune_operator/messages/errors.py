@@ -227,6 +227,11 @@ def files_not_deleted(cause: str) -> str:
     return f"{cause}. The operator tries again; set deletionPolicy to Retain to keep the files"
 
 
+def files_job_refused(cause: str) -> str:
+    """cause: why the API server does not create the Job that deletes the files."""
+    return f"{cause}. To keep the files, set deletionPolicy to Retain"
+
+
 def files_in_use(finetune: str) -> str:
     return (
         f"FineTune {finetune} continues from this model: the files are deleted when it has ended. "
