@@ -121,6 +121,7 @@ class Reason:
     EVICTED = "Evicted"
     STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    RESULT_LOST = "ResultLost"
     JOB_DELETED = "JobDeleted"
     FOREIGN_OBJECT = "ForeignObject"
     INTERNAL = "InternalError"
@@ -217,6 +218,7 @@ END_REASONS = (
         Reason.EVICTED,
         Reason.STALLED,
         Reason.DEADLINE_EXCEEDED,
+        Reason.RESULT_LOST,
         Reason.JOB_DELETED,
         Reason.FOREIGN_OBJECT,
         Reason.INTERNAL,

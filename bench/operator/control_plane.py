@@ -13,7 +13,7 @@ from devcluster.credentials import Credentials
 from devcluster.probes import HttpProbe, wait_until
 from finetune_api import names
 from tests.support.kubectl import Kubectl
-from tests.support.objects import prepared, trained
+from tests.support.objects import TRAINED_ROOT, prepared, trained
 
 STAGES = Path(__file__).with_name("stages.yaml")
 CRDS = ("finetunes", "models")
@@ -78,7 +78,9 @@ def stages_text() -> str:
     message = trained().to_termination_message().replace("%", "%%")
     text = STAGES.read_text()
     text = text.replace("PREPARED`", prepared().to_termination_message() + "`")
-    return text.replace("TRAINED`", message.replace(MODEL, f"{MODEL}-%s") + "`")
+    message = message.replace(MODEL, f"{MODEL}-%[1]s")
+    message = message.replace(TRAINED_ROOT, "s3://bucket/out/%[2]s/%[1]s-%[3]s")
+    return text.replace("TRAINED`", message + "`")
 
 
 @contextlib.contextmanager

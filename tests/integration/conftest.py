@@ -13,6 +13,8 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from devcluster import gotools
 from devcluster.controlplane import ControlPlane
 from finetune_api import names
 from tests.support.kubectl import Kubectl, until
-from tests.support.objects import a_settings
+from tests.support.objects import a_settings, addressed
 from tests.support.proxy import FaultyProxy
 
 HERE = Path(__file__).resolve().parent
@@ -258,6 +260,7 @@ class Kubelet:
 
     def __init__(self, team: Kubectl) -> None:
         self.team = team
+        self._specs: dict[str, dict[str, Any]] = {}  # of the pods that it started
 
     def job(self, ending: str, seconds: float = 20) -> dict[str, Any]:
         """Wait for the Job whose name has this ending."""
@@ -275,6 +278,7 @@ class Kubelet:
     def start_pods(self, *jobs: dict[str, Any]) -> list[str]:
         """Create the pods of Jobs as the Job controller does."""
         pods = [pod for job in jobs for pod in self._pods(job)]
+        self._specs |= {pod["metadata"]["name"]: pod["spec"] for pod in pods}
         self.team.apply(*pods)
         return [str(pod["metadata"]["name"]) for pod in pods]
 
@@ -316,7 +320,11 @@ class Kubelet:
         self.set_status({pod: ended(code, message)})
 
     def set_status(self, statuses: dict[str, dict[str, Any]]) -> None:
-        """Set the status of each pod, with one kubectl for all."""
+        """Set the status of each pod, with one kubectl for all.
+
+        A result in it gets the addresses of the pod's task.
+        """
+        statuses = {name: self._addressed(name, status) for name, status in statuses.items()}
         if len(statuses) == 1:
             ((name, status),) = statuses.items()
             self.team.patch_status("pod", name, status)
@@ -329,15 +337,33 @@ class Kubelet:
         written = yaml.safe_dump_all(changed)
         self.team("replace", "--subresource=status", "-f", "-", stdin=written)
 
+    def _addressed(self, pod: str, status: dict[str, Any]) -> dict[str, Any]:
+        spec = self._specs.get(pod)
+        return status if spec is None else with_addresses(status, spec)
+
+
+def with_addresses(status: dict[str, Any], pod_spec: dict[str, Any]) -> dict[str, Any]:
+    """The status of a pod whose result has the addresses of its task."""
+    containers = deepcopy(status.get("containerStatuses", []))
+    for container in containers:
+        ended = container["state"].get("terminated")
+        if ended is not None:
+            ended["message"] = addressed(ended.get("message", ""), pod_spec)
+    return {**status, "containerStatuses": containers} if containers else status
+
 
 def ended(code: int, message: str = "") -> dict[str, Any]:
-    """The status of a pod whose container ended."""
+    """The status of a pod whose container ended: well just now, or badly a while ago.
+
+    The Job controller has a moment to end the Job, and nothing waits for another pod's word.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     state = {
         "terminated": {
             "exitCode": code,
             "message": message,
             "startedAt": "2026-11-21T12:00:00Z",
-            "finishedAt": "2026-11-21T12:05:00Z",
+            "finishedAt": "2026-11-21T12:05:00Z" if code else now,
         }
     }
     phase = "Succeeded" if code == 0 else "Failed"

@@ -20,6 +20,7 @@ def check_invariants(team: Kubectl, operator: Operator, audit_log: Path) -> None
     made = Counter(
         (
             job["metadata"]["labels"].get(names.LABEL_UID),
+            job["metadata"]["labels"].get(names.LABEL_COMPONENT),
             job["metadata"]["labels"].get(names.LABEL_ATTEMPT),
         )
         for job in jobs

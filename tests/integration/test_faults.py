@@ -71,7 +71,7 @@ def test_t02_what_happened_while_the_operator_was_away_is_caught_up(
     holds(operator)
 
 
-def test_t03_a_job_that_ended_and_went_while_the_operator_was_away_never_trains_again(
+def test_t03_a_job_that_ended_and_went_while_the_operator_was_away_is_found_published(
     team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
 ) -> None:
     pods = until_running(team, kubelet)
@@ -81,8 +81,10 @@ def test_t03_a_job_that_ended_and_went_while_the_operator_was_away_never_trains_
     team("delete", "job", job, "--cascade=orphan", "--wait=false")
     remove(team, job)
     operator.start()
-    status = team.wait_state("tone", "failed")
-    assert status["error"]["code"] == "JobDeleted"
+    (lookup,) = kubelet.start_pods(kubelet.job("-lookup"))
+    kubelet.end(lookup, 0, trained().to_termination_message())
+    status = team.wait_state("tone", "succeeded")
+    assert [item["reason"] for item in status["attempts"]] == ["Succeeded"]
     assert len([job for job in team.list("jobs") if "-a" in job["metadata"]["name"][-3:]]) == 0
     holds(operator)
 
@@ -189,6 +191,8 @@ def test_t17_a_deleted_service_comes_back_and_a_deleted_job_does_not(
     team("label", "pod", pods[0], "touched=1")
     until(lambda: team.list("services"), 20, operator.logs)
     remove_job(team, kubelet.job("-a1"))
+    (lookup,) = kubelet.start_pods(kubelet.job("-lookup"))
+    kubelet.end(lookup, names.EXIT_USER, failed(Reason.DATA_NOT_FOUND).to_termination_message())
     assert team.wait_state("tone", "failed")["error"]["code"] == "JobDeleted"
     holds(operator)
 

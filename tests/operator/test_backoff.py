@@ -145,13 +145,27 @@ def test_deleting_the_failed_job_does_not_end_the_fine_tune() -> None:
     assert world.status.attempts[1].started_at <= stamp(world.now)
 
 
-def test_deleting_the_job_of_the_new_attempt_fails_the_fine_tune() -> None:
+def test_deleting_the_job_of_the_new_attempt_fails_the_fine_tune_once_its_pods_were_seen() -> None:
     world = crashed()
     world.now += timedelta(seconds=10)
     world.settle()
-    world.jobs.pop(world.job("a2"))
+    world.ready_pods("a2")
+    world.settle()
+    world.remove_job(world.job("a2"))
+    world.settle()
+    world.end_pod("lookup", 0, names.EXIT_USER, failed(Reason.DATA_NOT_FOUND))
     world.settle()
     assert world.status.error.code == "JobDeleted"
+    assert [item.reason for item in world.status.attempts] == ["RankCrashed", "JobDeleted"]
+
+
+def test_a_ttl_that_deletes_the_failed_job_while_the_operator_is_away_loses_no_run() -> None:
+    world = crashed()
+    world.remove_job(world.job("a1"))
+    world.now += timedelta(hours=1)
+    world.settle()
+    assert world.job("a2")
+    assert world.status.attempts[1].ended_at is None
 
 
 def test_a_clock_that_was_set_back_prolongs_the_wait_by_five_minutes_at_most() -> None:

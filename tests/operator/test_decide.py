@@ -310,9 +310,13 @@ def test_a_terminal_state_stays_when_every_child_is_gone() -> None:
 
 def test_a_deleted_job_of_a_running_attempt_never_trains_again_by_itself() -> None:
     world = World().until_running()
-    world.jobs.pop(world.job("a1"))
+    world.remove_job(world.job("a1"))
+    world.settle()
+    assert (world.status.state, world.status.reason) == ("pending", "JobDeleted")
+    world.end_pod("lookup", 0, names.EXIT_USER, failed(Reason.DATA_NOT_FOUND))
     world.settle()
     assert (world.status.state, world.status.error.code) == ("failed", "JobDeleted")
+    assert not any(name.endswith("-a1") for name in world.jobs)
 
 
 @pytest.mark.parametrize("dies_at", range(6))

@@ -19,6 +19,7 @@ from finetune_api import names
 from finetune_api.names import Reason
 from finetune_operator.core.attempts.training import ROOT_CAUSE_POLL_SECONDS
 from finetune_operator.core.plan import Create, DeleteJob, Plan
+from tests.support.cluster import Cluster
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 
 WRITES_AT_MOST = 2  # status writes after one change in the cluster
@@ -79,6 +80,7 @@ class Life(RuleBasedStateMachine):
         self.made_when_ended = 0
         self.happened = 1  # changes since the operator last settled
         self.check = prepared(memory_per_pod_gib=memory)
+        self.cluster = Cluster(self.world, memory_per_pod_gib=memory)
         if begin != "new":
             self.world.until_training(memory_per_pod_gib=memory)
         if begin == "runs":
@@ -151,7 +153,7 @@ class Life(RuleBasedStateMachine):
     # --- the cluster -----------------------------------------------------------------------------
 
     def _train_jobs(self) -> list[str]:
-        return [name for name in self.world.jobs if not name.endswith("-prepare")]
+        return [name for name in self.world.jobs if not name.endswith(("-prepare", "-lookup"))]
 
     def _working(self) -> list[str]:
         """Attempts whose pods all run: only the operator ends them."""
@@ -174,7 +176,8 @@ class Life(RuleBasedStateMachine):
             "bad data": (names.EXIT_USER, failed(Reason.INVALID_DATA)),
             "crash": (1, failed(Reason.INTERNAL)),
         }
-        if self.world.pod("prepare")["status"]["phase"] in {"Failed", "Succeeded"}:
+        pods = self._pods("prepare")
+        if not pods or pods[0]["status"]["phase"] in {"Failed", "Succeeded"}:
             return
         self.happened += 1
         self.world.end_pod("prepare", 0, *ends[outcome])
@@ -200,7 +203,7 @@ class Life(RuleBasedStateMachine):
     def a_pod_ends(self, data: st.DataObject, index: int, how: str) -> None:
         ending = self._ending(data)
         pods = self._pods(ending)
-        if not pods or pods[index]["status"]["phase"] in {"Failed", "Succeeded"}:
+        if index >= len(pods) or pods[index]["status"]["phase"] in {"Failed", "Succeeded"}:
             return
         self.happened += 1
         self.world.progress = None
@@ -211,7 +214,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), index=st.integers(0, 1), is_evicted=st.booleans())
     def a_pod_is_taken_away(self, data: st.DataObject, index: int, is_evicted: bool) -> None:
         pods = self._pods(self._ending(data))
-        if not pods or pods[index]["status"]["phase"] in {"Failed", "Succeeded"}:
+        if index >= len(pods) or pods[index]["status"]["phase"] in {"Failed", "Succeeded"}:
             return
         self.happened += 1
         self.world.progress = None
@@ -288,6 +291,7 @@ class Life(RuleBasedStateMachine):
             manifest["metadata"]["name"]
             for manifest in self.world.created
             if manifest["kind"] == "Job"
+            and manifest["metadata"]["labels"][names.LABEL_COMPONENT] == names.COMPONENT_TRAIN
         ]
         assert len(made) == len(set(made))
         attempts = self.world.status.attempts

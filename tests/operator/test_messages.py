@@ -29,6 +29,8 @@ TAKEN = f"Model {MODEL.replace(':', '-')} of FineTune other"
 REFUSED = "Job ft-tone-11111111-prepare cannot be created"
 COMMAND = f"kubectl get model {MODEL.replace(':', '-')} -n team -o yaml"
 
+DELETION = messages.job_was_deleted(1, None)
+LOST = messages.result_lost(messages.PREPARE_JOB, messages.PODS_REMOVED)
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "created": [("tone",)],
     "advice": [("22 examples are duplicates of others",)],
@@ -94,7 +96,19 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "pending_too_long": [(600, "1 of 2 pods cannot be scheduled: 0/3 nodes have cpu free")],
     "training_too_long": [(3600,)],
     "stalled": [(31.4, 10, 30)],
-    "job_deleted": [(1, "2026-11-21T12:00:00Z"), (1, None)],
+    "job_was_deleted": [(1, "2026-11-21T12:00:00Z"), (1, None)],
+    "looking_up": [(DELETION,)],
+    "looking_up_again": [(DELETION, LOST)],
+    "lookup_failed": [(DELETION, "the prepare image is of an earlier version")],
+    "nothing_published": [(DELETION,)],
+    "result_lost": [
+        (messages.PREPARE_JOB, messages.WORD_UNREADABLE),
+        (messages.attempt_in_words(2), messages.PODS_REMOVED),
+    ],
+    "results_lost_in_a_row": [(3,)],
+    "attempt_in_words": [(2,)],
+    "checked_again": [("uid-1", LOST)],
+    "looked_up_again": [("uid-2", LOST)],
     "name_taken": [("Job ft-tone-11111111-a1", "kubectl get job ft-tone-11111111-a1 -n team")],
     "model_name_taken": [(MODEL, URI, TAKEN, COMMAND)],
     "restarts_spent": [(1,), (3,)],

@@ -294,6 +294,16 @@ def test_a_late_job_of_a_settled_finetune_is_news_until_it_goes() -> None:
     assert store.is_settled(TONE)
 
 
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "suspended"])
+def test_a_late_job_of_a_finetune_at_rest_is_news_once(state: str) -> None:
+    store = a_store(state="pending" if state == "suspended" else state)
+    if state == "suspended":
+        store.saw("finetunes", a_finetune(12, "pending", spec={"suspend": True}), "MODIFIED")
+    assert store.saw("jobs", a_job(20), "ADDED")
+    assert not store.saw("jobs", a_job(21), "MODIFIED")
+    assert store.saw("jobs", a_job(22, uid="another"), "ADDED")
+
+
 def test_the_end_of_the_last_job_is_not_worth_a_reconcile() -> None:
     store = a_store(a_job(9), state="succeeded")
     assert not store.is_settled(TONE)

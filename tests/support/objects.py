@@ -1,5 +1,7 @@
 """Builders of test objects: FineTunes, Jobs, and pods as the API server returns them."""
 
+import json
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,10 +12,11 @@ from finetune_api.finetune import FineTune
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.layout import RunLayout
 from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
+from finetune_api.tasks import RunRef
 from finetune_api.wire import JsonObject
 from finetune_operator.core.decide import decide
 from finetune_operator.core.observed import Job, Observed, Workload
-from finetune_operator.core.plan import Create, DeleteJob, Plan
+from finetune_operator.core.plan import Create, DeleteJob, Plan, stamp
 from finetune_operator.settings import Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -93,6 +96,9 @@ def prepared(**changes: Any) -> Outcome:
     return outcome.replace(prepared=outcome.prepared.replace(**changes))
 
 
+TRAINED_ROOT = f"s3://bucket/out/team/tone-{UID[:8]}"  # of the addresses in `trained()`
+
+
 def trained(meta: JsonObject | None = None) -> Outcome:
     """meta: the metadata of the FineTune, for the addresses; that of `a_finetune` by default."""
     meta = meta or {"namespace": "team", "name": "tone", "uid": UID}
@@ -112,6 +118,16 @@ def trained(meta: JsonObject | None = None) -> Outcome:
             ],
         )
     )
+
+
+def addressed(message: str, pod_spec: JsonObject) -> str:
+    """The termination message of `trained` with the addresses of the task in the pod's spec."""
+    env = pod_spec["containers"][0].get("env", [])
+    task = next((item["value"] for item in env if item["name"] == names.ENV_TASK), None)
+    if task is None:
+        return message
+    run = RunRef.model_validate(json.loads(task)["run"])
+    return message.replace(TRAINED_ROOT, str(run.layout.root))
 
 
 def failed(code: str, message: str = "it broke", **fields: Any) -> Outcome:
@@ -138,6 +154,7 @@ class World:
         self.progress: ProgressReport | None = None
         self.workload: Workload | None = None  # the Workload of every queued Job
         self.now = NOW
+        self._made: Counter[str] = Counter()  # Jobs of each name
 
     def observe(self, *, is_thorough: bool = False) -> Observed:
         if self.status.state is None and not self.finetune.spec.cancel and not is_thorough:
@@ -167,10 +184,7 @@ class World:
                 if isinstance(action, Create):
                     self._create(action.manifest)
                 elif isinstance(action, DeleteJob):
-                    self.jobs.pop(action.name, None)
-                    self.pods.pop(action.name, None)
-                    self.services.discard(action.name)
-                    self.deleted.append(action.name)
+                    self._delete(action)
                 else:
                     self.services.add(action.job_name)
         if writes and plan.status.to_dict() != self.finetune.status.to_dict():
@@ -178,6 +192,26 @@ class World:
             self.finetune = self.finetune.replace(status=plan.status)
         self.now += timedelta(seconds=1)
         return plan
+
+    def carry_out(self, plan: Plan, based_on: FineTune) -> None:
+        """What a second operator does with a plan from earlier: its status write is refused.
+
+        based_on: the FineTune that the plan is for. A creation answers 409 if the object exists.
+        """
+        for action in plan.actions:
+            if isinstance(action, DeleteJob):
+                self._delete(action)
+            elif isinstance(action, Create):
+                if action.manifest["kind"] == "Job" and self._name(action) not in self.jobs:
+                    self.add_job(action.manifest)
+            elif action.job_name in self.jobs:
+                self.services.add(action.job_name)
+        if self.finetune is based_on:
+            self.finetune = self.finetune.replace(status=plan.status)
+
+    @staticmethod
+    def _name(action: Create) -> str:
+        return str(action.manifest["metadata"]["name"])
 
     def settle(self) -> None:
         """Reconcile until nothing changes."""
@@ -194,10 +228,34 @@ class World:
             return  # 409 for an object of this FineTune
         self.created.append(manifest)
         if manifest["kind"] == "Job":
-            meta = {**manifest["metadata"], "uid": f"uid-{name}"}
-            self.jobs[name] = {**deepcopy(manifest), "metadata": meta}
-            is_suspended = manifest["spec"].get("suspend", False)
-            self.pods[name] = [] if is_suspended else _pods_of(self.jobs[name])
+            self.add_job(manifest)
+
+    def add_job(self, manifest: JsonObject) -> None:
+        """Add the Job of a request that has just been committed, with its pods."""
+        name = manifest["metadata"]["name"]
+        self._made[name] += 1
+        uid = f"uid-{name}" if self._made[name] == 1 else f"uid-{name}-{self._made[name]}"
+        meta = {
+            **manifest["metadata"],
+            "uid": uid,
+            "creationTimestamp": stamp(self.now),
+        }
+        self.jobs[name] = {**deepcopy(manifest), "metadata": meta}
+        is_suspended = manifest["spec"].get("suspend", False)
+        self.pods[name] = [] if is_suspended else _pods_of(self.jobs[name])
+
+    def _delete(self, action: DeleteJob) -> None:
+        found = self.jobs.get(action.name)
+        if found is None or found["metadata"]["uid"] != action.uid:
+            return  # 404, or 409 for another UID
+        self.remove_job(action.name)
+        self.deleted.append(action.name)
+
+    def remove_job(self, name: str) -> None:
+        """Remove a Job with its pods and its Service, whoever deletes it."""
+        del self.jobs[name]
+        self.pods.pop(name, None)
+        self.services.discard(name)
 
     def admit(self, ending: str) -> None:
         """Admit a queued Job, so that its controller creates the pods."""
@@ -211,25 +269,43 @@ class World:
     def pod(self, ending: str, index: int = 0) -> JsonObject:
         return self.pods[self.job(ending)][index]
 
-    def end_pod(self, ending: str, index: int, code: int, outcome: Outcome | str | None) -> None:
-        """End the container of a pod with a termination message."""
+    def end_pod(
+        self,
+        ending: str,
+        index: int,
+        code: int,
+        outcome: Outcome | str | None,
+        *,
+        has_sidecar: bool = False,
+    ) -> None:
+        """End the container of a pod with a termination message.
+
+        has_sidecar: an injected container goes on, so that the pod does not end.
+        """
         message = outcome.to_termination_message() if isinstance(outcome, Outcome) else outcome
         pod = self.pod(ending, index)
+        ended = "Succeeded" if code == 0 else "Failed"
+        others = [{"name": "injected", "state": {"running": {}}}] if has_sidecar else []
         pod["status"] = {
-            "phase": "Succeeded" if code == 0 else "Failed",
+            "phase": "Running" if has_sidecar else ended,
             "startTime": "2026-11-21T12:00:00Z",
             "containerStatuses": [
+                *others,
                 {
+                    "name": names.CONTAINER,
                     "state": {
                         "terminated": {
                             "exitCode": code,
                             "message": message or "",
                             "finishedAt": "2026-11-21T12:05:00Z",
                         }
-                    }
-                }
+                    },
+                },
             ],
         }
+        name = self.job(ending)
+        if all(pod["status"]["phase"] == "Succeeded" for pod in self.pods[name]):
+            self.set_condition(name, "Complete")
 
     def ready_pods(self, ending: str) -> None:
         for pod in self.pods[self.job(ending)]:
@@ -238,13 +314,16 @@ class World:
                 "podIP": "10.0.0.1",
                 "startTime": "2026-11-21T12:00:00Z",
                 "conditions": [{"type": "Ready", "status": "True"}],
-                "containerStatuses": [{"state": {"running": {}}}],
+                "containerStatuses": [{"name": names.CONTAINER, "state": {"running": {}}}],
             }
 
     def fail_job(self, ending: str) -> None:
-        self.jobs[self.job(ending)]["status"] = {
-            "conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]
-        }
+        self.set_condition(self.job(ending), "Failed", "backoff limit")
+
+    def set_condition(self, name: str, kind: str, message: str = "") -> None:
+        condition = {"type": kind, "status": "True", "message": message}
+        condition["lastTransitionTime"] = stamp(self.now)
+        self.jobs[name]["status"] = {"conditions": [condition]}
 
     def until_training(self, **estimates: Any) -> "World":
         """estimates: further fields of the result of the data check."""

@@ -19,6 +19,14 @@ def attempt_name(finetune: FineTune, attempt: int) -> str:
     return child_name(finetune, f"a{attempt}")
 
 
+def prepare_name(finetune: FineTune) -> str:
+    return child_name(finetune, "prepare")
+
+
+def lookup_name(finetune: FineTune) -> str:
+    return child_name(finetune, "lookup")
+
+
 def labels(finetune: FineTune, component: str, attempt: int | None = None) -> dict[str, str]:
     found = {
         names.LABEL_MANAGED_BY: names.MANAGED_BY,

@@ -6,7 +6,7 @@ from finetune_api import names
 from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
-from finetune_operator.build.identity import child_metadata, child_name, labels
+from finetune_operator.build.identity import child_metadata, labels, prepare_name
 from finetune_operator.build.model_cache import has_shared_cache
 from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
 from finetune_operator.settings import PrepareResources, Settings
@@ -23,10 +23,6 @@ else:
 """
 BASE_REVISION = "/tmp/base-revision.json"  # noqa: S108 - a volume of the pod
 RETRIES = 3  # after a crash or without an answer of S3; an error of the user is not retried
-
-
-def prepare_name(finetune: FineTune) -> str:
-    return child_name(finetune, "prepare")
 
 
 def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:

@@ -17,20 +17,25 @@ from finetune_operator import messages
 from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
 from finetune_operator.core.attempts.records import end_open_attempt
+from finetune_operator.core.attempts.removal import all_jobs, decide_removal, find_stale_prepare
+from finetune_operator.core.attempts.results import awaits_pods, find_loss, find_prepared
 from finetune_operator.core.attempts.success import find_published
-from finetune_operator.core.attempts.training import decide_training, find_abandoned, leaves_jobs
-from finetune_operator.core.deadlines import find_overdue, seconds_to_next, seconds_to_removal
-from finetune_operator.core.observed import Observed
+from finetune_operator.core.attempts.training import (
+    ROOT_CAUSE_POLL_SECONDS,
+    decide_training,
+    leaves_jobs,
+)
+from finetune_operator.core.deadlines import find_overdue, seconds_to_next
+from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
-from finetune_operator.core.plan import Action, Create, DeleteJob, Plan, stamp
+from finetune_operator.core.plan import Create, DeleteJob, Plan, stamp
 from finetune_operator.core.resolution import adopted, resolve
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.verdict import judge
 from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
 
-# In other states only a TTL deletes Jobs.
-STATES_WITH_LEFTOVERS = {State.PENDING, State.RUNNING, State.FAILED}
+CHECKS_AT_MOST = 3  # of the data, after one whose result was lost
 ADVICE_AT_MOST = 8  # Events
 RECHECK_SECONDS = 30.0  # every change comes with a trigger; this makes up for a lost one
 
@@ -41,13 +46,17 @@ def decide(observed: Observed, settings: Settings, now: datetime) -> Plan:
     if finetune.metadata.deletion_timestamp:
         return Plan(finetune.status)
     if finetune.status.state in names.TERMINAL_STATES:
-        return _decide_removal(observed, now)
+        return decide_removal(observed, now)
     plan = _decide_unfinished(observed, settings, now)
     after = finetune.replace(status=plan.status)
-    has_ended = plan.status.state in names.TERMINAL_STATES
-    if plan.status.state in STATES_WITH_LEFTOVERS and leaves_jobs(observed, plan):
+    if plan.status.state in names.TERMINAL_STATES:
+        rest = decide_removal(replace(observed, finetune=after), now)
+        is_complete = all(action in plan.actions for action in rest.actions)
+        return replace(plan, requeue_after=rest.requeue_after if is_complete else 0)
+    plan = replace(plan, actions=(*plan.actions, *find_stale_prepare(observed, now)))
+    if leaves_jobs(observed, plan):
         return replace(plan, requeue_after=0)
-    left = seconds_to_removal(after, now) if has_ended else seconds_to_next(after, now)
+    left = seconds_to_next(after, now)
     if left is None:
         return plan
     waits = max(left, 0) + 1
@@ -64,9 +73,9 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
     if finetune.spec.cancel:
         message = messages.CANCELLED_BY_USER
         end_open_attempt(observed, builder, message.reason, message.message)
-        return Plan(builder.cancel().finish(), _all_jobs(observed))
+        return Plan(builder.cancel().finish(), all_jobs(observed))
     overdue = find_overdue(finetune, now)
-    published = find_published(observed)
+    published = find_published(observed, finetune.status.resolved)
     waits_for_model = published is not None and _waits_for_model(finetune, overdue)
     if overdue is not None and (published is None or waits_for_model):
         pending_reason = finetune.status.reason or ""
@@ -76,7 +85,7 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
             _record_files(builder, published[1])
             reason = Reason.SUCCEEDED
         end_open_attempt(observed, builder, reason, overdue.message)
-        return Plan(builder.fail(overdue).finish(), _all_jobs(observed))
+        return Plan(builder.fail(overdue).finish(), all_jobs(observed))
     if observed.foreign:
         return _fail_on_taken_name(observed, builder)
     resolved = builder.status.resolved
@@ -95,25 +104,6 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
     return decide_training(observed, builder, settings)
 
 
-def _decide_removal(observed: Observed, now: datetime) -> Plan:
-    """Delete the Jobs of a finished FineTune after its TTL; status, Model, and S3 files stay.
-
-    Jobs of a failed FineTune that still run are deleted immediately.
-    """
-    status = observed.finetune.status
-    abandoned = find_abandoned(observed) if status.state == State.FAILED else ()
-    left = seconds_to_removal(observed.finetune, now)
-    if left is None:
-        return Plan(status, abandoned)
-    if left > 0:
-        return Plan(status, abandoned, left + 1)
-    return Plan(status, _all_jobs(observed))
-
-
-def _all_jobs(observed: Observed) -> tuple[Action, ...]:
-    return tuple(DeleteJob(job.name, job.uid) for job in observed.jobs if not job.is_going)
-
-
 def _decide_prepare(
     observed: Observed, builder: StatusBuilder, resolved: Resolved, settings: Settings
 ) -> Plan | None:
@@ -125,19 +115,18 @@ def _decide_prepare(
         if settings.pod_network is not None:  # before the first pod
             actions.insert(0, Create(build_network_policy(finetune, settings.pod_network)))
         return Plan(builder.finish(), tuple(actions), RECHECK_SECONDS)
-    prepared = next(
-        (
-            pod.outcome.prepared
-            for pod in job.pods
-            if pod.exit_code == 0 and pod.outcome and pod.outcome.prepared
-        ),
-        None,
-    )
+    prepared = find_prepared(job)
     if prepared is not None:
         if len(finetune.spec.training_data) > 1 and prepared.training_files is None:
             return _ended(builder, messages.one_training_file(resolved.runtime.prepare_image))
         _apply_prepared(builder, resolved, prepared)
         return None
+    if awaits_pods(job, builder.now):
+        builder.pending(Stage.VALIDATING, messages.CHECKING_DATA)
+        return Plan(builder.finish(), (), ROOT_CAUSE_POLL_SECONDS)
+    loss = find_loss(job, messages.PREPARE_JOB, builder.now)
+    if loss is not None and not job.is_going:
+        return _check_again(builder, job, loss)
     verdict = judge(job)
     if verdict is not None and (verdict.is_users or job.has_failed):
         return _ended(builder, verdict.error)
@@ -149,6 +138,17 @@ def _decide_prepare(
             message = messages.CHECKING_DATA
         builder.pending(Stage.VALIDATING, message)
     return Plan(builder.finish(), (), RECHECK_SECONDS)
+
+
+def _check_again(builder: StatusBuilder, job: Job, loss: ErrorInfo) -> Plan:
+    """Delete a prepare Job whose result is lost. The next one finds the dataset in S3."""
+    builder.record_event(messages.checked_again(job.uid, loss))
+    losses = builder.count_events(Reason.RESULT_LOST, messages.PREPARE_KEY)
+    if losses > CHECKS_AT_MOST:
+        message = f"{loss.message}; {messages.results_lost_in_a_row(losses)}"
+        return _ended(builder, loss.replace(message=message))
+    builder.pending(Stage.VALIDATING, messages.checking_data_again(loss))
+    return Plan(builder.finish(), (DeleteJob(job.name, job.uid),), RECHECK_SECONDS)
 
 
 def _apply_prepared(builder: StatusBuilder, resolved: Resolved, prepared: Prepared) -> None:
@@ -165,7 +165,7 @@ def _fail_on_taken_name(observed: Observed, builder: StatusBuilder) -> Plan:
     """Fail and leave the object of the other owner. The status shows a published model."""
     objects = ", ".join(map(str, observed.foreign))
     command = observed.foreign[0].to_command(observed.finetune.metadata.namespace)
-    published = find_published(observed)
+    published = find_published(observed, observed.finetune.status.resolved)
     if published is None:
         error = messages.name_taken(objects, command)
     else:

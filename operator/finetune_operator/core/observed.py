@@ -1,5 +1,6 @@
 """The observed state of a FineTune and of its children: raw objects in, frozen values out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -9,6 +10,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.outcome import Outcome, ProgressReport
 from finetune_api.wire import JsonObject
+from finetune_operator.build.identity import attempt_name, lookup_name, prepare_name
 from finetune_operator.core.containers import (
     InjectedFailure,
     current_container,
@@ -65,6 +67,11 @@ class Pod:
     @property
     def outcome(self) -> Outcome | None:
         return Outcome.parse(self.message)
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether our container has ended."""
+        return self.exit_code is not None or self.phase in ENDED_PHASES
 
     @property
     def has_failed(self) -> bool:
@@ -160,6 +167,7 @@ class Job:
     created_at: datetime | None
     deleted_at: datetime | None = None
     has_begun: bool = False  # the Job controller has processed it
+    completed_at: datetime | None = None
     refused: str | None = None  # why its pods cannot be created
     workload: Workload | None = None  # Kueue's view of it
     version: str | None = None  # the resource version
@@ -176,6 +184,17 @@ class Job:
         return bool(self.pods) and all(pod.phase in ENDED_PHASES for pod in self.pods)
 
     @property
+    def is_live(self) -> bool:
+        """Whether it can hold or create pods: it has not ended, and is not being deleted."""
+        return not (self.is_going or self.has_failed or self.has_completed)
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether our container has ended in each of its pods. Injected containers may continue."""
+        indexes = {pod.index for pod in self.pods}
+        return len(indexes) >= self.wanted and all(pod.has_worked for pod in self.pods)
+
+    @property
     def rank0(self) -> Pod | None:
         """The newest pod of index 0."""
         return next((pod for pod in reversed(self.pods) if pod.index == 0), None)
@@ -187,14 +206,12 @@ class Job:
     @classmethod
     def parse(cls, raw: JsonObject, pods: list[JsonObject]) -> Self:
         meta, spec = raw["metadata"], raw["spec"]
-        failed = next(
-            (
-                item
-                for item in raw.get("status", {}).get("conditions", [])
-                if item["type"] == "Failed" and item["status"] == "True"
-            ),
-            None,
-        )
+        conditions = {
+            item["type"]: item
+            for item in raw.get("status", {}).get("conditions", [])
+            if item["status"] == "True"
+        }
+        failed, complete = conditions.get("Failed"), conditions.get("Complete")
         mine = [pod for pod in pods if _owner(pod) == meta["uid"]]
         mine.sort(
             key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
@@ -215,10 +232,8 @@ class Job:
             failure=failed.get("message") if failed else None,
             failure_reason=failed.get("reason") if failed else None,
             failed_at=_time(failed.get("lastTransitionTime")) if failed else None,
-            has_completed=any(
-                item["type"] == "Complete" and item["status"] == "True"
-                for item in raw.get("status", {}).get("conditions", [])
-            ),
+            has_completed=complete is not None,
+            completed_at=_time(complete.get("lastTransitionTime")) if complete else None,
             pods=tuple(Pod.parse(pod) for pod in mine),
             task=env.get(names.ENV_TASK),
             wanted=spec.get("completions") or 1,
@@ -259,10 +274,17 @@ class Observed:
     is_first: bool = False  # it is new, so its children were not listed
     is_live: bool = False  # read from the API server, and not from what the watches reported
 
+    def __post_init__(self) -> None:
+        """Leave out the Jobs that are not ours, so that no decision can use them."""
+        object.__setattr__(self, "jobs", own_jobs(self.finetune, self.jobs))
+
     @property
     def prepare_job(self) -> Job | None:
-        found = [job for job in self.jobs if job.component == names.COMPONENT_PREPARE]
-        return found[0] if found else None
+        return next((job for job in self.jobs if job.component == names.COMPONENT_PREPARE), None)
+
+    @property
+    def lookup_job(self) -> Job | None:
+        return next((job for job in self.jobs if job.component == names.COMPONENT_LOOKUP), None)
 
     @property
     def attempts(self) -> dict[int, Job]:
@@ -271,6 +293,29 @@ class Observed:
             for job in self.jobs
             if job.component == names.COMPONENT_TRAIN and job.attempt is not None
         }
+
+
+def own_jobs(finetune: FineTune, jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """The Jobs with the owner and exactly the names of ours.
+
+    Who may create Jobs can write any label and owner. Attempts follow each other, so at most one
+    is not recorded.
+    """
+    newest = max((item.number for item in finetune.status.attempts), default=0)
+    fixed = {
+        names.COMPONENT_PREPARE: prepare_name(finetune),
+        names.COMPONENT_LOOKUP: lookup_name(finetune),
+    }
+
+    def is_ours(job: Job) -> bool:
+        if job.owner_uid != finetune.metadata.uid:
+            return False
+        if job.component != names.COMPONENT_TRAIN:
+            return job.attempt is None and job.name == fixed.get(job.component)
+        number = job.attempt or 0
+        return 0 < number <= newest + 1 and job.name == attempt_name(finetune, number)
+
+    return tuple(job for job in jobs if is_ours(job))
 
 
 def _owner(raw: JsonObject) -> str | None:

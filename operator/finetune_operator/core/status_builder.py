@@ -45,6 +45,11 @@ class StatusBuilder:
         )
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
+    def count_events(self, reason: str, prefix: str) -> int:
+        """How many Events of the reason have a key with the prefix."""
+        keys = [item.key or "" for item in self.status.events if item.reason == reason]
+        return sum(key.startswith(prefix) for key in keys)
+
     def pending(self, stage: str, message: StatusMessage) -> Self:
         return self._state(State.PENDING, stage, message)
 

@@ -10,7 +10,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
-from finetune_operator.core.observed import ForeignObject, Job, Observed
+from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.progress import ProgressReader
@@ -134,7 +134,7 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
     A list may be older than the status, and a missing Job would end the FineTune permanently. While
     the Job of the attempt before exists, a missing one only counts as not created yet.
     """
-    listed = {job.attempt for job in jobs}
+    listed = {job.attempt for job in own_jobs(finetune, jobs)}
     for attempt in finetune.status.attempts:
         if attempt.ended_at is not None or listed & {attempt.number, attempt.number - 1}:
             continue
@@ -145,5 +145,5 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
             if error.status != 404:
                 raise
         else:
-            if Job.parse(raw, []).owner_uid == finetune.metadata.uid:
+            if own_jobs(finetune, [Job.parse(raw, [])]):
                 raise ApiError(409, f"Job {name} exists, but a list of an older state lacks it")

@@ -50,6 +50,7 @@ class _Family:
     digest: int | None = None
     is_new: bool = True  # it has no state yet
     has_ended: bool = False
+    is_suspended: bool = False
     has_ttl: bool = False
     is_complete: bool = False  # all of its children are known
     children: dict[str, dict[str, _Child]] = field(default_factory=lambda: {"jobs": {}, "pods": {}})
@@ -131,6 +132,7 @@ class Store:
         family.finetune, family.version = _to_bytes(raw), version
         state, family.has_ttl = _state(raw), _has_ttl(raw)
         family.is_new, family.has_ended = state is None, state in names.TERMINAL_STATES
+        family.is_suspended = bool(raw.get("spec", {}).get("suspend"))
         self._bind(family.key, family.uid)
         return is_own or former != family.digest
 
@@ -171,6 +173,8 @@ class Store:
             digest = digest_of_pod(value, trains=component == names.COMPONENT_TRAIN)
         created = (meta.get("creationTimestamp") or "", meta["name"])
         family.children[plural][uid] = _Child(value, version, digest, owner, created)
+        if known is None and plural == "jobs" and (family.has_ended or family.is_suspended):
+            return True  # committed late: nothing else wakes a FineTune at rest
         return digest != (known.digest if known is not None else QUIET)
 
     def _saw_deletion(self, plural: str, raw: JsonObject) -> bool:

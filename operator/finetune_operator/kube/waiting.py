@@ -33,7 +33,7 @@ async def with_cause(
     """Return the Jobs, the newest one with the known cause of its waiting."""
     if not jobs:
         return jobs
-    newest = max(jobs, key=lambda job: job.attempt or 0)
+    newest = max(jobs, key=lambda job: (job.component == names.COMPONENT_LOOKUP, job.attempt or 0))
     if newest.is_suspended and finetune.spec.queue_name and kueue_version:
         workload = await _workload(client, finetune, newest, kueue_version)
         explained = replace(newest, workload=workload)

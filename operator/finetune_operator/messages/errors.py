@@ -97,12 +97,53 @@ def stalled(seconds: float, step: int, limit: int) -> ErrorInfo:
     return _error(Reason.STALLED, message, hint)
 
 
-def job_deleted(attempt: int, deleted_at: str | None) -> ErrorInfo:
+def job_was_deleted(attempt: int, deleted_at: str | None) -> str:
     """deleted_at: the deletion timestamp of the Job if it still exists."""
     when = f" at {deleted_at}" if deleted_at else ""
-    message = f"the Job of attempt {attempt} was deleted{when}, but not by this operator"
-    hint = "create a new FineTune to train again; the cluster's audit log shows who deleted the Job"
-    return _error(Reason.JOB_DELETED, message, hint)
+    return f"the Job of attempt {attempt} was deleted{when}, but not by this operator"
+
+
+HINT_DELETED = (
+    "create a new FineTune to train again; the cluster's audit log shows who deleted the Job"
+)
+
+
+def nothing_published(deletion: str) -> ErrorInfo:
+    """deletion: `job_was_deleted`."""
+    message = f"no model was published: {deletion}"
+    return _error(Reason.JOB_DELETED, message, HINT_DELETED)
+
+
+def lookup_failed(deletion: str, cause: str) -> ErrorInfo:
+    """deletion: `job_was_deleted`. cause: of the failure of the lookup Job."""
+    message = f"the search for a published model failed: {cause}; {deletion}"
+    return _error(Reason.JOB_DELETED, message, HINT_DELETED)
+
+
+PODS_REMOVED = "its pods were removed before the operator could read them"
+WORD_UNREADABLE = "its termination message is not a result"
+WORD_FOREIGN = "its termination message names a model or addresses that are not this FineTune's"
+
+
+def result_lost(what: str, cause: str) -> ErrorInfo:
+    """what: the Job whose pods ended well. cause: `PODS_REMOVED`, `WORD_UNREADABLE`, ..."""
+    hint = (
+        "nothing is lost in S3; see what removes completed pods or changes their status: cleanup "
+        "jobs, a TTL on Jobs, or an admission webhook"
+    )
+    return _error(Reason.RESULT_LOST, f"{what} succeeded, but its result is lost: {cause}", hint)
+
+
+def results_lost_in_a_row(times: int) -> str:
+    return f"the operator gave up after {times} lost results in a row"
+
+
+def attempt_in_words(attempt: int) -> str:
+    return f"attempt {attempt}"
+
+
+PREPARE_JOB = "the prepare Job"
+LOOKUP_JOB = "the lookup Job"
 
 
 def name_taken(objects: str, command: str) -> ErrorInfo:

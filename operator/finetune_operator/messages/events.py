@@ -101,6 +101,21 @@ def failed(error: ErrorInfo) -> Event:
     return Event(error.code, f"Fine-tune failed: {error.message}", "error", key="failed")
 
 
+PREPARE_KEY, LOOKUP_KEY = "prepare-", "lookup-"  # begin the keys of lost results
+
+
+def checked_again(uid: str, error: ErrorInfo) -> Event:
+    """uid: of the prepare Job whose result is lost."""
+    message = f"The data is checked again: {error.message}"
+    return Event(Reason.RESULT_LOST, message, "warning", key=PREPARE_KEY + uid)
+
+
+def looked_up_again(uid: str, error: ErrorInfo) -> Event:
+    """uid: of the lookup Job whose result is lost."""
+    message = f"The published model is looked up again: {error.message}"
+    return Event(Reason.RESULT_LOST, message, "warning", key=LOOKUP_KEY + uid)
+
+
 def format_metrics(epoch: EpochMetrics) -> str:
     """The metrics that were measured; an empty string if none was."""
     values = {

@@ -32,6 +32,17 @@ def checking_data_again(error: ErrorInfo) -> StatusMessage:
     return StatusMessage(error.code, message[:MESSAGE_CHARACTERS])
 
 
+def looking_up(deletion: str) -> StatusMessage:
+    """deletion: of the Job, in a sentence."""
+    message = f"a lookup Job is searching for a published model: {deletion}"
+    return StatusMessage(Reason.JOB_DELETED, message[:MESSAGE_CHARACTERS])
+
+
+def looking_up_again(deletion: str, error: ErrorInfo) -> StatusMessage:
+    message = f"the search for a published model is being retried: {error.message}; {deletion}"
+    return StatusMessage(Reason.JOB_DELETED, message[:MESSAGE_CHARACTERS])
+
+
 def pods_starting(pods: int) -> StatusMessage:
     verb = "is" if pods == 1 else "are"
     return StatusMessage(Reason.STARTING, f"{_count(pods, 'pod')} {verb} starting")

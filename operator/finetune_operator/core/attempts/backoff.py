@@ -3,7 +3,8 @@
 The status write that ends an attempt also records the next one with the time of its start, so that
 the wait costs no write of its own and survives a restart of the operator. The old Job is kept until
 the new one is created. A recorded attempt without a Job is therefore still waiting if the old Job
-exists; otherwise a user has deleted its Job.
+exists. If a TTL or a user has deleted that, too, the Job is created again unless its pods have been
+seen: a run that is lost costs more than a Job that its user has to delete twice.
 """
 
 from datetime import datetime, timedelta
@@ -72,7 +73,7 @@ def find_refused(builder: StatusBuilder) -> Attempt | None:
 def seconds_left(
     observed: Observed, builder: StatusBuilder, planned: Attempt, first: float
 ) -> float | None:
-    """Seconds until the Job is created; None if it was created, and a user deleted it.
+    """Seconds until the Job is created; None if it may have been created and deleted.
 
     A wait longer than any planned one comes from a clock that was set back, and is over.
     """

@@ -33,7 +33,8 @@ def close_others(observed: Observed, builder: StatusBuilder, published: Job) -> 
     """Close and delete the attempts that started while an earlier one was still publishing."""
     others = [job for job in observed.attempts.values() if job is not published]
     ended = {item.number for item in builder.status.attempts if item.ended_at is not None}
-    message = messages.published_before(published.attempt or 1)
+    newest = max((item.number for item in builder.status.attempts), default=1)
+    message = messages.published_before(published.attempt or newest)
     for job in others:
         if job.attempt not in ended:
             end_attempt(observed, builder, job, Reason.CANCELLED, None)

@@ -1,32 +1,27 @@
 """Success: the attempt that published the model, the final status, and the Model resource."""
 
-from finetune_api.finetune_status import Progress
+from finetune_api.finetune_status import Progress, Resolved
 from finetune_api.names import Reason
 from finetune_api.outcome import Trained
 from finetune_operator import messages
 from finetune_operator.build.model_resource import build_model
 from finetune_operator.core.attempts.records import end_attempt, gpu_seconds
+from finetune_operator.core.attempts.results import find_trained
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, Create, Plan, stamp
 from finetune_operator.core.progress import record_epochs, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
 
 
-def find_published(observed: Observed) -> tuple[Job, Trained] | None:
-    """The attempt whose model is in S3.
+def find_published(observed: Observed, resolved: Resolved | None) -> tuple[Job, Trained] | None:
+    """The attempt whose model is in S3, or the lookup Job that found it there.
 
     It decides, even if a later attempt has begun or a deadline has passed in the meantime.
     """
-    found = [(job, _trained(job)) for job in observed.attempts.values()]
+    lookup = observed.lookup_job
+    jobs = [*observed.attempts.values(), *([lookup] if lookup else [])]
+    found = [(job, find_trained(job, observed.finetune, resolved)) for job in jobs]
     return next(((job, trained) for job, trained in found if trained is not None), None)
-
-
-def _trained(job: Job) -> Trained | None:
-    """The result of rank 0, whose termination message has the digest of the manifest in S3."""
-    pod = job.rank0
-    if pod is None or pod.exit_code != 0 or pod.outcome is None:
-        return None
-    return pod.outcome.trained
 
 
 def succeed(
@@ -38,12 +33,15 @@ def succeed(
 ) -> Plan:
     finetune, resolved = observed.finetune, builder.status.resolved
     assert resolved is not None and resolved.hyperparameters is not None
-    number = job.attempt or 1
+    number = job.attempt or max(item.number for item in builder.status.attempts)
     if observed.progress is not None:
         builder.set(progress=to_progress(observed.progress, builder.now))
     builder.record_event(messages.base_model_loaded(resolved.base.name))
     builder.record_event(messages.STARTED)
-    end_attempt(observed, builder, job, Reason.SUCCEEDED, None)
+    if job.attempt is None:  # the lookup Job: the attempt ended when its own Job was deleted
+        builder.attempt(number, reason=Reason.SUCCEEDED, message=None)
+    else:
+        end_attempt(observed, builder, job, Reason.SUCCEEDED, None)
     epochs = resolved.hyperparameters.n_epochs
     record_epochs(builder, trained.before, trained.epochs or [], epochs)
     builder.record_event(messages.model_uploaded(trained.fine_tuned_model))

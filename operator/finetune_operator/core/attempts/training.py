@@ -20,6 +20,7 @@ from finetune_operator.core.attempts.backoff import (
     seconds_left,
     seconds_to_wait,
 )
+from finetune_operator.core.attempts.lookup import decide_lookup, was_deleted
 from finetune_operator.core.attempts.oom_retry import (
     describe_change,
     find_refusal,
@@ -34,7 +35,9 @@ from finetune_operator.core.attempts.records import (
     end_attempt,
     gpu_seconds,
 )
+from finetune_operator.core.attempts.removal import has_dead_pod
 from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
+from finetune_operator.core.attempts.results import awaits_pods, find_loss
 from finetune_operator.core.attempts.retry import may_retry
 from finetune_operator.core.attempts.success import find_published, succeed
 from finetune_operator.core.deadlines import find_stall
@@ -61,7 +64,7 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     recorded = {attempt.number: attempt for attempt in observed.finetune.status.attempts}.get(
         current
     )
-    published = find_published(observed)
+    published = find_published(observed, builder.status.resolved)
     if published is not None:
         close_former(observed, builder, current, but=published[0])
         return succeed(observed, builder, *published, close_others(observed, builder, published[0]))
@@ -82,11 +85,14 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     # An attempt without a record never ran: the status is still that of the one before it.
     was_running = recorded is not None and observed.finetune.status.state == State.RUNNING
     withdrawal = find_withdrawal(job, observed.finetune.spec.queue_name, was_running=was_running)
-    if withdrawal is None and awaits_root_cause(job, builder.now):
+    if withdrawal is None and (
+        awaits_root_cause(job, builder.now) or awaits_pods(job, builder.now)
+    ):
         return Plan(builder.finish(), actions, ROOT_CAUSE_POLL_SECONDS)
     verdict = judge(job)
     if verdict is None or not verdict.is_users:
-        verdict = withdrawal or verdict or find_stall(observed.finetune, observed.progress)
+        verdict = withdrawal or verdict or _find_loss(job, current, builder.now)
+        verdict = verdict or find_stall(observed.finetune, observed.progress)
     if verdict is not None:
         return _restart_or_fail(observed, builder, settings, job, verdict)
     _watch(observed, builder, job, settings, was_running=was_running)
@@ -104,12 +110,16 @@ def _decide_start(
 ) -> Plan | None:
     """The plan while there is no Job to watch; None if there is one."""
     job = observed.attempts.get(current)
+    if was_deleted(recorded):
+        return _look_up(observed, builder, settings, current)
     was_suspended = recorded is not None and recorded.reason == Reason.SUSPENDED
     refused = find_refused(builder) if job is None else None
     planned = refused or (find_planned(builder) if job is None else None)
     if observed.finetune.spec.suspend and (job is None or was_suspended):
         if planned is not None:
             end_planned(builder, planned, Reason.SUSPENDED)
+        elif recorded is not None and recorded.ended_at is None:  # its Job was deleted
+            builder.attempt(current, ended_at=stamp(builder.now), reason=Reason.SUSPENDED)
         attempt = current if recorded is not None else None
         return Plan(builder.suspend(attempt).finish(), _leftovers(observed))
     if was_suspended:
@@ -119,24 +129,20 @@ def _decide_start(
         return _start(observed, builder, settings, current)
     if planned is not None:
         return _start_planned(observed, builder, settings, planned, was_refused=bool(refused))
-    return _end_deleted(builder, current, job) if job is None or job.is_going else None
+    if job is None or job.is_going:
+        return _look_up(observed, builder, settings, current)
+    return None
 
 
-def find_abandoned(observed: Observed) -> tuple[Action, ...]:
-    """The Jobs of a failed FineTune that still run and hold GPUs, or are not the newest.
-
-    A Job with a failed pod ends its other pods itself. The newest Job is kept for its logs.
-    """
-    newest = max(observed.attempts, default=0)
-    return tuple(
-        DeleteJob(job.name, job.uid)
-        for number, job in observed.attempts.items()
-        if not job.is_going and (number < newest or not _has_dead_pod(job))
-    )
+def _look_up(observed: Observed, builder: StatusBuilder, settings: Settings, number: int) -> Plan:
+    plan = decide_lookup(observed, builder, settings, number)
+    return replace(plan, actions=(*_leftovers(observed), *plan.actions))
 
 
-def _has_dead_pod(job: Job) -> bool:
-    return job.has_failed or any(pod.phase == "Failed" for pod in job.pods)
+def _find_loss(job: Job, number: int, now: datetime) -> Verdict | None:
+    """The verdict on an attempt that succeeded, and whose result is lost. The next one finds it."""
+    error = find_loss(job, messages.attempt_in_words(number), now)
+    return Verdict.of(error, is_counted=False) if error is not None else None
 
 
 def _current_attempt(observed: Observed, builder: StatusBuilder) -> int:
@@ -207,8 +213,8 @@ def _start_planned(
         stage = Stage.QUEUED if observed.finetune.spec.queue_name else Stage.STARTING
         builder.pending(stage, messages.pods_starting(nodes))
         left = 0.0
-    if left is None:
-        return _end_deleted(builder, planned.number, None)
+    if left is None and builder.status.reason != Reason.RESTARTING:  # its pods have been seen
+        return _look_up(observed, builder, settings, planned.number)
     if left:
         return Plan(builder.finish(), _leftovers(observed, kept=planned.number - 1), left)
     late = (builder.now - datetime.fromisoformat(planned.started_at)).total_seconds()
@@ -276,7 +282,7 @@ def _restart_or_fail(
         record_restart(builder, number, None)
     if retry.is_allowed:
         # An attempt that hangs holds its GPUs until its Job is deleted, so there is no wait.
-        has_ended = _has_dead_pod(job)
+        has_ended = has_dead_pod(job)
         attempts = [item for item in builder.status.attempts if item.number <= number]
         pause = seconds_to_wait(attempts, settings.restart_seconds) if has_ended else 0.0
         return _start(observed, builder, settings, number + 1, cause=verdict.error, wait=pause)
@@ -288,23 +294,12 @@ def _restart_or_fail(
     return Plan(builder.fail(error).finish())
 
 
-def _end_deleted(builder: StatusBuilder, number: int, job: Job | None) -> Plan:
-    """Fail: a user deleted the Job of an open attempt, which the operator never starts again."""
-    deleted_at = stamp(job.deleted_at) if job and job.deleted_at else None
-    error = messages.job_deleted(number, deleted_at)
-    ended_at = stamp(builder.now)
-    builder.attempt(number, ended_at=ended_at, reason=error.code, message=error.message)
-    return Plan(builder.fail(error).finish())
-
-
 def leaves_jobs(observed: Observed, plan: Plan) -> bool:
     """Whether Jobs can be deleted after the plan's status is written, which needs a requeue.
 
     The Job before an attempt that is recorded and has no Job yet is kept.
     """
     after = replace(observed, finetune=observed.finetune.replace(status=plan.status))
-    if plan.status.state == State.FAILED:
-        return bool(set(find_abandoned(after)) - set(plan.actions_of(DeleteJob)))
     still_open = {item.number for item in plan.status.attempts if item.ended_at is None}
     is_to_be_made = not still_open <= observed.attempts.keys() and not plan.actions_of(Create)
     kept = max(still_open) - 1 if is_to_be_made else None

@@ -1,0 +1,85 @@
+"""The Jobs that a FineTune no longer needs, and that would hold resources by themselves.
+
+A creation may be committed long after its client gave up, and another operator may act on an old
+plan. Nothing prevents either, so every live Job that does not belong to the recorded state is found
+and deleted: after the end, all of them; before it, those of ended attempts and a late prepare Job.
+"""
+
+from datetime import datetime
+
+from finetune_api.names import Reason, State
+from finetune_operator.core.deadlines import seconds_to_removal
+from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.plan import Action, DeleteJob, Plan
+
+SIDECAR_SECONDS = 30.0  # native sidecars end by themselves, and the Job with them
+STRAGGLER_SECONDS = 600.0  # for the other pods of the attempt that published, or failed
+
+
+def decide_removal(observed: Observed, now: datetime) -> Plan:
+    """The plan for a finished FineTune: its live Jobs go, and after its TTL all Jobs.
+
+    Status, Model, and files in S3 stay.
+    """
+    status = observed.finetune.status
+    left = seconds_to_removal(observed.finetune, now)
+    if left is not None and left <= 0:
+        return Plan(status, all_jobs(observed))
+    waits = [(job, _seconds_to_live(observed, job, now)) for job in observed.jobs if job.is_live]
+    actions = tuple(DeleteJob(job.name, job.uid) for job, wait in waits if wait <= 0)
+    times = [wait for _, wait in waits if wait > 0] + ([] if left is None else [left])
+    return Plan(status, actions, min(times) + 1 if times else None)
+
+
+def all_jobs(observed: Observed) -> tuple[Action, ...]:
+    return tuple(DeleteJob(job.name, job.uid) for job in observed.jobs if not job.is_going)
+
+
+def find_stale_prepare(observed: Observed, now: datetime) -> tuple[DeleteJob, ...]:
+    """The live prepare Job of a FineTune whose status has its result already."""
+    job, resolved = observed.prepare_job, observed.finetune.status.resolved
+    if job is None or not job.is_live or resolved is None or resolved.hyperparameters is None:
+        return ()
+    is_ending = job.has_worked and _seconds_to_end(job, now) > 0
+    return () if is_ending else (DeleteJob(job.name, job.uid),)
+
+
+def has_dead_pod(job: Job) -> bool:
+    """Whether a pod has failed, so that the Job controller ends the others and then the Job."""
+    return job.has_failed or any(pod.phase == "Failed" for pod in job.pods)
+
+
+def _seconds_to_live(observed: Observed, job: Job, now: datetime) -> float:
+    """Seconds until a live Job of a finished FineTune is deleted: 0 unless it ends by itself."""
+    if job.has_worked:
+        return _seconds_to_end(job, now)
+    ended_at = observed.finetune.status.finished_at
+    if ended_at is None or not _may_end_by_itself(observed, job, datetime.fromisoformat(ended_at)):
+        return 0.0
+    age = (now - datetime.fromisoformat(ended_at)).total_seconds()
+    return STRAGGLER_SECONDS - age if 0 <= age < STRAGGLER_SECONDS else 0.0
+
+
+def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool:
+    """Whether it is the last attempt, and not a Job of its name that was created after the end.
+
+    A failed one is kept for its logs, if one of its pods has failed.
+    """
+    status = observed.finetune.status
+    if job.attempt is None or (job.created_at is not None and job.created_at > ended_at):
+        return False
+    if status.state == State.SUCCEEDED:
+        ended = {item.number: item.reason for item in status.attempts}
+        return ended.get(job.attempt) == Reason.SUCCEEDED
+    is_newest = job.attempt == max(observed.attempts)
+    return status.state == State.FAILED and is_newest and has_dead_pod(job)
+
+
+def _seconds_to_end(job: Job, now: datetime) -> float:
+    """Seconds for the injected containers to end.
+
+    A node's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
+    """
+    ended = max((pod.ended_at for pod in job.pods if pod.ended_at), default=None)
+    age = (now - ended).total_seconds() if ended else SIDECAR_SECONDS
+    return SIDECAR_SECONDS - age if 0 <= age < SIDECAR_SECONDS else 0.0
