@@ -300,6 +300,19 @@ def test_a_suspended_finetune_stays_suspended_when_its_job_cannot_be_deleted() -
     assert world.status.state == "pending"
 
 
+def test_no_pod_starts_before_its_network_policy() -> None:
+    world = StrictWorld()
+    world.settings = a_settings(podNetwork={"egress": [{}]})
+    world.refuses = creations_of("NetworkPolicy")
+    world.settle()
+    assert world.created == []
+    assert (world.status.state, world.status.reason) == ("pending", Reason.QUOTA_EXCEEDED)
+    assert "NetworkPolicy ft-tone-" in world.status.message
+    world.refuses = lambda *_: False
+    world.settle()
+    assert [item["kind"] for item in world.created] == ["NetworkPolicy", "Job"]
+
+
 UNREAD = Refusal("list", "services", "", 403, 'User "op" cannot list resource "services"')
 
 

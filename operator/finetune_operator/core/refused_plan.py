@@ -123,12 +123,12 @@ def _freeing(observed: Observed, refusal: Refusal, found: StatusMessage) -> tupl
     status = observed.finetune.status
     is_checked = status.resolved is not None and status.resolved.hyperparameters is not None
     ended = {item.number for item in status.attempts if item.ended_at is not None}
+    prepare = observed.prepare_job
+    recorded = [job for number, job in observed.attempts.items() if number in ended]
+    if prepare is not None and is_checked:
+        recorded.append(prepare)
     return tuple(
-        DeleteJob(job.name, job.uid)
-        for job in observed.jobs
-        if not job.is_going
-        and (is_checked if job.attempt is None else job.attempt in ended)
-        and _has_ended(job)
+        DeleteJob(job.name, job.uid) for job in recorded if not job.is_going and _has_ended(job)
     )
 
 
