@@ -270,6 +270,18 @@ def test_a_cancelled_finetune_whose_job_cannot_be_deleted_says_so(state: str) ->
     assert (world.status.state, world.jobs) == ("cancelled", {})
 
 
+def test_a_deadline_that_has_passed_does_not_shorten_the_back_off() -> None:
+    world = StrictWorld(pendingDeadlineSeconds=600)
+    world.until_training()
+    world.refuses = DELETIONS
+    assert (world.step().requeue_after or 0) > 0
+    world.now += timedelta(seconds=700)
+    plan = world.step()
+    assert plan.is_refused
+    assert plan.requeue_after is None
+    assert "cannot be deleted" in world.status.message
+
+
 def test_a_leftover_that_cannot_be_deleted_stops_no_training() -> None:
     world = StrictWorld()
     world.until_running()

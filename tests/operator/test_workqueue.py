@@ -94,3 +94,28 @@ async def test_failures_back_off_and_a_success_forgets_them() -> None:
     queue.done(await queue.take())
     queue.add("a")
     assert queue.failed(await queue.take()) == 1
+
+
+async def test_a_refused_key_waits_for_its_back_off_unless_its_finetune_changes() -> None:
+    """The deletion of its own Job would otherwise start the next try at once, for ever."""
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    assert queue.refused(await queue.take()) == 1
+    queue.add("a", COMPLETION)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.05)
+    queue.add("a", CREATION)
+    assert queue.refused(await asyncio.wait_for(queue.take(), 1)) == 2
+    queue.add("a", CREATION)
+    queue.done(await asyncio.wait_for(queue.take(), 1))
+    queue.add("a", COMPLETION)
+    assert await drain(queue, 1) == ["a"]
+
+
+async def test_a_refused_key_is_due_at_its_deadline() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    assert queue.refused(await queue.take(), at_most=0.01) == 0.01
+    assert queue.failures("a") == 1
+    assert await drain(queue, 1) == ["a"]
+    assert queue.failures("a") == 0

@@ -36,7 +36,7 @@ def refused_plan(observed: Observed, plan: Plan, refusal: Refusal, now: datetime
     if not is_held and status.state == State.RUNNING:  # the training is watched as usual
         return Plan(status, (), plan.requeue_after or RETRY_SECONDS)
     left = seconds_to_next(finetune.replace(status=status), now)
-    wait = None if left is None else max(left, 0) + 1
+    wait = left + 1 if left is not None and left > 0 else None  # one that has passed is no haste
     return Plan(status, _freeing(observed, refusal, found), wait, is_refused=True)
 
 
