@@ -114,6 +114,7 @@ def bursts(settings: Settings) -> Iterator[Line]:
             ):
                 settings.say(f"{size} at once, round {number + 1} of {rounds}: {name}")
                 runs.append(run(size))
+                settings.say(f"reads: {dict(runs[-1].reads)}")
         settings.curves[size] = {
             **_curves("script", scripts[-1]),
             **_curves("operator", operators[-1]),

@@ -1,5 +1,8 @@
 """The operator process against a real API server, with only the permissions of the chart's Role."""
 
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,31 @@ def test_a_further_attempt_costs_three_reads_and_six_writes(
         "delete jobs": 1,
         "patch finetunes/status": 2,
     }
+
+
+def test_a_suspension_and_a_cancellation_cost_three_reads_each_and_a_resumption_none(
+    team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
+) -> None:
+    team.apply(finetune("tone", **TWO_NODES))
+    prepare(kubelet)
+    kubelet.job("-a1")
+    log = Path(control_plane.audit_log)
+
+    def costs(change: str, is_done: Callable[[], object]) -> Counter[str]:
+        start = log.stat().st_size
+        team("patch", "finetune", "tone", "--type=merge", "-p", f'{{"spec": {change}}}')
+        until(is_done, 20, operator.logs)
+        time.sleep(2)  # nothing follows
+        return reads_by(log, operator.user, team.namespace, start)
+
+    def has_jobs(*endings: str) -> bool:
+        found = [job["metadata"]["name"].rpartition("-")[2] for job in team.list("jobs")]
+        return sorted(found) == sorted(endings)
+
+    assert costs('{"suspend": true}', lambda: has_jobs("prepare")) == LIVE_LOOK
+    assert costs('{"suspend": false}', lambda: has_jobs("prepare", "a2")) == {}
+    assert costs('{"cancel": true}', has_jobs) == LIVE_LOOK
+    assert team.status("tone")["state"] == "cancelled"
 
 
 def is_a1(job: dict) -> bool:  # type: ignore[type-arg]

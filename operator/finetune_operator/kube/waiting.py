@@ -15,7 +15,7 @@ from finetune_operator.core.observed import Job, KubeletEvent, Pod, Workload
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, JsonObjects
 
-PODS_SECONDS = 2.0  # until the Job controller has created the pods of a Job it has processed
+PODS_SECONDS = 10.0  # until the Job controller has created the pods of a Job it has processed
 CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousands of them
 SILENT_SECONDS = 30.0  # until a pod with a node usually has started its first container
 REPEATED_SECONDS = 180.0
