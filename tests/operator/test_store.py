@@ -194,7 +194,8 @@ def test_children_are_complete_after_a_live_look_or_our_first_write() -> None:
     store.saw("finetunes", a_finetune(10, None), "ADDED")
     store.saw("jobs", a_job(11), None)
     assert not view_of(store).is_complete
-    store.wrote(a_finetune(12, "pending"))
+    store.saw("finetunes", a_finetune(12, "pending"), "MODIFIED")  # overtakes the answer
+    store.wrote(a_finetune(12, "pending"), is_first=True)
     assert view_of(store).is_complete
     store.doubt(TONE)
     assert not view_of(store).is_complete
@@ -353,7 +354,7 @@ def versions(store: Store) -> dict[str, int]:
     return known | {UID: int(view.finetune["metadata"]["resourceVersion"])}
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(25))
 def test_the_store_never_runs_backwards_and_a_live_look_makes_it_exact(seed: int) -> None:
     chance, cluster, store = random.Random(seed), Cluster(), Store()
     store.saw("finetunes", cluster.write("finetunes", a_finetune(0, None), "ADDED"), "ADDED")

@@ -212,5 +212,5 @@ class Reconciler:
             message = f"the status of FineTune {where} cannot be written: {error.message}"
             raise ApiError(error.status, message, reason=error.reason) from error
         if written is not None:
-            self._store.wrote(written)
+            self._store.wrote(written, is_first=finetune.status.state is None)
         return written is not None

@@ -48,7 +48,6 @@ class _Family:
     finetune: bytes = b""  # empty: a child was seen before it
     version: int | None = None
     digest: int | None = None
-    is_new: bool = True  # it has no state yet
     has_ended: bool = False
     is_suspended: bool = False
     has_ttl: bool = False
@@ -130,8 +129,7 @@ class Store:
             family.digest = digest_of_finetune(generation, status, is_going=is_going)
         family.key = Key(meta["namespace"], meta["name"])
         family.finetune, family.version = _to_bytes(raw), version
-        state, family.has_ttl = _state(raw), _has_ttl(raw)
-        family.is_new, family.has_ended = state is None, state in names.TERMINAL_STATES
+        family.has_ended, family.has_ttl = _state(raw) in names.TERMINAL_STATES, _has_ttl(raw)
         family.is_suspended = bool(raw.get("spec", {}).get("suspend"))
         self._bind(family.key, family.uid)
         return is_own or former != family.digest
@@ -215,11 +213,10 @@ class Store:
         if family is not None:
             family.digest = digest_of_finetune(generation, status.to_dict(), is_going=False)
 
-    def wrote(self, raw: JsonObject) -> None:
+    def wrote(self, raw: JsonObject, *, is_first: bool = False) -> None:
         """Take the answer to a status write. Before the first one, all children are our own."""
-        uid = raw["metadata"]["uid"]
-        family = self._families.get(uid)
-        if family is not None and family.is_new:
+        family = self._families.get(raw["metadata"]["uid"])
+        if family is not None and is_first:
             family.is_complete = True
         self._saw_finetune(raw, is_own=True)
 
