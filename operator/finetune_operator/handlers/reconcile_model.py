@@ -55,7 +55,8 @@ class ModelReconciler:
         try:
             model = await read_model(client, key)
         except UnreadableModelError as error:
-            return await self._release_unreadable(error)
+            await self._release_unreadable(error)
+            return None
         jobs = await read_jobs(client, key)
         for stray in find_strays(model, jobs):
             await self._delete_stray(key.namespace, stray)
