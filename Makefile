@@ -37,6 +37,9 @@ sweep: setup ## crash the operator at every write of every lifecycle, in half an
 	@python3 -m devcluster build
 	@$(PYTHON) -m tests.integration.sweep.sweep
 
+sweep-storage: setup ## kill trainer and prepare Job at every write to S3, in half an hour
+	@$(PYTHON) -m tests.trainer.storage_sweep.sweep bench/results/storage-sweep.json
+
 fuzz: setup ## fuzz the readers for ten minutes, guided by coverage
 	@$(PYTHON) -m fuzz.readers --seconds 600
 
@@ -122,4 +125,4 @@ clean: ## remove the Python environment and the caches of the tools
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
 	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
 	rehearse-gpu bench-operator bench-trainer measure-memory constraints \
-	docs up kueue down setup clean sweep
+	docs up kueue down setup clean sweep sweep-storage

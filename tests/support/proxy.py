@@ -98,6 +98,13 @@ class Late:
     seconds: float = 0.0  # from the end of the connection
 
 
+@dataclass(frozen=True)
+class Orphaned:
+    """The client is killed by `kill` once its request is complete. The server handles it."""
+
+    kill: Callable[[], None]
+
+
 class Old:
     """The proxy repeats the first response to the same request."""
 
@@ -129,7 +136,7 @@ class Repeat:
     seconds: float
 
 
-Fault = Answer | Cut | Mute | Hold | Late | Old | Delay
+Fault = Answer | Cut | Mute | Hold | Late | Orphaned | Old | Delay
 Rule = Callable[[Seen], Fault | None]
 EventRule = Callable[[Event], Drop | Delay | Repeat | None]
 
@@ -229,6 +236,9 @@ class FaultyProxy:
         if isinstance(fault, Hold):
             await request.read()  # while the client is there
             await asyncio.to_thread(fault.released.wait, HELD_AT_MOST)
+        if isinstance(fault, Orphaned):
+            await request.read()
+            fault.kill()
         if isinstance(fault, Late):
             await self._outlast(request, fault)
         try:
