@@ -8,8 +8,14 @@ import yaml
 
 from finetune_api.catalog import CATALOG
 from finetune_api.errors import Audience
-from finetune_api.names import Reason
-from finetune_cli.commands.run.base_model import OWN_MODELS, find_base, with_own_models
+from finetune_api.layout import RunLayout
+from finetune_api.names import ENV_LOCAL_ROOT, LOCAL_BUCKET, Reason
+from finetune_cli.commands.run.base_model import (
+    OWN_MODELS,
+    find_base,
+    with_former_revision,
+    with_own_models,
+)
 from finetune_cli.terminal.errors import CommandError
 from finetune_data.errors import BaseModelError
 
@@ -105,3 +111,33 @@ def test_the_hint_of_a_model_that_the_hub_does_not_provide_names_the_file_of_mod
     for other in (failure.replace(param="trainingFile"), failure.replace(hint=None)):
         assert with_own_models(other, "hf://a/b") == other
     assert with_own_models(failure, "s3://a/b") == failure
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", "[]", "{}"])
+def test_a_run_without_a_readable_manifest_resolves_its_base_model_again(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert former_revision(text, "hf://acme/tiny@main", tmp_path, monkeypatch) is None
+
+
+def test_an_interrupted_run_continues_with_the_revision_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = CATALOG[0].reference
+    text = json.dumps({"base": base.replace(revision="c" * 40).to_dict()})
+    assert former_revision(text, base.uri, tmp_path, monkeypatch) == "c" * 40
+    assert former_revision(text, "hf://acme/other@main", tmp_path, monkeypatch) is None
+
+
+def former_revision(
+    text: str | None, uri: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> str | None:
+    """text: of the former run's manifest.json."""
+    monkeypatch.setenv(ENV_LOCAL_ROOT, str(root))
+    layout = RunLayout.of(f"s3://{LOCAL_BUCKET}/runs", "local", "tone", "0" * 8)
+    if text is not None:
+        path = root / layout.manifest.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    base = CATALOG[0].reference.replace(uri=uri)
+    return with_former_revision(base, layout).revision

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_api.catalog import CATALOG, CatalogModel
-from finetune_api.layout import MANIFEST
+from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.names import LOCAL_BUCKET
 from finetune_api.outcome import Failure
 from finetune_api.tasks import BaseModelRef
@@ -82,13 +83,27 @@ def _with_address(entry: Any, path: Path, root: Path) -> Any:
 
 def _trained_here(root: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """(folder, manifest) of the fine-tuned models in the output folder, by name."""
-    import json
-
     found = {}
     for path in root.glob(f"*/*/model/{MANIFEST}"):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found[str(manifest["id"])] = path.parent, manifest
     return found
+
+
+def with_former_revision(base: BaseModelRef, layout: RunLayout) -> BaseModelRef:
+    """The base model with the revision that an interrupted run has begun with, if there is one."""
+    from finetune_storage.connect import open_storage
+
+    storage = open_storage()
+    if not storage.exists(layout.manifest):
+        return base
+    try:
+        former = BaseModelRef.model_validate(
+            json.loads(storage.read_bytes(layout.manifest))["base"]
+        )
+    except (ValueError, KeyError, TypeError):
+        return base
+    return base.replace(revision=former.revision) if former.uri == base.uri else base
 
 
 def _trained_base(

@@ -28,7 +28,11 @@ from finetune_api.outcome import Failure, Prepared, Trained
 from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
-from finetune_cli.commands.run.base_model import find_base, with_own_models
+from finetune_cli.commands.run.base_model import (
+    find_base,
+    with_former_revision,
+    with_own_models,
+)
 from finetune_cli.commands.run.local_pods import check_base_model, free_port, train
 from finetune_cli.machine import Machine, find_machine, require_trainer
 from finetune_cli.manifests import manifest, uploads
@@ -85,6 +89,10 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     machine = find_machine(cpu=cpu)
     finetune = _on_this_machine(written, machine, screen)
     resolved = _resolve(finetune, machine, models, root)
+    layout = RunLayout.of(resolved.output, NAMESPACE, finetune.metadata.name, finetune.metadata.uid)
+    was_trained = _exists(layout.model.child(MANIFEST))
+    if not was_trained:
+        resolved = resolved.replace(base=with_former_revision(resolved.base, layout))
     prepared = _prepare(finetune, resolved, screen)
     resolved = with_prepared(resolved, prepared)
     if not resolved.base.uri.startswith(f"s3://{LOCAL_BUCKET}/"):
@@ -92,8 +100,6 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     if finetune.spec.dry_run:
         screen.note("Data checked. Nothing was trained because spec.dryRun is set.")
         return
-    layout = RunLayout.of(resolved.output, NAMESPACE, finetune.metadata.name, finetune.metadata.uid)
-    was_trained = _exists(layout.model.child(MANIFEST))
     task = train_task(
         *(finetune, resolved, _next_attempt(root / layout.root.key)),
         micro_batch_share=1,
