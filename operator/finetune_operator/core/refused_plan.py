@@ -26,7 +26,8 @@ def refused_plan(observed: Observed, plan: Plan, refusal: Refusal, now: datetime
     """
     finetune, before = observed.finetune, observed.finetune.status
     if plan.status.state == State.SUCCEEDED and refusal.verb == DELETE:
-        return Plan(plan.status)  # the Model exists, and another Job changes nothing
+        # The Model exists, and another Job changes nothing. Its deletion is tried again.
+        return Plan(plan.status, (), plan.requeue_after)
     found = explain_refusal(refusal, finetune)
     is_held = plan.status.state in names.TERMINAL_STATES or _starts(refusal, plan)
     message = keep_known(before, found)
