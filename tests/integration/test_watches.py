@@ -143,6 +143,44 @@ def test_events_in_any_order_twice_or_never_decide_nothing_on_what_was_before_a_
         operator.stop()
 
 
+def test_a_late_job_of_a_cancelled_finetune_whose_event_got_lost_is_deleted_by_the_sweep(
+    team: Kubectl, tools: Path, tmp_path: Path, proxy: FaultyProxy, kubelet: Kubelet
+) -> None:
+    operator = Operator(team, tools / "helm", tmp_path, proxy.url, sweepSeconds=2)
+    operator.start()
+    try:
+        crowd = Crowd(team, kubelet, "tone")
+        crowd.create()
+        (job,) = crowd.jobs("-prepare").values()
+        team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"cancel": true}}')
+        crowd.wait("cancelled")
+        until(lambda: not team.list("jobs"), 20, operator.logs)
+        lost: list[Event] = []
+
+        def lose_jobs(event: Event) -> Drop | None:
+            if event.resource != "jobs":
+                return None
+            lost.append(event)
+            return Drop()
+
+        proxy.event_rule = lose_jobs
+        template = job["spec"]["template"]
+        team.apply(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {
+                    key: job["metadata"][key] for key in ("name", "labels", "ownerReferences")
+                },
+                "spec": {"template": {"metadata": {}, "spec": template["spec"]}},
+            }
+        )
+        until(lambda: lost, 20)
+        until(lambda: not team.list("jobs"), 30, operator.logs)
+    finally:
+        operator.stop()
+
+
 def test_t12_lists_that_are_older_than_the_status_end_nothing_and_make_nothing_twice(
     team: Kubectl,
     proxy: FaultyProxy,

@@ -320,6 +320,24 @@ def test_a_deleted_finetune_leaves_nothing() -> None:
     assert (store.view(TONE), store.unsettled(), store._uids) == (None, [], {})
 
 
+def test_a_sweep_forgets_settled_finetunes_whose_deletion_no_watch_reported() -> None:
+    store = Store()
+    store.saw("finetunes", a_finetune(12, "succeeded"), None)
+    store.keep_only({TONE})
+    assert store.is_settled(TONE)
+    store.keep_only(set())
+    assert (store._settled, store._uids) == ({}, {})
+
+
+def test_children_whose_finetune_is_gone_are_forgotten_with_a_live_look() -> None:
+    store = Store()
+    store.saw("jobs", a_job(11), None)
+    assert store.unsettled() == [TONE]
+    store.remove(TONE)
+    assert store.unsettled() == []
+    assert not store.saw("jobs", a_job(12), "MODIFIED")
+
+
 # --- any faults of the watches --------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from finetune_operator.telemetry import reconcile_metrics
 WATCHED = ("finetunes", "jobs", "pods")
 WATCHED_WITH_MODELS = (*WATCHED, "models")
 
+OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_UID}"
 SWEEP_INTERVAL = 0.05  # seconds between two FineTunes: 2,000 of them cost 80 reads/s for 100 s
 
 logger = logging.getLogger(__name__)
@@ -104,9 +105,8 @@ def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
     settings.scanning.disabled = (
         is_namespaced  # the namespaced Role can list neither CRDs nor namespaces
     )
-    ours = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_UID}"
-    settings.watching.label_selectors["batch", "v1", "jobs"] = ours
-    settings.watching.label_selectors["", "v1", "pods"] = ours
+    settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
+    settings.watching.label_selectors["", "v1", "pods"] = OURS
     settings.watching.chunk_size = (
         250  # a list of 5,000 objects takes 330 MB at once and 100 MB in chunks
     )
@@ -132,7 +132,7 @@ async def sweep(
     while True:
         await asyncio.sleep(settings.sweep_seconds)
         try:
-            keys = await _list_unfinished(client, settings.namespace) | set(store.unsettled())
+            keys = await _list_unfinished(client, store, settings.namespace)
             if watches_models:
                 await _queue_deleted_models(client, queue, settings.namespace)
         except ApiError as error:
@@ -144,13 +144,17 @@ async def sweep(
             await asyncio.sleep(SWEEP_INTERVAL)
 
 
-async def _list_unfinished(client: Client, namespace: str) -> set[Key]:
-    """The FineTunes that have not ended. Metrics forget those that are gone."""
+async def _list_unfinished(client: Client, store: Store, namespace: str) -> set[Key]:
+    """The FineTunes that have not ended, or have Jobs that may be deleted."""
     found: dict[Key, str | None] = {}
     async for raw in client.pages(paths.finetunes(namespace)):
         found[_key(raw)] = raw.get("status", {}).get("state")
     reconcile_metrics.keep_only(set(found))
-    return {key for key, state in found.items() if state not in names.TERMINAL_STATES}
+    store.keep_only(set(found))
+    async for raw in client.pages(paths.jobs(namespace), labelSelector=OURS):
+        store.saw("jobs", raw, None)
+    unfinished = {key for key, state in found.items() if state not in names.TERMINAL_STATES}
+    return unfinished | set(store.unsettled())
 
 
 async def _queue_deleted_models(client: Client, queue: WorkQueue[Key], namespace: str) -> None:

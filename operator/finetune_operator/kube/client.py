@@ -102,9 +102,9 @@ class Client:
         items: JsonObjects = (await self.get(path, **params)).get("items", [])
         return items
 
-    async def pages(self, path: str) -> AsyncIterator[JsonObject]:
+    async def pages(self, path: str, **params: str) -> AsyncIterator[JsonObject]:
         """All objects of a collection, of which only one page is in memory."""
-        params = {"limit": str(PAGE)}
+        params["limit"] = str(PAGE)
         while True:
             found = await self.get(path, **params)
             for item in found.get("items", []):

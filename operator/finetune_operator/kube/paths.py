@@ -16,7 +16,9 @@ def models(namespace: str) -> str:
 
 
 def jobs(namespace: str) -> str:
-    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    """Jobs of a namespace, or of the whole cluster if it is empty."""
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/batch/v1{where}/jobs"
 
 
 def core(namespace: str, plural: str) -> str:

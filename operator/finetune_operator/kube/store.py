@@ -235,11 +235,17 @@ class Store:
             self._prune(family)
 
     def remove(self, key: Key) -> None:
-        """Note that there is no FineTune of this name."""
-        uid = self._uids.get(key)
-        if uid is not None:
+        """Note that there is no FineTune of this name; children without one may remain."""
+        orphans = [uid for uid, family in self._families.items() if family.key == key]
+        for uid in {*orphans, self._uids.get(key, "")} - {""}:
             self._bury(uid)
             self._forget(uid, key)
+
+    def keep_only(self, existing: set[Key]) -> None:
+        """Forget settled FineTunes that no list has: a watch may have missed their deletion."""
+        for key in self._uids.keys() - existing:
+            if self.is_settled(key):
+                self.remove(key)
 
     def replace(self, raw: JsonObject, jobs: JsonObject, pods: JsonObject) -> Snapshot:
         """Take a FineTune and then read lists of its Jobs and pods. Return what is known now.
