@@ -128,8 +128,8 @@ def verdict_of_a_run(here: Path, model: Path, *, has_validation: bool) -> Verdic
     folder = here / "work"
     folder.mkdir()
     outcome = prepare(task, open_storage(), folder)
-    report = folder / "data-report.jsonl"
-    found = list(map(json.loads, report.read_text().splitlines())) if report.exists() else []
+    [*reports] = folder.rglob("data-report.jsonl")
+    found = [json.loads(line) for report in reports for line in report.read_text().splitlines()]
     return Verdict(
         outcome.failure is None,
         lines_of([one for one in found if one["param"] == "trainingFile"]),
