@@ -6,6 +6,8 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from finetune_data.lint.fingerprints import ROW
 from finetune_data.lint.inspection import inspect
 from finetune_data.read.examples import Row
@@ -159,6 +161,7 @@ def test_12_chats_are_read_and_text_is_utf_8_without_an_empty_row() -> None:
     assert (inspection.examples, inspection.kind) == (2, "open-ended generation")
 
 
+@pytest.mark.slow
 def test_13_memory_grows_by_at_most_32_bytes_a_row(tmp_path: Path) -> None:
     """It held the file several times: 1.5 GB for 214 MB."""
     assert ROW.itemsize <= 32
