@@ -1,6 +1,7 @@
 """The outcome of a pod: its termination message, at most 4,000 bytes of UTF-8 JSON."""
 
 import json
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,10 +10,16 @@ from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.tasks import ExhaustedMemory, FallbackPlan, Offload
 from finetune_api.training_files import TrainingFileCounts
-from finetune_api.wire import Stored, Wire, parse_json
+from finetune_api.wire import JsonObject, Stored, Wire, parse_json
 
-TEXT_BYTES = 1000  # for a sentence
+# For a sentence: as much as fits. The first has room for the longest address of S3.
+TEXT_BYTES = (2000, 1000, 500, 250, 60)
 ITEM_BYTES = 400  # for a log line or a finding
+# The parts of an outcome that may become shorter. All others are numbers, names, and addresses.
+TEXTS = frozenset({"message", "hint"})
+LINES = frozenset({"log", "lines", "advice"})
+DROPPED = ("log", "epochs", "lines", "advice")  # in this order
+_ADDRESS = re.compile(r"(?:s3|hf|https?)://\S+")
 DIVERGED_NATS = 0.5  # the loss of a single batch differs less from the mean of an epoch
 
 # Pods are not trusted: a value within these bounds breaks no decision, status write, or metric.
@@ -109,27 +116,39 @@ class Outcome(Stored):
     resumed_from_step: Count | None = None  # when a training continued from a checkpoint
 
     def to_termination_message(self) -> str:
-        """JSON of at most 4,000 bytes of UTF-8. Entries of lists are dropped until it fits."""
+        """JSON of at most 4,000 bytes of UTF-8.
+
+        Entries of lists are dropped until it fits, and then texts become shorter. Names and
+        addresses are complete, also in texts: an address for which there is no room is left out.
+        """
+        for limit in TEXT_BYTES:
+            text = self._shortened(limit)
+            if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
+                break
+        return text
+
+    def _shortened(self, limit: int) -> str:
+        """JSON with texts of at most `limit` bytes, and with as many entries of lists as fit."""
         value = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        lists: list[tuple[JsonObject, str]] = []
         for part in value.values():
             if isinstance(part, dict):
-                _shorten(part)
-        lists = [
-            (part, key)
-            for part in value.values()
-            if isinstance(part, dict)
-            for key in ("log", "epochs", "lines", "advice")
-            if key in part
-        ]
-        while (
-            len(text := json.dumps(value, ensure_ascii=False).encode()) > TERMINATION_MESSAGE_BYTES
+                for key, item in part.items():
+                    part[key] = _clean(item)
+                for key in TEXTS & part.keys():
+                    part[key] = _cut(part[key], limit)
+                for key in LINES & part.keys():
+                    part[key] = [_cut(line, min(limit, ITEM_BYTES)) for line in part[key]]
+                lists += [(part, key) for key in DROPPED if key in part]
+        while len(text := json.dumps(value, ensure_ascii=False)) and (
+            len(text.encode()) > TERMINATION_MESSAGE_BYTES
         ):
-            part, key = next(((p, k) for p, k in lists if p[k]), (None, ""))
-            if part is None:
+            part, key = next(((p, k) for p, k in lists if p[k]), ({}, ""))
+            if not part:
                 break
-            # Drop the oldest log line or epoch, or the last finding.
+            # the oldest log line or epoch, or the last finding
             del part[key][0 if key in {"log", "epochs"} else -1]
-        return text.decode()
+        return text
 
     @classmethod
     def parse(cls, text: str | None) -> "Outcome | None":
@@ -141,26 +160,22 @@ class Outcome(Stored):
             return None
 
 
-def _shorten(part: dict[str, object]) -> None:
-    for key, value in part.items():
-        if isinstance(value, str):
-            part[key] = _cut(value, TEXT_BYTES)
-        elif isinstance(value, list):
-            part[key] = [
-                _cut(item, ITEM_BYTES) if isinstance(item, str) else item for item in value
-            ]
+def _clean(value: object) -> object:
+    """The value without lone surrogates, which UTF-8 does not have."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _cut(text: str, limit: int) -> str:
-    """Shorten a text to `limit` bytes of JSON, with an ellipsis, and replace lone surrogates."""
-    text = text.encode("utf-8", "replace").decode()
+    """Shorten a text to `limit` bytes of JSON, with an ellipsis, and never within an address."""
+    text = str(_clean(text))
     if _size(text) <= limit:
         return text
     low, high = 0, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _size(text[:middle]) + 3 <= limit else (low, middle - 1)
-    return text[:low] + "…"
+    split = next((it.start() for it in _ADDRESS.finditer(text) if it.start() < low < it.end()), low)
+    return text[:split] + "…"
 
 
 def _size(text: str) -> int:

@@ -8,6 +8,9 @@ from pydantic import Field
 
 S3_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 S3Address = Annotated[str, Field(min_length=6, max_length=1024, pattern=S3_PATTERN)]
+# The limits of new FineTunes, in bytes of UTF-8: of S3 itself for a file, and of what results fit
+# into a termination message for the prefix of the results. `crd.rules` applies them.
+ADDRESS_BYTES, OUTPUT_BYTES = 1024, 512
 _S3 = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<key>.*))?", re.DOTALL)
 _HF = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 

@@ -1,18 +1,21 @@
 """Values that processes exchange: URIs, names, resolution rules, and outcomes."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.hyperparameters import HyperparameterRules
-from finetune_api.layout import RunLayout
+from finetune_api.hyperparameters import HyperparameterRules, ResolvedHyperparameters
+from finetune_api.layout import RunLayout, dataset_uri
 from finetune_api.model_names import fine_tuned_model_name, resource_name, slug
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
-from finetune_api.outcome import EpochMetrics, Failure, Outcome, Trained
-from finetune_api.uris import HubUri, S3Uri, parse_model_uri
+from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, Trained, _cut
+from finetune_api.tasks import FallbackPlan
+from finetune_api.training_files import TrainingFileCounts
+from finetune_api.uris import ADDRESS_BYTES, OUTPUT_BYTES, HubUri, S3Uri, parse_model_uri
 
 TIME = datetime(2022, 2, 15, 4, 21, 4, tzinfo=UTC)
 
@@ -109,6 +112,150 @@ def test_a_termination_message_fits_and_parses_with_any_content(
     found = Outcome.parse(text)
     assert found is not None and found.failure is not None
     assert found.failure.code == "InvalidData"
+
+
+LETTERS = ["a", "é", "语", "😀", "'", " ", "="]  # 1 to 4 bytes
+
+
+@st.composite
+def addresses(draw: st.DrawFn, most: int, others: Sequence[str] = ()) -> str:
+    """An address with exactly the most bytes that the CRD allows, or fewer."""
+    text = "s3://bkt/"
+    for letter in draw(st.lists(st.sampled_from([*LETTERS, *others]), max_size=6)) * most:
+        if len(f"{text}{letter}".encode()) > most:
+            break
+        text += letter
+    return text[: draw(st.integers(len("s3://bkt"), len(text)))].rstrip("/")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    output=addresses(OUTPUT_BYTES, ['"']),
+    name=st.integers(1, 63),
+    namespace=st.integers(1, 63),
+    model=st.integers(1, 253),
+    epochs=st.integers(0, 20),
+    files=st.integers(0, 16),
+    advice=st.lists(st.text(max_size=500), max_size=9),
+)
+def test_every_result_fits_with_its_addresses_at_all_lengths_that_the_crd_allows(
+    output: str, name: int, namespace: int, model: int, epochs: int, files: int, advice: list[str]
+) -> None:
+    layout = RunLayout.of(output, "n" * namespace, "f" * name, "12345678-9abc")
+    metrics = EpochMetrics(
+        epoch=10**4,
+        step=10**9,
+        training_loss=1.2345678901234567e-05,
+        validation_loss=1.2345678901234567e-05,
+        validation_sequence_accuracy=0.12345678901234568,
+        validation_token_accuracy=0.12345678901234568,
+        learning_rate=1.2345678901234567e-05,
+    )
+    trained = Trained(
+        fine_tuned_model=f"{'m' * model}:ft-{'o' * namespace}:{'s' * 40}-2026-11-29-12-00-00",
+        model_uri=str(layout.model),
+        model_manifest_sha256="0" * 64,
+        result_files=[str(layout.results)],
+        trained_tokens=10**15,
+        steps=10**9,
+        training_loss=1.2345678901234567e-05,
+        first_loss=1.2345678901234567e-05,
+        before=metrics,
+        epochs=[metrics] * epochs,
+    )
+    text = Outcome(trained=trained, resumed_from_step=10**9).to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+    found = Outcome.parse(text)
+    assert found is not None and found.trained is not None
+    kept = len(found.trained.epochs or [])
+    assert found.trained == trained.replace(epochs=[metrics] * kept)
+    prepared = Prepared(
+        training_examples=10**9,
+        validation_examples=10**9,
+        training_files=[TrainingFileCounts(examples=10**9, epoch_examples=10**11)] * files,
+        training_tokens=10**15,
+        skipped_lines=10**9,
+        steps=10**9,
+        hyperparameters=ResolvedHyperparameters(
+            n_epochs=10**4,
+            batch_size=10**6,
+            learning_rate_multiplier=1.2345678901234567e-05,
+            learning_rate=1.2345678901234567e-05,
+            prompt_loss_weight=0.12345678901234568,
+            warmup_ratio=0.12345678901234568,
+            weight_decay=0.12345678901234568,
+            lr_schedule="constant",
+            max_sequence_length=10**6,
+            seed=2**31,
+        ),
+        dataset=str(dataset_uri(output, "n" * namespace, "0" * 32)),
+        zero_stage=3,
+        offload="parameters",
+        memory_per_rank_gib=12345.6,
+        memory_per_pod_gib=12345.6,
+        storage_per_pod_gib=12345.6,
+        checkpoint_per_pod_gib=12345.6,
+        fallbacks=[
+            FallbackPlan(
+                zero_stage=3,
+                offload="parameters",
+                memory_per_rank_gib=12345.6,
+                memory_per_pod_gib=12345.6,
+            )
+        ]
+        * 4,
+        advice=advice,
+    )
+    text = Outcome(prepared=prepared).to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+    found = Outcome.parse(text)
+    assert found is not None and found.prepared is not None
+    assert found.prepared.replace(advice=None) == prepared.replace(advice=None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    file=addresses(ADDRESS_BYTES),
+    output=addresses(OUTPUT_BYTES),
+    words=st.text(max_size=1500),
+    lines=LINES,
+)
+def test_the_addresses_in_the_texts_of_a_failure_are_complete(
+    file: str, output: str, words: str, lines: list[str]
+) -> None:
+    layout = RunLayout.of(output, "n" * 63, "f" * 63, "12345678-9abc")
+    file, report = (str(it).replace(" ", "_") for it in (file, layout.data_report))
+    failure = Failure(
+        code="InvalidData",
+        message=f"S3 denies access to {file} at https://minio.example:9000 {words}",
+        hint=f"all findings are in {report}",
+        lines=[f"{file} {line}" for line in lines],
+        param="trainingFiles[15].uri",
+    )
+    text = Outcome(failure=failure).to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+    found = Outcome.parse(text)
+    assert found is not None and found.failure is not None
+    assert file in found.failure.message.split(" ")
+    assert found.failure.hint == failure.hint
+    assert found.failure.param == failure.param
+    for line in found.failure.lines or []:
+        assert line.split(" ")[0] in {file, "…"}
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "cut"),
+    [
+        ("see s3://bkt/a/b now", 30, "see s3://bkt/a/b now"),
+        ("see s3://bkt/a/b now", 21, "see s3://bkt/a/b…"),
+        ("see s3://bkt/a/b now", 20, "see …"),
+        ("see s3://bkt/a/b", 12, "see …"),
+        ("see hf://org/name@main, and", 14, "see …"),
+        ("no address is here", 14, "no addres…"),
+    ],
+)
+def test_a_text_is_never_cut_within_an_address(text: str, limit: int, cut: str) -> None:
+    assert _cut(text, limit) == cut
 
 
 def test_a_message_that_is_too_long_keeps_the_last_epochs() -> None:

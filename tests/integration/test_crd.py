@@ -1,10 +1,11 @@
 """The validation of FineTunes by a real API server, with the messages that a user reads."""
 
+import json
 from typing import Any
 
 import pytest
 
-from tests.support.kubectl import Kubectl, RefusedError, finetune
+from tests.support.kubectl import Kubectl, RefusedError, finetune, until
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +29,7 @@ def without_none(manifest: dict[str, Any]) -> dict[str, Any]:
     [
         {},
         {"suffix": "x" * 40},
+        {"output": f"s3://bucket/{'x' * 500}", "trainingFile": f"s3://bucket/{'语' * 337}"},
         several(ONE),
         several(ONE, OTHER),
         several(ONE | {"weight": 0.001}, OTHER | {"weight": 1000}),
@@ -68,6 +70,14 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
         ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
         ({"suffix": "x" * 41}, "spec.suffix: Too long: may not be more than 40"),
         ({"trainingFile": "train.jsonl"}, "spec.trainingFile"),
+        ({"output": f"s3://bucket/{'x' * 501}"}, "spec.output may have at most 512 bytes"),
+        ({"output": f"s3://bucket/{'语' * 167}"}, "spec.output may have at most 512 bytes"),
+        ({"trainingFile": f"s3://bucket/{'语' * 338}"}, "trainingFile may have at most 1024 bytes"),
+        (
+            {"validationFile": f"s3://b-1/{'语' * 400}"},
+            "validationFile may have at most 1024 bytes",
+        ),
+        (several({"uri": f"s3://b-1/{'语' * 400}"}), "training file may have at most 1024 bytes"),
         ({"trainingFile": None}, "trainingFile is required, or trainingFiles for several files"),
         ({"trainingFiles": [ONE, OTHER]}, "set trainingFile or trainingFiles, not both"),
         (several(ONE, OTHER, ONE), "trainingFiles lists a file twice"),
@@ -199,3 +209,37 @@ def test_why_it_waits_stands_in_the_wide_table(team: Kubectl) -> None:
     assert header.split()[-2:] == ["REASON", "MESSAGE"]
     assert row.rstrip().endswith(message)
     assert "ContainerConfig" in row
+
+
+def test_a_long_output_of_an_earlier_version_stays_valid(admin: Kubectl, team: Kubectl) -> None:
+    """A FineTune with a status is an old one: the operator writes one at once."""
+    old, new = (finetune(name, output=f"s3://bucket/{'x' * 1000}") for name in ("old", "new"))
+    rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations"
+
+    def set_rules(value: list[dict[str, Any]]) -> None:
+        patch = json.dumps([{"op": "replace", "path": rules, "value": value}])
+        admin("patch", "crd", "finetunes.finetune.dev", "--type=json", "-p", patch)
+
+    def is_accepted(manifest: dict[str, Any]) -> bool:
+        try:
+            team.apply(manifest)
+        except RefusedError:
+            return False
+        return True
+
+    schema = admin.get("crd", "finetunes.finetune.dev")["spec"]["versions"][0]["schema"]
+    current = schema["openAPIV3Schema"]["x-kubernetes-validations"]
+    set_rules([rule for rule in current if "bytes" not in rule["message"]])
+    try:
+        until(lambda: is_accepted(old), 30, lambda: "the rules do not change")
+        team.patch_status("finetune", "old", {"state": "running"})
+    finally:
+        set_rules(current)
+    until(lambda: not is_accepted({**new, "status": {"state": "running"}}), 30, lambda: "no rules")
+    team("delete", "finetune", "new", "--ignore-not-found")
+    with pytest.raises(RefusedError, match="spec.output may have at most 512 bytes"):
+        team.apply({**new, "status": {"state": "running"}})
+    team.patch_status("finetune", "old", {"state": "pending"})
+    team("patch", "finetune", "old", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    team("label", "finetune", "old", "a=b")
+    assert team.get("finetune", "old")["spec"]["suspend"] is True

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.crd.rules import MUTABLE_FIELDS, SPEC_RULES
+from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES, SPEC_RULES
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
@@ -166,7 +166,10 @@ def _root(kind: str, description: str, spec: Schema) -> Schema:
     if kind == "FineTune":
         message = f"metadata.name may have at most {NAME_CHARACTERS} characters"
         rule = f"size(self.metadata.name) <= {NAME_CHARACTERS}"
-        rules = [{"rule": rule, "message": message}]
+        rules = [
+            {"rule": rule, "message": message},
+            *({"rule": rule, "message": message} for rule, message in NEW_RULES),
+        ]
     return {
         "type": "object",
         "description": description,

@@ -1,5 +1,7 @@
 """Rules of a FineTune's spec that span several fields or updates, for the API server."""
 
+from finetune_api.uris import ADDRESS_BYTES, OUTPUT_BYTES
+
 # The fields that may change after creation. All others describe what is trained.
 MUTABLE_FIELDS = frozenset(
     {
@@ -75,4 +77,26 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
         "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
         "priorityClassName cannot be one of Kubernetes' own (system-...)",
     ),
+)
+
+
+def _bytes_rule(field: str, most: int) -> tuple[str, str]:
+    rule = f"!has(self.spec.{field}) || bytes(self.spec.{field}).size() <= {most}"
+    return rule, f"spec.{field} may have at most {most} bytes"
+
+
+# Rules on a new FineTune: one without a status. FineTunes of earlier versions stay valid, because
+# the operator writes a status at once. (A rule with optionalOldSelf needs Kubernetes 1.30.)
+NEW_RULES: tuple[tuple[str, str], ...] = tuple(
+    (f"has(self.status) || {rule}", message)
+    for rule, message in (
+        _bytes_rule("output", OUTPUT_BYTES),
+        _bytes_rule("trainingFile", ADDRESS_BYTES),
+        _bytes_rule("validationFile", ADDRESS_BYTES),
+        (
+            "!has(self.spec.trainingFiles) || self.spec.trainingFiles.all(one, "
+            f"bytes(one.uri).size() <= {ADDRESS_BYTES})",
+            f"the address of a training file may have at most {ADDRESS_BYTES} bytes",
+        ),
+    )
 )
