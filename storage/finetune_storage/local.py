@@ -23,6 +23,7 @@ from finetune_api.uris import S3Uri
 from finetune_storage import transfers
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem
+from finetune_storage.multipart import IsDead
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.s3 import Storage, permit, s3_client
 from finetune_storage.versions import ObjectEntry
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from mypy_boto3_s3 import S3Client
 
+THIS_MACHINE = "this machine"
 PART = ".finetune-part"  # in the name of an incomplete file
 
 
@@ -39,6 +41,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._has_warned = False
         self.endpoint = str(root)
         self.before_write = permit
 
@@ -107,7 +110,7 @@ class LocalStorage(Storage):
         with _errors(source):
             _place(source.resolve(strict=True), path)
             if not entry.is_same_as(_entry(uri.key, source)):
-                raise changed_error(str(source), "this machine")
+                raise changed_error(str(source), THIS_MACHINE)
         ProgressMeter(entry.size, progress)(entry.size)
         return None
 
@@ -134,20 +137,39 @@ class LocalStorage(Storage):
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
         path = self._path(uri)
-        if path is None:
+        if path is None or only_if_absent:
             return super().write_bytes(uri, data, only_if_absent=only_if_absent)
         self.before_write()
         with _errors(path), _part(path) as part:
             part.write_bytes(data)
-            if not only_if_absent:
-                part.replace(path)
-                return None
+            part.replace(path)
+        return None
+
+    def create_bytes(self, uri: S3Uri, data: bytes) -> ObjectEntry:
+        path = self._path(uri)
+        if path is None:
+            return super().create_bytes(uri, data)
+        self.before_write()
+        with _errors(path), _part(path) as part:
+            part.write_bytes(data)
             try:
                 os.link(part, path)
             except FileExistsError as error:
                 context = ProblemContext(str(path))
                 raise AlreadyExists.from_problem(StorageProblem.ALREADY_EXISTS, context) from error
-        return None
+        return self.head(uri)
+
+    def replace_bytes(self, uri: S3Uri, data: bytes, entry: ObjectEntry) -> ObjectEntry:
+        path = self._path(uri)
+        if path is None:
+            return super().replace_bytes(uri, data, entry)
+        if not self.exists(uri) or not entry.is_same_as(self.head(uri)):
+            raise changed_error(str(path), THIS_MACHINE)
+        self.write_bytes(uri, data)
+        return self.head(uri)
+
+    def has_conditional_writes(self, uri: S3Uri, data: bytes) -> bool:
+        return self._path(uri) is not None or super().has_conditional_writes(uri, data)
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
         target = self._path(uri)
@@ -159,6 +181,9 @@ class LocalStorage(Storage):
         size = target.stat().st_size
         ProgressMeter(size, progress)(size)
         return None
+
+    def abort_uploads(self, prefix: S3Uri, is_dead: IsDead | None = None) -> int:
+        return 0 if self._path(prefix) is not None else super().abort_uploads(prefix, is_dead)
 
     def delete(self, uri: S3Uri) -> None:
         path = self._path(uri)
@@ -214,7 +239,7 @@ class LocalStream(io.RawIOBase):
 
     def _check(self) -> None:
         if not self.entry.is_same_as(self._now()):
-            raise changed_error(str(self._path), "this machine")
+            raise changed_error(str(self._path), THIS_MACHINE)
 
 
 def _entry(key: str, path: Path) -> ObjectEntry:

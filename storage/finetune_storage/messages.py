@@ -188,6 +188,16 @@ TEXTS = {
 }
 
 
+def uploads_remain(prefix: object, code: str) -> str:
+    """The weakness of a store whose unfinished uploads cannot be listed or aborted."""
+    return (
+        f"unfinished uploads of killed pods below {prefix} cannot be found and aborted ({code}). "
+        "They keep their space. Allow s3:ListBucketMultipartUploads, s3:ListMultipartUploadParts, "
+        "and s3:AbortMultipartUpload, or add a lifecycle rule to the bucket that aborts incomplete "
+        "multipart uploads."
+    )
+
+
 def render(problem: StorageProblem, context: ProblemContext, audience: Audience) -> Failure:
     """The failure that a problem is for an audience.
 

@@ -28,12 +28,20 @@ from finetune_storage.boto_errors import (
     size_missing,
     storage_error,
 )
-from finetune_storage.errors import AlreadyExists, StorageError
-from finetune_storage.messages import ProblemContext, StorageProblem
+from finetune_storage.errors import AlreadyExists, StorageError, changed_error
+from finetune_storage.messages import ProblemContext, StorageProblem, uploads_remain
+from finetune_storage.multipart import IsDead, UnfinishedUploads
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.reads import ObjectReads
 from finetune_storage.stream import ObjectStream
 from finetune_storage.versions import ObjectEntry, parse_entry
+from finetune_storage.writes import (
+    ABSENT,
+    ConditionalWrite,
+    is_refused_twice,
+    put_object,
+    unchanged,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,6 +56,7 @@ class Storage:
 
     def __init__(self, client: S3Client) -> None:
         self._client = client
+        self._has_warned = False
         self.endpoint = plain_endpoint(client.meta.endpoint_url)
         self.before_write = permit  # called before each write, which it refuses by an exception
 
@@ -59,9 +68,15 @@ class Storage:
             return stream.read() or b""
 
     def read_version(self, uri: S3Uri) -> tuple[bytes, ObjectEntry]:
-        """The whole object, in memory, and its version."""
-        with ObjectStream(self._reads(uri)) as stream:
-            return stream.read() or b"", stream.entry
+        """The whole object, in memory, and a version that `replace_bytes` can compare."""
+        for is_last in (False, False, True):
+            try:
+                with ObjectStream(self._reads(uri, self.head(uri))) as stream:
+                    return stream.read() or b"", stream.entry
+            except StorageError as error:
+                if error.problem is not StorageProblem.CHANGED or is_last:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def read_range(
         self, uri: S3Uri, start: int, size: int, entry: ObjectEntry | None = None
@@ -169,30 +184,55 @@ class Storage:
 
     def write_bytes(self, uri: S3Uri, data: bytes, *, only_if_absent: bool = False) -> None:
         """Write one object. With only_if_absent, raises AlreadyExists if it exists."""
-        self.before_write()
-        if not only_if_absent:
-            with self._errors(uri):
-                self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data)
+        if only_if_absent:
+            self.create_bytes(uri, data)
             return
-        for last in (False, False, True):
-            try:
-                self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=data, IfNoneMatch="*")
-                return
-            except CLIENT_ERRORS as error:
-                status = http_status(error)
-                if status == HTTPStatus.PRECONDITION_FAILED:
-                    # the answer to our own write may have been lost, and the write retried
-                    if _was_repeated(error) and self.read_bytes(uri) == data:
-                        return
-                    raise _already_exists(uri) from error
-                if status == HTTPStatus.CONFLICT and not last:
-                    continue  # another client is writing the same key
-                if status != HTTPStatus.NOT_IMPLEMENTED:
-                    raise storage_error(error, uri, self.endpoint) from error
-                # an old store without conditional writes: check, then write
-                if self.exists(uri):
-                    raise _already_exists(uri) from error
-                return self.write_bytes(uri, data)
+        self.before_write()
+        with self._errors(uri):
+            put_object(self._client, uri, data, {})
+
+    def create_bytes(self, uri: S3Uri, data: bytes) -> ObjectEntry:
+        """Write an object that does not exist, and read it back. Returns its version.
+
+        Raises AlreadyExists if it exists, or if another client creates it at the same time.
+        """
+        self.before_write()
+        return ConditionalWrite(
+            *(self._client, uri, self.endpoint),
+            condition=ABSENT,
+            is_met=lambda: not self.exists(uri),
+            read=self.read_version,
+            refusal=_already_exists(uri),
+        ).put(data)
+
+    def replace_bytes(self, uri: S3Uri, data: bytes, entry: ObjectEntry) -> ObjectEntry:
+        """Replace this version of an object, and read the new one back. Returns its version.
+
+        Raises StorageError (problem CHANGED) if the object has another version.
+        """
+        self.before_write()
+        return ConditionalWrite(
+            *(self._client, uri, self.endpoint),
+            condition=unchanged(entry),
+            is_met=lambda: self._has_version(uri, entry),
+            read=self.read_version,
+            refusal=changed_error(str(uri), self.endpoint),
+        ).put(data)
+
+    def has_conditional_writes(self, uri: S3Uri, data: bytes) -> bool:
+        """Whether the store refuses to create an object that exists. data: what it contains."""
+        with self._errors(uri):
+            return is_refused_twice(self._client, uri, data)
+
+    def _has_version(self, uri: S3Uri, entry: ObjectEntry) -> bool:
+        """Whether the object has this version. One that the store shows in two ways has."""
+        try:
+            self.read_range(uri, 0, 1, entry)
+        except StorageError as error:
+            if error.problem in {StorageProblem.CHANGED, StorageProblem.OBJECT_MISSING}:
+                return False
+            raise
+        return True
 
     def upload_file(self, path: Path, uri: S3Uri, progress: ProgressCallback | None = None) -> None:
         """Upload the file, in parts if it is large. Replaces an existing object."""
@@ -205,6 +245,24 @@ class Storage:
         """Delete one object. A missing object is not an error."""
         with self._errors(uri):
             self._client.delete_object(Bucket=uri.bucket, Key=uri.key)
+
+    def abort_uploads(self, prefix: S3Uri, is_dead: IsDead | None = None) -> int:
+        """Abort unfinished uploads in parts below `prefix/`. Returns how many there were.
+
+        is_dead: which ones; None: those whose last part is older than a day. A store that does not
+        list them, or a missing permission, is a warning, once for each client.
+        """
+        uploads = UnfinishedUploads(self._client, prefix)
+        try:
+            count = uploads.abort(is_dead or uploads.is_quiet)
+        except CLIENT_ERRORS as error:
+            if not self._has_warned:
+                self._has_warned = True
+                print(f"warning: {uploads_remain(prefix, error_code(error))}", flush=True)
+            return 0
+        if count:
+            print(f"aborted unfinished uploads below {prefix}: {count}", flush=True)
+        return count
 
     # --- errors ----------------------------------------------------------------------------------
 
@@ -237,11 +295,6 @@ class Storage:
 
 def permit() -> None:
     """The usual check before a write."""
-
-
-def _was_repeated(error: Exception) -> bool:
-    metadata = getattr(error, "response", {}).get("ResponseMetadata", {})
-    return int(metadata.get("RetryAttempts") or 0) > 0
 
 
 def _already_exists(uri: S3Uri) -> AlreadyExists:

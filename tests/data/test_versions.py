@@ -20,7 +20,7 @@ from finetune_data.prepare.main import run
 from finetune_data.read.sources import S3Source
 from finetune_storage import transfers
 from finetune_storage.connect import open_storage
-from finetune_storage.errors import StorageError
+from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import StorageProblem
 from finetune_storage.s3 import Storage
 from finetune_storage.versions import ObjectEntry, parse_entry
@@ -28,6 +28,7 @@ from tests.data.builders import examples, jsonl, prepare_task, put_folder
 from tests.support.proxy import FaultyProxy, Seen, let_pass
 from tests.support.stores import STORES
 
+CHANGED = StorageProblem.CHANGED
 OLD, NEW = b"old" * 1000, b"newer" * 1000
 
 
@@ -169,6 +170,50 @@ def test_same_size_and_second_are_told_apart_by_the_digest_alone(
             pass
     assert caught.value.problem is StorageProblem.CHANGED or changed
     proxy.store = STORES["S3"]()
+
+
+@pytest.mark.slow
+def test_an_object_is_created_once_and_replaced_only_in_the_version_that_was_read(
+    client: Storage, bucket: str, weak: str
+) -> None:
+    uri = S3Uri(bucket, "claim")
+    entry = client.create_bytes(uri, b"first")
+    with pytest.raises(AlreadyExists):
+        client.write_bytes(uri, b"second", only_if_absent=True)
+    assert client.read_bytes(uri) == b"first"
+    newer = client.replace_bytes(uri, b"the second", entry)
+    assert client.read_version(uri)[0] == b"the second"
+    assert newer.size == 10
+    assert problem_of(lambda: client.replace_bytes(uri, b"a third", entry)) is CHANGED
+    assert client.read_bytes(uri) == b"the second"
+    client.delete(uri)
+    assert problem_of(lambda: client.replace_bytes(uri, b"a third", newer)) is CHANGED
+    assert not client.exists(uri)
+    has = client.has_conditional_writes(uri, client.create_bytes(uri, b"x") and b"x")
+    assert has == ("conditions" not in weak)
+
+
+@pytest.mark.slow
+def test_of_two_clients_that_create_an_object_at_once_the_first_one_notices(
+    client: Storage, storage: Storage, bucket: str, weak: str, proxy: FaultyProxy
+) -> None:
+    """The other client writes between the check and the write of this one, or right after it."""
+    uri = S3Uri(bucket, "claim")
+
+    def write_before(seen: Seen) -> None:
+        if seen.method == "PUT":
+            storage.write_bytes(uri, b"the other")
+
+    proxy.rule = write_before
+    try:
+        if weak == "conditions are ignored":
+            client.create_bytes(uri, b"mine")  # nothing can tell; the other one reads it back
+            return
+        with pytest.raises(AlreadyExists):
+            client.create_bytes(uri, b"mine")
+    finally:
+        proxy.rule = let_pass
+    assert storage.read_bytes(uri) == b"the other"
 
 
 def replaced_file(

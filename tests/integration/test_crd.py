@@ -237,7 +237,7 @@ def test_a_long_output_of_an_earlier_version_stays_valid(admin: Kubectl, team: K
         set_rules(current)
     until(lambda: not is_accepted({**new, "status": {"state": "running"}}), 30, lambda: "no rules")
     team("delete", "finetune", "new", "--ignore-not-found")
-    with pytest.raises(RefusedError, match="spec.output may have at most 512 bytes"):
+    with pytest.raises(RefusedError, match=r"spec\.output may have at most 512 bytes"):
         team.apply({**new, "status": {"state": "running"}})
     team.patch_status("finetune", "old", {"state": "pending"})
     team("patch", "finetune", "old", "--type=merge", "-p", '{"spec": {"suspend": true}}')

@@ -78,6 +78,14 @@ class RefusesConditions(Store):
         return self._answer if any(name in headers for name in CONDITIONS) else None
 
 
+class RefusesListings(Store):
+    """A store that does not list unfinished uploads."""
+
+    def alter_request(self, request: web.Request, headers: dict[str, str]) -> Answer | None:
+        is_listing = request.method == "GET" and "uploads" in request.query
+        return s3_error(403, "AccessDenied") if is_listing else None
+
+
 def no_etags() -> Etags:
     return Etags(lambda _: None)
 

@@ -133,6 +133,8 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
     if manifest is not None and _was_made_from(manifest, source):
         log(f"reusing the dataset at {uri}, which was made from these files")
     else:
+        # those of killed pods; pods of other FineTunes may be uploading the same dataset
+        storage.abort_uploads(S3Uri.parse(task.run.output).child(task.run.namespace))
         manifest = _build(task, storage, folder, tokenizer, source, files, present, uri)
     return _prepared(task, manifest, context, shape, uri)
 

@@ -90,6 +90,18 @@ class CheckpointCatalog:
             leftover = self._leftover(step, names) if step in kept else self._own(step, names)
             for name in leftover:
                 self._storage.delete(self._layout.checkpoint(step).child(name))
+        self.abort_uploads()
+
+    def abort_uploads(self) -> None:
+        """Abort the uploads in parts of older attempts, whose ranks were killed.
+
+        Those of this attempt stay: Kubernetes may have started a rank twice, and both upload.
+        """
+        own = self._fence.attempt
+        self._storage.abort_uploads(
+            self._layout.checkpoints,
+            lambda upload: (_attempt_of(upload.key.rpartition("/")[2]) or own) < own,
+        )
 
     def _leftover(self, step: int, names: list[str]) -> list[str]:
         """The shards of a kept checkpoint that its manifest does not list."""

@@ -28,9 +28,10 @@ def command(*, upload_to: str | None, output: str | None, target: ClusterTarget)
     """Diagnose setup problems and suggest fixes.
 
     The command checks the cluster, CRDs, your permissions, the operator, the S3 credentials of the
-    pods, GPUs and their drivers, and S3 access from this machine. It reports the hardware and the
-    network in the log of the newest training on GPUs. It changes nothing, except that it writes a
-    small object to S3 and deletes it. The exit code is 1 if a requirement is missing.
+    pods, GPUs and their drivers, and S3 access from this machine. It warns about an S3 store
+    without ETags, conditional requests, or a list of unfinished uploads. It reports the hardware
+    and the network in the log of the newest training on GPUs. It changes nothing, except that it
+    writes a small object to S3 and deletes it. The exit code is 1 if a requirement is missing.
     """
     found: list[Finding] = []
     screen = Screen()
@@ -57,10 +58,10 @@ def _show_remedy(screen: Screen, remedy: str) -> None:
 
 def _findings(target: ClusterTarget, upload_to: str | None) -> Iterator[Finding]:
     from finetune_cli.commands.doctor.cluster_checks import cluster_findings
-    from finetune_cli.commands.doctor.storage_checks import storage_finding
+    from finetune_cli.commands.doctor.storage_checks import storage_findings
 
     try:
         yield from cluster_findings(connect(target, timeout=TIMEOUT_SECONDS))
     except CommandError as error:
         yield Finding("error", "cluster", error.message, error.hint)
-    yield storage_finding(upload_to)
+    yield from storage_findings(upload_to)

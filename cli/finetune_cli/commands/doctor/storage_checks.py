@@ -1,8 +1,9 @@
-"""Checks whether this machine can write to the S3 prefix that `create` uploads to."""
+"""Checks the S3 prefix that `create` uploads to, and what its store can do."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 
 from finetune_cli.artifacts.s3 import open_storage
 from finetune_cli.commands.doctor.findings import Finding
@@ -12,27 +13,32 @@ from finetune_cli.terminal.errors import CommandError, describe_error
 from finetune_storage.errors import StorageError
 
 CHECK = "S3 access"
+STORE_CHECK = "S3 store"
 
 
-def storage_finding(upload_to: str | None = None) -> Finding:
-    """Write, read, and delete a small object below the prefix for uploads."""
+def storage_findings(upload_to: str | None = None) -> Iterator[Finding]:
+    """Write, read, and delete a small object below the prefix for uploads.
+
+    A part of S3 that the store lacks is a warning: everything works there, if more weakly.
+    """
     prefix = upload_to or upload_prefix()
     if not prefix:
-        return Finding(
+        yield Finding(
             "warning",
             CHECK,
             "no upload destination is set; it is needed only for local files",
             "set it once with `create --upload-to s3://bucket/prefix`",
         )
+        return
     try:
+        from finetune_storage.probe import find_weaknesses
+
         probe = parse_prefix(prefix).child(f"doctor-{secrets.token_hex(8)}")
-        storage = open_storage()
-        storage.write_bytes(probe, b"written by finetune doctor\n")
-        try:
-            storage.read_bytes(probe)
-        finally:
-            storage.delete(probe)
+        weaknesses = find_weaknesses(open_storage(), probe)
     except (StorageError, CommandError) as error:
         report = describe_error(error)
-        return Finding("error", CHECK, report.message, report.hint)
-    return Finding("ok", CHECK, f"{prefix} is readable and writable")
+        yield Finding("error", CHECK, report.message, report.hint)
+        return
+    yield Finding("ok", CHECK, f"{prefix} is readable and writable")
+    for weakness in weaknesses:
+        yield Finding("warning", STORE_CHECK, weakness.problem, weakness.remedy)
