@@ -16,7 +16,7 @@ from tests.integration.conftest import ROOT, Kubelet, Operator
 from tests.integration.test_model_deletion import HELD, NAME, a_model, finalizers
 from tests.integration.test_operator import TWO_NODES
 from tests.support.kubectl import Kubectl, RefusedError, finetune, until
-from tests.support.objects import a_settings, prepared, trained
+from tests.support.objects import a_settings, addressed, prepared, trained
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -237,8 +237,8 @@ def test_nothing_is_left_of_finetunes_and_models_that_are_deleted(
     start_training(team, "foreground")
     first, second = start_training(team, "succeeds", ttlSecondsAfterFinished=1)
     kubelet.end(second, 0)
-    meta = team.get("finetune", "succeeds")["metadata"]
-    kubelet.end(first, 0, trained(meta).to_termination_message())
+    task = team.get("pod", first)["spec"]
+    kubelet.end(first, 0, addressed(trained().to_termination_message(), task))
     team.wait_state("succeeds", "succeeded")
     (model,) = [item["metadata"]["name"] for item in team.list("models")]
     patch = '{"spec": {"deletionPolicy": "Delete"}}'
@@ -252,7 +252,7 @@ def test_nothing_is_left_of_finetunes_and_models_that_are_deleted(
     (pod,) = pods_of(team, "-delete")
     kubelet.end(pod, 0, Outcome(deleted=Deleted(files=3)).to_termination_message())
     until(lambda: team.list("models") == [], 30, operator.logs)
-    uid = meta["uid"][:8]
+    uid = team.get("finetune", "succeeds")["metadata"]["uid"][:8]
     until(lambda: not any(uid in name for name in list_ours(team) if "job" in name), 30)  # TTL
     team("delete", "finetune", "succeeds", "--wait=false")
     until(lambda: list_ours(team) == [], 60, lambda: f"{list_ours(team)} {operator.logs()}")

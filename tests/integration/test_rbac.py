@@ -54,8 +54,7 @@ def live(team: Kubectl, kubelet: Kubelet) -> None:
     first, second = kubelet.start_pods(kubelet.job("-a2"))
     kubelet.ready(first, second)
     team.wait_state("whole", "running")
-    meta = team.get("finetune", "whole")["metadata"]
-    kubelet.end(first, 0, trained(meta).to_termination_message())
+    kubelet.end(first, 0, trained().to_termination_message())
     kubelet.end(second, 0)
     team.wait_state("whole", "succeeded")
 

@@ -10,7 +10,6 @@ from typing import Any
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.layout import RunLayout
 from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, ProgressReport, Trained
 from finetune_api.tasks import RunRef
 from finetune_api.wire import JsonObject
@@ -99,16 +98,13 @@ def prepared(**changes: Any) -> Outcome:
 TRAINED_ROOT = f"s3://bucket/out/team/tone-{UID[:8]}"  # of the addresses in `trained()`
 
 
-def trained(meta: JsonObject | None = None) -> Outcome:
-    """meta: the metadata of the FineTune, for the addresses; that of `a_finetune` by default."""
-    meta = meta or {"namespace": "team", "name": "tone", "uid": UID}
-    run = RunLayout.of("s3://bucket/out", meta["namespace"], meta["name"], meta["uid"])
+def trained() -> Outcome:
     return Outcome(
         trained=Trained(
             fine_tuned_model="ada:ft-team:tone-2026-11-21-12-00-00",
-            model_uri=str(run.model),
+            model_uri=f"{TRAINED_ROOT}/model",
             model_manifest_sha256="0" * 64,
-            result_files=[str(run.results)],
+            result_files=[f"{TRAINED_ROOT}/results.csv"],
             trained_tokens=10000,
             steps=50,
             training_loss=1.25,
@@ -126,7 +122,10 @@ def addressed(message: str, pod_spec: JsonObject) -> str:
     task = next((item["value"] for item in env if item["name"] == names.ENV_TASK), None)
     if task is None:
         return message
-    run = RunRef.model_validate(json.loads(task)["run"])
+    found = json.loads(task)
+    if "run" not in found:  # a DeletionTask
+        return message
+    run = RunRef.model_validate(found["run"])
     return message.replace(TRAINED_ROOT, str(run.layout.root))
 
 
