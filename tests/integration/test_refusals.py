@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +165,9 @@ def wait_refused(
 def wait_settled(team: Kubectl, name: str = "tone") -> None:
     """Wait for two retries, which write no further status."""
 
-    def version() -> str:
-        return str(team.get("finetune", name)["metadata"]["resourceVersion"])
-
-    before = version()
+    before = team.status(name)
     time.sleep(TWO_RETRIES)
-    assert version() == before, team.status(name)
+    assert team.status(name) == before
 
 
 def until_prepared(team: Kubectl, kubelet: Kubelet, **spec: Any) -> None:
@@ -214,15 +211,15 @@ def test_one_life_recovers_from_a_refusal_of_each_object(
         wait_settled(team)
     job = kubelet.job("-prepare", 70)
     until(lambda: team.status("tone")["reason"] == "Validating", 20)
-    with policy(admin, team, "CREATE"):
-        (pod,) = kubelet.start_pods(job)
-        kubelet.end(pod, 0, prepared().to_termination_message())
-        status = wait_refused(
-            team, Reason.POLICY_DENIED, "every Job needs a budget", killed_operator
-        )
-        assert status["stage"] == "queued"
-        wait_settled(team)
-    with quota(team, services="0"):
+    words = "every Job needs a budget"
+    with ExitStack() as later:
+        with policy(admin, team, "CREATE"):
+            (pod,) = kubelet.start_pods(job)
+            kubelet.end(pod, 0, prepared().to_termination_message())
+            status = wait_refused(team, Reason.POLICY_DENIED, words, killed_operator)
+            assert status["stage"] == "queued"
+            wait_settled(team)
+            later.enter_context(quota(team, services="0"))  # before the next try can succeed
         wait_refused(team, Reason.QUOTA_EXCEEDED, "Service ", killed_operator)
         wait_settled(team)  # no Job waits for DNS with its GPUs
         assert [name for name in jobs_of(team) if not name.endswith("-prepare")] == []
