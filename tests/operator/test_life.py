@@ -19,7 +19,7 @@ from finetune_api import names
 from finetune_api.names import Reason
 from finetune_operator.core.attempts.training import ROOT_CAUSE_POLL_SECONDS
 from finetune_operator.core.plan import Create, DeleteJob, Plan
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, is_finished
 from tests.support.objects import World, a_finetune, a_settings, failed, prepared, progress, trained
 
 WRITES_AT_MOST = 2  # status writes after one change in the cluster
@@ -161,6 +161,7 @@ class Life(RuleBasedStateMachine):
             name
             for name in self._train_jobs()
             if self.world.pods[name]
+            and not is_finished(self.world.jobs[name])
             and not any(pod["status"]["phase"] == "Failed" for pod in self.world.pods[name])
         ]
 

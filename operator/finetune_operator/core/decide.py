@@ -148,7 +148,7 @@ def _check_again(builder: StatusBuilder, job: Job, loss: ErrorInfo) -> Plan:
         message = f"{loss.message}; {messages.results_lost_in_a_row(losses)}"
         return _ended(builder, loss.replace(message=message))
     builder.pending(Stage.VALIDATING, messages.checking_data_again(loss))
-    return Plan(builder.finish(), (DeleteJob(job.name, job.uid),), RECHECK_SECONDS)
+    return Plan(builder.finish(), (DeleteJob(job.name, job.uid),), 0)
 
 
 def _apply_prepared(builder: StatusBuilder, resolved: Resolved, prepared: Prepared) -> None:

@@ -100,7 +100,7 @@ def _start_again(
         return _fail(builder, number, messages.lookup_failed(deletion, loss.message))
     builder.pending(Stage.STARTING, messages.looking_up(deletion))
     delete = DeleteJob(lookup.name, lookup.uid)
-    return Plan(builder.finish(), (delete,), LOOKUP_SECONDS)
+    return Plan(builder.finish(), (delete,), 0)
 
 
 def _fail(builder: StatusBuilder, number: int, error: ErrorInfo) -> Plan:

@@ -7,6 +7,8 @@ from finetune_api.names import Reason, Stage, State
 from finetune_operator import messages
 from finetune_operator.core.attempts.backoff import end_planned, find_planned
 from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
+from finetune_operator.core.attempts.results import find_loss
+from finetune_operator.core.kueue import find_withdrawal
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, DeleteJob, stamp
 from finetune_operator.core.status_builder import StatusBuilder
@@ -62,9 +64,19 @@ def close_former(
                 message=messages.JOB_REMOVED,
             )
         elif job is not but:
-            verdict = judge(job)
+            verdict = _find_cause(observed, job, builder.now)
             reason = verdict.error.code if verdict else Reason.POD_LOST
             end_attempt(observed, builder, job, reason, verdict)
+
+
+def _find_cause(observed: Observed, job: Job, now: datetime) -> Verdict | None:
+    """The cause of the end, which the next attempt follows: it was decided, and not written."""
+    queue = observed.finetune.spec.queue_name
+    verdict = judge(job) or find_withdrawal(job, queue, was_running=True)
+    loss = find_loss(job, messages.attempt_in_words(job.attempt or 1), now)
+    if verdict is None and loss is not None:
+        return Verdict.of(loss, is_counted=False)
+    return verdict
 
 
 def end_attempt(

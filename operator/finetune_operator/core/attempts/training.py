@@ -74,8 +74,11 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     assert job is not None
     close_former(observed, builder, current)
     if recorded is None:
+        former = observed.finetune.status.attempts
         since = stamp(job.created_at or builder.now)
         builder.attempt(current, started_at=since, **_assigned_size(job, _resolved(builder)))
+        if any(item.number == current - 1 and item.reason == Reason.SUSPENDED for item in former):
+            builder.record_event(messages.resumed(current))
     actions: tuple[Action, ...] = _leftovers(observed)
     if job.name not in observed.services and not job.is_over:
         actions = (*actions, CreateService(current, job.name))
