@@ -142,5 +142,5 @@ def test_every_short_life_ends_once_faults_stop() -> None:
 @pytest.mark.slow
 def test_every_long_life_ends_once_faults_stop() -> None:
     run_state_machine_as_test(
-        Progress, settings=settings(LIMITS, max_examples=500, stateful_step_count=40)
+        Progress, settings=settings(LIMITS, max_examples=200, stateful_step_count=40)
     )
