@@ -72,7 +72,12 @@ class S3Model(RemoteModel):
         """
         if found := self._manifest_digest():
             return f"manifest-sha256:{found}"
-        files = [[name, it.size, it.version] for name, it in sorted(self._versioned.items())]
+        with self._errors():
+            again = {entry.key: entry for entry in self._storage.list(self._uri)}
+        files = [
+            [name, it.size, _steady_version(it, again.get(it.key))]
+            for name, it in sorted(self._versioned.items())
+        ]
         return f"sha256:{sha256(json.dumps(files).encode()).hexdigest()}"
 
     def _manifest_digest(self) -> str | None:
@@ -129,6 +134,13 @@ class S3Model(RemoteModel):
                 failure = failures.unsafe_model(base.name, base.uri, error)
                 raise BaseModelError(failure) from error
             raise error.about("model") from error
+
+
+def _steady_version(entry: ObjectEntry, again: ObjectEntry | None) -> str:
+    """The version of an object that was listed twice: its time if the store changes its ETags."""
+    if again is not None and entry.etag != again.etag and entry.is_as_old_as(again):
+        return entry.modified
+    return entry.version
 
 
 def _missing(base: BaseModelRef, error: StorageError) -> BaseModelError:
