@@ -31,4 +31,5 @@ def test_a_kill_at_a_write_changes_no_result(
     chosen = [cases[(day + number * step) % len(cases)] for number in range(CASES)]
     verdicts = list(sweep.run(chosen))
     print(f"{DAY}={day}", *verdicts, sep="\n")
+    assert any(verdict.was_killed for verdict in verdicts)
     assert [verdict for verdict in verdicts if verdict.problems] == []

@@ -29,6 +29,7 @@ class Verdict:
     case: str
     problems: list[str]
     attempts: int
+    was_killed: bool  # False: the write did not occur, because it depends on the clock
     seconds: float
 
 
@@ -55,15 +56,14 @@ class Sweep:
             case = f"{self._lifecycle.name}: killed {kill}"
             try:
                 ended = self._lifecycle.run(kill, self._number)
-                problems, attempts = self._problems(ended), ended.attempts
+                found = self._problems(ended), ended.attempts, ended.was_killed
             except Exception as error:
-                problems, attempts = [f"{type(error).__name__}: {error}"], 0
-            yield Verdict(case, problems, attempts, round(time.monotonic() - begin, 1))
+                found = [f"{type(error).__name__}: {error}"], 0, False
+            yield Verdict(case, *found, round(time.monotonic() - begin, 1))
 
     def _problems(self, ended: Ended) -> list[str]:
         expected, found = self.undisturbed.results, ended.results
         return [
-            *([] if ended.was_killed else ["the write did not occur"]),
             *(f"differs: {name}" for name in sorted(expected) if found.get(name) != expected[name]),
             *(f"is new: {name}" for name in sorted(set(found) - set(expected))),
             *(f"left behind: {name}" for name in ended.leftovers),
@@ -108,12 +108,13 @@ def _sweep(lifecycle: Lifecycle, minutes: float, only: str) -> dict[str, Any]:
     sweep = Sweep(lifecycle)
     begin = time.monotonic()
     failed: dict[str, list[str]] = {}
-    attempts = ran = 0
+    attempts = ran = killed = 0
     cases = [case for case in sweep.cases if only in str(case)]
     random.Random(0).shuffle(cases)  # a sweep that has to end early has seen all kinds of writes
     for verdict in sweep.run(cases):
         attempts += verdict.attempts
         ran += 1
+        killed += verdict.was_killed
         state = "; ".join(verdict.problems) or f"equal after {verdict.attempts} attempts"
         print(f"{verdict.seconds:5.1f} s  {verdict.case}: {state}", flush=True)
         if verdict.problems:
@@ -124,6 +125,7 @@ def _sweep(lifecycle: Lifecycle, minutes: float, only: str) -> dict[str, Any]:
         "writes": sweep.undisturbed.writes,
         "cases": len(cases),
         "ran": ran,
+        "killed": killed,
         "attempts": attempts,
         "failed": failed,
         "seconds": round(time.monotonic() - begin),
