@@ -322,3 +322,13 @@ def test_argo_cd_s_script_knows_every_state() -> None:
     script = (CHART / "files/argocd-health.lua").read_text()
     for state in ("pending", "running", "succeeded", "failed", "cancelled"):
         assert f"{state} = " in script
+
+
+def test_t35_there_is_no_webhook_to_be_down(render: Render) -> None:
+    options = ("modelDeletion.enabled", "kueue.enabled", "pods.networkPolicy.enabled")
+    objects = render(*(f"{option}=true" for option in options))
+    assert not [obj for obj in objects if "Webhook" in obj["kind"]]
+    crds = of_kind(objects, "CustomResourceDefinition")
+    assert len(crds) == 2
+    for crd in crds:
+        assert crd["spec"].get("conversion", {}).get("strategy", "None") == "None"

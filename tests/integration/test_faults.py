@@ -158,27 +158,7 @@ def test_a_fault_of_single_requests_changes_nothing_in_the_end(
     holds(proxied)
 
 
-# --- T15-T18, T20, T22: people and pods -----------------------------------------------------------
-
-
-def test_t15_a_finetune_made_anew_under_its_name_gets_a_job_of_its_own(
-    team: Kubectl, operator: Operator, holds: Callable[[Operator], None]
-) -> None:
-    uids = set()
-    for _ in range(10):
-        team.apply(finetune("tone", **TWO_NODES))
-        uids.add(team.get("finetune", "tone")["metadata"]["uid"])
-        team("delete", "finetune", "tone", "--timeout=10s")
-    team.apply(finetune("tone", **TWO_NODES))
-    uid = team.get("finetune", "tone")["metadata"]["uid"]
-
-    def mine() -> list[dict]:  # type: ignore[type-arg]
-        return team.list("jobs", f"{names.LABEL_UID}={uid}")
-
-    until(mine, 20, operator.logs)
-    assert [job["metadata"]["ownerReferences"][0]["uid"] for job in mine()] == [uid]
-    assert len(uids | {uid}) == 11
-    holds(operator)
+# --- T17, T18, T20: people and pods ---------------------------------------------------------------
 
 
 def test_t17_a_deleted_service_comes_back_and_a_deleted_job_does_not(
@@ -258,31 +238,6 @@ def test_t20_what_a_pod_says_decides(
         assert first["reason"] == reason
         assert second.get("microBatchShare") == share
         until(lambda: not [job for job in team.list("jobs") if is_live(job, "-a1")], 20)
-    holds(operator)
-
-
-@pytest.mark.parametrize("is_away", [False, True])
-def test_t22_suspend_and_resume_whether_the_operator_is_there_or_not(
-    is_away: bool,
-    team: Kubectl,
-    operator: Operator,
-    kubelet: Kubelet,
-    holds: Callable[[Operator], None],
-) -> None:
-    until_running(team, kubelet)
-    if is_away:
-        operator.kill()
-    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"suspend": true}}')
-    if is_away:
-        operator.start()
-    until(lambda: team.status("tone").get("reason") == "Suspended", 20, operator.logs)
-    until(lambda: not [job for job in team.list("jobs") if is_live(job, "-a1")], 20)
-    team("patch", "finetune", "tone", "--type=merge", "-p", '{"spec": {"suspend": false}}')
-    kubelet.ready(*kubelet.start_pods(kubelet.job("-a2")))
-    assert [item.get("counted") for item in team.wait_state("tone", "running")["attempts"]] == [
-        None,
-        None,
-    ]
     holds(operator)
 
 

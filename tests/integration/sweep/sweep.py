@@ -1,5 +1,6 @@
 """Runs many cells in parallel, tells the progress, and writes the results."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from tests.integration.sweep.faults import (
     Cell,
 )
 from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
+from tests.integration.sweep.results import PAGE, RESULTS, render
 from tests.support.objects import progress
 
 Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
@@ -182,22 +184,31 @@ def _mark(result: Result) -> str:
     return "=" if result.hit or result.cell.moment in get_args(AllTheTime) else "-"
 
 
-def main(arguments: list[str]) -> int:
-    """Run all cells, or those of the lifecycles in the arguments, and write the result file."""
-    chosen = arguments or list(LIFECYCLES)
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.integration.sweep.sweep")
+    parser.description = "Run all cells, or some, and write the result file and its page."
+    parser.add_argument("lifecycles", nargs="*", help="Lifecycles to run (default: all).")
+    parser.add_argument("--tenth", type=int, help="Run only this tenth of the cells, from 0 to 9.")
+    parser.add_argument("--dry", action="store_true", help="Write no files.")
+    options = parser.parse_args(arguments)
+    chosen = options.lifecycles or list(LIFECYCLES)
     with place() as where:
         sweep = Sweep(where)
         sweep.run_calm(chosen)
         slow = [cell for cell in SLOW_CELLS if cell.lifecycle in chosen]
-        sweep.run_cells([*slow, *sweep.all_cells()])
-    if not arguments:
-        path = ROOT / "bench" / "results" / "sweep.json"
-        path.write_text(json.dumps(sweep.to_json(), indent=1) + "\n")
-        print(f"sweep: wrote {path.relative_to(ROOT)}")
+        cells = sweep.all_cells()
+        if options.tenth is not None:
+            cells = cells[options.tenth :: TENTHS]
+        sweep.run_cells([*slow, *cells])
+    if not options.dry:
+        found = sweep.to_json()
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        PAGE.write_text(render(found))
+        print(f"sweep: wrote {RESULTS} and {PAGE}")
     print("\n\n".join(sweep.failures))
     print(f"sweep: {len(sweep.results)} cells, {len(sweep.failures)} failed")
     return 1 if sweep.failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
