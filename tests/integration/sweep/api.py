@@ -96,7 +96,9 @@ class Api:
         self._request("PATCH", f"{self._path(plural)}/{name}", change, kind)
 
     def delete(self, plural: str, name: str) -> None:
-        self._request("DELETE", f"{self._path(plural)}/{name}")
+        # Without the policy, the pods of a Job would stay.
+        body = {"propagationPolicy": "Background"}
+        self._request("DELETE", f"{self._path(plural)}/{name}", body)
 
     def token(self, account: str) -> str:
         path = f"{self._path('serviceaccounts')}/{account}/token"

@@ -68,16 +68,19 @@ class Life:
 
     def live_on(self) -> None:
         """Start the operator again if it died. The fault is over then."""
-        if self.operator.is_dead:
+        if self.operator.is_dead and not self._is_unseen:
             if self.operator.starts:
                 self.exit_codes.append(self.operator.exit_code)
             self.proxy.rule, self.rule_after_crash = self.rule_after_crash, let_pass
             self.operator.start()
 
     @contextmanager
-    def unseen(self) -> Iterator[None]:
-        """What a user, pods, or a queue do while the operator is away, if this is such a life."""
-        is_outermost = self.is_away and not self._is_unseen
+    def unseen(self, *, always: bool = False) -> Iterator[None]:
+        """What a user, pods, or a queue do while the operator is away.
+
+        always: in every life, and not only in one with `is_away`.
+        """
+        is_outermost = (always or self.is_away) and not self._is_unseen
         if is_outermost:
             self._is_unseen = True
             self.operator.stop()
@@ -210,11 +213,11 @@ class Life:
     def publish(self, ending: str = "-a1") -> None:
         first, *others = self.pods(ending)
         with self.unseen():
-            self.end(first, 0, self._published())
+            self.end(first, 0, self.published())
             for pod in others:
                 self.end(pod, 0)
 
-    def _published(self) -> Outcome:
+    def published(self) -> Outcome:
         """The result of a training, with the addresses of the layout of this FineTune."""
         finetune = self.api.get("finetunes", NAME)
         assert finetune is not None
@@ -236,6 +239,18 @@ class Life:
         message = addressed(message, found["spec"]) if found else message
         with self.unseen():
             self.api.patch("pods", f"{pod}/status", {"status": ended(code, message)})
+
+    def lose_pods(self, ending: str) -> None:
+        """Remove the pods of a Job that has ended well, as a cleanup of nodes does."""
+        self.until(lambda: is_complete(self.job(ending)), f"the end of {ending}")
+        for pod in self.pods(ending):
+            self.api.delete("pods", pod)
+
+    def delete_job(self, ending: str) -> None:
+        """Delete a Job. The garbage collector deletes its pods."""
+        job = self.job(ending)
+        with self.unseen():
+            self.api.delete("jobs", _name(job))
 
     # --- what the queue does ----------------------------------------------------------------------
 
@@ -267,6 +282,12 @@ def is_working(job: JsonObject) -> bool:
     conditions = job.get("status", {}).get("conditions", [])
     has_ended = any(item["type"] in {"Complete", "Failed"} for item in conditions)
     return not has_ended and "deletionTimestamp" not in job["metadata"]
+
+
+def is_complete(job: JsonObject) -> bool:
+    """Whether all pods of a Job have ended well."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(item["type"] == "Complete" and item["status"] == "True" for item in conditions)
 
 
 def is_owned(thing: JsonObject, uid: str) -> bool:

@@ -240,6 +240,56 @@ def model_deletion(life: Life) -> None:
     life.wait_no_job("-delete")
 
 
+def lost_check(life: Life) -> None:
+    """The result of the data check goes with its pod, and the check runs again."""
+    life.create()
+    life.pods("-prepare")
+    with life.unseen(always=True):
+        life.check_data()
+        life.lose_pods("-prepare")
+    life.check_data()
+    life.train()
+    life.publish()
+    life.wait("succeeded")
+
+
+def lost_result(life: Life) -> None:
+    """The result of the training goes with its pods, and the next attempt finds the model."""
+    life.create()
+    life.check_data()
+    life.train()
+    with life.unseen(always=True):
+        life.publish()
+        life.lose_pods("-a1")
+    life.train("-a2")
+    life.publish("-a2")
+    life.wait("succeeded")
+
+
+def lost_job(life: Life) -> None:
+    """The Job that published the model is deleted, and a CPU pod finds the model."""
+    life.create()
+    life.check_data()
+    life.train()
+    with life.unseen(always=True):
+        life.publish()
+        life.delete_job("-a1")
+    (pod,) = life.pods("-lookup")
+    life.end(pod, 0, life.published())
+    life.wait("succeeded")
+
+
+def deleted_job(life: Life) -> None:
+    """A user deletes the Job during the training, and a CPU pod finds no model."""
+    life.create()
+    life.check_data()
+    life.train()
+    life.delete_job("-a1")
+    (pod,) = life.pods("-lookup")
+    life.end(pod, names.EXIT_USER, failed(Reason.DATA_NOT_FOUND, "no model"))
+    life.wait("failed")
+
+
 def _finalizers(life: Life, model: str) -> list[str]:
     found = life.api.get("models", model)
     finalizers: list[str] = found["metadata"].get("finalizers", []) if found else []
@@ -289,5 +339,9 @@ LIFECYCLES: dict[str, Script] = {
         delete_succeeded,
         model_deletion,
         preemption,
+        lost_check,
+        lost_result,
+        lost_job,
+        deleted_job,
     )
 }
