@@ -1,6 +1,7 @@
 """One life with one fault at one write of the operator, compared with an undisturbed life."""
 
 import itertools
+import re
 import subprocess
 import tempfile
 import threading
@@ -171,10 +172,8 @@ def _outcome(life: Life) -> JsonObject:
         "reason": status.get("reason"),
         "error": status.get("error", {}).get("code"),
         "model": bool(status.get("fineTunedModel")),
-        "attempts": [[item.get(key) for key in attempts] for item in status.get("attempts", [])],
-        "events": sorted(
-            [[item.get(key) for key in events] for item in status.get("events", [])], key=str
-        ),
+        "attempts": _fields(status.get("attempts", []), attempts),
+        "events": sorted(_fields(status.get("events", []), events), key=str),
         "jobs": _endings(life, "jobs"),
         "services": _endings(life, "services"),
         "models": len(life.api.list("models")),
@@ -182,7 +181,13 @@ def _outcome(life: Life) -> JsonObject:
 
 
 def _fields(items: list[JsonObject], keys: tuple[str, ...]) -> list[list[Any]]:
-    return [[item.get(key) for key in keys] for item in items]
+    return [[_plain(item.get(key)) for key in keys] for item in items]
+
+
+def _plain(value: Any) -> Any:
+    """The value, without UIDs in its text."""
+    uid = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    return re.sub(uid, "UID", value) if isinstance(value, str) else value
 
 
 def _endings(life: Life, plural: str) -> list[str]:
