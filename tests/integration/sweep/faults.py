@@ -24,8 +24,8 @@ from tests.support.proxy import (
 
 # before: the operator is killed, and the API server does not get the request. after: it is killed,
 # and the request is committed. late: the client gives up, and the request is committed afterwards,
-# one that creates or deletes at the end of the life.
-AtWrite = Literal["before", "after", "late"]
+# one that creates or deletes at the end of the life. soon: it is committed before the next try.
+AtWrite = Literal["before", "after", "late", "soon"]
 # term: SIGTERM while the API server handles the request. stale: killed after the commit, and the
 # next process gets lists from the beginning of the life. rival: the process freezes before the
 # commit, another one lives on, and the first wakes up at the end of the life.
@@ -38,6 +38,7 @@ AllTheTime = Literal["busy", "slow", "away"]
 TIMEOUT_SECONDS = 2.0  # of the operator's requests
 SWEEP_SECONDS = 4.0  # of the operator, if it loses an event
 SLOW_SECONDS = 1.0
+SOON_SECONDS = 0.3
 BUSY_SECONDS = 15.0
 STALE_SECONDS = 1.5
 DELAY_SECONDS = 3.0
@@ -81,6 +82,7 @@ def _at_write(cell: Cell, life: Life) -> Rule:
         "before": lambda _: _kill(life, Answer(503)),
         "after": lambda _: _kill(life, Cut()),
         "late": lambda seen: _late(life, seen),
+        "soon": lambda _: _soon(),
         "term": lambda _: life.operator.send(signal.SIGTERM),
         "stale": lambda _: _make_stale(life),
         "rival": lambda _: _freeze(life),
@@ -104,11 +106,18 @@ def _kill(life: Life, fault: Fault) -> Fault:
 
 
 def _late(life: Life, seen: Seen) -> Late:
-    if seen.method != "PATCH":
-        return Late(life.released)
+    return Late(life.released) if is_creation_or_deletion(seen.method, seen.resource) else _soon()
+
+
+def _soon() -> Late:
     at_once = threading.Event()
     at_once.set()
-    return Late(at_once, 0.5)
+    return Late(at_once, SOON_SECONDS)
+
+
+def is_creation_or_deletion(method: str, resource: str) -> bool:
+    """Whether the fault "late" and the fault "soon" differ for a write."""
+    return method != "PATCH" and resource != "events"
 
 
 def _make_stale(life: Life) -> Fault:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from finetune_api.outcome import Outcome
 from finetune_api.wire import JsonObject
 from tests.integration.conftest import READY, ended
 from tests.integration.crowds import TWO_NODES
-from tests.integration.sweep.api import Api
+from tests.integration.sweep.api import Api, ApiRefusalError
 from tests.integration.sweep.forked import ForkedOperator
 from tests.support.kubectl import finetune
 from tests.support.objects import addressed, prepared, trained
@@ -202,13 +202,26 @@ class Life:
         self.end(pod, code, outcome or prepared())
 
     def train(self, ending: str = "-a1", address: str | None = None) -> list[str]:
-        """Make the pods ready, and wait until the operator knows it. address: of rank 0."""
-        pods = self.pods(ending)
-        for rank, pod in enumerate(pods):
-            where = {"podIP": address, "podIPs": [{"ip": address}]} if address and not rank else {}
+        """Make the pods ready until the operator knows it. address: of rank 0.
+
+        A fault may delete the Job and its pods in the meantime, and other ones replace them.
+        """
+        ready: set[str] = set()
+
+        def is_running() -> list[str]:
+            pods = self.pods(ending)
+            for rank, pod in enumerate(pods):
+                if pod not in ready:
+                    self._make_ready(pod, address if rank == 0 else None)
+                    ready.add(pod)
+            return pods if self.status().get("state") == "running" else []
+
+        return self.until(is_running, "the state running")
+
+    def _make_ready(self, pod: str, address: str | None) -> None:
+        where = {"podIP": address, "podIPs": [{"ip": address}]} if address else {}
+        with suppress(ApiRefusalError):  # it is gone
             self.api.patch("pods", f"{pod}/status", {"status": {**ready_now(), **where}})
-        self.wait("running")
-        return pods
 
     def publish(self, ending: str = "-a1") -> None:
         first, *others = self.pods(ending)

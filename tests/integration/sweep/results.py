@@ -10,6 +10,7 @@ MOMENTS = {
     "before": "killed before",
     "after": "killed after",
     "late": "committed late",
+    "soon": "committed soon",
     "term": "SIGTERM",
     "stale": "old lists",
     "rival": "frozen rival",

@@ -24,6 +24,7 @@ from tests.integration.sweep.faults import (
     AtWrite,
     AtWriteOfFew,
     Cell,
+    is_creation_or_deletion,
 )
 from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
 from tests.integration.sweep.results import PAGE, RESULTS, render
@@ -102,6 +103,7 @@ class Sweep:
             for number in next(
                 (found for kind, found in numbers.items() if moment in get_args(kind)), at_writes
             )
+            if moment != "soon" or is_creation_or_deletion(*calm.writes[number - 1].split(" "))
         ]
 
     def all_cells(self) -> list[Cell]:
