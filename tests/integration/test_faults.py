@@ -1,6 +1,7 @@
 """Faults of the API server, pods, and users. The numbers are those of the reliability table."""
 
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.integration.crowds import TWO_NODES
 from tests.integration.invariants import check_invariants
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed, prepared, trained
-from tests.support.proxy import Answer, Cut, FaultyProxy, Rule, Seen, let_pass
+from tests.support.proxy import Answer, Cut, Fault, FaultyProxy, Late, Rule, Seen, let_pass
 
 pytestmark = pytest.mark.integration
 
@@ -45,11 +46,11 @@ def once(rule: Rule) -> Rule:
     """Inject a fault into the first request that matches the rule."""
     injected: list[Seen] = []
 
-    def first(seen: Seen) -> Answer | Cut | None:
+    def first(seen: Seen) -> Fault | None:
         fault = None if injected else rule(seen)
         if fault is not None:
             injected.append(seen)
-        return fault  # type: ignore[return-value]
+        return fault
 
     return first
 
@@ -156,6 +157,37 @@ def test_a_fault_of_single_requests_changes_nothing_in_the_end(
     assert len(team.list("jobs")) == 2
     assert len(team.list("models")) == 1
     holds(proxied)
+
+
+def test_t14_a_service_that_is_committed_for_a_job_that_was_deleted_is_waited_for(
+    team: Kubectl, tools: Path, tmp_path: Path, proxy: FaultyProxy, kubelet: Kubelet
+) -> None:
+    at_once = threading.Event()
+    at_once.set()
+    proxy.rule = once(
+        lambda seen: (
+            Late(at_once, 0.3) if (seen.method, seen.resource) == ("POST", "services") else None
+        )
+    )
+    operator = Operator(team, tools / "helm", tmp_path, proxy.url, requestTimeoutSeconds=2)
+    operator.start()
+    try:
+        team.apply(finetune("tone", **TWO_NODES))
+        (pod,) = kubelet.start_pods(kubelet.job("-prepare"))
+        kubelet.end(pod, 0, prepared().to_termination_message())
+        until(lambda: team.list("services"), 20, operator.logs)
+        until(lambda: "still belongs to" in operator.logs(), 20, operator.logs)
+        assert team.status("tone")["state"] == "pending"
+        # There is no garbage collector, whose part this is.
+        team("delete", "service", team.list("services")[0]["metadata"]["name"])
+        until(lambda: team.list("services"), 30, operator.logs)
+        job = kubelet.job("-a1")
+        (service,) = team.list("services")
+        assert service["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+        kubelet.ready(*kubelet.start_pods(job))
+        team.wait_state("tone", "running")
+    finally:
+        operator.stop()
 
 
 # --- T17, T18, T20: people and pods ---------------------------------------------------------------

@@ -164,9 +164,24 @@ async def create_ours(
     wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
     # A Model has no owner reference: its label has the UID.
     is_ours = owners == wanted and labels.get(names.LABEL_UID) == uid
+    if not is_ours and labels.get(names.LABEL_UID) == uid and _is_left_behind(existing, manifest):
+        message = f"{kind} {name} still belongs to a Job of this name that was deleted"
+        raise ApiError(CONFLICT, f"{message}; the garbage collector removes it")
     if not is_ours:
         raise ForeignObjectError(ForeignObject(kind, name, labels.get(names.LABEL_FINETUNE)))
     return existing, True
+
+
+def _is_left_behind(existing: JsonObject, manifest: JsonObject) -> bool:
+    """Whether the owners of an object have the names of the wanted ones and other UIDs.
+
+    Such an owner is gone. The request for the object was committed after the operator gave up.
+    """
+    found, wanted = (
+        [(owner["kind"], owner["name"]) for owner in item["metadata"].get("ownerReferences", [])]
+        for item in (existing, manifest)
+    )
+    return bool(found) and found == wanted
 
 
 async def delete_job(

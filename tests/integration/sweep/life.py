@@ -19,7 +19,7 @@ from tests.integration.crowds import TWO_NODES
 from tests.integration.sweep.api import Api, ApiRefusalError
 from tests.integration.sweep.forked import ForkedOperator
 from tests.support.kubectl import finetune
-from tests.support.objects import addressed, prepared, trained
+from tests.support.objects import prepared, trained
 from tests.support.proxy import FaultyProxy, Rule, Seen, let_pass
 
 STEP_SECONDS = 60.0
@@ -248,8 +248,6 @@ class Life:
 
     def end(self, pod: str, code: int, outcome: Outcome | None = None) -> None:
         message = outcome.to_termination_message() if outcome else ""
-        found = self.api.get("pods", pod)
-        message = addressed(message, found["spec"]) if found else message
         with self.unseen():
             self.api.patch("pods", f"{pod}/status", {"status": ended(code, message)})
 
