@@ -82,6 +82,7 @@ class Sweep:
         self._lives = int(os.environ.get(LIVES) or 6)
         self.calm: dict[str, Result] = {}
         self.results: list[Result] = []
+        self.ends = float("inf")  # time.monotonic(), after which no life starts
 
     def run_calm(self, lifecycles: list[str]) -> None:
         """Run each lifecycle without a fault, which shows its writes and its outcome."""
@@ -133,12 +134,11 @@ class Sweep:
         began = told = time.monotonic()
         results: list[Result] = []
         with ThreadPoolExecutor(self._lives) as threads:
-            runs = [
-                threads.submit(run, self._place, cell, self.calm.get(cell.lifecycle))
-                for cell in cells
-            ]
+            runs = [threads.submit(self._run_in_time, cell) for cell in cells]
             for done in as_completed(runs):
                 result = done.result()
+                if result is None:
+                    continue
                 results.append(result)
                 if result.error:
                     print(f"sweep: {result.cell} ({result.hit}): {result.error}", flush=True)
@@ -152,6 +152,11 @@ class Sweep:
                         flush=True,
                     )
         return results
+
+    def _run_in_time(self, cell: Cell) -> Result | None:
+        if time.monotonic() > self.ends:
+            return None
+        return run(self._place, cell, self.calm.get(cell.lifecycle))
 
     def to_json(self) -> dict[str, Any]:
         """For each lifecycle the writes, and for each moment one character for each of them."""
@@ -191,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.description = "Run all cells, or some, and write the result file and its page."
     parser.add_argument("lifecycles", nargs="*", help="Lifecycles to run (default: all).")
     parser.add_argument("--tenth", type=int, help="Run only this tenth of the cells, from 0 to 9.")
+    parser.add_argument("--minutes", type=float, help="Start no life later than this.")
     parser.add_argument("--dry", action="store_true", help="Write no files.")
     options = parser.parse_args(arguments)
     chosen = options.lifecycles or list(LIFECYCLES)
@@ -201,6 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
         cells = sweep.all_cells()
         if options.tenth is not None:
             cells = cells[options.tenth :: TENTHS]
+        if options.minutes is not None:
+            sweep.ends = time.monotonic() + 60 * options.minutes
         sweep.run_cells([*slow, *cells])
     if not options.dry:
         found = sweep.to_json()
