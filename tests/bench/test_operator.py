@@ -201,10 +201,13 @@ def test_the_pods_end_with_what_the_operator_can_read() -> None:
     }
     prepared = Outcome.parse(templates["pod-prepared"].split("`")[1])
     assert prepared is not None and prepared.prepared is not None
-    message = templates["pod-trained"].split("`")[1] % "tone-7"
+    message = templates["pod-trained"].split("`")[1].replace("%%", "%")
+    for number, text in enumerate(("tone-7", "bench", UID), 1):  # the arguments of Go's printf
+        message = message.replace(f"%[{number}]s", text)
     trained = Outcome.parse(message)
     assert trained is not None and trained.trained is not None
     assert trained.trained.fine_tuned_model == f"{MODEL}-tone-7"
+    assert trained.trained.model_uri == f"s3://bucket/out/bench/tone-7-{UID}/model"
 
 
 def test_no_reconcile_gets_through_a_poisoned_status() -> None:
