@@ -8,14 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from docs.generator import commands, fields, memory, metrics, reasons, values
+from docs.generator import commands, crash_sweep, fields, memory, metrics, reasons, values
 
 DOCS = Path(__file__).resolve().parent
 
 
 def rendered() -> dict[str, str]:
     """Map each page below docs/ to its text."""
-    sources = (fields, reasons, commands, values, metrics, memory)
+    sources = (fields, reasons, commands, values, metrics, memory, crash_sweep)
     return {page: text for source in sources for page, text in source.pages().items()}
 
 
@@ -32,10 +32,10 @@ def _text(page: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write or check the generated pages.")
     parser.add_argument("--check", action="store_true", help="only compare")
-    check = parser.parse_args().check
+    check = parser.parse_args(arguments).check
     pages = stale()
     what = "differs from the code, run `make generate`" if check else "written"
     for page in pages:

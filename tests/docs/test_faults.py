@@ -1,10 +1,7 @@
-"""The table of faults names tests that exist, and the page of the sweep shows its result file."""
+"""The table of faults names tests that exist."""
 
-import json
 import re
 from pathlib import Path
-
-from tests.integration.sweep.results import PAGE, RESULTS, render
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "decisions" / "faults.md"
@@ -22,7 +19,3 @@ def test_every_fault_has_tests_that_exist() -> None:
         named = re.findall(r"`(test_\w+)`", row[4])
         assert named, row[1]
         assert set(named) <= defined, row[1]
-
-
-def test_the_page_of_the_sweep_shows_its_result_file() -> None:
-    assert PAGE.read_text() == render(json.loads(RESULTS.read_text()))

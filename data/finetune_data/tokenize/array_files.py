@@ -82,10 +82,10 @@ class SplitFiles:
         lengths = np.fromiter((len(tokens) for tokens, _ in examples), np.int64, len(examples))
         flat = array("i")  # converts a list of integers three times as fast as NumPy
         for tokens, _ in examples:
-            if isinstance(tokens, array):
-                flat.extend(tokens)
+            if isinstance(tokens, list):
+                flat.fromlist(tokens)
             else:
-                flat.fromlist([*tokens])
+                flat.extend(tokens)
         values = np.frombuffer(flat, np.int32) if flat else np.empty(0, np.int32)
         roles = np.frombuffer(b"".join(marks for _, marks in examples), np.uint8)
         self.append_arrays(values, roles, lengths)

@@ -173,9 +173,13 @@ class ExampleTokenizer:
         for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
             completion = encoder.without_sentinel(row.completion, found) if row.prompt else found
             start = self._start if prompt else self._empty_start  # normalization can empty it
-            tokens = [*start, *prompt, *self._finish, *completion]
+            before, asked = len(start), len(prompt)
+            # The lists of the encoder are new: the longest one grows and is never copied.
+            tokens = [*start, *prompt] if start else prompt
+            tokens += self._finish
+            tokens += completion
             if not completion or completion[-1] != self._eos:  # some files have it as text
                 tokens.append(self._eos)
-            roles = _NO_LOSS * len(start) + _PROMPT * len(prompt) + _NO_LOSS * len(self._finish)
+            roles = _NO_LOSS * before + _PROMPT * asked + _NO_LOSS * len(self._finish)
             roles += _COMPLETION * (len(tokens) - len(roles))
             yield Encoded(tokens, roles, self._row_end)

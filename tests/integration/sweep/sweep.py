@@ -15,6 +15,8 @@ from typing import Any, get_args
 
 from devcluster import gotools
 from devcluster.controlplane import ControlPlane
+from docs import generate
+from docs.generator.crash_sweep import RESULTS
 from tests.integration.conftest import ROOT, serve_progress
 from tests.integration.sweep.api import Api
 from tests.integration.sweep.cells import Place, Result, run
@@ -27,7 +29,6 @@ from tests.integration.sweep.faults import (
     is_creation_or_deletion,
 )
 from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
-from tests.integration.sweep.results import PAGE, RESULTS, render
 from tests.support.objects import progress
 
 Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
@@ -213,8 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.dry:
         found = sweep.to_json()
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        PAGE.write_text(render(found))
-        print(f"sweep: wrote {RESULTS} and {PAGE}")
+        generate.main([])
+        print(f"sweep: wrote {RESULTS} and its page")
     print("\n\n".join(sweep.failures))
     print(f"sweep: {len(sweep.results)} cells, {len(sweep.failures)} failed")
     return 1 if sweep.failures else 0

@@ -1,11 +1,10 @@
-"""The page about the results of the crash sweep, from its result file."""
+"""Renders the results of the crash sweep, from the file that `make sweep` writes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "bench" / "results" / "sweep.json"
-PAGE = ROOT / "docs" / "reference" / "crash-sweep.md"
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "sweep.json"
 MOMENTS = {
     "before": "killed before",
     "after": "killed after",
@@ -31,6 +30,11 @@ Results of `make sweep`: faults at each write of the operator in each lifecycle,
 all lives.
 
 """
+
+
+def pages() -> dict[str, str]:
+    """Map the page to its text."""
+    return {"reference/crash-sweep.md": render(json.loads(RESULTS.read_text()))}
 
 
 def render(found: dict[str, Any]) -> str:
