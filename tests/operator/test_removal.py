@@ -70,6 +70,21 @@ def test_jobs_that_have_ended_are_kept_after_the_end(end: Callable[[World], None
     assert bool(world.jobs) == (end is not cancel)
 
 
+def test_the_logs_of_a_check_that_failed_are_kept_whatever_the_clock_of_its_node_says() -> None:
+    world = World()
+    world.settle()
+    world.end_pod("prepare", 0, names.EXIT_USER, failed(Reason.INVALID_DATA))
+    pod = world.pod("prepare")
+    for item in pod["status"]["containerStatuses"]:
+        item["state"]["terminated"]["finishedAt"] = "2026-11-21T10:00:00Z"
+    world.settle()
+    assert world.status.state == "failed"
+    assert any(name.endswith("prepare") for name in world.jobs)  # not marked as failed yet
+    world.now += timedelta(seconds=SIDECAR_SECONDS + 1)
+    world.settle()
+    assert not world.jobs
+
+
 def test_a_prepare_job_that_is_committed_after_its_result_is_deleted() -> None:
     world = World().until_running()
     recreate(world, "prepare")

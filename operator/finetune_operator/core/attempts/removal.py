@@ -51,13 +51,15 @@ def has_dead_pod(job: Job) -> bool:
 
 def _seconds_to_live(observed: Observed, job: Job, now: datetime) -> float:
     """Seconds until a live Job of a finished FineTune is deleted: 0 unless it ends by itself."""
+    text = observed.finetune.status.finished_at
+    ended_at = datetime.fromisoformat(text) if text else None
     if job.has_worked:
-        return _seconds_to_end(job, now)
-    ended_at = observed.finetune.status.finished_at
-    if ended_at is None or not _may_end_by_itself(observed, job, datetime.fromisoformat(ended_at)):
+        is_late = ended_at is None or (job.created_at is not None and job.created_at > ended_at)
+        waits = 0.0 if is_late or not job.is_over else _left(SIDECAR_SECONDS, ended_at, now)
+        return max(waits, _seconds_to_end(job, now))
+    if ended_at is None or not _may_end_by_itself(observed, job, ended_at):
         return 0.0
-    age = (now - datetime.fromisoformat(ended_at)).total_seconds()
-    return STRAGGLER_SECONDS - age if 0 <= age < STRAGGLER_SECONDS else 0.0
+    return _left(STRAGGLER_SECONDS, ended_at, now)
 
 
 def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool:
@@ -81,5 +83,9 @@ def _seconds_to_end(job: Job, now: datetime) -> float:
     A node's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
     """
     ended = max((pod.ended_at for pod in job.pods if pod.ended_at), default=None)
-    age = (now - ended).total_seconds() if ended else SIDECAR_SECONDS
-    return SIDECAR_SECONDS - age if 0 <= age < SIDECAR_SECONDS else 0.0
+    return _left(SIDECAR_SECONDS, ended, now)
+
+
+def _left(seconds: float, since: datetime | None, now: datetime) -> float:
+    age = seconds if since is None else (now - since).total_seconds()
+    return seconds - age if 0 <= age < seconds else 0.0
