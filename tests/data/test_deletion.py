@@ -10,7 +10,7 @@ from finetune_api.errors import FailureError
 from finetune_api.names import EXIT_USER, Reason
 from finetune_api.tasks import DeletionTask
 from finetune_api.uris import S3Uri
-from finetune_data.deletion.job import delete_model, run
+from finetune_data.deletion.job import POD, delete_model
 from finetune_data.termination import exit_code
 from finetune_storage.s3 import Storage
 
@@ -141,9 +141,9 @@ def test_the_outcome_of_the_pod_has_the_counts_or_the_failure(
     aws: pytest.MonkeyPatch, storage: Storage, bucket: str
 ) -> None:
     _, task = published(storage, bucket, FILES)
-    done = run(task.to_json()).deleted
+    done = POD.run(task.to_json()).deleted
     assert done is not None and done.files == 4
-    wrong = run(task.replace(namespace="other").to_json()).failure
+    wrong = POD.run(task.replace(namespace="other").to_json()).failure
     assert wrong is not None and wrong.code == Reason.FOREIGN_FILES
-    unknown = run("{}").failure
+    unknown = POD.run("{}").failure
     assert unknown is not None and unknown.code == Reason.INTERNAL

@@ -22,7 +22,7 @@ from finetune_api.names import (
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.prepare.main import run
+from finetune_data.prepare.main import POD
 from finetune_data.termination import exit_code, finish
 from finetune_data.tokenize.dataset import fetch_dataset
 from finetune_storage.s3 import Storage
@@ -115,14 +115,17 @@ def test_a_pod_ends_at_sigterm() -> None:
     """Process 1 of a container ignores SIGTERM unless it handles it."""
     program = (
         "import finetune_data.prepare.main as entry, sys, time\n"
-        "def run(task):\n"
+        "from pydantic import BaseModel\n"
+        "class Anything(BaseModel): pass\n"
+        "def work(task):\n"
         "    print('running', flush=True)\n"
         "    time.sleep(60)\n"
-        "entry.run = run\n"
-        "sys.exit(entry.main())\n"
+        "from dataclasses import replace\n"
+        "sys.exit(replace(entry.POD, kind=Anything, work=work).main())\n"
     )
     command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, ENV_TASK: "{}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGTERM)
@@ -131,7 +134,7 @@ def test_a_pod_ends_at_sigterm() -> None:
 
 def test_an_invalid_task_is_not_an_error_of_the_user(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", '{"run": 1}'):
-        failure = run(text).failure
+        failure = POD.run(text).failure
         assert failure is not None
         assert exit_code(failure) == EXIT_CRASH
         assert ENV_TASK in failure.message
@@ -144,7 +147,7 @@ def test_an_unexpected_error_leaves_its_last_lines(
         raise KeyError("surprise")
 
     monkeypatch.setattr("finetune_data.prepare.job.load_tokenizer", explode)
-    failure = run(task.to_json()).failure
+    failure = POD.run(task.to_json()).failure
     assert failure is not None
     assert failure.code == Reason.INTERNAL
     assert failure.log is not None
@@ -158,7 +161,7 @@ def test_a_full_volume_is_reported(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("finetune_data.prepare.job.prepare_split", full)
-    failure = run(task.to_json()).failure
+    failure = POD.run(task.to_json()).failure
     assert failure is not None
     assert "is full: give it more space" in failure.message
 

@@ -17,7 +17,7 @@ from finetune_api.names import (
 )
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import LookupTask, RunRef
-from finetune_data.lookup.job import main, run
+from finetune_data.lookup.job import POD
 from finetune_data.termination import exit_code
 from finetune_storage.s3 import Storage
 
@@ -59,7 +59,7 @@ def test_the_model_is_found_with_everything_that_rank_0_reports(
     aws.setenv(ENV_TASK, task.to_json())
     aws.setenv("FINETUNE_TERMINATION_LOG", str(word))
     aws.setattr("sys.argv", ["lookup"])
-    assert main() == EXIT_OK
+    assert POD.main() == EXIT_OK
     outcome = Outcome.parse(word.read_text())
     assert outcome is not None and outcome.trained is not None
     assert outcome.trained.fine_tuned_model == MANIFEST["id"]
@@ -88,7 +88,7 @@ def test_the_pod_says_why_there_is_no_model(
     task = a_task(bucket)
     if data is not None:
         publish(storage, task, data.encode() if isinstance(data, str) else data)
-    failure = run(task.to_json()).failure
+    failure = POD.run(task.to_json()).failure
     assert failure is not None and failure.code == reason
     assert str(task.run.layout.model) in failure.message
     assert exit_code(failure) == code
@@ -99,10 +99,10 @@ def test_a_store_that_does_not_answer_is_not_a_missing_model(
 ) -> None:
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     aws.setenv("AWS_MAX_ATTEMPTS", "1")
-    failure = run(a_task(bucket).to_json()).failure
+    failure = POD.run(a_task(bucket).to_json()).failure
     assert failure is not None and exit_code(failure) == EXIT_UNAVAILABLE
 
 
 def test_another_task_is_refused() -> None:
-    failure = run("{}").failure
+    failure = POD.run("{}").failure
     assert failure is not None and failure.code == Reason.INTERNAL

@@ -14,7 +14,7 @@ from finetune_api.names import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
-from finetune_data.prepare.main import run
+from finetune_data.prepare.main import POD
 from finetune_data.termination import exit_code
 from finetune_storage.s3 import Storage
 from tests.data.builders import examples, jsonl, prepare_task, put_folder
@@ -82,7 +82,7 @@ def at(number: int, fault: Fault, *, for_ever: bool = False) -> tuple[Rule, list
 
 def ask(proxy: FaultyProxy, task: PrepareTask, rule: Rule = let_pass) -> Outcome:
     proxy.rule = rule
-    outcome = run(task.to_json())
+    outcome = POD.run(task.to_json())
     proxy.rule = let_pass
     return outcome
 

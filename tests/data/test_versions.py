@@ -16,7 +16,7 @@ import pytest
 
 from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import find_remote_model
-from finetune_data.prepare.main import run
+from finetune_data.prepare.main import POD
 from finetune_data.read.sources import S3Source
 from finetune_storage import transfers
 from finetune_storage.connect import open_storage
@@ -290,14 +290,14 @@ def test_a_training_file_that_is_replaced_after_its_head_is_never_stored_under_i
     old, new = write(examples(300)), write(examples(250))
     storage.write_bytes(uri, old)
     replaced_file(aws, storage, uri, [new])
-    outcome = run(task.to_json())
+    outcome = POD.run(task.to_json())
     assert outcome.prepared is not None, outcome.failure
     assert outcome.prepared.training_examples == 250
     [manifest] = manifests(storage, task.run.output)
     assert manifest["source"]["inputs"]["train"]["sha256"] == hashlib.sha256(new).hexdigest()
     assert manifest["source"]["inputs"]["train"]["etag"] == storage.head(uri).etag
     storage.write_bytes(uri, old)
-    again = run(task.to_json())
+    again = POD.run(task.to_json())
     assert again.prepared is not None
     assert again.prepared.training_examples == 300
     assert again.prepared.dataset != outcome.prepared.dataset
@@ -311,7 +311,7 @@ def test_a_file_that_is_replaced_again_and_again_is_an_error_with_its_field(
     uri = S3Uri(bucket, "train.jsonl")
     storage.write_bytes(uri, jsonl(examples(300)))
     replaced_file(aws, storage, uri, [jsonl(examples(300 - n)) for n in range(1, 20)])
-    failure = run(prepare_task(bucket).to_json()).failure
+    failure = POD.run(prepare_task(bucket).to_json()).failure
     assert failure is not None
     assert (failure.code, failure.param) == ("S3Unavailable", "trainingFile")
     assert f"{uri}" in failure.message and "changed while it was read" in failure.message
@@ -338,13 +338,13 @@ def test_a_dataset_is_found_again_on_every_store(
     put_folder(storage, model_folder, S3Uri(bucket, "model"))
     storage.write_bytes(S3Uri(bucket, "train.jsonl"), jsonl(examples(20)))
     task = prepare_task(bucket)
-    first = run(task.to_json())
-    other = run(task.replace(run=task.run.replace(uid="another")).to_json())
+    first = POD.run(task.to_json())
+    other = POD.run(task.replace(run=task.run.replace(uid="another")).to_json())
     assert first.prepared is not None, first.failure
     assert other.prepared == first.prepared
     assert len(manifests(storage, task.run.output)) == 1
     storage.write_bytes(S3Uri(bucket, "train.jsonl"), jsonl(examples(21)))
-    changed = run(task.to_json())
+    changed = POD.run(task.to_json())
     assert changed.prepared is not None
     assert changed.prepared.dataset != first.prepared.dataset
 

@@ -13,6 +13,7 @@ from finetune_api.names import ENV_TASK, EXIT_OK, EXIT_USER, Reason
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import BaseModelRef, MethodRef, PrepareTask, RunRef
 from finetune_api.uris import S3Uri
+from finetune_data import pod_task
 from finetune_storage.s3 import Storage
 from finetune_trainer.base_check import job, main
 from tests.data.builders import put_folder
@@ -133,8 +134,8 @@ def test_an_invalid_model_has_an_outcome_and_no_verdict(
     monkeypatch.setenv(ENV_TASK, task.to_json())
     message = tmp_path / "message"
     monkeypatch.setattr(sys, "argv", ["base_check", "--termination-log", str(message)])
-    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
-    assert main.main() == EXIT_USER
+    monkeypatch.setattr(pod_task.signal, "signal", lambda *_: None)
+    assert main.POD.main() == EXIT_USER
     outcome = Outcome.parse(message.read_text())
     assert outcome is not None
     assert outcome.failure is not None
@@ -149,11 +150,11 @@ def test_a_crash_is_an_outcome(storage: Storage, monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(job, "check", crash)
-    failure = main.run(task_for("any").to_json())
+    failure = main.POD.run(task_for("any").to_json()).failure
     assert failure is not None
     assert failure.code == Reason.INTERNAL
     assert "a bug" in failure.message
-    assert main.run("{}") is not None
+    assert main.POD.run("{}").failure is not None
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Deletes the files of a model, with the task in FINETUNE_TASK.
+"""Deletes the files of a model.
 
 It deletes exactly the keys that the model's own manifest lists, below the model's own prefix. The
 manifest is deleted last, so that an interrupted deletion can continue. Nothing is deleted unless
@@ -6,23 +6,20 @@ the address has our layout for the Model's FineTune, and the manifest has the sa
 digest as the Model: a Model may be written by hand.
 """
 
-import argparse
 import hashlib
-import os
 from typing import Literal
 
 from pydantic import ValidationError
 
 from finetune_api.errors import FailureError
 from finetune_api.layout import MANIFEST, is_model_address, model_address
-from finetune_api.names import ENV_TASK, TERMINATION_MESSAGE_PATH, Reason
+from finetune_api.names import Reason
 from finetune_api.outcome import Deleted, Outcome
 from finetune_api.tasks import DeletionTask
 from finetune_api.uris import S3Uri
 from finetune_data import failures
 from finetune_data.errors import DataError
-from finetune_data.pod_log import log
-from finetune_data.termination import finish
+from finetune_data.pod_task import PodTask
 from finetune_storage.connect import open_storage
 from finetune_storage.manifests import Manifest
 from finetune_storage.s3 import Storage
@@ -35,36 +32,6 @@ class ModelFiles(Manifest):
     id: str
     fine_tune: str  # namespace/name
     fine_tune_uid: str
-
-
-def main() -> int:
-    """Run the task in FINETUNE_TASK; returns the pod's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m finetune_data.deletion", description=__doc__)
-    parser.add_argument(
-        "--termination-log",
-        default=os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_MESSAGE_PATH),
-        help="file for the outcome (default: %(default)s)",
-    )
-    arguments = parser.parse_args()
-    outcome = run(os.environ.get(ENV_TASK, ""))
-    if outcome.failure is not None:
-        log(f"failed: {outcome.failure.message}")
-    elif outcome.deleted is not None:
-        log(f"deleted: {outcome.deleted.files} files, {outcome.deleted.size:,} bytes")
-    return finish(outcome, arguments.termination_log)
-
-
-def run(task_json: str) -> Outcome:
-    """The outcome of a task. An unexpected exception becomes an outcome, too."""
-    try:
-        task = DeletionTask.model_validate_json(task_json)
-        return Outcome(deleted=delete_model(task, open_storage()))
-    except FailureError as error:
-        return Outcome(failure=error.failure)
-    except ValidationError as error:
-        return Outcome(failure=failures.invalid_task("DeletionTask", error))
-    except Exception as error:
-        return Outcome(failure=failures.crashed("deletion", error))
 
 
 def delete_model(task: DeletionTask, storage: Storage) -> Deleted:
@@ -126,3 +93,18 @@ def _key(uri: S3Uri, path: str) -> S3Uri:
     if not is_clean:
         raise DataError(failures.invalid_manifest_path(uri, path))
     return key
+
+
+def _describe(outcome: Outcome) -> str:
+    assert outcome.deleted is not None
+    return f"deleted: {outcome.deleted.files} files, {outcome.deleted.size:,} bytes"
+
+
+POD = PodTask(
+    "python -m finetune_data.deletion",
+    "Delete the files of the DeletionTask in FINETUNE_TASK.",
+    DeletionTask,
+    lambda task: Outcome(deleted=delete_model(task, open_storage())),
+    lambda error, lines: failures.crashed("deletion", error, lines),
+    _describe,
+)

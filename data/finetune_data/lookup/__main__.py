@@ -2,7 +2,7 @@
 
 import sys
 
-from finetune_data.lookup.job import main
+from finetune_data.lookup.job import POD
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(POD.main())

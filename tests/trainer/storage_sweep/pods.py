@@ -174,14 +174,14 @@ def run_rank(text: str, folder: str, environment: dict[str, str]) -> None:
 def run_prepare(text: str, folder: str, environment: dict[str, str]) -> None:
     """What the two containers of the prepare pod do, one after the other."""
     _begin(folder, {**environment, ENV_TASK: text, ENV_BASE_REVISION: f"{folder}/base.json"})
-    from finetune_data.prepare.main import run
+    from finetune_data.prepare.main import POD
     from finetune_data.termination import exit_code
     from finetune_storage.connect import open_storage
     from finetune_trainer.base_check.job import check
 
     tempfile.tempdir = folder
     check(PrepareTask.model_validate_json(text), open_storage(), Path(folder) / "checked")
-    outcome = run(text)
+    outcome = POD.run(text)
     (Path(folder) / "outcome.json").write_text(outcome.to_termination_message())
     os._exit(exit_code(outcome.failure))
 

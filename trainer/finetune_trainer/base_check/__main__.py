@@ -2,7 +2,7 @@
 
 import sys
 
-from finetune_trainer.base_check.main import main
+from finetune_trainer.base_check.main import POD
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(POD.main())
