@@ -178,3 +178,27 @@ async def test_the_services_are_listed_only_while_pods_run(answers: Answers) -> 
         observer.store.doubt(TONE)
         await observer.observe(TONE)
     assert paths_asked(answers).count(SERVICES) == 1
+
+
+async def test_a_model_that_cannot_be_parsed_stops_no_finetune_that_means_another(
+    answers: Answers,
+) -> None:
+    spec = {
+        "id": "ada:ft-team:first",
+        "base": "ada",
+        "uri": "s3://bucket/out/team/first-11111111/model",
+        "fineTune": {"name": "first", "uid": "u"},
+        "contextLength": 256,
+        "pretrainingLearningRate": 0.001,
+    }
+    models = "/apis/finetune.dev/v1alpha1/namespaces/team/models"
+    odd = [{"metadata": {"name": "odd"}, "spec": bad} for bad in ({"id": 3}, None, {"id": []})]
+    meta = {"name": "first", "namespace": "team", "uid": "u"}
+    answers[models] = [*odd, {"metadata": meta, "spec": spec}]
+    for wanted in ("first", "ada:ft-team:first"):
+        world = World(a_finetune(model=wanted))
+        async with an_observer() as observer:
+            watched(world, observer)
+            found = await observer.observe(TONE)
+        assert found is not None
+        assert [model.metadata.name for model in found.models] == ["first"]

@@ -7,6 +7,7 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.outcome import ProgressReport
+from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
@@ -107,11 +108,17 @@ class Observer:
         return frozenset(job.name for job in trains if job.uid in served)
 
     async def _models(self, finetune: FineTune) -> tuple[Model, ...]:
-        """Read Models only for a name that the catalog lacks: there may be thousands."""
-        if finetune.status.resolved is not None or finetune.spec.model in self.catalog:
+        """The Models that the FineTune may mean.
+
+        They are read only for a name that the catalog lacks, because there may be thousands. The
+        others are not parsed, so that one that this version cannot read stops no FineTune.
+        """
+        wanted = finetune.spec.model
+        if finetune.status.resolved is not None or wanted in self.catalog:
             return ()
         found = await self.client.list(paths.models(finetune.metadata.namespace))
-        return tuple(Model.parse(raw) for raw in found)
+        named = [raw for raw in found if wanted in (raw["metadata"]["name"], _model_id(raw))]
+        return tuple(Model.parse(raw) for raw in named)
 
     async def _progress(self, observed: Observed) -> ProgressReport | None:
         """The progress of the newest attempt."""
@@ -147,3 +154,8 @@ async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, 
         else:
             if own_jobs(finetune, [Job.parse(raw, [])]):
                 raise ApiError(409, f"Job {name} exists, but a list of an older state lacks it")
+
+
+def _model_id(raw: JsonObject) -> object:
+    spec = raw.get("spec")
+    return spec.get("id") if isinstance(spec, dict) else None
