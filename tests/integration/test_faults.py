@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,14 +193,22 @@ def test_t14_a_service_that_is_committed_for_a_job_that_was_deleted_is_waited_fo
 # --- T17, T18, T20: people and pods ---------------------------------------------------------------
 
 
+@pytest.fixture
+def sweeping(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
+    """An operator that looks for what no watch reports every two seconds."""
+    made = Operator(team, tools / "helm", tmp_path, sweepSeconds=2)
+    made.start()
+    yield made
+    made.stop()
+
+
 def test_t17_a_deleted_service_comes_back_and_a_deleted_job_does_not(
-    team: Kubectl, operator: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
+    team: Kubectl, sweeping: Operator, kubelet: Kubelet, holds: Callable[[Operator], None]
 ) -> None:
-    pods = until_running(team, kubelet)
+    operator = sweeping
+    until_running(team, kubelet)
     (service,) = team.list("services")
-    name = service["metadata"]["name"]
-    team("delete", "service", name)
-    team("label", "pod", pods[0], "touched=1")
+    team("delete", "service", service["metadata"]["name"])
     until(lambda: team.list("services"), 20, operator.logs)
     remove_job(team, kubelet.job("-a1"))
     (lookup,) = kubelet.start_pods(kubelet.job("-lookup"))

@@ -229,7 +229,7 @@ def test_one_life_recovers_from_a_refusal_of_each_object(
     meta = team.get("finetune", "tone")["metadata"]
     with dead_webhook(admin, team, "models"):
         kubelet.end(pods[1], 0)
-        kubelet.end(pods[0], 0, trained(meta).to_termination_message())
+        kubelet.end(pods[0], 0, trained().to_termination_message())
         status = wait_refused(team, Reason.WEBHOOK_FAILED, '"hook.example.com"', killed_operator)
         assert f"/tone-{meta['uid'][:8]}/model" in status["message"]
         assert status["stage"] == "publishing"
@@ -311,9 +311,8 @@ def test_a_missing_permission_is_named_until_it_is_granted(
     kubelet.end(pod, 0, prepared().to_termination_message())
     wait_forbidden("services")
     revoke("models")
-    meta = team.get("finetune", "tone")["metadata"]
     pods = kubelet.start_pods(kubelet.job("-a1", 70))
-    kubelet.end(pods[0], 0, trained(meta).to_termination_message())
+    kubelet.end(pods[0], 0, trained().to_termination_message())
     wait_forbidden("models")
     team.apply(role)
     team.wait_state("tone", "succeeded", seconds=70)

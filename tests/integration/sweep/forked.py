@@ -7,6 +7,7 @@ process is the whole program otherwise, and it dies like any other one.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import urllib.request
 from contextlib import suppress
@@ -16,6 +17,9 @@ from pathlib import Path
 from devcluster.controlplane import free_ports
 
 START_SECONDS = 90.0  # on a machine that does much else
+END_SECONDS = 15.0
+# An exit code can be read only once, and the start of a process reads those of all others.
+_polling = threading.Lock()
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["finetune_operator.main", "tests.integration.sweep.forked"])
 
@@ -50,18 +54,21 @@ class ForkedOperator:
 
     @property
     def exit_code(self) -> int | None:
-        return self._process.exitcode if self._process else None
+        with _polling:
+            return self._process.exitcode if self._process else None
 
     @property
     def is_dead(self) -> bool:
-        return self._process is None or not self._process.is_alive()
+        with _polling:
+            return self._process is None or not self._process.is_alive()
 
     def start(self) -> None:
         """Start the process and wait until its watches are open."""
         self.starts += 1
         files = (str(self.folder / "kubeconfig"), str(self.folder / "operator.log"))
         self._process = _processes.Process(target=_run, args=(self._arguments, *files), daemon=True)
-        self._process.start()
+        with _polling:
+            self._process.start()
         end = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if time.monotonic() > end:
@@ -86,8 +93,9 @@ class ForkedOperator:
 
     def stop(self) -> None:
         self.send(signal.SIGKILL)
-        if self._process is not None:
-            self._process.join(15)
+        end = time.monotonic() + END_SECONDS
+        while not self.is_dead and time.monotonic() < end:
+            time.sleep(0.02)
 
     def metrics(self) -> str:
         url = f"http://127.0.0.1:{self._metrics_port}/metrics"

@@ -68,7 +68,7 @@ def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool
     A failed one is kept for its logs, if one of its pods has failed.
     """
     status = observed.finetune.status
-    if job.attempt is None or (job.created_at is not None and job.created_at > ended_at):
+    if job.attempt is None or (job.created_at is not None and job.created_at >= ended_at):
         return False
     if status.state == State.SUCCEEDED:
         ended = {item.number: item.reason for item in status.attempts}

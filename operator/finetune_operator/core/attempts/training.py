@@ -77,6 +77,7 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
         former = observed.finetune.status.attempts
         since = stamp(job.created_at or builder.now)
         builder.attempt(current, started_at=since, **_assigned_size(job, _resolved(builder)))
+        _record_queue(builder, settings)
         if any(item.number == current - 1 and item.reason == Reason.SUSPENDED for item in former):
             builder.record_event(messages.resumed(current))
     actions: tuple[Action, ...] = _leftovers(observed)
@@ -172,8 +173,7 @@ def _start(
     queue = finetune.spec.queue_name
     attempts = builder.status.attempts
     record = size_to_record(next_size(finetune, resolved, attempts, number))
-    if queue and not settings.kueue_version:
-        builder.record_event(messages.enqueued(queue))
+    _record_queue(builder, settings)
     message = messages.pods_starting(finetune.spec.resources.nodes)
     if cause is not None:
         starts_at = plan_attempt(builder, number, wait, record)
@@ -186,6 +186,13 @@ def _start(
     if wait:
         return Plan(builder.finish(), (), wait)
     return Plan(builder.finish(), _creations(observed, builder, settings, number), PENDING_SECONDS)
+
+
+def _record_queue(builder: StatusBuilder, settings: Settings) -> None:
+    """Record the queue of the attempts. With Kueue's API, the position in it is recorded later."""
+    queue = builder.finetune.spec.queue_name
+    if queue and not settings.kueue_version:
+        builder.record_event(messages.enqueued(queue))
 
 
 def _creations(
@@ -223,6 +230,7 @@ def _start_planned(
     late = (builder.now - datetime.fromisoformat(planned.started_at)).total_seconds()
     if not 0 <= late <= LATE_SECONDS:  # the old Job was deleted, or the operator was away
         builder.attempt(planned.number, started_at=stamp(builder.now))
+    _record_queue(builder, settings)
     actions = _creations(observed, builder, settings, planned.number)
     return Plan(builder.finish(), (*actions, *_leftovers(observed)), PENDING_SECONDS)
 
