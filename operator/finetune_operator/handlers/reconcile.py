@@ -27,6 +27,7 @@ from finetune_operator.kube.act import (
     RefusedError,
     act,
     to_refusal,
+    withdraw,
     write_status,
 )
 from finetune_operator.kube.client import ApiError
@@ -183,6 +184,8 @@ class Reconciler:
             is_hiccup = error.refusal.is_transient and self.queue.failures(key) < HICCUPS
             if has_ended or is_hiccup:
                 raise
+            if error.unserved is not None:
+                await withdraw(self.client, self._store, observed, plan.actions, error.unserved)
             plan = refused_plan(observed, plan, error.refusal, now)
             await self._free_places(observed, plan)
         return plan

@@ -37,11 +37,15 @@ class OutdatedError(Exception):
 
 
 class RefusedError(Exception):
-    """The API server did not carry out an action of a plan."""
+    """The API server did not carry out an action of a plan.
+
+    unserved: the Job whose Service it refused.
+    """
 
     def __init__(self, refusal: Refusal, error: ApiError) -> None:
         super().__init__(f"{refusal.verb} {refusal.kind} {refusal.name}: {error}")
         self.refusal = refusal
+        self.unserved: DeleteJob | None = None
 
 
 async def act(
@@ -70,9 +74,8 @@ async def act(
             service = build_service(observed.finetune, action.attempt, owner)
             try:
                 await create_ours(client, namespace, uid, service)
-            except RefusedError:
-                job = DeleteJob(action.job_name, owner)
-                await _withdraw(client, store, observed, actions, job)
+            except RefusedError as error:
+                error.unserved = DeleteJob(action.job_name, owner)
                 raise
             store.serve(uid, [owner])
         else:
@@ -107,7 +110,7 @@ async def _try_services(client: Client, observed: Observed, actions: tuple[Actio
                     raise RefusedError(refusal, error) from error
 
 
-async def _withdraw(
+async def withdraw(
     client: Client,
     store: Store,
     observed: Observed,
