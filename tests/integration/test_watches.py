@@ -17,7 +17,6 @@ import pytest
 
 from devcluster import processes
 from devcluster.controlplane import ControlPlane
-from finetune_api import names
 from tests.integration.conftest import ROOT, Kubelet, Operator
 from tests.integration.crowds import Crowd
 from tests.integration.invariants import check_invariants
@@ -39,69 +38,9 @@ from tests.support.proxy import (
 pytestmark = pytest.mark.integration
 
 FAULT_SECONDS = 70  # kopf gives a watch up after 54 s of errors, and a silent one after 70 s
-EVENTS_OF_A_LIFE = 16  # of its FineTune, Jobs and pods, at least; a higher number hits nothing
 
 
 # --- T11, T12: single events and lists ------------------------------------------------------------
-
-
-def owner_of(event: Event) -> str:
-    """The name of the FineTune of an event."""
-    meta = event.object.get("metadata", {})
-    if event.resource == "finetunes":
-        return str(meta.get("name", ""))
-    return str(meta.get("labels", {}).get(names.LABEL_FINETUNE, ""))
-
-
-def one_event_each(faults: dict[str, tuple[int, Drop | Delay]], hit: Counter[str]) -> EventRule:
-    """Match the n-th event of the n-th FineTune. `hit` counts the matches of each kind of fault."""
-    seen: Counter[str] = Counter()
-
-    def rule(event: Event) -> Drop | Delay | None:
-        name = owner_of(event)
-        if name not in faults:
-            return None
-        seen[name] += 1
-        number, fault = faults[name]
-        if seen[name] != number:
-            return None
-        hit[name.split("-")[0]] += 1
-        return fault
-
-    return rule
-
-
-def test_t11_any_one_event_of_a_life_may_get_lost_or_come_late_or_in_another_order(
-    team: Kubectl,
-    tools: Path,
-    tmp_path: Path,
-    proxy: FaultyProxy,
-    kubelet: Kubelet,
-    control_plane: ControlPlane,
-) -> None:
-    faults: dict[str, tuple[int, Drop | Delay]] = {}
-    for number in range(1, EVENTS_OF_A_LIFE + 1):
-        faults[f"lost-{number}"] = (number, Drop())
-        faults[f"late-{number}"] = (number, Delay(3))
-        faults[f"swapped-{number}"] = (number, Delay(0.2))  # perhaps with the next one
-    hit: Counter[str] = Counter()
-    proxy.event_rule = one_event_each(faults, hit)
-    operator = Operator(team, tools / "helm", tmp_path, proxy.url, sweepSeconds=4)
-    operator.start()
-    try:
-        crowd = Crowd(team, kubelet, *faults)
-        statuses = crowd.live(operator.logs)
-        assert len(hit) == 3
-        assert min(hit.values()) >= EVENTS_OF_A_LIFE - 4, hit
-        for name, status in statuses.items():
-            assert len(status["attempts"]) == 1, name
-            assert status["fineTunedModel"].endswith(name)
-        # No Job controller marks the prepare Jobs as complete, so they are deleted.
-        trains = f"{names.LABEL_COMPONENT}={names.COMPONENT_TRAIN}"
-        assert len(team.list("jobs", trains)) == len(faults)
-        check_invariants(team, operator, Path(control_plane.audit_log))
-    finally:
-        operator.stop()
 
 
 def late_twice_or_never(chance: random.Random, hit: Counter[str]) -> EventRule:
