@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,30 @@ def test_an_upload_that_s3_rejects_raises_the_error_of_s3(tmp_path: Path, storag
         upload(copy, S3Uri("no-such-bucket", "x"))()
     assert error.value.failure.code == Reason.BUCKET_NOT_FOUND
     assert "no-such-bucket" in error.value.failure.message
+
+
+def test_an_upload_that_begins_while_the_rank_is_stopped_begins_again(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal to the rank's group ends a process that has no group of its own yet."""
+    import torch
+
+    begun: list[subprocess.Popen[str]] = []
+    begin = subprocess.Popen
+
+    def stopped_once(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        begun.append(begin(*args, **options))
+        if len(begun) == 1:
+            begun[0].terminate()
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", stopped_once)
+    uri = S3Uri(BUCKET, "checkpoints/begun-twice.safetensors")
+    copy = HostCopy(tmp_path)
+    copy.take({"a": torch.ones(2)})
+    entry = upload(copy, uri)()
+    assert [process.returncode for process in begun] == [-signal.SIGTERM, 0]
+    assert storage.head(uri).size == entry.size
 
 
 def test_an_upload_ends_with_the_rank_that_started_it() -> None:

@@ -7,6 +7,7 @@ keeps busy, and training would wait for the lock.
 
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,22 +102,30 @@ def upload(copy: HostCopy, uri: S3Uri) -> Callable[[], FileEntry]:
     """A task that hashes and uploads one shard."""
 
     def task() -> FileEntry:
-        command = [sys.executable, "-m", "finetune_trainer.checkpoint.shard_upload"]
-        process = subprocess.Popen(
-            [*command, str(copy.fileno()), str(uri)],
-            stdin=subprocess.PIPE,  # closed when this process ends, for any reason
-            stdout=subprocess.PIPE,
-            pass_fds=[copy.fileno()],
-            process_group=0,  # SIGTERM to the rank must not interrupt its upload
-            text=True,
-        )
-        assert process.stdout is not None
-        with process:
-            answer = process.stdout.read()
-        if process.returncode == 0:
+        code, answer = _upload(copy, uri)
+        if code == -signal.SIGTERM:  # meant for the rank, before the process had its own group
+            code, answer = _upload(copy, uri)
+        if code == 0:
             return FileEntry.model_validate_json(answer)
         if answer:
             raise StorageError(Failure.model_validate_json(answer))
-        raise RuntimeError(f"the upload of {uri} failed with exit code {process.returncode}")
+        raise RuntimeError(f"the upload of {uri} failed with exit code {code}")
 
     return task
+
+
+def _upload(copy: HostCopy, uri: S3Uri) -> tuple[int, str]:
+    """The exit code and the answer of the process that uploads."""
+    command = [sys.executable, "-m", "finetune_trainer.checkpoint.shard_upload"]
+    process = subprocess.Popen(
+        [*command, str(copy.fileno()), str(uri)],
+        stdin=subprocess.PIPE,  # closed when this process ends, for any reason
+        stdout=subprocess.PIPE,
+        pass_fds=[copy.fileno()],
+        process_group=0,  # SIGTERM to the rank must not interrupt its upload
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        answer = process.stdout.read()
+    return process.returncode, answer
