@@ -112,7 +112,7 @@ def test_files_of_another_model_are_not_deleted(
 def test_a_manifest_of_another_owner_deletes_nothing(
     storage: Storage, bucket: str, changes: dict[str, str]
 ) -> None:
-    """Somebody copied a model of another namespace, with its manifest, to the own address."""
+    """A model of another namespace, copied with its manifest to this address, is not deleted."""
     uri, task = published(storage, bucket, FILES)
     manifest = json.loads(storage.read_bytes(uri.child("manifest.json"))) | changes
     storage.write_bytes(uri.child("manifest.json"), json.dumps(manifest).encode())

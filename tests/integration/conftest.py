@@ -224,6 +224,17 @@ class Operator:
         self.process = None
 
 
+def start_deleter(team: Kubectl, helm: Path, folder: Path) -> Operator:
+    """Start an operator that deletes the files of Models."""
+    made = Operator(team, helm, folder, deletesModels=True)
+    made.allow(
+        {"apiGroups": [names.GROUP], "resources": ["models"], "verbs": ["watch", "patch"]},
+        {"apiGroups": [names.GROUP], "resources": ["models/status"], "verbs": ["patch"]},
+    )
+    made.start()
+    return made
+
+
 @pytest.fixture
 def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     made = Operator(team, tools / "helm", tmp_path)

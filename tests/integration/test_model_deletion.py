@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api import names
 from finetune_api.outcome import Deleted, Outcome
-from tests.integration.conftest import Kubelet, Operator
+from tests.integration.conftest import Kubelet, Operator, start_deleter
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import failed
 
@@ -20,12 +20,7 @@ HELD = [names.FINALIZER_MODEL]
 
 @pytest.fixture
 def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
-    made = Operator(team, tools / "helm", tmp_path, deletesModels=True)
-    made.allow(
-        {"apiGroups": [names.GROUP], "resources": ["models"], "verbs": ["watch", "patch"]},
-        {"apiGroups": [names.GROUP], "resources": ["models/status"], "verbs": ["patch"]},
-    )
-    made.start()
+    made = start_deleter(team, tools / "helm", tmp_path)
     yield made
     made.stop()
 

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_api import names
 from finetune_api.names import Reason
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.doctor.cluster_checks import refused_statuses
-from tests.integration.conftest import Kubelet, Operator
+from tests.integration.conftest import Kubelet, Operator, start_deleter
 from tests.integration.crowds import TWO_NODES
 from tests.integration.test_model_deletion import a_model
 from tests.support.kubectl import Kubectl, RefusedError, finetune, until
@@ -345,12 +344,7 @@ def test_a_refused_status_is_an_event_that_the_doctor_finds(
 
 @pytest.fixture
 def deleter(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
-    made = Operator(team, tools / "helm", tmp_path, deletesModels=True)
-    made.allow(
-        {"apiGroups": [names.GROUP], "resources": ["models"], "verbs": ["watch", "patch"]},
-        {"apiGroups": [names.GROUP], "resources": ["models/status"], "verbs": ["patch"]},
-    )
-    made.start()
+    made = start_deleter(team, tools / "helm", tmp_path)
     yield made
     made.kill()
 

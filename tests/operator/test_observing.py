@@ -110,8 +110,8 @@ async def test_a_new_finetune_costs_no_read_until_a_creation_finds_its_object(
         second = await observer.observe_live(TONE)
     assert first is not None
     assert second is not None
-    assert (first.is_first, first.is_live, first.jobs) == (True, False, ())
-    assert (second.is_first, second.is_live, len(second.jobs)) == (False, True, 1)
+    assert (first.is_live, first.jobs) == (False, ())
+    assert (second.is_live, len(second.jobs)) == (True, 1)
 
 
 async def test_the_first_look_after_a_start_is_live_and_later_ones_read_nothing(

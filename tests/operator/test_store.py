@@ -445,7 +445,7 @@ def family(number: int, state: str, version: int) -> list[tuple[str, JsonObject,
 
 
 def bytes_of(store: Store, count: int, *states: str, deletes: bool = False) -> float:
-    """The memory that the store takes for each of many FineTunes after these states."""
+    """Bytes of memory per FineTune in the store, once many FineTunes have passed these states."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -157,13 +157,14 @@ class World:
 
     def observe(self, *, is_thorough: bool = False) -> Observed:
         if self.status.state is None and not self.finetune.spec.cancel and not is_thorough:
-            return Observed(self.finetune, is_first=True)
+            return Observed(self.finetune)
         jobs = [Job.parse(job, self.pods.get(name, [])) for name, job in self.jobs.items()]
         return Observed(
             finetune=self.finetune,
             jobs=tuple(replace(job, workload=self.workload) for job in jobs),
             services=frozenset(self.services),
             progress=self.progress,
+            is_live=True,
         )
 
     def step(
@@ -176,7 +177,7 @@ class World:
         observed = self.observe()
         plan = decide(observed, self.settings, self.now)
         made = {item.manifest["metadata"]["name"] for item in plan.actions_of(Create)}
-        if observed.is_first and made & self.jobs.keys():
+        if not observed.is_live and made & self.jobs.keys():
             plan = decide(self.observe(is_thorough=True), self.settings, self.now)
         if acts:
             for action in plan.actions[:actions_at_most]:
@@ -251,7 +252,7 @@ class World:
         self.deleted.append(action.name)
 
     def remove_job(self, name: str) -> None:
-        """Remove a Job with its pods and its Service, whoever deletes it."""
+        """Remove a Job, its pods, and its Service, regardless of who deletes it."""
         del self.jobs[name]
         self.pods.pop(name, None)
         self.services.discard(name)
@@ -279,7 +280,7 @@ class World:
     ) -> None:
         """End the container of a pod with a termination message.
 
-        has_sidecar: an injected container goes on, so that the pod does not end.
+        has_sidecar: an injected container keeps running, so the pod does not end.
         """
         message = outcome.to_termination_message() if isinstance(outcome, Outcome) else outcome
         pod = self.pod(ending, index)

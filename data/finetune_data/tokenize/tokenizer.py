@@ -174,7 +174,7 @@ class ExampleTokenizer:
             completion = encoder.without_sentinel(row.completion, found) if row.prompt else found
             start = self._start if prompt else self._empty_start  # normalization can empty it
             before, asked = len(start), len(prompt)
-            # The lists of the encoder are new: the longest one grows and is never copied.
+            # The encoder made the list of the prompt for this row, so that it may grow.
             tokens = [*start, *prompt] if start else prompt
             tokens += self._finish
             tokens += completion

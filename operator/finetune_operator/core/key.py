@@ -1,6 +1,9 @@
 """The key of a reconcile: a FineTune or a Model."""
 
 from dataclasses import dataclass
+from typing import Self
+
+from finetune_api.wire import JsonObject
 
 
 @dataclass(frozen=True)
@@ -10,6 +13,11 @@ class Key:
     namespace: str
     name: str
     kind: str = "FineTune"
+
+    @classmethod
+    def of(cls, raw: JsonObject) -> Self:
+        """The key of a FineTune as the API server returns it."""
+        return cls(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -212,7 +212,7 @@ class Job:
             if item["status"] == "True"
         }
         failed, complete = conditions.get("Failed"), conditions.get("Complete")
-        mine = [pod for pod in pods if _owner(pod) == meta["uid"]]
+        mine = [pod for pod in pods if controller_of(pod) == meta["uid"]]
         mine.sort(
             key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
         )
@@ -223,7 +223,7 @@ class Job:
         return cls(
             name=meta["name"],
             uid=meta["uid"],
-            owner_uid=_owner(raw),
+            owner_uid=controller_of(raw),
             component=labels.get(names.LABEL_COMPONENT, ""),
             attempt=_number(labels.get(names.LABEL_ATTEMPT)),
             is_going="deletionTimestamp" in meta,
@@ -271,7 +271,6 @@ class Observed:
     models: tuple[Model, ...] = ()  # all in the namespace; only until the base model is resolved
     progress: ProgressReport | None = None
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
-    is_first: bool = False  # it is new, so its children were not listed
     is_live: bool = False  # read from the API server, and not from what the watches reported
 
     def __post_init__(self) -> None:
@@ -318,7 +317,8 @@ def own_jobs(finetune: FineTune, jobs: Iterable[Job]) -> tuple[Job, ...]:
     return tuple(job for job in jobs if is_ours(job))
 
 
-def _owner(raw: JsonObject) -> str | None:
+def controller_of(raw: JsonObject) -> str | None:
+    """The UID of the owner that controls an object."""
     owners = raw["metadata"].get("ownerReferences", [])
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 

@@ -52,6 +52,15 @@ class Plan:
         return tuple(action for action in self.actions if isinstance(action, kind))
 
 
+def left_of(seconds: float, since: datetime | None, now: datetime) -> float:
+    """Seconds left of a wait that began at a time on a clock of the cluster; 0: it is over.
+
+    A clock that is ahead of the operator's, or far behind it, ends the wait immediately.
+    """
+    age = seconds if since is None else (now - since).total_seconds()
+    return seconds - age if 0 <= age < seconds else 0.0
+
+
 def stamp(at: datetime) -> str:
     """RFC 3339, whole seconds, UTC."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")

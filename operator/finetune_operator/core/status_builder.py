@@ -35,14 +35,7 @@ class StatusBuilder:
         """Add an Event unless the status has it: decisions are repeated, Events are not."""
         if any(_is_same(entry, event) for entry in self.status.events):
             return self
-        entry = EventEntry(
-            at=stamp(self.now),
-            level=event.level,
-            reason=event.reason,
-            message=event.message[:EVENT_CHARACTERS],
-            attempt=event.attempt,
-            key=event.key,
-        )
+        entry = to_entry(event, self.now)
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
     def count_events(self, reason: str, prefix: str) -> int:
@@ -110,6 +103,18 @@ class StatusBuilder:
                 )
             )
         return self.status.replace(conditions=conditions, observed_generation=generation)
+
+
+def to_entry(event: Event, now: datetime) -> EventEntry:
+    """The entry for the status, and for the Kubernetes Event."""
+    return EventEntry(
+        at=stamp(now),
+        level=event.level,
+        reason=event.reason,
+        message=event.message[:EVENT_CHARACTERS],
+        attempt=event.attempt,
+        key=event.key,
+    )
 
 
 def _is_same(entry: EventEntry, event: Event) -> bool:

@@ -16,6 +16,7 @@ from finetune_operator.core.disruption import (
     is_own_fault,
 )
 from finetune_operator.core.observed import Job, Pod
+from finetune_operator.core.plan import left_of
 
 LOG_LINES = 10
 ROOT_CAUSE_SECONDS = 10.0  # the wait for the root cause after a pod that may only echo it
@@ -66,16 +67,13 @@ def judge(job: Job) -> Verdict | None:
 
 
 def awaits_root_cause(job: Job, now: datetime) -> bool:
-    """Whether a pod ended with what may be an echo while another that may know more still runs.
-
-    A node's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
-    """
+    """Whether a pod ended with what may be an echo while another that may know more still runs."""
     ended = [pod for pod in job.pods if _has_ended_badly(pod)]
     running = [pod for pod in job.pods if pod.exit_code is None and not pod.is_disrupted]
     if not ended or not running or max(map(_certainty, ended)) >= CERTAIN:
         return False
     first = min((pod.ended_at for pod in ended if pod.ended_at), default=None)
-    return first is not None and 0 <= (now - first).total_seconds() < ROOT_CAUSE_SECONDS
+    return left_of(ROOT_CAUSE_SECONDS, first, now) > 0
 
 
 def _has_ended_badly(pod: Pod) -> bool:

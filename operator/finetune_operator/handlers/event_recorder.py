@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_operator import messages
-from finetune_operator.core.plan import stamp
-from finetune_operator.core.status_builder import EVENT_CHARACTERS
+from finetune_operator.core.status_builder import to_entry
 from finetune_operator.kube.act import find_new_events, post_event
 from finetune_operator.kube.client import Client
 
@@ -42,11 +41,7 @@ class EventRecorder:
         if len(self._refused) >= REFUSED_AT_MOST:
             self._refused.clear()
         self._refused[uid] = cause
-        event = messages.status_refused(cause)
-        now = stamp(datetime.now(UTC))
-        text = event.message[:EVENT_CHARACTERS]
-        entry = EventEntry(at=now, level=event.level, reason=event.reason, message=text)
-        self._add(finetune, entry)
+        self._add(finetune, to_entry(messages.status_refused(cause), datetime.now(UTC)))
 
     def _add(self, finetune: FineTune, entry: EventEntry) -> None:
         try:

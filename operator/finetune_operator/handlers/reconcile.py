@@ -15,6 +15,7 @@ from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
+from finetune_operator.core.refusals import Refusal
 from finetune_operator.core.refused_plan import refused_plan, unread_plan
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile_model import ModelReconciler
@@ -140,8 +141,7 @@ class Reconciler:
     async def _explain_unread(self, key: Key, error: ApiError) -> tuple[Observed, Plan]:
         """The plan if the FineTune can be read, but not its children."""
         refusal = to_refusal(error.verb, error.resource, "", error)
-        is_hiccup = refusal.is_transient and self.queue.failures(key) < HICCUPS
-        if is_hiccup or error.resource in {"", "finetunes"}:
+        if self._is_hiccup(key, refusal) or error.resource in {"", "finetunes"}:
             raise error
         raw = await self.client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
         observed = Observed(with_event_fields(FineTune.parse(raw)))
@@ -181,14 +181,17 @@ class Reconciler:
             await act(self.client, self._store, observed, plan.actions)
         except RefusedError as error:
             has_ended = observed.finetune.status.state in names.TERMINAL_STATES
-            is_hiccup = error.refusal.is_transient and self.queue.failures(key) < HICCUPS
-            if has_ended or is_hiccup:
+            if has_ended or self._is_hiccup(key, error.refusal):
                 raise
             if error.unserved is not None:
                 await withdraw(self.client, self._store, observed, plan.actions, error.unserved)
             plan = refused_plan(observed, plan, error.refusal, now)
             await self._free_places(observed, plan)
         return plan
+
+    def _is_hiccup(self, key: Key, refusal: Refusal) -> bool:
+        """Whether it may be over at the next try, so that it is not worth a sentence yet."""
+        return refusal.is_transient and self.queue.failures(key) < HICCUPS
 
     async def _free_places(self, observed: Observed, plan: Plan) -> None:
         try:

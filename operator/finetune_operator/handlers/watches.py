@@ -45,7 +45,7 @@ def build_registry(
 
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
         raw: JsonObject = event["object"]
-        key, state = _key(raw), raw.get("status", {}).get("state")
+        key, state = Key.of(raw), raw.get("status", {}).get("state")
         if type == "DELETED":
             reconcile_metrics.forget(key)
         elif state not in names.TERMINAL_STATES:
@@ -148,7 +148,7 @@ async def _list_unfinished(client: Client, store: Store, namespace: str) -> set[
     """The FineTunes that have not ended, or have Jobs that may be deleted."""
     found: dict[Key, str | None] = {}
     async for raw in client.pages(paths.finetunes(namespace)):
-        found[_key(raw)] = raw.get("status", {}).get("state")
+        found[Key.of(raw)] = raw.get("status", {}).get("state")
     reconcile_metrics.keep_only(set(found))
     store.keep_only(set(found))
     async for raw in client.pages(paths.jobs(namespace), labelSelector=OURS):
@@ -162,10 +162,6 @@ async def _queue_deleted_models(client: Client, queue: WorkQueue[Key], namespace
         meta = raw["metadata"]
         if "deletionTimestamp" in meta:
             queue.add(Key(meta["namespace"], meta["name"], "Model"))
-
-
-def _key(raw: JsonObject) -> Key:
-    return Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
 def dead_watches(watched: tuple[str, ...] = WATCHED) -> list[str]:

@@ -38,7 +38,7 @@ class Observer:
             return Observed(finetune)
         if finetune.status.state is None and not finetune.spec.cancel and not known.is_complete:
             models = await self._models(finetune)
-            return Observed(finetune, models=models, foreign=foreign, is_first=True)
+            return Observed(finetune, models=models, foreign=foreign)
         if not known.is_complete or _may_lag(finetune, known.jobs):
             return await self.observe_live(key, foreign)
         return await self._complete(Observed(finetune, known.jobs, foreign=foreign), known.served)

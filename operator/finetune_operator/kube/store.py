@@ -11,6 +11,7 @@ A FineTune that has ended and whose Jobs have ended is settled: only its version
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -18,7 +19,7 @@ from finetune_api import names
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.core.key import Key
-from finetune_operator.core.observed import Job, Pod
+from finetune_operator.core.observed import Job, Pod, controller_of
 from finetune_operator.kube.digests import QUIET, digest_of_finetune, digest_of_job, digest_of_pod
 
 DELETED_AT_MOST = 5000  # UIDs of deleted objects, whose late events are ignored
@@ -70,6 +71,13 @@ class _Family:
         return self.has_ended and not any(_is_left(job, self.has_ttl) for job in self.jobs())
 
 
+class _Settled(NamedTuple):
+    """What is kept of a settled FineTune."""
+
+    version: int | None
+    has_ttl: bool
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What is known of a FineTune. is_complete: whether all of its children are."""
@@ -86,8 +94,7 @@ class Store:
     def __init__(self) -> None:
         self._families: dict[str, _Family] = {}
         self._uids: dict[Key, str] = {}
-        self._settled: dict[str, int | None] = {}  # UID -> version
-        self._with_ttl: set[str] = set()  # of the settled ones
+        self._settled: dict[str, _Settled] = {}  # by UID
         self._deleted: OrderedDict[str, int | None] = OrderedDict()  # UID -> version
 
     def saw(self, plural: str, raw: JsonObject, event: str | None) -> bool:
@@ -98,21 +105,21 @@ class Store:
 
     def _saw_finetune(self, raw: JsonObject, *, is_own: bool = False) -> bool:
         meta, version = raw["metadata"], _version(raw)
-        key, uid = Key(meta["namespace"], meta["name"]), meta["uid"]
+        key, uid = Key.of(raw), meta["uid"]
         has_ended = _state(raw) in names.TERMINAL_STATES
         if self._is_dead(uid, version) or self._has_successor(key, uid, version):
             return False
-        if uid in self._settled and (has_ended or not _is_later(version, self._settled[uid])):
+        settled = self._settled.get(uid)
+        if settled is not None and (has_ended or not _is_later(version, settled.version)):
             return has_ended
         family = self._families.get(uid)
         if family is None and has_ended:
             self._bind(key, uid)
-            self._settle(uid, version, has_ttl=_has_ttl(raw))
+            self._settled[uid] = _Settled(version, _has_ttl(raw))
             return True
         if family is None:
             family = self._families[uid] = _Family(key, uid)
             self._settled.pop(uid, None)
-            self._with_ttl.discard(uid)
         has_changed = self._take_finetune(family, raw, is_own=is_own)
         self._prune(family)
         return has_changed
@@ -127,7 +134,7 @@ class Store:
             status, generation = raw.get("status") or {}, meta.get("generation", 0)
             is_going = "deletionTimestamp" in meta
             family.digest = digest_of_finetune(generation, status, is_going=is_going)
-        family.key = Key(meta["namespace"], meta["name"])
+        family.key = Key.of(raw)
         family.finetune, family.version = _to_bytes(raw), version
         family.has_ended, family.has_ttl = _state(raw) in names.TERMINAL_STATES, _has_ttl(raw)
         family.is_suspended = bool(raw.get("spec", {}).get("suspend"))
@@ -137,25 +144,23 @@ class Store:
     def _saw_child(self, plural: str, raw: JsonObject) -> bool:
         meta = raw["metadata"]
         uid = meta.get("labels", {}).get(names.LABEL_UID, "")
-        family = self._families.get(uid)
+        family, settled = self._families.get(uid), self._settled.get(uid)
         if self._is_dead(uid, None) or not _is_ours(plural, raw, uid):
             return False
-        if family is None and uid in self._settled:
-            if plural == "pods":
-                return False
-            if not _is_left(Job.parse(raw, []), uid in self._with_ttl):
-                return False
+        if family is None and settled is not None and not _is_left_of(settled, plural, raw):
+            return False
         if family is None:
             key = Key(meta["namespace"], meta.get("labels", {}).get(names.LABEL_FINETUNE, ""))
             family = self._families[uid] = _Family(key, uid)
-            family.has_ended, family.version = uid in self._settled, self._settled.get(uid)
-            family.has_ttl = uid in self._with_ttl
+            if settled is not None:
+                family.has_ended = True
+                family.version, family.has_ttl = settled
         has_changed = self._take_child(family, plural, raw)
         return not self._prune(family) and has_changed
 
     def _take_child(self, family: _Family, plural: str, raw: JsonObject) -> bool:
         """Return whether it has changed for a decision."""
-        meta, version, owner = raw["metadata"], _version(raw), _owner(raw) or ""
+        meta, version, owner = raw["metadata"], _version(raw), controller_of(raw) or ""
         uid, known = meta["uid"], family.children[plural].get(meta["uid"])
         if self._is_dead(uid, version) or self._is_dead(owner, None):
             return False
@@ -179,7 +184,7 @@ class Store:
         meta = raw["metadata"]
         self._bury(meta["uid"], _version(raw))
         if plural == "finetunes":
-            self._forget(meta["uid"], Key(meta["namespace"], meta["name"]))
+            self._forget(meta["uid"], Key.of(raw))
             return True
         family = self._families.get(meta.get("labels", {}).get(names.LABEL_UID, ""))
         if family is None:
@@ -238,14 +243,13 @@ class Store:
         """Note that there is no FineTune of this name; children without one may remain."""
         orphans = [uid for uid, family in self._families.items() if family.key == key]
         for uid in {*orphans, self._uids.get(key, "")} - {""}:
-            self._bury(uid)
-            self._forget(uid, key)
+            self._drop(uid, key)
 
     def keep_only(self, existing: set[Key]) -> None:
         """Forget settled FineTunes that no list has: a watch may have missed their deletion."""
         for key in self._uids.keys() - existing:
             if self.is_settled(key):
-                self.remove(key)
+                self._drop(self._uids[key], key)
 
     def replace(self, raw: JsonObject, jobs: JsonObject, pods: JsonObject) -> Snapshot:
         """Take a FineTune and then read lists of its Jobs and pods. Return what is known now.
@@ -276,25 +280,24 @@ class Store:
         if not family.is_settled:
             return False
         self._families.pop(family.uid, None)
-        self._settle(family.uid, family.version, has_ttl=family.has_ttl)
+        self._settled[family.uid] = _Settled(family.version, family.has_ttl)
         return True
-
-    def _settle(self, uid: str, version: int | None, *, has_ttl: bool) -> None:
-        self._settled[uid] = version
-        (self._with_ttl.add if has_ttl else self._with_ttl.discard)(uid)
 
     def _bind(self, key: Key, uid: str) -> None:
         """A name belongs to the newest UID: the former object was deleted."""
         former = self._uids.get(key)
         if former is not None and former != uid:
-            self._bury(former)
-            self._forget(former, key)
+            self._drop(former, key)
         self._uids[key] = uid
+
+    def _drop(self, uid: str, key: Key) -> None:
+        """Forget an object that was deleted, and its late events."""
+        self._bury(uid)
+        self._forget(uid, key)
 
     def _forget(self, uid: str, key: Key) -> None:
         self._families.pop(uid, None)
         self._settled.pop(uid, None)
-        self._with_ttl.discard(uid)
         if self._uids.get(key) == uid:
             del self._uids[key]
 
@@ -303,9 +306,8 @@ class Store:
         other = self._uids.get(key)
         if other is None or other == uid:
             return False
-        family = self._families.get(other)
-        known = self._settled.get(other) if family is None else family.version
-        return _is_later(known, version)
+        known = self._families.get(other) or self._settled.get(other)
+        return known is not None and _is_later(known.version, version)
 
     def _bury(self, uid: str, version: int | None = None) -> None:
         self._deleted[uid] = version
@@ -328,6 +330,11 @@ def _snapshot(family: _Family) -> Snapshot:
     return Snapshot(finetune, jobs, frozenset(family.served), family.is_complete)
 
 
+def _is_left_of(settled: _Settled, plural: str, raw: JsonObject) -> bool:
+    """Whether a child unsettles its FineTune. Pods do not, because they go with their Jobs."""
+    return plural == "jobs" and _is_left(Job.parse(raw, []), settled.has_ttl)
+
+
 def _is_left(job: Job, has_ttl: bool) -> bool:
     """Whether a Job of a FineTune that has ended may still be deleted."""
     return not job.is_going and (has_ttl or not (job.has_completed or job.has_failed))
@@ -335,13 +342,8 @@ def _is_left(job: Job, has_ttl: bool) -> bool:
 
 def _is_ours(plural: str, raw: JsonObject, uid: str) -> bool:
     """Anyone can write labels, so the UID of the owner decides."""
-    owner = _owner(raw)
+    owner = controller_of(raw)
     return owner == uid if plural == "jobs" else owner is not None
-
-
-def _owner(raw: JsonObject) -> str | None:
-    owners = raw["metadata"].get("ownerReferences", [])
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 
 
 def _version(raw: JsonObject) -> int | None:

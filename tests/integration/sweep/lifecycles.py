@@ -12,10 +12,33 @@ PUBLISHING = "127.0.0.79"  # the address of a rank 0 that publishes its model
 Script = Callable[[Life], None]
 
 
-def success(life: Life) -> None:
+def _until_queued(life: Life) -> None:
+    life.create(queued=True)
+    life.check_data()
+    life.job("-a1")
+
+
+def _until_starting(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.pods("-a1")
+
+
+def _until_running(life: Life) -> None:
     life.create()
     life.check_data()
     life.train()
+
+
+def _until_publishing(life: Life) -> None:
+    life.create()
+    life.check_data()
+    life.train(address=PUBLISHING)
+    life.wait_publishing()
+
+
+def success(life: Life) -> None:
+    _until_running(life)
     life.publish()
     life.wait("succeeded")
 
@@ -60,38 +83,29 @@ def _suspend_and_resume(life: Life) -> None:
 
 
 def suspend_and_resume(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     _suspend_and_resume(life)
 
 
 def suspend_starting(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.pods("-a1")
+    _until_starting(life)
     life.wait_attempt()
     _suspend_and_resume(life)
 
 
 def suspend_queued(life: Life) -> None:
-    life.create(queued=True)
-    life.check_data()
-    life.job("-a1")
+    _until_queued(life)
     life.wait_attempt()
     _suspend_and_resume(life)
 
 
 def suspend_publishing(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train(address=PUBLISHING)
-    life.wait_publishing()
+    _until_publishing(life)
     _suspend_and_resume(life)
 
 
 def suspend_checking(life: Life) -> None:
-    """The check of the data goes on, and the first attempt waits for the resumption."""
+    """The data check continues, and the first attempt starts after the FineTune is resumed."""
     life.create()
     life.pods("-prepare")
     life.change(suspend=True)
@@ -127,58 +141,43 @@ def cancel_checking(life: Life) -> None:
 
 
 def cancel_queued(life: Life) -> None:
-    life.create(queued=True)
-    life.check_data()
-    life.job("-a1")
+    _until_queued(life)
     life.wait_attempt()
     life.cancel()
 
 
 def cancel_starting(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.pods("-a1")
+    _until_starting(life)
     life.wait_attempt()
     life.cancel()
 
 
 def cancel_running(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     life.cancel()
 
 
 def cancel_publishing(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train(address=PUBLISHING)
-    life.wait_publishing()
+    _until_publishing(life)
     life.cancel()
 
 
 def cancel_suspended(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     life.change(suspend=True)
     life.wait_reason(Reason.SUSPENDED)
     life.cancel()
 
 
 def deadline_pending(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.pods("-a1")
+    _until_starting(life)
     life.wait_attempt()
     life.change(pendingDeadlineSeconds=1)
     life.wait("failed")
 
 
 def deadline_active(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     life.change(activeDeadlineSeconds=1)
     life.wait("failed")
 
@@ -190,31 +189,22 @@ def delete_checking(life: Life) -> None:
 
 
 def delete_queued(life: Life) -> None:
-    life.create(queued=True)
-    life.check_data()
-    life.job("-a1")
+    _until_queued(life)
     life.delete()
 
 
 def delete_starting(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.pods("-a1")
+    _until_starting(life)
     life.delete()
 
 
 def delete_running(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     life.delete()
 
 
 def delete_publishing(life: Life) -> None:
-    life.create()
-    life.check_data()
-    life.train(address=PUBLISHING)
-    life.wait_publishing()
+    _until_publishing(life)
     life.delete()
 
 
@@ -255,9 +245,7 @@ def lost_check(life: Life) -> None:
 
 def lost_result(life: Life) -> None:
     """The result of the training goes with its pods, and the next attempt finds the model."""
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     with life.unseen(always=True):
         life.publish()
         life.lose_pods("-a1")
@@ -268,9 +256,7 @@ def lost_result(life: Life) -> None:
 
 def lost_job(life: Life) -> None:
     """The Job that published the model is deleted, and a CPU pod finds the model."""
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     with life.unseen(always=True):
         life.publish()
         life.delete_job("-a1")
@@ -281,9 +267,7 @@ def lost_job(life: Life) -> None:
 
 def deleted_job(life: Life) -> None:
     """A user deletes the Job during the training, and a CPU pod finds no model."""
-    life.create()
-    life.check_data()
-    life.train()
+    _until_running(life)
     life.delete_job("-a1")
     (pod,) = life.pods("-lookup")
     life.end(pod, names.EXIT_USER, failed(Reason.DATA_NOT_FOUND, "no model"))

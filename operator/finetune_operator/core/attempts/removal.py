@@ -10,7 +10,7 @@ from datetime import datetime
 from finetune_api.names import Reason, State
 from finetune_operator.core.deadlines import seconds_to_removal
 from finetune_operator.core.observed import Job, Observed
-from finetune_operator.core.plan import Action, DeleteJob, Plan
+from finetune_operator.core.plan import Action, DeleteJob, Plan, left_of
 
 SIDECAR_SECONDS = 30.0  # native sidecars end by themselves, and the Job with them
 STRAGGLER_SECONDS = 600.0  # for the other pods of the attempt that published, or failed
@@ -55,11 +55,11 @@ def _seconds_to_live(observed: Observed, job: Job, now: datetime) -> float:
     ended_at = datetime.fromisoformat(text) if text else None
     if job.has_worked:
         is_late = ended_at is None or (job.created_at is not None and job.created_at > ended_at)
-        waits = 0.0 if is_late or not job.is_over else _left(SIDECAR_SECONDS, ended_at, now)
+        waits = 0.0 if is_late or not job.is_over else left_of(SIDECAR_SECONDS, ended_at, now)
         return max(waits, _seconds_to_end(job, now))
     if ended_at is None or not _may_end_by_itself(observed, job, ended_at):
         return 0.0
-    return _left(STRAGGLER_SECONDS, ended_at, now)
+    return left_of(STRAGGLER_SECONDS, ended_at, now)
 
 
 def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool:
@@ -78,14 +78,6 @@ def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool
 
 
 def _seconds_to_end(job: Job, now: datetime) -> float:
-    """Seconds for the injected containers to end.
-
-    A node's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
-    """
+    """Seconds for the injected containers to end."""
     ended = max((pod.ended_at for pod in job.pods if pod.ended_at), default=None)
-    return _left(SIDECAR_SECONDS, ended, now)
-
-
-def _left(seconds: float, since: datetime | None, now: datetime) -> float:
-    age = seconds if since is None else (now - since).total_seconds()
-    return seconds - age if 0 <= age < seconds else 0.0
+    return left_of(SIDECAR_SECONDS, ended, now)

@@ -13,6 +13,7 @@ from finetune_api.model_names import FINE_TUNED_MARK
 from finetune_api.outcome import Prepared, Trained
 from finetune_operator import messages
 from finetune_operator.core.observed import Job, Pod
+from finetune_operator.core.plan import left_of
 
 CUT = "…"  # ends an address that an older image has shortened
 LATE_SECONDS = 10.0  # a list of pods may be older than the list of Jobs with the condition Complete
@@ -61,13 +62,10 @@ def find_loss(job: Job, what: str, now: datetime) -> ErrorInfo | None:
 
 
 def awaits_pods(job: Job, now: datetime) -> bool:
-    """Whether the Job has just succeeded, and its pods may be seen later.
-
-    A cluster's clock that is ahead of the operator's, or far behind it, ends the wait immediately.
-    """
-    if not job.has_completed or job.completed_at is None or _successes(job):
+    """Whether the Job has just succeeded, and its pods may be seen later."""
+    if not job.has_completed or _successes(job):
         return False
-    return 0 <= (now - job.completed_at).total_seconds() < LATE_SECONDS
+    return left_of(LATE_SECONDS, job.completed_at, now) > 0
 
 
 def _successes(job: Job) -> list[Pod]:
