@@ -17,6 +17,7 @@ from finetune_cli.commands.get import show
 from finetune_cli.commands.list import row
 from finetune_cli.terminal import format
 from finetune_cli.terminal.console import Screen
+from finetune_cli.terminal.format import gib_text
 from finetune_cli.terminal.status_line import bar, live_parts, plain_line, status_line
 from tests.cli.statuses import resolved
 
@@ -249,6 +250,14 @@ def test_the_end_says_what_came_out_and_the_next_step(
 ) -> None:
     lines = ending_lines(finetune(status), "finetune", " -n team")
     assert [text for text, _ in lines] == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1130.25, "1,130.2 GiB"), (60.84, "60.8 GiB"), (0.1, "0.1 GiB"), (0.0134, "0.013 GiB")],
+)
+def test_an_estimate_is_never_shown_as_nothing(value: float, text: str) -> None:
+    assert gib_text(value) == text
 
 
 def test_a_list_survives_a_status_of_another_version() -> None:

@@ -15,7 +15,14 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.manifests.training_files import training_file_texts
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
-from finetune_cli.terminal.format import STATE_COLORS, duration, local_time, number, parse_time
+from finetune_cli.terminal.format import (
+    STATE_COLORS,
+    duration,
+    gib_text,
+    local_time,
+    number,
+    parse_time,
+)
 from finetune_cli.terminal.status_line import plain_line
 
 EVENTS = 12  # the newest ones; the others are counted
@@ -159,8 +166,8 @@ def _memory(requested: Resources, resolved: Resolved) -> str:
     """The estimates: `about 60.8 GiB per GPU, 130.2 GiB of host memory per pod`."""
     rank = "GPU" if requested.gpus_per_node else "process"
     gib, pod = resolved.memory_per_rank_gib, resolved.memory_per_pod_gib
-    parts = [f"{gib:,.1f} GiB per {rank}"] if gib else []
-    parts += [f"{pod:,.1f} GiB of host memory per pod"] if pod else []
+    parts = [f"{gib_text(gib)} per {rank}"] if gib else []
+    parts += [f"{gib_text(pod)} of host memory per pod"] if pod else []
     return f"about {', '.join(parts)}" if parts else ""
 
 

@@ -75,6 +75,11 @@ def size(count: int) -> str:
     return f"{amount / 1024:.1f} TiB"
 
 
+def gib_text(value: float) -> str:
+    """`60.8 GiB`; `0.013 GiB` for what would be 0.0, such as a tiny model."""
+    return f"{value:,.1f} GiB" if value >= 0.1 else f"{value:.2g} GiB"
+
+
 def number(value: float) -> str:
     """Up to four significant digits: `1.204`, `0.0002`, `3e-07`."""
     return f"{value:.4g}"

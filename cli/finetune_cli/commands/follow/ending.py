@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_api.finetune import FineTune
 from finetune_api.names import Reason, State
+from finetune_cli.terminal.format import gib_text
 
 
 def ending_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str, str]]:
@@ -69,7 +70,7 @@ def _plan(finetune: FineTune) -> list[tuple[str, str]]:
         ("host memory per pod", plan.memory_per_pod_gib),
         ("files per pod", plan.storage_per_pod_gib),
     ]
-    return lines + [(f"  about {gib:,.1f} GiB of {name}", "") for name, gib in needs if gib]
+    return lines + [(f"  about {gib_text(gib)} of {name}", "") for name, gib in needs if gib]
 
 
 def interrupt_lines(name: str, program: str, flags: str) -> list[str]:
