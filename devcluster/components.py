@@ -159,8 +159,9 @@ def controller_manager(settings: ControlSettings) -> Component:
         "use-service-account-credentials": "true",
         "leader-elect": "false",
     }
-    if not settings.has_nodes:  # tests start many Jobs at once
-        flags |= {"kube-api-qps": 1000, "kube-api-burst": 2000}
+    if not settings.has_nodes:
+        # Tests start many Jobs at once, and no kubelet says that the nodes they create are alive.
+        flags |= {"kube-api-qps": 1000, "kube-api-burst": 2000, "node-monitor-grace-period": "1h"}
     name = "kube-controller-manager"
     probe = _loopback_probe(settings, settings.controller_manager_port)
     return Component(name, _command(settings, name, flags), probe)
