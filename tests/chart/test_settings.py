@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_api.wire import JsonObject
-from finetune_operator.settings import Runtime
+from finetune_operator.runtimes import Runtime
 from tests.chart.conftest import CHART, Render
 
 pytestmark = pytest.mark.integration

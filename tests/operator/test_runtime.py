@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.wire import JsonObject
-from finetune_operator.settings import Runtime
+from finetune_operator.runtimes import Runtime
 from tests.support.objects import World, a_finetune, a_settings
 
 RESTRICTED = {

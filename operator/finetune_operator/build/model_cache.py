@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api.quantities import quantity_bytes
 from finetune_api.tasks import ModelCacheRef
-from finetune_operator.settings import ModelCache, Runtime
+from finetune_operator.runtimes import ModelCache, Runtime
 
 NAME = "model-cache"
 MOUNT_PATH = "/var/cache/finetune"
