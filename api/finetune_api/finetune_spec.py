@@ -162,8 +162,8 @@ class Storage(Spec):
         pattern=DNS_SUBDOMAIN,
         description="Name of a Secret in this namespace with AWS_ACCESS_KEY_ID, "
         "AWS_SECRET_ACCESS_KEY, and, for S3-compatible stores, AWS_ENDPOINT_URL. A Secret that is "
-        "named here must exist. Default: chart value secretName; without that Secret, the workload "
-        "identity of the pods' ServiceAccount.",
+        "named here must exist. Pods get only keys for S3 and the model hub. Default: chart value "
+        "secretName; without that Secret, the workload identity of the pods' ServiceAccount.",
     )
 
 

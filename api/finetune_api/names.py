@@ -24,6 +24,7 @@ LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 
 # The contract between the operator and the pods.
+ENV_PREFIX = "FINETUNE_"  # of all variables of this contract
 ENV_TASK = "FINETUNE_TASK"  # JSON of a task, such as a TrainTask
 # A file that the containers of the prepare pod share: the first one resolves the base model.
 ENV_BASE_REVISION = "FINETUNE_BASE_REVISION_FILE"

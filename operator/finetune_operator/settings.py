@@ -1,9 +1,10 @@
 """The settings of the operator: a YAML file that the chart writes, parsed once and frozen."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from finetune_api import names
 from finetune_api.catalog import CatalogModel
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
@@ -12,6 +13,18 @@ from finetune_operator.runtimes import Runtime
 
 MEMORY: Literal["memory"] = "memory"
 EPHEMERAL_STORAGE: Literal["ephemeral-storage"] = "ephemeral-storage"
+
+
+def _is_foreign(key: str) -> str:
+    if key.startswith(names.ENV_PREFIX):
+        raise ValueError(f"{key} is set by the operator itself")
+    return key
+
+
+# The name of an environment variable that a Secret may set.
+SecretKey = Annotated[
+    str, Field(max_length=253, pattern="^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_is_foreign)
+]
 EstimatedRequest = Literal["memory", "ephemeral-storage"]
 
 
@@ -44,6 +57,11 @@ class Settings(Wire):
     organization: str = ""  # empty: the FineTune's namespace
     output: str = ""  # empty: spec.output is required
     secret_name: str = "finetune-s3"  # a name, not a secret  # noqa: S105
+    # Keys of the Secret that pods get besides those of S3 and the hub. Ours are never among them.
+    secret_keys: list[SecretKey] = Field(default_factory=list)
+    # Keys without which no pod starts that uses a Secret which a user names. With one at least, the
+    # kubelet explains a missing Secret, and its pods start once it exists.
+    required_secret_keys: list[SecretKey] = Field(default_factory=lambda: ["AWS_ACCESS_KEY_ID"])
     service_account_name: str = "finetune"
     prepare_image: str
     image_pull_policy: str = "IfNotPresent"
@@ -54,6 +72,9 @@ class Settings(Wire):
     data: DataLimits = DataLimits()
     prepare_resources: PrepareResources = PrepareResources()
     base_check: BaseCheck = BaseCheck()
+    # Seconds after which a prepare, lookup, or deletion Job ends: none of them waits for a GPU. Ten
+    # files of 150 MiB take minutes. 0: no deadline.
+    cpu_job_deadline_seconds: int = Field(14_400, ge=0, le=2**31 - 1)
     # What training pods request from the estimate if the FineTune does not set it. With a queue it
     # is nothing, because Kueue admits no Job that requests a resource without a quota.
     estimated_requests: tuple[EstimatedRequest, ...] = (MEMORY, EPHEMERAL_STORAGE)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -9,12 +10,15 @@ import yaml
 from prometheus_client import generate_latest
 
 from finetune_api.wire import JsonObject
+from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
 from finetune_operator.telemetry.state_collector import PROGRESS
 from tests.chart.conftest import CHART, ROOT, Render
 from tests.chart.test_chart import Helm, name, of_kind, one, refused
+from tests.operator.test_deletion import a_model
+from tests.support.objects import a_settings
 
 ALERTS = ("metrics.alerts.enabled=true",)
 EXTRA = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "NetworkPolicy", "Service"}
@@ -229,6 +233,37 @@ def test_the_pods_policy_names_this_release_s_operator(render: Render) -> None:
     assert network.egress == [{"ports": [{"port": 443}]}]
     rules = [rule["resources"] for rule in one(objects, "Role", "operator")["rules"]]
     assert ["networkpolicies"] in rules
+    deletion = one(objects, "NetworkPolicy", "-deletion")["spec"]
+    assert deletion["egress"][1:] == network.egress
+    labels = build_deletion_job(a_model("Delete"), a_settings())["spec"]["template"]["metadata"]
+    assert has(labels["labels"], deletion["podSelector"]["matchLabels"])
+
+
+@integration
+def test_the_default_egress_excludes_the_addresses_of_the_node(render: Render) -> None:
+    """Those of the metadata, and of the credentials of cloud providers."""
+    text = one(render("pods.networkPolicy.enabled=true"), "ConfigMap", "-settings")
+    network = Settings.model_validate(yaml.safe_load(text["data"]["settings.yaml"])).pod_network
+    assert network is not None
+    blocks = [peer["ipBlock"] for rule in network.egress for peer in rule["to"]]
+
+    def is_reached(address: str) -> bool:
+        found = ip_address(address)
+        return any(
+            found in ip_network(block["cidr"])
+            and not any(found in ip_network(part) for part in block["except"])
+            for block in blocks
+        )
+
+    for reached in ("10.96.0.1", "52.216.0.1", "192.168.1.5", "2600:1fa0::1", "fd00:10::1"):
+        assert is_reached(reached)
+    for closed in ("169.254.169.254", "169.254.170.2", "fe80::1", "fd00:ec2::254", "fd00:ec2::23"):
+        assert not is_reached(closed)
+    open_values = render("pods.networkPolicy.enabled=true", "pods.networkPolicy.egress=[]")
+    text = one(open_values, "ConfigMap", "-settings")["data"]["settings.yaml"]
+    unrestricted = Settings.model_validate(yaml.safe_load(text)).pod_network
+    assert unrestricted is not None and unrestricted.egress == []
+    assert not [item for item in open_values if item["kind"] == "NetworkPolicy"]
 
 
 @integration

@@ -31,6 +31,8 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "organization",
         "output",
         "secretName",
+        "requiredSecretKeys",
+        "cpuJobDeadlineSeconds",
         "serviceAccountName",
         "prepareImage",
         "imagePullPolicy",

@@ -10,7 +10,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.build.pods import CONTAINER_SECURITY
 from finetune_operator.core.observed import Pod
 from finetune_operator.kube.store import Store
-from tests.support.objects import World, a_settings, failed, prepared
+from tests.support.objects import World, a_settings, failed, prepared, secret_keys
 
 CHECK = names.CONTAINER_BASE_CHECK
 INITIALIZING = {"waiting": {"reason": "PodInitializing"}}
@@ -61,9 +61,13 @@ def test_the_check_has_the_trainer_s_image_and_is_as_restricted_as_the_main_cont
     (check,), (main,) = pod_spec(world)["initContainers"], pod_spec(world)["containers"]
     assert check["image"] == "registry/own:2"
     assert check["resources"] == {"requests": amounts, "limits": amounts}
-    assert check["env"] == [*main["env"], {"name": "HF_ENDPOINT", "value": env["HF_ENDPOINT"]}]
+    assert {"name": "HF_ENDPOINT", "value": env["HF_ENDPOINT"]} in check["env"]
+    assert [item for item in main["env"] if "value" in item] == check["env"][:2]
+    keys = secret_keys(main)
+    assert keys.pop("HF_ENDPOINT") == ("finetune-s3", True)  # the runtime's own replaces it
+    assert secret_keys(check) == keys
     assert check["securityContext"] == CONTAINER_SECURITY
-    same = ("securityContext", "envFrom", "volumeMounts", "imagePullPolicy")
+    same = ("securityContext", "volumeMounts", "imagePullPolicy")
     assert {key: check[key] for key in same} == {key: main[key] for key in same}
 
 

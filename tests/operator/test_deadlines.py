@@ -5,9 +5,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from finetune_operator import messages
+from finetune_operator.build.deletion_job import build_deletion_job
+from finetune_operator.build.lookup_job import build_lookup_job
 from finetune_operator.core.decide import decide
 from finetune_operator.core.plan import stamp
-from tests.support.objects import NOW, World, a_finetune, progress, trained
+from tests.operator.test_deletion import a_model
+from tests.support.objects import NOW, World, a_finetune, a_settings, failed, progress, trained
 
 
 def at(world: World, seconds: float) -> World:
@@ -35,6 +38,48 @@ def test_a_reconcile_follows_when_the_deadline_passes() -> None:
     plan = world.step()
     assert plan.requeue_after is not None
     assert plan.requeue_after <= 6
+
+
+def test_the_deadline_of_a_job_without_gpus_is_explained() -> None:
+    """The Job controller deletes the pods, and then marks the Job as failed."""
+    world = World(settings=a_settings(cpuJobDeadlineSeconds=900))
+    world.settle()
+    job = world.jobs[world.job("prepare")]
+    assert job["spec"]["activeDeadlineSeconds"] == 900
+    world.end_pod("prepare", 0, 143, None)
+    failing = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}
+    job["status"] = {"conditions": [failing]}
+    world.settle()
+    assert world.status.state == "pending"
+    assert "took more than 900 s" in world.status.message
+    job["status"] = {"conditions": [failing, {**failing, "type": "Failed"}]}
+    world.pods[job["metadata"]["name"]] = []
+    world.settle()
+    error = world.status.error
+    assert (world.status.state, error.code) == ("failed", "DeadlineExceeded")
+    assert "the prepare Job took more than 900 s" in error.message
+    assert "pods.cpuJobDeadlineSeconds" in error.hint
+
+
+def test_an_error_of_the_user_counts_more_than_the_deadline() -> None:
+    world = World()
+    world.settle()
+    world.end_pod("prepare", 0, 65, failed("InvalidData", "line 17 is wrong"))
+    passed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    world.jobs[world.job("prepare")]["status"] = {"conditions": [passed]}
+    world.settle()
+    assert world.status.error.code == "InvalidData"
+
+
+def test_all_jobs_without_gpus_have_a_deadline_and_training_has_none() -> None:
+    world = World().until_training()
+    lookup = build_lookup_job(world.finetune, world.status.resolved, world.settings)
+    deletion = build_deletion_job(a_model("Delete"), world.settings)
+    for job in (world.created[0], lookup, deletion):
+        assert job["spec"]["activeDeadlineSeconds"] == 14_400
+    assert "activeDeadlineSeconds" not in world.jobs[world.job("a1")]["spec"]
+    endless = a_settings(cpuJobDeadlineSeconds=0)
+    assert "activeDeadlineSeconds" not in build_deletion_job(a_model("Delete"), endless)["spec"]
 
 
 def test_an_active_deadline_fails_and_frees_the_gpus() -> None:

@@ -21,7 +21,7 @@ from finetune_operator.core.deletion import (
 from finetune_operator.core.model_files import continues_from, shares_files
 from finetune_operator.core.observed import Job
 from finetune_operator.core.resolution import resolve_base
-from tests.support.objects import NOW, a_finetune, a_settings, failed
+from tests.support.objects import NOW, a_finetune, a_settings, failed, secret_keys
 
 HELD = [names.FINALIZER_MODEL]
 SPEC = {
@@ -110,7 +110,10 @@ def test_its_deletion_creates_one_job_with_the_exact_task() -> None:
     pod = plan.create["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"] == ["python", "-m", "finetune_data.deletion"]
-    assert container["envFrom"] == [{"secretRef": {"name": "other", "optional": False}}]
+    assert "envFrom" not in container
+    keys = secret_keys(container)
+    assert keys["AWS_ACCESS_KEY_ID"] == ("other", False)
+    assert keys["AWS_ENDPOINT_URL"] == ("other", True)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     task = DeletionTask.model_validate_json(container["env"][0]["value"])
     assert (task.uri, task.manifest_sha256) == (SPEC["uri"], "0" * 64)

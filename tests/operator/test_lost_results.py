@@ -17,6 +17,7 @@ from tests.support.objects import (
     a_settings,
     failed,
     prepared,
+    secret_keys,
     trained,
 )
 
@@ -217,7 +218,7 @@ def test_the_lookup_runs_in_the_image_of_the_chart_with_the_credentials_of_the_f
     job = build_lookup_job(world.finetune, world.status.resolved, newer)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry/prepare:2"
-    assert container["envFrom"] == [{"secretRef": {"name": "mine", "optional": False}}]
+    assert secret_keys(container)["AWS_ACCESS_KEY_ID"] == ("mine", False)
     assert container["command"] == ["python", "-c", PROGRAM]
 
 

@@ -41,9 +41,14 @@ def objects() -> list[JsonObject]:
 
 
 def without_task(job: JsonObject) -> tuple[JsonObject, TrainTask]:
-    """The Job with an empty task, and the task as this version reads it."""
-    variable = job["spec"]["template"]["spec"]["containers"][0]["env"][0]
-    task = TrainTask.model_validate_json(variable.pop("value"))
+    """The Job with an empty task and without credentials, and the task as this version reads it.
+
+    The previous version passed all keys of the Secret. Its images read them by the same names.
+    """
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    task = TrainTask.model_validate_json(container["env"][0].pop("value"))
+    container.pop("envFrom", None)
+    container["env"] = [item for item in container["env"] if "valueFrom" not in item]
     return job, task
 
 

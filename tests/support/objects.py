@@ -129,6 +129,17 @@ def addressed(message: str, pod_spec: JsonObject) -> str:
     return message.replace(TRAINED_ROOT, str(run.layout.root))
 
 
+def secret_keys(container: JsonObject) -> dict[str, tuple[str, bool]]:
+    """The variables of a container that come from a Secret: its name, and whether each may miss."""
+    found = {
+        item["name"]: (item["name"], item["valueFrom"]["secretKeyRef"])
+        for item in container["env"]
+        if "valueFrom" in item
+    }
+    assert all(name == ref["key"] for name, ref in found.values())
+    return {name: (ref["name"], ref.get("optional", False)) for name, ref in found.values()}
+
+
 def failed(code: str, message: str = "it broke", **fields: Any) -> Outcome:
     return Outcome(failure=Failure(code=code, message=message, **fields))
 

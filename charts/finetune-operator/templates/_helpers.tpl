@@ -72,6 +72,15 @@ namespace: {{ ternary "" $root.Release.Namespace .clusterWide | quote }}
 organization: {{ .organization | quote }}
 output: {{ .output | quote }}
 secretName: {{ .secretName | quote }}
+{{- with .pods.secretKeys }}
+secretKeys: {{ toJson . }}
+{{- end }}
+{{- if kindIs "slice" .pods.requiredSecretKeys }}
+requiredSecretKeys: {{ toJson .pods.requiredSecretKeys }}
+{{- end }}
+{{- if not (kindIs "invalid" .pods.cpuJobDeadlineSeconds) }}
+cpuJobDeadlineSeconds: {{ .pods.cpuJobDeadlineSeconds | int64 }}
+{{- end }}
 serviceAccountName: {{ .pods.serviceAccount.name | quote }}
 prepareImage: {{ include "finetune-operator.image" (list $root "prepare") | quote }}
 imagePullPolicy: {{ .images.pullPolicy }}

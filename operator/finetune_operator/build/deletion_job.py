@@ -5,8 +5,9 @@ from typing import Any
 from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.tasks import DeletionTask
+from finetune_operator.build.credentials import SecretSource
 from finetune_operator.build.identity import NAME_CHARACTERS
-from finetune_operator.build.pods import pod_spec, retry_policy
+from finetune_operator.build.pods import deadline, pod_spec, retry_policy
 from finetune_operator.settings import Settings
 
 RETRIES = 3
@@ -33,8 +34,7 @@ def build_deletion_task(model: Model) -> DeletionTask:
 def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
     """The Job has no owner: a foreground deletion of the Model would delete it too early."""
     secret = model.spec.secret_name or settings.secret_name
-    is_default = secret == settings.secret_name
-    source = {"secretRef": {"name": secret, "optional": is_default}}
+    source = SecretSource(secret, is_required=secret != settings.secret_name)
     amounts = settings.prepare_resources.to_dict()
     container = {
         "image": settings.prepare_image,
@@ -57,6 +57,7 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
             **marks,
         },
         "spec": {
+            **deadline(settings),
             "backoffLimit": RETRIES,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "podReplacementPolicy": "Failed",

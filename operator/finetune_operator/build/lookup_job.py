@@ -7,8 +7,9 @@ from finetune_api.assignments import run_of
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
 from finetune_api.tasks import LookupTask
+from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import child_metadata, labels, lookup_name
-from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
+from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
 from finetune_operator.settings import Settings
 
 # A prepare image of an earlier version has no lookup. The text becomes the termination message.
@@ -42,6 +43,7 @@ def build_lookup_job(finetune: FineTune, resolved: Resolved, settings: Settings)
         "kind": "Job",
         "metadata": child_metadata(finetune, lookup_name(finetune), names.COMPONENT_LOOKUP),
         "spec": {
+            **deadline(settings),
             "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": retry_policy(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
+from finetune_operator.build.credentials import SecretSource
 from finetune_operator.settings import Settings
 
 CONTAINER_SECURITY = {
@@ -18,7 +19,7 @@ USER = 65532  # the user of the images; a number, so that the kubelet can check 
 
 def pod_spec(
     settings: Settings,
-    source: dict[str, Any],
+    source: SecretSource,
     container: dict[str, Any],
     volumes: list[dict[str, Any]],
     *,
@@ -26,7 +27,7 @@ def pod_spec(
 ) -> dict[str, Any]:
     """Build a pod spec around one container.
 
-    source: an entry of envFrom with the S3 credentials. container: image, env, resources, mounts.
+    source: the Secret with the S3 credentials. container: image, env, resources, mounts.
     before: containers that must end first, with their names.
     """
     spec: dict[str, Any] = {
@@ -51,9 +52,9 @@ def pod_spec(
     return spec
 
 
-def _container(
-    settings: Settings, source: dict[str, Any], fields: dict[str, Any]
-) -> dict[str, Any]:
+def _container(settings: Settings, source: SecretSource, fields: dict[str, Any]) -> dict[str, Any]:
+    own = fields["env"]
+    taken = {variable["name"] for variable in own}
     return {
         "name": names.CONTAINER,
         "imagePullPolicy": settings.image_pull_policy,
@@ -61,7 +62,7 @@ def _container(
         "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **fields,
-        "envFrom": [deepcopy(source)],
+        "env": [*own, *source.variables(settings, taken)],
         "volumeMounts": [
             {"name": "work", "mountPath": "/tmp"},  # noqa: S108
             *fields.get("volumeMounts", []),
@@ -86,14 +87,10 @@ def retry_policy(*containers: str) -> dict[str, Any]:
     }
 
 
-def credentials(finetune: FineTune, secret_name: str) -> dict[str, Any]:
-    """S3 credentials from a Secret of the FineTune's own namespace.
-
-    Only the default Secret may be missing: the pods then use the workload identity of their
-    ServiceAccount. A Secret that the user names must exist.
-    """
-    named = finetune.spec.storage is not None and finetune.spec.storage.secret_name is not None
-    return {"secretRef": {"name": secret_name, "optional": not named}}
+def deadline(settings: Settings) -> dict[str, int]:
+    """The deadline of a Job without GPUs, with all of its retries, as a field of the Job's spec."""
+    seconds = settings.cpu_job_deadline_seconds
+    return {"activeDeadlineSeconds": seconds} if seconds else {}
 
 
 def scheduling(finetune: FineTune) -> dict[str, Any]:

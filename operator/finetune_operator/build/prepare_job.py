@@ -6,9 +6,10 @@ from finetune_api import names
 from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
+from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import child_metadata, labels, prepare_name
 from finetune_operator.build.model_cache import has_shared_cache
-from finetune_operator.build.pods import credentials, pod_spec, retry_policy, scheduling
+from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
 from finetune_operator.settings import PrepareResources, Settings
 
 # A trainer image of an earlier version has no check. The training pods then fail instead.
@@ -45,6 +46,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         "kind": "Job",
         "metadata": child_metadata(finetune, prepare_name(finetune), names.COMPONENT_PREPARE),
         "spec": {
+            **deadline(settings),
             "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": retry_policy(*(check["name"] for check in checks)),

@@ -9,10 +9,11 @@ from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
 from finetune_api.tasks import FallbackPlan, TrainTask
+from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
 from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
 from finetune_operator.build.pod_resources import pod_resources
-from finetune_operator.build.pods import CONTAINER_SECURITY, credentials, pod_spec, scheduling
+from finetune_operator.build.pods import CONTAINER_SECURITY, pod_spec, scheduling
 from finetune_operator.settings import Settings
 
 LOST_NODE_SECONDS = 30  # the default of 300 would leave the GPUs of the other pods idle

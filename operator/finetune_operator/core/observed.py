@@ -171,6 +171,8 @@ class Job:
     refused: str | None = None  # why its pods cannot be created
     workload: Workload | None = None  # Kueue's view of it
     version: str | None = None  # the resource version
+    deadline: int | None = None  # seconds, which all of its pods have together
+    passed_deadline: bool = False  # its pods end because of it, or have ended
 
     @property
     def lacks_pods(self) -> bool:
@@ -212,6 +214,7 @@ class Job:
             if item["status"] == "True"
         }
         failed, complete = conditions.get("Failed"), conditions.get("Complete")
+        failing = failed or conditions.get("FailureTarget", {})  # its pods still end
         mine = [pod for pod in pods if controller_of(pod) == meta["uid"]]
         mine.sort(
             key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"])
@@ -241,6 +244,8 @@ class Job:
             deleted_at=_time(meta.get("deletionTimestamp")),
             has_begun="startTime" in raw.get("status", {}),
             version=meta.get("resourceVersion"),
+            deadline=spec.get("activeDeadlineSeconds"),
+            passed_deadline=failing.get("reason") == "DeadlineExceeded",
         )
 
 

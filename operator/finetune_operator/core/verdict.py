@@ -57,6 +57,8 @@ def judge(job: Job) -> Verdict | None:
     the other ranks, and a lost pod only if nothing else is known.
     """
     verdicts = [(_weight(pod), _judge_pod(pod)) for pod in job.pods if _has_ended_badly(pod)]
+    if job.passed_deadline and job.attempt is None and not any(it.is_users for _, it in verdicts):
+        return Verdict.of(messages.job_took_too_long(job.component, job.deadline))
     if verdicts:
         return max(verdicts, key=lambda pair: pair[0])[1]
     if job.has_failed:

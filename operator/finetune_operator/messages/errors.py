@@ -88,6 +88,18 @@ def training_too_long(seconds: int) -> ErrorInfo:
     return _error(Reason.DEADLINE_EXCEEDED, message, hint, "activeDeadlineSeconds")
 
 
+def job_took_too_long(component: str, seconds: int | None) -> ErrorInfo:
+    """component: prepare, lookup, or delete. seconds: the deadline, if it is known."""
+    limit = f"{seconds} s" if seconds else "its deadline"
+    message = f"the {component} Job took more than {limit}, with all of its retries and waits"
+    hint = (
+        "read the status and the Events for what it waited for; data or a base model that is that "
+        "slow may be damaged; an administrator can raise the chart value "
+        "pods.cpuJobDeadlineSeconds"
+    )
+    return _error(Reason.DEADLINE_EXCEEDED, message, hint)
+
+
 def stalled(seconds: float, step: int, limit: int) -> ErrorInfo:
     message = f"no step finished for {seconds:.0f} s after step {step} (stallSeconds {limit})"
     hint = (
