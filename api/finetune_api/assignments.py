@@ -13,6 +13,7 @@ from finetune_api.tasks import (
     ModelCacheRef,
     PrepareTask,
     RankResources,
+    ReuseRef,
     RunRef,
     TrainTask,
 )
@@ -25,8 +26,12 @@ def prepare_task(
     limits: DataLimits,
     *,
     has_model_cache: bool = False,
+    searches: bool = False,
 ) -> PrepareTask:
-    """Build the task of the prepare Job. has_model_cache: the training pods share base models."""
+    """Build the task of the prepare Job. has_model_cache: the training pods share base models.
+
+    searches: for the same training of a former FineTune, unless the spec has `reuse: Never`.
+    """
     spec = finetune.spec
     memory, storage = spec.resources.memory, spec.resources.ephemeral_storage
     requested = spec.hyperparameters.model_dump(
@@ -56,7 +61,15 @@ def prepare_task(
             zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
             offload=spec.deepspeed.offload if spec.deepspeed else None,
         ),
+        reuse=reuse_of(spec, resolved) if searches else None,
     )
+
+
+def reuse_of(spec: FineTuneSpec, resolved: Resolved) -> ReuseRef | None:
+    """What the name of a model that is adopted contains; None if none may be adopted."""
+    if spec.reuse == "Never" or spec.dry_run:
+        return None
+    return ReuseRef(organization=resolved.organization, suffix=spec.suffix)
 
 
 def with_prepared(resolved: Resolved, prepared: Prepared) -> Resolved:

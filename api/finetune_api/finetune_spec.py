@@ -324,6 +324,13 @@ class FineTuneSpec(Spec):
         description="Seconds after the end of the FineTune until its Jobs and pods are deleted. "
         "The FineTune, its Model, and its files stay. Default: Jobs and pods are kept.",
     )
+    reuse: Literal["IfSame", "Never"] = Field(
+        "IfSame",
+        description="Use of a model that a former FineTune with this name in this namespace has "
+        "published below the same output. IfSame adopts it without training if the base model, "
+        "the contents of the data files, and all settings that affect the weights are the same; "
+        "Never trains again.",
+    )
     dry_run: bool = Field(
         False,
         description="Check the data and resolve all settings, then succeed with reason DryRun "

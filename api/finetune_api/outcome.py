@@ -105,12 +105,30 @@ class Trained(Stored):
         return first is not None and last is not None and last > first + DIVERGED_NATS
 
 
+class Adopted(Stored):
+    """A model that a former FineTune with the same name has trained in the same way.
+
+    It has no address: the operator computes it from the UID.
+    """
+
+    uid: str  # of the former FineTune
+    fine_tuned_model: str
+    model_manifest_sha256: str
+    trained_tokens: Count
+    steps: Count
+    training_loss: Measure | None = None
+    first_loss: Measure | None = None
+    before: EpochMetrics | None = None
+    epochs: list[EpochMetrics] | None = None  # as many of the last ones as fit
+
+
 class Outcome(Stored):
-    """The end of a pod. Exactly one of the four results is set."""
+    """The end of a pod. Exactly one of the four results is set; `adopted` comes with `prepared`."""
 
     kind: Literal["outcome"] = "outcome"
     failure: Failure | None = None
     prepared: Prepared | None = None
+    adopted: Adopted | None = None
     trained: Trained | None = None
     deleted: Deleted | None = None
     resumed_from_step: Count | None = None  # when a training continued from a checkpoint

@@ -143,6 +143,13 @@ class ModelCacheRef(Stored):
     free_share: float = 0  # of the file system, which models leave free
 
 
+class ReuseRef(Stored):
+    """What the name of a model that is used again must contain."""
+
+    organization: str
+    suffix: str | None = None
+
+
 class PrepareTask(Stored):
     """Check the data, count tokens, resolve hyperparameters, and write the tokenized dataset."""
 
@@ -158,6 +165,8 @@ class PrepareTask(Stored):
     method: MethodRef = MethodRef()
     classification: Classification | None = None
     workers: RankResources = RankResources()
+    # Search for the same training of a former FineTune with this name; None: do not.
+    reuse: ReuseRef | None = None
 
 
 class DeletionTask(Stored):

@@ -101,6 +101,16 @@ class LocalStorage(Storage):
             ]
         return sorted(found, key=lambda entry: entry.key)
 
+    def folders(self, prefix: S3Uri, start: str) -> builtins.list[str]:
+        folder = self._path(prefix)
+        if folder is None:
+            return super().folders(prefix, start)
+        if not folder.is_dir():
+            return []
+        with _errors(folder):
+            names = (path.name for path in folder.iterdir() if path.is_dir())
+            return sorted(name for name in names if name.startswith(start))
+
     def download_listed(
         self, uri: S3Uri, entry: ObjectEntry, path: Path, progress: ProgressCallback | None = None
     ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from finetune_api.uris import S3Uri
 from finetune_api.wire import Stored
 
 HASH_BLOCK = 4 * 1024 * 1024
@@ -38,6 +39,15 @@ class Manifest(Stored):
             return cls.model_validate_json(data)
         except ValidationError:
             return None
+
+
+def file_uri(uri: S3Uri, path: str) -> S3Uri | None:
+    """The address of a file below the prefix; None for a path of a hostile manifest."""
+    key = uri.child(path)
+    try:
+        return key if path and S3Uri.parse(str(key)).key == f"{uri.key}/{path}" else None
+    except ValueError:
+        return None
 
 
 def file_entry(folder: Path, path: str) -> FileEntry:

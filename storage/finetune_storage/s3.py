@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
+FOLDER_PAGES = 10  # of a listing, with 1,000 names each
 ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
 
 
@@ -136,6 +138,23 @@ class Storage:
                 for page in pages.paginate(Bucket=prefix.bucket, Prefix=start)
                 for entry in page.get("Contents", [])
             ]
+
+    def folders(self, prefix: S3Uri, start: str) -> builtins.list[str]:
+        """The names directly below `prefix/` that begin with `start` and have objects below them.
+
+        At most FOLDER_PAGES answers of the store are read. The names are untrusted.
+        """
+        whole = f"{prefix.key}/{start}" if prefix.key else start
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._errors(prefix):
+            answers = pages.paginate(Bucket=prefix.bucket, Prefix=whole, Delimiter="/")
+            found = [
+                item["Prefix"]
+                for page in itertools.islice(answers, FOLDER_PAGES)
+                for item in page.get("CommonPrefixes", [])
+            ]
+        length = len(whole) - len(start)
+        return [name[length:].rstrip("/") for name in found if name.startswith(whole)]
 
     def download_file(
         self, uri: S3Uri, path: Path, progress: ProgressCallback | None = None

@@ -9,9 +9,9 @@ from finetune_api.layout import MANIFEST
 from finetune_api.names import EXIT_PREEMPTED, EXIT_UNAVAILABLE, EXIT_USER, Reason
 from finetune_api.tasks import TrainTask
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.provenance import RunManifest
 from finetune_data.models.pinning import pin_base_model
 from finetune_storage.s3 import Storage
-from finetune_trainer.run_manifest import RunManifest
 from tests.data.builders import put_folder
 from tests.support.proxy import FaultyProxy, s3_error
 from tests.trainer import support

@@ -1,14 +1,12 @@
-"""`manifest.json` of a run: its model, data, hyperparameters, and software versions."""
+"""Writes `manifest.json` of a run: its model, data, hyperparameters, and software versions."""
 
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from typing import Any, Literal
 
-from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.outcome import Trained
-from finetune_api.tasks import BaseModelRef, MethodRef, RunRef, TrainTask
-from finetune_api.wire import Stored
-from finetune_data.tokenize.dataset import DatasetManifest, FileShare
+from finetune_api.tasks import TrainTask
+from finetune_data.lookup.provenance import RunManifest
+from finetune_data.tokenize.dataset import DatasetManifest
 from finetune_storage.manifests import to_bytes
 from finetune_storage.s3 import Storage
 
@@ -21,27 +19,6 @@ PACKAGES = (
     "safetensors",
     "numpy",
 )
-
-
-class RunManifest(Stored):
-    """Everything that is needed to reproduce the training."""
-
-    kind: Literal["run"] = "run"
-    run: RunRef
-    attempt: int
-    base: BaseModelRef
-    hyperparameters: ResolvedHyperparameters  # includes the seed
-    method: MethodRef = MethodRef()
-    dataset: dict[str, Any]  # the source in its manifest: data files with ETags and digests
-    splits: dict[str, Any]
-    training_files: list[FileShare] | None = None  # the parts of an epoch; None: a single file
-    nodes: int
-    processes_per_node: int
-    accelerator: str
-    zero_stage: int
-    precision: str
-    versions: dict[str, str]
-    trained: Trained | None = None
 
 
 def versions() -> dict[str, str]:

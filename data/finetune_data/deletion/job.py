@@ -21,7 +21,7 @@ from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.pod_task import PodTask
 from finetune_storage.connect import open_storage
-from finetune_storage.manifests import Manifest
+from finetune_storage.manifests import Manifest, file_uri
 from finetune_storage.s3 import Storage
 
 
@@ -85,12 +85,8 @@ def _own_manifest(task: DeletionTask, uri: S3Uri, data: bytes) -> ModelFiles:
 
 def _key(uri: S3Uri, path: str) -> S3Uri:
     """An address below the prefix. A hostile manifest cannot point elsewhere."""
-    key = uri.child(path)
-    try:
-        is_clean = S3Uri.parse(str(key)).key == f"{uri.key}/{path}"
-    except ValueError:
-        is_clean = False
-    if not is_clean:
+    key = file_uri(uri, path)
+    if key is None:
         raise DataError(failures.invalid_manifest_path(uri, path))
     return key
 

@@ -20,6 +20,7 @@ from finetune_api.uris import S3Uri
 from finetune_data import failures
 from finetune_data.errors import DataError
 from finetune_data.lint.facts import DataSummary
+from finetune_data.lookup.reuse import find_same
 from finetune_data.memory.adapter import adapts_experts
 from finetune_data.memory.plan import in_gib
 from finetune_data.memory.shape import ModelShape
@@ -90,7 +91,7 @@ def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
         scratch = folder / f"start-{start}"
         scratch.mkdir()
         try:
-            return Outcome(prepared=_prepare(task, storage, scratch))
+            return _prepare(task, storage, scratch)
         except FailureError as error:
             is_changed = isinstance(error, StorageError) and error.problem is StorageProblem.CHANGED
             if not is_changed or start == STARTS:
@@ -100,7 +101,7 @@ def prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
     raise AssertionError("the last start returns")
 
 
-def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
+def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Outcome:
     files = data_files(task)
     present = {}
     for file in files:
@@ -136,7 +137,12 @@ def _prepare(task: PrepareTask, storage: Storage, folder: Path) -> Prepared:
         # those of killed pods; pods of other FineTunes may be uploading the same dataset
         storage.abort_uploads(S3Uri.parse(task.run.output).child(task.run.namespace))
         manifest = _build(task, storage, folder, tokenizer, source, files, present, uri)
-    return _prepared(task, manifest, context, shape, uri)
+    prepared = _prepared(task, manifest, context, shape, uri)
+    found = find_same(task, manifest, prepared, storage)
+    for sentence in found.advice:
+        log(f"advice: {sentence}")
+    advice = [*(prepared.advice or []), *found.advice]
+    return Outcome(prepared=prepared.replace(advice=advice or None), adopted=found.adopted)
 
 
 def _build(  # noqa: PLR0917 - the results of the steps before it, in their order

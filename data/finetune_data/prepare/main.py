@@ -20,10 +20,12 @@ def _prepare(task: PrepareTask) -> Outcome:
 def _describe(outcome: Outcome) -> str:
     found = outcome.prepared
     assert found is not None
+    adopted = outcome.adopted
     return (
         f"prepared: {found.training_examples:,} training examples, "
         f"{found.validation_examples:,} validation examples, {found.training_tokens:,} tokens "
         f"per epoch, {found.steps:,} steps"
+        f"{f'; found: {adopted.fine_tuned_model}' if adopted else ''}"
     )
 
 

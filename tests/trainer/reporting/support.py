@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_api.outcome import EpochMetrics
 from finetune_api.tasks import Classification
+from finetune_data.lookup.provenance import RunManifest
 from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.dataset import (
     DatasetManifest,
@@ -17,7 +18,6 @@ from finetune_data.tokenize.dataset import (
 from finetune_trainer.evaluation import class_metrics
 from finetune_trainer.outputs.results_csv import columns, line
 from finetune_trainer.reporting.report_data import ReportData
-from finetune_trainer.run_manifest import RunManifest
 from tests.trainer import support
 
 BINARY = Classification(n_classes=2, positive_class=" yes", betas=[0.5])

@@ -7,6 +7,7 @@ import pytest
 from finetune_api.names import EXIT_OK
 from finetune_api.tasks import Classification
 from finetune_api.uris import S3Uri
+from finetune_data.lookup.provenance import RunManifest
 from finetune_data.lookup.published import ModelManifest
 from finetune_data.tokenize.dataset import read_manifest
 from finetune_storage.s3 import Storage
@@ -16,7 +17,6 @@ from finetune_trainer.reporting.learned_examples import EXAMPLES_SHOWN
 from finetune_trainer.reporting.metric_curves import Curves
 from finetune_trainer.reporting.page import page
 from finetune_trainer.reporting.report_data import ReportData
-from finetune_trainer.run_manifest import RunManifest
 from tests.trainer import support
 from tests.trainer.reporting.test_card import front_matter
 from tests.trainer.reporting.test_page import Page

@@ -4,10 +4,10 @@ from pydantic import Field
 
 from finetune_api.outcome import EpochMetrics, Failure
 from finetune_api.wire import Stored
+from finetune_data.lookup.provenance import RunManifest
 from finetune_data.tokenize.dataset import TRAIN, VALIDATION, DatasetManifest, SplitCounts
 from finetune_trainer.evaluation.class_metrics import PREFIX as CLASSIFICATION
 from finetune_trainer.evaluation.confusion import ConfusionMatrix
-from finetune_trainer.run_manifest import RunManifest
 
 
 class Attempt(Stored):
