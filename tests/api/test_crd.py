@@ -89,7 +89,7 @@ def test_the_spec_has_all_fields() -> None:
         "runtime "
         "deepspeed storage output queueName priorityClassName scheduling suspend cancel "
         "maxRestarts activeDeadlineSeconds pendingDeadlineSeconds stallSeconds "
-        "ttlSecondsAfterFinished dryRun dataTolerance"
+        "ttlSecondsAfterFinished reuse dryRun dataTolerance"
     )
     assert set(structural(FineTuneSpec)["properties"]) == set(wanted.split())
 
