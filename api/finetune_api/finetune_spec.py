@@ -17,8 +17,11 @@ from finetune_api.wire import Stored
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+LABEL_VALUE_CHARACTERS = 63
 
 Quantity = Annotated[str, Field(min_length=1, max_length=QUANTITY_CHARACTERS, pattern=QUANTITY)]
+LabelValue = Annotated[str, Field(max_length=LABEL_VALUE_CHARACTERS, pattern=LABEL_VALUE)]
 
 
 class Spec(Stored):
@@ -272,6 +275,19 @@ class FineTuneSpec(Spec):
         "refused. Default: the cluster's default class.",
     )
     scheduling: Scheduling | None = None
+    pod_labels: dict[str, LabelValue] | None = Field(
+        None,
+        max_length=32,
+        description="Labels to add to all pods. The chart value pods.allowedLabelPrefixes lists "
+        "the prefixes of the keys that are allowed. Default: none.",
+    )
+    pod_annotations: dict[str, Annotated[str, Field(max_length=4096)]] | None = Field(
+        None,
+        max_length=32,
+        description="Annotations to add to all pods. The chart value "
+        "pods.allowedAnnotationPrefixes lists the prefixes of the keys that are allowed. "
+        "Default: none.",
+    )
     data_tolerance: float = Field(
         0,
         ge=0,

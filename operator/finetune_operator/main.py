@@ -37,6 +37,8 @@ from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")
 
+UNKNOWN = "the field is unknown: correct its name, or remove it"
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -78,7 +80,9 @@ def load_settings(path: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"settings file {path}, {where}: {first['msg']}") from error
+        problem = UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
+        problem = problem.removeprefix("Value error, ")
+        raise ValueError(f"settings file {path}, {where}: {problem}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

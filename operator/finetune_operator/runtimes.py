@@ -1,11 +1,24 @@
 """Runtimes: what an administrator allows the training pods of a cluster to be."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Quantity
 from finetune_api.wire import Wire
+from finetune_operator.placement import Affinity, TopologySpreadConstraint
+from finetune_operator.pod_fields import (
+    Amounts,
+    Annotations,
+    ContainerSecurity,
+    Environment,
+    Labels,
+    ResourceClaim,
+    Volume,
+    VolumeMount,
+    check_claims,
+    check_mounts,
+)
 
 
 class ClaimSource(Wire):
@@ -63,14 +76,27 @@ class Runtime(Wire):
     trainer_image: str
     accelerator: str = Field(pattern="^(nvidia|cpu)$")
     gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
     # Class of the container runtime, where that of GPUs is not the default, as on k3s and Talos.
     runtime_class_name: str | None = Field(None, pattern=DNS_SUBDOMAIN)
-    # Requests and limits of each training pod in addition to those of the spec, such as RDMA
-    # devices, or huge pages for EFA.
-    resources: dict[str, str | int] = Field(default_factory=dict)
-    pod_annotations: dict[str, str] = Field(default_factory=dict)
-    pod_labels: dict[str, str] = Field(default_factory=dict)
+    # Another scheduler than the cluster's default one, such as Volcano's.
+    scheduler_name: str | None = Field(None, max_length=253, pattern=DNS_SUBDOMAIN)
+    affinity: Affinity | None = None
+    topology_spread_constraints: list[TopologySpreadConstraint] = Field(default_factory=list)
+    # Requests and limits of each training pod that the spec does not set: cpu, memory,
+    # ephemeral-storage, and further ones, such as RDMA devices, or huge pages for EFA.
+    resources: Amounts = Field(default_factory=dict)
+    resource_claims: list[ResourceClaim] = Field(default_factory=list)  # devices through DRA
+    volumes: list[Volume] = Field(default_factory=list)
+    volume_mounts: list[VolumeMount] = Field(default_factory=list)
+    pod_annotations: Annotations = Field(default_factory=dict)
+    pod_labels: Labels = Field(default_factory=dict)
     # Replaces fields of the training container's securityContext, which satisfies `restricted`.
-    security_context: dict[str, Any] = Field(default_factory=dict)
+    security_context: ContainerSecurity = Field(default_factory=dict)
     model_cache: ModelCache | None = None  # None: base models are in the pod's own volume
+
+    @model_validator(mode="after")
+    def _has_distinct_names(self) -> Self:
+        check_mounts(self.volumes, self.volume_mounts)
+        check_claims(self.resource_claims)
+        return self

@@ -6,9 +6,11 @@ from pydantic import AfterValidator, Field
 
 from finetune_api import names
 from finetune_api.catalog import CatalogModel
+from finetune_api.finetune_spec import Quantity
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
 from finetune_api.wire import Wire
+from finetune_operator.pod_fields import Annotations, Environment, Labels
 from finetune_operator.runtimes import Runtime
 
 MEMORY: Literal["memory"] = "memory"
@@ -33,6 +35,16 @@ class PrepareResources(Wire):
 
     cpu: str = "1"
     memory: str = "2Gi"
+    # None: of GPU trainings, what the files may need is requested; see build/scratch_space.py.
+    ephemeral_storage: Quantity | None = None
+
+    @property
+    def amounts(self) -> dict[str, str]:
+        """The amounts by the names of Kubernetes."""
+        found = {"cpu": self.cpu, MEMORY: self.memory}
+        if self.ephemeral_storage is not None:
+            found[EPHEMERAL_STORAGE] = self.ephemeral_storage
+        return found
 
 
 class BaseCheck(Wire):
@@ -48,6 +60,21 @@ class PodNetwork(Wire):
 
     progress_from: list[dict[str, Any]] = Field(default_factory=list)  # peers that read progress
     egress: list[dict[str, Any]] = Field(default_factory=list)  # rules; empty: no restriction
+
+
+KeyPrefix = Annotated[str, Field(min_length=1, max_length=317, pattern=r"^[-A-Za-z0-9_./]+$")]
+
+
+class PodParts(Wire):
+    """What all pods of the product get, in addition to what a runtime gives training pods."""
+
+    env: Environment = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
+    # Prefixes of the keys that a FineTune may add in spec.podLabels and spec.podAnnotations. None
+    # by default: labels and annotations can switch off policies and security features.
+    allowed_label_prefixes: list[KeyPrefix] = Field(default_factory=list)
+    allowed_annotation_prefixes: list[KeyPrefix] = Field(default_factory=list)
 
 
 class Settings(Wire):
@@ -86,6 +113,9 @@ class Settings(Wire):
     # Empty: Workloads are not read, which needs no permissions; spec.queueName still works.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
     metrics_token_review: bool = False  # restricts /metrics to clients that may GET it
+    pods: PodParts = PodParts()
+    # Whether the cluster chooses the user and group IDs of pods, as OpenShift does.
+    cluster_assigns_user_ids: bool = False
     pod_network: PodNetwork | None = None  # None: no NetworkPolicy
     # Whether Models are watched, as deletionPolicy Delete requires. Needs further permissions.
     deletes_models: bool = False

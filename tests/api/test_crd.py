@@ -86,7 +86,7 @@ def test_no_field_gives_users_the_permissions_of_the_operator() -> None:
 def test_the_spec_has_all_fields() -> None:
     wanted = (
         "model suffix trainingFile trainingFiles validationFile hyperparameters method resources "
-        "runtime "
+        "runtime podLabels podAnnotations "
         "deepspeed storage output queueName priorityClassName scheduling suspend cancel "
         "maxRestarts activeDeadlineSeconds pendingDeadlineSeconds stallSeconds "
         "ttlSecondsAfterFinished reuse dryRun dataTolerance"

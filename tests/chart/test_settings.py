@@ -9,6 +9,7 @@ import yaml
 
 from finetune_api.wire import JsonObject
 from finetune_operator.runtimes import Runtime
+from finetune_operator.settings import Settings
 from tests.chart.conftest import CHART, Render
 
 pytestmark = pytest.mark.integration
@@ -92,6 +93,9 @@ def test_numbers_stay_numbers(render: Render) -> None:
     assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
 
 
+TERM = {"topologyKey": "rack", "labelSelector": {}, "matchLabelKeys": ["finetune.dev/finetune-uid"]}
+
+
 def test_a_runtime_has_only_the_fields_that_are_set(render: Render) -> None:
     fields = {
         "runtimeClassName": "nvidia",
@@ -99,6 +103,14 @@ def test_a_runtime_has_only_the_fields_that_are_set(render: Render) -> None:
         "podAnnotations": {"k8s.v1.cni.cncf.io/networks": "a, b"},
         "podLabels": {"team": "vision"},
         "securityContext": {"runAsUser": 2000000, "capabilities": {"add": ["IPC_LOCK"]}},
+        "schedulerName": "volcano",
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [TERM]}},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "topologyKey": "zone"}
+        ],
+        "resourceClaims": [{"name": "nic", "resourceClaimTemplateName": "rdma"}],
+        "volumes": [{"name": "topology", "hostPath": {"path": "/etc/nccl"}}],
+        "volumeMounts": [{"name": "topology", "mountPath": "/etc/nccl", "readOnly": True}],
     }
     runtime = {"name": "x", "accelerator": "nvidia"} | fields
     found = settings(render(f"runtimes={json.dumps([runtime])}"))["runtimes"][0]
@@ -106,6 +118,48 @@ def test_a_runtime_has_only_the_fields_that_are_set(render: Render) -> None:
     assert Runtime.model_validate(found).resources["rdma/hca"] == 1
     for plain in settings(render())["runtimes"]:
         assert not plain.keys() & fields.keys()
+
+
+def test_the_parts_of_all_pods_reach_the_operator(render: Render) -> None:
+    plain = settings(render())
+    assert not plain.keys() & {"pods", "clusterAssignsUserIds"}
+    pods = {
+        "env": {"A": "1"},
+        "labels": {"cost": "ml"},
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "allowedLabelPrefixes": ["acme.com/"],
+        "allowedAnnotationPrefixes": ["acme.com/note-"],
+    }
+    sets = [f"pods.{key}={json.dumps(value)}" for key, value in pods.items()]
+    amounts = ("prepareResources.ephemeralStorage", "baseCheck.resources.ephemeralStorage")
+    objects = render("clusterAssignsUserIds=true", *sets, *(f'{name}="9Gi"' for name in amounts))
+    parsed = Settings.model_validate(settings(objects))
+    assert parsed.pods.to_dict() == pods
+    assert parsed.prepare_resources.ephemeral_storage == "9Gi"
+    assert parsed.base_check.resources.ephemeral_storage == "9Gi"
+    assert parsed.cluster_assigns_user_ids
+    (pod,) = [obj["spec"]["template"]["spec"] for obj in objects if obj["kind"] == "Deployment"]
+    seccomp = {"type": "RuntimeDefault"}
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": seccomp}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        'pods.env={"FINETUNE_TASK":"x"}',
+        'pods.env={"A B":"x"}',
+        'pods.allowedLabelPrefixes=[""]',
+        'pods.annotations={"a":true}',
+        'runtimes=[{"name":"x","accelerator":"cpu","env":{"FINETUNE_LOCAL_ROOT":"/"}}]',
+        'runtimes=[{"name":"x","accelerator":"cpu","volumes":[{"name":"work","emptyDir":{}}]}]',
+        'runtimes=[{"name":"x","accelerator":"cpu","affinity":{"nodeAffinty":{}}}]',
+        'runtimes=[{"name":"x","accelerator":"cpu","resourceClaims":[{"name":"nic"}]}]',
+    ],
+)
+def test_the_schema_refuses_names_of_the_operator_and_wrong_shapes(helm: Any, value: str) -> None:
+    done = helm("template", "ft", CHART, "--namespace", "ml", "--set-json", value)
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -140,7 +194,7 @@ def test_the_operator_parses_each_model_cache(render: Render, cache: JsonObject)
     ],
 )
 def test_the_schema_refuses_what_the_operator_refuses(cache: JsonObject) -> None:
-    operator = pytest.importorskip("finetune_operator.settings")
+    operator = pytest.importorskip("finetune_operator.runtimes")
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = {"runtimes": [{"name": "x", "accelerator": "cpu", "modelCache": cache}]}
     with pytest.raises(jsonschema.ValidationError) as caught:

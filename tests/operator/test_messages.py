@@ -81,6 +81,11 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "published_before": [(1,)],
     "unknown_runtime": [("tpu", "nvidia, cpu")],
     "runtime_without_gpus": [("cpu",)],
+    "key_refused": [("podLabels", "'job-name' is set by the operator or by Kubernetes")],
+    "key_not_allowed": [
+        ("podLabels", "acme.com/team", "pods.allowedLabelPrefixes", None),
+        ("podLabels", "acme.com/team", "pods.allowedLabelPrefixes", "team, example.com/"),
+    ],
     "one_training_file": [("registry/prepare:1",)],
     "unknown_model": [("gpt5", "team", "ada, curie")],
     "model_going": [("ada-ft-acme-tone-2026",)],

@@ -77,6 +77,14 @@ SPEC_RULES: tuple[tuple[str, str], ...] = (
         "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
         "priorityClassName cannot be one of Kubernetes' own (system-...)",
     ),
+    (
+        "!has(self.podLabels) || self.podLabels.all(key, size(key) <= 317)",
+        "a key in podLabels may have at most 317 characters",
+    ),
+    (
+        "!has(self.podAnnotations) || self.podAnnotations.all(key, size(key) <= 317)",
+        "a key in podAnnotations may have at most 317 characters",
+    ),
 )
 
 

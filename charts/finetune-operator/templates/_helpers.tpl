@@ -115,7 +115,7 @@ runtimes:
       {{- toYaml . | nindent 6 }}
     {{- end }}
     {{- $runtime := . }}
-    {{- range $key := list "runtimeClassName" "resources" "podAnnotations" "podLabels" "securityContext" }}
+    {{- range $key := list "runtimeClassName" "schedulerName" "affinity" "topologySpreadConstraints" "resources" "resourceClaims" "volumes" "volumeMounts" "podAnnotations" "podLabels" "securityContext" }}
     {{- with index $runtime $key }}
     {{ $key }}: {{ . | toJson }}
     {{- end }}
@@ -135,15 +135,33 @@ data:
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
+  {{- with .prepareResources.ephemeralStorage }}
+  ephemeralStorage: {{ . | quote }}
+  {{- end }}
 baseCheck:
   enabled: {{ .baseCheck.enabled }}
   resources:
     cpu: {{ .baseCheck.resources.cpu | quote }}
     memory: {{ .baseCheck.resources.memory | quote }}
+    {{- with .baseCheck.resources.ephemeralStorage }}
+    ephemeralStorage: {{ . | quote }}
+    {{- end }}
 estimatedRequests: {{ .pods.estimatedRequests | toJson }}
 queuedRequests: {{ .kueue.estimatedRequests | toJson }}
 checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}
 kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
+{{- $pods := dict }}
+{{- range $key := list "env" "labels" "annotations" "allowedLabelPrefixes" "allowedAnnotationPrefixes" }}
+{{- with index $root.Values.pods $key }}
+{{- $_ := set $pods $key . }}
+{{- end }}
+{{- end }}
+{{- with $pods }}
+pods: {{ . | toJson }}
+{{- end }}
+{{- if .clusterAssignsUserIds }}
+clusterAssignsUserIds: true
+{{- end }}
 {{- with .pods.networkPolicy }}
 {{- if .enabled }}
 podNetwork:

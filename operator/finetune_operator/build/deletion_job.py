@@ -7,6 +7,7 @@ from finetune_api.model import Model
 from finetune_api.tasks import DeletionTask
 from finetune_operator.build.credentials import SecretSource
 from finetune_operator.build.identity import NAME_CHARACTERS
+from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy
 from finetune_operator.settings import Settings
 
@@ -35,7 +36,7 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
     """The Job has no owner: a foreground deletion of the Model would delete it too early."""
     secret = model.spec.secret_name or settings.secret_name
     source = SecretSource(secret, is_required=secret != settings.secret_name)
-    amounts = settings.prepare_resources.to_dict()
+    amounts = settings.prepare_resources.amounts
     container = {
         "image": settings.prepare_image,
         "command": ["python", "-m", "finetune_data.deletion"],
@@ -47,14 +48,15 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
         names.LABEL_UID: model.metadata.uid,
         names.LABEL_COMPONENT: names.COMPONENT_DELETION,
     }
-    marks = {"labels": labels, "annotations": {names.ANNOTATION_MODEL: model.metadata.name}}
+    annotations = {names.ANNOTATION_MODEL: model.metadata.name}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": deletion_name(model),
             "namespace": model.metadata.namespace,
-            **marks,
+            "labels": labels,
+            "annotations": annotations,
         },
         "spec": {
             **deadline(settings),
@@ -62,6 +64,9 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": retry_policy(),
-            "template": {"metadata": marks, "spec": pod_spec(settings, source, container, [])},
+            "template": {
+                "metadata": pod_metadata(settings, labels, annotations),
+                "spec": pod_spec(settings, source, container, []),
+            },
         },
     }

@@ -9,7 +9,10 @@ from finetune_api.finetune_status import Resolved
 from finetune_api.tasks import LookupTask
 from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import child_metadata, labels, lookup_name
+from finetune_operator.build.pod_metadata import pod_metadata
+from finetune_operator.build.pod_resources import small_pod_resources
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
+from finetune_operator.build.scratch_space import SMALL_GIB
 from finetune_operator.settings import Settings
 
 # A prepare image of an earlier version has no lookup. The text becomes the termination message.
@@ -29,13 +32,14 @@ RETRIES = 3  # after a crash or without an answer of S3
 
 def build_lookup_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:
     """Build the Job. Its image is that of the chart, because that of the status may be older."""
-    amounts = settings.prepare_resources.to_dict()
     task = LookupTask(run=run_of(finetune, resolved))
     container = {
         "image": settings.prepare_image,
         "command": ["python", "-c", PROGRAM],
         "env": [{"name": names.ENV_TASK, "value": task.to_json()}],
-        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "resources": small_pod_resources(
+            *(finetune, settings, settings.prepare_resources), SMALL_GIB
+        ),
     }
     source = credentials(finetune, resolved.secret_name)
     return {
@@ -48,7 +52,9 @@ def build_lookup_job(finetune: FineTune, resolved: Resolved, settings: Settings)
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": retry_policy(),
             "template": {
-                "metadata": {"labels": labels(finetune, names.COMPONENT_LOOKUP)},
+                "metadata": pod_metadata(
+                    settings, labels(finetune, names.COMPONENT_LOOKUP), finetune=finetune
+                ),
                 "spec": {**pod_spec(settings, source, container, []), **scheduling(finetune)},
             },
         },

@@ -4,10 +4,9 @@ from typing import Any
 
 from finetune_api.quantities import quantity_bytes
 from finetune_api.tasks import ModelCacheRef
+from finetune_operator.pod_fields import CACHE_PATH, MODEL_CACHE
 from finetune_operator.runtimes import ModelCache, Runtime
 
-NAME = "model-cache"
-MOUNT_PATH = "/var/cache/finetune"
 # By default, the kubelet evicts pods when less than 15 % of the disk with the images is free. A
 # cache that filled the disk of a node would end the trainings there, again and again.
 FREE_SHARE = 0.2
@@ -20,7 +19,7 @@ def cache_ref(runtime: Runtime | None) -> ModelCacheRef | None:
     cache = runtime.model_cache
     limit = cache.max_size if cache.empty_dir is None else cache.empty_dir.size_limit
     return ModelCacheRef(
-        path=MOUNT_PATH,
+        path=CACHE_PATH,
         max_bytes=quantity_bytes(limit) if limit else None,
         free_share=FREE_SHARE if cache.host_path is not None and limit is None else 0,
     )
@@ -35,12 +34,12 @@ def cache_volumes(runtime: Runtime | None) -> list[dict[str, Any]]:
     """The pod's volumes for the cache: one or none."""
     if runtime is None or runtime.model_cache is None:
         return []
-    return [{"name": NAME, **_source(runtime.model_cache)}]
+    return [{"name": MODEL_CACHE, **_source(runtime.model_cache)}]
 
 
 def cache_mounts(runtime: Runtime | None) -> list[dict[str, Any]]:
     """The container's mounts for the cache: one or none."""
-    return [{"name": volume["name"], "mountPath": MOUNT_PATH} for volume in cache_volumes(runtime)]
+    return [{"name": volume["name"], "mountPath": CACHE_PATH} for volume in cache_volumes(runtime)]
 
 
 def _source(cache: ModelCache) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.build.credentials import SecretSource
+from finetune_operator.pod_fields import WORK
 from finetune_operator.settings import Settings
 
 CONTAINER_SECURITY = {
@@ -15,6 +16,7 @@ CONTAINER_SECURITY = {
     "capabilities": {"drop": ["ALL"]},
 }
 USER = 65532  # the user of the images; a number, so that the kubelet can check runAsNonRoot
+ROOM = "1Gi"  # for the temporary files of a pod that reads and writes only small objects
 
 
 def pod_spec(
@@ -24,26 +26,22 @@ def pod_spec(
     volumes: list[dict[str, Any]],
     *,
     before: Sequence[dict[str, Any]] = (),
+    room: str | None = ROOM,
 ) -> dict[str, Any]:
     """Build a pod spec around one container.
 
     source: the Secret with the S3 credentials. container: image, env, resources, mounts.
-    before: containers that must end first, with their names.
+    before: containers that must end first, with their names. room: most that the pod may write to
+    /tmp; None: the requests and limits of the container count it.
     """
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "serviceAccountName": settings.service_account_name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _security(settings),
         "containers": [_container(settings, source, container)],
-        "volumes": [{"name": "work", "emptyDir": {}}, *volumes],
+        "volumes": [{"name": WORK, "emptyDir": {"sizeLimit": room} if room else {}}, *volumes],
     }
     if before:
         spec["initContainers"] = [_container(settings, source, fields) for fields in before]
@@ -52,9 +50,30 @@ def pod_spec(
     return spec
 
 
+def _security(settings: Settings) -> dict[str, Any]:
+    """The pod's security context. OpenShift refuses pods that choose their own IDs."""
+    ids = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
+    return {
+        "runAsNonRoot": True,
+        **({} if settings.cluster_assigns_user_ids else ids),
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _environment(
+    settings: Settings, source: SecretSource, own: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The container's variables, then those of the chart, then those of the Secret: each once."""
+    known = {variable["name"] for variable in own}
+    of_chart = [
+        {"name": name, "value": value}
+        for name, value in settings.pods.env.items()
+        if name not in known
+    ]
+    return [*own, *of_chart, *source.variables(settings, known | settings.pods.env.keys())]
+
+
 def _container(settings: Settings, source: SecretSource, fields: dict[str, Any]) -> dict[str, Any]:
-    own = fields["env"]
-    taken = {variable["name"] for variable in own}
     return {
         "name": names.CONTAINER,
         "imagePullPolicy": settings.image_pull_policy,
@@ -62,9 +81,9 @@ def _container(settings: Settings, source: SecretSource, fields: dict[str, Any])
         "terminationMessagePath": names.TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **fields,
-        "env": [*own, *source.variables(settings, taken)],
+        "env": _environment(settings, source, fields["env"]),
         "volumeMounts": [
-            {"name": "work", "mountPath": "/tmp"},  # noqa: S108
+            {"name": WORK, "mountPath": "/tmp"},  # noqa: S108
             *fields.get("volumeMounts", []),
         ],
     }

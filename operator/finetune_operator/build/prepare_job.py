@@ -6,11 +6,15 @@ from finetune_api import names
 from finetune_api.assignments import prepare_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
+from finetune_api.quantities import gib_to_quantity
 from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import child_metadata, labels, prepare_name
 from finetune_operator.build.model_cache import has_shared_cache
+from finetune_operator.build.pod_metadata import pod_metadata
+from finetune_operator.build.pod_resources import small_pod_resources, with_defaults
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
-from finetune_operator.settings import PrepareResources, Settings
+from finetune_operator.build.scratch_space import SMALL_GIB, scratch_space
+from finetune_operator.settings import Settings
 
 # A trainer image of an earlier version has no check. The training pods then fail instead.
 CHECK = """\
@@ -28,9 +32,11 @@ RETRIES = 3  # after a crash or without an answer of S3; an error of the user is
 
 def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings) -> dict[str, Any]:
     task = prepare_task(
-        *(finetune, resolved, settings.hyperparameters, settings.data),
+        with_defaults(finetune, resolved, settings),
+        *(resolved, settings.hyperparameters, settings.data),
         has_model_cache=has_shared_cache(settings.runtime(resolved.runtime.name)),
     )
+    space = scratch_space(finetune, settings)
     source = credentials(finetune, resolved.secret_name)
     variables = [{"name": names.ENV_TASK, "value": task.to_json()}]
     if settings.base_check.enabled:  # both containers use the revision that the first one found
@@ -38,9 +44,11 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
     container = {
         "image": resolved.runtime.prepare_image,
         "env": variables,
-        "resources": _resources(settings.prepare_resources),
+        "resources": small_pod_resources(
+            *(finetune, settings, settings.prepare_resources), space.usual
+        ),
     }
-    checks = _checks(resolved, settings, variables)
+    checks = _checks(finetune, resolved, settings, variables)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -51,9 +59,16 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": retry_policy(*(check["name"] for check in checks)),
             "template": {
-                "metadata": {"labels": labels(finetune, names.COMPONENT_PREPARE)},
+                "metadata": pod_metadata(
+                    settings, labels(finetune, names.COMPONENT_PREPARE), finetune=finetune
+                ),
                 "spec": {
-                    **pod_spec(*(settings, source, container, []), before=checks),
+                    **pod_spec(
+                        *(settings, source, container, []),
+                        before=checks,
+                        room=settings.prepare_resources.ephemeral_storage
+                        or gib_to_quantity(space.most),
+                    ),
                     **scheduling(finetune),
                 },
             },
@@ -62,7 +77,10 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
 
 
 def _checks(
-    resolved: Resolved, settings: Settings, variables: list[dict[str, Any]]
+    finetune: FineTune,
+    resolved: Resolved,
+    settings: Settings,
+    variables: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The container that checks the base model with the code that will load it: one or none."""
     if not settings.base_check.enabled:
@@ -78,11 +96,8 @@ def _checks(
                 *(dict(variable) for variable in variables),
                 *({"name": key, "value": value} for key, value in added),
             ],
-            "resources": _resources(settings.base_check.resources),
+            "resources": small_pod_resources(
+                *(finetune, settings, settings.base_check.resources), SMALL_GIB
+            ),
         }
     ]
-
-
-def _resources(amounts: PrepareResources) -> dict[str, Any]:
-    """Requests and equal limits."""
-    return {"requests": amounts.to_dict(), "limits": amounts.to_dict()}

@@ -8,16 +8,21 @@ from finetune_api import names
 from finetune_api.assignments import train_task
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Resolved
+from finetune_api.quantities import gib_to_quantity
 from finetune_api.tasks import FallbackPlan, TrainTask
 from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
 from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
+from finetune_operator.build.placement import placement
+from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pod_resources import pod_resources
 from finetune_operator.build.pods import CONTAINER_SECURITY, pod_spec, scheduling
-from finetune_operator.settings import Settings
+from finetune_operator.pod_fields import SHM
+from finetune_operator.settings import EPHEMERAL_STORAGE, Settings
 
 LOST_NODE_SECONDS = 30  # the default of 300 would leave the GPUs of the other pods idle
 GRACE_SECONDS = 60  # after SIGTERM, for the end of the current step and a small checkpoint
+SPARE_GIB = 10  # of disk, in addition to twice the estimate, before a pod is evicted
 LONGEST_GRACE_SECONDS = 1800  # a pod that hangs holds its GPUs for at most this time
 
 
@@ -97,12 +102,18 @@ def build_train_job(
             "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]}]
         },
         "template": {
-            "metadata": _pod_metadata(finetune, resolved, settings, attempt),
-            "spec": _pod(finetune, resolved, settings, attempt, size),
+            "metadata": pod_metadata(
+                settings,
+                labels(finetune, names.COMPONENT_TRAIN, attempt),
+                finetune=finetune,
+                runtime=settings.runtime(resolved.runtime.name),
+            ),
+            "spec": {
+                **_pod(finetune, resolved, settings, attempt, size),
+                **placement(settings.runtime(resolved.runtime.name), avoided),
+            },
         },
     }
-    if avoided:
-        job["template"]["spec"]["affinity"] = _other_nodes(avoided)
     if spec.queue_name:
         # Kueue admits the Job by setting suspend to false.
         metadata["labels"][names.LABEL_KUEUE_QUEUE] = spec.queue_name
@@ -143,18 +154,6 @@ def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, A
     }
 
 
-def _pod_metadata(
-    finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int
-) -> dict[str, Any]:
-    """The labels and annotations of the pods. Those of the runtime cannot replace our own."""
-    runtime = settings.runtime(resolved.runtime.name)
-    own = labels(finetune, names.COMPONENT_TRAIN, attempt)
-    if runtime is None:
-        return {"labels": own}
-    notes = {"annotations": dict(runtime.pod_annotations)} if runtime.pod_annotations else {}
-    return {"labels": runtime.pod_labels | own, **notes}
-
-
 def _pod(
     finetune: FineTune, resolved: Resolved, settings: Settings, attempt: int, size: AttemptSize
 ) -> dict[str, Any]:
@@ -178,8 +177,9 @@ def _pod(
         },
         "resources": pod_resources(finetune, resolved, settings, size.memory_raises),
         "volumeMounts": [
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            {"name": SHM, "mountPath": "/dev/shm"},  # noqa: S108
             *cache_mounts(runtime),
+            *(mount.to_dict() for mount in (runtime.volume_mounts if runtime else ())),
         ],
     }
     if runtime and runtime.security_context:
@@ -191,23 +191,32 @@ def _pod(
     spec = {
         **pod_spec(
             *(settings, source, container),
-            [{"name": "shm", "emptyDir": shm}, *cache_volumes(runtime)],
+            [
+                {"name": SHM, "emptyDir": shm},
+                *cache_volumes(runtime),
+                *(volume.to_dict() for volume in (runtime.volumes if runtime else ())),
+            ],
+            room=_room(container["resources"], resolved),
         ),
         **scheduling(finetune),
         "subdomain": attempt_name(finetune, attempt),
         "terminationGracePeriodSeconds": grace_seconds(resolved, settings),
     }
-    if runtime and runtime.runtime_class_name:
-        spec["runtimeClassName"] = runtime.runtime_class_name
+    if runtime and runtime.resource_claims:
+        spec["resourceClaims"] = [claim.of_pod() for claim in runtime.resource_claims]
     spec["tolerations"] = [*spec.get("tolerations", []), *_lost_node_tolerations()]
     return spec
 
 
-def _other_nodes(avoided: Sequence[str]) -> dict[str, Any]:
-    """Kubernetes accepts one name in a requirement; all requirements of a term must be met."""
-    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoided]
-    term = {"weight": 100, "preference": {"matchFields": fields}}
-    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+def _room(resources: dict[str, Any], resolved: Resolved) -> str | None:
+    """A bound of /tmp for pods whose disk is neither requested nor limited, far above the estimate.
+
+    A pod of a status without an estimate, as of an older version, has none.
+    """
+    gib = resolved.storage_per_pod_gib
+    if gib is None or EPHEMERAL_STORAGE in resources.get("requests", {}):
+        return None
+    return gib_to_quantity(2 * gib + SPARE_GIB)
 
 
 def _lost_node_tolerations() -> list[dict[str, Any]]:

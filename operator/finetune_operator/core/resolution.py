@@ -1,10 +1,16 @@
 """Resolves the names in the spec once; the start freezes the result in `status.resolved`."""
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.model import Model
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef
 from finetune_operator import messages
+from finetune_operator.keys import find_broken_key, find_broken_value, is_allowed
+from finetune_operator.pod_fields import is_own_key
+from finetune_operator.runtimes import Runtime
 from finetune_operator.settings import Settings
 
 
@@ -27,6 +33,9 @@ def resolve(
         runtime = next((item for item in settings.runtimes if item.accelerator == "cpu"), runtime)
     if spec.resources.gpus_per_node and runtime.accelerator == "cpu":
         return messages.runtime_without_gpus(runtime.name)
+    refused = find_refused_key(finetune, runtime, settings)
+    if refused is not None:
+        return refused
     return Resolved(
         base=base,
         runtime=RuntimeRef(
@@ -42,6 +51,54 @@ def resolve(
         zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
         offload=spec.deepspeed.offload if spec.deepspeed else None,
     )
+
+
+class _Added(NamedTuple):
+    """What a user adds to the pods in one field, and what the chart says about it."""
+
+    field: str
+    given: Mapping[str, str] | None
+    of_chart: Mapping[str, str]
+    chart_value: str  # with the prefixes
+    prefixes: list[str]
+    find_problem: Callable[[str], str | None]  # of a value
+
+
+def find_refused_key(finetune: FineTune, runtime: Runtime, settings: Settings) -> ErrorInfo | None:
+    """The error of the first label or annotation, in alphabetical order, that pods cannot have."""
+    spec, pods = finetune.spec, settings.pods
+    labels = _Added(
+        "podLabels",
+        spec.pod_labels,
+        pods.labels | runtime.pod_labels,
+        "pods.allowedLabelPrefixes",
+        pods.allowed_label_prefixes,
+        find_broken_value,
+    )
+    annotations = _Added(
+        "podAnnotations",
+        spec.pod_annotations,
+        pods.annotations | runtime.pod_annotations,
+        "pods.allowedAnnotationPrefixes",
+        pods.allowed_annotation_prefixes,
+        lambda _value: None,
+    )
+    return next((error for added in (labels, annotations) for error in _refused(added)), None)
+
+
+def _refused(added: _Added) -> Iterator[ErrorInfo]:
+    field = added.field
+    for key, value in sorted((added.given or {}).items()):
+        if broken := find_broken_key(key):
+            yield messages.key_refused(field, broken)
+        elif is_own_key(key):
+            yield messages.key_refused(field, f"{key!r} is set by the operator or by Kubernetes")
+        elif not is_allowed(key, added.prefixes):
+            yield messages.key_not_allowed(field, key, added.chart_value, ", ".join(added.prefixes))
+        elif key in added.of_chart:
+            yield messages.key_refused(field, f"{key!r} is set by the chart of the operator")
+        elif problem := added.find_problem(value):
+            yield messages.key_refused(field, f"{key!r}: {problem}")
 
 
 def resolve_base(

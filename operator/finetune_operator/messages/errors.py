@@ -56,6 +56,20 @@ def runtime_without_gpus(runtime: str) -> ErrorInfo:
     return _error(Reason.INVALID_SPEC, f"runtime {runtime!r} has no GPUs", hint, param)
 
 
+def key_refused(field: str, problem: str) -> ErrorInfo:
+    """field: podLabels or podAnnotations. problem: of one of its keys or values."""
+    hint = f"correct or remove it from spec.{field} of a new FineTune"
+    return _error(Reason.INVALID_SPEC, f"spec.{field}: {problem}", hint, field)
+
+
+def key_not_allowed(field: str, key: str, value: str, prefixes: str | None) -> ErrorInfo:
+    """value: of the chart, with the allowed prefixes."""
+    allowed = f"the chart allows {prefixes}" if prefixes else "the chart allows no key"
+    hint = f"remove it, or ask an administrator to add its prefix to the chart value {value}"
+    message = f"spec.{field}: key {key!r} is not allowed: {allowed}"
+    return _error(Reason.INVALID_SPEC, message, hint, field)
+
+
 def one_training_file(image: str) -> ErrorInfo:
     """image: of an older version, whose prepare Job read only the first of several files."""
     message = f"the prepare image {image} knows only one training file: it is an older version"

@@ -10,6 +10,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_operator import messages
 from finetune_operator.build.identity import attempt_name
+from finetune_operator.build.pod_resources import with_defaults
 from finetune_operator.build.train_job import AttemptSize, build_train_job
 from finetune_operator.core.attempts.avoided_nodes import avoided_nodes
 from finetune_operator.core.attempts.backoff import (
@@ -285,7 +286,8 @@ def _restart_or_fail(
     size = replace(size, micro_batch_share=now.micro_batch_share or 1)
     request = memory_request(finetune, _resolved(builder), settings, size)
     estimate = size.applied_to(_resolved(builder)).memory_per_pod_gib
-    verdict = weigh_host_memory(verdict, finetune, estimate, request)
+    limited = with_defaults(finetune, _resolved(builder), settings)
+    verdict = weigh_host_memory(verdict, limited, estimate, request)
     refusal = find_refusal(verdict, finetune, former, size, request)
     retry = may_retry(verdict, former, finetune.spec.max_restarts, refusal)
     end_attempt(observed, builder, job, verdict.error.code, verdict)
