@@ -7,6 +7,7 @@ import click
 
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags
+from finetune_cli.terminal import output
 from finetune_cli.terminal.lazy_group import LazyGroup
 from finetune_cli.terminal.program import EXIT_INTERRUPTED, program_name
 
@@ -87,6 +88,7 @@ COMMANDS = {
 @click.pass_context
 def finetune(ctx: click.Context, target: ClusterTarget) -> None:
     """Fine-tune models on your own Kubernetes cluster."""
+    output.sanitize_libraries()
     ctx.obj = target
 
 
@@ -101,10 +103,10 @@ def main() -> None:
         if isinstance(abort.__cause__, KeyboardInterrupt | EOFError):
             code = EXIT_INTERRUPTED
         else:
-            click.echo("Aborted: nothing was changed.", err=True)
+            output.show("Aborted: nothing was changed.", is_error=True)
             code = 1
     except click.ClickException as error:
-        error.show()
+        output.show_usage_error(error)
         code = error.exit_code
     except Exception as error:
         from finetune_cli.terminal.errors import print_error

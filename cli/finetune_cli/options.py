@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from finetune_api.text.sanitizing import sanitize
 from finetune_cli.cluster.target import ClusterTarget
 
 if TYPE_CHECKING:
@@ -136,7 +137,10 @@ def complete_names(
     except CommandError:
         return []
     return [
-        CompletionItem(item["metadata"]["name"], help=item.get("status", {}).get("state") or "")
+        CompletionItem(
+            sanitize(item["metadata"]["name"]),
+            help=sanitize(str(item.get("status", {}).get("state") or "")),
+        )
         for item in items
         if item["metadata"]["name"].startswith(incomplete)
     ]

@@ -33,6 +33,7 @@ from finetune_operator.kube.release_models import release_models
 from finetune_operator.kube.store import Store
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
+from finetune_operator.telemetry.log_format import LogFormatter
 from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")
@@ -87,9 +88,9 @@ def load_settings(path: Path) -> Settings:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    logging.basicConfig(
-        level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=options.log_level, handlers=[handler])
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         settings = load_settings(options.settings)

@@ -58,10 +58,6 @@ def test_a_shortened_name_keeps_both_ends(text: str, width: int) -> None:
     assert text.endswith(end)
 
 
-def test_untrusted_text_cannot_control_a_terminal() -> None:
-    assert format.printable("a\x1b[31mb\x07\u202e\nc") == "a\\x1b[31mb\\x07\\u202e\nc"
-
-
 def entry(number: int) -> EventEntry:
     return EventEntry(at="2026-11-21T12:00:00Z", reason="Said", message=f"event {number}")
 

@@ -196,7 +196,7 @@ def _error(screen: Screen, finetune: FineTune) -> None:
         indent=2,
     )
     for line in [*(error.lines or []), *(error.log or [])]:
-        screen.say(f"  | {line}")
+        screen.hanging("  | ", line, "")
 
 
 def _attempt(attempt: Attempt) -> tuple[str, str]:

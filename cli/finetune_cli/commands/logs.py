@@ -13,6 +13,7 @@ import click
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
+from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject
 from finetune_cli.cluster.connection import Cluster, connect
 from finetune_cli.cluster.errors import ApiError, UnreachableError
@@ -21,7 +22,7 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, name_argument
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.format import printable
+from finetune_cli.terminal.output import show_document
 from finetune_cli.terminal.program import program_name
 
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -81,7 +82,7 @@ def command(
     try:
         with cluster.lines(path, query, SILENCE_SECONDS) as lines:
             for text in _text(lines):
-                click.echo(text)
+                show_document(text)
     except ApiError as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
@@ -127,7 +128,7 @@ def _find(
             title, lines = stored_log_lines(finetune, selector, target.flags)
             Screen().note(title)
             for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
-                click.echo(printable(line))
+                show_document(sanitize(line))
             return None
         if not is_announced:
             Screen().note(
@@ -222,11 +223,11 @@ def stored_log_lines(
 
 
 def _text(lines: Iterator[bytes]) -> Iterator[str]:
-    """Decode the lines, which are untrusted: control characters are escaped on a terminal."""
+    """Decode the lines, which are untrusted. A terminal gets only the last state of a bar."""
     is_terminal = sys.stdout.isatty()
     for line in lines:
-        text = line.decode("utf-8", "replace")
-        yield printable(text.rpartition("\r")[2]) if is_terminal else text
+        states = line.decode("utf-8", "replace").rstrip("\r").split("\r")
+        yield from states[-1:] if is_terminal else states
 
 
 def _label(pod: JsonObject, key: str) -> str:

@@ -20,6 +20,7 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, name_argument
 from finetune_cli.terminal.console import Screen, file_line
 from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.output import show_document
 
 FILE = "report.html"
 
@@ -54,7 +55,7 @@ def command(*, name: str, path: Path | None, opens: bool, target: ClusterTarget)
             "the report is written at the end of the training; until then, use `results --plot`",
         ) from error
     if path == Path("-"):
-        click.echo(data, nl=False)
+        show_document(data.decode("utf-8", "surrogateescape"), ends_line=False)
         return
     file = path or Path(f"{name}-{FILE}")
     write_new(file, data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from finetune_cli.terminal.output import show_document
+
 # To complete a plugin, kubectl runs kubectl_complete-NAME and expects the output of cobra: one
 # candidate in each line, then a directive (4: no file names).
 KUBECTL = """#!/bin/sh
@@ -34,11 +36,11 @@ def command(*, shell: str) -> None:
     kubectl:  finetune completion kubectl > ~/bin/kubectl_complete-finetune
     """
     if shell == "kubectl":
-        click.echo(KUBECTL, nl=False)
+        show_document(KUBECTL, ends_line=False)
         return
     from click.shell_completion import get_completion_class
 
     root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(root, {}, "finetune", "_FINETUNE_COMPLETE").source(), nl=False)
+    show_document(kind(root, {}, "finetune", "_FINETUNE_COMPLETE").source(), ends_line=False)

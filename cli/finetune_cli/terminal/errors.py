@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from finetune_api.names import EXIT_CRASH
+from finetune_cli.terminal import output
 
 TRACEBACK = "FINETUNE_TRACEBACK"  # environment variable: if set, errors print a traceback
 
@@ -57,14 +58,13 @@ def describe_error(error: Exception) -> ErrorReport:
 
 def print_error(error: Exception) -> int:
     """Print the message and the hint to stderr; returns the exit code."""
-    import click
-
     if os.environ.get(TRACEBACK):
         import traceback
 
-        traceback.print_exception(error)
+        for part in traceback.format_exception(error):
+            output.show(part.rstrip(), is_error=True)
     report = describe_error(error)
-    click.secho(f"error: {report.message}", fg="red", err=True)
+    output.show(f"error: {report.message}", is_error=True, color="red")
     if report.hint:
-        click.echo(f"hint: {report.hint}", err=True)
+        output.show(f"hint: {report.hint}", is_error=True)
     return report.code

@@ -90,13 +90,6 @@ def loss_text(value: float) -> str:
     return f"{value:.4f}"
 
 
-def printable(text: str) -> str:
-    """Untrusted text with control characters escaped; line breaks and tabs are kept."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
-    )
-
-
 def shortened(text: str, width: int) -> str:
     """At most `width` characters; the middle is cut, because names differ at their ends."""
     if len(text) <= width:

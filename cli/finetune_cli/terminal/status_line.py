@@ -7,6 +7,7 @@ from datetime import datetime
 
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.names import State
+from finetune_api.text.sanitizing import sanitize
 from finetune_cli.terminal.format import loss_text, time_left
 
 BAR_MINIMUM, BAR_MAXIMUM = 8, 40  # characters
@@ -24,12 +25,13 @@ class StatusLine:
 
 def status_line(status: FineTuneStatus, now: datetime) -> StatusLine:
     """Step, loss, speed, and time left of a running training; otherwise the reason for waiting."""
-    state, stage = status.state or State.PENDING, status.stage or ""
+    state, stage = sanitize(status.state or State.PENDING), sanitize(status.stage or "")
     if status.state is None:
         return StatusLine(state, stage, None, ("waiting for the operator",))
     progress = status.progress
     if status.state != State.RUNNING or progress is None or not progress.steps:
-        return StatusLine(state, stage, None, (status.message or status.reason or "",))
+        reason = " ".join((status.message or status.reason or "").split())
+        return StatusLine(state, stage, None, (sanitize(reason),))
     details = [f"step {progress.step:,}/{progress.steps:,}"]
     if progress.loss is not None:
         details.append(f"loss {loss_text(progress.loss)}")

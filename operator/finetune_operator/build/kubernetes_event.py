@@ -6,6 +6,7 @@ from typing import Any
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry
+from finetune_api.text.sanitizing import sanitize
 
 
 def build_event(finetune: FineTune, entry: EventEntry) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def build_event(finetune: FineTune, entry: EventEntry) -> dict[str, Any]:
         },
         "type": "Normal" if entry.level == "info" else "Warning",
         "reason": entry.reason,
-        "message": entry.message,
+        "message": sanitize(entry.message),
         "firstTimestamp": entry.at,
         "lastTimestamp": entry.at,
         "count": 1,

@@ -20,7 +20,7 @@ from finetune_cli.machine import require_packages
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.format import printable
+from finetune_cli.terminal.output import show_document
 from finetune_cli.terminal.program import EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _as_object(
 
 
 def _print(text: str) -> None:
-    click.echo(printable(text), nl=False)
+    show_document(text, ends_line=False)
 
 
 def _ignore(text: str) -> None:
@@ -244,7 +244,7 @@ def _show(
     for index, choice in enumerate(choices):
         if len(choices) > 1:
             screen.say(f"--- {index + 1} of {len(choices)}", "dim")
-        click.echo("" if options.is_streamed else printable(choice.text))
+        show_document("" if options.is_streamed else choice.text)
         if options.logprobs is not None:
             _table(screen, choice, tokenizer)
     if any(choice.finish_reason == "length" for choice in choices):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -16,8 +15,9 @@ from finetune_cli.commands.follow.display import Display
 from finetune_cli.commands.follow.ending import ending_lines, interrupt_lines
 from finetune_cli.commands.follow.event_history import EventHistory
 from finetune_cli.options import cluster_flags, name_argument, output_flag
-from finetune_cli.terminal.console import Screen, to_yaml
+from finetune_cli.terminal.console import Screen, to_json, to_yaml
 from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.output import show_document
 from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
 
 
@@ -55,7 +55,7 @@ def follow(cluster: Cluster, name: str, target: ClusterTarget) -> int:
                     break
                 display.show_status(finetune.status)
     except KeyboardInterrupt:
-        click.echo(err=True)
+        screen.note()
         for line in interrupt_lines(name, program_name(), target.flags):
             screen.note(line)
         return EXIT_INTERRUPTED
@@ -79,8 +79,8 @@ def _stream(cluster: Cluster, name: str, output: str) -> int:
             continue
         status = update.object.get("status") or {}
         if status != previous:
-            text = json.dumps(status) if output == "json" else f"---\n{to_yaml(status).rstrip()}"
-            click.echo(text)
+            is_json = output == "json"
+            show_document(to_json(status) if is_json else f"---\n{to_yaml(status).rstrip()}")
         previous = status
         if status.get("state") in TERMINAL_STATES:
             return 0 if status["state"] == State.SUCCEEDED else EXIT_NOT_SUCCEEDED

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
-from finetune_cli.terminal.console import Screen
+from finetune_api.text.sanitizing import sanitize
+from finetune_cli.terminal.console import Screen, styled
 from finetune_cli.terminal.format import STATE_COLORS, local_time
 from finetune_cli.terminal.program import program_name
 from finetune_cli.terminal.status_line import live_parts, plain_line, status_line
@@ -73,11 +74,9 @@ class Display:
             self._screen.say(plain_line(self._status, datetime.now(UTC)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.text import Text
-
         width = max(20, options.max_width - 1)
         if self._connection_error:
-            yield Text(f"reconnecting: {self._connection_error}"[:width], style="yellow")
+            yield styled((f"reconnecting: {sanitize(self._connection_error)}"[:width], "yellow"))
             return
         parts = status_line(self._status, datetime.now(UTC))
         if self._status.state is None and time.monotonic() - self._started > OPERATOR_SECONDS:
@@ -85,8 +84,8 @@ class Display:
             parts = replace(parts, details=(advice,))
         state, drawn, details = live_parts(parts, width)
         color = STATE_COLORS.get(parts.state, "")
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(state, style=f"bold {color}")
+        line = styled((state, f"bold {color}"))
         if drawn:
             line.append("  ").append(drawn, style=color)
-        yield line.append("  ").append(details)
+        line.no_wrap, line.overflow = True, "ellipsis"
+        yield line.append("  ").append_text(styled((details, "")))

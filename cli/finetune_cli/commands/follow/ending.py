@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from finetune_api.finetune import FineTune
 from finetune_api.names import Reason, State
 from finetune_cli.terminal.format import gib_text
@@ -23,7 +25,8 @@ def ending_lines(finetune: FineTune, program: str, flags: str) -> list[tuple[str
             lines.append((f"Files: {status.model_uri}", ""))
         lines.append((f"Plot:     {program} results {name}{flags} --plot", "dim"))
         if status.fine_tuned_model:
-            pull = f"{program} models pull {status.fine_tuned_model}{flags}"
+            model = shlex.quote(status.fine_tuned_model)
+            pull = f"{program} models pull {model}{flags}"
             lines.append((f"Download: {pull}", "dim"))
             answer = f"{program} complete {name}{flags} -p PROMPT"
             lines.append((f"Generate: {answer}", "dim"))

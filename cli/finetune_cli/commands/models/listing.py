@@ -16,6 +16,7 @@ from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, as_list, show_objects
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.format import local_time, loss_text, number, parse_time, short_age
+from finetune_cli.terminal.output import confirm
 from finetune_cli.terminal.program import program_name
 
 HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "AGE")
@@ -99,7 +100,7 @@ def delete_model(*, model: str, yes: bool, target: ClusterTarget) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise CommandError(f"deleting {found.spec.id} requires confirmation", "add --yes")
-        click.confirm(f"Delete {found.spec.id}? ({effect})", abort=True)
+        confirm(f"Delete {found.spec.id}? ({effect})", aborts=True)
     cluster.models.delete(found.metadata.name, found.metadata.uid)
     Screen().say(f"Deleted {found.spec.id}: {effect}.")
 

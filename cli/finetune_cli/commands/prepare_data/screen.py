@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-from rich.markup import escape
-from rich.table import Table
-
-from finetune_cli.terminal import console
+from finetune_cli.terminal import console, output
 from finetune_data.read.findings import counted, shown
 
 if TYPE_CHECKING:
@@ -20,7 +15,6 @@ if TYPE_CHECKING:
     from finetune_data.lint.remarks import Remark
     from finetune_data.read.records import Description
     from finetune_data.rewrite.rewriting import Written
-    from finetune_storage.progress import ProgressCallback
 
 COLORS = {"error": "bold red", "warning": "yellow", "advice": "cyan", "info": "dim"}
 BAR = 24  # characters of the longest bar
@@ -37,28 +31,10 @@ class FindingsScreen(console.Screen):
 
     def warn(self, text: str) -> None:
         """Print a line to stderr."""
-        click.secho(text, fg="red", err=True)
-
-    @contextmanager
-    def progress(self, what: str) -> Iterator[ProgressCallback]:
-        """A progress bar on a terminal; no output in a pipe."""
-        if not self.errors.is_terminal:
-            yield lambda done, total: None
-            return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.errors, transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        self.note(text, "red")
 
     def ask(self, question: str, default: bool) -> bool:
-        return click.confirm(click.style(question, bold=True), default=default)
+        return output.confirm(question, default=default)
 
     # --- findings ---------------------------------------------------------------------------
 
@@ -97,7 +73,7 @@ class FindingsScreen(console.Screen):
             return
         remarks = inspection.remarks
         if self.is_pretty:
-            self.console.print(_table(remarks))
+            self.grid([_row(remark) for remark in remarks])
             self.say()
             return
         for remark in remarks:
@@ -150,17 +126,11 @@ class FindingsScreen(console.Screen):
             self.say(f"  {line}")
 
 
-def _table(remarks: Sequence[Remark]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for remark in remarks:
-        body = f"{escape(remark.message)}[dim]{escape(_where(remark))}[/dim]"
-        for sample in remark.samples:
-            body += f"\n[dim]{escape(sample)}[/dim]"
-        style = COLORS[remark.level]
-        table.add_row(f"[{style}]{remark.level}[/{style}]", body)
-    return table
+def _row(remark: Remark) -> tuple[console.Cell, console.Cell]:
+    """The level of a remark, and its message, places, and samples."""
+    samples = [(f"\n{output.message_text(sample)}", "dim") for sample in remark.samples]
+    body = [(output.message_text(remark.message), ""), (_where(remark), "dim"), *samples]
+    return [(remark.level, COLORS[remark.level])], body
 
 
 def _where(remark: Remark) -> str:

@@ -21,6 +21,7 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.options import cluster_flags, name_argument, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
+from finetune_cli.terminal.output import show_document
 
 HEIGHT = 10  # lines of one plot
 WIDEST = 120  # characters
@@ -64,7 +65,7 @@ def command(
     finetune = read_finetune(connect(target).finetunes.get(name))
     text, where = _fetch(finetune, target)
     if not (plot or png or columns or output):
-        click.echo(text, nl=False)
+        show_document(text, ends_line=False)
         return
     table = parse(text, where)
     if output:
@@ -85,7 +86,7 @@ def command(
         width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
         for panel in chosen:
             for line in chart(panel, width, HEIGHT):
-                click.echo(line)
+                show_document(line)
 
 
 def _fetch(finetune: FineTune, target: ClusterTarget) -> tuple[str, str]:

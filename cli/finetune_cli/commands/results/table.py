@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.format import printable
 
 STEP = "step"
 
@@ -34,7 +33,7 @@ class Table:
         """The values of a column. Raises CommandError if the column does not exist."""
         if name not in self.columns:
             raise CommandError(
-                f"results.csv has no column {printable(name)!r}",
+                f"results.csv has no column {name!r}",
                 f"choose one of {', '.join(self.columns)}",
             )
         step, column = self.columns.index(STEP), self.columns.index(name)

@@ -9,16 +9,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from finetune_api.names import ENV_LOCAL_ROOT, ENV_TASK
 from finetune_api.outcome import Outcome
 from finetune_api.tasks import PrepareTask, TrainTask
+from finetune_cli.terminal.output import show
 from finetune_trainer import base_model_failures
 
 POLL_SECONDS = 0.1
+RELAY_SECONDS = 5.0  # for the last lines of a process that has ended
+UNBUFFERED = "PYTHONUNBUFFERED"  # environment variable: lines appear at once in a pipe, too
 PEER_SECONDS = 30.0  # the time that other pods have to notice a failed pod
 
 
@@ -36,13 +42,17 @@ class LocalPod:
             ENV_TASK: task.to_json(),
             ENV_LOCAL_ROOT: str(root),
             "JOB_COMPLETION_INDEX": str(index),
+            UNBUFFERED: "1",
         }
         self._process = subprocess.Popen(
             command,
             env={**os.environ, **own},
-            stdout=subprocess.DEVNULL if index else None,  # the output of the first pod is enough
+            # the output of the first pod is enough
+            stdout=subprocess.DEVNULL if index else subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # only this process receives Ctrl-C
         )
+        self._relays = relay_output(self._process)
 
     @property
     def exit_code(self) -> int | None:
@@ -65,6 +75,11 @@ class LocalPod:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
+    def finish_output(self) -> None:
+        """Wait for the last lines, unless another process holds the pipe."""
+        for relay in self._relays:
+            relay.join(RELAY_SECONDS)
+
 
 def check_base_model(task: PrepareTask, root: Path) -> Outcome | None:
     """Check the base model as the prepare pod of a cluster does; None if it can be trained."""
@@ -72,12 +87,40 @@ def check_base_model(task: PrepareTask, root: Path) -> Outcome | None:
         file = Path(folder) / "outcome"
         command = [sys.executable, "-m", "finetune_trainer.base_check"]
         command += ["--termination-log", str(file)]
-        own = {ENV_TASK: task.to_json(), ENV_LOCAL_ROOT: str(root)}
-        code = subprocess.run(command, env={**os.environ, **own}, check=False).returncode
+        own = {ENV_TASK: task.to_json(), ENV_LOCAL_ROOT: str(root), UNBUFFERED: "1"}
+        process = subprocess.Popen(
+            command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        relays = relay_output(process)
+        try:
+            code = process.wait()
+        finally:
+            process.kill()
+            for relay in relays:
+                relay.join(RELAY_SECONDS)
         written = file.read_text() if file.exists() else None
     if not code:
         return None
     return Outcome.parse(written) or Outcome(failure=base_model_failures.check_ended(code))
+
+
+def relay_output(process: subprocess.Popen[bytes]) -> list[threading.Thread]:
+    """Print what a process prints, which quotes files of other people, line by line."""
+
+    def copy(stream: IO[bytes], *, is_error: bool) -> None:
+        for line in stream:
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            for state in text.split("\r"):  # of a progress bar
+                show(state, is_error=is_error)
+
+    made = []
+    for stream, is_error in ((process.stdout, False), (process.stderr, True)):
+        if stream is not None:
+            made.append(
+                threading.Thread(target=partial(copy, stream, is_error=is_error), daemon=True)
+            )
+            made[-1].start()
+    return made
 
 
 def train(task: TrainTask, root: Path) -> Outcome | None:
@@ -97,6 +140,7 @@ def train(task: TrainTask, root: Path) -> Outcome | None:
     finally:
         for pod in pods:
             pod.kill()
+            pod.finish_output()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -118,7 +162,8 @@ def _wait(pods: Sequence[LocalPod]) -> list[LocalPod]:
                 _kill(pods)
                 continue
             is_stopping = True
-            print("\nSaving a checkpoint after this step. Press Ctrl-C again to stop immediately.")
+            show("")
+            show("Saving a checkpoint after this step. Press Ctrl-C again to stop immediately.")
             for pod in pods:
                 pod.request_stop()
     return ended

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -242,12 +242,8 @@ def _paint_text(screen: Screen, names: Sequence[str]) -> None:
     if not screen.has_color:
         screen.say("|".join(visible(name) for name in names))
         return
-    from rich.text import Text
-
-    line: Any = Text()
-    for index, name in enumerate(names):
-        line.append(visible(name).replace("↵", "↵\n"), style=BACKGROUNDS[index % 5])
-    screen.console.print(line)
+    shown = (visible(name).replace("↵", "↵\n") for name in names)
+    screen.show_styled(*((text, BACKGROUNDS[index % 5]) for index, text in enumerate(shown)))
 
 
 HEADINGS = ("ID", "ROLE", "LEARNED", "END", "TEXT")

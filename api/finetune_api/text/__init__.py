@@ -1,0 +1,1 @@
+"""Texts as people and terminals may see them."""
