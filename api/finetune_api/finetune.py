@@ -18,6 +18,7 @@ class Metadata(Stored):
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     finalizers: list[str] = Field(default_factory=list)
+    annotations: dict[str, str] = Field(default_factory=dict)
 
 
 class FineTune(Stored):

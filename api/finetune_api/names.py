@@ -19,6 +19,7 @@ COMPONENT_LOOKUP = "lookup"
 COMPONENT_DELETION = "deletion"
 COMPONENT_NETWORK = "network"
 ANNOTATION_MODEL = f"{GROUP}/model"  # the id of a Model is too long for a label
+ANNOTATION_QUEUE = f"{GROUP}/queue"  # of a Model: Kueue's queue of the Job that deletes its files
 FINALIZER_MODEL = f"{GROUP}/model-files"  # on Models whose deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"

@@ -27,6 +27,7 @@ from finetune_operator.handlers.watches import (
 from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.release_models import release_models
@@ -111,12 +112,14 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     async with Client(settings.request_timeout_seconds) as client, ProgressReader() as progress:
         event_recorder = EventRecorder(client)
         catalog = frozenset(model.name for model in settings.models)
-        observer = Observer(client, store, progress, catalog, settings.kueue_version)
+        kueue = Kueue(client, may_read=settings.reads_kueue, version=settings.kueue_version)
+        observer = Observer(client, store, progress, kueue, catalog)
         reconciler = Reconciler(observer, settings, queue, event_recorder)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),
             await _serve_http(metrics_port, _metrics(client, settings)),
         ]
+        await kueue.discover()
         reconciling = asyncio.create_task(reconciler.run(), name="reconciler")
         recording = asyncio.create_task(event_recorder.run(), name="event-recorder")
         sweeping = asyncio.create_task(

@@ -109,9 +109,14 @@ class Settings(Wire):
     # MB/s at which a pod copies, hashes, and uploads its part of a checkpoint after SIGTERM. The
     # default is low for a data center's S3: a longer grace period costs nothing once a pod exits.
     checkpoint_bandwidth: float = Field(250, gt=0)
-    # Version of kueue.x-k8s.io, such as v1beta1, whose Workloads show why a Job is not admitted.
-    # Empty: Workloads are not read, which needs no permissions; spec.queueName still works.
+    # Whether Kueue's Workloads are read, which show why a Job is not admitted. Needs permissions.
+    # Otherwise spec.queueName still works.
+    kueue_enabled: bool = False
+    # Version of kueue.x-k8s.io that is used if the cluster serves it. Empty: the newest one of
+    # those that the cluster serves. An older chart sets only this, and only if Workloads are read.
     kueue_version: str = Field("", pattern="^(v[0-9]+((alpha|beta)[0-9]+)?)?$")
+    # Whether the Jobs on CPUs wait in the queue of their FineTune, too.
+    kueue_queue_prepare: bool = False
     metrics_token_review: bool = False  # restricts /metrics to clients that may GET it
     pods: PodParts = PodParts()
     # Whether the cluster chooses the user and group IDs of pods, as OpenShift does.
@@ -128,6 +133,11 @@ class Settings(Wire):
     request_timeout_seconds: float = Field(30, gt=0)
     # Every FineTune is reconciled at least this often, in case a trigger was lost.
     sweep_seconds: float = Field(300, gt=0)
+
+    @property
+    def reads_kueue(self) -> bool:
+        """Whether the operator may read Kueue's Workloads and queues."""
+        return self.kueue_enabled or bool(self.kueue_version)
 
     def model(self, name: str) -> CatalogModel | None:
         return next((model for model in self.models if model.name == name), None)

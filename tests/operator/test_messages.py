@@ -58,6 +58,14 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     ],
     "other_plan": [(3, "optimizer")],
     "larger_request": [("2880Mi",)],
+    "suspended_by_kueue": [
+        (remedy, cause)
+        for remedy in (
+            *(messages.QUEUE_OF_TRAINING, messages.QUEUE_OF_CHECKS, messages.QUEUE_OF_DELETION),
+        )
+        for cause in ("LocalQueue  doesn't exist", None)
+    ],
+    "perhaps_suspended_by_kueue": [(messages.QUEUE_OF_CHECKS,)],
     "queued": [("gpus", 2, "insufficient unused quota"), ("gpus", None, None)],
     "pods_refused": [
         (1, 2, "exceeded quota: gpus", True),

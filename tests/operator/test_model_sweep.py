@@ -20,6 +20,7 @@ from finetune_operator.handlers.reconcile_model import ModelReconciler
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import RefusedError
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.release_models import release_models
 from tests.operator.test_deletion import HELD, SPEC
 from tests.support.memory_api import Fault, MemoryApi, OperatorKilledError
@@ -58,7 +59,8 @@ class Scene:
         self.start()
 
     def start(self) -> None:
-        self.operator = ModelReconciler(cast("Client", self.api), a_settings())
+        client = cast("Client", self.api)
+        self.operator = ModelReconciler(client, a_settings(), Kueue(client, may_read=False))
 
     def reconcile(self, name: str = NAME) -> None:
         try:

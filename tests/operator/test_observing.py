@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_operator.core.key import Key
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.store import Store
@@ -25,7 +26,7 @@ TONE = Key("team", "tone")
 @asynccontextmanager
 async def an_observer() -> AsyncIterator[Observer]:
     async with Client() as client, ProgressReader() as progress:
-        yield Observer(client, Store(), progress, frozenset({"ada"}))
+        yield Observer(client, Store(), progress, Kueue(client, may_read=False), frozenset({"ada"}))
 
 
 def served(world: World, answers: Answers) -> Answers:

@@ -1,4 +1,4 @@
-"""The causes of a waiting Job, read from answers of the API server and of Kueue."""
+"""The causes of a waiting Job, read from answers of the API server."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,73 +6,22 @@ from typing import Any
 import pytest
 
 from finetune_api.wire import JsonObject
-from finetune_operator.core.observed import Job, KubeletEvent, Workload
+from finetune_operator.core.observed import Job, KubeletEvent
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.waiting import with_cause
 from tests.operator.conftest import Answers
-from tests.support.objects import World, a_finetune, a_settings
+from tests.support.objects import World
 
-WORKLOADS = "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/workloads"
-PENDING = (
-    "/apis/visibility.kueue.x-k8s.io/v1beta1/namespaces/team/localqueues/gpus/pendingworkloads"
-)
 EVENTS = "/api/v1/namespaces/team/events"
 
 
-def in_queue() -> World:
-    settings = a_settings(kueueVersion="v1beta1")
-    return World(a_finetune(queueName="gpus"), settings).until_training()
-
-
-async def read(world: World, version: str = "v1beta1") -> Job:
+async def read(world: World) -> Job:
     """The newest Job with the cause of its waiting."""
     async with Client() as client:
-        jobs = await with_cause(client, world.finetune, world.observe().jobs, version)
+        kueue = Kueue(client, may_read=False)
+        jobs = await with_cause(client, world.finetune, world.observe().jobs, kueue)
     return max(jobs, key=lambda job: job.attempt or 0)
-
-
-def a_workload(*conditions: JsonObject) -> JsonObject:
-    return {"metadata": {"name": "job-ft-a1-12345"}, "status": {"conditions": list(conditions)}}
-
-
-WAITS = {
-    "type": "QuotaReserved",
-    "status": "False",
-    "reason": "Pending",
-    "message": "couldn't assign flavors to pod set main: insufficient unused quota",
-}
-
-
-async def test_the_position_in_the_queue_counts_from_one(answers: Answers) -> None:
-    world = in_queue()
-    answers[WORKLOADS] = [a_workload(WAITS)]
-    answers[PENDING] = [
-        {"metadata": {"name": "another"}, "positionInLocalQueue": 0},
-        {"metadata": {"name": "job-ft-a1-12345"}, "positionInLocalQueue": 1},
-    ]
-    job = await read(world)
-    assert job.workload == Workload(waiting=WAITS["message"], evicted=None, position=2)
-    path, query = answers.asked[0]
-    assert path == WORKLOADS
-    assert query == {"labelSelector": f"kueue.x-k8s.io/job-uid=uid-{job.name}"}
-
-
-async def test_the_cause_of_an_eviction_is_the_message_of_kueue(answers: Answers) -> None:
-    evicted = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "for another"}
-    answers[WORKLOADS] = [a_workload(WAITS, evicted)]
-    job = await read(in_queue())
-    assert job.workload == Workload(waiting=WAITS["message"], evicted="for another")
-
-
-@pytest.mark.parametrize("status", [403, 404])
-async def test_without_permissions_only_the_cause_is_missing(answers: Answers, status: int) -> None:
-    answers[WORKLOADS] = status
-    assert (await read(in_queue())).workload is None
-
-
-async def test_kueue_is_read_only_if_the_chart_enables_it(answers: Answers) -> None:
-    assert (await read(in_queue(), "")).workload is None
-    assert answers.asked == []
 
 
 def without_pods(age: timedelta) -> World:
@@ -113,20 +62,6 @@ async def test_a_job_with_all_its_pods_costs_no_request(answers: Answers) -> Non
     assert answers.asked == []
 
 
-async def test_a_busy_server_gets_retries_and_then_the_queue_waits(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr("finetune_operator.kube.client.asyncio.sleep", sleep)
-    answers[WORKLOADS] = 429
-    assert (await read(in_queue())).workload is None
-    assert slept == [1, 1, 1, 1]
-
-
 SILENT = {"phase": "Pending", "startTime": "2026-11-21T12:00:00Z"}
 
 
@@ -155,7 +90,7 @@ async def test_a_silent_pod_is_explained_by_the_newest_cause_of_its_events(
         an_event("FailedMount", 'MountVolume.SetUp failed for volume "cache"'),
         an_event("Unhealthy", "Readiness probe failed"),
     ]
-    job = await read(world, "")
+    job = await read(world)
     assert [pod.kubelet_event for pod in job.pods] == [
         KubeletEvent("FailedMount", 'MountVolume.SetUp failed for volume "cache"'),
         None,
@@ -178,7 +113,7 @@ async def test_events_in_any_order_and_of_any_form_are_one_cause(answers: Answer
     for _ in range(2):
         events.reverse()
         answers[EVENTS] = events
-        found.add((await read(world, "")).pods[0].kubelet_event)
+        found.add((await read(world)).pods[0].kubelet_event)
     assert found == {KubeletEvent("FailedMount", "a")}
 
 
@@ -193,7 +128,7 @@ async def test_events_in_any_order_and_of_any_form_are_one_cause(answers: Answer
 async def test_events_of_pods_are_not_read_without_need(
     answers: Answers, status: JsonObject
 ) -> None:
-    await read(a_silent_world(**status), "")
+    await read(a_silent_world(**status))
     assert answers.asked == []
 
 
@@ -201,9 +136,9 @@ async def test_an_injected_init_container_that_runs_for_long_is_named(answers: A
     running = {"name": "vault-agent", "state": {"running": {}}}
     world = a_silent_world(initContainerStatuses=[running])
     answers[EVENTS] = []
-    assert (await read(world, "")).pods[0].kubelet_event == KubeletEvent("", "vault-agent")
+    assert (await read(world)).pods[0].kubelet_event == KubeletEvent("", "vault-agent")
 
 
 async def test_without_permission_for_events_the_pod_is_just_starting(answers: Answers) -> None:
     answers[EVENTS] = 403
-    assert (await read(a_silent_world(), "")).pods[0].kubelet_event is None
+    assert (await read(a_silent_world())).pods[0].kubelet_event is None

@@ -149,7 +149,9 @@ baseCheck:
 estimatedRequests: {{ .pods.estimatedRequests | toJson }}
 queuedRequests: {{ .kueue.estimatedRequests | toJson }}
 checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}
-kueueVersion: {{ ternary .kueue.version "" .kueue.enabled | quote }}
+kueueEnabled: {{ .kueue.enabled }}
+kueueVersion: {{ ternary (default "" .kueue.version) "" .kueue.enabled | quote }}
+kueueQueuePrepare: {{ default false .kueue.queuePrepare }}
 {{- $pods := dict }}
 {{- range $key := list "env" "labels" "annotations" "allowedLabelPrefixes" "allowedAnnotationPrefixes" }}
 {{- with index $root.Values.pods $key }}

@@ -9,6 +9,7 @@ from finetune_operator.build.credentials import SecretSource
 from finetune_operator.build.identity import NAME_CHARACTERS
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy
+from finetune_operator.build.queueing import put_in_queue
 from finetune_operator.settings import Settings
 
 RETRIES = 3
@@ -49,7 +50,7 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
         names.LABEL_COMPONENT: names.COMPONENT_DELETION,
     }
     annotations = {names.ANNOTATION_MODEL: model.metadata.name}
-    return {
+    job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
@@ -70,3 +71,5 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
             },
         },
     }
+    queue = model.metadata.annotations.get(names.ANNOTATION_QUEUE)
+    return put_in_queue(job, queue if settings.kueue_queue_prepare else None)

@@ -37,9 +37,16 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
             "name": resource_name(trained.fine_tuned_model),
             "namespace": finetune.metadata.namespace,
             "labels": labels(finetune, "model"),
+            **_queue(finetune),
         },
         "spec": spec.to_dict(),
     }
+
+
+def _queue(finetune: FineTune) -> dict[str, Any]:
+    """The queue of the FineTune, for the Job that deletes the files of the Model."""
+    queue = finetune.spec.queue_name
+    return {"annotations": {names.ANNOTATION_QUEUE: queue}} if queue else {}
 
 
 def _validation(epoch: EpochMetrics | None) -> dict[str, float | None]:

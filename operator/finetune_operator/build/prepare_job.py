@@ -13,6 +13,7 @@ from finetune_operator.build.model_cache import has_shared_cache
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pod_resources import small_pod_resources, with_defaults
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
+from finetune_operator.build.queueing import put_in_queue, queue_of_checks
 from finetune_operator.build.scratch_space import SMALL_GIB, scratch_space
 from finetune_operator.settings import Settings
 
@@ -49,7 +50,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         ),
     }
     checks = _checks(finetune, resolved, settings, variables)
-    return {
+    job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": child_metadata(finetune, prepare_name(finetune), names.COMPONENT_PREPARE),
@@ -74,6 +75,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             },
         },
     }
+    return put_in_queue(job, queue_of_checks(finetune, settings))
 
 
 def _checks(

@@ -17,6 +17,7 @@ from finetune_operator.build.placement import placement
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pod_resources import pod_resources
 from finetune_operator.build.pods import CONTAINER_SECURITY, pod_spec, scheduling
+from finetune_operator.build.queueing import put_in_queue
 from finetune_operator.pod_fields import SHM
 from finetune_operator.settings import EPHEMERAL_STORAGE, Settings
 
@@ -114,11 +115,8 @@ def build_train_job(
             },
         },
     }
-    if spec.queue_name:
-        # Kueue admits the Job by setting suspend to false.
-        metadata["labels"][names.LABEL_KUEUE_QUEUE] = spec.queue_name
-        job["suspend"] = True
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+    return put_in_queue(made, spec.queue_name)
 
 
 def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _decide_prepare(
     verdict = judge(job)
     if verdict is not None and (verdict.is_users or job.has_failed):
         return _ended(builder, verdict.error)
-    if verdict is not None:
+    if verdict is not None and not job.is_suspended:  # a queue evicts pods of a suspended Job
         builder.pending(Stage.VALIDATING, messages.checking_data_again(verdict.error))
     else:
         message = explain(job, 1)

@@ -142,7 +142,7 @@ def _watch(model: Model, held: list[str], job: Job, now: datetime) -> ModelPlan:
             return ModelPlan(status, held, requeue_after=wait)
         return ModelPlan(status, held, delete=DeleteJob(job.name, job.uid), requeue_after=1)
     message = explain(job, 1)
-    if verdict is not None:
+    if verdict is not None and not job.is_suspended:
         message = StatusMessage(verdict.error.code, verdict.error.message)
     elif message.reason == Reason.STARTING and not _has_waited(model):
         return ModelPlan(model.status, held, requeue_after=RECHECK_SECONDS)

@@ -6,16 +6,16 @@ from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.verdict import Verdict
 
 
-def find_withdrawal(job: Job, queue: str | None, *, was_running: bool) -> Verdict | None:
+def find_withdrawal(job: Job, *, was_running: bool) -> Verdict | None:
     """The verdict on a Job that the queue suspended after it had admitted it.
 
     Its pods save a checkpoint and end. A Job that was never admitted has no pods. A withdrawal is
     not the user's fault, so it never counts.
     """
-    if not (queue and job.is_suspended and (was_running or job.pods)):
+    if not (job.queue and job.is_suspended and (was_running or job.pods)):
         return None
     cause = job.workload.evicted if job.workload else None
-    return Verdict.of(messages.queue_withdrew(queue, cause), is_counted=False)
+    return Verdict.of(messages.queue_withdrew(job.queue, cause), is_counted=False)
 
 
 def record_queue_position(builder: StatusBuilder, job: Job) -> None:

@@ -129,20 +129,36 @@ class Pod:
 class Workload:
     """Kueue's view of a Job."""
 
-    waiting: str | None  # why no quota is reserved for it
+    waiting: str | None  # why it is not admitted
     evicted: str | None  # why its pods were evicted
     position: int | None = None  # in the local queue, from 1
+    queue: str | None = None  # None: Kueue manages a Job that names no queue
 
     @classmethod
-    def parse(cls, raw: JsonObject, position: int | None = None) -> Self:
-        conditions = {item["type"]: item for item in raw.get("status", {}).get("conditions", [])}
-        reserved = conditions.get("QuotaReserved", {})
+    def parse(cls, raw: JsonObject) -> Self:
+        """Parse a Workload of kueue.x-k8s.io/v1beta1 or v1beta2."""
+        spec, status = raw.get("spec") or {}, raw.get("status") or {}
+        conditions = {item.get("type"): item for item in status.get("conditions") or ()}
         evicted = conditions.get("Evicted", {})
         return cls(
-            waiting=reserved.get("message") if reserved.get("status") == "False" else None,
+            waiting=_wait_for_admission(spec, status, conditions.get("QuotaReserved", {})),
             evicted=evicted.get("message") if evicted.get("status") == "True" else None,
-            position=position,
+            queue=spec.get("queueName") or None,
         )
+
+
+def _wait_for_admission(spec: JsonObject, status: JsonObject, reserved: JsonObject) -> str | None:
+    """Why a Workload is not admitted: it is deactivated, lacks quota, or waits for a check."""
+    cause = reserved.get("message") or None
+    if spec.get("active") is False:
+        return "the Workload is deactivated" + (f": {cause}" if cause else "")
+    if reserved.get("status") == "False":
+        return cause
+    for check in status.get("admissionChecks") or ():
+        if check.get("state") != "Ready":
+            text = f"admission check {check.get('name')} is {check.get('state')}"
+            return text + (f": {check['message']}" if check.get("message") else "")
+    return None
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,9 @@ class Job:
     has_begun: bool = False  # the Job controller has processed it
     completed_at: datetime | None = None
     refused: str | None = None  # why its pods cannot be created
+    queue: str | None = None  # Kueue's local queue that its label names
     workload: Workload | None = None  # Kueue's view of it
+    may_have_workload: bool = False  # the cluster has Kueue, whose view of it cannot be read
     version: str | None = None  # the resource version
     deadline: int | None = None  # seconds, which all of its pods have together
     passed_deadline: bool = False  # its pods end because of it, or have ended
@@ -243,6 +261,7 @@ class Job:
             created_at=_time(meta.get("creationTimestamp")),
             deleted_at=_time(meta.get("deletionTimestamp")),
             has_begun="startTime" in raw.get("status", {}),
+            queue=labels.get(names.LABEL_KUEUE_QUEUE) or None,
             version=meta.get("resourceVersion"),
             deadline=spec.get("activeDeadlineSeconds"),
             passed_deadline=failing.get("reason") == "DeadlineExceeded",

@@ -26,10 +26,17 @@ BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": (?:\w+: )?')
 REFUSED = re.compile(r'^Error creating: (?:pods "[^"]*" is forbidden: )?')
 
 
-def explain(job: Job, wanted: int, queue: str | None = None) -> StatusMessage:
+QUEUE_REMEDIES = {
+    names.COMPONENT_PREPARE: messages.QUEUE_OF_CHECKS,
+    names.COMPONENT_LOOKUP: messages.QUEUE_OF_CHECKS,
+    names.COMPONENT_DELETION: messages.QUEUE_OF_DELETION,
+}
+
+
+def explain(job: Job, wanted: int) -> StatusMessage:
     """Explain why fewer than `wanted` pods of a Job are ready."""
     if job.is_suspended:
-        return _explain_suspension(job, queue)
+        return _explain_suspension(job)
     pods = [pod for pod in job.pods if not pod.is_going]
     if job.refused and job.lacks_pods:
         cause = REFUSED.sub("", job.refused)
@@ -49,12 +56,18 @@ def explain(job: Job, wanted: int, queue: str | None = None) -> StatusMessage:
     return messages.pods_starting(wanted)
 
 
-def _explain_suspension(job: Job, queue: str | None) -> StatusMessage:
-    if not queue:
-        return messages.SUSPENDED_BY_OTHER
+def _explain_suspension(job: Job) -> StatusMessage:
     workload = job.workload
-    position = workload.position if workload else None
-    return messages.queued(queue, position, workload.waiting if workload else None)
+    queue = (workload.queue if workload else None) or job.queue
+    if queue:
+        position = workload.position if workload else None
+        return messages.queued(queue, position, workload.waiting if workload else None)
+    remedy = QUEUE_REMEDIES.get(job.component, messages.QUEUE_OF_TRAINING)
+    if workload:
+        return messages.suspended_by_kueue(remedy, workload.waiting)
+    if job.may_have_workload:
+        return messages.perhaps_suspended_by_kueue(remedy)
+    return messages.SUSPENDED_BY_OTHER
 
 
 def _scheduler_cause(pod: Pod) -> str:

@@ -21,6 +21,7 @@ from finetune_operator.core.plan import DeleteJob
 from finetune_operator.core.refusals import Refusal, explain_refusal, is_terminating
 from finetune_operator.kube.act import ForeignObjectError, RefusedError, create_ours, delete_job
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.observe_model import (
     UnreadableModelError,
     observe_model,
@@ -39,8 +40,9 @@ logger = logging.getLogger(__name__)
 class ModelReconciler:
     """Reconciles Models, and remembers which FineTune each deletion waits for."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings, kueue: Kueue) -> None:
         self._client = client
+        self._kueue = kueue
         self._settings = settings
         self._users: dict[Key, Key] = {}  # Model -> the FineTune that needs its files
         self._hiccups: Counter[Key] = Counter()  # Model -> creations that failed in a row
@@ -64,7 +66,8 @@ class ModelReconciler:
         if model is None:
             return None
         observed = await observe_model(
-            client, self._settings, model, jobs, user.name if user else None
+            *(client, self._settings, self._kueue, model, jobs),
+            former_user=user.name if user else None,
         )
         if observed.used_by is not None:
             self._users[key] = Key(key.namespace, observed.used_by)

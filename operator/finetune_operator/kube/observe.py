@@ -14,6 +14,7 @@ from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.store import Store
 
@@ -25,8 +26,8 @@ class Observer:
     client: Client
     store: Store
     progress: ProgressReader
+    kueue: Kueue
     catalog: frozenset[str] = frozenset()
-    kueue_version: str = ""
 
     async def observe(self, key: Key, foreign: tuple[ForeignObject, ...] = ()) -> Observed | None:
         """Observe from the store, or live if it may lack children. None: the FineTune is gone."""
@@ -39,7 +40,7 @@ class Observer:
         if finetune.status.state is None and not finetune.spec.cancel and not known.is_complete:
             models = await self._models(finetune)
             return Observed(finetune, models=models, foreign=foreign)
-        if not known.is_complete or _may_lag(finetune, known.jobs):
+        if not known.is_complete or _may_lag(known.jobs):
             return await self.observe_live(key, foreign)
         return await self._complete(Observed(finetune, known.jobs, foreign=foreign), known.served)
 
@@ -64,7 +65,7 @@ class Observer:
             client.get(paths.core(namespace, "pods"), labelSelector=selector),
         )
         going = any("deletionTimestamp" in pod["metadata"] for pod in pods.get("items", []))
-        if finetune.spec.queue_name and going:
+        if going and any(_has_queue(job) for job in jobs.get("items", [])):
             # Kueue suspends a Job before it deletes the pods.
             jobs = await client.get(paths.jobs(namespace), labelSelector=selector)
         known = self.store.replace(raw, jobs, pods)
@@ -78,7 +79,7 @@ class Observer:
         finetune = found.finetune
         if finetune.status.state in names.TERMINAL_STATES:
             return found
-        parsed = await waiting.with_cause(self.client, finetune, found.jobs, self.kueue_version)
+        parsed = await waiting.with_cause(self.client, finetune, found.jobs, self.kueue)
         return replace(
             found,
             jobs=parsed,
@@ -126,13 +127,14 @@ class Observer:
         return await self.progress.read(attempts[max(attempts)]) if attempts else None
 
 
-def _may_lag(finetune: FineTune, jobs: tuple[Job, ...]) -> bool:
+def _may_lag(jobs: tuple[Job, ...]) -> bool:
     """Whether a queue may have suspended a Job whose event comes later than those of its pods."""
-    if finetune.spec.queue_name is None:
-        return False
-    return any(
-        pod.is_going for job in jobs for pod in job.pods if not (job.is_suspended or job.is_going)
-    )
+    queued = [job for job in jobs if job.queue and not (job.is_suspended or job.is_going)]
+    return any(pod.is_going for job in queued for pod in job.pods)
+
+
+def _has_queue(job: JsonObject) -> bool:
+    return names.LABEL_KUEUE_QUEUE in job["metadata"].get("labels", {})
 
 
 async def _confirm_missing(client: Client, finetune: FineTune, jobs: tuple[Job, ...]) -> None:

@@ -18,6 +18,7 @@ from finetune_operator.core.observed import Job
 from finetune_operator.core.refusals import is_terminating
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.waiting import with_refusal
 from finetune_operator.settings import Settings
 
@@ -65,8 +66,10 @@ async def read_jobs(client: Client, key: Key) -> tuple[Job, ...]:
 async def observe_model(
     client: Client,
     settings: Settings,
+    kueue: Kueue,
     model: Model,
     jobs: tuple[Job, ...],
+    *,
     former_user: str | None = None,
 ) -> ObservedModel:
     """Read what the decision needs. former_user: the FineTune that needed the files before."""
@@ -78,6 +81,8 @@ async def observe_model(
         job = await _with_pods(client, model, known)
         if is_done(job):
             return ObservedModel(model, job)
+        if job.is_suspended:
+            job = await kueue.explain(model.metadata.namespace, job)
         terminates = await namespace_terminates(client, settings, model)
         return ObservedModel(model, job, namespace_is_terminating=terminates)
     if find_address_problem(model) is not None:

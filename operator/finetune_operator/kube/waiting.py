@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.wire import JsonObject
-from finetune_operator.core.observed import Job, KubeletEvent, Pod, Workload
+from finetune_operator.core.observed import Job, KubeletEvent, Pod
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, JsonObjects
+from finetune_operator.kube.kueue import Kueue
 
 PODS_SECONDS = 10.0  # until the Job controller has created the pods of a Job it has processed
 CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousands of them
@@ -22,21 +23,20 @@ REPEATED_SECONDS = 180.0
 EVENTS_AT_MOST = 50
 # A container runs already, or the status of the pod says the same.
 LATER_EVENTS = {"Unhealthy", "BackOff", "FailedScheduling"}
-DENIED = {403, 404}  # no permission, or no Kueue: the message has fewer details then
+DENIED = {403, 404}  # no permission: the message has fewer details then
 
 logger = logging.getLogger(__name__)
 
 
 async def with_cause(
-    client: Client, finetune: FineTune, jobs: tuple[Job, ...], kueue_version: str
+    client: Client, finetune: FineTune, jobs: tuple[Job, ...], kueue: Kueue
 ) -> tuple[Job, ...]:
     """Return the Jobs, the newest one with the known cause of its waiting."""
     if not jobs:
         return jobs
     newest = max(jobs, key=lambda job: (job.component == names.COMPONENT_LOOKUP, job.attempt or 0))
-    if newest.is_suspended and finetune.spec.queue_name and kueue_version:
-        workload = await _workload(client, finetune, newest, kueue_version)
-        explained = replace(newest, workload=workload)
+    if newest.is_suspended:
+        explained = await kueue.explain(finetune.metadata.namespace, newest)
     elif newest.lacks_pods:
         explained = await with_refusal(client, finetune.metadata.namespace, newest)
     elif (silent := _find_silent(newest)) is not None:
@@ -124,26 +124,6 @@ def _last_seen(event: JsonObject) -> datetime:
         return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
     except ValueError:
         return datetime.min.replace(tzinfo=UTC)
-
-
-async def _workload(client: Client, finetune: FineTune, job: Job, version: str) -> Workload | None:
-    namespace = finetune.metadata.namespace
-    found = await _list(
-        client,
-        paths.workloads(namespace, version),
-        labelSelector=f"{names.LABEL_KUEUE_JOB_UID}={job.uid}",
-    )
-    if not found:
-        return None
-    name = found[0]["metadata"]["name"]
-    queue = finetune.spec.queue_name or ""
-    pending = await _list(client, paths.pending_workloads(namespace, queue, version))
-    places = [
-        int(item.get("positionInLocalQueue", 0)) + 1
-        for item in pending
-        if item["metadata"]["name"] == name
-    ]
-    return Workload.parse(found[0], places[0] if places else None)
 
 
 async def _list(client: Client, path: str, **selectors: str) -> JsonObjects:

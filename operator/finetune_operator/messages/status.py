@@ -24,6 +24,15 @@ SUSPENDED_BY_USER = StatusMessage(
 SUSPENDED_BY_OTHER = StatusMessage(
     Reason.QUEUED, "the Job is suspended: a client other than this operator set its spec.suspend"
 )
+QUEUE_OF_TRAINING = "create the FineTune again with spec.queueName"
+QUEUE_OF_CHECKS = (
+    "set the chart value kueue.queuePrepare to true, and create the FineTune again with "
+    "spec.queueName"
+)
+QUEUE_OF_DELETION = (
+    "set the chart value kueue.queuePrepare to true, and set the annotation finetune.dev/queue of "
+    "the Model to a LocalQueue"
+)
 CANCELLED_BY_USER = StatusMessage(Reason.CANCELLED, "spec.cancel has cancelled the fine-tune")
 
 
@@ -77,7 +86,22 @@ def queued(queue: str, position: int | None, cause: str | None) -> StatusMessage
     """position: in the queue, from 1; cause: the message of Kueue."""
     place = f" at position {position}" if position else ""
     why = f": {cause}" if cause else ""
-    return StatusMessage(Reason.QUEUED, f"the Job is waiting in queue {queue}{place}{why}")
+    message = f"the Job is waiting in queue {queue}{place}{why}"
+    return StatusMessage(Reason.QUEUED, message[:MESSAGE_CHARACTERS])
+
+
+def suspended_by_kueue(remedy: str, cause: str | None) -> StatusMessage:
+    """The Job names no queue. cause: the message of Kueue."""
+    what = "Kueue manages all Jobs and has suspended this one, which names no queue"
+    message = f"{what}: {remedy}" + (f" (Kueue: {cause})" if cause else "")
+    return StatusMessage(Reason.QUEUED, message[:MESSAGE_CHARACTERS])
+
+
+def perhaps_suspended_by_kueue(remedy: str) -> StatusMessage:
+    """The cluster has Kueue, and the operator cannot read its Workloads."""
+    what = "the Job is suspended, probably by Kueue, because it names no queue"
+    how = "set the chart value kueue.enabled to true to read Kueue's reason"
+    return StatusMessage(Reason.QUEUED, f"{what}: {remedy}; {how}")
 
 
 def pods_refused(missing: int, pods: int, cause: str, *, is_quota: bool) -> StatusMessage:

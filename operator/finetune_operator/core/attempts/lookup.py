@@ -47,7 +47,7 @@ def decide_lookup(
         cause = _cause(verdict.error)
         return _fail(builder, number, messages.lookup_failed(deletion, cause))
     message = explain(lookup, 1)
-    if verdict is not None:
+    if verdict is not None and not lookup.is_suspended:
         message = messages.looking_up_again(deletion, verdict.error)
     elif message.reason == Reason.STARTING:
         message = messages.looking_up(deletion)

@@ -71,8 +71,7 @@ def close_former(
 
 def _find_cause(observed: Observed, job: Job, now: datetime) -> Verdict | None:
     """The cause of the end, which the next attempt follows: it was decided, and not written."""
-    queue = observed.finetune.spec.queue_name
-    verdict = judge(job) or find_withdrawal(job, queue, was_running=True)
+    verdict = judge(job) or find_withdrawal(job, was_running=True)
     loss = find_loss(job, messages.attempt_in_words(job.attempt or 1), now)
     if verdict is None and loss is not None:
         return Verdict.of(loss, is_counted=False)

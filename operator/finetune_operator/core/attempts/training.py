@@ -89,7 +89,7 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
         return Plan(builder.suspend(current).finish(), actions)
     # An attempt without a record never ran: the status is still that of the one before it.
     was_running = recorded is not None and observed.finetune.status.state == State.RUNNING
-    withdrawal = find_withdrawal(job, observed.finetune.spec.queue_name, was_running=was_running)
+    withdrawal = find_withdrawal(job, was_running=was_running)
     if withdrawal is None and (
         awaits_root_cause(job, builder.now) or awaits_pods(job, builder.now)
     ):
@@ -192,7 +192,7 @@ def _start(
 def _record_queue(builder: StatusBuilder, settings: Settings) -> None:
     """Record the queue of the attempts. With Kueue's API, the position in it is recorded later."""
     queue = builder.finetune.spec.queue_name
-    if queue and not settings.kueue_version:
+    if queue and not settings.reads_kueue:
         builder.record_event(messages.enqueued(queue))
 
 
@@ -243,7 +243,7 @@ def _watch(
     nodes = observed.finetune.spec.resources.nodes
     ready = sum(pod.is_ready or pod.exit_code == 0 for pod in job.pods)
     if ready < nodes and not was_running:
-        message = explain(job, nodes, observed.finetune.spec.queue_name)
+        message = explain(job, nodes)
         record_queue_position(builder, job)
         stage = Stage.QUEUED if job.is_suspended else Stage.STARTING
         is_restarting = builder.status.reason == Reason.RESTARTING
