@@ -34,7 +34,7 @@ class ServedVersion:
     def __init__(
         self, api: Api, preferred: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """preferred: used before all others if the cluster serves it, or tells us nothing."""
+        """preferred: used before all others if the cluster serves it, or discovery fails."""
         self.api = api
         self._preferred = preferred
         self._clock = clock
