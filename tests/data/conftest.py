@@ -67,7 +67,7 @@ def storage(s3_endpoint: str) -> Storage:
 
 @pytest.fixture
 def bucket(storage: Storage) -> str:
-    name = f"bucket-{next(_numbers)}"
+    name = f"bucket-{next(_numbers):03}"  # one length: terminals are compared
     storage._client.create_bucket(Bucket=name)
     return name
 

@@ -56,12 +56,16 @@ def _add_node(admin: Kubectl, name: str = "node-1", ready: str = "True") -> None
 
 
 @pytest.fixture
-def team(plane: ControlPlane) -> Kubectl:
+def team(plane: ControlPlane) -> Iterator[Kubectl]:
+    """A new namespace. After the test, no pod of it holds a GPU, and no Job creates another one."""
     name = f"sched-{next(_numbers)}"
     admin = Kubectl(str(plane.kubectl), str(plane.kubeconfig))
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     _add_node(admin)
-    return admin.within(name)
+    made = admin.within(name)
+    yield made
+    made("delete", "finetunes,jobs", "--all", "--cascade=orphan")
+    end_pods(made)
 
 
 @pytest.fixture
@@ -112,7 +116,6 @@ def test_t21_a_rank_that_is_never_scheduled_is_explained_and_ends_at_the_deadlin
     assert status["error"]["code"] == "DeadlineExceeded"
     assert words in status["error"]["message"]
     assert status["attempts"][0]["reason"] == "Unschedulable"
-    end_pods(team)
 
 
 def test_a_quota_that_refuses_pods_is_named(
@@ -135,7 +138,6 @@ def test_a_quota_that_refuses_pods_is_named(
     until(is_told, 60, lambda: str(team.status("tone")))
     message = team.status("tone")["message"]
     assert message.startswith("1 of 2 pods cannot be created: exceeded quota: few")
-    end_pods(team)
 
 
 def evict(team: Kubectl, victim: str) -> None:
@@ -204,7 +206,6 @@ def test_t18_a_pod_that_a_drain_a_taint_or_the_scheduler_takes_restarts_the_gang
     assert (first["reason"], first["counted"], first["node"]) == (reason, False, "node-1")
     assert "endedAt" not in second
     until(lambda: pods_of(team, "-a2"), 30, operator.logs)
-    end_pods(team)
 
 
 @pytest.fixture
@@ -260,7 +261,6 @@ def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
     until(lambda: not [job for job in team.list("jobs") if is_named(job, "-a1")], 30)
     assert len(placed("-a2")) == 2
     assert "endedAt" not in second
-    remove_pods(team, "")
 
 
 @pytest.mark.usefixtures("second_node")
@@ -281,7 +281,6 @@ def test_an_attempt_after_one_on_a_node_with_an_old_driver_gets_another_node(
     until(lambda: node("-a2") == "node-2", 60, lambda: str(team.status("tone")))
     first = team.status("tone")["attempts"][0]
     assert (first["reason"], first["counted"], first["node"]) == ("DriverTooOld", True, "node-1")
-    end_pods(team)
 
 
 def is_named(job: dict[str, Any], ending: str) -> bool:
