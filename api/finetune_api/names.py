@@ -31,6 +31,12 @@ ENV_TASK = "FINETUNE_TASK"  # JSON of a task, such as a TrainTask
 ENV_BASE_REVISION = "FINETUNE_BASE_REVISION_FILE"
 ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
+# A file of certificates that S3 and the hub are checked with, in addition to the public ones.
+ENV_CERTIFICATES = "FINETUNE_CA_BUNDLE"
+# auto, path, or virtual: where the name of the bucket is in the URL of a request.
+ENV_ADDRESSING_STYLE = "AWS_S3_ADDRESSING_STYLE"  # a key of the Secret
+ENV_DEFAULT_ADDRESSING_STYLE = "FINETUNE_S3_ADDRESSING_STYLE"  # the chart's value
+ADDRESSING_STYLES = ("auto", "path", "virtual")
 CONTAINER = "main"
 CONTAINER_BASE_CHECK = "base-check"  # of the prepare pod, before the main container
 PORT_PROGRESS = 9464  # /progress and /metrics of rank 0

@@ -220,6 +220,12 @@ def unreachable_hub(name: str, uri: HubUri, audience: Audience, hub: str, proble
     )
 
 
+def no_way_to_hub(name: str, uri: HubUri, hub: str, problem: str, hint: str) -> Failure:
+    """problem: why no request reached the hub."""
+    what = f"cannot be downloaded from the hub at {hub}: {problem}"
+    return _base_model(Reason.S3_UNAVAILABLE, name, uri, what, hint=hint)
+
+
 def no_space(
     name: str, uri: object, audience: Audience, *, needed: str, free: str, folder: object
 ) -> Failure:

@@ -3,8 +3,9 @@
 S3's own texts never enter a message, because a store can echo the request; its error codes do.
 """
 
+import os
 from http import HTTPStatus
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
@@ -13,12 +14,19 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
-    SSLError,
     TokenRetrievalError,
 )
 from s3transfer.exceptions import RetriesExceededError
 
 from finetune_api.uris import S3Uri
+from finetune_storage.connections import (
+    Cause,
+    ConnectionFault,
+    find_cause,
+    is_refusal_of_proxy,
+    plain_endpoint,
+    proxy_of,
+)
 from finetune_storage.errors import StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 
@@ -45,6 +53,8 @@ _CODES = {
         "301",
     ),
     StorageProblem.ACCESS_DENIED: ("AccessDenied",),
+    # stores that require virtual-host addressing, such as those of Alibaba Cloud and Tencent Cloud
+    StorageProblem.ADDRESSING_REFUSED: ("SecondLevelDomainForbidden", "PathStyleDomainForbidden"),
     StorageProblem.BUSY: ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "429"),
 }
 _PROBLEMS = {code: problem for problem, codes in _CODES.items() for code in codes}
@@ -53,6 +63,18 @@ _PROBLEMS_OF_STATUS: dict[int, StorageProblem] = {
     HTTPStatus.PRECONDITION_FAILED: StorageProblem.CHANGED,
     HTTPStatus.UNAUTHORIZED: StorageProblem.ACCESS_DENIED,
     HTTPStatus.FORBIDDEN: StorageProblem.ACCESS_DENIED,
+}
+_FAULTS = {
+    ConnectionFault.CERTIFICATE_UNKNOWN: StorageProblem.CERTIFICATE_UNKNOWN,
+    ConnectionFault.CERTIFICATE_EXPIRED: StorageProblem.CERTIFICATE_DATE,
+    ConnectionFault.CERTIFICATE_EARLY: StorageProblem.CERTIFICATE_DATE,
+    ConnectionFault.CERTIFICATE_NAME: StorageProblem.CERTIFICATE_NAME,
+    ConnectionFault.CERTIFICATES_UNUSABLE: StorageProblem.CERTIFICATES_UNUSABLE,
+    ConnectionFault.PLAIN_HTTP: StorageProblem.PLAIN_HTTP,
+    ConnectionFault.TLS: StorageProblem.TLS,
+    ConnectionFault.PROXY_REFUSES: StorageProblem.PROXY_REFUSES,
+    ConnectionFault.PROXY_UNREACHABLE: StorageProblem.PROXY_UNREACHABLE,
+    ConnectionFault.NAME_UNKNOWN: StorageProblem.NAME_UNKNOWN,
 }
 
 
@@ -70,23 +92,11 @@ def http_status(error: Exception) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
-def plain_endpoint(url: str) -> str:
-    """The endpoint without a user name and a password, for messages."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-
-
-def shown_endpoint(url: str | None) -> str:
-    """Any text that a setting holds as the endpoint, for messages."""
-    try:
-        return repr(plain_endpoint(url)) if url else "not set"
-    except ValueError:
-        return "not a URL"
-
-
 def storage_error(error: Exception, uri: S3Uri, endpoint: str) -> StorageError:
     """The StorageError for an exception that boto3 raised for a request about `uri`."""
+    cause = _connection_cause(error, endpoint)
+    if cause is not None:
+        return _connection_error(cause, error, uri, endpoint)
     context = ProblemContext(
         uri=str(uri),
         endpoint=plain_endpoint(endpoint),
@@ -95,6 +105,56 @@ def storage_error(error: Exception, uri: S3Uri, endpoint: str) -> StorageError:
         detail=str(http_status(error)),
     )
     return StorageError.from_problem(_problem(error), context)
+
+
+def _connection_cause(error: Exception, endpoint: str) -> Cause | None:
+    """Why no request reached the store; None if it answered, or if the exceptions do not say it."""
+    if not isinstance(error, ClientError):
+        is_login = isinstance(error, _CREDENTIAL_ERRORS)
+        return None if is_login else find_cause(error, endpoint)
+    status = http_status(error)
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    is_from_store = error_code(error) != str(status) or any(
+        name.lower().startswith("x-amz-") for name in headers
+    )
+    if is_refusal_of_proxy(status, endpoint, is_from_store=is_from_store):
+        return Cause(ConnectionFault.PROXY_REFUSES, f"HTTP {status}")
+    return None
+
+
+def _connection_error(cause: Cause, error: Exception, uri: S3Uri, endpoint: str) -> StorageError:
+    problem, detail = _FAULTS[cause.fault], cause.detail
+    code = error_code(error)
+    if problem in {StorageProblem.NAME_UNKNOWN, StorageProblem.CERTIFICATE_NAME}:
+        detail = _requested_host(error) or urlsplit(endpoint).hostname or ""
+    if problem is StorageProblem.NAME_UNKNOWN and detail.startswith(f"{uri.bucket}."):
+        problem = StorageProblem.BUCKET_NAME_UNKNOWN
+    if problem is StorageProblem.CERTIFICATES_UNUSABLE:
+        code, path = _trusted_file()
+        detail = f"{path}: {detail}"
+    context = ProblemContext(
+        uri=str(uri),
+        endpoint=plain_endpoint(endpoint),
+        code=code,
+        bucket=uri.bucket,
+        detail=detail or code,
+        proxy=proxy_of(endpoint) or "",
+    )
+    return StorageError.from_problem(problem, context)
+
+
+def _trusted_file() -> tuple[str, str]:
+    """The variable that names the file of trusted authorities, and the file."""
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            return name, os.environ[name]
+    return "AWS_CA_BUNDLE", "ca_bundle in the AWS configuration file"
+
+
+def _requested_host(error: Exception) -> str:
+    """The name that was looked up: with virtual-host addressing, it contains the bucket."""
+    url = getattr(error, "kwargs", {}).get("endpoint_url", "")
+    return urlsplit(str(url)).hostname or ""
 
 
 def bucket_missing(uri: S3Uri, endpoint: str) -> StorageError:
@@ -117,7 +177,7 @@ def _problem(error: Exception) -> StorageProblem:
         return _refusal(error_code(error), http_status(error))
     if isinstance(error, _CREDENTIAL_ERRORS):
         return StorageProblem.NO_CREDENTIALS
-    return StorageProblem.TLS if isinstance(error, SSLError) else StorageProblem.UNREACHABLE
+    return StorageProblem.UNREACHABLE
 
 
 def _refusal(code: str, status: int) -> StorageProblem:

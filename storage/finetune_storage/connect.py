@@ -5,6 +5,7 @@ from pathlib import Path
 
 from finetune_api.names import ENV_LOCAL_ROOT
 from finetune_storage.local import LocalStorage
+from finetune_storage.network import prepare_network
 from finetune_storage.s3 import Storage, s3_client
 
 
@@ -13,6 +14,7 @@ def open_storage() -> Storage:
 
     Raises StorageError (InvalidSpec) for a wrong setting.
     """
+    prepare_network()
     if root := os.environ.get(ENV_LOCAL_ROOT):
         return LocalStorage(Path(root))
     return Storage(s3_client())

@@ -30,11 +30,22 @@ class StorageProblem(StrEnum):
     ALREADY_EXISTS = "already-exists"
     # Another attempt can succeed
     CHANGED = "changed"
+    CERTIFICATE_UNKNOWN = "certificate-unknown"
+    CERTIFICATE_DATE = "certificate-date"
+    CERTIFICATE_NAME = "certificate-name"
+    PLAIN_HTTP = "plain-http"
     TLS = "tls"
+    PROXY_REFUSES = "proxy-refuses"
+    PROXY_UNREACHABLE = "proxy-unreachable"
+    NAME_UNKNOWN = "name-unknown"
+    BUCKET_NAME_UNKNOWN = "bucket-name-unknown"
     UNREACHABLE = "unreachable"
     BUSY = "busy"
     # Settings and keys
     SETTINGS_INVALID = "settings-invalid"
+    CERTIFICATES_UNUSABLE = "certificates-unusable"
+    ADDRESSING_REFUSED = "addressing-refused"
+    ADDRESSING_INVALID = "addressing-invalid"
     KEY_UNSAFE = "key-unsafe"
     KEY_IS_FOLDER = "key-is-folder"
     # Files of this machine that stand for objects
@@ -52,6 +63,7 @@ class ProblemContext:
     code: str = ""  # the store's own error code, or the name of an exception
     bucket: str = ""
     detail: str = ""
+    proxy: str = ""  # without a user name and a password
 
 
 @dataclass(frozen=True)
@@ -137,12 +149,85 @@ TEXTS = {
         "the next attempt reads it from the start",
         _RETRY,
     ),
+    StorageProblem.CERTIFICATE_UNKNOWN: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the certificate of {endpoint} is not signed by a trusted authority ({detail}), for {uri}",
+        "ask an administrator to put the authority's certificate into the bundle that the chart "
+        "value pods.certificates names",
+        "set FINETUNE_CA_BUNDLE in the environment to a file with the authority's certificate",
+    ),
+    StorageProblem.CERTIFICATE_DATE: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the certificate of {endpoint} is not valid now ({detail}), for {uri}",
+        "renew the certificate of the store, and check the clock of the node",
+        "renew the certificate of the store, and check the clock of this machine",
+    ),
+    StorageProblem.CERTIFICATE_NAME: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the certificate of the server at {endpoint} is not for the name {detail}, for {uri}",
+        "use a name of the certificate in AWS_ENDPOINT_URL in " + _SECRET + ", or, if only the "
+        "name with the bucket is missing in it, set AWS_S3_ADDRESSING_STYLE to path there",
+        "use a name of the certificate in AWS_ENDPOINT_URL, or, if only the name with the bucket "
+        "is missing in it, set AWS_S3_ADDRESSING_STYLE=path in the environment",
+    ),
+    StorageProblem.CERTIFICATES_UNUSABLE: ProblemText(
+        Reason.INVALID_SPEC,
+        "the file of trusted certificates in {code} cannot be used ({detail})",
+        "ask an administrator to check the bundle that the chart value pods.certificates names: "
+        "PEM, with at least one certificate",
+        "set FINETUNE_CA_BUNDLE or AWS_CA_BUNDLE in the environment to a PEM file with at least "
+        "one certificate",
+    ),
+    StorageProblem.PLAIN_HTTP: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the server at {endpoint} does not speak TLS, for {uri}",
+        f"write http:// instead of https:// in AWS_ENDPOINT_URL in {_SECRET}, or check its port",
+        "write http:// instead of https:// in AWS_ENDPOINT_URL, or check its port",
+    ),
     StorageProblem.TLS: ProblemText(
         Reason.S3_UNAVAILABLE,
-        "the TLS connection to {endpoint} failed for {uri}: its certificate is not trusted, or "
-        "the endpoint speaks plain HTTP",
-        f"check AWS_ENDPOINT_URL and AWS_CA_BUNDLE in {_SECRET}",
-        "check AWS_ENDPOINT_URL and AWS_CA_BUNDLE in the environment",
+        "the TLS connection to {endpoint} failed for {uri} ({detail})",
+        f"check AWS_ENDPOINT_URL in {_SECRET}, and the TLS settings of the store",
+        "check AWS_ENDPOINT_URL in the environment, and the TLS settings of the store",
+    ),
+    StorageProblem.PROXY_REFUSES: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the proxy {proxy} refuses the connection to {endpoint} ({detail}), for {uri}",
+        "allow the host in the proxy, or ask an administrator to add it to the chart value "
+        "pods.proxy.no",
+        "allow the host in the proxy, or add it to NO_PROXY in the environment",
+    ),
+    StorageProblem.PROXY_UNREACHABLE: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the proxy {proxy} for {endpoint} cannot be reached ({detail}), for {uri}",
+        "ask an administrator to check the chart value pods.proxy, and that pods can reach it",
+        "check HTTPS_PROXY and HTTP_PROXY in the environment, or add the host to NO_PROXY",
+    ),
+    StorageProblem.NAME_UNKNOWN: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the name {detail} of the endpoint {endpoint} cannot be resolved, for {uri}",
+        f"check AWS_ENDPOINT_URL in {_SECRET}, and the DNS of the cluster",
+        "check AWS_ENDPOINT_URL in the environment, and the DNS of this machine",
+    ),
+    StorageProblem.BUCKET_NAME_UNKNOWN: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the name {detail}, which virtual-host addressing uses for {uri}, cannot be resolved",
+        "create a DNS record for all buckets of the store (*.HOST), or set "
+        f"AWS_S3_ADDRESSING_STYLE to path in {_SECRET}",
+        "create a DNS record for all buckets of the store (*.HOST), or set "
+        "AWS_S3_ADDRESSING_STYLE=path in the environment",
+    ),
+    StorageProblem.ADDRESSING_REFUSED: ProblemText(
+        Reason.INVALID_SPEC,
+        "S3 at {endpoint} refuses the bucket's name in the path of {uri} ({code})",
+        f"set AWS_S3_ADDRESSING_STYLE to virtual in {_SECRET}",
+        "set AWS_S3_ADDRESSING_STYLE=virtual in the environment",
+    ),
+    StorageProblem.ADDRESSING_INVALID: ProblemText(
+        Reason.INVALID_SPEC,
+        "the addressing style of S3 cannot be used: {code} is {detail}",
+        f"set AWS_S3_ADDRESSING_STYLE to auto, path, or virtual in {_SECRET}",
+        "set AWS_S3_ADDRESSING_STYLE to auto, path, or virtual",
     ),
     StorageProblem.UNREACHABLE: ProblemText(
         Reason.S3_UNAVAILABLE,

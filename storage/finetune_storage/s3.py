@@ -10,13 +10,18 @@ import builtins
 import io
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_api.names import Reason
+from finetune_api.names import (
+    ADDRESSING_STYLES,
+    ENV_ADDRESSING_STYLE,
+    ENV_DEFAULT_ADDRESSING_STYLE,
+    Reason,
+)
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
 from finetune_storage.boto_errors import (
@@ -24,11 +29,10 @@ from finetune_storage.boto_errors import (
     bucket_missing,
     error_code,
     http_status,
-    plain_endpoint,
-    shown_endpoint,
     size_missing,
     storage_error,
 )
+from finetune_storage.connections import plain_endpoint, shown_endpoint
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem, uploads_remain
 from finetune_storage.multipart import IsDead, UnfinishedUploads
@@ -45,6 +49,7 @@ from finetune_storage.writes import (
 )
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_s3 import S3Client
 
 CONNECT_SECONDS = 5
@@ -323,15 +328,20 @@ def _already_exists(uri: S3Uri) -> AlreadyExists:
 def s3_client() -> S3Client:
     """A client for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS, with the AWS_* credentials.
 
+    Buckets of an own endpoint are addressed by path, unless AWS_S3_ADDRESSING_STYLE, the chart, or
+    the AWS configuration file says otherwise.
+
     Raises StorageError (InvalidSpec) for a wrong setting, such as an endpoint without `https://`.
     """
     import boto3
     from botocore.config import Config
 
     environment = os.environ
+    style = _addressing_style(environment)
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     try:
+        session = boto3.session.Session()  # a new one: the default session remembers credentials
         attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
         config = Config(
             connect_timeout=CONNECT_SECONDS,
@@ -341,13 +351,31 @@ def s3_client() -> S3Client:
             # many S3-compatible stores refuse the default checksums of new SDKs
             request_checksum_calculation="when_required" if endpoint else None,
             response_checksum_validation="when_required" if endpoint else None,
-            s3={"addressing_style": "path" if endpoint else "auto"},
+            s3={"addressing_style": style or _configured_style(session, endpoint)},
         )
-        # a new session, because the default session remembers credentials
-        client = boto3.session.Session().client(
+        client = session.client(
             "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
         )
     except (ValueError, *CLIENT_ERRORS) as error:
         context = ProblemContext("", code=type(error).__name__, detail=shown_endpoint(endpoint))
         raise StorageError.from_problem(StorageProblem.SETTINGS_INVALID, context) from error
     return client
+
+
+def _addressing_style(environment: Mapping[str, str]) -> str:
+    """The style that the environment names: the Secret's or the user's, or the chart's."""
+    for name in (ENV_ADDRESSING_STYLE, ENV_DEFAULT_ADDRESSING_STYLE):
+        style = environment.get(name, "").strip()
+        if style and style not in ADDRESSING_STYLES:
+            context = ProblemContext("", code=name, detail=repr(style[:40]))
+            raise StorageError.from_problem(StorageProblem.ADDRESSING_INVALID, context)
+        if style:
+            return style
+    return ""
+
+
+def _configured_style(session: boto3.session.Session, endpoint: str | None) -> str:
+    """The style of the AWS configuration file of this machine, or the default of an endpoint."""
+    configured = session._session.get_scoped_config().get("s3")
+    style = configured.get("addressing_style") if isinstance(configured, dict) else None
+    return style or ("path" if endpoint else "auto")

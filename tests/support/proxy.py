@@ -67,6 +67,10 @@ class Store:
     def alter_request(self, request: web.Request, headers: dict[str, str]) -> Answer | None:
         """Change the headers that the server gets; an answer is returned instead of it."""
 
+    def path(self, request: web.Request) -> str:
+        """The path and the query that the server gets."""
+        return request.path_qs
+
     def alter_answer(self, request: web.Request, headers: dict[str, str], body: bytes) -> bytes:
         """Change the headers of the answer; returns its body."""
         return body
@@ -146,10 +150,13 @@ def let_pass(_: object) -> None:
 
 
 class FaultyProxy:
-    """The proxy as a context manager. It serves plain HTTP. Rules may change at any time."""
+    """The proxy as a context manager. Rules may change at any time."""
 
-    def __init__(self, target: str, authority: Path | None = None) -> None:
-        """authority: the CA certificate of an HTTPS target."""
+    def __init__(
+        self, target: str, authority: Path | None = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """authority: the CA certificate of an HTTPS target. tls: the proxy serves HTTPS."""
+        self._server_tls = tls
         self.rule: Rule = let_pass
         self.event_rule: EventRule = let_pass
         self.store = Store()
@@ -194,7 +201,7 @@ class FaultyProxy:
         self._loop.close()
 
     async def _serve(self) -> None:
-        app = web.Application(client_max_size=2**24)
+        app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
@@ -203,9 +210,10 @@ class FaultyProxy:
             connector=connector, timeout=timeout, auto_decompress=False
         ) as self._session:
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._server_tls)
             await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            self.port = int(runner.addresses[0][1])
+            self.url = f"{'https' if self._server_tls else 'http'}://127.0.0.1:{self.port}"
             self._started.set()
             await self._stop.wait()
             await runner.cleanup()
@@ -266,7 +274,7 @@ class FaultyProxy:
             return web.Response(body=refusal.body, status=refusal.status)
         async with self._session.request(
             request.method,
-            self._target + request.path_qs,
+            self._target + self.store.path(request),
             headers=headers,
             data=await request.read() or None,
             skip_auto_headers=("Content-Type",),

@@ -86,6 +86,24 @@ class RefusesListings(Store):
         return s3_error(403, "AccessDenied") if is_listing else None
 
 
+class VirtualHosts(Store):
+    """A store that takes the name of the bucket from the host name only."""
+
+    def __init__(self, domain: str) -> None:
+        self._domain = domain
+
+    def alter_request(self, request: web.Request, headers: dict[str, str]) -> Answer | None:
+        return None if self._bucket(request) else s3_error(403, "SecondLevelDomainForbidden")
+
+    def path(self, request: web.Request) -> str:
+        return f"/{self._bucket(request)}{request.path_qs}"
+
+    def _bucket(self, request: web.Request) -> str:
+        host = request.host.partition(":")[0]
+        bucket, dot, domain = host.partition(".")
+        return bucket if dot and domain == self._domain else ""
+
+
 def no_etags() -> Etags:
     return Etags(lambda _: None)
 

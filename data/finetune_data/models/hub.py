@@ -18,8 +18,10 @@ from finetune_api.outcome import Failure
 from finetune_api.uris import HubUri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
+from finetune_data.models.hub_connection import HUB, no_way_to_hub
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
 from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length, read_header
+from finetune_storage.connections import find_cause
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.transfers import fetch_in_parallel, matches
 
@@ -58,7 +60,7 @@ class HubModel(RemoteModel):
                 timeout=ANSWER_SECONDS,
             )
         self._commit = str(info.sha)
-        self.location = f"{_endpoint() or 'https://huggingface.co'} {uri.repo}"
+        self.location = f"{_endpoint() or HUB} {uri.repo}"
         siblings = info.siblings or []
         self.names = [file.rfilename for file in siblings]  # all files of the revision
         self.files = {
@@ -203,6 +205,11 @@ def _errors(uri: HubUri, name: str, commit: str | None = None) -> Iterator[None]
         raise _error(name, uri, failures.not_on_hub) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        url = _endpoint() or HUB
+        cause = None if status else find_cause(error, url)
+        if cause is not None:
+            found = partial(no_way_to_hub, hub=url, cause=cause)
+            raise _error(name, uri, found) from error
         problem = f"HTTP {status}" if status else type(error).__name__
         make = partial(
             failures.unreachable_hub, hub=_endpoint() or "huggingface.co", problem=problem
