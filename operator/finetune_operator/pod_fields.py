@@ -36,8 +36,13 @@ WORK, SHM, MODEL_CACHE = "work", "shm", "model-cache"
 OWN_VOLUMES = frozenset({WORK, SHM, MODEL_CACHE})
 OWN_VOLUME_PREFIX = "finetune-"
 CACHE_PATH = "/var/cache/finetune"
+CERTIFICATES = "finetune-certificates"
+CERTIFICATES_PATH = "/etc/finetune/certificates"
 # At these paths and below them are the product's volumes, its code, and the interpreter.
-OWN_PATHS = ("/tmp", "/dev/shm", names.TERMINATION_MESSAGE_PATH, CACHE_PATH, "/app", "/opt/venv")  # noqa: S108
+OWN_PATHS = (
+    *("/tmp", "/dev/shm", names.TERMINATION_MESSAGE_PATH),  # noqa: S108
+    *(CACHE_PATH, CERTIFICATES_PATH, "/app", "/opt/venv"),
+)
 OWN_VARIABLES = "FINETUNE_"
 
 # The sources of a volume in core/v1, Kubernetes 1.36.

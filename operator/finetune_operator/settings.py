@@ -1,8 +1,8 @@
 """The settings of the operator: a YAML file that the chart writes, parsed once and frozen."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from finetune_api import names
 from finetune_api.catalog import CatalogModel
@@ -27,6 +27,8 @@ def _is_foreign(key: str) -> str:
 SecretKey = Annotated[
     str, Field(max_length=253, pattern="^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_is_foreign)
 ]
+PROXY_URL = r"^(https?://[^\s/]+/?)?$"
+ProxyException = Annotated[str, Field(min_length=1, pattern=r"^[^\s,]+$")]
 EstimatedRequest = Literal["memory", "ephemeral-storage"]
 
 
@@ -53,6 +55,30 @@ class BaseCheck(Wire):
     enabled: bool = True  # otherwise only the training pods check it, once they have their GPUs
     # A pod requests the larger amount of its containers that run one after the other.
     resources: PrepareResources = PrepareResources()
+
+
+class Certificates(Wire):
+    """A file of trusted authorities in the namespace of each FineTune: one of two sources."""
+
+    config_map: str = ""
+    secret: str = ""  # a name, not a secret
+    key: str = Field("ca.crt", min_length=1)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if bool(self.config_map) == bool(self.secret):
+            raise ValueError("set either configMap or secret")
+        return self
+
+
+class Proxy(Wire):
+    """The HTTP proxy of the pods, for the store and the hub."""
+
+    https: str = Field("", pattern=PROXY_URL)
+    http: str = Field("", pattern=PROXY_URL)
+    # Names, domains, addresses, and networks that are reached directly, besides those of the
+    # cluster's own domain.
+    exceptions: list[ProxyException] = Field(default_factory=list)
 
 
 class PodNetwork(Wire):
@@ -121,6 +147,11 @@ class Settings(Wire):
     pods: PodParts = PodParts()
     # Whether the cluster chooses the user and group IDs of pods, as OpenShift does.
     cluster_assigns_user_ids: bool = False
+    certificates: Certificates | None = None  # None: the public authorities only
+    proxy: Proxy = Proxy()
+    # Where the bucket is in requests to S3, if the Secret does not say it. Empty: in the path for
+    # an own endpoint, so that such a store needs no DNS names for its buckets.
+    addressing_style: Literal["", "auto", "path", "virtual"] = ""
     pod_network: PodNetwork | None = None  # None: no NetworkPolicy
     # Whether Models are watched, as deletionPolicy Delete requires. Needs further permissions.
     deletes_models: bool = False

@@ -194,7 +194,7 @@ TEXTS = {
         Reason.S3_UNAVAILABLE,
         "the proxy {proxy} refuses the connection to {endpoint} ({detail}), for {uri}",
         "allow the host in the proxy, or ask an administrator to add it to the chart value "
-        "pods.proxy.no",
+        "pods.proxy.exceptions",
         "allow the host in the proxy, or add it to NO_PROXY in the environment",
     ),
     StorageProblem.PROXY_UNREACHABLE: ProblemText(

@@ -10,12 +10,17 @@ import os
 import re
 import ssl
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from finetune_api.names import ENV_CERTIFICATES
+from finetune_api.names import (
+    ADDRESSING_STYLES,
+    ENV_ADDRESSING_STYLE,
+    ENV_CERTIFICATES,
+    ENV_DEFAULT_ADDRESSING_STYLE,
+)
 from finetune_storage.errors import StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 
@@ -37,6 +42,21 @@ def prepare_network(environment: MutableMapping[str, str] = os.environ) -> None:
     _bypass_proxies(environment)
 
 
+def addressing_style(environment: Mapping[str, str]) -> str:
+    """The style that the environment names: the Secret's or the user's, or the chart's.
+
+    Empty: it names none. Raises StorageError (InvalidSpec) for another word.
+    """
+    for name in (ENV_ADDRESSING_STYLE, ENV_DEFAULT_ADDRESSING_STYLE):
+        style = environment.get(name, "").strip()
+        if style and style not in ADDRESSING_STYLES:
+            context = ProblemContext("", code=name, detail=repr(style[:40]))
+            raise StorageError.from_problem(StorageProblem.ADDRESSING_INVALID, context)
+        if style:
+            return style
+    return ""
+
+
 def merged_certificates(bundle: Path, others: list[Path]) -> bytes:
     """The certificates of a file and those of `others`, in PEM, each once.
 
@@ -52,7 +72,7 @@ def merged_certificates(bundle: Path, others: list[Path]) -> bytes:
         context = ProblemContext("", code=ENV_CERTIFICATES, detail=f"{bundle}: {why}")
         raise StorageError.from_problem(StorageProblem.CERTIFICATES_UNUSABLE, context) from error
     for path in others:
-        with suppress(OSError, ValueError):  # a file of this machine that nobody named here
+        with suppress(OSError, ValueError):  # a file that the user may not know of
             found |= dict.fromkeys(_certificates(path))
     return b"\n".join(found) + b"\n"
 
@@ -71,7 +91,7 @@ def _trust(environment: MutableMapping[str, str]) -> None:
         file.write(data)
     atexit.register(_remove, Path(name), os.getpid())
     _written.add(name)
-    environment |= dict.fromkeys(VARIABLES, name)
+    environment.update(dict.fromkeys(VARIABLES, name))
 
 
 def _remove(path: Path, process: int) -> None:

@@ -10,18 +10,13 @@ import builtins
 import io
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from finetune_api.names import (
-    ADDRESSING_STYLES,
-    ENV_ADDRESSING_STYLE,
-    ENV_DEFAULT_ADDRESSING_STYLE,
-    Reason,
-)
+from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
 from finetune_storage.boto_errors import (
@@ -36,6 +31,7 @@ from finetune_storage.connections import plain_endpoint, shown_endpoint
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem, uploads_remain
 from finetune_storage.multipart import IsDead, UnfinishedUploads
+from finetune_storage.network import addressing_style
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.reads import ObjectReads
 from finetune_storage.stream import ObjectStream
@@ -337,7 +333,7 @@ def s3_client() -> S3Client:
     from botocore.config import Config
 
     environment = os.environ
-    style = _addressing_style(environment)
+    style: Any = addressing_style(environment)
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     try:
@@ -360,18 +356,6 @@ def s3_client() -> S3Client:
         context = ProblemContext("", code=type(error).__name__, detail=shown_endpoint(endpoint))
         raise StorageError.from_problem(StorageProblem.SETTINGS_INVALID, context) from error
     return client
-
-
-def _addressing_style(environment: Mapping[str, str]) -> str:
-    """The style that the environment names: the Secret's or the user's, or the chart's."""
-    for name in (ENV_ADDRESSING_STYLE, ENV_DEFAULT_ADDRESSING_STYLE):
-        style = environment.get(name, "").strip()
-        if style and style not in ADDRESSING_STYLES:
-            context = ProblemContext("", code=name, detail=repr(style[:40]))
-            raise StorageError.from_problem(StorageProblem.ADDRESSING_INVALID, context)
-        if style:
-            return style
-    return ""
 
 
 def _configured_style(session: boto3.session.Session, endpoint: str | None) -> str:

@@ -1,6 +1,8 @@
 """The operator can read the settings file that the chart writes."""
 
 import json
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -215,3 +217,39 @@ def test_the_catalog_is_hugging_face_with_a_revision() -> None:
     for model in ENTRIES["models"]:
         assert model["uri"].startswith("hf://")
         assert "@" in model["uri"]
+
+
+def test_certificates_proxy_and_addressing_reach_the_operator(render: Render) -> None:
+    from finetune_operator.settings import Certificates, Proxy, Settings
+
+    made = render(
+        'pods.certificates.configMap="corporate"',
+        'pods.proxy={"https":"http://proxy:3128","exceptions":[".corp.example"]}',
+        'pods.addressingStyle="virtual"',
+    )
+    parsed = Settings.model_validate(settings(made))
+    assert parsed.certificates == Certificates(config_map="corporate", key="ca.crt")
+    assert parsed.proxy == Proxy(https="http://proxy:3128", exceptions=[".corp.example"])
+    assert parsed.addressing_style == "virtual"
+    made = render('pods.proxy.http="http://proxy:3128"', "pods.certificates=null")
+    parsed = Settings.model_validate(settings(made))
+    assert parsed.certificates is None
+    assert {"10.0.0.0/8", "fc00::/7"} <= set(parsed.proxy.exceptions)
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ('pods.certificates={"configMap":"a","secret":"b"}', "/pods/certificates"),
+        ('pods.certificates.file="a"', "/pods/certificates"),
+        ('pods.proxy.https="proxy:3128"', "/pods/proxy/https"),
+        ('pods.proxy.exceptions=["a,b"]', "/pods/proxy/exceptions/0"),
+        ('pods.addressingStyle="host"', "/pods/addressingStyle"),
+    ],
+)
+def test_a_wrong_way_to_the_store_is_refused_by_the_chart(
+    helm: Callable[..., subprocess.CompletedProcess[str]], value: str, field: str
+) -> None:
+    done = helm("template", "ft", CHART, "--namespace", "ml", "--set-json", value)
+    assert done.returncode != 0
+    assert field in done.stderr

@@ -164,6 +164,19 @@ pods: {{ . | toJson }}
 {{- if .clusterAssignsUserIds }}
 clusterAssignsUserIds: true
 {{- end }}
+{{- with .pods.certificates }}
+{{- if or .configMap .secret }}
+certificates: {{ dict "configMap" (default "" .configMap) "secret" (default "" .secret) "key" (default "ca.crt" .key) | toJson }}
+{{- end }}
+{{- end }}
+{{- with .pods.proxy }}
+{{- if or .https .http }}
+proxy: {{ dict "https" (default "" .https) "http" (default "" .http) "exceptions" (default list .exceptions) | toJson }}
+{{- end }}
+{{- end }}
+{{- with .pods.addressingStyle }}
+addressingStyle: {{ . }}
+{{- end }}
 {{- with .pods.networkPolicy }}
 {{- if .enabled }}
 podNetwork:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.settings import Settings
 
@@ -20,6 +21,7 @@ SECRET_KEYS = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    names.ENV_ADDRESSING_STYLE,
     "AWS_CA_BUNDLE",
     "HF_TOKEN",
     "HF_ENDPOINT",

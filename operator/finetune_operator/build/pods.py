@@ -7,6 +7,11 @@ from typing import Any
 from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_operator.build.credentials import SecretSource
+from finetune_operator.build.store_network import (
+    certificate_mounts,
+    certificate_volumes,
+    network_variables,
+)
 from finetune_operator.pod_fields import WORK
 from finetune_operator.settings import Settings
 
@@ -41,7 +46,11 @@ def pod_spec(
         "enableServiceLinks": False,
         "securityContext": _security(settings),
         "containers": [_container(settings, source, container)],
-        "volumes": [{"name": WORK, "emptyDir": {"sizeLimit": room} if room else {}}, *volumes],
+        "volumes": [
+            {"name": WORK, "emptyDir": {"sizeLimit": room} if room else {}},
+            *volumes,
+            *certificate_volumes(settings),
+        ],
     }
     if before:
         spec["initContainers"] = [_container(settings, source, fields) for fields in before]
@@ -64,13 +73,18 @@ def _environment(
     settings: Settings, source: SecretSource, own: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The container's variables, then those of the chart, then those of the Secret: each once."""
-    known = {variable["name"] for variable in own}
-    of_chart = [
+    found = list(own)
+    found += [
         {"name": name, "value": value}
         for name, value in settings.pods.env.items()
-        if name not in known
+        if name not in _names(own)
     ]
-    return [*own, *of_chart, *source.variables(settings, known | settings.pods.env.keys())]
+    found += network_variables(settings, _names(found))
+    return [*found, *source.variables(settings, _names(found))]
+
+
+def _names(variables: Sequence[dict[str, Any]]) -> set[str]:
+    return {variable["name"] for variable in variables}
 
 
 def _container(settings: Settings, source: SecretSource, fields: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +99,7 @@ def _container(settings: Settings, source: SecretSource, fields: dict[str, Any])
         "volumeMounts": [
             {"name": WORK, "mountPath": "/tmp"},  # noqa: S108
             *fields.get("volumeMounts", []),
+            *certificate_mounts(settings),
         ],
     }
 

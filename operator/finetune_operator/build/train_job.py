@@ -139,6 +139,8 @@ def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, A
         "metadata": metadata,
         "spec": {
             "clusterIP": "None",
+            # The names of the pods have addresses of all families that the cluster has.
+            "ipFamilyPolicy": "PreferDualStack",
             "publishNotReadyAddresses": True,
             "selector": {
                 names.LABEL_UID: finetune.metadata.uid,
