@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import logging
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import kopf
@@ -191,5 +193,14 @@ def _metrics(client: Client, settings: Settings) -> web.Application:
 async def _serve_http(port: int, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, port=port).start()
+    await web.SockSite(runner, _listen(port)).start()
     return runner
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on all addresses, IPv6 and IPv4; on IPv4 only where the node has no IPv6."""
+    if socket.has_dualstack_ipv6():
+        with suppress(OSError):  # an address in use is an error of the next call, too
+            address = ("::", port)
+            return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))

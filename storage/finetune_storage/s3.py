@@ -338,6 +338,7 @@ def s3_client() -> S3Client:
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     try:
         session = boto3.session.Session()  # a new one: the default session remembers credentials
+        style = style or _configured_style(session, endpoint)
         attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
         config = Config(
             connect_timeout=CONNECT_SECONDS,
@@ -347,7 +348,7 @@ def s3_client() -> S3Client:
             # many S3-compatible stores refuse the default checksums of new SDKs
             request_checksum_calculation="when_required" if endpoint else None,
             response_checksum_validation="when_required" if endpoint else None,
-            s3={"addressing_style": style or _configured_style(session, endpoint)},
+            s3={"addressing_style": style},
         )
         client = session.client(
             "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config

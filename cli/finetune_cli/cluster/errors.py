@@ -117,7 +117,10 @@ def _reason(error: BaseException | str) -> tuple[str, str]:
     """(a few words, the next step)"""
     text = error if isinstance(error, str) else f"{type(error).__name__} {error}"
     network = "check your network or VPN, and the context of your kubeconfig"
+    proxy = "check HTTPS_PROXY, or add the host of the API server to NO_PROXY"
     for mark, reason, hint in (
+        ("Tunnel connection failed", "the proxy refuses the connection", proxy),
+        ("ProxyError", "the proxy cannot be reached", proxy),
         ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted", "check the kubeconfig"),
         ("CertificateError", "its certificate is for another host", "check the kubeconfig"),
         ("SSL", "the TLS connection failed", "check the kubeconfig's server address"),
