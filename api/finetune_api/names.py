@@ -126,6 +126,7 @@ class Reason:
     POD_LOST = "PodLost"
     NODE_LOST = "NodeLost"
     PREEMPTED = "Preempted"
+    GANG_RELEASED = "GangReleased"
     EVICTED = "Evicted"
     STALLED = "Stalled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -223,6 +224,7 @@ END_REASONS = (
         Reason.POD_LOST,
         Reason.NODE_LOST,
         Reason.PREEMPTED,
+        Reason.GANG_RELEASED,
         Reason.EVICTED,
         Reason.STALLED,
         Reason.DEADLINE_EXCEEDED,

@@ -160,6 +160,10 @@ class Settings(Wire):
     poll_seconds: float = 5
     # The wait after a crash, doubled for each consecutive one up to 30 times the value.
     restart_seconds: float = Field(10, ge=0)
+    # How long an attempt may hold nodes and lack others while another one waits for its nodes. A
+    # scheduler places what fits within seconds; a cluster autoscaler needs minutes, and an attempt
+    # that is released too early loses nothing but its place. 0: nothing is released.
+    gang_seconds: float = Field(60, ge=0)
     # The API server may carry out a request that takes longer: nothing relies on its absence.
     request_timeout_seconds: float = Field(30, gt=0)
     # Every FineTune is reconciled at least this often, in case a trigger was lost.

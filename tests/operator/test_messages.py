@@ -31,6 +31,7 @@ COMMAND = f"kubectl get model {MODEL.replace(':', '-')} -n team -o yaml"
 
 DELETION = messages.job_was_deleted(1, None)
 LOST = messages.result_lost(messages.PREPARE_JOB, messages.PODS_REMOVED)
+GANG = messages.gang_released(1, 2, "other")
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "created": [("tone",)],
     "advice": [("22 examples are duplicates of others",)],
@@ -38,6 +39,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "queue_position": [(1, 2)],
     "suspended": [(1,)],
     "resumed": [(2,)],
+    "pods_released": [(1, GANG.message)],
     "base_model_loaded": [("ada",)],
     "restarted": [(2, 25, ERROR.message), (2, None, ERROR.message)],
     "base_model_measured": [(BEFORE,)],
@@ -135,6 +137,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "pod_out_of_memory": [(POD, "150Mi", "resources.memory"), (POD, None, "resources.memory")],
     "pod_deleted": [(POD,)],
     "job_failed": [("backoff limit", False), (None, False), ("a pod was drained", True)],
+    "gang_released": [(1, 2, "other"), (3, 4, None)],
     "queue_withdrew": [("gpus", "Preempted to accommodate another workload"), ("gpus", None)],
     "pod_disrupted": [(item, POD, NODE, "the reason") for item in Disruption]
     + [(Disruption.EVICTED, POD, None, None)],

@@ -16,6 +16,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.core.decide import decide
 from finetune_operator.core.observed import Job, Observed, Workload
 from finetune_operator.core.plan import Create, DeleteJob, Plan, stamp
+from finetune_operator.core.rivals import NO_RIVALS
 from finetune_operator.settings import Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -163,6 +164,7 @@ class World:
         self.status_writes = 0
         self.progress: ProgressReport | None = None
         self.workload: Workload | None = None  # the Workload of every queued Job
+        self.rivals = NO_RIVALS  # the gangs of other FineTunes
         self.now = NOW
         self._made: Counter[str] = Counter()  # Jobs of each name
 
@@ -176,6 +178,7 @@ class World:
             services=frozenset(self.services),
             progress=self.progress,
             is_live=True,
+            rivals=self.rivals,
         )
 
     def step(

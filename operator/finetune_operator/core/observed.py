@@ -19,6 +19,7 @@ from finetune_operator.core.containers import (
     find_wait,
     named,
 )
+from finetune_operator.core.rivals import NO_RIVALS, Rivals
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
@@ -63,6 +64,9 @@ class Pod:
     running_init: str | None = None  # an injected init container that the others wait for
     injected_failure: InjectedFailure | None = None  # it ended the pod, and none of ours did
     kubelet_event: KubeletEvent | None = None  # why the kubelet cannot start it; read when late
+    priority: int = 0
+    placed_at: datetime | None = None  # when it got a node, or was first refused one
+    is_gated: bool = False  # the scheduler does not try to place it yet
 
     @property
     def outcome(self) -> Outcome | None:
@@ -122,6 +126,9 @@ class Pod:
             uid=meta.get("uid", ""),
             running_init=find_running_init(spec, status),
             injected_failure=find_injected_failure(spec, status),
+            priority=spec.get("priority") or 0,
+            placed_at=_time(scheduled.get("lastTransitionTime")),
+            is_gated=scheduled.get("reason") == "SchedulingGated",
         )
 
 
@@ -191,6 +198,7 @@ class Job:
     version: str | None = None  # the resource version
     deadline: int | None = None  # seconds, which all of its pods have together
     passed_deadline: bool = False  # its pods end because of it, or have ended
+    devices: tuple[tuple[str, int], ...] = ()  # extended resources of each pod, by name
 
     @property
     def lacks_pods(self) -> bool:
@@ -265,6 +273,7 @@ class Job:
             version=meta.get("resourceVersion"),
             deadline=spec.get("activeDeadlineSeconds"),
             passed_deadline=failing.get("reason") == "DeadlineExceeded",
+            devices=_devices(containers),
         )
 
 
@@ -296,6 +305,7 @@ class Observed:
     progress: ProgressReport | None = None
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
     is_live: bool = False  # read from the API server, and not from what the watches reported
+    rivals: Rivals = NO_RIVALS  # of an attempt that lacks nodes; always from the watches
 
     def __post_init__(self) -> None:
         """Leave out the Jobs that are not ours, so that no decision can use them."""
@@ -345,6 +355,17 @@ def controller_of(raw: JsonObject) -> str | None:
     """The UID of the owner that controls an object."""
     owners = raw["metadata"].get("ownerReferences", [])
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _devices(containers: list[JsonObject]) -> tuple[tuple[str, int], ...]:
+    """The extended resources of a pod, such as nvidia.com/gpu. Their amounts are whole numbers."""
+    found: dict[str, int] = {}
+    for container in containers:
+        resources = container.get("resources", {})
+        for name, amount in (resources.get("requests", {}) | resources.get("limits", {})).items():
+            if "/" in name:
+                found[name] = found.get(name, 0) + (_number(str(amount)) or 0)
+    return tuple(sorted(found.items()))
 
 
 def _number(text: str | None) -> int | None:

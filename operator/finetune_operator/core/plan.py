@@ -42,11 +42,15 @@ class Plan:
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None  # seconds; None: wait for a trigger
     is_refused: bool = False  # the API server refuses a request: retries have a back-off
+    is_release: bool = False  # it ends an attempt whose pods have not ended
 
     def is_irreversible(self, before: FineTuneStatus) -> bool:
-        """Whether it deletes a Job or ends the FineTune. before: the status before the plan."""
+        """Whether it deletes a Job, or ends the FineTune or a waiting attempt.
+
+        before: the status before the plan.
+        """
         ends = before.state not in TERMINAL_STATES and self.status.state in TERMINAL_STATES
-        return ends or bool(self.actions_of(DeleteJob))
+        return ends or self.is_release or bool(self.actions_of(DeleteJob))
 
     def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if isinstance(action, kind))

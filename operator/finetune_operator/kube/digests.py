@@ -15,7 +15,7 @@ ALIVE = {"Pending", "Running"}  # decisions use only the readiness in these phas
 # read with real changes
 IGNORED_FIELDS = {
     *("name", "index", "attempt", "ip", "node", "container", "memory_limit", "started_at"),
-    *("uid", "waiting_container", "running_init"),
+    *("uid", "waiting_container", "running_init", "priority", "placed_at", "is_gated"),
 }
 IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 

@@ -9,9 +9,11 @@ from finetune_api.model import Model
 from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
+from finetune_operator.core.gangs import gang_of
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs
+from finetune_operator.core.rivals import NO_RIVALS, Rivals
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.kueue import Kueue
@@ -86,7 +88,14 @@ class Observer:
             services=await self._services(finetune, parsed, served),
             models=await self._models(finetune),
             progress=await self._progress(found),
+            rivals=self._rivals(finetune, parsed),
         )
+
+    def _rivals(self, finetune: FineTune, jobs: tuple[Job, ...]) -> Rivals:
+        """The gangs of the other FineTunes, if this one lacks nodes and holds others."""
+        meta = finetune.metadata
+        own = gang_of(meta.namespace, meta.name, meta.creation_timestamp, jobs, releases=0)
+        return self.store.rivals(meta.uid) if own and own.is_partial else NO_RIVALS
 
     async def _services(
         self, finetune: FineTune, jobs: tuple[Job, ...], served: frozenset[str]

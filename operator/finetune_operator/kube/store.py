@@ -10,7 +10,8 @@ A FineTune that has ended and whose Jobs have ended is settled: only its version
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import NamedTuple
 
 import orjson
@@ -20,55 +21,15 @@ from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.core.key import Key
 from finetune_operator.core.observed import Job, Pod, controller_of
+from finetune_operator.core.rivals import Rivals
 from finetune_operator.kube.digests import QUIET, digest_of_finetune, digest_of_job, digest_of_pod
+from finetune_operator.kube.family import Child, Family, Releases, is_left
 
 DELETED_AT_MOST = 5000  # UIDs of deleted objects, whose late events are ignored
 METADATA = (
     *("name", "namespace", "uid", "generation", "resourceVersion"),
     *("creationTimestamp", "deletionTimestamp", "finalizers"),
 )
-
-
-@dataclass(slots=True, frozen=True)
-class _Child:
-    """A Job without its pods, or a pod. version: None if it is not a number."""
-
-    value: Job | Pod
-    version: int | None
-    digest: int
-    owner: str  # UID
-    created: tuple[str, str]  # time and name
-
-
-@dataclass(slots=True)
-class _Family:
-    """A FineTune with its children. JSON takes a tenth of the memory of the parsed value."""
-
-    key: Key
-    uid: str
-    finetune: bytes = b""  # empty: a child was seen before it
-    version: int | None = None
-    digest: int | None = None
-    has_ended: bool = False
-    is_suspended: bool = False
-    has_ttl: bool = False
-    is_complete: bool = False  # all of its children are known
-    children: dict[str, dict[str, _Child]] = field(default_factory=lambda: {"jobs": {}, "pods": {}})
-    served: set[str] = field(default_factory=set)  # UIDs of the Jobs that have their Service
-
-    def jobs(self) -> list[Job]:
-        found = sorted(self.children["jobs"].values(), key=lambda child: child.created)
-        return [child.value for child in found if isinstance(child.value, Job)]
-
-    def pods_of(self, job: Job) -> tuple[Pod, ...]:
-        pods = [child for child in self.children["pods"].values() if child.owner == job.uid]
-        pods.sort(key=lambda child: child.created)
-        return tuple(child.value for child in pods if isinstance(child.value, Pod))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it has ended and nothing of it is left to delete, now or after its TTL."""
-        return self.has_ended and not any(_is_left(job, self.has_ttl) for job in self.jobs())
 
 
 class _Settled(NamedTuple):
@@ -92,7 +53,7 @@ class Store:
     """Holds a family for each FineTune that is not settled."""
 
     def __init__(self) -> None:
-        self._families: dict[str, _Family] = {}
+        self._families: dict[str, Family] = {}
         self._uids: dict[Key, str] = {}
         self._settled: dict[str, _Settled] = {}  # by UID
         self._deleted: OrderedDict[str, int | None] = OrderedDict()  # UID -> version
@@ -118,13 +79,13 @@ class Store:
             self._settled[uid] = _Settled(version, _has_ttl(raw))
             return True
         if family is None:
-            family = self._families[uid] = _Family(key, uid)
+            family = self._families[uid] = Family(key, uid)
             self._settled.pop(uid, None)
         has_changed = self._take_finetune(family, raw, is_own=is_own)
         self._prune(family)
         return has_changed
 
-    def _take_finetune(self, family: _Family, raw: JsonObject, *, is_own: bool = False) -> bool:
+    def _take_finetune(self, family: Family, raw: JsonObject, *, is_own: bool = False) -> bool:
         """Return whether it has changed for a decision."""
         version, meta = _version(raw), raw["metadata"]
         if family.finetune and not _is_newer(version, family.version):
@@ -138,6 +99,8 @@ class Store:
         family.finetune, family.version = _to_bytes(raw), version
         family.has_ended, family.has_ttl = _state(raw) in names.TERMINAL_STATES, _has_ttl(raw)
         family.is_suspended = bool(raw.get("spec", {}).get("suspend"))
+        family.created, family.releases = meta.get("creationTimestamp") or "", Releases.of(raw)
+        family.is_stale = True
         self._bind(family.key, family.uid)
         return is_own or former != family.digest
 
@@ -151,14 +114,14 @@ class Store:
             return False
         if family is None:
             key = Key(meta["namespace"], meta.get("labels", {}).get(names.LABEL_FINETUNE, ""))
-            family = self._families[uid] = _Family(key, uid)
+            family = self._families[uid] = Family(key, uid)
             if settled is not None:
                 family.has_ended = True
                 family.version, family.has_ttl = settled
         has_changed = self._take_child(family, plural, raw)
         return not self._prune(family) and has_changed
 
-    def _take_child(self, family: _Family, plural: str, raw: JsonObject) -> bool:
+    def _take_child(self, family: Family, plural: str, raw: JsonObject) -> bool:
         """Return whether it has changed for a decision."""
         meta, version, owner = raw["metadata"], _version(raw), controller_of(raw) or ""
         uid, known = meta["uid"], family.children[plural].get(meta["uid"])
@@ -175,7 +138,8 @@ class Store:
             component = meta.get("labels", {}).get(names.LABEL_COMPONENT)
             digest = digest_of_pod(value, trains=component == names.COMPONENT_TRAIN)
         created = (meta.get("creationTimestamp") or "", meta["name"])
-        family.children[plural][uid] = _Child(value, version, digest, owner, created)
+        family.children[plural][uid] = Child(value, version, digest, owner, created)
+        family.is_stale = True
         if known is None and plural == "jobs" and (family.has_ended or family.is_suspended):
             return True  # committed late: nothing else wakes a FineTune at rest
         return digest != (known.digest if known is not None else QUIET)
@@ -190,12 +154,23 @@ class Store:
         if family is None:
             return False
         known = family.children[plural].pop(meta["uid"], None)
+        family.is_stale = True
         return not self._prune(family) and known is not None
 
     def view(self, key: Key) -> Snapshot | None:
         """Return what is known of a FineTune; None if that is nothing."""
         family = self._families.get(self._uids.get(key, ""))
         return _snapshot(family) if family is not None and family.finetune else None
+
+    def rivals(self, uid: str) -> Rivals:
+        """The gangs of all FineTunes but the one with the UID."""
+        others = [family for other, family in self._families.items() if other != uid]
+        times = [family.releases.at for family in others if family.releases]
+        return Rivals(
+            tuple(gang for family in others if (gang := family.lacking()) is not None),
+            datetime.fromisoformat(max(times)) if times else None,
+            any(family.is_leaving for family in others),
+        )
 
     def is_settled(self, key: Key) -> bool:
         """Whether it has ended and nothing of it is left to delete, now or after its TTL."""
@@ -237,6 +212,7 @@ class Store:
         family = self._families.get(uid)
         if family is not None:
             family.children["jobs"].pop(job_uid, None)
+            family.is_stale = True
             self._prune(family)
 
     def remove(self, key: Key) -> None:
@@ -257,7 +233,7 @@ class Store:
         A child that a list lacks is gone, unless it is known at a later version than the list.
         """
         uid = raw["metadata"]["uid"]
-        family = self._families.get(uid) or _Family(Key("", ""), uid)
+        family = self._families.get(uid) or Family(Key("", ""), uid)
         self._take_finetune(family, raw)
         for plural, answer in (("jobs", jobs), ("pods", pods)):
             items = [item for item in answer.get("items", []) if _is_ours(plural, item, uid)]
@@ -266,6 +242,7 @@ class Store:
             for child in known.keys() - listed:
                 if not _is_later(known[child].version, version):
                     del known[child]
+                    family.is_stale = True
                     self._bury(child, version)
             for item in items:
                 self._take_child(family, plural, item)
@@ -275,7 +252,7 @@ class Store:
         self._prune(family)
         return found
 
-    def _prune(self, family: _Family) -> bool:
+    def _prune(self, family: Family) -> bool:
         """Keep only the version of a settled FineTune. Return whether it is settled."""
         if not family.is_settled:
             return False
@@ -324,7 +301,7 @@ class Store:
         return True
 
 
-def _snapshot(family: _Family) -> Snapshot:
+def _snapshot(family: Family) -> Snapshot:
     jobs = tuple(replace(job, pods=family.pods_of(job)) for job in family.jobs())
     finetune: JsonObject = orjson.loads(family.finetune)
     return Snapshot(finetune, jobs, frozenset(family.served), family.is_complete)
@@ -332,12 +309,7 @@ def _snapshot(family: _Family) -> Snapshot:
 
 def _is_left_of(settled: _Settled, plural: str, raw: JsonObject) -> bool:
     """Whether a child unsettles its FineTune. Pods do not, because they go with their Jobs."""
-    return plural == "jobs" and _is_left(Job.parse(raw, []), settled.has_ttl)
-
-
-def _is_left(job: Job, has_ttl: bool) -> bool:
-    """Whether a Job of a FineTune that has ended may still be deleted."""
-    return not job.is_going and (has_ttl or not (job.has_completed or job.has_failed))
+    return plural == "jobs" and is_left(Job.parse(raw, []), settled.has_ttl)
 
 
 def _is_ours(plural: str, raw: JsonObject, uid: str) -> bool:

@@ -264,6 +264,18 @@ def queue_withdrew(queue: str, cause: str | None) -> ErrorInfo:
     return _error(Reason.PREEMPTED, f"queue {queue} evicted the pods{why}", hint)
 
 
+def gang_released(held: int, wanted: int, favored: str | None) -> ErrorInfo:
+    """held: the pods that had a node. favored: a FineTune of the same namespace, if it is there."""
+    places = _count(held, "place")
+    whose = f"FineTune {favored}" if favored else "a FineTune of another namespace"
+    message = (
+        f"the cluster had room for {held} of {_count(wanted, 'pod')}, so the operator released "
+        f"{places} that {whose} needs"
+    )
+    hint = "wait: training continues when there is room for all pods; Kueue avoids such conflicts"
+    return _error(Reason.GANG_RELEASED, message, hint)
+
+
 class Disruption(Enum):
     """An end of a pod that the cluster caused: reason, message, hint."""
 

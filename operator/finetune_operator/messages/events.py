@@ -54,6 +54,12 @@ def resumed(attempt: int) -> Event:
     return Event("Resumed", "Fine-tune resumed", attempt=attempt)
 
 
+def pods_released(attempt: int, cause: str) -> Event:
+    """cause: the end of the attempt in words."""
+    message = f"Released the pods of attempt {attempt}: {cause}"
+    return Event(Reason.GANG_RELEASED, message, "warning", attempt)
+
+
 def base_model_loaded(base: str) -> Event:
     return Event("BaseModelLoaded", f"Base model loaded: {base}")
 

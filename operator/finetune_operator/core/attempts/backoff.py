@@ -71,18 +71,24 @@ def find_refused(builder: StatusBuilder) -> Attempt | None:
 
 
 def seconds_left(
-    observed: Observed, builder: StatusBuilder, planned: Attempt, first: float
+    observed: Observed,
+    builder: StatusBuilder,
+    planned: Attempt,
+    longest: float,
+    *,
+    is_freed: bool = False,
 ) -> float | None:
     """Seconds until the Job is created; None if it may have been created and deleted.
 
-    A wait longer than any planned one comes from a clock that was set back, and is over.
+    A wait longer than the longest one comes from a clock that was set back, and is over.
+    is_freed: the Job before it was deleted at the beginning of the wait.
     """
     former = observed.attempts.get(planned.number - 1)
     is_waiting = former is not None and not former.is_going
     left = (datetime.fromisoformat(planned.started_at) - builder.now).total_seconds()
     if left <= 0:
         return 0.0 if is_waiting else None
-    return left if is_waiting and left <= first * LONGEST else 0.0
+    return left if (is_waiting or is_freed) and left <= longest else 0.0
 
 
 def end_planned(

@@ -36,12 +36,19 @@ from finetune_operator.core.attempts.records import (
     end_attempt,
     gpu_seconds,
 )
+from finetune_operator.core.attempts.release import (
+    end_released,
+    find_release,
+    follows_release,
+    longest_wait,
+)
 from finetune_operator.core.attempts.removal import has_dead_pod
 from finetune_operator.core.attempts.restart_events import find_resumed_step, record_restart
 from finetune_operator.core.attempts.results import awaits_pods, find_loss
 from finetune_operator.core.attempts.retry import may_retry
 from finetune_operator.core.attempts.success import find_published, succeed
 from finetune_operator.core.deadlines import find_stall
+from finetune_operator.core.gangs import NO_RELEASE
 from finetune_operator.core.kueue import find_withdrawal, record_queue_position
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
@@ -100,10 +107,15 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
         verdict = verdict or find_stall(observed.finetune, observed.progress)
     if verdict is not None:
         return _restart_or_fail(observed, builder, settings, job, verdict)
+    release = NO_RELEASE if was_running else find_release(observed, builder, settings, current)
+    if release.is_due:
+        error, pause = end_released(observed, builder, settings, job, release)
+        plan = _start(observed, builder, settings, current + 1, cause=error, wait=pause)
+        return replace(plan, is_release=True)
     _watch(observed, builder, job, settings, was_running=was_running)
     is_running = builder.status.state == State.RUNNING
     wait = settings.poll_seconds if is_running else PENDING_SECONDS
-    return Plan(builder.finish(), actions, wait)
+    return Plan(builder.finish(), actions, min(wait, release.seconds_left or wait))
 
 
 def _decide_start(
@@ -218,7 +230,9 @@ def _start_planned(
 
     was_refused: by the API server. The status says so until the Job exists.
     """
-    left = seconds_left(observed, builder, planned, settings.restart_seconds)
+    is_freed = follows_release(builder.status.attempts, planned.number)
+    longest = longest_wait(settings, is_freed=is_freed)
+    left = seconds_left(observed, builder, planned, longest, is_freed=is_freed)
     if was_refused:
         nodes = observed.finetune.spec.resources.nodes
         stage = Stage.QUEUED if observed.finetune.spec.queue_name else Stage.STARTING
@@ -227,7 +241,8 @@ def _start_planned(
     if left is None and builder.status.reason != Reason.RESTARTING:  # its pods have been seen
         return _look_up(observed, builder, settings, planned.number)
     if left:
-        return Plan(builder.finish(), _leftovers(observed, kept=planned.number - 1), left)
+        kept = None if is_freed else planned.number - 1
+        return Plan(builder.finish(), _leftovers(observed, kept=kept), left)
     late = (builder.now - datetime.fromisoformat(planned.started_at)).total_seconds()
     if not 0 <= late <= LATE_SECONDS:  # the old Job was deleted, or the operator was away
         builder.attempt(planned.number, started_at=stamp(builder.now))
@@ -310,12 +325,14 @@ def _restart_or_fail(
 def leaves_jobs(observed: Observed, plan: Plan) -> bool:
     """Whether Jobs can be deleted after the plan's status is written, which needs a requeue.
 
-    The Job before an attempt that is recorded and has no Job yet is kept.
+    The Job before an attempt that is recorded and has no Job yet is kept, unless it was released.
     """
     after = replace(observed, finetune=observed.finetune.replace(status=plan.status))
     still_open = {item.number for item in plan.status.attempts if item.ended_at is None}
     is_to_be_made = not still_open <= observed.attempts.keys() and not plan.actions_of(Create)
-    kept = max(still_open) - 1 if is_to_be_made else None
+    newest = max(still_open, default=1)
+    is_kept = is_to_be_made and not follows_release(plan.status.attempts, newest)
+    kept = newest - 1 if is_kept else None
     return bool(set(_leftovers(after, kept=kept)) - set(plan.actions_of(DeleteJob)))
 
 
