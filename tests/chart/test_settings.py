@@ -50,6 +50,7 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "queuedRequests",
         "checkpointBandwidth",
         "kueueEnabled",
+        "gangSeconds",
         "kueueVersion",
         "kueueQueuePrepare",
         "requestTimeoutSeconds",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.names import Reason
-from finetune_operator.core.gangs import (
+from finetune_operator.core.attempts.gangs import (
     DOUBLINGS,
     HOLDS,
     RELEASES_AT_MOST,

@@ -152,6 +152,7 @@ checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}
 kueueEnabled: {{ .kueue.enabled }}
 kueueVersion: {{ ternary (default "" .kueue.version) "" .kueue.enabled | quote }}
 kueueQueuePrepare: {{ default false .kueue.queuePrepare }}
+gangSeconds: {{ dig "releaseSeconds" 60 (default dict .gangs) | toJson }}
 {{- $pods := dict }}
 {{- range $key := list "env" "labels" "annotations" "allowedLabelPrefixes" "allowedAnnotationPrefixes" }}
 {{- with index $root.Values.pods $key }}

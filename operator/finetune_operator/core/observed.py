@@ -32,7 +32,7 @@ class KubeletEvent:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # thousands are in memory
 class Pod:
     """One pod of a Job."""
 

@@ -1,4 +1,4 @@
-"""The gangs of all FineTunes that lack pods, as values. `core/gangs.py` decides what follows."""
+"""The gangs of all FineTunes that lack nodes, as values. `core/attempts/gangs.py` decides."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -5,6 +5,7 @@ the changes matter. The sweep and the requeues of decisions make up for a missed
 """
 
 from collections.abc import Hashable
+from dataclasses import fields
 from typing import Any
 
 from finetune_api.wire import JsonObject
@@ -17,6 +18,7 @@ IGNORED_FIELDS = {
     *("name", "index", "attempt", "ip", "node", "container", "memory_limit", "started_at"),
     *("uid", "waiting_container", "running_init", "priority", "placed_at", "is_gated"),
 }
+POD_FIELDS = tuple(item.name for item in fields(Pod) if item.name not in IGNORED_FIELDS)
 IGNORED_REASONS = {"ContainerCreating", "PodInitializing"}  # every pod starts like this
 
 
@@ -31,13 +33,13 @@ def digest_of_job(job: Job) -> int:
 
 def digest_of_pod(pod: Pod, *, trains: bool) -> int:
     """trains: whether it is a pod of an attempt, whose readiness matters."""
-    fields = vars(pod) | {
+    found: dict[str, Hashable] = {name: getattr(pod, name) for name in POD_FIELDS} | {
         "phase": None if pod.phase in ALIVE else pod.phase,
         "is_ready": pod.is_ready and trains,
     }
     if pod.waiting_reason in IGNORED_REASONS:
-        fields |= {"waiting_reason": None, "waiting_message": None}
-    values = tuple(value for name, value in fields.items() if name not in IGNORED_FIELDS)
+        found |= {"waiting_reason": None, "waiting_message": None}
+    values = tuple(found.values())
     return QUIET if all(value is None or value is False for value in values) else hash(values)
 
 

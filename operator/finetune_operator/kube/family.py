@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 from finetune_api import names
 from finetune_api.wire import JsonObject
-from finetune_operator.core.gangs import gang_of
+from finetune_operator.core.attempts.gangs import gang_of
 from finetune_operator.core.key import Key
 from finetune_operator.core.observed import Job, Pod
 from finetune_operator.core.rivals import Gang

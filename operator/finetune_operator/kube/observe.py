@@ -9,7 +9,7 @@ from finetune_api.model import Model
 from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
-from finetune_operator.core.gangs import gang_of
+from finetune_operator.core.attempts.gangs import gang_of
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs

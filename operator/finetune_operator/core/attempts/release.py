@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from finetune_api.finetune_status import Attempt, ErrorInfo
 from finetune_operator import messages
-from finetune_operator.core import gangs
+from finetune_operator.core.attempts import gangs
 from finetune_operator.core.attempts.backoff import LONGEST
+from finetune_operator.core.attempts.gangs import DOUBLINGS, NO_RELEASE, Release, count_releases
 from finetune_operator.core.attempts.records import end_attempt
-from finetune_operator.core.gangs import DOUBLINGS, NO_RELEASE, Release, count_releases
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.verdict import Verdict

@@ -5,11 +5,11 @@ from finetune_api.names import Reason
 from finetune_api.outcome import Trained
 from finetune_operator import messages
 from finetune_operator.build.model_resource import build_model
+from finetune_operator.core.attempts.progress import record_epochs, to_progress
 from finetune_operator.core.attempts.records import end_attempt, gpu_seconds
 from finetune_operator.core.attempts.results import find_trained
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, Create, Plan, stamp
-from finetune_operator.core.progress import record_epochs, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
 
 

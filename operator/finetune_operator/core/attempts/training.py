@@ -21,6 +21,7 @@ from finetune_operator.core.attempts.backoff import (
     seconds_left,
     seconds_to_wait,
 )
+from finetune_operator.core.attempts.gangs import NO_RELEASE
 from finetune_operator.core.attempts.lookup import decide_lookup, was_deleted
 from finetune_operator.core.attempts.oom_retry import (
     describe_change,
@@ -30,6 +31,7 @@ from finetune_operator.core.attempts.oom_retry import (
     size_to_record,
     weigh_host_memory,
 )
+from finetune_operator.core.attempts.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.attempts.records import (
     close_former,
     close_others,
@@ -48,12 +50,10 @@ from finetune_operator.core.attempts.results import awaits_pods, find_loss
 from finetune_operator.core.attempts.retry import may_retry
 from finetune_operator.core.attempts.success import find_published, succeed
 from finetune_operator.core.deadlines import find_stall
-from finetune_operator.core.gangs import NO_RELEASE
 from finetune_operator.core.kueue import find_withdrawal, record_queue_position
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.pending import explain
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob, Plan, stamp
-from finetune_operator.core.progress import apply_progress, is_due, to_progress
 from finetune_operator.core.status_builder import StatusBuilder
 from finetune_operator.core.verdict import Verdict, awaits_root_cause, judge
 from finetune_operator.messages.text import MESSAGE_CHARACTERS
