@@ -302,6 +302,16 @@ class Resolved(Stored):
     steps: int | None = Field(None, description="Number of optimizer steps in all epochs.")
 
 
+class AdoptedFrom(Stored):
+    """Former FineTune with this name whose model this FineTune adopted without training."""
+
+    uid: str = Field(
+        max_length=64,
+        description="UID of the FineTune that trained the model. The files at status.modelUri are "
+        "below its prefix.",
+    )
+
+
 class FineTuneStatus(Stored):
     """Observed state of the FineTune, written by the operator. It outlives the pods."""
 
@@ -347,6 +357,7 @@ class FineTuneStatus(Stored):
         description="S3 URIs of the result files, results.csv first. Absent until the model is "
         "published.",
     )
+    adopted_from: AdoptedFrom | None = None
     resolved: Resolved | None = Field(
         None,
         description="Settings as used: the names of the spec are resolved when the FineTune is "

@@ -20,6 +20,7 @@ COMPONENT_DELETION = "deletion"
 COMPONENT_NETWORK = "network"
 ANNOTATION_MODEL = f"{GROUP}/model"  # the id of a Model is too long for a label
 ANNOTATION_QUEUE = f"{GROUP}/queue"  # of a Model: Kueue's queue of the Job that deletes its files
+ANNOTATION_ADOPTED_FROM = f"{GROUP}/adopted-from"  # on Models: the UID of the former FineTune
 FINALIZER_MODEL = f"{GROUP}/model-files"  # on Models whose deletionPolicy is Delete
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
@@ -100,6 +101,7 @@ class Reason:
     TRAINING = "Training"
     RESTARTING = "Restarting"
     SUCCEEDED = "Succeeded"
+    ADOPTED = "Adopted"
     DRY_RUN = "DryRun"
     CANCELLED = "Cancelled"
     SUSPENDED = "Suspended"
@@ -152,6 +154,7 @@ HEALTHY_REASONS = frozenset(
         Reason.TRAINING,
         Reason.RESTARTING,
         Reason.SUCCEEDED,
+        Reason.ADOPTED,
         Reason.DRY_RUN,
         Reason.CANCELLED,
         Reason.SUSPENDED,

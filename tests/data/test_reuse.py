@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,35 +15,26 @@ from hypothesis import strategies as st
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.names import LOCAL_BUCKET
-from finetune_api.outcome import EpochMetrics, Outcome, Prepared, Trained
+from finetune_api.outcome import Outcome, Prepared
 from finetune_api.tasks import MethodRef, PrepareTask, RankResources, ReuseRef, RunRef, TrainTask
 from finetune_api.uris import S3Uri
 from finetune_data.lookup import reuse
-from finetune_data.lookup.published import ModelManifest
 from finetune_data.lookup.reuse import Search, find_same
 from finetune_data.prepare.job import prepare
 from finetune_data.tokenize.dataset import DatasetManifest, read_manifest
 from finetune_storage.local import LocalStorage
-from finetune_storage.manifests import FileEntry, to_bytes
 from finetune_storage.s3 import Storage
-from finetune_trainer import run_manifest
 from tests.data.builders import examples, jsonl, objects_read, prepare_task, put_folder
 from tests.support.proxy import Answer, FaultyProxy, Seen, Store, let_pass, s3_error
+from tests.support.published import FILES, Change, publish
 from tests.support.stores import STORES
 
 FORMER = "11111111-2222-3333-4444-555555555555"
 OLDEST = "00000001-2222-3333-4444-555555555555"
 OLDER = "00000000-2222-3333-4444-555555555555"
 NEW = "aaaaaaaa-2222-3333-4444-555555555555"
-FILES = {
-    "config.json": b"{}",
-    "model-00001-of-00002.safetensors": b"weights" * 100,
-    "model-00002-of-00002.safetensors": b"others" * 100,
-    "adapter/adapter_config.json": b"{}",
-}
 ID = "tiny:ft-team:custom-2026-11-21-12-00-00"
 REUSE = ReuseRef(organization="Team", suffix="Custom")
-Change = Callable[[dict[str, Any]], Any]
 
 
 class Known(NamedTuple):
@@ -106,15 +96,7 @@ class Shop:
         """Publish what a FineTune trained. of_run, of_model: changes of the two manifests."""
         task = known.task.replace(run=self.run_of(uid, **place))
         train = _train_task(task, known.prepared)
-        manifest = _model_manifest(train)
-        written = _changed(to_bytes(manifest), of_model)
-        trained = _trained(train, manifest, written)
-        made = run_manifest.make(train, known.dataset, "fp32", trained)
-        layout = task.run.layout
-        for path, data in FILES.items():
-            self.storage.write_bytes(layout.model.child(path), data)
-        self.storage.write_bytes(layout.manifest, _changed(to_bytes(made), of_run))
-        self.storage.write_bytes(layout.model.child("manifest.json"), written)
+        publish(train, ID, known.dataset, self.storage, of_run=of_run, of_model=of_model)
 
     def find(self, known: Known, **changes: Any) -> Search:
         """Search as the prepare Job does. changes: of its task."""
@@ -123,12 +105,6 @@ class Shop:
         task = known.task.replace(run=self.run_of(NEW, **place), reuse=REUSE)
         prepared = known.prepared.replace(hyperparameters=chosen)
         return find_same(task.replace(**changes), known.dataset, prepared, self.storage)
-
-
-def _changed(data: bytes, change: Change) -> bytes:
-    raw = json.loads(data)
-    found = change(raw)
-    return json.dumps(raw if found is None else found).encode()
 
 
 def _train_task(task: PrepareTask, found: Prepared) -> TrainTask:
@@ -149,41 +125,6 @@ def _train_task(task: PrepareTask, found: Prepared) -> TrainTask:
         master_host="pod-0",
         master_port=1,
         progress_port=2,
-    )
-
-
-def _model_manifest(task: TrainTask) -> ModelManifest:
-    return ModelManifest(
-        id=ID,
-        fine_tune=f"{task.run.namespace}/{task.run.name}",
-        fine_tune_uid=task.run.uid,
-        attempt=1,
-        base=task.base.name,
-        base_uri=task.base.uri,
-        base_revision=task.base.revision,
-        published="2026-11-21T12:00:00+00:00",
-        dtype="float32",
-        steps=80,
-        trained_tokens=10_000,
-        training_loss=1.25,
-        first_loss=2.5,
-        epochs=[EpochMetrics(epoch=1, step=80, training_loss=1.25)],
-        files=[
-            FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-            for path, data in FILES.items()
-        ],
-    )
-
-
-def _trained(task: TrainTask, manifest: ModelManifest, written: bytes) -> Trained:
-    return Trained(
-        fine_tuned_model=manifest.id,
-        model_uri=str(task.run.layout.model),
-        model_manifest_sha256=hashlib.sha256(written).hexdigest(),
-        result_files=[str(task.run.layout.results)],
-        trained_tokens=manifest.trained_tokens,
-        steps=manifest.steps,
-        epochs=manifest.epochs,
     )
 
 

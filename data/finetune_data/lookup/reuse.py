@@ -85,7 +85,7 @@ def find_same(
             found = _examine(root, task.run, task.reuse, wanted, storage)
         except _OtherError as error:
             log(f"the model at {root.child('model')} is not adopted: {error}")
-        except Exception as error:  # of a store, or of what somebody has put there
+        except Exception as error:  # of a store, or of what another user has put there
             advice.append(f"The model at {root.child('model')} is not adopted: {_cause(error)}.")
         else:
             log(f"the model at {root.child('model')} was trained in the same way")

@@ -11,7 +11,13 @@ from finetune_api.outcome import EpochMetrics, Trained
 from finetune_operator.build.identity import labels
 
 
-def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dict[str, Any]:
+def build_model(
+    finetune: FineTune, resolved: Resolved, trained: Trained, adopted_from: str | None = None
+) -> dict[str, Any]:
+    """Build the Model. adopted_from: the UID of the former FineTune that trained it.
+
+    The files of an adopted model may be those of a Model in another cluster, too.
+    """
     last = trained.epochs[-1] if trained.epochs else None
     spec = ModelSpec(
         id=trained.fine_tuned_model,
@@ -23,13 +29,16 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
         context_length=resolved.base.context_length,
         training_examples=resolved.training_examples,
         trained_tokens=trained.trained_tokens,
-        fine_tune=ModelSource(name=finetune.metadata.name, uid=finetune.metadata.uid),
+        fine_tune=ModelSource(
+            name=finetune.metadata.name, uid=adopted_from or finetune.metadata.uid
+        ),
         secret_name=resolved.secret_name,
         metrics=ModelMetrics(training_loss=trained.training_loss, **_validation(last)),
         metrics_before=(
             ValidationMetrics(**_validation(trained.before)) if trained.before else None
         ),
     )
+    annotations = _annotations(finetune, adopted_from)
     return {
         "apiVersion": names.API_VERSION,
         "kind": "Model",
@@ -37,16 +46,19 @@ def build_model(finetune: FineTune, resolved: Resolved, trained: Trained) -> dic
             "name": resource_name(trained.fine_tuned_model),
             "namespace": finetune.metadata.namespace,
             "labels": labels(finetune, "model"),
-            **_queue(finetune),
+            **({"annotations": annotations} if annotations else {}),
         },
         "spec": spec.to_dict(),
     }
 
 
-def _queue(finetune: FineTune) -> dict[str, Any]:
-    """The queue of the FineTune, for the Job that deletes the files of the Model."""
-    queue = finetune.spec.queue_name
-    return {"annotations": {names.ANNOTATION_QUEUE: queue}} if queue else {}
+def _annotations(finetune: FineTune, adopted_from: str | None) -> dict[str, str]:
+    """The queue, for the Job that deletes the files of the Model, and the origin of the files."""
+    found = {
+        names.ANNOTATION_QUEUE: finetune.spec.queue_name,
+        names.ANNOTATION_ADOPTED_FROM: adopted_from,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _validation(epoch: EpochMetrics | None) -> dict[str, float | None]:

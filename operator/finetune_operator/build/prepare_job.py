@@ -36,6 +36,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
         with_defaults(finetune, resolved, settings),
         *(resolved, settings.hyperparameters, settings.data),
         has_model_cache=has_shared_cache(settings.runtime(resolved.runtime.name)),
+        searches=True,
     )
     space = scratch_space(finetune, settings)
     source = credentials(finetune, resolved.secret_name)

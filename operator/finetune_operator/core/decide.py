@@ -16,6 +16,7 @@ from finetune_api.outcome import Prepared, Trained
 from finetune_operator import messages
 from finetune_operator.build.network_policy import build_network_policy
 from finetune_operator.build.prepare_job import build_prepare_job
+from finetune_operator.core.attempts.adoption import adopt, find_adoption, find_name_in_use
 from finetune_operator.core.attempts.records import end_open_attempt
 from finetune_operator.core.attempts.removal import all_jobs, decide_removal, find_stale_prepare
 from finetune_operator.core.attempts.results import awaits_pods, find_loss, find_prepared
@@ -75,18 +76,21 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
         end_open_attempt(observed, builder, message.reason, message.message)
         return Plan(builder.cancel().finish(), all_jobs(observed))
     overdue = find_overdue(finetune, now)
-    published = find_published(observed, finetune.status.resolved)
+    published = _find_result(observed)
     waits_for_model = published is not None and _waits_for_model(finetune, overdue)
     if overdue is not None and (published is None or waits_for_model):
         pending_reason = finetune.status.reason or ""
         is_known = pending_reason in names.PENDING_REASONS | names.REFUSAL_REASONS
         reason = pending_reason if is_known else Reason.DEADLINE_EXCEEDED
         if published is not None:
-            _record_files(builder, published[1])
+            _record_files(builder, published)
             reason = Reason.SUCCEEDED
         end_open_attempt(observed, builder, reason, overdue.message)
         return Plan(builder.fail(overdue).finish(), all_jobs(observed))
-    if observed.foreign:
+    taken = find_name_in_use(observed)
+    if taken is not None:
+        builder.record_event(messages.not_adopted(taken))
+    elif observed.foreign:
         return _fail_on_taken_name(observed, builder)
     resolved = builder.status.resolved
     if resolved is None:
@@ -101,7 +105,20 @@ def _decide_unfinished(observed: Observed, settings: Settings, now: datetime) ->
             return plan
     if finetune.spec.dry_run:
         return Plan(builder.succeed(_summarize(builder.status.resolved)).finish())
+    adoption = find_adoption(observed, builder.status.resolved)
+    if adoption is not None:
+        return adopt(observed, builder, adoption)
     return decide_training(observed, builder, settings)
+
+
+def _find_result(observed: Observed) -> Trained | None:
+    """The model that the FineTune has published, or adopts."""
+    resolved = observed.finetune.status.resolved
+    published = find_published(observed, resolved)
+    if published is not None:
+        return published[1]
+    adoption = find_adoption(observed, resolved)
+    return adoption.trained if adoption is not None else None
 
 
 def _decide_prepare(

@@ -32,6 +32,48 @@ def shares_files(model: Model, other: JsonObject) -> bool:
     return mine == theirs or _is_below(mine, theirs) or _is_below(theirs, mine)
 
 
+def describes_same_files(adopted: JsonObject, existing: JsonObject) -> bool:
+    """Whether a Model of this name that exists is the one that a FineTune is about to adopt.
+
+    It came with a backup, or its FineTune was deleted. One that is being deleted is not.
+    """
+    if names.ANNOTATION_ADOPTED_FROM not in adopted["metadata"].get("annotations", {}):
+        return False
+    wanted, found = adopted["spec"], existing.get("spec", {})
+    digest = found.get("manifestSha256", wanted["manifestSha256"])
+    return (
+        "deletionTimestamp" not in existing["metadata"]
+        and found.get("id") == wanted["id"]
+        and _parse(found.get("uri", "")) == _parse(wanted["uri"])
+        and digest == wanted["manifestSha256"]
+    )
+
+
+def going_files(model: JsonObject) -> str | None:
+    """The address of files that a Model deletes with itself; None if it is not being deleted."""
+    spec = model.get("spec", {})
+    is_going = "deletionTimestamp" in model["metadata"] and spec.get("deletionPolicy") == "Delete"
+    uri = _parse(spec.get("uri", "")) if is_going else None
+    return str(uri) if uri is not None else None
+
+
+def may_adopt(finetune: JsonObject, model: Model) -> bool:
+    """Whether a new FineTune may be about to adopt the model, which a former one has trained.
+
+    It has the same name, and it has neither ended nor begun to train.
+    """
+    source, status = model.spec.fine_tune, finetune.get("status") or {}
+    spec, meta = finetune.get("spec", {}), finetune["metadata"]
+    if source is None or meta["name"] != source.name or meta.get("uid") == source.uid:
+        return False
+    if spec.get("reuse") == "Never" or spec.get("dryRun") or "deletionTimestamp" in meta:
+        return False
+    is_checked = (status.get("resolved") or {}).get("hyperparameters") is not None
+    waits = status.get("stage") == names.Stage.PUBLISHING  # the API server refuses the Model
+    has_begun = bool(status.get("attempts")) or (is_checked and not waits)
+    return status.get("state") not in names.TERMINAL_STATES and not has_begun
+
+
 def continues_from(finetune: JsonObject, model: Model) -> bool:
     """Whether an unfinished FineTune reads, or may be about to read, the files of the Model.
 

@@ -304,6 +304,7 @@ class Observed:
     models: tuple[Model, ...] = ()  # all in the namespace; only until the base model is resolved
     progress: ProgressReport | None = None
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
+    going_models: frozenset[str] = frozenset()  # addresses whose files a Model deletes with itself
     is_live: bool = False  # read from the API server, and not from what the watches reported
     rivals: Rivals = NO_RIVALS  # of an attempt that lacks nodes; always from the watches
 

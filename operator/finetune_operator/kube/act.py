@@ -8,6 +8,7 @@ from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.train_job import build_service
+from finetune_operator.core.model_files import describes_same_files
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
 from finetune_operator.core.refusals import Refusal
@@ -167,6 +168,8 @@ async def create_ours(
     wanted = [owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])]
     # A Model has no owner reference: its label has the UID.
     is_ours = owners == wanted and labels.get(names.LABEL_UID) == uid
+    if kind == "Model" and not is_ours and describes_same_files(manifest, existing):
+        return existing, True  # of the former FineTune, for example from a backup
     if not is_ours and labels.get(names.LABEL_UID) == uid and _is_left_behind(existing, manifest):
         message = f"{kind} {name} still belongs to a Job of this name that was deleted"
         raise ApiError(CONFLICT, f"{message}; the garbage collector removes it")

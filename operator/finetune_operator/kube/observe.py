@@ -10,8 +10,10 @@ from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.attempts.gangs import gang_of
+from finetune_operator.core.attempts.results import find_adopted
 from finetune_operator.core.key import Key
 from finetune_operator.core.legacy_events import with_event_fields
+from finetune_operator.core.model_files import going_files
 from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs
 from finetune_operator.core.rivals import NO_RIVALS, Rivals
 from finetune_operator.kube import paths, waiting
@@ -87,6 +89,7 @@ class Observer:
             jobs=parsed,
             services=await self._services(finetune, parsed, served),
             models=await self._models(finetune),
+            going_models=await self._going_models(found),
             progress=await self._progress(found),
             rivals=self._rivals(finetune, parsed),
         )
@@ -129,6 +132,14 @@ class Observer:
         found = await self.client.list(paths.models(finetune.metadata.namespace))
         named = [raw for raw in found if wanted in (raw["metadata"]["name"], _model_id(raw))]
         return tuple(Model.parse(raw) for raw in named)
+
+    async def _going_models(self, found: Observed) -> frozenset[str]:
+        """The files that are being deleted. Only an adoption needs to know them."""
+        job, finetune = found.prepare_job, found.finetune
+        if finetune.status.attempts or job is None or find_adopted(job) is None:
+            return frozenset()
+        listed = self.client.pages(paths.models(finetune.metadata.namespace))
+        return frozenset([uri async for raw in listed if (uri := going_files(raw)) is not None])
 
     async def _progress(self, observed: Observed) -> ProgressReport | None:
         """The progress of the newest attempt."""

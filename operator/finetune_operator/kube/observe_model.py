@@ -13,7 +13,12 @@ from finetune_api.wire import JsonObject
 from finetune_operator.build.deletion_job import build_deletion_job, deletion_name
 from finetune_operator.core.deletion import ObservedModel, has_files_to_delete, is_done
 from finetune_operator.core.key import Key
-from finetune_operator.core.model_files import continues_from, find_address_problem, shares_files
+from finetune_operator.core.model_files import (
+    continues_from,
+    find_address_problem,
+    may_adopt,
+    shares_files,
+)
 from finetune_operator.core.observed import Job
 from finetune_operator.core.refusals import is_terminating
 from finetune_operator.kube import paths
@@ -128,12 +133,17 @@ async def _find_user(client: Client, model: Model, former_user: str | None) -> s
     path = paths.finetunes(model.metadata.namespace)
     if former_user is not None:
         try:
-            if continues_from(await client.get(f"{path}/{former_user}"), model):
+            if _needs(await client.get(f"{path}/{former_user}"), model):
                 return former_user
         except ApiError as error:
             if error.status != 404:
                 raise
-    return await _find(client, path, lambda finetune: continues_from(finetune, model))
+    return await _find(client, path, lambda finetune: _needs(finetune, model))
+
+
+def _needs(finetune: JsonObject, model: Model) -> bool:
+    """Whether an unfinished FineTune needs the files of the Model, or is about to."""
+    return continues_from(finetune, model) or may_adopt(finetune, model)
 
 
 async def _find(client: Client, path: str, matches: Callable[[JsonObject], bool]) -> str | None:

@@ -313,8 +313,8 @@ def files_job_refused(cause: str) -> str:
 
 def files_in_use(finetune: str) -> str:
     return (
-        f"FineTune {finetune} continues from this model: the files are deleted when it has ended. "
-        "To keep them, set deletionPolicy to Retain"
+        f"FineTune {finetune} continues from this model or may adopt it: the files are deleted "
+        "when it has ended. To keep them, set deletionPolicy to Retain"
     )
 
 

@@ -85,6 +85,24 @@ def model_uploaded(model: str) -> Event:
     return Event("ModelUploaded", f"Uploaded model: {model}")
 
 
+def adopted(model: str, uid: str, uri: str) -> Event:
+    """uid: of the FineTune that trained the model. uri: of its files."""
+    message = (
+        f"Adopted model {model} of the former fine-tune with the UID {uid} instead of training: "
+        f"{uri}"
+    )
+    return Event(Reason.ADOPTED, message)
+
+
+def not_adopted(model: str) -> Event:
+    """model: the name of the Model that is in the way."""
+    message = (
+        f"The model of a former fine-tune with this name is not adopted, because Model {model} has "
+        "its name, and is being deleted or describes other files"
+    )
+    return Event("Advice", message, "warning", key=f"adoption-{model}"[:128])
+
+
 def results_uploaded(uri: str) -> Event:
     return Event("ResultsUploaded", f"Uploaded result file: {uri}")
 

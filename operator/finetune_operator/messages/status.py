@@ -163,6 +163,15 @@ def model_ready(model: str) -> StatusMessage:
     return StatusMessage(Reason.SUCCEEDED, f"the fine-tuned model is {model}")
 
 
+def model_adopted(model: str, uid: str, uri: str) -> StatusMessage:
+    """uid: of the FineTune that trained the model. uri: of its files."""
+    message = (
+        f"the fine-tuned model is {model}, which a former FineTune of this name has already "
+        f"trained in the same way (UID {uid}): {uri}"
+    )
+    return StatusMessage(Reason.ADOPTED, message[:MESSAGE_CHARACTERS])
+
+
 def dry_run_passed(
     examples: int, tokens: int, steps: int, batch: int, memory: str
 ) -> StatusMessage:

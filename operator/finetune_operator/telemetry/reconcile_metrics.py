@@ -94,7 +94,7 @@ for _result in ("done", "refused", "error"):
 for _reason in FAILURES:
     JOBS.labels(State.FAILED, _reason)
     RESTARTS.labels(_reason)
-for _reason in (Reason.SUCCEEDED, Reason.DRY_RUN):
+for _reason in (Reason.SUCCEEDED, Reason.ADOPTED, Reason.DRY_RUN):
     JOBS.labels(State.SUCCEEDED, _reason)
 JOBS.labels(State.CANCELLED, Reason.CANCELLED)
 

@@ -10,7 +10,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.layout import RunLayout
 from finetune_api.model_names import FINE_TUNED_MARK
-from finetune_api.outcome import Prepared, Trained
+from finetune_api.outcome import Adopted, Prepared, Trained
 from finetune_operator import messages
 from finetune_operator.core.observed import Job, Pod
 from finetune_operator.core.plan import left_of
@@ -43,6 +43,12 @@ def find_prepared(job: Job) -> Prepared | None:
     """The result of the prepare Job."""
     found = (pod.outcome.prepared for pod in _successes(job) if pod.outcome)
     return next((prepared for prepared in found if prepared is not None), None)
+
+
+def find_adopted(job: Job) -> Adopted | None:
+    """The model of a former FineTune that the prepare Job has found."""
+    words = [pod.outcome for pod in _successes(job)]
+    return next((word.adopted for word in words if word and word.prepared and word.adopted), None)
 
 
 def find_loss(job: Job, what: str, now: datetime) -> ErrorInfo | None:

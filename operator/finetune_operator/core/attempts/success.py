@@ -51,7 +51,7 @@ def succeed(
         first, last = trained.first_loss or 0.0, trained.training_loss or 0.0
         builder.record_event(messages.diverged(first, last))
     builder.record_event(messages.SUCCEEDED)
-    _complete_progress(builder, trained)
+    complete_progress(builder, trained)
     builder.set(
         fine_tuned_model=trained.fine_tuned_model,
         model_uri=trained.model_uri,
@@ -64,7 +64,8 @@ def succeed(
     return Plan(builder.finish(), (create, *actions))
 
 
-def _complete_progress(builder: StatusBuilder, trained: Trained) -> None:
+def complete_progress(builder: StatusBuilder, trained: Trained) -> None:
+    """Record the last step and the final metrics."""
     last = trained.epochs[-1] if trained.epochs else None
     known = builder.status.progress or Progress()
     loss = trained.training_loss
