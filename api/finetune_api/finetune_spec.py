@@ -324,7 +324,8 @@ class FineTuneSpec(Spec):
         ge=1,
         le=31536000,
         description="Consecutive seconds in state pending after which the FineTune fails with "
-        "reason DeadlineExceeded. A suspension resets the time. Default: no deadline.",
+        "reason DeadlineExceeded. A suspension resets the time. Default: the chart value "
+        "pendingDeadlineSeconds (a week), or no deadline with a queueName.",
     )
     stall_seconds: int = Field(
         900,

@@ -238,6 +238,12 @@ class Resolved(Stored):
     secret_name: str = Field(
         max_length=253, description="Name of the Secret with the S3 credentials."
     )
+    pending_deadline_seconds: int | None = Field(
+        None,
+        description="The chart's limit of consecutive seconds in state pending, which applies "
+        "without spec.pendingDeadlineSeconds. Absent with a queue, without a limit, and for "
+        "FineTunes that an operator without this default has started.",
+    )
     hyperparameters: ResolvedHyperparameters | None = Field(
         None, description="Every hyperparameter as used. Absent until the data is checked."
     )

@@ -164,6 +164,10 @@ class Settings(Wire):
     # scheduler places what fits within seconds; a cluster autoscaler needs minutes, and an attempt
     # that is released too early loses nothing but its place. 0: nothing is released.
     gang_seconds: float = Field(60, ge=0)
+    # What spec.pendingDeadlineSeconds is without a value and a queue. A week outlasts a weekend and
+    # a long training of others; a FineTune that waits longer names nodes that do not exist, or is
+    # forgotten. 0: no deadline.
+    pending_deadline_seconds: int = Field(604_800, ge=0)
     # The API server may carry out a request that takes longer: nothing relies on its absence.
     request_timeout_seconds: float = Field(30, gt=0)
     # Every FineTune is reconciled at least this often, in case a trigger was lost.

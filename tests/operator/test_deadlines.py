@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from finetune_api.wire import JsonObject
 from finetune_operator import messages
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.build.lookup_job import build_lookup_job
@@ -31,6 +32,67 @@ def test_a_pending_deadline_fails_with_the_cause_of_the_wait() -> None:
     assert world.status.error.param == "pendingDeadlineSeconds"
     assert "0/3 nodes have nvidia.com/gpu free" in world.status.error.message
     assert world.jobs == {}
+
+
+WEEK = 7 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("chart", "spec", "limit"),
+    [
+        ({}, {}, WEEK),
+        ({"pendingDeadlineSeconds": 300}, {}, 300),
+        ({"pendingDeadlineSeconds": 0}, {}, None),
+        ({"pendingDeadlineSeconds": 300}, {"pendingDeadlineSeconds": 2 * WEEK}, 2 * WEEK),
+        ({"pendingDeadlineSeconds": 0}, {"pendingDeadlineSeconds": 60}, 60),
+        ({"pendingDeadlineSeconds": 300}, {"queueName": "gpus"}, None),
+        ({}, {"queueName": "gpus", "pendingDeadlineSeconds": 60}, 60),
+    ],
+)
+def test_the_chart_limits_the_wait_of_finetunes_without_a_queue(
+    chart: JsonObject, spec: JsonObject, limit: int | None
+) -> None:
+    world = World(a_finetune(**spec), a_settings(**chart)).until_training()
+    started = world.now
+    if limit is not None:
+        world.now = NOW + timedelta(seconds=limit - 60)
+        world.settle()
+        assert world.status.state == "pending"
+    world.now = started + timedelta(seconds=limit or 52 * WEEK)
+    world.settle()
+    assert world.status.state == ("pending" if limit is None else "failed")
+    if limit is not None:
+        assert world.status.error.param == "pendingDeadlineSeconds"
+        assert f"more than {limit} s" in world.status.error.message
+
+
+def test_the_default_limit_is_that_of_the_acceptance() -> None:
+    """An upgrade must not end what waits for long, and the chart may change."""
+    world = World(settings=a_settings(pendingDeadlineSeconds=300)).until_training()
+    world.settings = a_settings(pendingDeadlineSeconds=10)
+    at(world, 200).settle()
+    assert world.status.state == "pending"
+
+    of_before = world.status.resolved.replace(pending_deadline_seconds=None)
+    older = world.status.replace(resolved=of_before)
+    world.finetune = world.finetune.replace(status=older)
+    at(world, 52 * WEEK).settle()
+    assert world.status.state == "pending"
+
+
+def test_a_suspension_does_not_use_up_the_default_limit() -> None:
+    world = World(settings=a_settings(pendingDeadlineSeconds=300)).until_training()
+    spec = world.finetune.spec
+    world.finetune = world.finetune.replace(spec=spec.replace(suspend=True))
+    world.settle()
+    at(world, 10_000).settle()
+    assert (world.status.state, world.status.reason) == ("pending", "Suspended")
+    world.finetune = world.finetune.replace(spec=spec)
+    world.settle()
+    at(world, 10_200).settle()
+    assert world.status.state == "pending"
+    at(world, 10_400).settle()
+    assert world.status.state == "failed"
 
 
 def test_a_reconcile_follows_when_the_deadline_passes() -> None:

@@ -152,6 +152,9 @@ checkpointBandwidth: {{ .pods.checkpointBandwidth | toJson }}
 kueueEnabled: {{ .kueue.enabled }}
 kueueVersion: {{ ternary (default "" .kueue.version) "" .kueue.enabled | quote }}
 kueueQueuePrepare: {{ default false .kueue.queuePrepare }}
+{{- if not (kindIs "invalid" .pendingDeadlineSeconds) }}
+pendingDeadlineSeconds: {{ .pendingDeadlineSeconds | int64 }}
+{{- end }}
 gangSeconds: {{ dig "releaseSeconds" 60 (default dict .gangs) | toJson }}
 {{- $pods := dict }}
 {{- range $key := list "env" "labels" "annotations" "allowedLabelPrefixes" "allowedAnnotationPrefixes" }}

@@ -12,7 +12,7 @@ from finetune_operator.core.verdict import Verdict
 
 def find_overdue(finetune: FineTune, now: datetime) -> ErrorInfo | None:
     """The deadline that has passed, if any. A suspension by the user stops the pending clock."""
-    pending_limit = finetune.spec.pending_deadline_seconds
+    pending_limit = _pending_limit(finetune)
     active_limit = finetune.spec.active_deadline_seconds
     since = pending_since(finetune)
     if since and pending_limit is not None and _left(since, pending_limit, now) <= 0:
@@ -28,11 +28,17 @@ def seconds_to_next(finetune: FineTune, now: datetime) -> float | None:
     """Seconds until the next deadline; None if there is none."""
     spec = finetune.spec
     clocks = [
-        (pending_since(finetune), spec.pending_deadline_seconds),
+        (pending_since(finetune), _pending_limit(finetune)),
         (training_since(finetune), spec.active_deadline_seconds),
     ]
     left = [_left(since, limit, now) for since, limit in clocks if since and limit is not None]
     return min(left, default=None)
+
+
+def _pending_limit(finetune: FineTune) -> int | None:
+    """The user's limit, or the chart's when the FineTune was accepted."""
+    resolved, limit = finetune.status.resolved, finetune.spec.pending_deadline_seconds
+    return resolved.pending_deadline_seconds if limit is None and resolved else limit
 
 
 def pending_since(finetune: FineTune) -> datetime | None:

@@ -48,6 +48,7 @@ def resolve(
         organization=settings.organization or finetune.metadata.namespace,
         output=(spec.output or settings.output).rstrip("/"),
         secret_name=(spec.storage and spec.storage.secret_name) or settings.secret_name,
+        pending_deadline_seconds=_pending_deadline(finetune, settings),
         zero_stage=spec.deepspeed.zero_stage if spec.deepspeed else None,
         offload=spec.deepspeed.offload if spec.deepspeed else None,
     )
@@ -99,6 +100,11 @@ def _refused(added: _Added) -> Iterator[ErrorInfo]:
             yield messages.key_refused(field, f"{key!r} is set by the chart of the operator")
         elif problem := added.find_problem(value):
             yield messages.key_refused(field, f"{key!r}: {problem}")
+
+
+def _pending_deadline(finetune: FineTune, settings: Settings) -> int | None:
+    """The default of spec.pendingDeadlineSeconds. A queue may be days long as intended."""
+    return None if finetune.spec.queue_name else settings.pending_deadline_seconds or None
 
 
 def resolve_base(
