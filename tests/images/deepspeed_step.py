@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    assert os.getuid() == 65532
+    assert os.getuid() != 0
     compilers = [name for name in ("cc", "gcc", "g++", "c++", "clang") if shutil.which(name)]
     assert not compilers, compilers
     try:

@@ -1,16 +1,10 @@
-"""The built images run as they do in a pod: read-only root, uid 65532, no compiler.
-
-No container engine is needed: buildah mounts the image, `unshare` and `chroot` do the rest.
-"""
+"""The built images run as they do in a pod: a read-only root, no root user, no compiler."""
 
 import json
 import mmap
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,30 +12,9 @@ from finetune_api.drivers import IMAGE_CUDA, minimum_driver
 from finetune_trainer.launcher.rank_processes import ALLOCATOR
 from images.__main__ import tags
 from images.context import ROOT
+from tests.images.mounting import ASSIGNED, Image, buildah, mounted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-ENVIRONMENT = (
-    "PATH=/opt/venv/bin:/usr/bin:/bin",
-    "PYTHONPATH=/app",
-    "PYTHONDONTWRITEBYTECODE=1",
-    "HOME=/tmp",
-    "DS_ACCELERATOR=cpu",
-)
-SCRIPT = """
-set -eu
-root=$1; shift
-mount --bind "$root" "$root"
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
-mount -t tmpfs tmpfs "$root/dev/shm"
-mount -t tmpfs tmpfs "$root/tmp"
-cp tests/images/deepspeed_step.py "$root/tmp/"
-chmod 1777 "$root/tmp" "$root/dev/shm"
-mount -o remount,bind,ro "$root"
-exec chroot --userspec=65532:65532 --groups= "$root" /usr/bin/env -i "$@"
-"""
-
 
 # The libraries that NCCL opens at run time and the image has; those that the container toolkit
 # mounts with the driver; and those that NCCL does without.
@@ -63,31 +36,6 @@ print(environment(task, 0, 0, dict(os.environ))["PYTORCH_ALLOC_CONF"])
 """
 
 
-def buildah(*arguments: str) -> str:
-    done = subprocess.run(["buildah", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-class Image:
-    """A mounted image."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            ["unshare", "--mount", "--pid", "--fork", "--propagation", "private",
-             "sh", "-c", SCRIPT, "sh", self.root, *ENVIRONMENT, *command],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=ROOT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def modules(self) -> set[str]:
-        (packages,) = self.root.glob("opt/venv/lib/python3*/site-packages")
-        return {path.name for path in packages.iterdir()}
-
-
 @pytest.fixture(params=["operator", "prepare", "trainer"])
 def image(request: pytest.FixtureRequest) -> Iterator[Image]:
     yield from mounted(request.param)
@@ -96,20 +44,6 @@ def image(request: pytest.FixtureRequest) -> Iterator[Image]:
 @pytest.fixture
 def trainer() -> Iterator[Image]:
     yield from mounted("trainer")
-
-
-def mounted(name: str) -> Iterator[Image]:
-    if os.geteuid() != 0 or shutil.which("buildah") is None:
-        pytest.skip("mounting an image needs root and buildah")
-    reference = f"localhost/{tags()[name]}"
-    if subprocess.run(["buildah", "inspect", "--type", "image", reference],
-                      capture_output=True, check=False).returncode:  # fmt: skip
-        pytest.skip(f"{reference} is not built: python3 -m images build")
-    container = buildah("from", reference)
-    try:
-        yield Image(Path(buildah("mount", container)))
-    finally:
-        buildah("rm", container)
 
 
 def test_an_image_holds_no_more_than_it_needs(image: Image, request: pytest.FixtureRequest) -> None:
@@ -126,9 +60,19 @@ def test_a_package_runs_without_writing_to_the_root(image: Image) -> None:
     assert "ok" in image.run("python", "-c", "import finetune_api, pydantic; print('ok')")
 
 
+def test_every_user_can_read_every_file_of_the_product(image: Image) -> None:
+    """Clusters such as OpenShift assign the user ID, with the group 0."""
+    places = ("/app", "/opt/venv")
+    found = image.run("find", *places, "!", "-readable", user=ASSIGNED)
+    assert found == "", "files that an assigned user ID cannot read"
+    folders = image.run("find", *places, "-type", "d", "!", "-executable", user=ASSIGNED)
+    assert folders == ""
+
+
 def test_deepspeed_steps_on_two_ranks_without_a_compiler(trainer: Image) -> None:
     output = trainer.run(
-        "torchrun", "--nproc-per-node", "2", "--master-port", "29555", "/tmp/deepspeed_step.py"
+        *("torchrun", "--nproc-per-node", "2", "--master-port", "29555", "/tmp/deepspeed_step.py"),
+        user=ASSIGNED,
     )
     assert "rank 0 stepped" in output
     assert "rank 1 stepped" in output
