@@ -1,40 +1,22 @@
 """The objects that the chart installs, rendered by helm."""
 
-import subprocess
-from collections.abc import Callable
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from finetune_api.wire import JsonObject
-from tests.chart.conftest import CHART, Render, program
-from tests.chart.schemas import swagger_file, write_schemas
+from tests.chart import older_values
+from tests.chart.conftest import CHART, Helm, Render, conform, name, of_kind, one, settings
 
-Helm = Callable[..., subprocess.CompletedProcess[str]]
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace"}
 RBAC = {"Role", "ClusterRole"}
 
+ON = older_values.everything(older_values.current())
+EVERYTHING = tuple(f"{key}={json.dumps(value)}" for key, value in ON.items())
+
 pytestmark = pytest.mark.integration  # helm is built by devcluster
-
-
-def of_kind(objects: list[JsonObject], *kinds: str) -> list[JsonObject]:
-    return [obj for obj in objects if obj["kind"] in kinds]
-
-
-def name(obj: JsonObject) -> str:
-    return str(obj["metadata"]["name"])
-
-
-def one(objects: list[JsonObject], kind: str, suffix: str = "") -> JsonObject:
-    (found,) = [obj for obj in of_kind(objects, kind) if name(obj).endswith(suffix)]
-    return found
-
-
-def settings(objects: list[JsonObject]) -> dict[str, Any]:
-    text = one(objects, "ConfigMap")["data"]["settings.yaml"]
-    return dict(yaml.safe_load(text))
 
 
 def refused(helm: Helm, *sets: str) -> str:
@@ -48,25 +30,6 @@ def test_lint_is_clean(helm: Helm) -> None:
     done = helm("lint", "--strict", CHART)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Schemas from Go's module cache, or else kubeconform's own schemas from the network."""
-    swagger = swagger_file()
-    return write_schemas(swagger, tmp_path_factory.mktemp("schemas")) if swagger else "default"
-
-
-def conform(schemas: str, path: Path) -> subprocess.CompletedProcess[str]:
-    command = [
-        program("kubeconform"),
-        "-strict",
-        "-summary",
-        "-schema-location",
-        schemas,
-        str(path),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +63,7 @@ def conform(schemas: str, path: Path) -> subprocess.CompletedProcess[str]:
             "metrics.trainingPodMonitor.enabled=true",
             "rbac.userRoles.aggregate=true",
         ),
+        EVERYTHING,
     ],
 )
 def test_every_object_is_valid_kubernetes(

@@ -1,3 +1,28 @@
+{{/*
+Completes .Values with the defaults of this chart. `helm upgrade --reuse-values` renders the templates
+with the values of the chart that is installed, which lack everything that is newer. Each template
+calls this first. A key that is set keeps its value, also if it is empty.
+*/}}
+{{- define "finetune-operator.complete" -}}
+{{- include "finetune-operator.completeSection" (list .Values (.Files.Get "files/defaults.json" | fromJson)) }}
+{{- end }}
+
+{{- define "finetune-operator.completeSection" -}}
+{{- $values := index . 0 }}
+{{- $section := index . 1 }}
+{{- range $key, $default := $section.values }}
+{{- if not (hasKey $values $key) }}
+{{- $_ := set $values $key $default }}
+{{- end }}
+{{- end }}
+{{- range $key, $inner := $section.sections }}
+{{- if not (kindIs "map" (get $values $key)) }}
+{{- $_ := set $values $key dict }}
+{{- end }}
+{{- include "finetune-operator.completeSection" (list (get $values $key) $inner) }}
+{{- end }}
+{{- end }}
+
 {{- define "finetune-operator.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
