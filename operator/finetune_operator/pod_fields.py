@@ -68,6 +68,11 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _RESOURCE = re.compile(r"(?:hugepages-[0-9A-Za-z]+|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[\w.-]+)")
 
 
+# In the labels and annotations of a runtime.
+GROUP, GROUP_PODS = "{group}", "{pods}"
+GROUP_CHARACTERS = 63  # of an attempt's name, which is a DNS label
+
+
 def is_own_key(key: str) -> bool:
     """Whether the operator or the Job controller sets this label or annotation."""
     return key in OWN_KEYS or key.startswith(JOB_CONTROLLER)
@@ -86,6 +91,23 @@ def _check_labels(given: dict[str, str]) -> dict[str, str]:
     for key, value in _check_keys(given).items():
         if broken := find_broken_value(value):
             raise ValueError(f"label {key!r}: {broken}")
+    return given
+
+
+def fill_group(given: dict[str, str], group: str, pods: int) -> dict[str, str]:
+    """Values in which {group} is the name of an attempt's group, and {pods} the number of pods."""
+    values = {GROUP: group, GROUP_PODS: str(pods)}
+    return {key: _replaced(value, values) for key, value in given.items()}
+
+
+def _replaced(text: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
+
+
+def _check_group_labels(given: dict[str, str]) -> dict[str, str]:
+    _check_labels(fill_group(given, "g" * GROUP_CHARACTERS, 1))
     return given
 
 
@@ -126,6 +148,7 @@ def _check_security(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+GroupLabels = Annotated[dict[str, str], AfterValidator(_check_group_labels)]
 Labels = Annotated[dict[str, str], AfterValidator(_check_labels)]
 Annotations = Annotated[dict[str, str], AfterValidator(_check_annotations)]
 Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]

@@ -12,12 +12,13 @@ from finetune_operator.pod_fields import (
     Annotations,
     ContainerSecurity,
     Environment,
-    Labels,
+    GroupLabels,
     ResourceClaim,
     Volume,
     VolumeMount,
     check_claims,
     check_mounts,
+    fill_group,
 )
 
 
@@ -90,10 +91,17 @@ class Runtime(Wire):
     volumes: list[Volume] = Field(default_factory=list)
     volume_mounts: list[VolumeMount] = Field(default_factory=list)
     pod_annotations: Annotations = Field(default_factory=dict)
-    pod_labels: Labels = Field(default_factory=dict)
+    pod_labels: GroupLabels = Field(default_factory=dict)
     # Replaces fields of the training container's securityContext, which satisfies `restricted`.
     security_context: ContainerSecurity = Field(default_factory=dict)
     model_cache: ModelCache | None = None  # None: base models are in the pod's own volume
+
+    def of_group(self, group: str, pods: int) -> Self:
+        """The runtime for a group of pods, which other schedulers place together or not at all."""
+        return self.replace(
+            pod_labels=fill_group(self.pod_labels, group, pods),
+            pod_annotations=fill_group(self.pod_annotations, group, pods),
+        )
 
     @model_validator(mode="after")
     def _has_distinct_names(self) -> Self:

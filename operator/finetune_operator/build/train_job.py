@@ -91,6 +91,7 @@ def build_train_job(
     resolved = size.applied_to(resolved)
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
+    runtime = settings.runtime(resolved.runtime.name)
     job: dict[str, Any] = {
         "completionMode": "Indexed",
         "completions": spec.resources.nodes,
@@ -107,11 +108,11 @@ def build_train_job(
                 settings,
                 labels(finetune, names.COMPONENT_TRAIN, attempt),
                 finetune=finetune,
-                runtime=settings.runtime(resolved.runtime.name),
+                runtime=runtime.of_group(name, spec.resources.nodes) if runtime else None,
             ),
             "spec": {
                 **_pod(finetune, resolved, settings, attempt, size),
-                **placement(settings.runtime(resolved.runtime.name), avoided),
+                **placement(runtime, avoided),
             },
         },
     }
