@@ -112,7 +112,7 @@ def test_the_pods_of_a_finetune_run_under_an_assigned_user_id(folder: Path) -> N
     assert trained is not None
     assert trained.steps == 4
     manifest = folder / STORE / trained.model_uri.removeprefix(f"{PREFIX}/") / "manifest.json"
-    assert json.loads(manifest.read_text())["fineTune"] == "tone"
+    assert json.loads(manifest.read_text())["fineTune"] == "team/tone"
     assert manifest.stat().st_uid == int(ASSIGNED.split(":")[0])
 
 
