@@ -130,6 +130,19 @@ def test_a_starting_pod_has_no_cause() -> None:
             ),
         ),
         (
+            KubeletEvent(
+                "FailedMount",
+                'MountVolume.SetUp failed for volume "finetune-certificates" : '
+                "configmap references non-existent config key: ca.crt",
+            ),
+            messages.certificates_not_mounted(
+                1,
+                1,
+                'MountVolume.SetUp failed for volume "finetune-certificates" : '
+                "configmap references non-existent config key: ca.crt",
+            ),
+        ),
+        (
             KubeletEvent("FailedAttachVolume", "Multi-Attach error"),
             messages.volume_not_mounted(1, 1, "Multi-Attach error"),
         ),

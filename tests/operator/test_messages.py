@@ -84,6 +84,13 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     ],
     "container_crashes": [(1, 2, "vault-agent-init", "exit code 1: no such host")],
     "pods_initializing": [(1, 1, "vault-agent-init"), (2, 2, "vault-agent-init")],
+    "certificates_not_mounted": [
+        (
+            1,
+            1,
+            'MountVolume.SetUp failed for volume "finetune-certificates": configmap "ca" not found',
+        )
+    ],
     "volume_not_mounted": [(1, 2, 'MountVolume.SetUp failed for volume "model-cache"')],
     "sandbox_not_created": [(2, 2, 'Failed to create pod sandbox: plugin "cni" failed')],
     "injected_failed": [("vault-agent-init", POD, 1, "Error: no such host")],

@@ -8,6 +8,7 @@ from finetune_operator import messages
 from finetune_operator.core.containers import CRASH_LOOP
 from finetune_operator.core.observed import Job, KubeletEvent, Pod
 from finetune_operator.messages import StatusMessage
+from finetune_operator.pod_fields import CERTIFICATES
 
 # ErrImagePull, ImagePullBackOff, InvalidImageName, RegistryUnavailable, ... of the kubelet
 IMAGE_REASON = re.compile(r"Image|Registry|Signature")
@@ -91,6 +92,8 @@ def _explain_event(waiting: int, wanted: int, event: KubeletEvent) -> StatusMess
     if not event.reason:
         return messages.pods_initializing(waiting, wanted, event.message)
     cause = RUNTIME_ID.sub("...", event.message)
+    if VOLUME_EVENT.search(event.reason) and f'"{CERTIFICATES}"' in cause:
+        return messages.certificates_not_mounted(waiting, wanted, cause)
     if VOLUME_EVENT.search(event.reason):
         return messages.volume_not_mounted(waiting, wanted, cause)
     if SANDBOX_EVENT.search(event.reason):

@@ -153,6 +153,15 @@ def volume_not_mounted(waiting: int, pods: int, cause: str) -> StatusMessage:
     return StatusMessage(Reason.VOLUME_MOUNT, message[:MESSAGE_CHARACTERS])
 
 
+def certificates_not_mounted(waiting: int, pods: int, cause: str) -> StatusMessage:
+    """cause: the message of the kubelet, which names the ConfigMap or Secret, or its key."""
+    message = (
+        f"{waiting} of {_count(pods, 'pod')} cannot mount the certificates that the chart value "
+        f"pods.certificates names and that each namespace with FineTunes needs: {cause}"
+    )
+    return StatusMessage(Reason.VOLUME_MOUNT, message[:MESSAGE_CHARACTERS])
+
+
 def sandbox_not_created(waiting: int, pods: int, cause: str) -> StatusMessage:
     """cause: the message of the kubelet, for example about the network or the runtime class."""
     message = f"{waiting} of {_count(pods, 'pod')} cannot create the pod sandbox: {cause}"
