@@ -5,13 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.hyperparameters import ResolvedHyperparameters
-from finetune_api.tasks import (
-    BaseModelRef,
-    ExhaustedMemory,
-    FallbackPlan,
-    Offload,
-    RuntimeRef,
-)
+from finetune_api.tasks import BaseModelRef, ExhaustedMemory, FallbackPlan, Offload, RuntimeRef
 from finetune_api.training_files import MOST_FILES, TrainingFileCounts
 from finetune_api.wire import Stored
 
@@ -239,10 +233,7 @@ class Resolved(Stored):
         max_length=253, description="Name of the Secret with the S3 credentials."
     )
     pending_deadline_seconds: int | None = Field(
-        None,
-        description="The chart's limit of consecutive seconds in state pending, which applies "
-        "without spec.pendingDeadlineSeconds. Absent with a queue, without a limit, and for "
-        "FineTunes that an operator without this default has started.",
+        None, description="The chart's default of spec.pendingDeadlineSeconds. Absent with a queue."
     )
     hyperparameters: ResolvedHyperparameters | None = Field(
         None, description="Every hyperparameter as used. Absent until the data is checked."
