@@ -256,7 +256,12 @@ async def test_epochs_that_the_run_does_not_have_make_no_events(rank0: RankZero)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
-async def test_a_pod_with_an_ipv6_address_is_read() -> None:
+async def test_a_pod_with_an_ipv6_address_is_read_without_the_proxy_of_the_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
     async def handle(_: web.Request) -> web.Response:
         return web.Response(body=progress().to_json())
 
