@@ -30,6 +30,9 @@ ENV_PREFIX = "FINETUNE_"  # of all variables of this contract
 ENV_TASK = "FINETUNE_TASK"  # JSON of a task, such as a TrainTask
 # A file that the containers of the prepare pod share: the first one resolves the base model.
 ENV_BASE_REVISION = "FINETUNE_BASE_REVISION_FILE"
+# JSON: patterns of the endpoints that pods may connect to; empty: any. Without it, as on a user's
+# machine, nothing is checked.
+ENV_ALLOWED_ENDPOINTS = "FINETUNE_ALLOWED_ENDPOINTS"
 ENV_LOCAL_ROOT = "FINETUNE_LOCAL_ROOT"  # without a cluster: the directory of LOCAL_BUCKET
 LOCAL_BUCKET = "finetune-local"
 # A file of certificates that S3 and the hub are checked with, in addition to the public ones.

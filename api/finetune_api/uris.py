@@ -1,4 +1,7 @@
-"""URIs of files and models: `s3://bucket/key` and `hf://organization/name@revision`."""
+"""URIs of files and models, and of the endpoints that serve them.
+
+`s3://bucket/key`, `hf://organization/name@revision`, and `https://host:port`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -62,6 +65,49 @@ class HubUri:
 def parse_model_uri(text: str) -> S3Uri | HubUri:
     """The location of a model's files."""
     return HubUri.parse(text) if text.startswith("hf://") else S3Uri.parse(text)
+
+
+_ENDPOINT = re.compile(
+    r"(?:(?P<scheme>https?)://)?"
+    r"(?P<host>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE,
+)
+PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class EndpointPattern:
+    """An entry in a list of allowed endpoints: a URL without a path, or a host.
+
+    A host stands for itself and, because buckets can be a part of the host, for the names below it;
+    `*.host` stands only for the names below it, and `*` for all hosts. Without a scheme, both are
+    meant. Without a port, that of the scheme is, or every port if there is no scheme either.
+    """
+
+    scheme: str | None
+    host: str  # in lower case, without brackets
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "EndpointPattern":
+        """Raise ValueError unless the text is an entry."""
+        found = _match(_ENDPOINT, text, "an endpoint: expected https://host, host:port, or *.host")
+        scheme = found["scheme"] and found["scheme"].lower()
+        port = int(found["port"]) if found["port"] else PORTS.get(scheme or "")
+        return cls(scheme, found["host"].lower().strip("[]"), port)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it names one host."""
+        return not self.host.startswith("*")
+
+    def has_match(self, scheme: str, host: str, port: int) -> bool:
+        """host: in lower case, without brackets and without a dot at its end."""
+        if self.scheme not in {None, scheme} or self.port not in {None, port}:
+            return False
+        below = host.endswith("." + self.host.removeprefix("*").removeprefix("."))
+        return self.host == "*" or below or host == self.host
 
 
 def _match(pattern: re.Pattern[str], text: str, expected: str) -> re.Match[str]:

@@ -9,6 +9,7 @@ from finetune_api.catalog import CatalogModel
 from finetune_api.finetune_spec import Quantity
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.limits import DataLimits
+from finetune_api.uris import EndpointPattern
 from finetune_api.wire import Wire
 from finetune_operator.pod_fields import Annotations, Environment, Labels
 from finetune_operator.runtimes import Runtime
@@ -30,6 +31,11 @@ SecretKey = Annotated[
 PROXY_URL = r"^(https?://[^\s/]+/?)?$"
 ProxyException = Annotated[str, Field(min_length=1, pattern=r"^[^\s,]+$")]
 EstimatedRequest = Literal["memory", "ephemeral-storage"]
+
+
+def _parsed(pattern: str) -> str:
+    EndpointPattern.parse(pattern)
+    return pattern
 
 
 class PrepareResources(Wire):
@@ -115,6 +121,8 @@ class Settings(Wire):
     # Keys without which no pod starts that uses a Secret which a user names. With one at least, the
     # kubelet explains a missing Secret, and its pods start once it exists.
     required_secret_keys: list[SecretKey] = Field(default_factory=lambda: ["AWS_ACCESS_KEY_ID"])
+    # Stores and hubs that pods may connect to; empty: all but addresses of the node itself.
+    allowed_endpoints: list[Annotated[str, AfterValidator(_parsed)]] = Field(default_factory=list)
     service_account_name: str = "finetune"
     prepare_image: str
     image_pull_policy: str = "IfNotPresent"

@@ -1,9 +1,11 @@
 """Maps the exceptions of boto3 to StorageError.
 
-S3's own texts never enter a message, because a store can echo the request; its error codes do.
+The texts of an answer never enter a message: a store can echo the request, and an endpoint can be
+any service. Its error code does, if it has the form of one.
 """
 
 import os
+import re
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
 from finetune_api.uris import S3Uri
@@ -30,8 +33,12 @@ from finetune_storage.connections import (
 from finetune_storage.errors import StorageError
 from finetune_storage.messages import ProblemContext, StorageProblem
 
+# For an answer that is not one of S3, with its body, a header, or the name of a missing element.
+_UNREADABLE = (ResponseParserError, ValueError, LookupError)
 # Everything that boto3 raises for a request. RetriesExceededError is s3transfer's own.
-CLIENT_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError)
+CLIENT_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, *_UNREADABLE)
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,47}|[1-5][0-9]{2}")
+UNKNOWN_CODE = "an unknown error code"
 
 _CREDENTIAL_ERRORS = (
     NoCredentialsError,
@@ -81,7 +88,8 @@ _FAULTS = {
 def error_code(error: Exception) -> str:
     """S3's own code, or the HTTP status of an answer without a body, or the exception's name."""
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code") or http_status(error))
+        code = str(error.response.get("Error", {}).get("Code") or http_status(error))
+        return code if _CODE.fullmatch(code) else UNKNOWN_CODE
     return type(error).__name__
 
 
@@ -94,6 +102,8 @@ def http_status(error: Exception) -> int:
 
 def storage_error(error: Exception, uri: S3Uri, endpoint: str) -> StorageError:
     """The StorageError for an exception that boto3 raised for a request about `uri`."""
+    if isinstance(error, BotoCoreError) and isinstance(error.kwargs.get("error"), StorageError):
+        return error.kwargs["error"]  # a connection that the endpoint policy refused
     cause = _connection_cause(error, endpoint)
     if cause is not None:
         return _connection_error(cause, error, uri, endpoint)
@@ -171,12 +181,20 @@ def size_missing(uri: S3Uri, endpoint: str) -> StorageError:
     return StorageError.from_problem(StorageProblem.REFUSED, context)
 
 
+def not_a_store(uri: S3Uri, endpoint: str) -> StorageError:
+    """The endpoint answers for an object that does not exist, or without an error of S3."""
+    context = ProblemContext(str(uri), plain_endpoint(endpoint), "no error of S3 where one belongs")
+    return StorageError.from_problem(StorageProblem.NOT_S3, context)
+
+
 def _problem(error: Exception) -> StorageProblem:
     """The kind of problem that any exception of CLIENT_ERRORS is."""
     if isinstance(error, ClientError):
         return _refusal(error_code(error), http_status(error))
     if isinstance(error, _CREDENTIAL_ERRORS):
         return StorageProblem.NO_CREDENTIALS
+    if isinstance(error, _UNREADABLE):
+        return StorageProblem.NOT_S3
     return StorageProblem.UNREACHABLE
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from finetune_api.names import ENV_LOCAL_ROOT
+from finetune_storage.endpoints import process_policy
 from finetune_storage.local import LocalStorage
 from finetune_storage.network import prepare_network
 from finetune_storage.s3 import Storage, s3_client
@@ -17,4 +18,4 @@ def open_storage() -> Storage:
     prepare_network()
     if root := os.environ.get(ENV_LOCAL_ROOT):
         return LocalStorage(Path(root))
-    return Storage(s3_client())
+    return Storage(s3_client(), proves_store=process_policy() is not None)

@@ -23,6 +23,7 @@ class StorageProblem(StrEnum):
     CLOCK_SKEW = "clock-skew"
     WRONG_REGION = "wrong-region"
     ACCESS_DENIED = "access-denied"
+    NOT_S3 = "not-s3"
     REFUSED = "refused"  # for a reason without an entry of its own
     # It is not there, or it is there already
     BUCKET_MISSING = "bucket-missing"
@@ -46,6 +47,7 @@ class StorageProblem(StrEnum):
     CERTIFICATES_UNUSABLE = "certificates-unusable"
     ADDRESSING_REFUSED = "addressing-refused"
     ADDRESSING_INVALID = "addressing-invalid"
+    ENDPOINT_REFUSED = "endpoint-refused"
     KEY_UNSAFE = "key-unsafe"
     KEY_IS_FOLDER = "key-is-folder"
     # Files of this machine that stand for objects
@@ -127,6 +129,12 @@ TEXTS = {
     ),
     StorageProblem.REFUSED: ProblemText(
         Reason.INTERNAL, "S3 refused a request for {uri} at {endpoint} with {code} (HTTP {detail})"
+    ),
+    StorageProblem.NOT_S3: ProblemText(
+        Reason.S3_UNAVAILABLE,
+        "the answer of {endpoint} for {uri} is not one of S3 ({code})",
+        f"check AWS_ENDPOINT_URL in {_SECRET}: it must be the address of a store",
+        "check AWS_ENDPOINT_URL in the environment: it must be the address of a store",
     ),
     StorageProblem.BUCKET_MISSING: ProblemText(
         Reason.BUCKET_NOT_FOUND,
@@ -246,6 +254,13 @@ TEXTS = {
         "the AWS_* settings cannot be used ({code}): AWS_ENDPOINT_URL is {detail}",
         f"give it the form https://host:port in {_SECRET}",
         "give it the form https://host:port",
+    ),
+    StorageProblem.ENDPOINT_REFUSED: ProblemText(
+        Reason.INVALID_SPEC,
+        "connections to {endpoint} are not allowed: {detail}",
+        f"choose another endpoint in {_SECRET}, or ask an administrator to add it to the chart "
+        "value pods.allowedEndpoints",
+        "choose another endpoint",
     ),
     StorageProblem.KEY_UNSAFE: ProblemText(
         Reason.INVALID_DATA,

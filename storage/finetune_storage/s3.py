@@ -28,6 +28,7 @@ from finetune_storage.boto_errors import (
     storage_error,
 )
 from finetune_storage.connections import plain_endpoint, shown_endpoint
+from finetune_storage.endpoints import guard_client, limit_redirects, process_policy, prove_store
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem, uploads_remain
 from finetune_storage.multipart import IsDead, UnfinishedUploads
@@ -57,8 +58,10 @@ ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
 class Storage:
     """Reads and writes objects by address. Every method raises StorageError and is thread-safe."""
 
-    def __init__(self, client: S3Client) -> None:
+    def __init__(self, client: S3Client, *, proves_store: bool = False) -> None:
+        """proves_store: whether the endpoint must be a store before an object of it is read."""
         self._client = client
+        self._must_prove = proves_store
         self._has_warned = False
         self.endpoint = plain_endpoint(client.meta.endpoint_url)
         self.before_write = permit  # called before each write, which it refuses by an exception
@@ -101,6 +104,9 @@ class Storage:
         return ObjectStream(self._reads(uri, entry))
 
     def _reads(self, uri: S3Uri, entry: ObjectEntry | None = None) -> ObjectReads:
+        if self._must_prove:
+            prove_store(self._client, uri, self.endpoint)
+            self._must_prove = False
         return ObjectReads(
             *(self._client, uri, self.endpoint),
             head=self.head,
@@ -350,12 +356,20 @@ def s3_client() -> S3Client:
             response_checksum_validation="when_required" if endpoint else None,
             s3={"addressing_style": style},
         )
+        policy = process_policy()
+        if policy is not None and not environment.get("AWS_ENDPOINT_URL_STS"):
+            # the store that a user chooses must not receive the token of the workload identity
+            botocore_session = session._session
+            botocore_session.set_config_variable("ignore_configured_endpoint_urls", True)
         client = session.client(
             "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
         )
     except (ValueError, *CLIENT_ERRORS) as error:
         context = ProblemContext("", code=type(error).__name__, detail=shown_endpoint(endpoint))
         raise StorageError.from_problem(StorageProblem.SETTINGS_INVALID, context) from error
+    limit_redirects(client)
+    if policy is not None:
+        guard_client(client, policy)
     return client
 
 

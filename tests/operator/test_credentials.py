@@ -1,10 +1,12 @@
 """What reaches the pods of a Secret: named keys, and nothing else of it."""
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from finetune_api.names import ENV_ALLOWED_ENDPOINTS
 from finetune_api.wire import JsonObject
 from finetune_operator.build.credentials import SECRET_KEYS
 from finetune_operator.build.lookup_job import build_lookup_job
@@ -73,6 +75,19 @@ def test_an_administrator_adds_keys_and_chooses_the_required_ones() -> None:
         keys = secret_keys(container)
         assert set(keys) == {*SECRET_KEYS, "AWS_MAX_ATTEMPTS", "TEAM"}
         assert {key for key, (_, may_miss) in keys.items() if not may_miss} == {"HF_TOKEN", "TEAM"}
+
+
+@pytest.mark.parametrize("allowed", [[], ["https://s3.example.com", "*.amazonaws.com"]])
+def test_every_pod_knows_the_allowed_endpoints(allowed: list[str]) -> None:
+    for container in all_containers({"allowedEndpoints": allowed}):
+        (value,) = [one for one in container["env"] if one["name"] == ENV_ALLOWED_ENDPOINTS]
+        assert json.loads(value["value"]) == allowed
+
+
+@pytest.mark.parametrize("text", ["https://host/path", "ftp://host", "a b", ""])
+def test_a_list_of_endpoints_with_a_wrong_entry_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="allowedEndpoints"):
+        a_settings(allowedEndpoints=[text])
 
 
 def test_a_variable_of_the_administrator_wins_and_no_name_occurs_twice() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.finetune import FineTune
+from finetune_api.names import ENV_ALLOWED_ENDPOINTS
 from finetune_api.tasks import TrainTask
 from finetune_api.wire import JsonObject
 from finetune_operator.build.train_job import build_train_job
@@ -48,7 +49,9 @@ def without_task(job: JsonObject) -> tuple[JsonObject, TrainTask]:
     container = job["spec"]["template"]["spec"]["containers"][0]
     task = TrainTask.model_validate_json(container["env"][0].pop("value"))
     container.pop("envFrom", None)
-    container["env"] = [item for item in container["env"] if "valueFrom" not in item]
+    added = {item["name"] for item in container["env"] if "valueFrom" in item}
+    added.add(ENV_ALLOWED_ENDPOINTS)  # which images of the previous version ignore
+    container["env"] = [item for item in container["env"] if item["name"] not in added]
     return job, task
 
 

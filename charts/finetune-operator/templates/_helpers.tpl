@@ -103,6 +103,9 @@ secretKeys: {{ toJson . }}
 {{- if kindIs "slice" .pods.requiredSecretKeys }}
 requiredSecretKeys: {{ toJson .pods.requiredSecretKeys }}
 {{- end }}
+{{- with .pods.allowedEndpoints }}
+allowedEndpoints: {{ toJson . }}
+{{- end }}
 {{- if not (kindIs "invalid" .pods.cpuJobDeadlineSeconds) }}
 cpuJobDeadlineSeconds: {{ .pods.cpuJobDeadlineSeconds | int64 }}
 {{- end }}

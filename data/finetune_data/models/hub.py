@@ -18,6 +18,7 @@ from finetune_api.outcome import Failure
 from finetune_api.uris import HubUri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
+from finetune_data.models.hub_client import guard_hub_client
 from finetune_data.models.hub_connection import HUB, no_way_to_hub
 from finetune_data.models.remote_model import RemoteFile, RemoteModel
 from finetune_data.models.safetensors_files import LENGTH_BYTES, header_length, read_header
@@ -52,6 +53,7 @@ class HubModel(RemoteModel):
             paths = (path for path in self._cached.rglob("*") if path.is_file())
             self.names = [str(path.relative_to(self._cached)) for path in paths]
             return
+        guard_hub_client()
         with _errors(uri, name, commit):
             info = HfApi(endpoint=_endpoint()).model_info(
                 uri.repo,
@@ -213,6 +215,13 @@ def _errors(uri: HubUri, name: str, commit: str | None = None) -> Iterator[None]
         problem = f"HTTP {status}" if status else type(error).__name__
         make = partial(
             failures.unreachable_hub, hub=_endpoint() or "huggingface.co", problem=problem
+        )
+        raise _error(name, uri, make) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # quotes the answer
+        make = partial(
+            failures.unreachable_hub,
+            hub=_endpoint() or "huggingface.co",
+            problem="its answer is not one of a hub",
         )
         raise _error(name, uri, make) from error
 

@@ -1,5 +1,6 @@
 """The common parts of all pods: Pod Security `restricted`, a read-only root, no API token."""
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -73,7 +74,7 @@ def _environment(
     settings: Settings, source: SecretSource, own: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The container's variables, then those of the chart, then those of the Secret: each once."""
-    found = list(own)
+    found = [*own, _allowed_endpoints(settings)]
     found += [
         {"name": name, "value": value}
         for name, value in settings.pods.env.items()
@@ -102,6 +103,11 @@ def _container(settings: Settings, source: SecretSource, fields: dict[str, Any])
             *certificate_mounts(settings),
         ],
     }
+
+
+def _allowed_endpoints(settings: Settings) -> dict[str, str]:
+    """A variable, which no key of a Secret can replace: the pods refuse all other endpoints."""
+    return {"name": names.ENV_ALLOWED_ENDPOINTS, "value": json.dumps(settings.allowed_endpoints)}
 
 
 def retry_policy(*containers: str) -> dict[str, Any]:
