@@ -102,8 +102,9 @@ def http_status(error: Exception) -> int:
 
 def storage_error(error: Exception, uri: S3Uri, endpoint: str) -> StorageError:
     """The StorageError for an exception that boto3 raised for a request about `uri`."""
-    if isinstance(error, BotoCoreError) and isinstance(error.kwargs.get("error"), StorageError):
-        return error.kwargs["error"]  # a connection that the endpoint policy refused
+    refused = error.kwargs.get("error") if isinstance(error, BotoCoreError) else None
+    if isinstance(refused, StorageError):  # a connection that the endpoint policy refused
+        return refused
     cause = _connection_cause(error, endpoint)
     if cause is not None:
         return _connection_error(cause, error, uri, endpoint)

@@ -239,18 +239,18 @@ def _pools(policy: EndpointPolicy) -> dict[str, type]:
                 raise
         return sock
 
-    class Http(AWSHTTPConnection):  # type: ignore[misc]
+    class Http(AWSHTTPConnection):
         def _new_conn(self) -> Any:
             return checked(self, "http", super()._new_conn())
 
-    class Https(AWSHTTPSConnection):  # type: ignore[misc]
+    class Https(AWSHTTPSConnection):
         def _new_conn(self) -> Any:
             return checked(self, "https", super()._new_conn())
 
-    class HttpPool(AWSHTTPConnectionPool):  # type: ignore[misc]
+    class HttpPool(AWSHTTPConnectionPool):
         ConnectionCls = Http
 
-    class HttpsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+    class HttpsPool(AWSHTTPSConnectionPool):
         ConnectionCls = Https
 
     return {"http": HttpPool, "https": HttpsPool}
