@@ -22,6 +22,7 @@ from finetune_operator.core.refused_plan import refused_plan
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import ForeignObjectError, create_ours
 from finetune_operator.kube.client import Client
+from tests.support import previous
 from tests.support.memory_api import MemoryApi
 from tests.support.objects import UID, World, a_finetune, prepared, trained
 
@@ -219,6 +220,22 @@ def test_a_refused_model_waits_and_is_adopted_later() -> None:
     world.settle()
     assert world.status.reason == "Adopted"
     assert kinds(world) == ["Job", "Model"]
+
+
+@pytest.mark.slow
+def test_an_operator_of_the_previous_version_reads_the_result_and_trains() -> None:
+    word = found().to_termination_message()
+    text = previous.parse("finetune_api.outcome:Outcome", word)
+    assert Outcome.parse(text) == found().replace(adopted=None)
+
+
+@pytest.mark.slow
+def test_a_prepare_image_of_the_previous_version_reads_the_task() -> None:
+    world = World(a_finetune(suffix="Custom"))
+    world.settle()
+    task = PrepareTask.model_validate_json(world.task())
+    text = previous.parse("finetune_api.tasks:PrepareTask", world.task())
+    assert PrepareTask.model_validate_json(text) == task.replace(reuse=None)
 
 
 # --- the API server -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
+from finetune_api.outcome import Adopted
 from finetune_operator.core.key import Key
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.kueue import Kueue
@@ -12,7 +13,7 @@ from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.store import Store
 from tests.operator.conftest import Answers
-from tests.support.objects import World, a_finetune
+from tests.support.objects import World, a_finetune, prepared
 
 FINETUNE = "/apis/finetune.dev/v1alpha1/namespaces/team/finetunes/tone"
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
@@ -20,6 +21,7 @@ PODS = "/api/v1/namespaces/team/pods"
 SERVICES = "/api/v1/namespaces/team/services"
 
 
+ROOT = "s3://bucket/out/team"
 TONE = Key("team", "tone")
 
 
@@ -203,3 +205,36 @@ async def test_a_model_that_cannot_be_parsed_stops_no_finetune_that_means_anothe
             found = await observer.observe(TONE)
         assert found is not None
         assert [model.metadata.name for model in found.models] == ["first"]
+
+
+async def test_the_models_that_are_being_deleted_are_listed_only_for_an_adoption(
+    answers: Answers,
+) -> None:
+    models = "/apis/finetune.dev/v1alpha1/namespaces/team/models"
+    word = Adopted(
+        uid="aaaaaaaa-2222-3333-4444-555555555555",
+        fine_tuned_model="ada:ft-team-2026-11-20-12-00-00",
+        model_manifest_sha256="0" * 64,
+        trained_tokens=1,
+        steps=1,
+    )
+    for adopted, going in ((None, frozenset()), (word, {"s3://bucket/out/team/tone-1/model"})):
+        world = World(a_finetune())
+        world.settle()
+        world.end_pod("prepare", 0, 0, prepared().replace(adopted=adopted))
+        served(world, answers)
+        answers[models] = [
+            {"metadata": {"name": name, **meta}, "spec": {"uri": f"{ROOT}/{name}/model", **spec}}
+            for name, meta, spec in (
+                ("tone-1", {"deletionTimestamp": "2026"}, {"deletionPolicy": "Delete"}),
+                ("tone-2", {"deletionTimestamp": "2026"}, {"deletionPolicy": "Retain"}),
+                ("tone-3", {}, {"deletionPolicy": "Delete"}),
+                ("tone-4", {"deletionTimestamp": "2026"}, {"uri": "no address"}),
+            )
+        ]
+        answers.asked.clear()
+        async with an_observer() as observer:
+            found = await observer.observe_live(TONE)
+        assert found is not None
+        assert found.going_models == going
+        assert paths_asked(answers).count(models) == bool(adopted)

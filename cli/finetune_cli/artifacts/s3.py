@@ -36,10 +36,16 @@ def require_training(finetune: FineTune, what: str, target: ClusterTarget) -> No
 
 
 def layout_of(finetune: FineTune) -> RunLayout:
-    """The location of its files. Raises CommandError before the operator has set it."""
+    """The location of its files. Raises CommandError before the operator has set it.
+
+    They may be those of a former FineTune, after an adoption or a move to another cluster.
+    """
     from finetune_api.layout import RunLayout
 
     meta, resolved = finetune.metadata, finetune.status.resolved
+    if finetune.status.model_uri is not None:
+        model = parse_address(finetune.status.model_uri)
+        return RunLayout(S3Uri(model.bucket, model.key.removesuffix("/model")))
     if resolved is None:
         raise CommandError(
             f"fine-tune {meta.name!r} ({finetune.status.state or 'pending'}) has no files in S3 yet"

@@ -107,6 +107,10 @@ def _results(finetune: FineTune) -> list[tuple[str, str]]:
     return [
         ("fine-tuned model", status.fine_tuned_model or ""),
         ("model files", status.model_uri or ""),
+        (
+            "trained by",
+            f"a former FineTune (UID {status.adopted_from.uid})" if status.adopted_from else "",
+        ),
         ("results", ", ".join(status.result_files or [])),
     ]
 
