@@ -137,15 +137,14 @@ def test_deletion_without_the_operator_keeps_the_model_whose_deletion_removes_it
     team: Team, cluster: Cluster, name: str
 ) -> None:
     kubectl = team.kubectl
-    kubectl.apply(
-        finetune(
-            name,
-            model="tiny",
-            trainingFile=team.put("short.jsonl", jsonl(16)),
-            hyperparameters={"nEpochs": 1, "batchSize": 8},
-            resources=TWO_NODES,
-        )
+    made = finetune(
+        name,
+        model="tiny",
+        trainingFile=team.put("short.jsonl", jsonl(16)),
+        hyperparameters={"nEpochs": 1, "batchSize": 8},
+        resources=TWO_NODES,
     )
+    kubectl.apply(made)
     status = kubectl.wait_state(name, "succeeded", "failed", seconds=240)
     assert status["state"] == "succeeded", json.dumps(status, indent=1)
     mine = f"finetune.dev/finetune={name}"
@@ -162,6 +161,14 @@ def test_deletion_without_the_operator_keeps_the_model_whose_deletion_removes_it
     finally:
         kubectl("scale", "deployment/finetune-operator", "--replicas=1")
         kubectl("rollout", "status", "deployment/finetune-operator", "--timeout=60s")
+
+    kubectl.apply(made)  # another UID adopts what the real trainer has published
+    again = kubectl.wait_state(name, "succeeded", "failed", seconds=120)
+    assert again["reason"] == "Adopted", json.dumps(again, indent=1)
+    assert again["modelUri"] == status["modelUri"]
+    assert not kubectl.list("jobs", f"{mine},finetune.dev/component=train")
+    assert kubectl.get("model", model["metadata"]["name"])["spec"] == model["spec"]
+    kubectl("delete", "finetune", name, "--timeout=10s")
 
     cluster.s3.put_object(Bucket=cluster.bucket, Key=f"{prefix}/by-hand.txt", Body=b"x")
     delete_with_files(team, model["metadata"]["name"])
