@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     parsers["kueue"].add_argument(
         "--remove", action="store_true", help="remove Kueue and its queues; no Job may use them"
     )
+    parsers["kueue"].add_argument(
+        "--variant",
+        choices=sorted(kueue.VARIANTS),
+        default=kueue.USUAL,
+        help="version of Kueue, and of its API (default: %(default)s)",
+    )
     return made
 
 
@@ -83,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         case "down":
             cluster.down(with_images=arguments.all)
         case "kueue":
-            _kueue(remove=arguments.remove)
+            _kueue(arguments.variant, remove=arguments.remove)
         case "status":
             if access.foreign_kubeconfig():
                 print(access.check_foreign_cluster())
@@ -106,7 +112,7 @@ def _up() -> None:
     print("  kubectl get nodes")
 
 
-def _kueue(*, remove: bool) -> None:
+def _kueue(variant: str, *, remove: bool) -> None:
     if access.foreign_kubeconfig():
         raise kueue.KueueError(
             "KUBECONFIG names another cluster. Install Kueue there yourself, or unset KUBECONFIG."
@@ -114,7 +120,7 @@ def _kueue(*, remove: bool) -> None:
     if remove:
         kueue.remove()
     else:
-        kueue.install()
+        kueue.install(variant)
 
 
 def main() -> int:

@@ -78,6 +78,8 @@ class Tool:
         return [go, "build", *flags, "-o", f"{output}/", self.packages]
 
 
+KUEUE_MANIFESTS = (("sigs.k8s.io/kueue", "config"),)
+
 TOOLSET: tuple[Tool, ...] = (
     Tool("etcd", ("etcd",), renames={"server": "etcd"}),
     Tool(
@@ -101,7 +103,14 @@ TOOLSET: tuple[Tool, ...] = (
     Tool("pause", ("pause",), packages="."),
     Tool("versitygw", ("versitygw",)),
     Tool("registry", ("registry",)),
-    Tool("kueue", ("kueue",), module_folders=(("sigs.k8s.io/kueue", "config"),), is_usual=False),
+    Tool("kueue", ("kueue",), module_folders=KUEUE_MANIFESTS, is_usual=False),
+    Tool(
+        "kueue-0.14",
+        ("kueue-0.14",),
+        module_folders=KUEUE_MANIFESTS,
+        renames={"kueue": "kueue-0.14"},
+        is_usual=False,
+    ),
     Tool("helm", ("helm",)),
     Tool("kubeconform", ("kubeconform",)),
     Tool("kwok", ("kwok",), is_usual=False),

@@ -1,11 +1,17 @@
-"""Kueue v0.14 with its own program and manifests: FineTunes wait for quota, and are preempted."""
+"""Kueue with its own program and manifests: FineTunes wait for quota, and are preempted.
 
+KUEUE_VARIANT chooses one of the versions of `python3 -m devcluster kueue --help`. The usual one is
+that of the newest program without its old API version.
+"""
+
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from devcluster.kueue import VARIANTS
 from finetune_api.wire import JsonObject
 from tests.e2e.conftest import ROOT, RUN, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
@@ -15,7 +21,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Ku
 
 QUEUE = "trainers"
 URGENT = f"{RUN}-urgent"
-KUEUE = "kueue.x-k8s.io/v1beta1"
+VARIANT = os.environ.get("KUEUE_VARIANT", "0.19-v1beta2-only")
+KUEUE = f"kueue.x-k8s.io/{VARIANTS[VARIANT].served[0]}"
 
 
 def queue_of_three_pods(namespace: str) -> list[JsonObject]:
@@ -57,7 +64,7 @@ def devcluster(*arguments: str) -> None:
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Iterator[None]:
     cluster.of_this_machine()
-    devcluster("kueue")
+    devcluster("kueue", "--variant", VARIANT)
     yield
     devcluster("kueue", "--remove")
 
