@@ -9,10 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.hyperparameters import HyperparameterRules, ResolvedHyperparameters
-from finetune_api.layout import RunLayout, dataset_uri
+from finetune_api.layout import RunLayout, base_check_uri, dataset_uri
 from finetune_api.model_names import fine_tuned_model_name, resource_name, slug
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
-from finetune_api.outcome import EpochMetrics, Failure, Outcome, Prepared, Trained, _cut
+from finetune_api.outcome import (
+    Adopted,
+    EpochMetrics,
+    Failure,
+    Outcome,
+    Prepared,
+    Trained,
+    _cut,
+)
 from finetune_api.tasks import FallbackPlan
 from finetune_api.training_files import TrainingFileCounts
 from finetune_api.uris import ADDRESS_BYTES, OUTPUT_BYTES, HubUri, S3Uri, parse_model_uri
@@ -211,6 +219,35 @@ def test_every_result_fits_with_its_addresses_at_all_lengths_that_the_crd_allows
     found = Outcome.parse(text)
     assert found is not None and found.prepared is not None
     assert found.prepared.replace(advice=None) == prepared.replace(advice=None)
+    adopted = Adopted(
+        uid="12345678-9abc-def0-1234-56789abcdef0",
+        **{key: getattr(trained, key) for key in Adopted.model_fields if key != "uid"},
+    )
+    revised = prepared.replace(base_revision="0" * 128)
+    text = Outcome(prepared=revised, adopted=adopted).to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+    found = Outcome.parse(text)
+    assert found is not None and found.prepared is not None and found.adopted is not None
+    assert found.prepared.replace(advice=None) == revised.replace(advice=None)
+    assert found.adopted.replace(epochs=None) == adopted.replace(epochs=None)
+
+
+def test_the_longest_names_give_keys_that_s3_accepts() -> None:
+    """1,024 bytes, with room for the names of the files of a base model."""
+    output = f"s3://bkt/{'語' * 200}"[: OUTPUT_BYTES // 3]
+    output += "x" * (OUTPUT_BYTES - len(output.encode()))
+    assert len(output.encode()) == OUTPUT_BYTES
+    layout = RunLayout.of(output, "n" * 63, "f" * 63, "12345678-9abc")
+    longest = (
+        layout.checkpoint(10**8 - 1).child("rank-00000-of-00000", "model", "f" * 100),
+        layout.model.child("additional_chat_templates", "t" * 100),
+        layout.data_report,
+        dataset_uri(output, "n" * 63, "0" * 64).child("f" * 100),
+        base_check_uri(output, "n" * 63, "0" * 64),
+    )
+    for uri in longest:
+        assert len(uri.key.encode()) <= ADDRESS_BYTES
+        assert S3Uri.parse(str(uri)) == uri
 
 
 @settings(max_examples=40, deadline=None)

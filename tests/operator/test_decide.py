@@ -31,6 +31,14 @@ def kinds(world: World) -> list[str]:
     return [manifest["kind"] for manifest in world.created]
 
 
+def test_a_default_output_that_is_too_long_for_results_is_refused() -> None:
+    world = World(a_finetune(output=None), a_settings(output=f"s3://bucket/{'ü' * 260}"))
+    world.settle()
+    assert world.status.error.code == Reason.INVALID_SPEC
+    assert "532 bytes" in world.status.error.message
+    assert not world.jobs
+
+
 def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
     world = World().until_running()
     assert world.status.state == "running"

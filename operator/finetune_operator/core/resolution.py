@@ -7,6 +7,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.model import Model
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef
+from finetune_api.uris import OUTPUT_BYTES
 from finetune_operator import messages
 from finetune_operator.keys import find_broken_key, find_broken_value, is_allowed
 from finetune_operator.pod_fields import is_own_key
@@ -24,6 +25,9 @@ def resolve(
         return base
     if not (spec.output or settings.output):
         return messages.OUTPUT_MISSING
+    size = len(settings.output.encode())
+    if not spec.output and size > OUTPUT_BYTES:  # the CRD has the same limit for spec.output
+        return messages.output_too_long(size, OUTPUT_BYTES)
     runtime = settings.runtime(spec.runtime)
     if runtime is None:
         known = ", ".join(item.name for item in settings.runtimes)

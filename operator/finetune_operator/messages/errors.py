@@ -40,6 +40,13 @@ DATASET_NOT_RECORDED = _error(
 )
 
 
+def output_too_long(size: int, most: int) -> ErrorInfo:
+    """size, most: bytes of the chart value."""
+    message = f"the chart value `output` has {size} bytes; at most {most} are possible"
+    hint = "set spec.output to a shorter S3 prefix; an administrator can shorten the chart value"
+    return _error(Reason.INVALID_SPEC, message, hint, "output")
+
+
 def published_before(attempt: int) -> str:
     return f"attempt {attempt} had already published the model"
 
