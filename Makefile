@@ -98,6 +98,10 @@ constraints: setup ## resolve all versions again
 	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
 
+images: ## build the three images, list their packages, and check these for known vulnerabilities
+	@python3 -m images build
+	@python3 -m images sbom
+
 up: ## start the one-node Kubernetes
 	@python3 -m devcluster up
 
@@ -125,4 +129,4 @@ clean: ## remove the Python environment and the caches of the tools
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
 	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
 	rehearse-gpu bench-operator bench-trainer measure-memory constraints \
-	docs up kueue down setup clean sweep sweep-storage
+	docs images up kueue down setup clean sweep sweep-storage

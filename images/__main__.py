@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import urllib.error
 from pathlib import Path
 
+from images.advisories import ENVIRONMENT, NotCheckedError, find_advisories
 from images.base import base_reference, build_base
 from images.build import build_image
 from images.context import IMAGES, content_tag, copy_context
 from images.progress import CommandError, run, say
 from images.registry import push_image
-from images.tools import buildah_environment, require
+from images.sbom import bill, mounted, packages_below
+from images.tools import buildah_environment, image_id, require
 
 EPILOG = """\
 examples:
@@ -69,6 +72,28 @@ def parser() -> argparse.ArgumentParser:
         "--again", action="store_true", help="build even if it exists, with current packages"
     )
 
+    sbom = commands.add_parser(
+        "sbom", help="list the packages in built images, and check them for known vulnerabilities"
+    )
+    sbom.add_argument(
+        "--only", metavar="NAMES", type=_names, default=list(IMAGES),
+        help=f"comma-separated names: {', '.join(IMAGES)} (default: all)",
+    )  # fmt: skip
+    sbom.add_argument(
+        "--folder", metavar="FOLDER", type=Path, default=Path("sbom"),
+        help="write IMAGE.cdx.json (CycloneDX) to this folder (default: %(default)s)",
+    )  # fmt: skip
+    sbom.add_argument(
+        "--base",
+        metavar="IMAGE",
+        help="base of the build (default: built from Debian packages)",
+    )
+    sbom.add_argument(
+        "--advisories", metavar="URL", default=os.environ.get(ENVIRONMENT),
+        help=f"server with the API of OSV (default: ${ENVIRONMENT}); without one, the images are "
+        "not checked, and the exit code is 1",
+    )  # fmt: skip
+
     commands.add_parser("tags", help="print the references that a build would produce")
     return top
 
@@ -103,12 +128,41 @@ def build(options: argparse.Namespace) -> dict[str, str]:
     return references
 
 
-def tags() -> dict[str, str]:
+def list_and_check(options: argparse.Namespace) -> int:
+    """Write the bill of each image and report its vulnerabilities; returns the exit code."""
+    require("buildah")
+    environment = buildah_environment()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    code = 0
+    for image, name in tags(options.base).items():
+        if image not in options.only:
+            continue
+        reference = f"localhost/{name}"
+        if not image_id(reference, environment):
+            raise CommandError(f"{reference} does not exist. Build it: python3 -m images build")
+        with mounted(reference, environment) as root:
+            packages = packages_below(root)
+        file = options.folder / f"{image}.cdx.json"
+        file.write_text(json.dumps(bill(reference, packages), indent=1) + "\n")
+        try:
+            found = find_advisories(options.advisories, packages)
+        except NotCheckedError as error:
+            print(f"{image}\t{file}\t{len(packages)} packages, not checked: {error}")
+            code = 1
+            continue
+        print(f"{image}\t{file}\t{len(packages)} packages, {len(found)} advisories")
+        for advisory in found:
+            print(f"{image}\t{advisory}")
+        code = code or int(bool(found))
+    return code
+
+
+def tags(base: str | None = None) -> dict[str, str]:
     """Return the references that a build of this checkout would produce."""
     with tempfile.TemporaryDirectory(prefix="finetune-images-") as folder:
         copy_context(Path(folder))
         return {
-            image: f"finetune-{image}:{content_tag(Path(folder), image, base_reference())}"
+            image: f"finetune-{image}:{content_tag(Path(folder), image, base or base_reference())}"
             for image in IMAGES
         }
 
@@ -121,6 +175,8 @@ def main() -> int:
             case "base":
                 require("buildah")
                 references = {"base": build_base(buildah_environment(), again=options.again)}
+            case "sbom":
+                return list_and_check(options)
             case "tags":
                 references = tags()
             case _:

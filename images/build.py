@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from images.progress import run, say
+from images.provenance import provenance
 from images.tools import image_id
 
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -60,12 +61,14 @@ def build_image(
         say(f"{image}: {reference} exists")
         return
     say(f"{image}: building {reference}")
+    found = provenance(image, reference.rpartition(":")[2], base, environment)
+    labels = [word for name, value in found.items() for word in ("--label", f"{name}={value}")]
     with index_settings() as secret:
         run(
             image,
             ["buildah", "bud", "--layers", "--force-rm", "--network", "host", *host_mounts(),
              "--secret", f"id=index,src={secret}", "--build-arg", f"BASE={base}",
-             "--target", image, "--tag", reference, context],
+             *labels, "--target", image, "--tag", reference, context],
             env=environment,
             shown=lambda line: " STEP " in line or line.startswith(("Prepared", "Installed",
                                                                     "Bytecode", "ahead-of-time")),
