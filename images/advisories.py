@@ -54,7 +54,7 @@ def find_advisories(source: str | None, packages: Sequence[Package]) -> list[Adv
 
 
 def _find_in_batch(source: str, packages: Sequence[Package]) -> list[Advisory]:
-    found = []
+    found: list[Advisory] = []
     waiting = [(package, "") for package in packages]
     for _ in range(MOST_PAGES):
         if not waiting:
@@ -84,7 +84,7 @@ def _ask(source: str, queries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-            results = json.load(answer)["results"]
+            results: list[dict[str, Any]] = json.load(answer)["results"]
     except (OSError, urllib.error.URLError, ValueError, KeyError, TypeError) as error:
         raise NotCheckedError(f"{source} gives no usable answer: {error}") from error
     is_usable = isinstance(results, list) and all(

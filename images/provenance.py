@@ -26,7 +26,7 @@ def provenance(image: str, content: str, base: str, environment: dict[str, str])
 
 def _revision() -> str:
     """The commit of the checkout; with `-dirty` if files differ from it. Empty without git."""
-    git = ["git", "-C", ROOT]
+    git = ["git", "-C", str(ROOT)]
     try:
         commit = run("git", [*git, "rev-parse", "HEAD"])[-1]
         return commit + ("-dirty" if run("git", [*git, "status", "--porcelain"]) else "")

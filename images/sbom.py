@@ -96,7 +96,8 @@ def mounted(reference: str, environment: dict[str, str]) -> Iterator[Path]:
 def _python_packages(root: Path) -> Iterator[Package]:
     for folder in sorted(root.glob(f"{SITE_PACKAGES}/*.dist-info")):
         file = folder / "METADATA"
-        fields = email.message_from_bytes(file.read_bytes()) if file.is_file() else {}
+        text = file.read_bytes() if file.is_file() else b""
+        fields = email.message_from_bytes(text)
         name, version = fields.get("Name"), fields.get("Version")
         if not name or not version:
             raise CommandError(f"{folder.name} has no name and version: the list is not complete")
