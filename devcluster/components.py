@@ -52,6 +52,13 @@ class ControlSettings:
     # address.
     has_nodes: bool = True
     has_controller_manager: bool = True
+    features: tuple[str, ...] = ()  # alpha ones that are enabled
+    apis: tuple[str, ...] = ()  # `group/version` of alpha APIs that are served
+
+    @property
+    def feature_flags(self) -> dict[str, str]:
+        gates = ",".join(f"{name}=true" for name in self.features)
+        return {"feature-gates": gates} if gates else {}
 
     @property
     def audit_log(self) -> Path:
@@ -137,6 +144,9 @@ def apiserver(settings: ControlSettings) -> Component:
         # Megabytes before a rotation. Tests count lines, so that it must never happen.
         "audit-log-maxsize": 100_000,
     }
+    flags |= settings.feature_flags
+    if settings.apis:
+        flags["runtime-config"] = ",".join(f"{name}=true" for name in settings.apis)
     if not settings.has_nodes:
         flags["endpoint-reconciler-type"] = "none"
     if not settings.has_controller_manager:
@@ -158,6 +168,7 @@ def controller_manager(settings: ControlSettings) -> Component:
         "service-account-private-key-file": credentials.service_account_key,
         "use-service-account-credentials": "true",
         "leader-elect": "false",
+        **settings.feature_flags,
     }
     if not settings.has_nodes:
         # Tests start many Jobs at once, and no kubelet says that the nodes they create are alive.

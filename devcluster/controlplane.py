@@ -47,7 +47,16 @@ class ControlPlane:
     """The certificate that verifies `url`."""
     kubectl: Path
 
-    def __init__(self, *, controller_manager: bool = False, crds: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        controller_manager: bool = False,
+        crds: Sequence[Path] = (),
+        features: Sequence[str] = (),
+        apis: Sequence[str] = (),
+    ) -> None:
+        """features: alpha ones to enable. apis: `group/version` of alpha APIs to serve."""
+        self._features, self._apis = tuple(features), tuple(apis)
         self._crds = crds
         self._has_controller_manager = controller_manager
         self._folder: Path | None = None
@@ -104,6 +113,8 @@ class ControlPlane:
             binary=gotools.binary,
             has_nodes=False,
             has_controller_manager=self._has_controller_manager,
+            features=self._features,
+            apis=self._apis,
         )
         components.write_control_files(settings)
         self.kubeconfig = credentials.kubeconfig("admin")

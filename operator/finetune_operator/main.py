@@ -29,8 +29,9 @@ from finetune_operator.handlers.watches import (
 from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.access_review import AccessReviewer
 from finetune_operator.kube.client import Client
+from finetune_operator.kube.discovery import ServedVersion
 from finetune_operator.kube.kueue import Kueue
-from finetune_operator.kube.observe import Observer
+from finetune_operator.kube.observe import POD_GROUPS, Observer
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.release_models import release_models
 from finetune_operator.kube.store import Store
@@ -115,7 +116,8 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
         event_recorder = EventRecorder(client)
         catalog = frozenset(model.name for model in settings.models)
         kueue = Kueue(client, may_read=settings.reads_kueue, version=settings.kueue_version)
-        observer = Observer(client, store, progress, kueue, catalog)
+        pod_groups = ServedVersion(POD_GROUPS) if settings.pod_groups else None
+        observer = Observer(client, store, progress, kueue, catalog, pod_groups)
         reconciler = Reconciler(observer, settings, queue, event_recorder)
         servers = [
             await _serve_http(probe_port, _probes(reconciler, ready, watched)),

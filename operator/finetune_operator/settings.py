@@ -171,6 +171,8 @@ class Settings(Wire):
     # How long an attempt may hold nodes and lack others while another one waits for its nodes. A
     # scheduler places what fits within seconds; a cluster autoscaler needs minutes, and an attempt
     # that is released too early loses nothing but its place. 0: nothing is released.
+    # Whether PodGroups of scheduling.k8s.io are created if they are served. Needs permissions.
+    pod_groups: bool = False
     gang_seconds: float = Field(60, ge=0)
     # What spec.pendingDeadlineSeconds is without a value and a queue. A week outlasts a weekend and
     # a long training of others; a FineTune that waits longer names nodes that do not exist, or is

@@ -51,6 +51,7 @@ def test_the_keys_are_the_agreed_ones(render: Render) -> None:
         "checkpointBandwidth",
         "kueueEnabled",
         "gangSeconds",
+        "podGroups",
         "pendingDeadlineSeconds",
         "kueueVersion",
         "kueueQueuePrepare",

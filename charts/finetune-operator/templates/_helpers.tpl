@@ -183,6 +183,7 @@ kueueQueuePrepare: {{ default false .kueue.queuePrepare }}
 {{- if not (kindIs "invalid" .pendingDeadlineSeconds) }}
 pendingDeadlineSeconds: {{ .pendingDeadlineSeconds | int64 }}
 {{- end }}
+podGroups: {{ dig "podGroups" false (default dict .gangs) }}
 gangSeconds: {{ dig "releaseSeconds" 60 (default dict .gangs) | toJson }}
 {{- $pods := dict }}
 {{- range $key := list "env" "labels" "annotations" "allowedLabelPrefixes" "allowedAnnotationPrefixes" }}

@@ -14,6 +14,7 @@ from finetune_operator.build.credentials import credentials
 from finetune_operator.build.identity import attempt_name, child_metadata, labels
 from finetune_operator.build.model_cache import cache_mounts, cache_ref, cache_volumes
 from finetune_operator.build.placement import placement
+from finetune_operator.build.pod_group import group_reference
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pod_resources import pod_resources
 from finetune_operator.build.pods import CONTAINER_SECURITY, pod_spec, scheduling
@@ -82,10 +83,12 @@ def build_train_job(
     size: AttemptSize = AttemptSize(),
     *,
     avoided: Sequence[str] = (),
+    is_grouped: bool = False,
 ) -> dict[str, Any]:
     """Build the Job. With a queue it starts suspended, and the queue owns `suspend` from then.
 
-    avoided: names of nodes to which the scheduler prefers all others.
+    avoided: names of nodes to which the scheduler prefers all others. is_grouped: the cluster has
+    groups of pods, and that of the attempt is created with its Service.
     """
     spec = finetune.spec
     resolved = size.applied_to(resolved)
@@ -113,6 +116,7 @@ def build_train_job(
             "spec": {
                 **_pod(finetune, resolved, settings, attempt, size),
                 **placement(runtime, avoided),
+                **(group_reference(name) if is_grouped else {}),
             },
         },
     }
@@ -120,20 +124,23 @@ def build_train_job(
     return put_in_queue(made, spec.queue_name)
 
 
+def job_reference(name: str, uid: str) -> dict[str, Any]:
+    """The owner of what goes with the Job of an attempt."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
 def build_service(finetune: FineTune, attempt: int, job_uid: str) -> dict[str, Any]:
     """Build the Service that gives the pods DNS names. The Job owns it."""
     name = attempt_name(finetune, attempt)
     metadata = child_metadata(finetune, name, names.COMPONENT_TRAIN, attempt)
-    metadata["ownerReferences"] = [
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "name": name,
-            "uid": job_uid,
-            "controller": True,
-            "blockOwnerDeletion": False,
-        }
-    ]
+    metadata["ownerReferences"] = [job_reference(name, job_uid)]
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -199,6 +199,7 @@ class Job:
     deadline: int | None = None  # seconds, which all of its pods have together
     passed_deadline: bool = False  # its pods end because of it, or have ended
     devices: tuple[tuple[str, int], ...] = ()  # extended resources of each pod, by name
+    is_grouped: bool = False  # its pods wait for their PodGroup
 
     @property
     def lacks_pods(self) -> bool:
@@ -274,6 +275,7 @@ class Job:
             deadline=spec.get("activeDeadlineSeconds"),
             passed_deadline=failing.get("reason") == "DeadlineExceeded",
             devices=_devices(containers),
+            is_grouped="schedulingGroup" in spec["template"]["spec"],
         )
 
 
@@ -306,6 +308,7 @@ class Observed:
     foreign: tuple[ForeignObject, ...] = ()  # objects of others with names that it needs
     going_models: frozenset[str] = frozenset()  # addresses whose files a Model deletes with itself
     is_live: bool = False  # read from the API server, and not from what the watches reported
+    group_version: str = ""  # of PodGroups, if they are served and may be created
     rivals: Rivals = NO_RIVALS  # of an attempt that lacks nodes; always from the watches
 
     def __post_init__(self) -> None:

@@ -17,10 +17,14 @@ class Create:
 
 @dataclass(frozen=True)
 class CreateService:
-    """Create the Service of an attempt. Its owner is the Job, which may have just been created."""
+    """Create the Service of an attempt. Its owner is the Job, which may have just been created.
+
+    group_version: of the API in which its PodGroup is created before it; empty: it has none.
+    """
 
     attempt: int
     job_name: str
+    group_version: str = ""
 
 
 @dataclass(frozen=True)

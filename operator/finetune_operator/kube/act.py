@@ -7,7 +7,8 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.wire import JsonObject
 from finetune_operator.build.kubernetes_event import build_event
-from finetune_operator.build.train_job import build_service
+from finetune_operator.build.pod_group import build_pod_group
+from finetune_operator.build.train_job import build_service, job_reference
 from finetune_operator.core.model_files import describes_same_files
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Action, Create, CreateService, DeleteJob
@@ -72,15 +73,25 @@ async def act(
             uids[found["metadata"]["name"]] = found["metadata"]["uid"]
         elif isinstance(action, CreateService):
             owner = uids[action.job_name]
-            service = build_service(observed.finetune, action.attempt, owner)
+            made = _with_job(observed.finetune, action, owner)
             try:
-                await create_ours(client, namespace, uid, service)
+                for manifest in made:
+                    await create_ours(client, namespace, uid, manifest)
             except RefusedError as error:
                 error.unserved = DeleteJob(action.job_name, owner)
                 raise
             store.serve(uid, [owner])
         else:
             await _delete(client, store, observed, action)
+
+
+def _with_job(finetune: FineTune, action: CreateService, uid: str) -> list[JsonObject]:
+    """What an attempt needs besides its Job. The Service is the last one: it is looked for."""
+    service = build_service(finetune, action.attempt, uid)
+    if not action.group_version:
+        return [service]
+    owner = job_reference(action.job_name, uid)
+    return [build_pod_group(finetune, action.attempt, owner, action.group_version), service]
 
 
 async def _delete(client: Client, store: Store, observed: Observed, action: DeleteJob) -> None:
@@ -148,7 +159,7 @@ async def create_ours(
     existing object belongs to another one, and RefusedError if it cannot be created.
     """
     kind, name = manifest["kind"], manifest["metadata"]["name"]
-    collection = paths.of_kind(kind, namespace)
+    collection = paths.of_kind(kind, namespace, manifest["apiVersion"])
     spec = manifest["spec"]
     model = (spec["id"], spec["uri"]) if kind == "Model" else None
     try:

@@ -8,6 +8,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.model import Model
 from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
+from finetune_operator.build import pod_group
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.attempts.gangs import gang_of
 from finetune_operator.core.attempts.results import find_adopted
@@ -18,9 +19,12 @@ from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jo
 from finetune_operator.core.rivals import NO_RIVALS, Rivals
 from finetune_operator.kube import paths, waiting
 from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.discovery import Api, ServedVersion
 from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.store import Store
+
+POD_GROUPS = Api(pod_group.GROUP, "podgroups", pod_group.VERSIONS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Observer:
     progress: ProgressReader
     kueue: Kueue
     catalog: frozenset[str] = frozenset()
+    pod_groups: ServedVersion | None = None  # None: they may not be created
 
     async def observe(self, key: Key, foreign: tuple[ForeignObject, ...] = ()) -> Observed | None:
         """Observe from the store, or live if it may lack children. None: the FineTune is gone."""
@@ -92,7 +97,12 @@ class Observer:
             going_models=await self._going_models(found),
             progress=await self._progress(found),
             rivals=self._rivals(finetune, parsed),
+            group_version=await self._group_version(),
         )
+
+    async def _group_version(self) -> str:
+        version = await self.pod_groups.find(self.client) if self.pod_groups else None
+        return version if version in POD_GROUPS.known else ""
 
     def _rivals(self, finetune: FineTune, jobs: tuple[Job, ...]) -> Rivals:
         """The gangs of the other FineTunes, if this one lacks nodes and holds others."""

@@ -47,8 +47,10 @@ def describe(method: str, path: str) -> tuple[str, str]:
     return verbs.get(method, read), after[0] if after else path
 
 
-def of_kind(kind: str, namespace: str) -> str:
-    """The collection in which an object of this kind is created."""
+def of_kind(kind: str, namespace: str, version: str = "") -> str:
+    """The collection in which an object of this kind is created. version: its apiVersion."""
+    if kind == "PodGroup":
+        return f"/apis/{version}/namespaces/{namespace}/podgroups"
     if kind == "Job":
         return jobs(namespace)
     if kind == "Model":

@@ -10,6 +10,7 @@ from finetune_api.outcome import ProgressReport
 from finetune_api.tasks import TrainTask
 from finetune_operator import messages
 from finetune_operator.build.identity import attempt_name
+from finetune_operator.build.pod_group import needs_group
 from finetune_operator.build.pod_resources import with_defaults
 from finetune_operator.build.train_job import AttemptSize, build_train_job
 from finetune_operator.core.attempts.avoided_nodes import avoided_nodes
@@ -90,7 +91,8 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
             builder.record_event(messages.resumed(current))
     actions: tuple[Action, ...] = _leftovers(observed)
     if job.name not in observed.services and not job.is_over:
-        actions = (*actions, CreateService(current, job.name))
+        version = observed.group_version if job.is_grouped else ""
+        actions = (*actions, CreateService(current, job.name, version))
     if observed.finetune.spec.suspend:
         end_attempt(observed, builder, job, Reason.SUSPENDED, None)
         return Plan(builder.suspend(current).finish(), actions)
@@ -214,8 +216,12 @@ def _creations(
     finetune, resolved = observed.finetune, _resolved(builder)
     size = next_size(finetune, resolved, builder.status.attempts, number)
     avoided = avoided_nodes(builder.status.attempts, number)
-    job = build_train_job(finetune, resolved, settings, number, size, avoided=avoided)
-    return Create(job), CreateService(number, attempt_name(observed.finetune, number))
+    runtime = settings.runtime(resolved.runtime.name)
+    version = observed.group_version if needs_group(finetune, runtime) else ""
+    job = build_train_job(
+        *(finetune, resolved, settings, number, size), avoided=avoided, is_grouped=bool(version)
+    )
+    return Create(job), CreateService(number, attempt_name(finetune, number), version)
 
 
 def _start_planned(
