@@ -14,12 +14,12 @@ from finetune_api.quantities import parse_quantity
 from finetune_api.wire import JsonObject
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.build.lookup_job import build_lookup_job
-from tests.integration.conftest import CHART, Kubelet, Operator
-from tests.integration.test_operator import TWO_NODES, prepare
+from tests.integration.conftest import CHART, Operator
+from tests.integration.test_operator import TWO_NODES
 from tests.operator.test_deletion import a_model
 from tests.operator.test_runtime import AFFINITY, SPREAD
 from tests.support.kubectl import Kubectl, RefusedError, finetune, until
-from tests.support.objects import World, a_finetune, a_settings, trained
+from tests.support.objects import World, a_finetune, a_settings
 from tests.support.user_ids import MESSAGE, refuse_fixed_ids
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -181,23 +181,6 @@ def test_a_cluster_that_assigns_ids_refuses_fixed_ones_and_no_object_without(
     ]
     assert [is_refused(assigning, each) for each in fixed] == [True] * 5
     assert [is_refused(assigning, each) for each in free] == [False] * 5
-
-
-def test_a_finetune_succeeds_where_the_cluster_assigns_ids(
-    assigning: Kubectl, tools: Path, tmp_path: Path, kubelet: Kubelet
-) -> None:
-    operator = Operator(assigning, tools / "helm", tmp_path, clusterAssignsUserIds=True)
-    operator.start()
-    try:
-        assigning.apply(finetune("tone", **TWO_NODES))
-        prepare(kubelet)
-        first, second = kubelet.start_pods(kubelet.job("-a1"))
-        kubelet.ready(first, second)
-        kubelet.end(first, 0, trained().to_termination_message())
-        kubelet.end(second, 0)
-        assigning.wait_state("tone", "succeeded")
-    finally:
-        operator.stop()
 
 
 def test_without_the_setting_the_status_says_what_refuses_the_pods(
