@@ -215,19 +215,16 @@ class Run:
     def outcome(self) -> dict[str, Any]:
         """What every run of this life has in common."""
         status = self.world.status
-        # A crash between the deletion of a Job whose result is lost and the write loses its Event.
-        events = [
-            (item.reason, item.attempt, item.key)
-            for item in status.events
-            if item.reason != Reason.RESULT_LOST
-        ]
+        events = [(item.reason, item.attempt, item.key) for item in status.events]
         models = {
             item["metadata"]["name"] for item in self.world.created if item["kind"] == "Model"
         }
         return {
             "state": status.state,
             "reason": status.reason,
-            "attempts": [(item.number, item.reason) for item in status.attempts],
+            "attempts": [
+                (item.number, item.reason, item.micro_batch_share) for item in status.attempts
+            ],
             "events": sorted(events, key=str),
             "models": models,
             "live": [name for name, job in self.world.jobs.items() if not is_finished(job)],

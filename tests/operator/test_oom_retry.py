@@ -15,7 +15,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator import messages
 from finetune_operator.build.pod_resources import RAISES_AT_MOST
 from finetune_operator.core.attempts.oom_retry import next_size, size_to_record
-from tests.support.objects import World, a_finetune, a_settings, failed
+from tests.support.objects import World, a_finetune, a_settings, failed, trained
 
 GPUS = {"nodes": 1, "gpusPerNode": 8}
 ESTIMATE = {"memory_per_pod_gib": 100.0}
@@ -74,6 +74,19 @@ def test_gpu_memory_halves_the_micro_batch_and_keeps_the_request() -> None:
     assert requests(world, 2)["requests"]["memory"] == "102400Mi"
     assert world.status.attempts[0].exhausted_memory == "gpu"
     assert messages.HALF_MICRO_BATCH in world.status.message
+
+
+def test_the_size_of_an_attempt_that_published_before_it_was_recorded_is_recorded() -> None:
+    world = a_world()
+    world.settings = world.settings.replace(restart_seconds=0)
+    world.end_pod("a1", 0, 1, OF_GPU)
+    while not any(name.endswith("-a2") for name in world.jobs):
+        world.step(writes=False)  # the status, which has the second attempt
+    for index in range(len(world.pods[world.job("a2")])):
+        world.end_pod("a2", index, 0, trained() if index == 0 else None)
+    world.settle()
+    assert world.status.state == "succeeded"
+    assert [item.micro_batch_share for item in world.status.attempts] == [None, 0.5]
 
 
 @pytest.mark.parametrize("outcome", [OF_HOST, OLD_IMAGE, OVER_REQUEST], ids=str)

@@ -158,14 +158,19 @@ def _decide_prepare(
 
 
 def _check_again(builder: StatusBuilder, job: Job, loss: ErrorInfo) -> Plan:
-    """Delete a prepare Job whose result is lost. The next one finds the dataset in S3."""
-    builder.record_event(messages.checked_again(job.uid, loss))
+    """Delete a prepare Job whose result is lost, once the status tells it.
+
+    The next one finds the dataset in S3.
+    """
+    told = messages.checked_again(job.uid, loss)
+    builder.record_event(told)
     losses = builder.count_events(Reason.RESULT_LOST, messages.PREPARE_KEY)
     if losses > CHECKS_AT_MOST:
         message = f"{loss.message}; {messages.results_lost_in_a_row(losses)}"
         return _ended(builder, loss.replace(message=message))
     builder.pending(Stage.VALIDATING, messages.checking_data_again(loss))
-    return Plan(builder.finish(), (DeleteJob(job.name, job.uid),), 0)
+    deletions = (DeleteJob(job.name, job.uid),) if builder.was_recorded(told) else ()
+    return Plan(builder.finish(), deletions, 0)
 
 
 def _apply_prepared(builder: StatusBuilder, resolved: Resolved, prepared: Prepared) -> None:

@@ -38,6 +38,10 @@ class StatusBuilder:
         entry = to_entry(event, self.now)
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
+    def was_recorded(self, event: Event) -> bool:
+        """Whether the status that the API server has already tells the Event."""
+        return any(_is_same(entry, event) for entry in self.finetune.status.events)
+
     def count_events(self, reason: str, prefix: str) -> int:
         """How many Events of the reason have a key with the prefix."""
         keys = [item.key or "" for item in self.status.events if item.reason == reason]

@@ -94,13 +94,17 @@ def _start(
 def _start_again(
     builder: StatusBuilder, lookup: Job, number: int, deletion: str, loss: ErrorInfo
 ) -> Plan:
-    """Delete a lookup Job whose result is lost, so that the next observation creates another."""
-    builder.record_event(messages.looked_up_again(lookup.uid, loss))
+    """Delete a lookup Job whose result is lost, once the status tells it.
+
+    The next observation creates another.
+    """
+    told = messages.looked_up_again(lookup.uid, loss)
+    builder.record_event(told)
     if builder.count_events(Reason.RESULT_LOST, messages.LOOKUP_KEY) > LOOKUPS_AT_MOST:
         return _fail(builder, number, messages.lookup_failed(deletion, loss.message))
     builder.pending(Stage.STARTING, messages.looking_up(deletion))
-    delete = DeleteJob(lookup.name, lookup.uid)
-    return Plan(builder.finish(), (delete,), 0)
+    deletions = (DeleteJob(lookup.name, lookup.uid),) if builder.was_recorded(told) else ()
+    return Plan(builder.finish(), deletions, 0)
 
 
 def _fail(builder: StatusBuilder, number: int, error: ErrorInfo) -> Plan:

@@ -76,6 +76,8 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     published = find_published(observed, builder.status.resolved)
     if published is not None:
         close_former(observed, builder, current, but=published[0])
+        if job is not None and recorded is None:
+            _record_found(builder, job, settings)
         return succeed(observed, builder, *published, close_others(observed, builder, published[0]))
     plan = _decide_start(observed, builder, settings, current, recorded)
     if plan is not None:
@@ -84,9 +86,7 @@ def decide_training(observed: Observed, builder: StatusBuilder, settings: Settin
     close_former(observed, builder, current)
     if recorded is None:
         former = observed.finetune.status.attempts
-        since = stamp(job.created_at or builder.now)
-        builder.attempt(current, started_at=since, **_assigned_size(job, _resolved(builder)))
-        _record_queue(builder, settings)
+        _record_found(builder, job, settings)
         if any(item.number == current - 1 and item.reason == Reason.SUSPENDED for item in former):
             builder.record_event(messages.resumed(current))
     actions: tuple[Action, ...] = _leftovers(observed)
@@ -350,6 +350,13 @@ def _leftovers(observed: Observed, *, kept: int | None = None) -> tuple[DeleteJo
         for number, job in observed.attempts.items()
         if number in ended and not job.is_going and number != kept
     )
+
+
+def _record_found(builder: StatusBuilder, job: Job, settings: Settings) -> None:
+    """Record an attempt whose Job was created, and whose record was lost."""
+    since = stamp(job.created_at or builder.now)
+    builder.attempt(job.attempt or 1, started_at=since, **_assigned_size(job, _resolved(builder)))
+    _record_queue(builder, settings)
 
 
 def _assigned_size(job: Job, resolved: Resolved) -> dict[str, Any]:
