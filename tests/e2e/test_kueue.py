@@ -112,6 +112,14 @@ def test_a_fine_tune_waits_for_quota_is_preempted_and_has_the_results_of_an_undi
     until(lambda: all_finished(kubectl.list("workloads")), 30)
 
 
+def test_of_two_fine_tunes_with_room_for_one_and_a_half_both_end(queueing: Team) -> None:
+    """The queue admits all pods of an attempt or none, so that none is released."""
+    trainings = [Training(queueing, name, queueName=QUEUE) for name in ("older", "younger")]
+    for training in trainings:
+        status = training.wait_success()
+        assert [item["reason"] for item in status["attempts"]] == ["Succeeded"]
+
+
 def check_queue_positions(queueing: Team) -> None:
     second = Training(queueing, "second", queueName=QUEUE)
     second.wait_message(f"in queue {QUEUE} at position 1: couldn't assign flavors")

@@ -3,7 +3,7 @@
 import itertools
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,20 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
+    yield from start_scheduler()
+
+
+def start_scheduler(
+    features: Sequence[str] = (), apis: Sequence[str] = ()
+) -> Iterator[ControlPlane]:
     """A control plane with controllers, a scheduler, and a node with one GPU, but no kubelet."""
-    with ControlPlane(controller_manager=True) as made:
+    with ControlPlane(controller_manager=True, features=features, apis=apis) as made:
         config = str(made.kubeconfig)
         command = [str(gotools.binary("kube-scheduler")), "--leader-elect=false"]
         command += [f"--{name}kubeconfig={config}" for name in ("", "authentication-")]
         command += [f"--authorization-kubeconfig={config}", "--secure-port=0"]
+        gates = ",".join(f"{name}=true" for name in features)
+        command += [f"--feature-gates={gates}"] if gates else []
         log = made.audit_log.with_name("scheduler.log").open("wb")
         scheduler = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -38,7 +46,7 @@ def plane() -> Iterator[ControlPlane]:
                 admin.apply_file(ROOT / "crds" / name)
             crds = ("crd/finetunes.finetune.dev", "crd/models.finetune.dev")
             admin("wait", "--for=condition=Established", *crds)
-            _add_node(admin)
+            add_node(admin)
             yield made
         finally:
             scheduler.kill()
@@ -46,7 +54,7 @@ def plane() -> Iterator[ControlPlane]:
             log.close()
 
 
-def _add_node(admin: Kubectl, name: str = "node-1", ready: str = "True") -> None:
+def add_node(admin: Kubectl, name: str = "node-1", ready: str = "True") -> None:
     """Add the node, or renew its heartbeat: only Kubernetes' controllers handle it."""
     admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
     amounts = {"cpu": "64", "memory": "256Gi", "pods": "200", "nvidia.com/gpu": "1"}
@@ -61,7 +69,7 @@ def team(plane: ControlPlane) -> Iterator[Kubectl]:
     name = f"sched-{next(_numbers)}"
     admin = Kubectl(str(plane.kubectl), str(plane.kubeconfig))
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    _add_node(admin)
+    add_node(admin)
     made = admin.within(name)
     yield made
     made("delete", "finetunes,jobs", "--all", "--cascade=orphan")
@@ -211,10 +219,10 @@ def test_t18_a_pod_that_a_drain_a_taint_or_the_scheduler_takes_restarts_the_gang
 @pytest.fixture
 def second_node(team: Kubectl) -> Iterator[None]:
     """A second, cordoned node: pods are placed on node-1."""
-    _add_node(team, "node-2")
+    add_node(team, "node-2")
     team("cordon", "node-2")
     yield
-    _add_node(team)
+    add_node(team)
     team("delete", "node", "node-2", "--wait=false")
 
 
@@ -241,8 +249,8 @@ def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
 
     # Nobody hears of node-1. Its pods are to be deleted after 30 s, and nobody confirms that.
     def goes_on() -> bool:
-        _add_node(team, ready="Unknown")
-        _add_node(team, "node-2")
+        add_node(team, ready="Unknown")
+        add_node(team, "node-2")
         placed("-a1")
         return len(placed("-a2")) == 2
 
@@ -255,7 +263,7 @@ def test_t19_a_node_that_is_not_heard_of_any_more_never_has_two_pods_of_a_rank(
     assert (first["reason"], first["counted"], first["node"]) == ("NodeLost", False, "node-1")
 
     # The node is back, and confirms: no pod of the first attempt comes again.
-    _add_node(team)
+    add_node(team)
     remove_pods(team, "-a1")
     until(lambda: not pods_of(team, "-a1"), 20)
     until(lambda: not [job for job in team.list("jobs") if is_named(job, "-a1")], 30)
