@@ -158,7 +158,7 @@ def _decide_prepare(
 
 
 def _check_again(builder: StatusBuilder, job: Job, loss: ErrorInfo) -> Plan:
-    """Delete a prepare Job whose result is lost, once the status tells it.
+    """Delete a prepare Job whose result is lost, once the status has it.
 
     The next one finds the dataset in S3.
     """

@@ -39,7 +39,7 @@ class StatusBuilder:
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
     def was_recorded(self, event: Event) -> bool:
-        """Whether the status that the API server has already tells the Event."""
+        """Whether the status that the API server has already has the Event."""
         return any(_is_same(entry, event) for entry in self.finetune.status.events)
 
     def count_events(self, reason: str, prefix: str) -> int:

@@ -94,7 +94,7 @@ def _start(
 def _start_again(
     builder: StatusBuilder, lookup: Job, number: int, deletion: str, loss: ErrorInfo
 ) -> Plan:
-    """Delete a lookup Job whose result is lost, once the status tells it.
+    """Delete a lookup Job whose result is lost, once the status has it.
 
     The next observation creates another.
     """
