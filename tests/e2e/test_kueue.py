@@ -124,7 +124,7 @@ def check_queue_positions(queueing: Team) -> None:
     second = Training(queueing, "second", queueName=QUEUE)
     second.wait_message(f"in queue {QUEUE} at position 1: couldn't assign flavors")
     third = Training(queueing, "third", queueName=QUEUE)
-    third.wait_message(f"in queue {QUEUE} at position 2: ")
+    third.wait_message(f"in queue {QUEUE} at position 2")
     assert (third.status["stage"], third.status["reason"]) == ("queued", "Queued")
     assert "Fine-tune enqueued. Queue number: 2" in third.messages()
     assert not second.pods()  # one pod would fit, but all pods start together
