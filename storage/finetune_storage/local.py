@@ -41,6 +41,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._must_prove = False
         self._has_warned = False
         self.endpoint = str(root)
         self.before_write = permit

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ __all__ = [
 
 Ran = subprocess.CompletedProcess[str]
 Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def logs_of_others() -> Iterator[None]:
+    """The command line changes how its process logs and warns. Other tests have the usual way."""
+    factory, format_warning = logging.getLogRecordFactory(), warnings.formatwarning
+    yield
+    logging.setLogRecordFactory(factory)
+    warnings.formatwarning = format_warning
 
 
 @pytest.fixture
