@@ -27,6 +27,17 @@ def crashed(job: str, error: Exception, log: list[str] | None = None) -> Failure
     return _internal(f"the {job} Job crashed: {type(error).__name__}: {error}"[:500], log)
 
 
+def exhausted(  # noqa: PLR0917 - the parts of one sentence, in its order
+    what: str, excess: str, place: str, remedy: str, code: str, param: str | None
+) -> Failure:
+    """A hostile or broken file that took too much of something.
+
+    what: "the chat template of base model 'curie'". excess: "did not finish within 10 seconds".
+    place: " for line 17 of trainingFile", or empty.
+    """
+    return Failure(code=code, message=f"{what} {excess}{place}", hint=remedy, param=param)
+
+
 def _internal(message: str, log: list[str] | None = None) -> Failure:
     return Failure(code=Reason.INTERNAL, message=message, log=log)
 
@@ -45,6 +56,9 @@ def no_dropout_of_experts() -> Failure:
 
 
 # --- data files -----------------------------------------------------------------------------------
+
+
+REPAIR_DATA = "write the file again with a usual program, and check it with finetune prepare-data"
 
 
 def invalid_address(error: Exception, param: str | None = None) -> Failure:
@@ -122,6 +136,21 @@ def unusable_model(name: str, problem: str) -> Failure:
     return Failure(
         code=Reason.BASE_MODEL_INVALID,
         message=f"base model {name!r} cannot be used: {problem}",
+        param="model",
+    )
+
+
+REPAIR_MODEL = "use another base model, or repair its files: no usual model needs so much"
+REPAIR_TEMPLATE = "use another base model, or repair its chat template and test it on this line"
+
+
+def slow_template(name: str, seconds: float) -> Failure:
+    """name: of the base model. seconds: that its renderings have taken beyond their length."""
+    return Failure(
+        code=Reason.BASE_MODEL_INVALID,
+        message=f"the chat template of base model {name!r} is too slow: it needed {seconds:,.0f} "
+        "seconds for a few conversations",
+        hint=REPAIR_TEMPLATE,
         param="model",
     )
 

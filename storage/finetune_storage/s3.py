@@ -16,6 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_api.errors import FailureError
 from finetune_api.names import Reason
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 FOLDER_PAGES = 10  # of a listing, with 1,000 names each
+MOST_IN_MEMORY, BLOCK_BYTES = 2**27, 2**20  # bytes of an object that is read as a whole
 ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
 
 
@@ -69,9 +71,18 @@ class Storage:
     # --- reading ---------------------------------------------------------------------------------
 
     def read_bytes(self, uri: S3Uri) -> bytes:
-        """The whole object, in memory."""
+        """The whole object, in memory. Raises FailureError for one that is larger than 128 MiB."""
+        found = bytearray()
         with self.open_stream(uri) as stream:
-            return stream.read() or b""
+            while block := stream.read(BLOCK_BYTES):
+                found += block
+                if len(found) > MOST_IN_MEMORY:
+                    raise FailureError.of(
+                        Reason.INVALID_DATA,
+                        f"{uri} has more than {MOST_IN_MEMORY:,} bytes, which is no file of ours",
+                        hint="see who wrote the object, and delete or replace it",
+                    )
+        return bytes(found)
 
     def read_version(self, uri: S3Uri) -> tuple[bytes, ObjectEntry]:
         """The whole object, in memory, and a version that `replace_bytes` can compare."""

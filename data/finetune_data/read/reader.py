@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.limits import DataLimits
+from finetune_api.names import Reason
+from finetune_data import failures
+from finetune_data.confined.sections import GIB, Section, Subject
 from finetune_data.read.examples import REASONING, Batch, Conversation, Example, Row
 from finetune_data.read.findings import Finding
 from finetune_data.read.formats.compression import (
@@ -38,6 +41,7 @@ from finetune_data.read.json_lines import read_json_lines
 from finetune_data.read.records import Description, ReadResult, RecordConverter
 from finetune_data.read.sources import LocalSource, S3Source, ending_of
 
+READ_SECONDS, READ_BYTES = 45.0, 3 * GIB // 2  # of one batch
 BATCH_EXAMPLES = 1_000
 BATCH_CHARACTERS = 2_000_000
 LIMITS = DataLimits()
@@ -53,6 +57,12 @@ class ReadOptions:
     sheet: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
+
+
+def reading(name: str, param: str | None = None) -> Section:
+    """The section of reading a batch of a file. name: of the file, for messages."""
+    subject = Subject(f"reading {name}", failures.REPAIR_DATA, str(Reason.INVALID_DATA), param)
+    return Section(subject, READ_SECONDS, READ_BYTES, has_place=False)
 
 
 class Reader:

@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune_api.limits import DataLimits
 from finetune_api.wire import JsonObject
+from finetune_data.confined.memory import limited_data
 from finetune_data.read.findings import Finding, detail, shown
 from finetune_data.read.formats.cells import json_value
 from finetune_data.read.formats.headers import HeaderError, Note, Table
@@ -20,6 +21,8 @@ from finetune_data.read.formats.headers import HeaderError, Note, Table
 Record = tuple[int, JsonObject | Finding]
 CELL_CHARACTERS = 32_767  # Excel truncates longer texts without a warning
 COLUMNS = 1000
+TAGS, BLOCK_BYTES = 12_000_000, 2**20  # of the table of texts: a text has at least three
+TEXT_BYTES = 3 * 2**29  # that openpyxl may allocate for it
 
 
 class Workbook:
@@ -41,7 +44,12 @@ class Workbook:
             yield 1, bomb
             return
         try:
-            book = load_workbook(self._path, read_only=True, data_only=True, keep_links=False)
+            with limited_data(TEXT_BYTES):
+                book = load_workbook(self._path, read_only=True, data_only=True, keep_links=False)
+        except MemoryError:
+            message = "the texts of the workbook need too much memory: save the sheet as CSV"
+            yield 1, Finding("file-too-large", message, fatal=True)
+            return
         except Exception as error:  # openpyxl raises many types for a broken file
             yield 1, _broken(error)
             return
@@ -92,12 +100,31 @@ class Workbook:
         try:
             with zipfile.ZipFile(self._path) as archive:
                 size = sum(info.file_size for info in archive.infolist())
+                if problem := self._find_many_texts(archive):
+                    return problem
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             return _broken(error)
         if size <= 4 * self._limits.max_file_bytes:  # XML needs four bytes per byte of text
             return None
         message = f"the workbook has {size:,} bytes after decompression, more than the limit"
         return Finding("file-too-large", message, fatal=True)
+
+    def _find_many_texts(self, archive: zipfile.ZipFile) -> Finding | None:
+        """The table of texts is in memory as a whole, whatever rows it is used in."""
+        for info in archive.infolist():
+            if not info.filename.lower().endswith("sharedstrings.xml"):
+                continue
+            if info.file_size > self._limits.max_file_bytes:
+                message = f"the workbook has {info.file_size:,} bytes of texts, more than the limit"
+                return Finding("file-too-large", message, fatal=True)
+            tags = 0
+            with archive.open(info) as part:
+                while block := part.read(BLOCK_BYTES):
+                    tags += block.count(b"<")
+                    if tags > TAGS:
+                        message = "the workbook has millions of texts, more than the limit"
+                        return Finding("file-too-large", message, fatal=True)
+        return None
 
 
 def _checked(record: JsonObject, number: int) -> JsonObject | Finding:
