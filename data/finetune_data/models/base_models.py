@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -22,6 +23,7 @@ from finetune_api.uris import HubUri, parse_model_uri
 from finetune_data import failures
 from finetune_data.errors import BaseModelError
 from finetune_data.models.cache.model_cache import DamagedFileError, ModelCache
+from finetune_data.models.configuration import check_bounds
 from finetune_data.models.hub import HubModel
 from finetune_data.models.remote_model import WEIGHTS, RemoteModel
 from finetune_data.models.s3_model import S3Model
@@ -59,8 +61,22 @@ SMALL_FILES = (
     MANIFEST,
 )
 WEIGHT_FILES = (WEIGHTS, INDEX)
+SETTINGS_FILES = (CONFIG, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # All files that a training depends on: everything that is downloaded, but for the model card.
 VERSIONED_FILES = (*(name for name in SMALL_FILES if name != CARD), *WEIGHT_FILES)
+# The largest known tokenizer.json has 34 MB.
+MAX_BYTES = (
+    ("tokenizer.*", 2**27),
+    ("vocab.*", 2**27),
+    ("*.model", 2**27),
+    ("tekken.json", 2**27),
+    (INDEX, 2**27),
+    (WEIGHTS, 2**62),
+    ("*.jinja", 2**21),
+    (CONFIG, 2**23),
+)
+MAX_OTHERS = 2**25
+MAX_DIGITS = 1000  # of an integer
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -118,6 +134,10 @@ def find_remote_model(
         else S3Model(base, uri, storage, wanted, folder, versioned=VERSIONED_FILES)
     )
     _check_names(base, model.names, weights)
+    for file in model.files.values():
+        if file.name != CARD and file.size > size_limit(file.name):
+            problem = too_large(file.name, file.size)
+            raise BaseModelError(failures.broken_model(base.name, base.uri, problem))
     if base.revision not in {None, model.revision}:
         failure = failures.changed_model(base.name, base.uri, base.revision, model.revision)
         raise BaseModelError(failure)
@@ -168,16 +188,59 @@ def stored_weight_bytes(base: BaseModelRef, storage: Storage) -> int | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; {} if there is no such file. Raises ValueError, which names the file."""
+    """A JSON object; {} if there is no such file.
+
+    Raises ValueError, which names the file, also for a file that is too large, for a key that
+    occurs twice, and for sizes in config.json that no model has.
+    """
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        if (size := path.stat().st_size) > size_limit(path.name):
+            raise ValueError(too_large(path.name, size))
+        value = json.loads(path.read_bytes(), object_pairs_hook=_object, parse_int=_integer)
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, RecursionError) as error:
+    except _ContentError as error:
+        raise ValueError(f"{path.name} {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is not JSON: nested too deeply") from error
+    except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise
         raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
+    if path.name == CONFIG:
+        check_bounds(value)
     return value
+
+
+class _ContentError(Exception):
+    """JSON that libraries read differently, or not at all."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        again = next(name for name, count in counts.items() if count > 1)
+        raise _ContentError(f"has the key {again!r:.100} twice in one object")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _ContentError(f"has an integer of {len(digits):,} digits")
+    return int(digits)
+
+
+def size_limit(name: str) -> int:
+    """The bytes that a small file of a base model may have."""
+    return next((most for pattern, most in MAX_BYTES if fnmatchcase(name, pattern)), MAX_OTHERS)
+
+
+def too_large(name: str, size: int) -> str:
+    """The sentence about a file that is larger than `size_limit`."""
+    return f"{name} has {size:,} bytes, more than the {size_limit(name):,} that are read"
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,6 +265,8 @@ def find_problem(
     hashed: the files whose digests were compared with the manifest before.
     """
     try:
+        for name in SETTINGS_FILES:
+            read_json(folder / name)
         if not read_json(folder / CONFIG).get("model_type"):
             return f"{CONFIG} names no model_type"
         manifest = Manifest.parse_files(_bytes(folder / MANIFEST))
