@@ -55,6 +55,34 @@ def unloadable_model(error: Exception) -> Failure:
     )
 
 
+def unreadable_config(problem: str) -> Failure:
+    """problem: names the file."""
+    return _base_model(
+        Reason.BASE_MODEL_INVALID,
+        f"the base model cannot be used: {problem}",
+        hint="repair the file, or copy the model again",
+    )
+
+
+def distracting_file(name: str) -> Failure:
+    """name: of a file with which transformers would load other weights."""
+    return _base_model(
+        Reason.BASE_MODEL_INVALID,
+        f"the folder of the model has the file {name} next to config.json, with which "
+        "transformers would load other weights",
+        hint="move the file to another folder; an adapter belongs into a folder of its own",
+    )
+
+
+def unusable_adapter(problem: str) -> Failure:
+    """problem: begins with a verb."""
+    return _base_model(
+        Reason.BASE_MODEL_INVALID,
+        f"the adapter cannot be used: its folder {problem}",
+        hint="use an adapter that this version or peft's LoraConfig has saved as safetensors",
+    )
+
+
 def unreadable_weights(problem: str) -> Failure:
     """problem: names the file."""
     return _base_model(

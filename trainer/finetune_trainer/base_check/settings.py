@@ -8,6 +8,7 @@ from typing import Any
 from finetune_api.errors import FailureError
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
 from finetune_trainer import base_model_failures
+from finetune_trainer.engine.configuration import check_quantization, read_config
 
 AUTO_CLASS = "AutoModelForCausalLM"
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -25,8 +26,11 @@ def check_settings(folder: Path, weights: Collection[str]) -> Any:
 
     weights: names in the files. Raises FailureError (BaseModelInvalid).
     """
-    settings = read_json(folder / CONFIG)
-    _check_quantization(settings)
+    try:
+        settings = read_json(folder / CONFIG)
+    except ValueError as error:
+        raise FailureError(base_model_failures.unreadable_config(str(error))) from error
+    check_quantization(settings)
     _check_layers(settings, weights)
     config = _parse(folder, settings)
     _check_kind(config, settings)
@@ -34,26 +38,7 @@ def check_settings(folder: Path, weights: Collection[str]) -> Any:
     return config
 
 
-def _check_quantization(settings: Mapping[str, Any]) -> None:
-    text = text_settings(settings)
-    for key in ("quantization_config", "compression_config"):
-        found = settings.get(key) or text.get(key)
-        if found:
-            raise FailureError(base_model_failures.quantized_base(_method(found)))
-
-
-def _method(found: object) -> str:
-    """The name of the method in a quantization_config."""
-    if not isinstance(found, dict):
-        return "quantization_config"
-    if found.get("load_in_4bit") or found.get("load_in_8bit"):
-        return f"bitsandbytes, {4 if found.get('load_in_4bit') else 8} bits"
-    name = found.get("quant_method") or found.get("quant_algo") or "quantization_config"
-    return f"{name!s:.40}"
-
-
 def _parse(folder: Path, settings: Mapping[str, Any]) -> Any:
-    from transformers import AutoConfig
     from transformers import __version__ as version
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -62,10 +47,7 @@ def _parse(folder: Path, settings: Mapping[str, Any]) -> Any:
         if code := _own_code(settings):
             raise FailureError(base_model_failures.code_of_base(str(kind), code))
         raise FailureError(base_model_failures.unknown_model_type(str(kind), version))
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a config raises what its checks raise
-        raise FailureError(base_model_failures.unloadable_model(error)) from error
+    return read_config(folder)
 
 
 def _own_code(settings: Mapping[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api.errors import FailureError
 from finetune_data.models.skeleton import read_skeleton
 from finetune_trainer import base_model_failures
+from finetune_trainer.engine.configuration import read_config
 from finetune_trainer.engine.deepspeed import Precision, configuration
 from finetune_trainer.engine.placement import OnDevice, Partitioned, Placement
 from finetune_trainer.engine.weight_names import find_gaps, in_number_order
@@ -196,6 +197,7 @@ def _from_pretrained(folder: Path, precision: Precision, **options: Any) -> tupl
     try:
         found: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=read_config(folder),
             generation_config=GenerationConfig(),  # not the file's, which can be invalid
             dtype=_dtype(precision),
             local_files_only=True,

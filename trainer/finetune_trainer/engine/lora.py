@@ -12,6 +12,7 @@ from finetune_api.errors import FailureError
 from finetune_api.tasks import MethodRef
 from finetune_data.failures import no_dropout_of_experts
 from finetune_trainer import failures
+from finetune_trainer.engine.adapter_settings import read_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,8 +116,12 @@ def write_config(model: Any, folder: Path) -> None:
 
 
 def merge(base: "Module", adapter: Path) -> "Module":
-    """Add the adapter's products to the weights of the base model, in the base's precision."""
-    from peft import PeftModel
+    """Add the adapter's products to the weights of the base model, in the base's precision.
 
-    merged: Module = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    Raises FailureError for a configuration of the adapter that asks for more than LoRA.
+    """
+    from peft import LoraConfig, PeftModel
+
+    config = LoraConfig(**read_settings(adapter))
+    merged: Module = PeftModel.from_pretrained(base, str(adapter), config=config).merge_and_unload()
     return merged

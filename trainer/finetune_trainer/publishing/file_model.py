@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_trainer.engine.configuration import read_config
 from finetune_trainer.engine.deepspeed import Precision
 from finetune_trainer.publishing import layout
 from finetune_trainer.publishing.base_weights import BaseWeights
@@ -26,10 +27,10 @@ class FileModel:
     def __init__(self, folder: Path, model: Any, precision: Precision) -> None:
         """model: of the same architecture; it has the buffers that no file contains."""
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = read_config(folder)
         with torch.device("meta"):
             self._model: Any = AutoModelForCausalLM.from_config(
                 config, dtype=self._dtype, attn_implementation="eager", trust_remote_code=False

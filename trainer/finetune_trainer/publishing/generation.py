@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_data.models.base_models import CONFIG, read_json
+from finetune_data.models.configuration import chooses_code
 from finetune_data.tokenize.end_tokens import GENERATION, valid_tokens, vocabulary_size
 
 # They forbid the end for a number of tokens, which suited what the base model was made for.
@@ -54,7 +55,7 @@ def generation_settings(
     found: dict[str, Any] = {}
     for name, value in settings.items():
         kept = value
-        if name in {*SHORTEST, *FORCED, "_from_model_config"}:
+        if name in {*SHORTEST, *FORCED, "_from_model_config"} or chooses_code(name, value):
             continue
         if name in POSITIVE:
             kept = value if _is_positive(value) else None
