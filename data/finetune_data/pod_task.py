@@ -1,7 +1,8 @@
 """A CPU pod with one task: it comes from the environment, and an outcome is the last message.
 
-A user's mistake becomes a sentence, never a traceback. The root file system can be read-only: all
-files go to TMPDIR.
+The task runs in a confined process (`confined`), because the files of a base model or of a user can
+be hostile. A user's mistake becomes a sentence, never a traceback. The root file system can be
+read-only: all files go to TMPDIR.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from finetune_api.errors import FailureError
 from finetune_api.names import ENV_TASK, EXIT_OK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH
 from finetune_api.outcome import Failure, Outcome
 from finetune_data import failures
+from finetune_data.confined.child import ExhaustedError, LostError, run_confined
 from finetune_data.pod_log import log
 from finetune_data.termination import finish
 from finetune_storage.audience import process_audience
@@ -38,7 +40,7 @@ class PodTask(Generic[Task]):
     program: the command, for `--help`. kind: the class of the task. work: carries the task out; it
     imports heavy libraries by itself, and its FailureErrors become failures. An outcome of nothing
     leaves no message. crashed: the failure for any other error, and the last lines of its
-    traceback. describe: a success in one line, for the log.
+    traceback. describe: a success in one line, for the log. limits_data: of the confined process.
     """
 
     program: str
@@ -47,6 +49,7 @@ class PodTask(Generic[Task]):
     work: Callable[[Task], Outcome]
     crashed: Callable[[Exception, list[str]], Failure]
     describe: Callable[[Outcome], str]
+    limits_data: bool = True
 
     def main(self) -> int:
         """Run the task in FINETUNE_TASK; returns the exit code of the pod."""
@@ -59,7 +62,11 @@ class PodTask(Generic[Task]):
         path = parser.parse_args().termination_log
         # process 1 of a container has no default action for SIGTERM
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
-        outcome = self.run(os.environ.get(ENV_TASK, ""))
+        try:
+            outcome = self.run_confined(os.environ.get(ENV_TASK, ""))
+        except LostError as error:  # such as killed by the kernel for memory, which Kubernetes sees
+            log(f"{error}")
+            return error.exit_code
         if outcome.failure is None:
             log(self.describe(outcome))
         else:
@@ -67,6 +74,18 @@ class PodTask(Generic[Task]):
             for line in outcome.failure.lines or []:
                 log(f"  {line}")
         return EXIT_OK if outcome == Outcome() else finish(outcome, path)
+
+    def run_confined(self, task: str) -> Outcome:
+        """The outcome of a task, which runs in a confined process. Raises LostError."""
+
+        def work() -> bytes:
+            return self.run(task).to_json().encode()
+
+        try:
+            answer = run_confined(work, limits_data=self.limits_data)
+        except ExhaustedError as error:
+            return Outcome(failure=error.failure)
+        return Outcome.model_validate_json(answer)
 
     def run(self, task: str) -> Outcome:
         """The outcome of a task in JSON. An unexpected exception becomes an outcome, too."""

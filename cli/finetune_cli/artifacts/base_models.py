@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from finetune_api.tasks import BaseModelRef
-    from finetune_data.tokenize.tokenizer import ExampleTokenizer
+    from finetune_data.tokenize.tokenizer import Tokenizing
     from finetune_storage.s3 import Storage
 
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class BaseTokenizer:
     """The tokenizer of a base model, and the maximum number of tokens in an example."""
 
-    tokenizer: ExampleTokenizer
+    tokenizer: Tokenizing
     context: int | None
 
 
@@ -47,12 +47,13 @@ def load_base_tokenizer(
     context: the requested length; None: the model's own. Raises BaseModelError or StorageError.
     """
     from finetune_data.models.base_models import fetch_base_model, model_positions
-    from finetune_data.tokenize.loading import load_tokenizer
+    from finetune_data.tokenize.confined_tokenizer import ConfinedTokenizer
     from finetune_storage.connect import open_storage
 
     path = Path(model).expanduser()
     if not path.is_dir():
         storage = storage or open_storage()
         path = fetch_base_model(model_at(model), folder / "model", storage, weights=False)
+    tokenizer = ConfinedTokenizer(path, model)
     limits = [limit for limit in (context, model_positions(path)) if limit is not None]
-    return BaseTokenizer(load_tokenizer(path, model), min(limits, default=None))
+    return BaseTokenizer(tokenizer, min(limits, default=None))

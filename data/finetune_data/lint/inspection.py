@@ -23,7 +23,7 @@ from finetune_data.read.reader import Reader
 from finetune_storage.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from finetune_data.tokenize.tokenizer import ExampleTokenizer
+    from finetune_data.tokenize.tokenizer import Tokenizing
 
 FINDINGS_KEPT = 100
 READABLE = {"missing-key", "mixed-shapes"}  # fatal codes of files that are readable but unusable
@@ -80,7 +80,7 @@ def inspect(
     validation: Sequence[Reader] = (),
     *,
     profile: Profile = "auto",
-    tokenizer: ExampleTokenizer | None = None,
+    tokenizer: Tokenizing | None = None,
     context: int | None = None,
     model: str = "the base model",
     progress: ProgressCallback | None = None,
@@ -158,7 +158,7 @@ def inspect(
 
 
 def _token_counts(
-    tokenizer: ExampleTokenizer | None, model: str, context: int | None, files: Sequence[str]
+    tokenizer: Tokenizing | None, model: str, context: int | None, files: Sequence[str]
 ) -> TokenCounts | None:
     if tokenizer is None:
         return None

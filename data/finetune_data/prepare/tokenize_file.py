@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune_data.confined.sections import set_place, watched
 from finetune_data.lint.checks.endings import CommonEnding
 from finetune_data.lint.columns import Columns
 from finetune_data.lint.facts import DataSummary
@@ -13,14 +14,14 @@ from finetune_data.pod_log import ProgressLog, log
 from finetune_data.prepare.checks import CheckedFile
 from finetune_data.read.examples import Batch, Example
 from finetune_data.read.findings import FileFindings, Finding, counted
-from finetune_data.read.reader import Reader
+from finetune_data.read.reader import Reader, reading
 from finetune_data.read.sources import InputFile
 from finetune_data.tokenize.acceptance import Acceptance
 from finetune_data.tokenize.array_files import SplitFiles
 from finetune_data.tokenize.dataset import LearnedEnd, SplitCounts
 from finetune_data.tokenize.encoded import Encoded, TurnEnd
 from finetune_data.tokenize.pipeline import encode_batches
-from finetune_data.tokenize.tokenizer import ExampleTokenizer
+from finetune_data.tokenize.tokenizer import Tokenizing
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def prepare_split(
     reader: Reader,
     folder: Path,
     *,
-    tokenizer: ExampleTokenizer,
+    tokenizer: Tokenizing,
     rules: SplitRules,
     findings: FileFindings,
     observations: Observations | None = None,
@@ -78,8 +79,10 @@ def prepare_split(
     earlier = len(summary.rows)
     progress = ProgressLog(f"checking and tokenizing {findings.param}")
     endings: Counter[TurnEnd] = Counter()
+    section = reading(f"{findings.param} {findings.uri}", findings.param)
+    set_place(f"{findings.param} {findings.uri}")
     with SplitFiles(folder, split) as files:
-        for batch, encoded in encode_batches(reader.batches(), tokenizer):
+        for batch, encoded in encode_batches(watched(reader.batches(), section), tokenizer):
             valid, examples = _separate(batch, encoded, acceptance, findings)
             files.append([(example.tokens, example.roles) for example in valid])
             endings.update(end for example in valid for end in example.endings)

@@ -9,7 +9,7 @@ from finetune_data.errors import BaseModelError
 from finetune_data.read.examples import COMPLETION, PROMPT, Example
 from finetune_data.read.findings import TOO_LONG, Finding
 from finetune_data.tokenize.encoded import Encoded
-from finetune_data.tokenize.tokenizer import ExampleTokenizer
+from finetune_data.tokenize.tokenizer import Tokenizing
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Acceptance:
     model: as the user wrote it, for messages; context: tokens, None: no limit
     """
 
-    tokenizer: ExampleTokenizer
+    tokenizer: Tokenizing
     model: str
     context: int | None
 

@@ -17,7 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_api.names import Reason
 from finetune_data import failures
+from finetune_data.confined.sections import GIB, Section, Subject, set_place
 from finetune_data.errors import BaseModelError
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
 from finetune_data.tokenize.chats.control_tokens import ControlToken
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 FAST, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 VOCABULARIES = ("vocab.json", "vocab.txt")
+LOAD_SECONDS, LOAD_BYTES = 30.0, 3 * GIB
 PROBES = ("a", "0", " ", "\n")  # texts, to see what the tokenizer puts around them
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n")  # a line: base64, rank
 
@@ -41,6 +44,18 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
 
     Raises BaseModelError (BaseModelInvalid).
     """
+    subject = Subject(
+        f"loading the tokenizer of base model {name!r}",
+        failures.REPAIR_MODEL,
+        str(Reason.BASE_MODEL_INVALID),
+        param="model",
+    )
+    set_place("")
+    with Section(subject, LOAD_SECONDS, LOAD_BYTES).at():
+        return _load(folder, name)
+
+
+def _load(folder: Path, name: str) -> ExampleTokenizer:
     try:
         config = read_json(folder / CONFIG)
         settings = read_json(folder / SETTINGS)
@@ -80,7 +95,7 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         bos=bos,
         eos=eos,
         vocabulary=vocabulary,
-        template=_chat_template(source, made, eos, stops) if source else None,
+        template=_chat_template(source, made, eos, stops, name) if source else None,
         name=name,
     )
 
@@ -192,11 +207,12 @@ def _surroundings(backend: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _chat_template(
-    source: TemplateSource, made: Any, eos: int, stops: frozenset[int]
+    source: TemplateSource, made: Any, eos: int, stops: frozenset[int], name: str
 ) -> ChatTemplate:
     backend: Tokenizer = made.backend_tokenizer
     tokens: Sequence[ControlToken] = control_tokens(backend)
     end = next((token for token in tokens if token.id == eos), None)
     if end is None:  # a token of the vocabulary, which is not found before everything else
         end = ControlToken(eos, backend.id_to_token(eos) or "", is_special=False)
-    return ChatTemplate(source, made.special_tokens_map, tokens, eos=end, stop_ids=stops)
+    names = made.special_tokens_map
+    return ChatTemplate(source, names, tokens, eos=end, stop_ids=stops, model=name)

@@ -12,14 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from finetune_data.read.examples import Batch
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.encoded import Encoded
-from finetune_data.tokenize.tokenizer import ExampleTokenizer
+from finetune_data.tokenize.tokenizer import Tokenizing
 
 WORKERS = 2
 AHEAD = 4  # batches in the queue, so that the tokenizer never waits
 
 
 def encode_batches(
-    batches: Iterable[Batch], tokenizer: ExampleTokenizer
+    batches: Iterable[Batch], tokenizer: Tokenizing
 ) -> Iterator[tuple[Batch, list[tuple[Encoded, ...] | Finding]]]:
     """Each batch with its encoded examples, in order. An error is raised in place of its batch."""
     waiting: list[tuple[Batch, Future[list[tuple[Encoded, ...] | Finding]]]] = []

@@ -5,24 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from finetune_api.names import Reason
+from finetune_data import failures
+from finetune_data.confined.sections import GIB, Section, Subject
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _SENTINEL = "\n"
+# of one batch of texts; usual tokenizers encode a million characters in a second
+ENCODE_SECONDS, CHARACTERS_A_SECOND, ENCODE_BYTES = 10.0, 50_000, GIB
 
 
 class TextEncoder:
     """A tokenizer without its post-processor, which adds tokens around a whole text."""
 
-    def __init__(self, backend: Tokenizer) -> None:
+    def __init__(self, backend: Tokenizer, model: str = "") -> None:
+        """model: the name of the base model, for messages."""
         backend.no_truncation()  # tokenizer.json can have either setting from an earlier use
         backend.no_padding()
         self.backend = backend
+        subject = Subject(
+            f"the tokenizer of base model {model!r}",
+            failures.REPAIR_MODEL,
+            str(Reason.BASE_MODEL_INVALID),
+            param="model",
+        )
+        self._section = Section(subject, ENCODE_SECONDS, ENCODE_BYTES)
         self.sentinel = self._find_sentinel()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts that begin an input. Computed in the threads of the library."""
-        found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        seconds = ENCODE_SECONDS + sum(map(len, texts)) / CHARACTERS_A_SECOND
+        with self._section.at(seconds=seconds):
+            found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
     def encode_after(self, text: str) -> list[int]:
@@ -53,12 +69,13 @@ class TextEncoder:
         The library's `encode_special_tokens` keeps those that are not special.
         """
         backend = self.backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        words = [text]
-        if backend.pre_tokenizer is not None:
-            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        return [token.id for word in words for token in backend.model.tokenize(word)]
+        with self._section.at():
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            words = [text]
+            if backend.pre_tokenizer is not None:
+                words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+            return [token.id for word in words for token in backend.model.tokenize(word)]
 
     def _find_sentinel(self) -> list[int]:
         """The sentinel's tokens if this tokenizer puts a space before every text, else [].

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from finetune_data import failures
 from finetune_data.errors import DataError
@@ -40,6 +40,26 @@ def control_tokens(backend: Tokenizer) -> list[ControlToken]:
     return [ControlToken(number, token.content, token.special) for number, token in added]
 
 
+class Tokenizing(Protocol):
+    """What checks and commands use of an ExampleTokenizer, here or in another process."""
+
+    @property
+    def eos(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int | None: ...
+
+    def encode(self, examples: Sequence[Example]) -> list[tuple[Encoded, ...] | Finding]: ...
+
+    def prompt(self, chat: Conversation) -> list[int] | Finding: ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+    def texts(self, tokens: Sequence[int]) -> list[str]: ...
+
+    def readable_texts(self, tokens: Sequence[int]) -> list[str]: ...
+
+
 class ExampleTokenizer:
     """Encodes examples with a base model's own tokenizer.
 
@@ -63,7 +83,7 @@ class ExampleTokenizer:
         name: str = "",
     ) -> None:
         self._backend = backend
-        self._encoder = TextEncoder(backend)
+        self._encoder = TextEncoder(backend, name)
         self._start = list(start)
         self._finish = list(finish)
         self._eos = eos

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api.errors import FailureError
+from finetune_api.names import Reason
+from finetune_data.confined.sections import Section, Subject
+from finetune_data.failures import REPAIR_MODEL
 from finetune_data.models.skeleton import Skeleton, read_skeleton
 from finetune_trainer import base_model_failures
 from finetune_trainer.base_check.causality import check_causality
@@ -20,6 +23,17 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 Report = Callable[[str], None]
+
+
+def checking(name: str, seconds: float, memory: int) -> Section:
+    """The section of a check of a base model. name: of the model. memory: bytes."""
+    subject = Subject(
+        f"the check of the model {name!r}",
+        REPAIR_MODEL,
+        str(Reason.BASE_MODEL_INVALID),
+        param="model",
+    )
+    return Section(subject, seconds, memory)
 
 
 def read_base(folder: Path) -> Skeleton:

@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune_api.layout import base_check_uri
 from finetune_api.tasks import PrepareTask
 from finetune_api.uris import S3Uri
+from finetune_data.confined.sections import GIB
 from finetune_data.models.pinning import pin_base_model
 from finetune_data.models.skeleton import Skeleton, fetch_skeleton
 from finetune_data.pod_log import log
@@ -19,6 +20,8 @@ from finetune_trainer import base_check, engine
 from finetune_trainer.run_manifest import versions
 
 KEY_CHARACTERS = 32
+# On a slow CPU, a large model needs milliseconds for each tensor.
+CHECK_SECONDS, SECONDS_A_TENSOR, CHECK_BYTES = 40.0, 0.005, 2 * GIB
 # A verdict of another code is not that of this one.
 CODE = (Path(base_check.__file__).parent, Path(engine.__file__).parent)
 
@@ -40,9 +43,10 @@ def check(task: PrepareTask, storage: Storage, folder: Path) -> None:
     count = len(base.tensors)
     log(f"checking the base model: {count:,} tensors in {len(base.files):,} files")
     _import_libraries()
-    from finetune_trainer.base_check.check import check_base_model
+    from finetune_trainer.base_check.check import check_base_model, checking
 
-    check_base_model(base, log, targets)
+    with checking(task.base.name, CHECK_SECONDS + count * SECONDS_A_TENSOR, CHECK_BYTES).at():
+        check_base_model(base, log, targets)
     log("the base model can be trained")
     _remember(verdict, key, storage)
 

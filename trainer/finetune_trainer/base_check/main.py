@@ -25,4 +25,5 @@ POD = PodTask(
     _check,
     base_model_failures.check_crashed,
     lambda _: "the base model is checked",
+    limits_data=False,  # the libraries map files of weights
 )

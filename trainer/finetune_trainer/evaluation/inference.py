@@ -8,12 +8,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune_api.errors import FailureError
+from finetune_api.outcome import Outcome
+from finetune_data.confined.child import run_confined
+from finetune_data.confined.sections import GIB
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
+from finetune_trainer.base_check.check import checking, read_base
 from finetune_trainer.engine import lora
-from finetune_trainer.engine.loading import load_model
+from finetune_trainer.engine.loading import load_model, load_on_meta
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+
+CHECK_SECONDS, CHECK_BYTES = 40.0, 2 * GIB
+SECONDS_A_TENSOR = 0.002  # of a model on meta tensors, on a slow CPU
+
+
+def check_loadable(folder: Path, name: str) -> None:
+    """Load the model without its weights in a confined process, before it is loaded here.
+
+    name: for messages. Raises FailureError for a model whose configuration does not fit its weights
+    or needs too much time or memory.
+    """
+    import torch  # noqa: F401 - the confined process has what was imported before it
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    def work() -> bytes:
+        try:
+            tensors = len(read_base(folder).tensors)
+            seconds = CHECK_SECONDS + tensors * SECONDS_A_TENSOR
+            with checking(name, seconds, CHECK_BYTES).at():
+                load_on_meta(folder, "fp32")
+        except FailureError as error:
+            return Outcome(failure=error.failure).to_json().encode()
+        return Outcome().to_json().encode()
+
+    outcome = Outcome.model_validate_json(run_confined(work, limits_data=False))
+    if outcome.failure is not None:
+        raise FailureError(outcome.failure)
 
 
 class CausalModel:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune_cli.commands.complete.generation import Choice, Request
     from finetune_cli.commands.complete.prompts import Prompt
     from finetune_cli.commands.complete.sources import Source
-    from finetune_data.tokenize.tokenizer import ExampleTokenizer
+    from finetune_data.tokenize.tokenizer import Tokenizing
 
 NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
 LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
@@ -139,13 +139,13 @@ def _separated(prompt: str, source: Source, screen: Screen) -> str:
 
 def _encode(
     source: Source, prompt: str | None, messages: Sequence[tuple[str, str]]
-) -> tuple[ExampleTokenizer, Prompt, int | None]:
+) -> tuple[Tokenizing, Prompt, int | None]:
     """The tokenizer, the encoded prompt, and the remaining context; None: unknown."""
     from finetune_cli.commands.complete import prompts
     from finetune_data.models.base_models import model_positions
-    from finetune_data.tokenize.loading import load_tokenizer
+    from finetune_data.tokenize.confined_tokenizer import ConfinedTokenizer
 
-    tokenizer = load_tokenizer(source.folder, source.name)
+    tokenizer = ConfinedTokenizer(source.folder, source.name)
     if messages:
         found = prompts.of_messages(tokenizer, messages, source)
     else:
@@ -184,13 +184,14 @@ def _sample(
     import numpy as np
 
     from finetune_cli.commands.complete.generation import complete
-    from finetune_trainer.evaluation.inference import CausalModel
+    from finetune_trainer.evaluation.inference import CausalModel, check_loadable
 
     def generator(index: int) -> np.random.Generator:
         return np.random.default_rng(None if options.seed is None else [options.seed, index])
 
     on_text = _print if options.is_streamed else _ignore
     try:
+        check_loadable(source.folder, source.name)
         model = CausalModel(source.folder, source.adapter, cpu=options.cpu)
         return [
             complete(model, request, decode, generator(index), on_text)
@@ -216,7 +217,7 @@ def _as_object(
     choices: Sequence[Choice],
     sampled: Sequence[Choice],
     request: Request,
-    tokenizer: ExampleTokenizer,
+    tokenizer: Tokenizing,
     *,
     is_chat: bool,
 ) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def _ignore(text: str) -> None:
 def _show(
     screen: Screen,
     choices: Sequence[Choice],
-    tokenizer: ExampleTokenizer,
+    tokenizer: Tokenizing,
     options: CompleteOptions,
 ) -> None:
     for index, choice in enumerate(choices):
@@ -252,7 +253,7 @@ def _show(
         screen.note(f"(stopped after {longest} tokens; --max-tokens sets the limit)")
 
 
-def _table(screen: Screen, choice: Choice, tokenizer: ExampleTokenizer) -> None:
+def _table(screen: Screen, choice: Choice, tokenizer: Tokenizing) -> None:
     """Print each token, followed by its likeliest alternatives."""
     rows = []
     for it in choice.sampled:

@@ -9,7 +9,7 @@ from finetune_cli.terminal.errors import CommandError
 
 if TYPE_CHECKING:
     from finetune_cli.commands.complete.sources import Source
-    from finetune_data.tokenize.tokenizer import ExampleTokenizer
+    from finetune_data.tokenize.tokenizer import Tokenizing
 
 PLACEHOLDER = "x"  # in place of the completion
 
@@ -32,7 +32,7 @@ def with_separator(text: str, separator: str) -> str:
     return text + separator
 
 
-def of_text(tokenizer: ExampleTokenizer, text: str, source: Source) -> Prompt:
+def of_text(tokenizer: Tokenizing, text: str, source: Source) -> Prompt:
     """Encode a text like the `prompt` of a training file."""
     from finetune_data.read.examples import COMPLETION, Row
     from finetune_data.read.findings import Finding
@@ -45,7 +45,7 @@ def of_text(tokenizer: ExampleTokenizer, text: str, source: Source) -> Prompt:
 
 
 def of_messages(
-    tokenizer: ExampleTokenizer, messages: Sequence[tuple[str, str]], source: Source
+    tokenizer: Tokenizing, messages: Sequence[tuple[str, str]], source: Source
 ) -> Prompt:
     """Encode (role, text) messages with the chat template of the model, as a server does."""
     from finetune_data.read.examples import Conversation
@@ -64,7 +64,7 @@ def of_messages(
     return Prompt(prompt, ends)
 
 
-def _end_tokens(tokenizer: ExampleTokenizer, source: Source) -> frozenset[int]:
+def _end_tokens(tokenizer: Tokenizing, source: Source) -> frozenset[int]:
     """Where a server stops: at the tokens of the configurations and of the tokenizer."""
     from finetune_data.tokenize.end_tokens import configured_ends
 

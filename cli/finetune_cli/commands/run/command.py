@@ -24,7 +24,7 @@ from finetune_api.names import (
     LOCAL_BUCKET,
     USER_REASONS,
 )
-from finetune_api.outcome import Failure, Prepared, Trained
+from finetune_api.outcome import Failure, Outcome, Prepared, Trained
 from finetune_api.tasks import RuntimeRef
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
@@ -95,7 +95,7 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         resolved = resolved.replace(base=with_former_revision(resolved.base, layout))
     prepared = _prepare(finetune, resolved, screen)
     resolved = with_prepared(resolved, prepared)
-    if not resolved.base.uri.startswith(f"s3://{LOCAL_BUCKET}/"):
+    if not was_trained:
         _check_base(finetune, resolved, root)
     if finetune.spec.dry_run:
         screen.note("Data checked. Nothing was trained because spec.dryRun is set.")
@@ -178,12 +178,24 @@ def _resolve(finetune: FineTune, machine: Machine, models: Path | None, root: Pa
 
 
 def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared:
+    from finetune_data.confined.child import ExhaustedError, LostError, run_confined
     from finetune_data.prepare.job import prepare
     from finetune_storage.connect import open_storage
 
     task = prepare_task(finetune, resolved, HyperparameterRules(), DataLimits())
+
+    def work() -> bytes:
+        return prepare(task, open_storage(), Path(folder)).to_json().encode()
+
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
-        outcome = prepare(task, open_storage(), Path(folder))
+        try:
+            outcome = Outcome.model_validate_json(run_confined(work))
+        except ExhaustedError as error:
+            outcome = Outcome(failure=error.failure)
+        except LostError as error:
+            message = f"the check of the data ended with exit code {error.exit_code}"
+            hint = "137 is a process that was killed, for example for memory"
+            raise CommandError(message, hint) from error
     if outcome.failure is not None:
         raise _failure_error(outcome.failure, resolved)
     found = outcome.prepared
@@ -200,7 +212,7 @@ def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared
 
 
 def _check_base(finetune: FineTune, resolved: Resolved, root: Path) -> None:
-    """Check a base model before it is downloaded. The ranks check one on this machine at once."""
+    """Check a base model in a process of its own, before it is downloaded or loaded."""
     task = prepare_task(finetune, resolved, HyperparameterRules(), DataLimits())
     outcome = check_base_model(task, root)
     if outcome is not None and outcome.failure is not None:

@@ -19,7 +19,7 @@ class ProvingRenderer(Renderer):
     """
 
     def __init__(self, original: Renderer) -> None:
-        super().__init__(original.source, original.names)
+        super().__init__(original.source, original.names, original.model)
         self.proof = Proof()
         self._templates: dict[str, UnknownTemplate] = {}
 
@@ -56,9 +56,10 @@ class ProvingRenderer(Renderer):
         messages = [_with_unknown_text(message, proof) for message in chat.messages]
         unknown = chat._replace(messages=messages)
         try:
-            written = self._template(self.source_for(chat)).render(
-                self.variables(unknown, form, until, is_prompt=is_prompt)
-            )
+            with self.section.at(chat.line):
+                written = self._template(self.source_for(chat)).render(
+                    self.variables(unknown, form, until, is_prompt=is_prompt)
+                )
         except Exception as error:  # a template can raise any type
             proof.doubt = proof.doubt or f"{type(error).__name__}: {error}"
             return

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from finetune_api.names import Reason
+from finetune_data import failures
+from finetune_data.confined.sections import GIB, Section, Subject
+from finetune_data.errors import BaseModelError
 from finetune_data.read.examples import Conversation, Message
 from finetune_data.tokenize.chats.source import TemplateSource
 
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 RENDERED_CHARACTERS = 20_000_000  # a template that writes more is broken or malicious
+RENDER_SECONDS, RENDER_BYTES = 5.0, GIB // 2  # of one conversation
+SLOW_SECONDS = 12.0  # of all conversations together, beyond one second for this many characters:
+CHARACTERS_A_SECOND = 50_000  # usual templates write millions
 
 MARK = "\ue002"  # begins what replaces a control token in the text of a message
 QUOTE = MARK + "{}\ue003"
@@ -104,29 +112,52 @@ class Quoting:
 
 
 class Renderer:
-    """One base model's template. names: `bos_token` and the others that a template can use."""
+    """One base model's template.
 
-    def __init__(self, source: TemplateSource, names: Mapping[str, str]) -> None:
+    names: `bos_token` and the others that a template can use. model: its name, for messages.
+    """
+
+    def __init__(self, source: TemplateSource, names: Mapping[str, str], model: str = "") -> None:
         self.source = source
         self.names = dict(names)
+        self.model = model
+        what = f"the chat template of base model {model!r}"
+        subject = Subject(
+            what, failures.REPAIR_TEMPLATE, str(Reason.BASE_MODEL_INVALID), param="model"
+        )
+        self.section = Section(subject, RENDER_SECONDS, RENDER_BYTES)
+        self._seconds = 0.0  # that renderings have taken beyond their length
 
     def render(
         self, chat: Conversation, form: Form, until: int | None = None, *, is_prompt: bool = False
     ) -> str:
         """The messages before `until` as text, with the generation prompt if `is_prompt`.
 
-        Raises RenderError.
+        Raises RenderError; BaseModelError for a template that is always slow.
         """
+        start, length = time.thread_time(), 0
         try:
-            template = compiled(self.source_for(chat))
-            text = template.render(self.variables(chat, form, until, is_prompt=is_prompt))
+            with self.section.at(chat.line):
+                template = compiled(self.source_for(chat))
+                text = template.render(self.variables(chat, form, until, is_prompt=is_prompt))
+            if len(text) > RENDERED_CHARACTERS:
+                raise RenderError("the rendered conversation is too long")
+            length = len(text)
+        except RenderError:
+            raise
         except Exception as error:  # a template can raise any type
             raise RenderError(error) from error
-        if len(text) > RENDERED_CHARACTERS:
-            raise RenderError("the rendered conversation is too long")
+        finally:
+            self._spend(time.thread_time() - start, length)
         if form.content == "parts" and "'type': 'text'" in text:  # printed as a list
             raise RenderError("it does not accept parts of a text")
         return str(text)
+
+    def _spend(self, seconds: float, length: int) -> None:
+        """Count the time of one rendering. Raises BaseModelError if all take too long."""
+        self._seconds = max(0.0, self._seconds + seconds - length / CHARACTERS_A_SECOND)
+        if self._seconds > SLOW_SECONDS:
+            raise BaseModelError(failures.slow_template(self.model, self._seconds))
 
     def source_for(self, chat: Conversation) -> str:
         """The template of a conversation."""

@@ -82,7 +82,8 @@ class ChatTemplate:
     """A base model's template, what ends a turn in it, and how it treats control tokens.
 
     tokens: all added tokens of the tokenizer. stop_ids: those that end generation according to the
-    base model, among them `eos`. names: `bos_token` and the others that a template can use.
+    base model, among them `eos`. names: `bos_token` and the others that a template can use. model:
+    the name of the base model, for messages.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class ChatTemplate:
         *,
         eos: ControlToken,
         stop_ids: frozenset[int],
+        model: str = "",
     ) -> None:
         self._source = source
         self._eos = eos
-        self._renderer = Renderer(source, names)
+        self._renderer = Renderer(source, names, model)
         self.ends = TurnEnds.observe(self._renderer, tokens, stop_ids | {eos.id})
         quoted = {token.text for token in tokens if token.is_special} | set(self.ends.stops)
         self.quoting = Quoting(sorted(quoted))
