@@ -23,7 +23,7 @@ def full_volume(folder: str) -> Failure:
     return _internal(f"the volume at {folder} is full: give it more space")
 
 
-def crashed(job: str, error: Exception, log: list[str] | None = None) -> Failure:
+def crashed(job: str, error: BaseException, log: list[str] | None = None) -> Failure:
     return _internal(f"the {job} Job crashed: {type(error).__name__}: {error}"[:500], log)
 
 

@@ -47,7 +47,7 @@ class PodTask(Generic[Task]):
     description: str
     kind: type[Task]
     work: Callable[[Task], Outcome]
-    crashed: Callable[[Exception, list[str]], Failure]
+    crashed: Callable[[BaseException, list[str]], Failure]
     describe: Callable[[Outcome], str]
     limits_data: bool = True
 
@@ -97,7 +97,9 @@ class PodTask(Generic[Task]):
             return self.work(value)
         except FailureError as error:
             return Outcome(failure=error.failure_for(process_audience()))
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             if isinstance(error, OSError) and error.errno in FULL:
                 return Outcome(failure=failures.full_volume(tempfile.gettempdir()))
             traceback.print_exc()

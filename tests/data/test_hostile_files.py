@@ -88,7 +88,9 @@ def test_a_tokenizer_whose_pattern_needs_exponential_time_is_named(tmp_path: Pat
     row = {"prompt": f"{'a' * 200}b", "completion": " c"}
     failure = failure_of(tmp_path, [row], most=1.5)
     assert failure.code == Reason.BASE_MODEL_INVALID
-    assert "the tokenizer of base model 'tiny' did not finish" in failure.message
+    assert "tokenizer" in failure.message
+    assert "base model 'tiny'" in failure.message
+    assert f"trainingFile s3://{LOCAL_BUCKET}/train.jsonl" in failure.message
 
 
 @pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
@@ -118,8 +120,8 @@ def deep(name: str) -> Callable[[Path], None]:
 
 
 def many_merges(folder: Path) -> None:
-    """As many merges as fit into the largest file that is read, none of which can be used."""
-    merges = ",".join(f'"a{number} b"' for number in range(9_000_000))
+    """Millions of merges, none of which can be used."""
+    merges = ",".join(f'"a{number} b"' for number in range(3_000_000))
     path = folder / "tokenizer.json"
     value = json.loads(path.read_text())
     value["model"]["merges"] = ["MERGES"]

@@ -191,7 +191,7 @@ def large_vocabulary(tokens: Sequence[str], highest: int, rows: int) -> Failure:
 # --- the check itself -----------------------------------------------------------------------------
 
 
-def check_crashed(error: Exception, log: Sequence[str]) -> Failure:
+def check_crashed(error: BaseException, log: Sequence[str]) -> Failure:
     return Failure(
         code=Reason.INTERNAL,
         message=f"the check of the base model crashed: {type(error).__name__}: {error}"[:500],

@@ -46,9 +46,16 @@ class Child:
 
     It has everything that this process has imported, and ends with it. Ctrl-C is left to the
     parent. limits_data: whether RLIMIT_DATA applies, which counts private maps of files as well.
+    is_quiet: whether its output is lost, such as the words of a library that panics.
     """
 
-    def __init__(self, serve: Callable[[Connection], None], *, limits_data: bool = True) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Connection], None],
+        *,
+        limits_data: bool = True,
+        is_quiet: bool = False,
+    ) -> None:
         slots = Slots()
         ours, theirs = Pipe()
         sys.stdout.flush()
@@ -56,6 +63,8 @@ class Child:
         parent = os.getpid()
         self._pid = os.fork()
         if not self._pid:
+            if is_quiet:
+                _silence()
             _run_child(serve, slots, (ours, theirs), parent, limits_data=limits_data)
         theirs.close()
         self._link = ours
@@ -107,10 +116,24 @@ class Child:
         return 1
 
 
-def run_confined(work: Callable[[], bytes], *, limits_data: bool = True) -> bytes:
+def run_confined(
+    work: Callable[[], bytes], *, limits_data: bool = True, is_quiet: bool = False
+) -> bytes:
     """The result of `work` in a confined process. Raises ExhaustedError, or LostError."""
-    with Child(lambda link: link.send_bytes(work()), limits_data=limits_data) as child:
+
+    def serve(link: Connection) -> None:
+        link.send_bytes(work())
+
+    with Child(serve, limits_data=limits_data, is_quiet=is_quiet) as child:
         return child.receive()
+
+
+def _silence() -> None:
+    """Send what is written to stdout and stderr nowhere."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nothing, number)
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
 
 
 def _end(pid: int, parent: int) -> None:

@@ -172,6 +172,11 @@ def set_place(place: str) -> None:
     _state.place = place
 
 
+def current_place() -> str:
+    """The file of `set_place`."""
+    return _state.place
+
+
 def watched(items: Iterable[Item], section: Section) -> Iterator[Item]:
     """The items, each of which is made in the section."""
     source = iter(items)

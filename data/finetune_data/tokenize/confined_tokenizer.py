@@ -38,7 +38,7 @@ class ConfinedTokenizer:
         """Load the tokenizer of the base model `name` in `folder`. Raises BaseModelError."""
         self._name = name
         self._lock = threading.Lock()  # an answer belongs to the last question
-        self._child = Child(lambda link: _serve(link, folder, name))
+        self._child = Child(lambda link: _serve(link, folder, name), is_quiet=True)
         ready, _ = self._answer()
         self.eos: int = ready["eos"]
         self.vocabulary: int | None = ready["vocabulary"]

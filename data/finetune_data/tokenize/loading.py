@@ -26,6 +26,7 @@ from finetune_data.tokenize.chats.control_tokens import ControlToken
 from finetune_data.tokenize.chats.source import TemplateSource, find_template
 from finetune_data.tokenize.chats.turns import ChatTemplate
 from finetune_data.tokenize.end_tokens import GENERATION, read_tolerantly, valid_tokens
+from finetune_data.tokenize.text_encoder import broken_tokenizer
 from finetune_data.tokenize.tokenizer import ExampleTokenizer, control_tokens
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def load_tokenizer(folder: Path, name: str) -> ExampleTokenizer:
         param="model",
     )
     set_place("")
-    with Section(subject, LOAD_SECONDS, LOAD_BYTES).at():
+    with Section(subject, LOAD_SECONDS, LOAD_BYTES).at(), broken_tokenizer(name):
         return _load(folder, name)
 
 

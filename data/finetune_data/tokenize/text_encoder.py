@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune_api.names import Reason
 from finetune_data import failures
-from finetune_data.confined.sections import GIB, Section, Subject
+from finetune_data.confined.sections import GIB, Section, Subject, current_place
+from finetune_data.errors import BaseModelError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
 _SENTINEL = "\n"
 # of one batch of texts; usual tokenizers encode a million characters in a second
 ENCODE_SECONDS, CHARACTERS_A_SECOND, ENCODE_BYTES = 10.0, 50_000, GIB
+
+
+@contextmanager
+def broken_tokenizer(model: str) -> Iterator[None]:
+    """Raise BaseModelError for any error of the library, whose panics are no Exceptions.
+
+    Its search of a regular expression panics, for example, after too many steps.
+    """
+    try:
+        yield
+    except (BaseModelError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        place = f" of {current_place()}" if current_place() else ""
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        problem = f"its tokenizer cannot read a text{place}: {what}"
+        raise BaseModelError(failures.unusable_model(model, problem)) from error
 
 
 class TextEncoder:
@@ -25,6 +44,7 @@ class TextEncoder:
         backend.no_truncation()  # tokenizer.json can have either setting from an earlier use
         backend.no_padding()
         self.backend = backend
+        self._model = model
         subject = Subject(
             f"the tokenizer of base model {model!r}",
             failures.REPAIR_MODEL,
@@ -37,7 +57,7 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts that begin an input. Computed in the threads of the library."""
         seconds = ENCODE_SECONDS + sum(map(len, texts)) / CHARACTERS_A_SECOND
-        with self._section.at(seconds=seconds):
+        with self._section.at(seconds=seconds), broken_tokenizer(self._model):
             found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
@@ -69,7 +89,7 @@ class TextEncoder:
         The library's `encode_special_tokens` keeps those that are not special.
         """
         backend = self.backend
-        with self._section.at():
+        with self._section.at(), broken_tokenizer(self._model):
             if backend.normalizer is not None:
                 text = backend.normalizer.normalize_str(text)
             words = [text]

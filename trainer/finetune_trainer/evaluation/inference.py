@@ -47,7 +47,7 @@ def check_loadable(folder: Path, name: str) -> None:
             return Outcome(failure=error.failure).to_json().encode()
         return Outcome().to_json().encode()
 
-    outcome = Outcome.model_validate_json(run_confined(work, limits_data=False))
+    outcome = Outcome.model_validate_json(run_confined(work, limits_data=False, is_quiet=True))
     if outcome.failure is not None:
         raise FailureError(outcome.failure)
 
