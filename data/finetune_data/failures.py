@@ -144,11 +144,11 @@ REPAIR_MODEL = "use another base model, or repair its files: no usual model need
 REPAIR_TEMPLATE = "use another base model, or repair its chat template and test it on this line"
 
 
-def slow_template(name: str, seconds: float) -> Failure:
+def slow_template(name: str, seconds: str) -> Failure:
     """name: of the base model. seconds: that its renderings have taken beyond their length."""
     return Failure(
         code=Reason.BASE_MODEL_INVALID,
-        message=f"the chat template of base model {name!r} is too slow: it needed {seconds:,.0f} "
+        message=f"the chat template of base model {name!r} is too slow: it needed {seconds} "
         "seconds for a few conversations",
         hint=REPAIR_TEMPLATE,
         param="model",

@@ -166,7 +166,7 @@ def test_code_of_a_tokenizer_never_runs(tmp_path: Path, model_type: str) -> None
 
 
 @pytest.mark.parametrize(
-    "config", [{"tokenizer_class": "AcmeTokenizerFast"}, {"vocab_size": "400"}, {"x": {"y": []}}]
+    "config", [{"tokenizer_class": "AcmeTokenizerFast"}, {"hidden_act": 3}, {"x": {"y": []}}]
 )
 def test_settings_that_transformers_refuses_do_not_matter_next_to_the_file(
     tmp_path: Path, config: dict[str, object]

@@ -157,7 +157,7 @@ class Renderer:
         """Count the time of one rendering. Raises BaseModelError if all take too long."""
         self._seconds = max(0.0, self._seconds + seconds - length / CHARACTERS_A_SECOND)
         if self._seconds > SLOW_SECONDS:
-            raise BaseModelError(failures.slow_template(self.model, self._seconds))
+            raise BaseModelError(failures.slow_template(self.model, f"{self._seconds:,.0f}"))
 
     def source_for(self, chat: Conversation) -> str:
         """The template of a conversation."""
