@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 TEST = """
 import os, pathlib, time, pytest
@@ -16,6 +18,7 @@ def test(number):
 """
 
 
+@pytest.mark.slow
 def test_the_tests_that_share_an_api_server_run_in_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "integration"
     folder.mkdir()

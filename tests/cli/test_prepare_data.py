@@ -306,6 +306,7 @@ def test_validation_files_get_the_same_style_and_keep_their_rows(here: Path) -> 
     assert (held_out.prompt, held_out.completion) == ("p1\n\n###\n\n", " c1\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_is_asked_and_colored(here: Path) -> None:
     (here / "labels.csv").write_text(CSV + "text 1,positive,99\n")
     main, other = pty.openpty()

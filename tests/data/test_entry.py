@@ -74,6 +74,7 @@ def task(storage: Storage, bucket: str, model_folder: Path) -> PrepareTask:
     return prepare_task(bucket)
 
 
+@pytest.mark.slow
 def test_a_valid_task_writes_a_dataset_and_its_outcome(
     pod: Pod, task: PrepareTask, storage: Storage, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_valid_task_writes_a_dataset_and_its_outcome(
     assert "very-secret" not in pod.output
 
 
+@pytest.mark.slow
 def test_a_broken_line_17_is_a_sentence_and_no_traceback(
     pod: Pod, task: PrepareTask, storage: Storage
 ) -> None:

@@ -154,6 +154,7 @@ def _opened(shop: Shop, model_folder: Path) -> Shop:
     return shop
 
 
+@pytest.mark.slow
 def test_the_same_training_is_found_with_what_rank_0_reported(shop: Shop) -> None:
     shop.publish(shop.know())
     with objects_read(shop.storage) as names:

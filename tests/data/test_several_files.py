@@ -99,6 +99,7 @@ def test_without_weights_the_files_follow_each_other(job: Job, model_folder: Pat
     assert tokens_of(fetch(job, found)) == encoded(model_folder, [*NEW, *OLD])
 
 
+@pytest.mark.slow
 def test_equal_files_and_weights_make_equal_bytes_and_others_another_dataset(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def test_the_name_of_a_shard_contains_its_rank_and_attempt() -> None:
     assert shard_name(3, 16, 2) == "rank-00003-of-00016-attempt-2.safetensors"
 
 
+@pytest.mark.slow
 def test_a_copy_is_a_safetensors_file_in_memory_that_a_separate_process_uploads(
     tmp_path: Path, storage: Storage
 ) -> None:
@@ -68,6 +69,7 @@ def test_an_upload_that_s3_rejects_raises_the_error_of_s3(tmp_path: Path, storag
     assert "no-such-bucket" in error.value.failure.message
 
 
+@pytest.mark.slow
 def test_an_upload_that_begins_while_the_rank_is_stopped_begins_again(
     tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_one_of_many_pods_that_start_at_once_publishes(
     race(task, client, proxy, None)
 
 
+@pytest.mark.slow
 def test_one_of_many_pods_takes_over_a_dead_claim(
     task: TrainTask, client: Storage, weak: str, proxy: FaultyProxy
 ) -> None:
