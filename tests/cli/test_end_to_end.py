@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_cli.commands.doctor.network_checks import BUNDLES
 from tests.e2e.conftest import Cluster, Team, cluster, jsonl, team, tiny_model
 
 __all__ = ["cluster", "team", "tiny_model"]
@@ -23,10 +24,13 @@ def test_the_command_line_trains_and_downloads_a_model(
     (home / "train.jsonl").write_text(jsonl(64))
     (home / "valid.jsonl").write_text(jsonl(16, seed=1000))
 
+    # The doctor reports the certificates that the environment of this machine names.
+    environment = {key: value for key, value in os.environ.items() if key not in BUNDLES}
+
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "finetune_cli", "-n", team.name, *arguments],
-            env={**os.environ, **cluster.place.s3, "KUBECONFIG": cluster.place.kubeconfig},
+            env={**environment, **cluster.place.s3, "KUBECONFIG": cluster.place.kubeconfig},
             capture_output=True,
             text=True,
             timeout=400,

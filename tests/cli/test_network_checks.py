@@ -108,11 +108,11 @@ def test_the_file_of_certificates_is_checked(
     assert words in found.detail
 
 
-def test_an_expired_certificate_in_the_file_is_a_warning(authority: Authority) -> None:
+def test_a_file_whose_certificates_have_all_expired_is_a_warning(authority: Authority) -> None:
     later = NOW + timedelta(days=30)
     (found,) = bundle_findings({"AWS_CA_BUNDLE": str(authority.file)}, later)
     assert found.level == "warning"
-    assert "1 of 1 certificates in AWS_CA_BUNDLE" in found.detail
+    assert "all certificates in AWS_CA_BUNDLE" in found.detail
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ def _is_listening() -> bool:
     return True
 
 
+@pytest.mark.usefixtures("team")  # its release has the CRDs
 def test_a_private_store_behind_a_proxy_with_virtual_hosts_is_used_by_all_pods(
     cluster: Cluster, tiny_model: str, tmp_path: Path, name: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_private_store_behind_a_proxy_with_virtual_hosts_is_used_by_all_pods(
     try:
         with private_store(authority), ConnectProxy(*node) as proxy:
             team.install(
+                *("--set", "crds.install=false"),
                 *("--set-json", 'pods.certificates={"configMap":"corporate","key":"bundle.pem"}'),
                 *("--set", f"pods.proxy.https=http://{paths.NODE_ADDRESS}:{proxy.port}"),
             )

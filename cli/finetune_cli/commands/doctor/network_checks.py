@@ -48,12 +48,12 @@ def bundle_findings(paths: dict[str, str], now: datetime) -> Iterator[Finding]:
             continue
         found = context.get_ca_certs()
         ended = [item for item in found if _end(str(item["notAfter"])) < now]
-        if ended:
+        if found and len(ended) == len(found):
             yield Finding(
                 "warning",
                 CHECK,
-                f"{len(ended)} of {len(found)} certificates in {variable} ({path}) have "
-                f"expired, one on {ended[0]['notAfter']}",
+                f"all certificates in {variable} ({path}) have expired, one on "
+                f"{ended[0]['notAfter']}",
                 "replace them with the authority's current certificates",
             )
         else:
