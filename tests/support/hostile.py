@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,15 @@ BODIES = {
 RECURSION = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"
 
 
+# A process starts with the peak memory of the one that starts it, and the tests' own is large.
+LAUNCHER = """
+import os, pathlib, sys
+usage, *command = sys.argv[1:]
+_, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ), 0)
+pathlib.Path(usage).write_text(f"{os.waitstatus_to_exitcode(status)} {used.ru_maxrss}")
+"""
+
+
 class Ended(NamedTuple):
     """A process that has ended. memory: the most that it or one of its children had, in bytes."""
 
@@ -51,31 +60,28 @@ def run_measured(
     seconds: more than the product allows, because other processes can keep the CPUs busy.
     """
     with tempfile.TemporaryDirectory() as name:
-        message, log = Path(name) / "message", Path(name) / "log"
+        message, log, usage = (Path(name) / file for file in ("message", "log", "usage"))
         own = {"FINETUNE_TERMINATION_LOG": str(message), "TMPDIR": name, **environment}
         path = os.pathsep.join(str(ROOT / package) for package in PACKAGES)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-c", LAUNCHER, usage, sys.executable, "-m", *arguments],
                 env={**os.environ, "PYTHONPATH": path, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
-            end = time.monotonic() + seconds
-            while True:
-                found, status, usage = os.wait4(process.pid, os.WNOHANG)
-                if found:
-                    break
-                if time.monotonic() > end:
-                    process.kill()
-                    process.wait()
-                    raise TimeoutError(log.read_text(errors="replace"))
-                time.sleep(0.05)
-        process.returncode = os.waitstatus_to_exitcode(status)
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise TimeoutError(log.read_text(errors="replace")) from None
+        code, kibibytes = map(int, usage.read_text().split())
         written = message.read_text() if message.exists() else ""
         text = log.read_text(errors="replace")
-        return Ended(process.returncode, text, usage.ru_maxrss * 1024, written)
+        return Ended(code, text, kibibytes * 1024, written)
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

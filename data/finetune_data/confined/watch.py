@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from finetune_data.confined.sections import GIB, Running, Slots
 
 POLL_SECONDS = 0.02
+RECENT_SECONDS = 5 * POLL_SECONDS  # since the last look at the memory
 IDLE_FACTOR = 20  # of the seconds of a section that uses no CPU time: it waits for storage
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 SHARE = 0.7  # of the container's memory, which no section exceeds
@@ -40,16 +41,21 @@ class Watch:
         self._most = container_memory()
         self._before: dict[int, tuple[float, int]] = {}  # slot: start, memory before it
         self._memory = 0
+        self._memory = self._private_bytes()  # a fork has the memory of its parent
+        self._checked = 0.0
 
     def check(self, now: float) -> Excess | None:
         """The section that has exceeded a limit, if any. now: `time.monotonic`."""
         memory = self._private_bytes()
         running = self._slots.running()
+        # After a long pause of this process, other sections may have changed the memory since then.
+        is_recent = now - self._checked < RECENT_SECONDS
+        earlier = self._memory if is_recent else memory
         before = {}
         for slot, section in running.items():
             start, known = self._before.get(slot, (0.0, 0))
-            before[slot] = section.start, known if start == section.start else self._memory
-        self._before, self._memory = before, memory
+            before[slot] = section.start, known if start == section.start else earlier
+        self._before, self._memory, self._checked = before, memory, now
         cpu: float | None = None
         # the innermost first: its limits are the smallest, and its sentence the most exact
         for slot, section in sorted(running.items(), key=lambda item: -item[1].start):
