@@ -30,9 +30,24 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
+OF_THIS_MACHINE = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_CA_BUNDLE",
+)
+
+
 def set_environment(patch: pytest.MonkeyPatch, endpoint: str) -> None:
     """The standard AWS_* settings, without those of this machine."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+        CA_BUNDLE,
+    ):
         patch.delenv(name, raising=False)
     settings = {
         "AWS_ENDPOINT_URL": endpoint,

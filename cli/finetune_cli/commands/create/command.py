@@ -21,7 +21,7 @@ from finetune_cli.manifests.local_files import local_files, spec_with_placeholde
 from finetune_cli.manifests.training_files import FIELDS, field_of_flags, without_other_field
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.configuration import UPLOAD_TO_VARIABLE, save_upload_prefix
-from finetune_cli.terminal.console import Screen, show_objects, to_yaml
+from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE, program_name
 
@@ -230,5 +230,5 @@ def _show_dry_run(
     if output:
         show_objects(accepted, output)
         return
-    screen.say(to_yaml(ready).rstrip())
+    show_objects(ready, "yaml")
     screen.note("Nothing was created. The API server would accept this FineTune.")
