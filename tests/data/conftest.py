@@ -41,13 +41,7 @@ OF_THIS_MACHINE = (
 
 def set_environment(patch: pytest.MonkeyPatch, endpoint: str) -> None:
     """The standard AWS_* settings, without those of this machine."""
-    for name in (
-        "AWS_PROFILE",
-        "AWS_SESSION_TOKEN",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_REGION",
-        CA_BUNDLE,
-    ):
+    for name in OF_THIS_MACHINE:
         patch.delenv(name, raising=False)
     settings = {
         "AWS_ENDPOINT_URL": endpoint,

@@ -13,7 +13,7 @@ from tests.data.gallery.families import CALLS, FAMILIES
 from tests.trainer.gallery_runs import WEIGHTS
 from tests.trainer.support import ROOT, pod_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, float],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=560,
+        timeout=1100,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
