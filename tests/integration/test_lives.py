@@ -94,6 +94,9 @@ FIXED: dict[str, Any] = {
     "scheduling": {"nodeSelector": {"zone": "b"}},
     "dataTolerance": 0.5,
     "dryRun": True,
+    "podLabels": {"acme.com/team": "a"},
+    "podAnnotations": {"acme.com/note": "b"},
+    "reuse": "Never",
 }
 STEERING: dict[str, Any] = {
     "suspend": False,

@@ -64,7 +64,8 @@ class Pods:
 
     def job(self, name: str, ending: str) -> dict[str, Any]:
         def found() -> list[dict[str, Any]]:
-            jobs = self.team.list("jobs", f"{names.LABEL_FINETUNE}={name}")
+            uid = self.team.get("finetune", name)["metadata"]["uid"]  # not of one before it
+            jobs = self.team.list("jobs", f"{names.LABEL_UID}={uid}")
             return [job for job in jobs if job["metadata"]["name"].endswith(f"-{ending}")]
 
         until(found, 40, lambda: self.team("get", "finetunes,jobs,models"))

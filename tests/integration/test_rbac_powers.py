@@ -279,4 +279,4 @@ def test_canary_secrets_stand_in_no_status_event_job_or_log(
         assert canary not in output
         assert canary in team("get", "secret", "finetune-s3", "-o", "go-template="
                               "{{range .data}}{{base64decode .}} {{end}}")  # fmt: skip
-    assert "secretRef" in output
+    assert "secretKeyRef" in output

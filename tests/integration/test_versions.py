@@ -173,9 +173,10 @@ def test_the_tasks_of_both_operators_mean_the_same_to_both_images(
     for model, old, new in zip((PrepareTask, TrainTask), *tasks.values(), strict=True):
         # The previous version drops later fields, which must then have their defaults.
         kind = f"finetune_api.tasks:{model.__name__}"
-        assert model.model_validate_json(previous.parse(kind, new)) == model.model_validate_json(
-            new
-        )
+        meant = model.model_validate_json(new)
+        if isinstance(meant, PrepareTask):  # the previous image adopts nothing
+            meant = meant.replace(reuse=None)
+        assert model.model_validate_json(previous.parse(kind, new)) == meant
         assert previous.parse(kind, model.model_validate_json(old).to_json()) == old
 
 
