@@ -10,8 +10,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 # One API server for all of this folder: its last test counts the rights that the others used.
 TOGETHER = "integration"
-# These use no further right, and balance the two processes. Some share another API server.
-APART = {"test_versions.py": "versions", "test_lives.py": "lives", "test_crash_sweep.py": "lives"}
+# These have API servers of their own, or use no further right. They balance the two processes.
+APART = {
+    "test_versions.py": "versions",
+    "test_lives.py": "lives",
+    "test_crash_sweep.py": "lives",
+    "test_scheduling.py": "scheduling",
+    "test_gangs.py": "gangs",
+    "test_kueue.py": "kueue",
+}
 
 
 class Groups(LoadScopeScheduling):
