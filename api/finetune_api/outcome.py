@@ -121,6 +121,20 @@ class Adopted(Stored):
     before: EpochMetrics | None = None
     epochs: list[EpochMetrics] | None = None  # as many of the last ones as fit
 
+    @classmethod
+    def of(cls, uid: str, trained: Trained) -> "Adopted":
+        """The result of a former training, without its addresses."""
+        return cls(uid=uid, **{name: getattr(trained, name) for name in cls._figures()})
+
+    def trained_at(self, model_uri: str, result_files: list[str]) -> Trained:
+        """The result of the former training, at these addresses."""
+        figures = {name: getattr(self, name) for name in self._figures()}
+        return Trained(model_uri=model_uri, result_files=result_files, **figures)
+
+    @classmethod
+    def _figures(cls) -> set[str]:
+        return cls.model_fields.keys() & Trained.model_fields.keys()
+
 
 class Outcome(Stored):
     """The end of a pod. Exactly one of the four results is set; `adopted` comes with `prepared`."""

@@ -245,7 +245,7 @@ def unreachable_hub(name: str, uri: HubUri, audience: Audience, hub: str, proble
         name,
         uri,
         f"cannot be downloaded: the hub at {hub} does not answer ({problem})",
-        hint=_NO_HUB[audience],
+        hint=NO_HUB[audience],
     )
 
 
@@ -277,7 +277,7 @@ _TOKEN = {
     Audience.POD: "put HF_TOKEN into the storage Secret",
     Audience.SHELL: "set HF_TOKEN in the environment",
 }
-_NO_HUB = {
+NO_HUB = {
     Audience.POD: "in a cluster without internet access, copy the model to S3",
     Audience.SHELL: "check the connection of this machine, and HF_ENDPOINT if you use a mirror",
 }

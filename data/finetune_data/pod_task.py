@@ -22,7 +22,8 @@ from finetune_api.errors import FailureError
 from finetune_api.names import ENV_TASK, EXIT_OK, EXIT_PREEMPTED, TERMINATION_MESSAGE_PATH
 from finetune_api.outcome import Failure, Outcome
 from finetune_data import failures
-from finetune_data.confined.child import ExhaustedError, LostError, run_confined
+from finetune_data.confined.child import LostError
+from finetune_data.confined.outcomes import confined_outcome
 from finetune_data.pod_log import log
 from finetune_data.termination import finish
 from finetune_storage.audience import process_audience
@@ -63,7 +64,8 @@ class PodTask(Generic[Task]):
         # process 1 of a container has no default action for SIGTERM
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))
         try:
-            outcome = self.run_confined(os.environ.get(ENV_TASK, ""))
+            given = os.environ.get(ENV_TASK, "")
+            outcome = confined_outcome(lambda: self.run(given), limits_data=self.limits_data)
         except LostError as error:  # such as killed by the kernel for memory, which Kubernetes sees
             log(f"{error}")
             return error.exit_code
@@ -74,18 +76,6 @@ class PodTask(Generic[Task]):
             for line in outcome.failure.lines or []:
                 log(f"  {line}")
         return EXIT_OK if outcome == Outcome() else finish(outcome, path)
-
-    def run_confined(self, task: str) -> Outcome:
-        """The outcome of a task, which runs in a confined process. Raises LostError."""
-
-        def work() -> bytes:
-            return self.run(task).to_json().encode()
-
-        try:
-            answer = run_confined(work, limits_data=self.limits_data)
-        except ExhaustedError as error:
-            return Outcome(failure=error.failure)
-        return Outcome.model_validate_json(answer)
 
     def run(self, task: str) -> Outcome:
         """The outcome of a task in JSON. An unexpected exception becomes an outcome, too."""

@@ -43,7 +43,6 @@ OWN_PATHS = (
     *("/tmp", "/dev/shm", names.TERMINATION_MESSAGE_PATH),  # noqa: S108
     *(CACHE_PATH, CERTIFICATES_PATH, "/app", "/opt/venv"),
 )
-OWN_VARIABLES = "FINETUNE_"
 
 # The sources of a volume in core/v1, Kubernetes 1.36.
 VOLUME_SOURCES = frozenset(
@@ -124,8 +123,8 @@ def _check_environment(given: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{name!r} is not the name of an environment variable: use letters, digits, and _"
             )
-        if name.upper().startswith(OWN_VARIABLES):
-            raise ValueError(f"{name!r}: names with {OWN_VARIABLES} are the operator's own")
+        if name.upper().startswith(names.ENV_PREFIX):
+            raise ValueError(f"{name!r}: names with {names.ENV_PREFIX} are the operator's own")
     return given
 
 

@@ -331,7 +331,7 @@ FORGED_MODELS: dict[str, Change] = {
     "no UUID": put("fineTuneUid", value="11111111/../../x"),
     "unknown key": put("futureSetting", value=1),
     "no files": put("files", value=[]),
-    "a file of somebody else": _files(lambda it: it[0].update(path="../../other/config.json")),
+    "a file of another run": _files(lambda it: it[0].update(path="../../other/config.json")),
     "an absolute path": _files(lambda it: it[0].update(path="/config.json")),
     "a file twice": _files(lambda it: it.append(it[0])),
     "its own manifest": _files(lambda it: it.append({**it[0], "path": "manifest.json"})),

@@ -259,7 +259,7 @@ def existing(**changes: Any) -> JsonObject:
 
 
 def create(model: JsonObject, existing_model: JsonObject) -> bool:
-    """Whether the existing Model is taken for the adopted one."""
+    """Whether the existing Model counts as the adopted one."""
     api = MemoryApi()
     api.add(paths.models("team"), existing_model)
     before = dict(api.objects)

@@ -14,6 +14,7 @@ from finetune_cli.terminal.format import shortened, size
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
     from rich.text import Text
 
     from finetune_storage.progress import ProgressCallback
@@ -153,14 +154,10 @@ class Screen:
         if not self.errors.is_terminal:
             yield lambda done, total: None
             return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TextColumn
 
-        title = TextColumn("{task.description}", markup=False)
-        percent = TextColumn("{task.percentage:>3.0f} %")
-        columns = (title, BarColumn(), percent, TimeRemainingColumn())
-        with Progress(*columns, console=self.errors, transient=True) as bar:
-            task = bar.add_task(sanitize(what), total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        with self._bar(what, TextColumn("{task.percentage:>3.0f} %")) as callback:
+            yield callback
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[ProgressCallback]:
@@ -169,11 +166,18 @@ class Screen:
             self.note(what)
             yield lambda done, total: None
             return
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
+        from rich.progress import DownloadColumn
+
+        with self._bar(what, DownloadColumn(True)) as callback:
+            yield callback
+
+    @contextmanager
+    def _bar(self, what: str, amount: ProgressColumn) -> Iterator[ProgressCallback]:
+        """A bar between its title, the amount in a column, and the time that remains."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         title = TextColumn("{task.description}", markup=False)
-        columns = (title, BarColumn(), DownloadColumn(True), Remaining())
+        columns = (title, BarColumn(), amount, TimeRemainingColumn())
         with Progress(*columns, console=self.errors, transient=True) as bar:
             task = bar.add_task(sanitize(what), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total or None)

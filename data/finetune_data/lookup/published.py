@@ -66,18 +66,21 @@ def find_published(run: RunRef, storage: Storage) -> Outcome | None:
 
 def outcome_of(run: RunRef, manifest: ModelManifest, data: bytes) -> Outcome:
     """The outcome of a run whose model has this manifest. data: its bytes in S3."""
+    return Outcome(trained=trained_of(run, manifest, data))
+
+
+def trained_of(run: RunRef, manifest: ModelManifest, data: bytes) -> Trained:
+    """The result of a run whose model has this manifest. data: its bytes in S3."""
     layout = run.layout
-    return Outcome(
-        trained=Trained(
-            fine_tuned_model=manifest.id,
-            model_uri=str(layout.model),
-            model_manifest_sha256=sha256(data).hexdigest(),
-            result_files=[str(layout.results)],
-            trained_tokens=manifest.trained_tokens,
-            steps=manifest.steps,
-            training_loss=manifest.training_loss,
-            first_loss=manifest.first_loss,
-            before=manifest.before,
-            epochs=manifest.epochs,
-        )
+    return Trained(
+        fine_tuned_model=manifest.id,
+        model_uri=str(layout.model),
+        model_manifest_sha256=sha256(data).hexdigest(),
+        result_files=[str(layout.results)],
+        trained_tokens=manifest.trained_tokens,
+        steps=manifest.steps,
+        training_loss=manifest.training_loss,
+        first_loss=manifest.first_loss,
+        before=manifest.before,
+        epochs=manifest.epochs,
     )

@@ -28,7 +28,7 @@ from finetune_data.lookup.provenance import (
     find_gap,
     recipe,
 )
-from finetune_data.lookup.published import ModelManifest
+from finetune_data.lookup.published import ModelManifest, trained_of
 from finetune_data.pod_log import ProgressLog, log
 from finetune_data.tokenize.dataset import DatasetManifest, DatasetSource, SplitCounts
 from finetune_storage.errors import StorageError
@@ -139,10 +139,10 @@ def _examine(
     if manifest.fine_tune != f"{run.namespace}/{run.name}":
         raise _UnusableError("its manifest names another FineTune")
     provenance = _parse(_read(former.layout.manifest, storage), RunManifest)
-    trained = provenance.trained
+    found, trained = trained_of(former, manifest, data), provenance.trained
     if provenance.run != former:
         raise _UnusableError("its provenance names another FineTune or another output")
-    if trained is None or trained.model_manifest_sha256 != sha256(data).hexdigest():
+    if trained is None or trained.model_manifest_sha256 != found.model_manifest_sha256:
         raise _UnusableError("its provenance is not that of this manifest")
     if trained.fine_tuned_model != manifest.id:
         raise _UnusableError("its provenance names another model")
@@ -150,17 +150,7 @@ def _examine(
     if _without_time(manifest.id) != _expected_name(provenance, reuse):
         raise _OtherError("its name has another organization or suffix")
     _verify(former.layout, manifest.files, storage)
-    return Adopted(
-        uid=uid,
-        fine_tuned_model=manifest.id,
-        model_manifest_sha256=sha256(data).hexdigest(),
-        trained_tokens=manifest.trained_tokens,
-        steps=manifest.steps,
-        training_loss=manifest.training_loss,
-        first_loss=manifest.first_loss,
-        before=manifest.before,
-        epochs=manifest.epochs,
-    )
+    return Adopted.of(uid, found)
 
 
 def _read(uri: S3Uri, storage: Storage) -> bytes:

@@ -26,10 +26,6 @@ _SERVER = {
     Audience.POD: "check HF_ENDPOINT and its certificate, and the clock of the node",
     Audience.SHELL: "check HF_ENDPOINT and its certificate, and the clock of this machine",
 }
-_NAME = {
-    Audience.POD: "in a cluster without internet access, copy the model to S3",
-    Audience.SHELL: "check the connection of this machine, and HF_ENDPOINT if you use a mirror",
-}
 _DATE = "its certificate is not valid now ({detail})"
 _SENTENCES = {
     ConnectionFault.CERTIFICATE_UNKNOWN: (
@@ -50,7 +46,7 @@ _SENTENCES = {
         _PROXY,
     ),
     ConnectionFault.PROXY_UNREACHABLE: ("the proxy {proxy} cannot be reached ({detail})", _PROXY),
-    ConnectionFault.NAME_UNKNOWN: ("its name cannot be resolved", _NAME),
+    ConnectionFault.NAME_UNKNOWN: ("its name cannot be resolved", failures.NO_HUB),
 }
 
 

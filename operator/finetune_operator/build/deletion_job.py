@@ -9,7 +9,7 @@ from finetune_operator.build.credentials import SecretSource
 from finetune_operator.build.identity import NAME_CHARACTERS
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy
-from finetune_operator.build.queueing import put_in_queue
+from finetune_operator.build.queueing import put_in_queue, queue_on_cpus
 from finetune_operator.settings import Settings
 
 RETRIES = 3
@@ -72,4 +72,4 @@ def build_deletion_job(model: Model, settings: Settings) -> dict[str, Any]:
         },
     }
     queue = model.metadata.annotations.get(names.ANNOTATION_QUEUE)
-    return put_in_queue(job, queue if settings.kueue_queue_prepare else None)
+    return put_in_queue(job, queue_on_cpus(queue, settings))

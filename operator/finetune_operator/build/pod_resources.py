@@ -75,8 +75,13 @@ def small_pod_resources(
 
 def _may_request_disk(finetune: FineTune, settings: Settings) -> bool:
     # Models that train on CPU are small, and not every test cluster reports the disk of its nodes.
-    allowed = settings.queued_requests if finetune.spec.queue_name else settings.estimated_requests
+    allowed = _allowed_requests(finetune, settings)
     return EPHEMERAL_STORAGE in allowed and finetune.spec.resources.gpus_per_node > 0
+
+
+def _allowed_requests(finetune: FineTune, settings: Settings) -> tuple[str, ...]:
+    """What may be requested from an estimate."""
+    return settings.queued_requests if finetune.spec.queue_name else settings.estimated_requests
 
 
 def estimated_requests(
@@ -89,7 +94,7 @@ def estimated_requests(
         estimates[MEMORY] = (resolved.memory_per_pod_gib or 0) * RAISE**memory_raises
     if requested.ephemeral_storage is None and _may_request_disk(finetune, settings):
         estimates[EPHEMERAL_STORAGE] = resolved.storage_per_pod_gib
-    allowed = settings.queued_requests if finetune.spec.queue_name else settings.estimated_requests
+    allowed = _allowed_requests(finetune, settings)
     return {
         name: gib_to_quantity(gib) for name, gib in estimates.items() if gib and name in allowed
     }

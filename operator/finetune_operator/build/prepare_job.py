@@ -13,7 +13,7 @@ from finetune_operator.build.model_cache import has_shared_cache
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pod_resources import small_pod_resources, with_defaults
 from finetune_operator.build.pods import deadline, pod_spec, retry_policy, scheduling
-from finetune_operator.build.queueing import put_in_queue, queue_of_checks
+from finetune_operator.build.queueing import put_in_queue, queue_on_cpus
 from finetune_operator.build.scratch_space import SMALL_GIB, scratch_space
 from finetune_operator.settings import Settings
 
@@ -76,7 +76,7 @@ def build_prepare_job(finetune: FineTune, resolved: Resolved, settings: Settings
             },
         },
     }
-    return put_in_queue(job, queue_of_checks(finetune, settings))
+    return put_in_queue(job, queue_on_cpus(finetune.spec.queue_name, settings))
 
 
 def _checks(

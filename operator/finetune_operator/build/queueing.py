@@ -3,7 +3,6 @@
 from typing import Any
 
 from finetune_api import names
-from finetune_api.finetune import FineTune
 from finetune_operator.settings import Settings
 
 
@@ -16,6 +15,6 @@ def put_in_queue(job: dict[str, Any], queue: str | None) -> dict[str, Any]:
     return {**job, "metadata": queued, "spec": {**job["spec"], "suspend": True}}
 
 
-def queue_of_checks(finetune: FineTune, settings: Settings) -> str | None:
-    """The queue of the Jobs on CPUs, which may be needed where Kueue manages all Jobs."""
-    return finetune.spec.queue_name if settings.kueue_queue_prepare else None
+def queue_on_cpus(queue: str | None, settings: Settings) -> str | None:
+    """The queue for a Job on CPUs, which may be needed where Kueue manages all Jobs."""
+    return queue if settings.kueue_queue_prepare else None

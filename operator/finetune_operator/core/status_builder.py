@@ -33,14 +33,14 @@ class StatusBuilder:
 
     def record_event(self, event: Event) -> Self:
         """Add an Event unless the status has it: decisions are repeated, Events are not."""
-        if any(_is_same(entry, event) for entry in self.status.events):
+        if _has(self.status, event):
             return self
         entry = to_entry(event, self.now)
         return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
 
     def was_recorded(self, event: Event) -> bool:
         """Whether the status that the API server has already has the Event."""
-        return any(_is_same(entry, event) for entry in self.finetune.status.events)
+        return _has(self.finetune.status, event)
 
     def count_events(self, reason: str, prefix: str) -> int:
         """How many Events of the reason have a key with the prefix."""
@@ -119,6 +119,10 @@ def to_entry(event: Event, now: datetime) -> EventEntry:
         attempt=event.attempt,
         key=event.key,
     )
+
+
+def _has(status: FineTuneStatus, event: Event) -> bool:
+    return any(_is_same(entry, event) for entry in status.events)
 
 
 def _is_same(entry: EventEntry, event: Event) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from finetune_api.errors import FailureError
 from finetune_api.outcome import Outcome
-from finetune_data.confined.child import run_confined
+from finetune_data.confined.outcomes import confined_outcome
 from finetune_data.confined.sections import GIB
 from finetune_data.models.base_models import CONFIG, read_json, text_settings
 from finetune_trainer.base_check.check import checking, read_base
@@ -37,17 +37,17 @@ def check_loadable(folder: Path, name: str) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
-    def work() -> bytes:
+    def work() -> Outcome:
         try:
             tensors = len(read_base(folder).tensors)
             seconds = CHECK_SECONDS + tensors * SECONDS_A_TENSOR
             with checking(name, seconds, CHECK_BYTES).at():
                 load_on_meta(folder, "fp32")
         except FailureError as error:
-            return Outcome(failure=error.failure).to_json().encode()
-        return Outcome().to_json().encode()
+            return Outcome(failure=error.failure)
+        return Outcome()
 
-    outcome = Outcome.model_validate_json(run_confined(work, limits_data=False, is_quiet=True))
+    outcome = confined_outcome(work, limits_data=False, is_quiet=True)
     if outcome.failure is not None:
         raise FailureError(outcome.failure)
 

@@ -178,20 +178,19 @@ def _resolve(finetune: FineTune, machine: Machine, models: Path | None, root: Pa
 
 
 def _prepare(finetune: FineTune, resolved: Resolved, screen: Screen) -> Prepared:
-    from finetune_data.confined.child import ExhaustedError, LostError, run_confined
+    from finetune_data.confined.child import LostError
+    from finetune_data.confined.outcomes import confined_outcome
     from finetune_data.prepare.job import prepare
     from finetune_storage.connect import open_storage
 
     task = prepare_task(finetune, resolved, HyperparameterRules(), DataLimits())
 
-    def work() -> bytes:
-        return prepare(task, open_storage(), Path(folder)).to_json().encode()
+    def work() -> Outcome:
+        return prepare(task, open_storage(), Path(folder))
 
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
         try:
-            outcome = Outcome.model_validate_json(run_confined(work))
-        except ExhaustedError as error:
-            outcome = Outcome(failure=error.failure)
+            outcome = confined_outcome(work)
         except LostError as error:
             message = f"the check of the data ended with exit code {error.exit_code}"
             hint = "137 is a process that was killed, for example for memory"

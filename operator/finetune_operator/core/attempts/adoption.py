@@ -51,19 +51,7 @@ def find_adoption(observed: Observed, resolved: Resolved | None) -> Adoption | N
     layout = RunLayout.of(resolved.output, meta.namespace, meta.name, word.uid)
     if str(layout.model) in observed.going_models:
         return None
-    trained = Trained(
-        fine_tuned_model=word.fine_tuned_model,
-        model_uri=str(layout.model),
-        model_manifest_sha256=word.model_manifest_sha256,
-        result_files=[str(layout.results)],
-        trained_tokens=word.trained_tokens,
-        steps=word.steps,
-        training_loss=word.training_loss,
-        first_loss=word.first_loss,
-        before=word.before,
-        epochs=word.epochs,
-    )
-    return Adoption(word.uid, trained)
+    return Adoption(word.uid, word.trained_at(str(layout.model), [str(layout.results)]))
 
 
 def find_name_in_use(observed: Observed) -> str | None:
