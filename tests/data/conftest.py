@@ -14,6 +14,8 @@ from finetune_storage.s3 import Storage
 from tests.data.builders import safetensors_bytes, write_tokenizer
 from tests.data.hub import Hub
 from tests.data.stub_server import StubServer
+from tests.support.proxy import FaultyProxy
+from tests.support.stores import STORES
 
 _numbers = itertools.count(1)
 
@@ -72,6 +74,28 @@ def storage(s3_endpoint: str) -> Storage:
     with pytest.MonkeyPatch.context() as patch:
         set_environment(patch, s3_endpoint)
         return open_storage()
+
+
+@pytest.fixture(scope="module")
+def proxy(s3_endpoint: str) -> Iterator[FaultyProxy]:
+    with FaultyProxy(s3_endpoint) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(proxy: FaultyProxy) -> Storage:
+    """The storage as a pod sees it."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, proxy.url)
+        return open_storage()
+
+
+@pytest.fixture(params=list(STORES))
+def weak(request: pytest.FixtureRequest, proxy: FaultyProxy) -> Iterator[str]:
+    """Each kind of store."""
+    proxy.store = STORES[request.param]()
+    yield request.param
+    proxy.store = STORES["S3"]()
 
 
 @pytest.fixture

@@ -414,29 +414,6 @@ def test_a_value_is_a_part_of_itself_and_not_of_less(value: Any) -> None:
 # --- stores ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def proxy(s3_endpoint: str) -> Any:
-    with FaultyProxy(s3_endpoint) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def client(proxy: FaultyProxy) -> Storage:
-    from finetune_storage.connect import open_storage
-    from tests.data.conftest import set_environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, proxy.url)
-        return open_storage()
-
-
-@pytest.fixture(params=list(STORES))
-def weak(request: pytest.FixtureRequest, proxy: FaultyProxy) -> Any:
-    proxy.store = STORES[request.param]()
-    yield request.param
-    proxy.store = STORES["S3"]()
-
-
 @pytest.mark.slow
 def test_every_kind_of_store_gives_the_model_back(shop: Shop, client: Storage, weak: str) -> None:
     shop.storage = client

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from finetune_data.models.base_models import find_remote_model
 from finetune_data.prepare.main import POD
 from finetune_data.read.sources import S3Source
 from finetune_storage import transfers
-from finetune_storage.connect import open_storage
 from finetune_storage.errors import AlreadyExists, StorageError
 from finetune_storage.messages import StorageProblem
 from finetune_storage.s3 import Storage
@@ -30,30 +29,6 @@ from tests.support.stores import STORES
 
 CHANGED = StorageProblem.CHANGED
 OLD, NEW = b"old" * 1000, b"newer" * 1000
-
-
-@pytest.fixture(scope="module")
-def proxy(s3_endpoint: str) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3_endpoint) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def client(proxy: FaultyProxy) -> Storage:
-    """The storage as a pod sees it."""
-    from tests.data.conftest import set_environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, proxy.url)
-        return open_storage()
-
-
-@pytest.fixture(params=list(STORES))
-def weak(request: pytest.FixtureRequest, proxy: FaultyProxy) -> Iterator[str]:
-    """Each kind of store."""
-    proxy.store = STORES[request.param]()
-    yield request.param
-    proxy.store = STORES["S3"]()
 
 
 def problem_of(call: Callable[[], Any]) -> StorageProblem | None:
