@@ -211,8 +211,12 @@ def _format_error(what: str) -> Finding:
 
 
 def _characters(conversation: Conversation) -> int:
-    messages = conversation.messages
-    return sum(len(it["content"]) + len(it.get(REASONING, "")) for it in messages) + 1
+    characters = 1
+    for message in conversation.messages:
+        characters += len(message["content"])
+        if len(message) > 2:
+            characters += len(message.get(REASONING, ""))
+    return characters
 
 
 def _position(stream: Any) -> int:

@@ -1,7 +1,7 @@
-"""Reads and tokenizes at the same time: two threads encode batches while the next ones are read.
+"""Reads and tokenizes at the same time: threads encode batches while the next ones are read.
 
 The tokenizers library uses all cores and releases the GIL. While the tokens of one batch become
-Python objects, the text of the other keeps the cores busy.
+Python objects, the texts of the others keep the cores busy.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from finetune_data.read.examples import Batch
 from finetune_data.read.findings import Finding
 from finetune_data.tokenize.encoded import Encoded
+from finetune_data.tokenize.text_encoder import BATCHES
 from finetune_data.tokenize.tokenizer import Tokenizing
 
-WORKERS = 2
+WORKERS = BATCHES + 1
 AHEAD = 4  # batches in the queue, so that the tokenizer never waits
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from threading import Semaphore
+from typing import TYPE_CHECKING, Any
 
 from finetune_api.names import Reason
 from finetune_data import failures
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _SENTINEL = "\n"
+BATCHES = 2  # in the library at the same time
 # of one batch of texts; usual tokenizers encode a million characters in a second
 ENCODE_SECONDS, CHARACTERS_A_SECOND, ENCODE_BYTES = 10.0, 50_000, GIB
 
@@ -45,6 +47,7 @@ class TextEncoder:
         backend.no_padding()
         self.backend = backend
         self._model = model
+        self._batches = Semaphore(BATCHES)
         subject = Subject(
             f"the tokenizer of base model {model!r}",
             failures.REPAIR_MODEL,
@@ -56,10 +59,24 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts that begin an input. Computed in the threads of the library."""
+        return [encoding.ids for encoding in self._encodings(texts)]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same for a batch of many texts. Further batches wait until one of BATCHES is done.
+
+        The library divides its threads among all batches that it has, so that they end together.
+        With all of them in the library, nothing would keep the cores busy while their tokens become
+        Python objects.
+        """
+        with self._batches:
+            found = self._encodings(texts)
+        return [encoding.ids for encoding in found]
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
         seconds = ENCODE_SECONDS + sum(map(len, texts)) / CHARACTERS_A_SECOND
         with self._section.at(seconds=seconds), broken_tokenizer(self._model):
-            found = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+            found: list[Any] = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        return found
 
     def encode_after(self, text: str) -> list[int]:
         """The tokens of a text that continues an input."""

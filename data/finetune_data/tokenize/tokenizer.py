@@ -189,7 +189,7 @@ class ExampleTokenizer:
                 row.prompt,
                 encoder.continued(row.completion) if row.prompt else row.completion,
             )
-        ids = encoder.encode(texts)
+        ids = encoder.encode_batch(texts)
         for row, prompt, found in zip(rows, ids[::2], ids[1::2], strict=True):
             completion = encoder.without_sentinel(row.completion, found) if row.prompt else found
             start = self._start if prompt else self._empty_start  # normalization can empty it

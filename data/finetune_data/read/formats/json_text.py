@@ -55,12 +55,13 @@ def decode_at(text: str, position: int, max_nesting: int) -> tuple[Any, int]:
 
 def decode_line(line: Line, max_nesting: int) -> tuple[Any, str] | Finding:
     """The only value on a line, and the text of the line."""
+    number, data = line
     try:
-        text = line.data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
-        before = line.data[: error.start].decode()
-        message = f"not valid UTF-8: byte 0x{line.data[error.start]:02x}{CONVERSION}"
-        return Finding("not-utf8", message, line.number, len(before) + 1)
+        before = data[: error.start].decode()
+        message = f"not valid UTF-8: byte 0x{data[error.start]:02x}{CONVERSION}"
+        return Finding("not-utf8", message, number, len(before) + 1)
     start = skip_space(text, 0)
     try:
         if (deep := _first_too_deep(text, start, len(text), max_nesting)) is not None:
@@ -72,7 +73,7 @@ def decode_line(line: Line, max_nesting: int) -> tuple[Any, str] | Finding:
             raise JsonError("not-json", message, end)
     except JsonError as error:
         column = None if error.position is None else error.position + 1
-        return Finding(error.code, error.message, line.number, column)
+        return Finding(error.code, error.message, number, column)
     return value, text
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from finetune_api.limits import DataLimits
 from finetune_data.read.findings import Finding
 from finetune_data.read.formats.compression import BOM
 
-
-class Line(NamedTuple):
-    """One line that is not empty, without its line end; `number` counts from 1."""
-
-    number: int
-    data: bytes
+# The number of a line, from 1, and the line, which is not empty, without its line end. No class,
+# because millions of them are made.
+Line = tuple[int, bytes]
 
 
 def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[Line | Finding]:
@@ -24,7 +20,7 @@ def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterato
     """
     number = 0  # of the last complete line
     empty = 0  # empty lines right before this one
-    for data in split_lines(blocks, limits):
+    for data in split_lines(blocks, limits, end=b""):
         if isinstance(data, Finding):
             if data.fatal:
                 yield data
@@ -33,20 +29,23 @@ def read_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterato
         else:
             number += 1
             # a byte order mark that is not at the start of the file comes from a joined file
-            data = data.removeprefix(BOM).removesuffix(b"\n").removesuffix(b"\r")  # noqa: PLW2901
+            data = data.removeprefix(BOM).removesuffix(b"\r")  # noqa: PLW2901
             if not data or data.isspace():
                 empty += 1
                 continue
         if empty:
             yield _empty_lines(number - empty, number - 1)
             empty = 0
-        yield data if isinstance(data, Finding) else Line(number, data)
+        yield data if isinstance(data, Finding) else (number, data)
 
 
-def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator[bytes | Finding]:
+def split_lines(
+    blocks: Iterable[bytes | Finding], limits: DataLimits, *, end: bytes = b"\n"
+) -> Iterator[bytes | Finding]:
     """Every line with its line end; a Finding for a line that is too long.
 
-    The items count the lines, until a fatal finding.
+    The items count the lines, until a fatal finding. end: what a line has in place of its line
+    feed.
     """
     pending: list[bytes] = []  # the beginning of the next line
     size = 0  # of it
@@ -65,10 +64,10 @@ def split_lines(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterat
                 number += 1
                 if dropping:
                     dropping = False
-                elif _is_too_long(piece, limits):
+                elif len(piece) > limits.max_line_bytes and _is_too_long(piece, limits):
                     yield _too_long(number, limits)
                 else:
-                    yield piece + b"\n"
+                    yield piece + end
         if dropping:
             continue
         pending.append(last)

@@ -19,5 +19,5 @@ def read_text(blocks: Iterable[bytes | Finding], limits: DataLimits) -> Iterator
         if isinstance(line, Finding):
             yield line.line or 1, line
         else:
-            text = line.data.decode("utf-8", "surrogateescape")
-            yield line.number, {COLUMN: text}
+            number, data = line
+            yield number, {COLUMN: data.decode("utf-8", "surrogateescape")}

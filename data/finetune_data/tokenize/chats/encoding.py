@@ -100,7 +100,7 @@ class ChatEncoder:
         drafts = [self._draft(chat) for chat in chats]
         written = [it for draft in drafts if draft is not None for it in draft]
         new = {header for it in written for header in it.headers} - self._headers.keys()
-        ids = self._encoder.encode([*(it.text for it in written), *new])
+        ids = self._encoder.encode_batch([*(it.text for it in written), *new])
         arrays = [array("i", tokens) for tokens in ids[len(written) :]]
         known = self._headers | dict(zip(new, arrays, strict=True))
         self._remember(known)
