@@ -229,14 +229,15 @@ class Life(RuleBasedStateMachine):
     def a_user_deletes_or_cancels(self, data: st.DataObject, what: str) -> None:
         """A user deletes a Job or a Service, or cancels. A Job without a record is created again.
 
-        A planned Job counts as recorded once the Job before it is gone.
+        A planned Job counts as recorded once the Job before it is gone and its pods were seen.
         """
         ending = self._ending(data)
         name = self.world.job(ending)
         recorded = {item.number: item for item in self.world.status.attempts}
         former = recorded.get(int(ending[1:]) - 1)
         is_marked = any(other.endswith(f"-a{int(ending[1:]) - 1}") for other in self.world.jobs)
-        is_recorded = int(ending[1:]) in recorded and not (former and is_marked)
+        is_unseen = former and self.world.status.reason == Reason.RESTARTING
+        is_recorded = int(ending[1:]) in recorded and not is_unseen and not (former and is_marked)
         if what == "cancel":
             return self._edit(cancel=True)
         self.happened += 1

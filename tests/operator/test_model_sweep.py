@@ -21,6 +21,7 @@ from finetune_operator.kube import paths
 from finetune_operator.kube.act import RefusedError
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.kueue import Kueue
+from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.release_models import release_models
 from tests.operator.test_deletion import HELD, SPEC
 from tests.support.memory_api import Fault, MemoryApi, OperatorKilledError
@@ -60,7 +61,9 @@ class Scene:
 
     def start(self) -> None:
         client = cast("Client", self.api)
-        self.operator = ModelReconciler(client, a_settings(), Kueue(client, may_read=False))
+        self.operator = ModelReconciler(
+            client, a_settings(), Kueue(client, may_read=False), RareReads()
+        )
 
     def reconcile(self, name: str = NAME) -> None:
         try:

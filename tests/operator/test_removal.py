@@ -8,7 +8,11 @@ import pytest
 
 from finetune_api import names
 from finetune_api.names import Reason
-from finetune_operator.core.attempts.removal import SIDECAR_SECONDS, STRAGGLER_SECONDS
+from finetune_operator.core.attempts.removal import (
+    CONTROLLER_SECONDS,
+    SIDECAR_SECONDS,
+    STRAGGLER_SECONDS,
+)
 from tests.support.objects import World, a_finetune, failed, prepared, trained
 
 
@@ -197,3 +201,56 @@ def test_the_last_attempt_of_a_failure_keeps_its_logs_unless_its_job_never_ends(
     world.now += timedelta(seconds=STRAGGLER_SECONDS)
     world.step()
     assert not any(name.endswith("a1") for name in world.jobs)
+
+
+# --- a Job controller that is late ----------------------------------------------------------------
+
+
+def unmark(world: World, ending: str) -> None:
+    """The pods of a Job have ended now, and its controller has not seen it yet."""
+    world.jobs[world.job(ending)]["status"]["conditions"] = []
+    for pod in world.pods[world.job(ending)]:
+        ended = pod["status"]["containerStatuses"][-1]["state"]["terminated"]
+        ended["finishedAt"] = world.now.isoformat()
+
+
+def test_a_job_that_holds_nothing_waits_for_its_controller_after_the_end() -> None:
+    world = World().until_running()
+    succeed(world)
+    unmark(world, "a1")
+    world.settle()
+    assert world.status.state == "succeeded"
+    world.now += timedelta(seconds=SIDECAR_SECONDS + 1)
+    assert world.step().actions == ()
+    world.now += timedelta(seconds=CONTROLLER_SECONDS)
+    world.step()
+    assert not any(name.endswith("a1") for name in world.jobs)
+
+
+def test_a_data_check_that_holds_nothing_waits_for_its_controller() -> None:
+    world = World()
+    world.settle()
+    world.end_pod("prepare", 0, 0, prepared())
+    unmark(world, "prepare")
+    world.settle()
+    world.now += timedelta(seconds=SIDECAR_SECONDS + 1)
+    world.settle()
+    assert world.job("a1") and world.job("prepare")
+    world.now += timedelta(seconds=CONTROLLER_SECONDS)
+    world.settle()
+    assert not any(name.endswith("prepare") for name in world.jobs)
+
+
+# --- what needs a second look ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("end", "needs_look"), [(cancel, True), (fail, True), (succeed, False)])
+def test_only_a_success_is_decided_on_what_the_watches_reported(
+    end: Callable[[World], None], needs_look: bool
+) -> None:
+    world = World().until_running()
+    end(world)
+    before = world.status
+    plan = world.step()
+    assert plan.status.state in names.TERMINAL_STATES
+    assert plan.is_irreversible(before) is needs_look

@@ -9,6 +9,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.core.observed import Job, KubeletEvent
 from finetune_operator.kube.client import Client
 from finetune_operator.kube.kueue import Kueue
+from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.waiting import with_cause
 from tests.operator.conftest import Answers
 from tests.support.objects import World
@@ -20,7 +21,7 @@ async def read(world: World) -> Job:
     """The newest Job with the cause of its waiting."""
     async with Client() as client:
         kueue = Kueue(client, may_read=False)
-        jobs = await with_cause(client, world.finetune, world.observe().jobs, kueue)
+        jobs = await with_cause(client, world.finetune, world.observe().jobs, kueue, RareReads())
     return max(jobs, key=lambda job: job.attempt or 0)
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.finetune_status import FineTuneStatus
-from finetune_api.names import TERMINAL_STATES
+from finetune_api.names import TERMINAL_STATES, State
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ class Plan:
     is_release: bool = False  # it ends an attempt whose pods have not ended
 
     def is_irreversible(self, before: FineTuneStatus) -> bool:
-        """Whether it deletes a Job, or ends the FineTune or a waiting attempt.
+        """Whether it deletes a Job, or ends a waiting attempt, or the FineTune without success.
 
-        before: the status before the plan.
+        before: the status before the plan. A success needs no second look: what a pod has published
+        stays published, and the write of the status fails if the FineTune has changed.
         """
         ends = before.state not in TERMINAL_STATES and self.status.state in TERMINAL_STATES
-        return ends or self.is_release or bool(self.actions_of(DeleteJob))
+        fails = ends and self.status.state != State.SUCCEEDED
+        return fails or self.is_release or bool(self.actions_of(DeleteJob))
 
     def actions_of(self, kind: type[Action]) -> tuple[Action, ...]:
         return tuple(action for action in self.actions if isinstance(action, kind))

@@ -70,7 +70,7 @@ class Reconciler:
         self._event_recorder = event_recorder
         self._store = observer.store
         self.settings = settings
-        self._models = ModelReconciler(observer.client, settings, observer.kueue)
+        self._models = ModelReconciler(observer.client, settings, observer.kueue, observer.rare)
         self.queue = queue
         self._since: dict[Key, float] = {}
 

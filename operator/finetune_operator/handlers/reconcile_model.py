@@ -28,6 +28,7 @@ from finetune_operator.kube.observe_model import (
     read_jobs,
     read_model,
 )
+from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.write_model import write_finalizers, write_model_status
 from finetune_operator.messages import StatusMessage
 from finetune_operator.settings import Settings
@@ -40,9 +41,10 @@ logger = logging.getLogger(__name__)
 class ModelReconciler:
     """Reconciles Models, and remembers which FineTune each deletion waits for."""
 
-    def __init__(self, client: Client, settings: Settings, kueue: Kueue) -> None:
+    def __init__(self, client: Client, settings: Settings, kueue: Kueue, rare: RareReads) -> None:
         self._client = client
         self._kueue = kueue
+        self._rare = rare
         self._settings = settings
         self._users: dict[Key, Key] = {}  # Model -> the FineTune that needs its files
         self._hiccups: Counter[Key] = Counter()  # Model -> creations that failed in a row
@@ -67,6 +69,7 @@ class ModelReconciler:
             return None
         observed = await observe_model(
             *(client, self._settings, self._kueue, model, jobs),
+            rare=self._rare,
             former_user=user.name if user else None,
         )
         if observed.used_by is not None:

@@ -13,6 +13,7 @@ import kopf
 from finetune_api import names
 from finetune_api.wire import JsonObject
 from finetune_operator.core.key import Key
+from finetune_operator.handlers import watch_streams
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, login
@@ -32,16 +33,14 @@ logger = logging.getLogger(__name__)
 def build_registry(
     queue: WorkQueue[Key], store: Store, *, watches_models: bool
 ) -> kopf.OperatorRegistry:
-    """Register handlers that fill the store, and add a key to the queue."""
+    """Register handlers that add a key to the queue, behind a filter that fills the store."""
     registry = kopf.OperatorRegistry()
 
-    def is_news(event: Any, type: str | None, resource: Any, **_: Any) -> bool:
-        """A filter that kopf calls first: most events end here, which is cheaper than a handler."""
-        reconcile_metrics.HEALTH.saw_event(resource.plural)
-        raw: JsonObject = event["object"]
+    def is_news(plural: str, raw: JsonObject, type: str | None) -> bool:
+        reconcile_metrics.HEALTH.saw_event(plural)
         if names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {}):
             return True
-        return store.saw(resource.plural, raw, type)
+        return store.saw(plural, raw, type)
 
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
         raw: JsonObject = event["object"]
@@ -74,11 +73,11 @@ def build_registry(
         if type != "DELETED" and (wants != is_held or is_going):
             queue.add(Key(namespace or "", name, "Model"), CREATION)
 
+    watch_streams.install(frozenset(WATCHED), is_news)
     kopf.on.login(registry=registry)(login)
-    news: Any = {"registry": registry, "when": is_news}
-    kopf.on.event(names.GROUP, names.VERSION, "finetunes", **news)(finetune_changed)
-    kopf.on.event("batch", "v1", "jobs", **news)(child_changed)
-    kopf.on.event("", "v1", "pods", **news)(child_changed)
+    kopf.on.event(names.GROUP, names.VERSION, "finetunes", registry=registry)(finetune_changed)
+    kopf.on.event("batch", "v1", "jobs", registry=registry)(child_changed)
+    kopf.on.event("", "v1", "pods", registry=registry)(child_changed)
     if watches_models:
         kopf.on.event(names.GROUP, names.VERSION, "models", registry=registry)(model_changed)
     return registry

@@ -1,7 +1,7 @@
 """Observes a FineTune and its children: from the store of the watches, or from the API server."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from finetune_api import names
 from finetune_api.finetune import FineTune
@@ -22,6 +22,7 @@ from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.discovery import Api, ServedVersion
 from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.progress import ProgressReader
+from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.store import Store
 
 POD_GROUPS = Api(pod_group.GROUP, "podgroups", pod_group.VERSIONS)
@@ -37,6 +38,7 @@ class Observer:
     kueue: Kueue
     catalog: frozenset[str] = frozenset()
     pod_groups: ServedVersion | None = None  # None: they may not be created
+    rare: RareReads = field(default_factory=RareReads)
 
     async def observe(self, key: Key, foreign: tuple[ForeignObject, ...] = ()) -> Observed | None:
         """Observe from the store, or live if it may lack children. None: the FineTune is gone."""
@@ -88,7 +90,7 @@ class Observer:
         finetune = found.finetune
         if finetune.status.state in names.TERMINAL_STATES:
             return found
-        parsed = await waiting.with_cause(self.client, finetune, found.jobs, self.kueue)
+        parsed = await waiting.with_cause(self.client, finetune, found.jobs, self.kueue, self.rare)
         return replace(
             found,
             jobs=parsed,

@@ -24,6 +24,7 @@ from finetune_operator.core.refusals import is_terminating
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.kueue import Kueue
+from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.waiting import with_refusal
 from finetune_operator.settings import Settings
 
@@ -75,6 +76,7 @@ async def observe_model(
     model: Model,
     jobs: tuple[Job, ...],
     *,
+    rare: RareReads | None = None,
     former_user: str | None = None,
 ) -> ObservedModel:
     """Read what the decision needs. former_user: the FineTune that needed the files before."""
@@ -83,7 +85,7 @@ async def observe_model(
     name = deletion_name(model)
     known = next((job for job in jobs if job.name == name), None)
     if known is not None:
-        job = await _with_pods(client, model, known)
+        job = await _with_pods(client, rare or RareReads(), model, known)
         if is_done(job):
             return ObservedModel(model, job)
         if job.is_suspended:
@@ -118,14 +120,14 @@ async def namespace_terminates(client: Client, settings: Settings, model: Model)
     return False
 
 
-async def _with_pods(client: Client, model: Model, job: Job) -> Job:
+async def _with_pods(client: Client, rare: RareReads, model: Model, job: Job) -> Job:
     namespace = model.metadata.namespace
     selector = f"{names.LABEL_UID}={model.metadata.uid},{DELETION_JOBS}"
     raw, pods = await asyncio.gather(
         client.get(f"{paths.jobs(namespace)}/{job.name}"),
         client.list(paths.core(namespace, "pods"), labelSelector=selector),
     )
-    return await with_refusal(client, namespace, Job.parse(raw, pods))
+    return await with_refusal(client, namespace, Job.parse(raw, pods), rare)
 
 
 async def _find_user(client: Client, model: Model, former_user: str | None) -> str | None:

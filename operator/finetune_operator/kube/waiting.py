@@ -15,6 +15,7 @@ from finetune_operator.core.observed import Job, KubeletEvent, Pod
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import ApiError, Client, JsonObjects
 from finetune_operator.kube.kueue import Kueue
+from finetune_operator.kube.rare_reads import RareReads
 
 PODS_SECONDS = 10.0  # until the Job controller has created the pods of a Job it has processed
 CONTROLLER_SECONDS = 180.0  # until it has processed a Job: it may have thousands of them
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 async def with_cause(
-    client: Client, finetune: FineTune, jobs: tuple[Job, ...], kueue: Kueue
+    client: Client, finetune: FineTune, jobs: tuple[Job, ...], kueue: Kueue, rare: RareReads
 ) -> tuple[Job, ...]:
     """Return the Jobs, the newest one with the known cause of its waiting."""
     if not jobs:
@@ -38,9 +39,9 @@ async def with_cause(
     if newest.is_suspended:
         explained = await kueue.explain(finetune.metadata.namespace, newest)
     elif newest.lacks_pods:
-        explained = await with_refusal(client, finetune.metadata.namespace, newest)
+        explained = await with_refusal(client, finetune.metadata.namespace, newest, rare)
     elif (silent := _find_silent(newest)) is not None:
-        event = await _kubelet_event(client, finetune, silent)
+        event = await _kubelet_event(client, finetune, silent, rare)
         pods = tuple(
             replace(pod, kubelet_event=event) if pod is silent else pod for pod in newest.pods
         )
@@ -50,11 +51,12 @@ async def with_cause(
     return tuple(explained if job is newest else job for job in jobs)
 
 
-async def with_refusal(client: Client, namespace: str, job: Job) -> Job:
+async def with_refusal(client: Client, namespace: str, job: Job, rare: RareReads) -> Job:
     """Return the Job, with the reason if its pods are overdue because they cannot be created."""
     if not (job.lacks_pods and _is_overdue(job)):
         return job
-    return replace(job, refused=await _refusal(client, namespace, job))
+    refused = await rare.get(job.uid, lambda: _refusal(client, namespace, job))
+    return replace(job, refused=refused)
 
 
 def _is_overdue(job: Job) -> bool:
@@ -89,15 +91,26 @@ def _find_silent(job: Job) -> Pod | None:
     return None
 
 
-async def _kubelet_event(client: Client, finetune: FineTune, pod: Pod) -> KubeletEvent | None:
-    """The cause in the recent Events of the pod, or the init container that it waits for.
+async def _kubelet_event(
+    client: Client, finetune: FineTune, pod: Pod, rare: RareReads
+) -> KubeletEvent | None:
+    """The cause in the recent Events of the pod, or the init container that it waits for."""
+    namespace = finetune.metadata.namespace
+    cause = await rare.get(pod.uid, lambda: _cause(client, namespace, pod))
+    if cause is None and pod.running_init:
+        return KubeletEvent("", pod.running_init)
+    return cause
+
+
+async def _cause(client: Client, namespace: str, pod: Pod) -> KubeletEvent | None:
+    """The cause in the recent Events of the pod.
 
     The kubelet repeats an Event after two minutes at the latest; an older one is over. The choice
     does not depend on the order: each change of the message costs a status write.
     """
     found = await _list(
         client,
-        paths.core(finetune.metadata.namespace, "events"),
+        paths.core(namespace, "events"),
         fieldSelector=f"involvedObject.uid={pod.uid},type=Warning",
         limit=str(EVENTS_AT_MOST),
     )
@@ -105,10 +118,10 @@ async def _kubelet_event(client: Client, finetune: FineTune, pod: Pod) -> Kubele
     recent = [event for event in found if _last_seen(event) > limit]
     causes = [event for event in recent if event.get("reason") not in LATER_EVENTS]
     causes.sort(key=lambda event: (_is_summary(event), str(event.get("message", ""))))
-    if causes:
-        reason, message = causes[0].get("reason", ""), causes[0].get("message", "")
-        return KubeletEvent(str(reason)[:128] or "Failed", str(message)[:1000])
-    return KubeletEvent("", pod.running_init) if pod.running_init else None
+    if not causes:
+        return None
+    reason, message = causes[0].get("reason", ""), causes[0].get("message", "")
+    return KubeletEvent(str(reason)[:128] or "Failed", str(message)[:1000])
 
 
 def _is_summary(event: JsonObject) -> bool:

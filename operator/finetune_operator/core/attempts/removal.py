@@ -14,6 +14,7 @@ from finetune_operator.core.plan import Action, DeleteJob, Plan, left_of
 
 SIDECAR_SECONDS = 30.0  # native sidecars end by themselves, and the Job with them
 STRAGGLER_SECONDS = 600.0  # for the other pods of the attempt that published, or failed
+CONTROLLER_SECONDS = 600.0  # a busy Job controller marks a Job late that holds nothing any more
 
 
 def decide_removal(observed: Observed, now: datetime) -> Plan:
@@ -65,19 +66,22 @@ def _seconds_to_live(observed: Observed, job: Job, now: datetime) -> float:
 def _may_end_by_itself(observed: Observed, job: Job, ended_at: datetime) -> bool:
     """Whether it is the last attempt, and not a Job of its name that was created after the end.
 
-    A failed one is kept for its logs, if one of its pods has failed.
+    A new Job has no pod that has ended. Times are whole seconds, and a life may be shorter. A
+    failed one is kept for its logs, if one of its pods has failed.
     """
     status = observed.finetune.status
-    if job.attempt is None or (job.created_at is not None and job.created_at >= ended_at):
+    if job.attempt is None:
         return False
     if status.state == State.SUCCEEDED:
+        has_published = job.rank0 is not None and job.rank0.has_worked
+        is_older = job.created_at is not None and job.created_at < ended_at
         ended = {item.number: item.reason for item in status.attempts}
-        return ended.get(job.attempt) == Reason.SUCCEEDED
+        return (has_published or is_older) and ended.get(job.attempt) == Reason.SUCCEEDED
     is_newest = job.attempt == max(observed.attempts)
     return status.state == State.FAILED and is_newest and has_dead_pod(job)
 
 
 def _seconds_to_end(job: Job, now: datetime) -> float:
-    """Seconds for the injected containers to end."""
+    """Seconds for the injected containers to end, or for the Job if all of its pods have ended."""
     ended = max((pod.ended_at for pod in job.pods if pod.ended_at), default=None)
-    return left_of(SIDECAR_SECONDS, ended, now)
+    return left_of(CONTROLLER_SECONDS if job.is_over else SIDECAR_SECONDS, ended, now)
