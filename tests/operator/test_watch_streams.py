@@ -44,7 +44,8 @@ async def test_a_processor_of_kopf_gets_only_news(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = [event("old"), event("news-1", None), event("broken"), event("news-2")]
-    watch = watched(*events[:2], watching.Bookmark.LISTED, *events[2:])
+    bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}}
+    watch = watched(*events[:2], watching.Bookmark.LISTED, bookmark, *events[2:])
     monkeypatch.setattr(watch_streams, "_watch", watch)
     watch_streams.install(frozenset({"pods"}), is_news)
     seen: dict[str, list[str]] = {"pods": [], "secrets": []}
@@ -69,7 +70,7 @@ async def test_a_processor_of_kopf_gets_only_news(
         await asyncio.gather(follow("pods"), follow("secrets"))
     assert sorted(seen["pods"]) == ["news-1", "news-2"]
     assert sorted(seen["secrets"]) == ["broken", "news-1", "news-2", "old"]
-    assert "an event of pods cannot be read" in caplog.text
+    assert caplog.text.count("an event of pods cannot be read") == 1
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from finetune_api.wire import JsonObject
 
 IsNews = Callable[[str, JsonObject, str | None], bool]  # of (plural, object, type of the event)
 
+CHANGES = {None, "ADDED", "MODIFIED", "DELETED"}  # None: of a list
+
 _watch = watching.infinite_watch
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ def install(plurals: frozenset[str], is_news: IsNews) -> None:
     async def filtered(*, resource: Any, **options: Any) -> AsyncIterator[Any]:
         stream = _watch(resource=resource, **options)
         async for event in stream:
-            if resource.plural in plurals and isinstance(event, dict) and "object" in event:
+            # neither kopf's own marks nor the API server's bookmarks are about an object
+            if resource.plural in plurals and isinstance(event, dict) and event["type"] in CHANGES:
                 raw: Any = event["object"]
                 try:
                     if not is_news(resource.plural, raw, event["type"]):

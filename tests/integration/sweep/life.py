@@ -214,7 +214,9 @@ class Life:
                 if pod not in ready:
                     self._make_ready(pod, address if rank == 0 else None)
                     ready.add(pod)
-            return pods if self.status().get("state") == "running" else []
+            status = self.status()  # it may still be that of the attempt before
+            recorded = {f"-a{item['number']}" for item in status.get("attempts", [])}
+            return pods if status.get("state") == "running" and ending in recorded else []
 
         return self.until(is_running, "the state running")
 
