@@ -17,6 +17,7 @@ from finetune_operator.kube.client import Client
 from finetune_operator.kube.discovery import ABSENT_SECONDS, DOUBT_SECONDS, FOUND_SECONDS
 from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.observe_model import observe_model
+from finetune_operator.kube.rare_reads import RareReads
 from tests.operator.conftest import Answers
 from tests.support.objects import NOW, World, a_finetune, a_settings, failed, trained
 
@@ -542,7 +543,9 @@ async def test_kueue_is_named_if_it_suspended_the_deletion(answers: Answers) -> 
     answers[JOBS] = {}  # a dry run of the creation: the namespace does not terminate
     async with Client() as client:
         kueue = Kueue(client, may_read=True)
-        found = await observe_model(client, settings, kueue, model, (Job.parse(job, []),))
+        found = await observe_model(
+            *(client, settings, kueue, model, (Job.parse(job, []),)), rare=RareReads()
+        )
     status = decide_model(found, settings, NOW).status
     (condition,) = status.conditions
     assert condition.message.startswith("Kueue manages all Jobs")

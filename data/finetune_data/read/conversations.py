@@ -94,12 +94,19 @@ def _items(value: Any, column: str) -> list[Any]:
 
 def plain_message(item: object) -> Message | None:
     """A message that is beyond doubt, which most are: only a role and a text."""
+    message = clear_message(item)
+    content = message["content"] if message is not None else ""
+    if "\0" in content or not (content.isascii() or SURROGATE.search(content) is None):
+        return None
+    return message
+
+
+def clear_message(item: object) -> Message | None:
+    """A plain message whose text has neither NUL nor surrogates, which the caller knows."""
     if type(item) is not dict or len(item) != 2:
         return None
     role, content = item.get("role"), item.get("content")
     if type(role) is not str or role not in ROLES or type(content) is not str or not content:
-        return None
-    if "\0" in content or not (content.isascii() or SURROGATE.search(content) is None):
         return None
     return {"role": role, "content": content}
 

@@ -7,15 +7,14 @@ from typing import Any
 
 from finetune_api.limits import DataLimits
 from finetune_data.read.chat_fields import ENTRIES_AT_MOST
-from finetune_data.read.examples import Conversation, Example, Row
+from finetune_data.read.conversations import clear_message
+from finetune_data.read.examples import Conversation, Example, Row, is_learned
 from finetune_data.read.findings import Finding
 from finetune_data.read.formats.json_text import decode_line, find_key, name_kind
 from finetune_data.read.formats.lines import Line, read_lines
-from finetune_data.read.messages import ROLES
 from finetune_data.read.problems import RecordProblem
 from finetune_data.read.records import ReadResult, RecordConverter
 
-_PLAIN = ("role", "content"), ("content", "role")  # keys of a message, the usual order first
 _PROMPT, _COMPLETION = b'"prompt"', b'"completion"'
 
 
@@ -34,7 +33,7 @@ def read_json_lines(
             yield item
             continue
         number, data = item
-        is_clear = b"\\" not in data or b"\\u" not in data or not _has_doubtful_escape(data)
+        is_clear = not _has_doubtful_escape(data)
         if is_plain and is_clear and data.count(_PROMPT) == data.count(_COMPLETION) == 1:
             try:
                 value = loads(data)
@@ -86,20 +85,10 @@ def _plain_chat(line: int, value: Any, data: bytes) -> Conversation | None:
     items = value.get("messages")
     if type(items) is not list or not 0 < len(items) <= ENTRIES_AT_MOST:
         return None
-    if not _has_keys_once(data, len(items)):
+    messages = [message for item in items if (message := clear_message(item)) is not None]
+    if len(messages) != len(items) or not _has_keys_once(data, len(items)):
         return None
-    is_useful = is_turned = False
-    for item in items:
-        if type(item) is not dict or (keys := tuple(item)) not in _PLAIN:
-            return None
-        is_turned = is_turned or keys != _PLAIN[0]
-        role, content = item["role"], item["content"]
-        if type(role) is not str or role not in ROLES or type(content) is not str or not content:
-            return None
-        is_useful = is_useful or role == "assistant"
-    if is_turned:
-        items = [{"role": item["role"], "content": item["content"]} for item in items]
-    return Conversation(line, items) if is_useful else None
+    return Conversation(line, messages) if any(map(is_learned, messages)) else None
 
 
 def _has_keys_once(data: bytes, messages: int) -> bool:
@@ -117,6 +106,8 @@ def _has_keys_once(data: bytes, messages: int) -> bool:
 
 def _has_doubtful_escape(data: bytes) -> bool:
     """Whether a line has escapes of ASCII, which can hide a key or a NUL, or of surrogates."""
+    if b"\\" not in data or b"\\u" not in data:  # a search for one byte is the fastest
+        return False
     return b"\\u00" in data or b"\\ud" in data or b"\\uD" in data
 
 

@@ -2,7 +2,7 @@
 
 Four of five events are such. kopf has filters only behind a task, three loggers, and the search for
 handlers, which cost more than a reconcile, and decodes each line with `json`. So two names of
-kopf's modules are replaced here; its version is pinned, and a test watches a real API server.
+kopf's modules are replaced here; its version is pinned, and a test runs its watcher.
 """
 
 import json

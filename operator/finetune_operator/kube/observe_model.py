@@ -76,7 +76,7 @@ async def observe_model(
     model: Model,
     jobs: tuple[Job, ...],
     *,
-    rare: RareReads | None = None,
+    rare: RareReads,
     former_user: str | None = None,
 ) -> ObservedModel:
     """Read what the decision needs. former_user: the FineTune that needed the files before."""
@@ -85,7 +85,7 @@ async def observe_model(
     name = deletion_name(model)
     known = next((job for job in jobs if job.name == name), None)
     if known is not None:
-        job = await _with_pods(client, rare or RareReads(), model, known)
+        job = await _with_pods(client, rare, model, known)
         if is_done(job):
             return ObservedModel(model, job)
         if job.is_suspended:

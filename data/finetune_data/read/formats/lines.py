@@ -64,7 +64,7 @@ def split_lines(
                 number += 1
                 if dropping:
                     dropping = False
-                elif len(piece) > limits.max_line_bytes and _is_too_long(piece, limits):
+                elif _is_too_long(piece, limits):
                     yield _too_long(number, limits)
                 else:
                     yield piece + end
