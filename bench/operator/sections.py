@@ -32,7 +32,7 @@ from finetune_api.wire import JsonObject
 from finetune_operator.handlers.watches import SWEEP_INTERVAL
 from tests.support.kubectl import Kubectl
 
-OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 6, 2  # the budget; the pods report two epochs
+OBJECTS, STATUS_WRITES, EVENTS, EPOCHS = 4, 4, 4, 2  # the budget; the pods report two epochs
 READS = 3  # one live look
 QUARTER, TENTH = "<= 0.25", "<= 0.1"  # shares of the time in which the script ends all
 IDLE_SECONDS = 60

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from docs.generator.markdown import HEADER, code, sentence, table
 from finetune_api.crd import Schema, finetune_crd, model_crd
-from finetune_api.crd.rules import MUTABLE_FIELDS, SPEC_RULES
+from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES
 from finetune_api.hyperparameters import DEFAULT_MARK
 
 Row = Callable[[str, Schema, bool], list[str]]
@@ -145,7 +145,7 @@ def _described(item: Schema) -> tuple[str, str]:
 
 
 def _rules() -> str:
-    rows = [[sentence(message)] for _, message in SPEC_RULES]
+    rows = [[sentence(message)] for _, message in NEW_RULES]
     return (
         "\n## Rules across fields\n\nThe API server rejects a FineTune that breaks one of these "
         "rules.\n\n" + table(["rule"], rows)

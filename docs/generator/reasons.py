@@ -38,8 +38,9 @@ EVENTS = """# Events
 
 The Events that `kubectl describe finetune` and `status.events` show. Where OpenAI's fine-tunes API
 has the same event, the message starts with the same words. `...` stands for a name or a number.
-`Advice` is a sentence about the data or the plan, and is only in the status. Kubernetes deletes
-Events after an hour; the status keeps the newest 64.
+`Advice` is a sentence about the data or the plan. It is only in the status, as are
+`BaseModelLoaded` and `ResultsUploaded`, which another event follows or precedes at once. Kubernetes
+deletes Events after an hour; the status keeps the newest 64.
 
 In the status, `attempt` and `key` identify an Event together with its reason: each combination is
 recorded once.

@@ -1,9 +1,10 @@
 """The CRDs, which are generated from the pydantic models."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,31 @@ def test_the_crd_leaves_room_for_the_annotation_of_kubectl_apply() -> None:
 
 
 def test_only_fields_that_control_a_run_may_change() -> None:
-    spec = dict(parts(finetune_crd()))["spec"]
-    rules = " ".join(item["rule"] for item in spec["x-kubernetes-validations"])
-    for field in spec["properties"]:
-        assert (f"oldSelf.{field})" in rules) == (field not in MUTABLE_FIELDS), field
+    check_fixed(finetune_crd(), MUTABLE_FIELDS)
+    check_fixed(model_crd(), {"deletionPolicy"})
+
+
+def check_fixed(crd: dict[str, Any], mutable: Set[str]) -> None:
+    """Only mutable fields have neither a rule of their own nor one against adding them."""
+    spec = dict(parts(crd))["spec"]
+    (stays,) = spec["x-kubernetes-validations"]
+    for field, schema in spec["properties"].items():
+        own = [item["rule"] for item in schema.get("x-kubernetes-validations", [])]
+        assert ("self == oldSelf" in own) == (field not in mutable), field
+        is_optional = "default" not in schema and field not in spec.get("required", [])
+        assert (f"oldSelf.{field})" in stays["rule"]) == (is_optional and field not in mutable)
+
+
+def test_rules_on_new_finetunes_read_only_what_cannot_change() -> None:
+    """They are not evaluated any more once there is a status."""
+    root = finetune_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    rules = [item["rule"] for item in root["x-kubernetes-validations"]]
+    read = {field for rule in rules for field in re.findall(r"self\.spec\.(\w+)", rule)}
+    assert len(read) > 5
+    assert not read & MUTABLE_FIELDS
+    assert {rule.partition(" || (")[0] for rule in rules if "metadata.name" not in rule} == {
+        "has(self.status)"
+    }
 
 
 def test_no_field_gives_users_the_permissions_of_the_operator() -> None:

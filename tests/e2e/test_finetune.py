@@ -99,7 +99,7 @@ def test_two_nodes_train_a_model(team: Team, cluster: Cluster, name: str) -> Non
     progress_writes = 1 + (_seconds(status) // 10)
     assert writes["create jobs"] == 2
     assert writes["create services"] == writes["create models"] == 1
-    assert writes["create events"] <= 6 + 2
+    assert writes["create events"] <= 4 + 2
     assert writes["patch finetunes/status"] <= 4 + progress_writes
     assert set(writes) == {
         "create jobs",

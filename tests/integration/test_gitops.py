@@ -72,7 +72,7 @@ def test_a_resync_at_any_time_changes_nothing_and_trains_nothing_twice(
     sync(team, "argocd", manifest)
     assert kubelet.job("-prepare")["metadata"]["uid"] == prepare_job["metadata"]["uid"]
     status = finish(team, kubelet)
-    until(lambda: len(team.list("events")) >= 8, 10)
+    until(lambda: len(team.list("events")) >= 6, 10)
     log = Path(control_plane.audit_log)
     writes = writes_by(log, operator.user, team.namespace)
     before = version(team)

@@ -84,7 +84,7 @@ def test_the_counted_writes_are_those_of_the_audit_log(
     pod = run_until_training(team, kubelet)
     kubelet.end(pod, 0, trained().to_termination_message())
     team.wait_state("tone", "succeeded")
-    until(lambda: len(team.list("events")) >= 8, 10)
+    until(lambda: len(team.list("events")) >= 6, 10)
     verbs = {"post": "create", "patch": "patch", "delete": "delete"}
     pattern = r'finetune_operator_api_writes_total\{resource="(.+)",verb="(.+)"\} (\d+)\.0'
     counted = {

@@ -27,7 +27,7 @@ def prepare(kubelet: Kubelet) -> None:
 LIVE_LOOK = {"get finetunes": 1, "list jobs": 1, "list pods": 1}  # before what cannot be undone
 
 
-def test_a_whole_life_costs_no_reads_fourteen_writes_and_one_an_epoch(
+def test_a_whole_life_costs_no_reads_twelve_writes_and_one_an_epoch(
     team: Kubectl, operator: Operator, kubelet: Kubelet, control_plane: ControlPlane
 ) -> None:
     log = Path(control_plane.audit_log)
@@ -47,7 +47,7 @@ def test_a_whole_life_costs_no_reads_fourteen_writes_and_one_an_epoch(
     assert model["spec"]["id"] == status["fineTunedModel"]
     assert "ownerReferences" not in model["metadata"]
     team("wait", "--for=condition=Succeeded", "finetune/tone", "--timeout=5s")
-    until(lambda: len(team.list("events")) >= 8, 10)
+    until(lambda: len(team.list("events")) >= 6, 10)
     assert reads_by(log, operator.user, team.namespace, start) == {}
     writes = writes_by(log, operator.user, team.namespace)
     assert writes == {
@@ -55,7 +55,7 @@ def test_a_whole_life_costs_no_reads_fourteen_writes_and_one_an_epoch(
         "create services": 1,
         "create models": 1,
         "patch finetunes/status": 4,
-        "create events": 6 + 2,  # two epochs
+        "create events": 4 + 2,  # two epochs
     }
     reasons = {event["reason"] for event in team.list("events")}
     assert {"Created", "Started", "EpochCompleted", "ModelUploaded", "Succeeded"} <= reasons
@@ -98,7 +98,7 @@ def test_a_further_attempt_costs_three_reads_and_six_writes(
     kubelet.ready(*pods)
     team.wait_state("tone", "running")
     log = Path(control_plane.audit_log)
-    until(lambda: writes_by(log, operator.user, team.namespace)["create events"] == 3, 10)
+    until(lambda: writes_by(log, operator.user, team.namespace)["create events"] == 2, 10)
     before, start = writes_by(log, operator.user, team.namespace), log.stat().st_size
     kubelet.end(pods[1], 137)
     pods = kubelet.start_pods(kubelet.job("-a2"))

@@ -4,12 +4,12 @@ An API server rejects much of the schema that pydantic generates ($ref, anyOf wi
 const). An unknown keyword raises an error, so that a developer notices it here before a user does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES, SPEC_RULES
+from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
@@ -36,15 +36,13 @@ KEPT = frozenset(
     }
 )
 DROPPED = frozenset({"title", "$defs"})
+FIXED = "cannot be changed once created: create a new object instead"
 NAME_CHARACTERS = 63  # the name of a FineTune becomes the value of a label
 
 
 def finetune_crd() -> Schema:
     spec = structural(FineTuneSpec)
-    spec["x-kubernetes-validations"] = [
-        *({"rule": rule, "message": message} for rule, message in SPEC_RULES),
-        *(_immutable(field) for field in spec["properties"] if field not in MUTABLE_FIELDS),
-    ]
+    _fix(spec, MUTABLE_FIELDS)
     columns = [
         ("STATE", ".status.state", "string", "State of the FineTune."),
         ("MODEL", ".spec.model", "string", "Base model."),
@@ -69,9 +67,7 @@ def finetune_crd() -> Schema:
 
 def model_crd() -> Schema:
     spec = structural(ModelSpec)
-    spec["x-kubernetes-validations"] = [
-        _immutable(field) for field in spec["properties"] if field != "deletionPolicy"
-    ]
+    _fix(spec, frozenset({"deletionPolicy"}))
     columns = [
         ("ID", ".spec.id", "string", "Name of the model."),
         (
@@ -152,13 +148,30 @@ def _inlined(raw: Schema, defs: Schema) -> Schema:
     return raw
 
 
-def _immutable(field: str) -> Schema:
-    """A rule on the parent: one on the field itself would allow adding or removing the field."""
-    return {
-        "rule": f"has(self.{field}) == has(oldSelf.{field}) "
-        f"&& (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        "message": f"{field} cannot be changed once created: create a new object instead",
-    }
+def _fix(spec: Schema, mutable: Set[str]) -> None:
+    """Let no field change but the mutable ones.
+
+    A rule of a field is evaluated only where both versions have it, so that a rule of the spec
+    finds the optional fields that are added or removed.
+    """
+    optional = []
+    for field, schema in spec["properties"].items():
+        if field in mutable:
+            continue
+        rule = {"rule": "self == oldSelf", "message": f"{field} {FIXED}"}
+        schema.setdefault("x-kubernetes-validations", []).append(rule)
+        if "default" not in schema and field not in spec.get("required", []):
+            optional.append(field)
+    if optional:
+        stays = {field: f"has(self.{field}) == has(oldSelf.{field})" for field in optional}
+        first = "".join(f"!({rule}) ? '{field}' : " for field, rule in stays.items())
+        spec["x-kubernetes-validations"] = [
+            {
+                "rule": " && ".join(stays.values()),
+                "message": f"a field {FIXED}",
+                "messageExpression": f"({first}'a field') + ' {FIXED}'",
+            }
+        ]
 
 
 def _root(kind: str, description: str, spec: Schema) -> Schema:
