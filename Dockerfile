@@ -108,12 +108,12 @@ RUN apt-get update -qq \
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # The oldest driver for the CUDA of torch; tests compare it with constraints.txt.
 LABEL dev.finetune.minimum-driver="580"
-COPY --from=requirements /requirements/trainer.txt /source/constraints.txt /requirements/
+COPY --from=requirements /requirements/trainer.txt /requirements/trainer-constraints.txt /requirements/
 RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
     --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     --mount=type=cache,target=/var/cache/uv \
     --mount=type=secret,id=index \
-    /uv/bin/install -r /requirements/trainer.txt -c /requirements/constraints.txt /wheels/*.whl \
+    /uv/bin/install -r /requirements/trainer.txt -c /requirements/trainer-constraints.txt /wheels/*.whl \
  && DS_ACCELERATOR=cpu python -c "\
 from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as Builder; \
 Builder.jit_load = None; \

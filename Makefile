@@ -13,8 +13,8 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## run two fine-tunes on a real one-node cluster (20 minutes the first time, then 2)
-	@$(PYTHON) -m examples.demo
+demo: setup ## run two fine-tunes on a real one-node cluster (20 minutes the first time, then 2; CLUSTER=kind: in Docker)
+	@$(PYTHON) -m examples.demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 check: lint test-fast ## lint and the fast tests, before each commit
 
@@ -96,7 +96,7 @@ generate: setup ## write the CRDs and the reference pages from the code
 
 constraints: setup ## resolve all versions again
 	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
-		--no-emit-index-url --no-annotate --no-header -q -o constraints.txt
+		--generate-hashes --no-emit-index-url --no-annotate --no-header -q -o constraints.txt
 
 images: ## build the three images, list their packages, and check these for known vulnerabilities
 	@python3 -m images build

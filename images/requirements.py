@@ -49,10 +49,19 @@ WHEEL_BUILD = (
 _SELF = re.compile(r"finetune-operator\[([a-z,\s]+)\]")
 
 
+def locked(constraints: str) -> dict[str, str]:
+    """Return the entries of constraints.txt by name: `name==version` and the hashes of its files.
+
+    An entry is one line here. In the file, each hash is on a line of its own.
+    """
+    lines = (line.split("#")[0].strip() for line in constraints.replace("\\\n", " ").splitlines())
+    entries = (" ".join(line.split()) for line in lines)
+    return {line.split("==")[0].strip().lower(): line for line in entries if "==" in line}
+
+
 def pinned_lines(constraints: str) -> dict[str, str]:
-    """Return the `name==version` lines of constraints.txt by name."""
-    lines = (line.split("#")[0].strip() for line in constraints.splitlines())
-    return {line.split("==")[0].strip().lower(): line for line in lines if "==" in line}
+    """Return the `name==version` of constraints.txt by name."""
+    return {name: line.split(" --hash=")[0] for name, line in locked(constraints).items()}
 
 
 def extra_requirements(pyproject: str, extra: str) -> list[str]:
@@ -75,15 +84,17 @@ def extra_requirements(pyproject: str, extra: str) -> list[str]:
 
 def requirement_files(pyproject: str, constraints: str) -> dict[str, str]:
     """Return every list that a layer is built from, by file name."""
-    pins = pinned_lines(constraints)
-    heavy = [line for name, line in pins.items() if HEAVY.fullmatch(name)]
-    build = [pins[name] for name in WHEEL_BUILD if name in pins]
+    entries = locked(constraints)
+    heavy = [line for name, line in entries.items() if HEAVY.fullmatch(name)]
+    build = [entries[name] for name in WHEEL_BUILD if name in entries]
+    built_here = {"deepspeed": pinned_lines(constraints)["deepspeed"]}  # a wheel that no index has
     lists: dict[str, list[str]] = {
         f"{extra}.txt": extra_requirements(pyproject, extra) for extra in EXTRAS
     }
     lists["torch.txt"] = heavy
     lists["wheel-build.txt"] = build
-    lists["deepspeed.txt"] = [pins["deepspeed"]]
+    lists["deepspeed.txt"] = [entries["deepspeed"]]
+    lists["trainer-constraints.txt"] = list((entries | built_here).values())
     return {name: "".join(f"{line}\n" for line in sorted(lines)) for name, lines in lists.items()}
 
 

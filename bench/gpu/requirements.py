@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.device import environment, find_card
+from images.requirements import pinned_lines
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 # Modules that the parts import, directly or through a library, and their distributions. boto3 is
@@ -64,8 +65,8 @@ def missing(modules: Iterable[str] = tuple(MODULES)) -> list[str]:
 
 def pins() -> dict[str, str]:
     """The versions in constraints.txt, by distribution."""
-    lines = (line.partition("==") for line in CONSTRAINTS.read_text().splitlines())
-    return {name: number.partition(";")[0].strip() for name, sign, number in lines if sign}
+    lines = pinned_lines(CONSTRAINTS.read_text())
+    return {name: line.partition("==")[2].partition(";")[0].strip() for name, line in lines.items()}
 
 
 def versions() -> dict[str, str]:

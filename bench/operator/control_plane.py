@@ -103,6 +103,6 @@ def started() -> Iterator[tuple[KwokControlPlane, Kubectl]]:
 
 
 def _node(name: str) -> dict[str, object]:
-    amounts = {"cpu": "100k", "memory": "1Pi", "pods": "100k"}
+    amounts = {"cpu": "100k", "memory": "1Pi", "ephemeral-storage": "1Pi", "pods": "100k"}
     status = {"capacity": amounts, "allocatable": amounts}
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import ROOT
+from images.requirements import pinned_lines
 
 TRL = "1.16.0"
 SHARED = ("torch", "transformers", "safetensors", "numpy", "tokenizers")
@@ -57,5 +58,5 @@ def _environment(name: str, packages: Sequence[str]) -> Path:
 
 def pins() -> list[str]:
     """`name==version` of the packages that both environments share."""
-    lines = CONSTRAINTS.read_text().splitlines()
-    return [line for line in lines if line.partition("==")[0] in SHARED]
+    lines = pinned_lines(CONSTRAINTS.read_text())
+    return [line for name, line in lines.items() if name in SHARED]

@@ -27,6 +27,13 @@ class Bucket:
             config=Config(connect_timeout=10, retries={"max_attempts": 5}, proxies=_proxies(s3)),
         )
 
+    def create(self) -> None:
+        """Create the bucket unless it exists."""
+        try:
+            self._client.head_bucket(Bucket=self.name)
+        except self._client.exceptions.ClientError:
+            self._client.create_bucket(Bucket=self.name)
+
     def empty(self) -> int:
         """Delete the objects of earlier demos under `demo/`; returns their number."""
         count = 0

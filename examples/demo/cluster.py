@@ -1,13 +1,15 @@
 """The cluster of the demo: kubectl and helm command lines, S3, and a registry.
 
 If KUBECONFIG names another cluster, the demo uses that one. It then needs a registry and a bucket
-for its images and files: DEMO_REGISTRY, DEMO_BUCKET, and the AWS_* variables.
+for its images and files: DEMO_REGISTRY, DEMO_BUCKET, and the AWS_* variables. A cluster of kind is
+in kind.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,10 +35,13 @@ class Cluster:
     kubeconfig: str
     registry: str
     bucket: str
-    s3: dict[str, str]  # the AWS_* variables
+    s3: dict[str, str]  # the AWS_* variables, for pods
+    s3_here: dict[str, str]  # for this machine
     env: dict[str, str]  # of kubectl and helm
     programs: str  # the folder of kubectl and helm; "" if they are on PATH
-    is_own: bool  # whether devcluster runs the cluster
+    is_own: bool  # whether it is there only for the demo and for tests
+    shell: tuple[str, ...]  # commands with which a shell uses the cluster
+    stop: str = ""  # a sentence: how to stop it
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> Self:
@@ -69,7 +74,12 @@ class Cluster:
                     "of the bucket. To start a cluster on this machine instead, unset KUBECONFIG."
                 )
             s3 = {name: environ[name] for name in S3_NAMES if environ.get(name)}
-            return cls(info["kubeconfig"], registry, bucket, s3, env, info["bin"] or "", False)
+            shell = [f"export KUBECONFIG={shlex.quote(info['kubeconfig'])}"]
+            shell += [f"export PATH={info['bin']}:$PATH"] if info["bin"] else []
+            programs = info["bin"] or ""
+            return cls(
+                info["kubeconfig"], registry, bucket, s3, s3, env, programs, False, tuple(shell)
+            )
         s3 = dict(
             zip(
                 S3_NAMES,
@@ -77,11 +87,20 @@ class Cluster:
                 strict=True,
             )
         )
-        env |= _without_proxies(
+        env |= without_proxies(
             environ, [info["nodeAddress"], info["registry"].split(":")[0], store["endpoint"]]
         )
         return cls(
-            info["kubeconfig"], info["registry"], store["bucket"], s3, env, info["bin"] or "", True
+            kubeconfig=info["kubeconfig"],
+            registry=info["registry"],
+            bucket=store["bucket"],
+            s3=s3,
+            s3_here=s3,
+            env=env,
+            programs=info["bin"] or "",
+            is_own=True,
+            shell=('eval "$(python3 -m devcluster env)"  # cluster, kubectl, and S3',),
+            stop="`make down` stops the cluster and deletes everything, including the models.",
         )
 
     # --- kubectl ---------------------------------------------------------------------------------
@@ -178,7 +197,7 @@ def chart_values(
     }
 
 
-def _without_proxies(environ: Mapping[str, str], addresses: list[str]) -> dict[str, str]:
+def without_proxies(environ: Mapping[str, str], addresses: list[str]) -> dict[str, str]:
     """Variables that keep requests to the local cluster away from a proxy."""
     hosts = ["127.0.0.1", "localhost"]
     hosts += [urlsplit(address).hostname or address for address in addresses]

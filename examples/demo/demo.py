@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -15,12 +15,14 @@ from examples.demo import base_model, cluster, dataset, report, samples, tokeniz
 from examples.demo.bucket import Bucket
 from examples.demo.cluster import NAMESPACE, ROOT, Cluster
 from examples.demo.follow import follow
+from examples.demo.kind import Kind
 from examples.demo.terminal import DemoError, Running, Terminal
 from finetune_api.finetune_status import FineTuneStatus
 
 HERE = Path(__file__).parent
 WORK = ROOT / ".demo"
 PARTS = 7
+PROVIDERS = ("devcluster", "kind")
 PRETRAINING_RATE = 0.001  # of the base FineTune, and the base of later multipliers
 
 
@@ -33,19 +35,61 @@ class Finished:
     results: report.Results
 
 
-def run_demo(terminal: Terminal) -> None:
+class Provider(Protocol):
+    """Where the cluster and the images of the demo come from."""
+
+    def build_command(self) -> list[str]:
+        """The command that builds the images."""
+        ...
+
+    def start(self, terminal: Terminal) -> Cluster:
+        """Start the cluster, or find the running one."""
+        ...
+
+    def deliver(self, terminal: Terminal, place: Cluster) -> dict[str, str]:
+        """Bring the images to the cluster; returns their references for the chart."""
+        ...
+
+
+class Devcluster:
+    """The development cluster, or the one that KUBECONFIG names."""
+
+    def build_command(self) -> list[str]:
+        return [sys.executable, "-m", "images", "build"]
+
+    def start(self, terminal: Terminal) -> Cluster:
+        command = [sys.executable, "-m", "devcluster", "up"]
+        terminal.stream("Starting the cluster", command, env=os.environ, cwd=ROOT)
+        return Cluster.find(os.environ)
+
+    def deliver(self, terminal: Terminal, place: Cluster) -> dict[str, str]:
+        """Push the images that the registry lacks."""
+        out = WORK / "images.json"
+        command: list[str | Path] = [*self.build_command(), "--push", place.registry, "--out", out]
+        terminal.stream("Pushing the images", command, env=place.env, cwd=ROOT)
+        found: dict[str, str] = json.loads(out.read_text())
+        return found
+
+
+def choose(name: str) -> Provider:
+    """The provider with a name of `PROVIDERS`. Raises DemoError if its programs are missing."""
+    WORK.mkdir(exist_ok=True)
+    return Kind(WORK, os.environ) if name == "kind" else Devcluster()
+
+
+def run_demo(terminal: Terminal, provider: Provider) -> None:
     """Run all parts. Raises DemoError if a part fails or a result is below the expectation."""
     WORK.mkdir(exist_ok=True)
     # both download and compile for minutes the first time, so they run in parallel
-    build = [sys.executable, "-m", "images", "build"]
+    build = provider.build_command()
     with Running("Building the images", build, env=os.environ, cwd=ROOT) as building:
         with terminal.part(1, PARTS, "Start a Kubernetes cluster on this machine"):
-            place = start_cluster(terminal)
+            place = provider.start(terminal)
         with terminal.part(2, PARTS, "Build the images: operator, prepare, trainer"):
             terminal.watch(building)
-            images = push_images(terminal, place)
+            images = provider.deliver(terminal, place)
     with terminal.part(3, PARTS, "Upload the data and an untrained model to S3"):
-        bucket = Bucket(place.bucket, place.s3)
+        bucket = Bucket(place.bucket, place.s3_here)
         data = upload(terminal, place, bucket)
     with terminal.part(4, PARTS, "Install the operator with helm"):
         install(terminal, place, images)
@@ -57,27 +101,6 @@ def run_demo(terminal: Terminal) -> None:
     with terminal.part(7, PARTS, "Use the published model"):
         answers = use(terminal, bucket, tuned, data)
     conclude(terminal, place, (base, tuned), measure(base, tuned, data), answers)
-
-
-def start_cluster(terminal: Terminal) -> Cluster:
-    """The development cluster, or the one that KUBECONFIG names."""
-    command = [sys.executable, "-m", "devcluster", "up"]
-    terminal.stream("Starting the cluster", command, env=os.environ, cwd=ROOT)
-    return Cluster.find(os.environ)
-
-
-def push_images(terminal: Terminal, place: Cluster) -> dict[str, str]:
-    """Push the images that the registry lacks; returns their references for the chart."""
-    out = WORK / "images.json"
-    command: list[str | Path] = [sys.executable, "-m", "images", "build"]
-    terminal.stream(
-        "Pushing the images",
-        [*command, "--push", place.registry, "--out", out],
-        env=place.env,
-        cwd=ROOT,
-    )
-    found: dict[str, str] = json.loads(out.read_text())
-    return found
 
 
 def upload(terminal: Terminal, place: Cluster, bucket: Bucket) -> dataset.Dataset:
@@ -199,9 +222,7 @@ def conclude(
         "Accuracy": report.accuracy_lines(outcome, answers),
         "Three completions of the published model": report.sample_lines(answers),
         "Time": report.time_lines(terminal.parts),
-        "Next steps": report.next_lines(
-            place.kubeconfig, place.programs, NAMESPACE, is_own=place.is_own
-        ),
+        "Next steps": report.next_lines(place.shell, NAMESPACE, place.stop),
     }
     for title, lines in blocks.items():
         terminal.say()

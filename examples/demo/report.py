@@ -160,14 +160,10 @@ def time_lines(parts: Sequence[tuple[str, float]]) -> list[str]:
     return [*lines, f"    {'Total':<52} {clock(total):>14}"]
 
 
-def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) -> list[str]:
+def next_lines(shell: Iterable[str], namespace: str, stop: str) -> list[str]:
     """Commands to paste into a shell, and below them those that change or stop the demo."""
-    if is_own:
-        lines = ['    eval "$(python3 -m devcluster env)"  # cluster, kubectl, and S3']
-    else:
-        lines = [f"    export KUBECONFIG={kubeconfig}"]
-        lines += [f"    export PATH={programs}:$PATH"] if programs else []
-    lines += [
+    lines = [
+        *(f"    {command}" for command in shell),
         '    export PATH="$PWD/.venv/bin:$PATH"   # the command finetune',
         f"    kubectl get finetunes -n {namespace}",
         f"    kubectl describe finetune classify -n {namespace}",
@@ -178,6 +174,4 @@ def next_lines(kubeconfig: str, programs: str, namespace: str, *, is_own: bool) 
         "To continue with a spreadsheet, see docs/tutorials/first-model.md.",
         "`make demo` repeats the demo on the running cluster.",
     ]
-    if is_own:
-        lines.append("`make down` stops the cluster and deletes everything, including the models.")
-    return lines
+    return [*lines, stop] if stop else lines

@@ -11,6 +11,7 @@ from bench.machine import ROOT
 from bench.table import Line
 from bench.trainer import environments, measurement, workload
 from bench.trainer.measurement import WARM_UP, Settings
+from images.requirements import pinned_lines
 
 TRL = ROOT / "bench" / "trainer" / "trl_baseline.py"
 
@@ -75,6 +76,6 @@ def test_the_trl_baseline_imports_none_of_our_packages() -> None:
 
 def test_the_trl_baseline_has_the_project_s_torch_and_transformers() -> None:
     pins = environments.pins()
-    constraints = (ROOT / "constraints.txt").read_text().splitlines()
-    assert set(pins) <= set(constraints)
+    locked = pinned_lines((ROOT / "constraints.txt").read_text())
+    assert set(pins) <= set(locked.values())
     assert {pin.partition("==")[0] for pin in pins} == set(environments.SHARED)

@@ -7,10 +7,13 @@ import dataclasses
 import pytest
 
 from examples.demo import report
+from examples.demo.cluster import Cluster
+from examples.demo.kind import STOP
 from examples.demo.report import Outcome, Results
 from examples.demo.samples import Answers, Sample
 from examples.demo.terminal import WIDTH, clock
 from finetune_api.finetune_status import EventEntry
+from tests.demo.test_demo import INFO
 
 OUTCOME = Outcome(
     base_loss=(7.6, 5.4), loss=(6.2, 1.4), accuracy=0.73, majority_share=0.11, rows=326
@@ -52,7 +55,8 @@ def csv(steps: int) -> str:
 
 
 def test_the_block_to_paste_neither_trains_again_nor_stops_the_cluster() -> None:
-    lines = report.next_lines("/kube", "/bin/k", "ns", is_own=True)
+    place = Cluster.from_info(INFO, {})
+    lines = report.next_lines(place.shell, "ns", place.stop)
     end = lines.index("")
     block, rest = lines[:end], " ".join(lines[end:])
     assert all(line.startswith("    ") for line in block)
@@ -63,7 +67,10 @@ def test_the_block_to_paste_neither_trains_again_nor_stops_the_cluster() -> None
 
 
 def test_another_cluster_is_named_by_its_kubeconfig_and_not_stopped() -> None:
-    text = "\n".join(report.next_lines("/kube", "/bin/k", "ns", is_own=False))
+    foreign = {**INFO, "kubeconfig": "/kube", "bin": "/bin/k", "s3": None}
+    settings = ("DEMO_REGISTRY", "DEMO_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    place = Cluster.from_info(foreign, dict.fromkeys(settings, "x"))
+    text = "\n".join(report.next_lines(place.shell, "ns", place.stop))
     assert "    export KUBECONFIG=/kube\n    export PATH=/bin/k:$PATH\n" in text
     assert "devcluster" not in text
     assert "make down" not in text
@@ -77,7 +84,7 @@ def test_every_line_fits_80_columns(steps: int) -> None:
         *report.accuracy_lines(OUTCOME, ANSWERS),
         *report.sample_lines(ANSWERS),
         *report.time_lines([("FineTune classify: continue from base", 83.4), ("data", 3.2)]),
-        *report.next_lines("/var/lib/finetune-devcluster/kubeconfig", "", "ns", is_own=True),
+        *report.next_lines(Cluster.from_info(INFO, {}).shell, "ns", f"`{STOP}` stops it."),
         *report.events_table(EVENTS[:2]),
     ]
     assert [line for line in lines if len(line) > WIDTH] == []
