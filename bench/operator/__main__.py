@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
 
 from bench import machine
-from bench.machine import refuse_when_loaded, save
+from bench.machine import refuse_when_loaded
 from bench.operator import kwok_baseline, sections
-from bench.operator.plot import draw
-from bench.table import Line, row
+from bench.operator.results import Results
+from bench.table import row
 
 SECTIONS = {
     "kwok": kwok_baseline.kwok,
@@ -27,7 +26,10 @@ def main() -> None:
     """Runs an API server, Job controller, and scheduler, with kwok as kubelets, without root."""
     parser = argparse.ArgumentParser(description=f"{__doc__} {main.__doc__}")
     parser.add_argument(
-        "--only", choices=SECTIONS, action="append", help="run only this section (repeatable)"
+        "--only",
+        choices=SECTIONS,
+        action="append",
+        help="run only this section (repeatable), and keep the saved results of the others",
     )
     parser.add_argument(
         "--sizes",
@@ -74,22 +76,15 @@ def main() -> None:
         idle_seconds=options.idle,
         say=lambda text: print(text, flush=True),
     )
-    lines: list[Line] = []
+    results = Results.read(options.only)
     for name in options.only or SECTIONS:
-        lines += SECTIONS[name](settings)
+        found = list(SECTIONS[name](settings))
+        results.replace(found, load)
+        print("\n".join(row(line) for line in found), flush=True)
+        print(f"written: {results.save(settings.curves)}", flush=True)
     print(f"\nload {load:.2f} at the start; medians and ranges")
-    for line in lines:
+    for line in results.lines:
         print(row(line))
-    if options.only:
-        print("results are saved only after a run of all sections")
-        return
-    values = {
-        "load": load,
-        "processors": os.cpu_count(),
-        "lines": [{**asdict(line), "is_met": line.is_met} for line in lines],
-        "curves": settings.curves,
-    }
-    print(f"written: {save('operator', values)}, {draw(lines, settings.curves)}")
 
 
 def _sizes(text: str) -> list[int]:
