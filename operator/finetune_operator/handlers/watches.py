@@ -38,21 +38,28 @@ def build_registry(
 
     def is_news(plural: str, raw: JsonObject, type: str | None) -> bool:
         reconcile_metrics.HEALTH.saw_event(plural)
-        if names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {}):
+        if plural != "finetunes" and names.ANNOTATION_MODEL in raw["metadata"].get(
+            "annotations", {}
+        ):
             return True
-        return store.saw(plural, raw, type)
+        if not store.saw(plural, raw, type):
+            return False
+        if plural != "finetunes" or type == "DELETED":
+            return True
+        key, state = Key.of(raw), raw.get("status", {}).get("state")
+        if state not in names.TERMINAL_STATES:
+            return True
+        # Thousands of them come at once at the start, and kopf would keep all of their objects.
+        reconcile_metrics.remember(key, state)
+        return not store.is_settled(key)
 
     async def finetune_changed(event: Any, type: str | None, **_: Any) -> None:
         raw: JsonObject = event["object"]
         key, state = Key.of(raw), raw.get("status", {}).get("state")
         if type == "DELETED":
             reconcile_metrics.forget(key)
-        elif state not in names.TERMINAL_STATES:
-            queue.add(key, CREATION)
         else:
-            reconcile_metrics.remember(key, state)
-            if not store.is_settled(key):
-                queue.add(key, COMPLETION)
+            queue.add(key, COMPLETION if state in names.TERMINAL_STATES else CREATION)
 
     async def child_changed(event: Any, **_: Any) -> None:
         meta = event["object"]["metadata"]
