@@ -36,11 +36,11 @@ from finetune_operator.kube.observe import Observer
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 
-WORKERS = 8
+WORKERS = 12
 OBSERVATIONS = 4  # of one reconcile: from the store, and live ones while objects change
 # These take keys that start something first, and the others keys that end something, so that
 # neither kind waits for many keys of the other.
-STARTERS = 5
+STARTERS = 9
 SLOW_SECONDS = 120.0  # a reconcile that takes longer fails the liveness probe
 HICCUPS = 2  # errors in a row that may be over at the next try; the third one is explained
 
