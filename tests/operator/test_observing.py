@@ -5,9 +5,12 @@ from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
+import pytest
+
 from finetune_api.outcome import Adopted
 from finetune_operator.core.key import Key
-from finetune_operator.kube.client import Client
+from finetune_operator.kube import observe
+from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.kueue import Kueue
 from finetune_operator.kube.observe import Observer
 from finetune_operator.kube.progress import ProgressReader
@@ -135,6 +138,48 @@ async def test_the_first_look_after_a_start_is_live_and_later_ones_read_nothing(
     assert paths_asked(answers) == 2 * asked, "the third look"
     assert (first.jobs, first.services) == (second.jobs, second.services)
     assert first == third
+
+
+async def test_a_slow_look_is_repeated_if_the_finetune_has_changed(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was frozen between the reads would see the Jobs of a later state."""
+    world = World().until_training()
+    served(world, answers)
+    monkeypatch.setattr(observe, "LONG_LOOK_SECONDS", 0)
+    get = Client.get
+
+    async def changing(client: Client, path: str, **options: str) -> Any:
+        found = await get(client, path, **options)
+        if path == JOBS and paths_asked(answers).count(JOBS) == 1:
+            newer = deepcopy(answers[FINETUNE])
+            newer["metadata"]["resourceVersion"] = "900"
+            newer["status"]["message"] = "resumed"
+            answers[FINETUNE] = newer
+        return found
+
+    monkeypatch.setattr(Client, "get", changing)
+    async with an_observer() as observer:
+        seen = await observer.observe_live(TONE)
+    assert seen is not None
+    assert seen.finetune.status.message == "resumed"
+    look = [FINETUNE, JOBS, PODS, FINETUNE]
+    assert sorted(paths_asked(answers)) == sorted([*look, *look, SERVICES])
+
+
+async def test_a_finetune_that_never_rests_is_not_decided_on(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(World().until_training(), answers)
+    monkeypatch.setattr(observe, "LONG_LOOK_SECONDS", 0)
+
+    async def never(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(Observer, "_is_current", never)
+    async with an_observer() as observer:
+        with pytest.raises(ApiError, match="changes faster"):
+            await observer.observe_live(TONE)
 
 
 async def test_a_finetune_that_is_gone_is_forgotten(answers: Answers) -> None:

@@ -1,6 +1,7 @@
 """Observes a FineTune and its children: from the store of the watches, or from the API server."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field, replace
 
 from finetune_api import names
@@ -25,6 +26,8 @@ from finetune_operator.kube.progress import ProgressReader
 from finetune_operator.kube.rare_reads import RareReads
 from finetune_operator.kube.store import Store
 
+LONG_LOOK_SECONDS = 1.0
+LOOKS = 3
 POD_GROUPS = Api(pod_group.GROUP, "podgroups", pod_group.VERSIONS)
 
 
@@ -58,32 +61,54 @@ class Observer:
     async def observe_live(
         self, key: Key, foreign: tuple[ForeignObject, ...] = ()
     ) -> Observed | None:
-        """Observe with three reads, and correct the store."""
+        """Observe with three reads, and correct the store.
+
+        If it took long, because the process was frozen or the API server is slow, a fourth read
+        tells whether the FineTune has changed: Jobs of its future would look like those that a late
+        request created, and be deleted.
+        """
         client, namespace = self.client, key.namespace
-        try:
-            raw = await client.get(f"{paths.finetunes(namespace)}/{key.name}")
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            self.store.remove(key)
-            return None
-        finetune = with_event_fields(FineTune.parse(raw))
-        if finetune.metadata.deletion_timestamp:
-            return Observed(finetune, is_live=True)
-        selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
-        jobs, pods = await asyncio.gather(
-            client.get(paths.jobs(namespace), labelSelector=selector),
-            client.get(paths.core(namespace, "pods"), labelSelector=selector),
-        )
-        going = any("deletionTimestamp" in pod["metadata"] for pod in pods.get("items", []))
-        if going and any(_has_queue(job) for job in jobs.get("items", [])):
-            # Kueue suspends a Job before it deletes the pods.
-            jobs = await client.get(paths.jobs(namespace), labelSelector=selector)
+        for _ in range(LOOKS):
+            began = time.monotonic()
+            raw = await self._read(key)
+            if raw is None:
+                return None
+            finetune = with_event_fields(FineTune.parse(raw))
+            if finetune.metadata.deletion_timestamp:
+                return Observed(finetune, is_live=True)
+            selector = f"{names.LABEL_UID}={finetune.metadata.uid}"
+            jobs, pods = await asyncio.gather(
+                client.get(paths.jobs(namespace), labelSelector=selector),
+                client.get(paths.core(namespace, "pods"), labelSelector=selector),
+            )
+            going = any("deletionTimestamp" in pod["metadata"] for pod in pods.get("items", []))
+            if going and any(_has_queue(job) for job in jobs.get("items", [])):
+                # Kueue suspends a Job before it deletes the pods.
+                jobs = await client.get(paths.jobs(namespace), labelSelector=selector)
+            if time.monotonic() - began < LONG_LOOK_SECONDS or await self._is_current(key, raw):
+                break
+        else:
+            raise ApiError(0, f"{key} changes faster than it is observed")
         known = self.store.replace(raw, jobs, pods)
         await _confirm_missing(client, finetune, known.jobs)
         finetune = with_event_fields(FineTune.parse(known.finetune))
         found = Observed(finetune, known.jobs, foreign=foreign, is_live=True)
         return await self._complete(found, known.served)
+
+    async def _read(self, key: Key) -> JsonObject | None:
+        """The FineTune; None if it is gone, which the store then knows."""
+        try:
+            return await self.client.get(f"{paths.finetunes(key.namespace)}/{key.name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self.store.remove(key)
+            return None
+
+    async def _is_current(self, key: Key, raw: JsonObject) -> bool:
+        now = await self._read(key)
+        version = raw["metadata"].get("resourceVersion")
+        return now is not None and now["metadata"].get("resourceVersion") == version
 
     async def _complete(self, found: Observed, served: frozenset[str]) -> Observed:
         """Add what is neither watched nor listed; nothing of it matters after the end."""
