@@ -136,7 +136,7 @@ def addresses(draw: st.DrawFn, most: int, others: Sequence[str] = ()) -> str:
     return text[: draw(st.integers(len("s3://bkt"), len(text)))].rstrip("/")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     output=addresses(OUTPUT_BYTES, ['"']),
     name=st.integers(1, 63),
@@ -250,7 +250,7 @@ def test_the_longest_names_give_keys_that_s3_accepts() -> None:
         assert S3Uri.parse(str(uri)) == uri
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     file=addresses(ADDRESS_BYTES),
     output=addresses(OUTPUT_BYTES),

@@ -56,7 +56,7 @@ def test_an_unknown_column_names_those_there_are() -> None:
 values = st.floats(-1e6, 1e6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(values, min_size=1, max_size=50),
     st.lists(values, max_size=9),

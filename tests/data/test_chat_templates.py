@@ -267,7 +267,7 @@ def test_a_block_of_reasoning_that_the_prompt_opens_is_closed() -> None:
 text = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0"), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(text, text), min_size=1, max_size=3))
 def test_the_learned_text_is_the_message_whatever_it_contains(
     name: str, said: list[tuple[str, str]]
@@ -317,7 +317,7 @@ def encoders(
     return made
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     name=st.sampled_from(sorted(TEMPLATES)),
     said=st.lists(st.tuples(words, words, st.sampled_from([0, 1])), min_size=1, max_size=3),

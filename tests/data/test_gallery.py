@@ -138,7 +138,6 @@ def test_a_text_that_looks_like_a_mark_of_the_encoder_stays_as_it_is(
 @pytest.mark.slow
 @settings(
     max_examples=250,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -165,7 +164,6 @@ def test_what_a_template_writes_around_plain_texts_is_proved(gallery: Gallery, n
 @pytest.mark.slow
 @settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -155,7 +155,6 @@ def test_what_looks_into_a_text_is_not_proved(written: str) -> None:
 @pytest.mark.usefixtures("_unchecked")
 @settings(
     max_examples=300,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

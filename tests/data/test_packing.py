@@ -11,7 +11,7 @@ from finetune_trainer.batching.packing import pack, pack_step
 lengths = st.lists(st.integers(1, 40), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths, st.integers(1, 32))
 def test_every_example_is_in_one_bin_that_holds_it(sizes: list[int], capacity: int) -> None:
     bins = pack(sizes, capacity)
@@ -22,7 +22,7 @@ def test_every_example_is_in_one_bin_that_holds_it(sizes: list[int], capacity: i
     assert bins == pack(np.array(sizes, np.int64), capacity)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lengths, st.integers(1, 32), st.integers(1, 5))
 def test_every_rank_has_the_same_number_of_rows(
     sizes: list[int], capacity: int, ranks: int

@@ -404,7 +404,7 @@ def test_a_manifest_of_an_earlier_version_is_enough(local: Shop, known: Known) -
     assert local.find(known).adopted is not None
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, derandomize=True, database=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
 def test_a_value_is_a_part_of_itself_and_not_of_less(value: Any) -> None:
     assert reuse._is_part({"a": value}, {"a": value, "b": 1})

@@ -29,7 +29,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows, st.integers(0, 5), st.booleans())
 def test_a_prompt_is_on_one_side_and_a_class_on_both(
     pairs: list[Pair], seed: int, classes: bool

@@ -164,7 +164,7 @@ GANGS = st.lists(
 
 
 @given(GANGS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_of_all_partial_gangs_at_most_one_of_those_that_conflict_is_released(
     gangs: list[Gang],
 ) -> None:
@@ -281,7 +281,7 @@ def test_every_gang_that_fits_into_the_cluster_ends(
     st.integers(0, 5),
     st.integers(0, 1000),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_gang_that_fits_ends_in_any_cluster(
     sizes: list[int], room: int, foreign: int, seed: int
 ) -> None:

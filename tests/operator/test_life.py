@@ -321,7 +321,7 @@ def _wakes_itself(plan: Plan) -> bool:
     )
 
 
-LIMITS = settings(deadline=None, suppress_health_check=list(HealthCheck))
+LIMITS = settings(suppress_health_check=list(HealthCheck))
 
 
 def test_the_invariants_hold_in_any_short_life() -> None:

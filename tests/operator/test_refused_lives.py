@@ -48,7 +48,7 @@ def go_on(world: StrictWorld) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     refused=st.sets(st.sampled_from(REQUESTS)),
     has_one_place=st.booleans(),

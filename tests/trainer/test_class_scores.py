@@ -46,7 +46,7 @@ two_classes = st.lists(
 
 
 @pytest.mark.slow  # scikit-learn takes seconds to import
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_classes)
 def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, bool]]) -> None:
     from sklearn import metrics
@@ -70,7 +70,7 @@ def test_metrics_of_two_classes_equal_scikit_learn_s(rows: list[tuple[float, boo
 
 
 @pytest.mark.slow  # scikit-learn takes seconds to import
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_metrics_of_many_classes_equal_scikit_learn_s(rows: list[tuple[int, int]]) -> None:
     from sklearn import metrics

@@ -64,7 +64,7 @@ class Observer:
         """Observe with three reads, and correct the store.
 
         If it took long, because the process was frozen or the API server is slow, a fourth read
-        tells whether the FineTune has changed: Jobs of its future would look like those that a late
+        shows whether the FineTune has changed: Jobs of its future would look like those that a late
         request created, and be deleted.
         """
         client, namespace = self.client, key.namespace

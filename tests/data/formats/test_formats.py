@@ -395,7 +395,7 @@ text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 pairs = st.lists(st.tuples(text, text.filter(bool)), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.sampled_from([",", ";", "\t", "|"]), st.sampled_from(["\n", "\r\n"]))
 def test_any_text_survives_tables(rows: list[tuple[str, str]], delimiter: str, end: str) -> None:
     name = "a.tsv" if delimiter == "\t" else "a.csv"
@@ -403,7 +403,7 @@ def test_any_text_survives_tables(rows: list[tuple[str, str]], delimiter: str, e
     assert [(item.prompt, item.completion) for item in found if isinstance(item, Row)] == rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.sampled_from([None, 1, 4]), st.booleans())
 def test_any_text_survives_json_documents(
     rows: list[tuple[str, str]], indent: int | None, ascii_only: bool
@@ -413,7 +413,7 @@ def test_any_text_survives_json_documents(
     assert [(item.prompt, item.completion) for item in found if isinstance(item, Row)] == rows
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pairs)
 def test_written_files_can_be_read_again(rows: list[tuple[str, str]]) -> None:
     data = b"".join(to_line(Row(1, *pair)) for pair in rows)
@@ -421,7 +421,7 @@ def test_written_files_can_be_read_again(rows: list[tuple[str, str]]) -> None:
     assert b"".join(to_line(item) for item in found if isinstance(item, Row)) == data
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.sampled_from(["a.csv", "a.json", "a.txt", "a.tsv", "a.jsonl"]))
 def test_no_bytes_crash_any_reader(data: bytes, name: str) -> None:
     limits = DataLimits(max_file_bytes=300, max_line_bytes=50, max_nesting=3)

@@ -238,7 +238,7 @@ ends = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(members, max_size=2), ends)
 def test_a_plain_chat_is_what_the_exact_reader_makes_of_it(messages: list[str], end: str) -> None:
     inside = ", ".join(f"{{{message}}}" for message in messages)

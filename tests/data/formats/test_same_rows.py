@@ -242,7 +242,7 @@ def check_chats(data: st.DataObject, are_objects: bool) -> None:
     assert results(as_xlsx(records), "a.xlsx") == expected
 
 
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @settings(patient, max_examples=15)
@@ -261,7 +261,7 @@ def test_many_chats_are_the_same_in_every_format(data: st.DataObject, are_object
 labels = st.sampled_from([text, whole, numbers.map(float), st.booleans()])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), labels, labels)
 def test_prompts_and_completions_are_the_same_in_every_format(
     data: st.DataObject, prompts: st.SearchStrategy[Any], completions: st.SearchStrategy[Any]

@@ -179,7 +179,7 @@ def test_several_files_are_one_set_and_places_name_their_file() -> None:
 text = st.text("abAB \n>-中", max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(text, text.filter(bool)), min_size=1, max_size=12), st.randoms())
 def test_a_fix_changes_no_row_that_it_does_not_name(rows: list[Pair], random: Any) -> None:
     """The order in which fixes are accepted does not matter, either."""
