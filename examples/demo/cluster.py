@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from examples.demo.terminal import DemoError
+from examples.demo.terminal import DemoError, output
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "finetune-demo"
@@ -109,25 +109,19 @@ class Cluster:
         """A kubectl command line in the namespace of the demo."""
         return ["kubectl", f"--namespace={NAMESPACE}", *arguments]
 
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
+    def run(self, *arguments: str) -> str:
         """Run kubectl and return its output. Raises DemoError with its error message."""
-        done = subprocess.run(
-            self.kubectl(*arguments),
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            words = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise DemoError(f"kubectl {' '.join(arguments[:2])} failed: {words}")
-        return done.stdout
+        what = f"kubectl {' '.join(arguments[:2])}"
+        return output(self.kubectl(*arguments), what, env=self.env)
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Apply objects through standard input, because a Secret must not be on a command line."""
+        """Apply objects, each in the namespace that it names.
+
+        They go through standard input, because a Secret must not be on a command line.
+        """
         document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.run("apply", "--filename=-", stdin=json.dumps(document))
+        command = ["kubectl", "apply", "--filename=-"]
+        output(command, " ".join(command), env=self.env, stdin=json.dumps(document))
 
     def crd_owner(self) -> str | None:
         """The namespace of the release that installed the CRDs; None without CRDs."""
@@ -155,17 +149,16 @@ class Cluster:
         return [*command, "--take-ownership" if self.is_own else "--set=crds.install=false"]
 
 
+def restricted_namespace(name: str) -> dict[str, Any]:
+    """A namespace with the restricted Pod Security Standard."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def namespace_objects(s3: Mapping[str, str]) -> list[dict[str, Any]]:
     """The namespace, with the restricted Pod Security Standard, and its Secret for S3."""
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": NAMESPACE,
-                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-            },
-        },
+        restricted_namespace(NAMESPACE),
         {
             "apiVersion": "v1",
             "kind": "Secret",

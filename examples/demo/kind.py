@@ -13,7 +13,6 @@ import os
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -21,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.demo.bucket import Bucket
-from examples.demo.cluster import ROOT, S3_NAMES, Cluster, without_proxies
-from examples.demo.terminal import DemoError, Terminal
+from examples.demo.cluster import ROOT, S3_NAMES, Cluster, restricted_namespace, without_proxies
+from examples.demo.terminal import DemoError, Terminal, output
 
 NAME = "finetune-demo"  # of the cluster
 STOP = f"kind delete cluster --name {NAME}"
@@ -82,7 +81,7 @@ class Kind:
             command += ["--config", config]
             terminal.stream("Creating the cluster", command, env=self._env, cwd=ROOT)
         place = self._cluster(self._secret())
-        self._apply(s3_objects(place.s3["AWS_SECRET_ACCESS_KEY"]))
+        place.apply(*s3_objects(place.s3["AWS_SECRET_ACCESS_KEY"]))
         waiting = ["kubectl", f"--namespace={S3_NAMESPACE}", "rollout", "status", "deployment/s3"]
         waiting += [f"--timeout={READY_SECONDS}s"]
         terminal.stream("Starting S3", waiting, env=place.env, cwd=ROOT)
@@ -95,19 +94,15 @@ class Kind:
         terminal.stream("Loading the images into the node", command, env=place.env, cwd=ROOT)
         return dict(self._images)
 
-    def _apply(self, objects: list[dict[str, Any]]) -> None:
-        """Apply objects of a namespace other than the demo's, through standard input."""
-        document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self._output("kubectl", "apply", "--filename=-", stdin=document)
-
     def _secret(self) -> str:
         """The secret of S3: that of the running pod, or a new one."""
-        command = ["kubectl", f"--namespace={S3_NAMESPACE}", "get", "secret", "s3", "--output=json"]
-        found = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
-        if found.returncode != 0:
+        found = self._output(
+            *("kubectl", f"--namespace={S3_NAMESPACE}", "get", "secret", "s3"),
+            *("--ignore-not-found", "--output=json"),
+        )
+        if not found.strip():
             return secrets.token_hex(20)
-        data = json.loads(found.stdout)["data"]
-        return base64.b64decode(data["ROOT_SECRET_KEY"]).decode()
+        return base64.b64decode(json.loads(found)["data"]["ROOT_SECRET_KEY"]).decode()
 
     def _cluster(self, secret: str) -> Cluster:
         s3 = dict(zip(S3_NAMES, (USER, secret, REGION, S3_IN_CLUSTER), strict=True))
@@ -124,20 +119,8 @@ class Kind:
             stop=f"`{STOP}` deletes everything, including the models.",
         )
 
-    def _output(self, *command: str, stdin: str | None = None) -> str:
-        done = subprocess.run(
-            command,
-            env=self._env,
-            cwd=ROOT,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            words = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise DemoError(f"{' '.join(command[:3])} failed: {words}")
-        return done.stdout
+    def _output(self, *command: str) -> str:
+        return output(command, " ".join(command[:3]), env=self._env, cwd=ROOT)
 
 
 def kind_config() -> dict[str, Any]:
@@ -187,14 +170,7 @@ def s3_objects(secret: str) -> list[dict[str, Any]]:
         "volumes": [{"name": "data", "emptyDir": {}}],
     }
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": S3_NAMESPACE,
-                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-            },
-        },
+        restricted_namespace(S3_NAMESPACE),
         {
             "apiVersion": "v1",
             "kind": "Secret",

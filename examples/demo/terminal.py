@@ -96,6 +96,24 @@ class Terminal:
             raise DemoError(f"{running.what} failed with exit code {code}: {output.strip()}")
 
 
+def output(
+    command: Sequence[str],
+    what: str,
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: str | None = None,
+) -> str:
+    """Run a short command and return its output. Raises DemoError with its last error line."""
+    done = subprocess.run(
+        command, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        words = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise DemoError(f"{what} failed: {words}")
+    return done.stdout
+
+
 class Running:
     """A command that runs in the background and ends with its block."""
 

@@ -94,7 +94,7 @@ def test_missing_programs_are_named_with_the_other_way(tmp_path: Path) -> None:
 def test_a_new_cluster_gets_s3_with_a_new_secret(
     tmp_path: Path, buckets: list[dict[str, str]]
 ) -> None:
-    programs, _, place = start(tmp_path, {"kind get clusters": "other", GET_SECRET: None})
+    programs, _, place = start(tmp_path, {"kind get clusters": "other", GET_SECRET: ""})
     (created,) = programs.called("kind", "create", "cluster")
     assert created[3:5] == ["--name", NAME]
     config = json.loads(Path(created[created.index("--config") + 1]).read_text())
@@ -126,10 +126,18 @@ def test_a_running_cluster_is_used_again_with_its_secret(
     assert buckets == [place.s3_here]
 
 
+def test_a_cluster_that_does_not_answer_gets_no_other_secret(
+    tmp_path: Path, buckets: list[dict[str, str]]
+) -> None:
+    with pytest.raises(DemoError, match="not found"):
+        start(tmp_path, {"kind get clusters": NAME, GET_SECRET: None})
+    assert not buckets
+
+
 def test_the_three_images_are_built_and_loaded(
     tmp_path: Path, buckets: list[dict[str, str]]
 ) -> None:
-    programs, provider, place = start(tmp_path, {GET_SECRET: None})
+    programs, provider, place = start(tmp_path, {GET_SECRET: ""})
     command = provider.build_command()
     subprocess.run(command, env=place.env, check=True, capture_output=True, timeout=60)
     images = provider.deliver(Terminal(), place)

@@ -32,14 +32,13 @@ def test_the_objects_are_accepted_and_the_secret_is_found_again(
     new = provider._secret()
     assert len(new) == 40
     try:
-        provider._apply(s3_objects(new))
+        place = provider._cluster(new)
+        place.apply(*s3_objects(new))
         deployment = next(item for item in s3_objects(new) if item["kind"] == "Deployment")
         pod = deployment["spec"]["template"]
         meta = {**pod["metadata"], "name": "s3", "namespace": S3_NAMESPACE}
-        provider._apply(
-            [{"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod["spec"]}]
-        )
-        provider._apply(s3_objects(provider._secret()))
+        place.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod["spec"]})
+        place.apply(*s3_objects(provider._secret()))
         assert provider._secret() == new
         found = admin.within(S3_NAMESPACE).get("service", "s3")["spec"]
         assert found["ports"][0]["nodePort"] == kind.NODE_PORT

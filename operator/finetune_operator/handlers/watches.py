@@ -38,17 +38,16 @@ def build_registry(
 
     def is_news(plural: str, raw: JsonObject, type: str | None) -> bool:
         reconcile_metrics.HEALTH.saw_event(plural)
-        if plural != "finetunes" and names.ANNOTATION_MODEL in raw["metadata"].get(
-            "annotations", {}
-        ):
-            return True
-        if not store.saw(plural, raw, type):
-            return False
-        if plural != "finetunes" or type == "DELETED":
-            return True
+        if plural == "finetunes":
+            return is_news_of_finetune(raw, type)
+        is_of_model = names.ANNOTATION_MODEL in raw["metadata"].get("annotations", {})
+        return is_of_model or store.saw(plural, raw, type)
+
+    def is_news_of_finetune(raw: JsonObject, type: str | None) -> bool:
+        is_news = store.saw("finetunes", raw, type)
         key, state = Key.of(raw), raw.get("status", {}).get("state")
-        if state not in names.TERMINAL_STATES:
-            return True
+        if not is_news or type == "DELETED" or state not in names.TERMINAL_STATES:
+            return is_news
         # Thousands of them come at once at the start, and kopf would keep all of their objects.
         reconcile_metrics.remember(key, state)
         return not store.is_settled(key)
