@@ -42,6 +42,7 @@ class Cluster:
     is_own: bool  # whether it is there only for the demo and for tests
     shell: tuple[str, ...]  # commands with which a shell uses the cluster
     stop: str = ""  # a sentence: how to stop it
+    again: str = "make demo"  # the command that repeats the demo on it
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> Self:

@@ -222,7 +222,7 @@ def conclude(
         "Accuracy": report.accuracy_lines(outcome, answers),
         "Three completions of the published model": report.sample_lines(answers),
         "Time": report.time_lines(terminal.parts),
-        "Next steps": report.next_lines(place.shell, NAMESPACE, place.stop),
+        "Next steps": report.next_lines(place.shell, NAMESPACE, place.again, place.stop),
     }
     for title, lines in blocks.items():
         terminal.say()

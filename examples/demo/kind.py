@@ -117,6 +117,7 @@ class Kind:
             is_own=True,
             shell=(f"export KUBECONFIG={shlex.quote(str(self._kubeconfig))}",),
             stop=f"`{STOP}` deletes everything, including the models.",
+            again="make demo CLUSTER=kind",
         )
 
     def _output(self, *command: str) -> str:

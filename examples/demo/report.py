@@ -160,7 +160,7 @@ def time_lines(parts: Sequence[tuple[str, float]]) -> list[str]:
     return [*lines, f"    {'Total':<52} {clock(total):>14}"]
 
 
-def next_lines(shell: Iterable[str], namespace: str, stop: str) -> list[str]:
+def next_lines(shell: Iterable[str], namespace: str, again: str, stop: str) -> list[str]:
     """Commands to paste into a shell, and below them those that change or stop the demo."""
     lines = [
         *(f"    {command}" for command in shell),
@@ -172,6 +172,6 @@ def next_lines(shell: Iterable[str], namespace: str, stop: str) -> list[str]:
         f"    finetune report classify -n {namespace}",
         "",
         "To continue with a spreadsheet, see docs/tutorials/first-model.md.",
-        "`make demo` repeats the demo on the running cluster.",
+        f"`{again}` repeats the demo on the running cluster.",
     ]
     return [*lines, stop] if stop else lines

@@ -109,6 +109,7 @@ def test_a_new_cluster_gets_s3_with_a_new_secret(
     assert not [command for command, _ in programs.calls if secret in " ".join(command)]
     assert [stdin for _, stdin in programs.calls if secret in stdin]
     assert "127.0.0.1" in place.env["NO_PROXY"]
+    assert place.again == "make demo CLUSTER=kind"
 
 
 def test_a_running_cluster_is_used_again_with_its_secret(

@@ -56,7 +56,7 @@ def csv(steps: int) -> str:
 
 def test_the_block_to_paste_neither_trains_again_nor_stops_the_cluster() -> None:
     place = Cluster.from_info(INFO, {})
-    lines = report.next_lines(place.shell, "ns", place.stop)
+    lines = report.next_lines(place.shell, "ns", place.again, place.stop)
     end = lines.index("")
     block, rest = lines[:end], " ".join(lines[end:])
     assert all(line.startswith("    ") for line in block)
@@ -70,7 +70,7 @@ def test_another_cluster_is_named_by_its_kubeconfig_and_not_stopped() -> None:
     foreign = {**INFO, "kubeconfig": "/kube", "bin": "/bin/k", "s3": None}
     settings = ("DEMO_REGISTRY", "DEMO_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     place = Cluster.from_info(foreign, dict.fromkeys(settings, "x"))
-    text = "\n".join(report.next_lines(place.shell, "ns", place.stop))
+    text = "\n".join(report.next_lines(place.shell, "ns", place.again, place.stop))
     assert "    export KUBECONFIG=/kube\n    export PATH=/bin/k:$PATH\n" in text
     assert "devcluster" not in text
     assert "make down" not in text
@@ -84,7 +84,9 @@ def test_every_line_fits_80_columns(steps: int) -> None:
         *report.accuracy_lines(OUTCOME, ANSWERS),
         *report.sample_lines(ANSWERS),
         *report.time_lines([("FineTune classify: continue from base", 83.4), ("data", 3.2)]),
-        *report.next_lines(Cluster.from_info(INFO, {}).shell, "ns", f"`{STOP}` stops it."),
+        *report.next_lines(
+            Cluster.from_info(INFO, {}).shell, "ns", "make demo CLUSTER=kind", f"`{STOP}` stops it."
+        ),
         *report.events_table(EVENTS[:2]),
     ]
     assert [line for line in lines if len(line) > WIDTH] == []
