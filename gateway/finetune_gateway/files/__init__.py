@@ -1,0 +1,1 @@
+"""Uploaded files, and the results of FineTunes, in S3."""

@@ -1,0 +1,1 @@
+"""The callers, and the API server as they see it."""

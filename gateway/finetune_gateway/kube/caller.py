@@ -1,0 +1,29 @@
+"""Who makes a request, and with which headers the API server is told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The sender of a request, as which the gateway asks the API server.
+
+    The API server decides whether the credential is valid and what it allows.
+    """
+
+    # Authorization with the caller's own token; or the gateway's, with Impersonate-User.
+    headers: Mapping[str, str] = field(repr=False)
+    # For messages: the ServiceAccount of a key, or empty for a token, whose user is not known here.
+    account: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of the credential: a key for caches and for repeated requests.
+
+        Of a key, it depends on the account only: the gateway's own token is renewed every hour.
+        """
+        text = self.account or self.headers.get("Authorization", "")
+        return hashlib.sha256(text.encode()).hexdigest()

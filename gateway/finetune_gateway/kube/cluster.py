@@ -1,0 +1,71 @@
+"""What the endpoints need of a cluster. On a laptop, a folder implements it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Literal, Protocol
+
+from finetune_api.wire import JsonObject
+from finetune_gateway.kube.caller import Caller
+
+Plural = Literal["finetunes", "models"]
+Verb = Literal["create", "get", "list", "watch", "patch", "delete"]
+
+
+class KubeError(Exception):
+    """The API server refuses a request, or does not answer (status 0)."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str = "",
+        causes: tuple[tuple[str, str], ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        """reason: of the Status, such as Forbidden. causes: pairs of a field and a message."""
+        super().__init__(f"{status}: {message}" if status else message)
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.causes = causes
+        self.retry_after = retry_after
+
+
+class Cluster(Protocol):
+    """FineTunes and Models of one namespace. Every method raises KubeError."""
+
+    async def get(self, caller: Caller, plural: Plural, name: str) -> JsonObject: ...
+
+    async def list(
+        self, caller: Caller, plural: Plural, *, label_selector: str = ""
+    ) -> list[JsonObject]:
+        """All objects, in no particular order."""
+        ...
+
+    async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject: ...
+
+    async def patch(
+        self, caller: Caller, plural: Plural, name: str, body: JsonObject
+    ) -> JsonObject:
+        """body: a JSON merge patch."""
+        ...
+
+    async def delete(self, caller: Caller, plural: Plural, name: str) -> None: ...
+
+    def follow(self, caller: Caller, plural: Plural, name: str) -> AsyncIterator[JsonObject | None]:
+        """The object now, and after each change; None once it has been deleted.
+
+        A watch that ends or expires is opened again. A refusal raises KubeError; an API server
+        that does not answer is asked again, for as long as the caller listens.
+        """
+        ...
+
+    async def may(self, caller: Caller, verb: Verb, plural: Plural) -> bool:
+        """Whether the caller has the right. An answer is remembered for at most ten seconds."""
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether the API server answers."""
+        ...

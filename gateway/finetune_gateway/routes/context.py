@@ -1,0 +1,65 @@
+"""What the endpoints work with, and how they find it in a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from finetune_api.wire import JsonObject, parse_json
+from finetune_gateway.kube.caller import Caller
+from finetune_gateway.kube.cluster import Cluster
+from finetune_gateway.problems import invalid
+from finetune_gateway.settings import Settings
+
+BODY_BYTES = 2**20  # of a JSON body
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the process, which all requests share."""
+
+    settings: Settings
+    cluster: Cluster
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+CALLER = "caller"
+REQUEST_ID = "request_id"
+
+
+def services(request: web.Request) -> Services:
+    return request.app[SERVICES]
+
+
+def caller(request: web.Request) -> Caller:
+    """The authenticated sender; `routes.app` has set it."""
+    found: Caller = request[CALLER]
+    return found
+
+
+async def read_object(request: web.Request) -> JsonObject:
+    """The body, which must be a JSON object. Raises Problem."""
+    if (request.content_length or 0) > BODY_BYTES:
+        raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
+    data = bytearray()
+    async for block in request.content.iter_chunked(2**16):
+        data += block
+        if len(data) > BODY_BYTES:
+            raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
+    try:
+        found = parse_json(bytes(data))
+    except ValueError as error:
+        raise invalid(
+            "The body is not valid JSON. Send a JSON object, with Content-Type: application/json.",
+            code="invalid_json",
+        ) from error
+    if not isinstance(found, dict):
+        raise invalid("The body is valid JSON, but not a JSON object.", code="invalid_json")
+    return found
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")

@@ -1,0 +1,53 @@
+"""The settings of the gateway: a YAML file that the chart writes, parsed once and frozen."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from finetune_api.catalog import CatalogModel
+from finetune_api.limits import DataLimits
+from finetune_api.uris import S3Address, S3Uri
+from finetune_api.wire import Wire
+
+
+class Backend(Wire):
+    """A server that completes prompts with the fine-tuned models of one base model."""
+
+    base: str = Field(min_length=1, max_length=63)  # a name of the catalog
+    url: str = Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")  # ends in /v1
+
+
+class Settings(Wire):
+    """The decisions of an administrator, with the reasons for the defaults."""
+
+    namespace: str = Field(min_length=1)  # of the FineTunes, the Models, and the accounts of keys
+    organization: str = ""  # empty: the namespace
+    output: str = ""  # the chart's; results and reports are read only below it
+    files: S3Address  # uploaded files are below <files>/<namespace>/
+    # Bytes of all uploaded files of the namespace: OpenAI's first limit. 0: no limit.
+    files_quota_bytes: int = Field(2**30, ge=0)
+    data: DataLimits = DataLimits()
+    models: list[CatalogModel] = Field(default_factory=list)
+    # A folder with the mounted Secret of API keys. Without it, only Kubernetes tokens are accepted.
+    keys: Path | None = None
+    backends: list[Backend] = Field(default_factory=list)
+    # Seconds for which a request waits for a model that loads: below the 60 s of usual proxies.
+    hold_seconds: float = Field(50, ge=0)
+    # Whether deleting a model deletes its files, too, as in OpenAI's API.
+    deletes_files: bool = False
+    # Seconds for which a rights check is remembered: a revoked right is gone after this time.
+    review_seconds: float = Field(10, ge=0, le=10)
+    request_timeout_seconds: float = Field(10, gt=0)  # of a request to the API server
+    keep_alive_seconds: float = Field(15, gt=0)  # between the comments of a stream
+
+    @property
+    def shown_organization(self) -> str:
+        return self.organization or self.namespace
+
+    @property
+    def files_root(self) -> S3Uri:
+        """The prefix of this namespace's uploaded files."""
+        return S3Uri.parse(self.files).child(self.namespace, "files")
+
+    def model(self, name: str) -> CatalogModel | None:
+        return next((model for model in self.models if model.name == name), None)
