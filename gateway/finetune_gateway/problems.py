@@ -96,9 +96,7 @@ def unauthenticated(message: str, code: str = "invalid_api_key") -> Problem:
 
 def unavailable(message: str, seconds: int = 5) -> Problem:
     """503: the API server or the store does not answer."""
-    return Problem(
-        503, message, kind=Kind.SERVER, code="service_unavailable", retry_after=seconds
-    )
+    return Problem(503, message, kind=Kind.SERVER, code="service_unavailable", retry_after=seconds)
 
 
 def internal(request_id: str) -> Problem:

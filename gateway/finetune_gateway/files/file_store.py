@@ -6,19 +6,33 @@ share no state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from typing import Protocol
 
+from finetune_api.finetune import FineTune
 from finetune_api.uris import S3Uri
+from finetune_gateway.wire.file_objects import StoredFile
+from finetune_gateway.wire.ids import Artifact
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """An uploaded file, or a file that a FineTune published."""
+class Files(Protocol):
+    """The uploaded files, and what FineTunes publish. Every method raises Problem."""
 
-    id: str
-    purpose: str
-    name: str
-    size: int  # bytes
-    created_at: datetime
-    uri: S3Uri
+    async def list(self) -> list[StoredFile]:
+        """The uploaded files, oldest first."""
+        ...
+
+    async def find(self, file_id: str) -> StoredFile | None:
+        """The uploaded file with this id; None if there is none, whatever the text is."""
+        ...
+
+    async def find_by_address(self, uri: S3Uri) -> StoredFile | None:
+        """The uploaded file at this address."""
+        ...
+
+    async def read_results(self, finetune: FineTune) -> bytes | None:
+        """results.csv. None if there is none yet, or if it is outside the chart's output."""
+        ...
+
+    def artifact_uri(self, artifact: Artifact, finetune: FineTune) -> S3Uri | None:
+        """The address of a published file. None if it is outside the chart's output."""
+        ...

@@ -12,27 +12,6 @@ Plural = Literal["finetunes", "models"]
 Verb = Literal["create", "get", "list", "watch", "patch", "delete"]
 
 
-class KubeError(Exception):
-    """The API server refuses a request, or does not answer (status 0)."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        reason: str = "",
-        causes: tuple[tuple[str, str], ...] = (),
-        retry_after: int | None = None,
-    ) -> None:
-        """reason: of the Status, such as Forbidden. causes: pairs of a field and a message."""
-        super().__init__(f"{status}: {message}" if status else message)
-        self.status = status
-        self.message = message
-        self.reason = reason
-        self.causes = causes
-        self.retry_after = retry_after
-
-
 class Cluster(Protocol):
     """FineTunes and Models of one namespace. Every method raises KubeError."""
 
