@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The project's three images, one target each: operator, prepare, trainer.
+# The project's four images, one target each: operator, gateway, prepare, trainer.
 #
 #   docker build --target trainer -t finetune-trainer .       with docker or podman
 #   python3 -m images build                                   with buildah, without a container engine
@@ -51,6 +51,19 @@ ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_operator"]
 CMD ["run"]
 COPY api operator /app/
+
+# --- gateway ------------------------------------------------------------------------------------
+FROM base AS gateway
+COPY --from=requirements /requirements/gateway.txt /source/constraints.txt /requirements/
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+    --mount=type=cache,target=/var/cache/uv \
+    --mount=type=secret,id=index \
+    /uv/bin/install -r /requirements/gateway.txt -c /requirements/constraints.txt
+USER 65532:65532
+ENV LOGNAME=finetune
+ENTRYPOINT ["python", "-m", "finetune_gateway"]
+CMD ["run"]
+COPY api storage gateway /app/
 
 # --- prepare ------------------------------------------------------------------------------------
 FROM base AS prepare

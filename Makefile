@@ -98,7 +98,7 @@ constraints: setup ## resolve all versions again
 	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -q -o constraints.txt
 
-images: ## build the three images, list their packages, and check these for known vulnerabilities
+images: ## build the four images, list their packages, and check these for known vulnerabilities
 	@python3 -m images build
 	@python3 -m images sbom
 

@@ -21,7 +21,7 @@ from images.tools import buildah_environment, image_id, require
 
 EPILOG = """\
 examples:
-  python3 -m images build                                   build all three into buildah's storage
+  python3 -m images build                                   build all four into buildah's storage
   python3 -m images build --only operator                   build one of them
   python3 -m images build --push 127.0.0.1:5000 --out f.json  push, and write references to f.json
   python3 -m images build --base docker.io/library/python:3.12-slim --push registry.example.com/team
@@ -29,7 +29,7 @@ examples:
 The tag is a hash of the sources, dependency lists, Dockerfile, and base. An image that exists under
 its tag is neither built nor pushed again. A code change rebuilds only the last layer. Progress goes
 to stderr and references to stdout. With docker or podman, you do not need this command:
-docker build --target operator|prepare|trainer .
+docker build --target operator|gateway|prepare|trainer .
 """
 
 

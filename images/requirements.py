@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-EXTRAS = ("operator", "prepare", "trainer")
+EXTRAS = ("operator", "gateway", "prepare", "trainer")
 
 # Installed in a separate layer, without dependencies: 90 % of the trainer image, and unchanged for
 # months.

@@ -85,7 +85,7 @@ def run_demo(terminal: Terminal, provider: Provider) -> None:
     with Running("Building the images", build, env=os.environ, cwd=ROOT) as building:
         with terminal.part(1, PARTS, "Start a Kubernetes cluster on this machine"):
             place = provider.start(terminal)
-        with terminal.part(2, PARTS, "Build the images: operator, prepare, trainer"):
+        with terminal.part(2, PARTS, "Build the images: operator, gateway, prepare, trainer"):
             terminal.watch(building)
             images = provider.deliver(terminal, place)
     with terminal.part(3, PARTS, "Upload the data and an untrained model to S3"):

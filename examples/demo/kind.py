@@ -1,6 +1,6 @@
 """A cluster of kind, for people with Docker: Kubernetes in one container, and S3 in one pod.
 
-Kubernetes and the S3 server come as images, so that nothing but the three images of the project is
+Kubernetes and the S3 server come as images, so that nothing but the four images of the project is
 built. Only this machine reaches S3 from outside of the cluster, through a port on its loopback
 address.
 """

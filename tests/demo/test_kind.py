@@ -142,7 +142,7 @@ def test_the_three_images_are_built_and_loaded(
     command = provider.build_command()
     subprocess.run(command, env=place.env, check=True, capture_output=True, timeout=60)
     images = provider.deliver(Terminal(), place)
-    assert list(images) == ["operator", "prepare", "trainer"]
+    assert list(images) == ["operator", "gateway", "prepare", "trainer"]
     built = {build[3].removeprefix("--target="): build[4] for build in programs.called("docker")}
     assert built == {image: f"--tag={reference}" for image, reference in images.items()}
     assert all(reference.startswith("localhost/finetune-") for reference in images.values())

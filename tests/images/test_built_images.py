@@ -36,7 +36,7 @@ print(environment(task, 0, 0, dict(os.environ))["PYTORCH_ALLOC_CONF"])
 """
 
 
-@pytest.fixture(params=["operator", "prepare", "trainer"])
+@pytest.fixture(params=["operator", "gateway", "prepare", "trainer"])
 def image(request: pytest.FixtureRequest) -> Iterator[Image]:
     yield from mounted(request.param)
 

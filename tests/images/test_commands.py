@@ -33,7 +33,8 @@ def test_an_unknown_image_is_refused_with_the_known_ones(
     with pytest.raises(SystemExit):
         parser().parse_args(["build", "--only", "operator,trainor"])
     assert (
-        "unknown image 'trainor'. Use one of: operator, prepare, trainer" in capsys.readouterr().err
+        "unknown image 'trainor'. Use one of: operator, gateway, prepare, trainer"
+        in capsys.readouterr().err
     )
 
 

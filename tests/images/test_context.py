@@ -42,6 +42,9 @@ def test_a_changed_package_changes_the_tags_of_the_images_that_contain_it(contex
     assert changed(context, append(context / "operator/finetune_operator/x.py")) == {"operator"}
     assert changed(context, append(context / "trainer/finetune_trainer/x.py")) == {"trainer"}
     assert changed(context, append(context / "data/finetune_data/x.py")) == {"prepare", "trainer"}
+    assert changed(context, append(context / "gateway/finetune_gateway/x.py")) == {"gateway"}
+    with_s3 = set(IMAGES) - {"operator"}
+    assert changed(context, append(context / "storage/finetune_storage/x.py")) == with_s3
     assert changed(context, append(context / "api/finetune_api/x.py")) == set(IMAGES)
 
 
@@ -88,7 +91,7 @@ def test_dockerignore_lets_through_what_the_builds_copy_and_no_other_folder() ->
 
 
 def test_the_images_are_the_stages_that_copy_sources() -> None:
-    assert set(IMAGES) == {"operator", "prepare", "trainer"}
+    assert set(IMAGES) == {"operator", "gateway", "prepare", "trainer"}
     text = "FROM ${BASE} AS base\nCOPY x /y/\nFROM base AS gateway\nCOPY api gateway /app/\n"
     assert image_folders(text) == {"gateway": ("api", "gateway")}
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from images.context import ROOT
-from images.requirements import extra_requirements, locked, pinned_lines, requirement_files
+from images.requirements import (
+    EXTRAS,
+    extra_requirements,
+    locked,
+    pinned_lines,
+    requirement_files,
+)
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -33,6 +39,12 @@ def test_operator_has_neither_torch_nor_s3(files: dict[str, str]) -> None:
     assert not names(files["operator.txt"]) & {"torch", "deepspeed", "boto3", "transformers"}
 
 
+def test_the_gateway_has_s3_and_neither_kopf_nor_what_reads_data(files: dict[str, str]) -> None:
+    found = names(files["gateway.txt"])
+    assert found >= {"aiohttp", "boto3", "orjson", "prometheus-client", "pydantic", "pyyaml"}
+    assert not found & {"kopf", "kubernetes", "torch", "transformers", "pyarrow", "numpy"}
+
+
 def test_an_extra_brings_the_extras_it_names_and_the_projects_own(files: dict[str, str]) -> None:
     assert names(files["trainer.txt"]) > names(files["prepare.txt"]) >= {"boto3", "pydantic"}
     assert not any("finetune" in text for text in files.values())
@@ -40,7 +52,7 @@ def test_an_extra_brings_the_extras_it_names_and_the_projects_own(files: dict[st
 
 def test_every_dependency_of_an_image_is_pinned(files: dict[str, str]) -> None:
     pinned = names(CONSTRAINTS)
-    for extra in ("operator", "prepare", "trainer"):
+    for extra in EXTRAS:
         assert names(files[f"{extra}.txt"]) <= pinned
 
 

@@ -30,13 +30,13 @@ def test_the_lists_of_this_checkout_are_complete(checkout: Path) -> None:
 
 
 def test_a_new_package_is_missing_in_four_lists(checkout: Path) -> None:
-    add_package(checkout, "gateway/finetune_gateway")
+    add_package(checkout, "archive/finetune_archive")
     messages = [problem.message for problem in check_packages(checkout)]
     assert messages == [
-        "gateway/finetune_gateway is missing in [tool.hatch.build.targets.wheel]. Add it.",
-        "finetune_gateway is missing in root_packages. Add it.",
-        "finetune_gateway is missing in [[tool.importlinter.contracts]]. Add it.",
-        "no image contains gateway/finetune_gateway. Add its folder to a COPY line.",
+        "archive/finetune_archive is missing in [tool.hatch.build.targets.wheel]. Add it.",
+        "finetune_archive is missing in root_packages. Add it.",
+        "finetune_archive is missing in [[tool.importlinter.contracts]]. Add it.",
+        "no image contains archive/finetune_archive. Add its folder to a COPY line.",
     ]
 
 
