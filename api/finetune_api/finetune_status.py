@@ -198,6 +198,10 @@ class EventEntry(Stored):
     `reason`, `attempt`, and `key` identify an Event: the operator records each combination once.
     """
 
+    seq: int | None = Field(
+        None,
+        description="Number of the Event, from 1. A number of a dropped Event is not used again.",
+    )
     at: Timestamp = Field(description="Time of the Event (RFC 3339, UTC).")
     level: Literal["info", "warning", "error"] = Field(
         "info",

@@ -93,7 +93,9 @@ def check_events(team: Kubectl) -> None:
         (item["involvedObject"]["name"], item["reason"]) for item in team.list("events")
     )
     for name in BEGUN:
-        reasons = Counter(item["reason"] for item in team.status(name)["events"])
+        events = team.status(name)["events"]
+        assert [item["seq"] for item in events] == list(range(1, len(events) + 1))
+        reasons = Counter(item["reason"] for item in events)
         for reason in ("Created", "BaseModelLoaded", "Started"):
             assert (reasons[reason], posted[name, reason]) == (1, 0)
     assert posted["well", "EpochCompleted"] == 1  # the second one

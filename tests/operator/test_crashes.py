@@ -216,6 +216,7 @@ class Run:
         """What every run of this life has in common."""
         status = self.world.status
         events = [(item.reason, item.attempt, item.key) for item in status.events]
+        assert [item.seq for item in status.events] == list(range(1, len(events) + 1))
         models = {
             item["metadata"]["name"] for item in self.world.created if item["kind"] == "Model"
         }

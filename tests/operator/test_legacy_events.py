@@ -16,7 +16,7 @@ import pytest
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.names import Reason
 from finetune_api.outcome import Outcome
-from finetune_operator.core.legacy_events import with_event_fields
+from finetune_operator.core.events.legacy import with_event_fields
 from finetune_operator.core.observed import Workload
 from finetune_operator.kube.act import find_new_events
 from tests.support.objects import (

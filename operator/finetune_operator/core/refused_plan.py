@@ -7,6 +7,7 @@ from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.names import Reason, Stage, State
 from finetune_operator import messages
 from finetune_operator.core.deadlines import seconds_to_next
+from finetune_operator.core.events.numbers import with_event
 from finetune_operator.core.observed import Job, Observed
 from finetune_operator.core.plan import Action, DeleteJob, Plan, stamp
 from finetune_operator.core.refusals import CREATE, DELETE, Refusal, explain_refusal, keep_known
@@ -76,15 +77,14 @@ def _held(
     before, after = observed.finetune.status, plan.status
     builder = StatusBuilder(observed.finetune, now)
     known = {_identity(entry) for entry in before.events}
-    new = [
-        entry
-        for entry in after.events
-        if entry.reason in HELD_EVENTS and _identity(entry) not in known
-    ]
+    events = before.events
+    for entry in after.events:
+        if entry.reason in HELD_EVENTS and _identity(entry) not in known:
+            events = with_event(events, entry)  # others are left out, and so are their numbers
     builder.set(
         started_at=before.started_at or after.started_at,
         resolved=after.resolved or before.resolved,
-        events=[*before.events, *new],
+        events=events,
     )
     is_running = before.state == State.RUNNING
     if refusal.verb != CREATE and is_running:

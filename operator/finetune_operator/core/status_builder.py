@@ -8,11 +8,11 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Attempt, Condition, ErrorInfo, EventEntry, FineTuneStatus
 from finetune_api.names import Reason, Stage, State
 from finetune_operator import messages
+from finetune_operator.core.events.numbers import with_event
 from finetune_operator.core.plan import stamp
 from finetune_operator.messages import Event, StatusMessage
 from finetune_operator.messages.text import MESSAGE_CHARACTERS
 
-EVENTS_KEPT = 64
 EVENT_CHARACTERS = 1024
 DATA_VALID = "DataValid"  # the reason of the condition Validated, which outlives later reasons
 
@@ -35,8 +35,7 @@ class StatusBuilder:
         """Add an Event unless the status has it: decisions are repeated, Events are not."""
         if _has(self.status, event):
             return self
-        entry = to_entry(event, self.now)
-        return self.set(events=[*self.status.events, entry][-EVENTS_KEPT:])
+        return self.set(events=with_event(self.status.events, to_entry(event, self.now)))
 
     def was_recorded(self, event: Event) -> bool:
         """Whether the status that the API server has already has the Event."""
@@ -110,7 +109,7 @@ class StatusBuilder:
 
 
 def to_entry(event: Event, now: datetime) -> EventEntry:
-    """The entry for the status, and for the Kubernetes Event."""
+    """The entry for the status, without its number, and for the Kubernetes Event."""
     return EventEntry(
         at=stamp(now),
         level=event.level,

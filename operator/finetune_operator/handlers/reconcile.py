@@ -11,8 +11,8 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_operator.core.decide import decide
+from finetune_operator.core.events.legacy import with_event_fields
 from finetune_operator.core.key import Key
-from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.refusals import Refusal

@@ -13,8 +13,8 @@ from finetune_operator.build import pod_group
 from finetune_operator.build.identity import attempt_name
 from finetune_operator.core.attempts.gangs import gang_of
 from finetune_operator.core.attempts.results import find_adopted
+from finetune_operator.core.events.legacy import with_event_fields
 from finetune_operator.core.key import Key
-from finetune_operator.core.legacy_events import with_event_fields
 from finetune_operator.core.model_files import going_files
 from finetune_operator.core.observed import ForeignObject, Job, Observed, own_jobs
 from finetune_operator.core.rivals import NO_RIVALS, Rivals

@@ -199,10 +199,15 @@ def _endings(life: Life, plural: str) -> list[str]:
 
 
 def _check_events(life: Life) -> None:
-    """Each event is recorded once, and posted at most once: a crash may prevent the posting."""
+    """Each event is recorded once, with the next number, and posted at most once.
+
+    A crash may prevent the posting.
+    """
     recorded = life.status().get("events", [])
     keys = Counter((item["reason"], item.get("attempt"), item.get("key")) for item in recorded)
     assert set(keys.values()) <= {1}, keys
+    numbers = [item.get("seq") for item in recorded]
+    assert numbers == list(range(1, len(recorded) + 1)), numbers
     posted: Counter[tuple[Any, ...]] = Counter()
     for event in life.api.list("events"):
         if event["involvedObject"].get("kind") == "FineTune":

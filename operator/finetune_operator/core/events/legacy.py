@@ -1,7 +1,7 @@
-"""Fills `attempt` and `key` of Events that an earlier operator version wrote without them.
+"""Fills `attempt`, `key`, and `seq` of Events that an earlier operator version wrote without them.
 
-That version identified an Event by its text. Only this module knows its wording, and the module is
-frozen: a later change of a message must not change it.
+The first version identified an Event by its text. Only this module knows its wording, and the
+module is frozen: a later change of a message must not change it.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import Attempt, EventEntry, FineTuneStatus
 from finetune_api.names import Reason
+from finetune_operator.core.events.numbers import with_numbers
 from finetune_operator.messages.events import advice
 
 EPOCH = re.compile(r"Completed epoch (\d+)/")
@@ -23,9 +24,9 @@ Fields = dict[str, int | str | None]
 
 
 def with_event_fields(finetune: FineTune) -> FineTune:
-    """The FineTune with `attempt` and `key` in each Event of its status that should have them."""
+    """The FineTune with the fields in each Event of its status that should have them."""
     status = finetune.status
-    events = [_filled(entry, status) for entry in status.events]
+    events = with_numbers(_filled(entry, status) for entry in status.events)
     _mark_current_suspension(events, status)
     if events == status.events:
         return finetune
