@@ -1,4 +1,4 @@
-"""Who makes a request, and with which headers the API server is told."""
+"""The sender of a request, and the headers with which the API server knows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Caller:
     The API server decides whether the credential is valid and what it allows.
     """
 
-    # Authorization with the caller's own token; or the gateway's, with Impersonate-User.
+    # Either Authorization with the caller's own token, or Impersonate-User. `api_session` adds the
+    # gateway's token to the latter, for each request, because that token is renewed every hour.
     headers: Mapping[str, str] = field(repr=False)
     # For messages: the ServiceAccount of a key, or empty for a token, whose user is not known here.
     account: str = ""
@@ -23,7 +24,7 @@ class Caller:
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of the credential: a key for caches and for repeated requests.
 
-        Of a key, it depends on the account only: the gateway's own token is renewed every hour.
+        The keys of one account have the same fingerprint.
         """
         text = self.account or self.headers.get("Authorization", "")
         return hashlib.sha256(text.encode()).hexdigest()

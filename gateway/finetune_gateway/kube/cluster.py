@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, Protocol
 
 from finetune_api.wire import JsonObject
@@ -33,11 +33,14 @@ class Cluster(Protocol):
 
     async def delete(self, caller: Caller, plural: Plural, name: str) -> None: ...
 
-    def follow(self, caller: Caller, plural: Plural, name: str) -> AsyncIterator[JsonObject | None]:
-        """The object now, and after each change; None once it has been deleted.
+    def follow(
+        self, caller: Caller, plural: Plural, name: str
+    ) -> AsyncGenerator[JsonObject | None]:
+        """The object now, and after each change; None at the end, once it has been deleted.
 
-        A watch that ends or expires is opened again. A refusal raises KubeError; an API server
-        that does not answer is asked again, for as long as the caller listens.
+        A watch that ends or expires is opened again. A refusal raises KubeError, also one with
+        status 404 if there is no object at the start. An API server that does not answer is asked
+        again, for as long as the caller listens. Close the generator at the end.
         """
         ...
 
