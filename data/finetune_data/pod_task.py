@@ -26,7 +26,7 @@ from finetune_data.confined.child import LostError
 from finetune_data.confined.outcomes import confined_outcome
 from finetune_data.pod_log import log
 from finetune_data.termination import finish
-from finetune_storage.audience import process_audience
+from finetune_storage.messages import process_audience
 
 LOG_LINES = 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

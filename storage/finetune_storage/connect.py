@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 from finetune_api.names import ENV_LOCAL_ROOT
+from finetune_storage.client import s3_client
 from finetune_storage.endpoints import process_policy
 from finetune_storage.local import LocalStorage
 from finetune_storage.network import prepare_network
-from finetune_storage.s3 import Storage, s3_client
+from finetune_storage.s3 import Storage
 
 
 def open_storage() -> Storage:

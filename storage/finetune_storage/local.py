@@ -11,21 +11,23 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from finetune_api.names import LOCAL_BUCKET
 from finetune_api.uris import S3Uri
 from finetune_storage import transfers
+from finetune_storage.client import s3_client
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem
-from finetune_storage.multipart import IsDead
+from finetune_storage.multipart import IsDead, PartUpload
 from finetune_storage.progress import ProgressCallback, ProgressMeter
-from finetune_storage.s3 import Storage, permit, s3_client
+from finetune_storage.s3 import Storage, permit
 from finetune_storage.versions import ObjectEntry
 
 if TYPE_CHECKING:
@@ -101,6 +103,9 @@ class LocalStorage(Storage):
                 if PART not in path.name
             ]
         return sorted(found, key=lambda entry: entry.key)
+
+    def pages(self, prefix: S3Uri) -> Iterator[builtins.list[ObjectEntry]]:
+        return super().pages(prefix) if self._path(prefix) is None else iter([self.list(prefix)])
 
     def folders(self, prefix: S3Uri, start: str) -> builtins.list[str]:
         folder = self._path(prefix)
@@ -193,6 +198,13 @@ class LocalStorage(Storage):
         ProgressMeter(size, progress)(size)
         return None
 
+    def upload_parts(self, uri: S3Uri) -> PartUpload:
+        path = self._path(uri)
+        if path is None:
+            return super().upload_parts(uri)
+        self.before_write()
+        return LocalPartUpload(path, self.open_stream)
+
     def abort_uploads(self, prefix: S3Uri, is_dead: IsDead | None = None) -> int:
         return 0 if self._path(prefix) is not None else super().abort_uploads(prefix, is_dead)
 
@@ -208,6 +220,42 @@ class LocalStorage(Storage):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
         return None
+
+
+class LocalPartUpload:
+    """A PartUpload that appends to a temporary file, which gets its name at the end."""
+
+    def __init__(self, path: Path, open_stream: Callable[[S3Uri], io.RawIOBase]) -> None:
+        self._path = path
+        self._part = _part_of(path)
+        self._open_stream = open_stream
+        self._lock = Lock()
+        self._has_ended = False
+
+    def add(self, data: bytes) -> None:
+        with self._lock, _errors(self._path):
+            self._append(data)
+
+    def copy(self, source: S3Uri) -> None:
+        with self._lock, self._open_stream(source) as stream, _errors(self._path):
+            while block := stream.read(transfers.BLOCK_BYTES):
+                self._append(block)
+
+    def complete(self) -> None:
+        with self._lock, _errors(self._path):
+            self._part.replace(self._path)
+            self._has_ended = True
+
+    def abort(self) -> None:
+        with self._lock, _errors(self._path):
+            self._has_ended = True
+            self._part.unlink(missing_ok=True)
+
+    def _append(self, data: bytes) -> None:
+        assert not self._has_ended, "the upload has ended"
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        with self._part.open("ab") as file:
+            file.write(data)
 
 
 class LocalStream(io.RawIOBase):
@@ -277,11 +325,15 @@ def _place(source: Path, target: Path) -> None:
 def _part(path: Path) -> Iterator[Path]:
     """A temporary name next to the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name[:100]}{PART}-{uuid.uuid4().hex}")
+    part = _part_of(path)
     try:
         yield part
     finally:
         part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name[:100]}{PART}-{uuid.uuid4().hex}")
 
 
 @contextmanager

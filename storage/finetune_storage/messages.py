@@ -4,11 +4,12 @@ A pod's message is published in a status: it names the keys of the Secret that t
 settings from. A shell's message is printed on this machine: it names environment variables.
 """
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
 from finetune_api.errors import Audience
-from finetune_api.names import Reason
+from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.outcome import Failure
 
 
@@ -296,6 +297,15 @@ def uploads_remain(prefix: object, code: str) -> str:
         "and s3:AbortMultipartUpload, or add a lifecycle rule to the bucket that aborts incomplete "
         "multipart uploads."
     )
+
+
+def process_audience() -> Audience:
+    """SHELL in the processes of `finetune run`, POD in a pod.
+
+    A pod's failure ends in a status. `finetune run` starts the same code on the user's machine,
+    with FINETUNE_LOCAL_ROOT in its environment, and prints the failure.
+    """
+    return Audience.SHELL if os.environ.get(ENV_LOCAL_ROOT) else Audience.POD
 
 
 def render(problem: StorageProblem, context: ProblemContext, audience: Audience) -> Failure:

@@ -1,17 +1,19 @@
-"""Uploads in parts that no process completes, because it was killed.
+"""Uploads in parts: those of this process, and those that a killed process left behind.
 
-They are invisible in listings of objects, and their parts are stored and billed until the upload is
-aborted. An upload of a living process must never be aborted: the caller knows which ones are dead,
-or they count as dead a day after their last part.
+Unfinished uploads are invisible in listings of objects, and their parts are stored and billed until
+the upload is aborted. An upload of a living process must never be aborted: the caller knows which
+ones are dead, or they count as dead a day after their last part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune_api.uris import S3Uri
 from finetune_storage.boto_errors import CLIENT_ERRORS, error_code
@@ -19,8 +21,121 @@ from finetune_storage.boto_errors import CLIENT_ERRORS, error_code
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+LEAST_PART_BYTES = 5 * 1024 * 1024  # S3 refuses smaller parts, except for the last one
 # A part of 32 MiB takes minutes on the slowest link.
 QUIET = timedelta(days=1)
+_CHECKSUM = "ChecksumCRC32"  # in the answers of stores that check it
+
+
+class PartUpload(Protocol):
+    """An object that is written in parts, one after the other, and appears when it is complete.
+
+    Every method raises StorageError. After one of them has, only `abort` may be called.
+    """
+
+    def add(self, data: bytes) -> None:
+        """Add a part. All but the last one must have at least LEAST_PART_BYTES."""
+        ...
+
+    def copy(self, source: S3Uri) -> None:
+        """Add an object of the same store as a part, which the store copies itself."""
+        ...
+
+    def complete(self) -> None:
+        """Let the object appear, or replace it. At least one part must have been added."""
+        ...
+
+    def abort(self) -> None:
+        """Delete the parts, after the end of a call in another thread. No part can be added then.
+
+        Has no effect on a complete object, and none the second time.
+        """
+        ...
+
+
+class S3PartUpload:
+    """A PartUpload that S3 assembles. It begins with its first part."""
+
+    def __init__(
+        self,
+        client: S3Client,
+        uri: S3Uri,
+        *,
+        errors: Callable[[S3Uri], AbstractContextManager[None]],
+        exists: Callable[[S3Uri], bool],
+    ) -> None:
+        """errors: converts the exceptions of boto3."""
+        self._client = client
+        self._uri = uri
+        self._errors = errors
+        self._exists = exists
+        self._lock = Lock()
+        self._upload_id: str | None = None
+        self._has_ended = False
+        self._parts: list[Any] = []
+        # Many stores refuse the headers of checksums.
+        config = client.meta.config.request_checksum_calculation  # type: ignore[attr-defined]
+        self._has_checksums = config == "when_supported"
+
+    def add(self, data: bytes) -> None:
+        with self._lock, self._errors(self._uri):
+            self._keep(self._client.upload_part(**self._next_part(), Body=data))
+
+    def copy(self, source: S3Uri) -> None:
+        with self._lock, self._errors(self._uri):
+            place: Any = {"Bucket": source.bucket, "Key": source.key}
+            answer = self._client.upload_part_copy(**self._next_part(), CopySource=place)
+            self._keep(answer["CopyPartResult"])
+
+    def complete(self) -> None:
+        with self._lock:
+            try:
+                with self._errors(self._uri):
+                    self._client.complete_multipart_upload(
+                        **self._upload(), MultipartUpload={"Parts": self._parts}
+                    )
+            except Exception as error:
+                # The answer to our own request may have been lost, and the request repeated.
+                cause = error.__cause__
+                is_gone = isinstance(cause, CLIENT_ERRORS) and error_code(cause) == "NoSuchUpload"
+                if not is_gone or not self._exists(self._uri):
+                    raise
+            self._has_ended = True
+
+    def abort(self) -> None:
+        with self._lock:
+            if self._has_ended:
+                return
+            self._has_ended = True
+            if self._upload_id is None:
+                return
+            with self._errors(self._uri):
+                try:
+                    self._client.abort_multipart_upload(**self._upload())
+                except CLIENT_ERRORS as error:
+                    if error_code(error) != "NoSuchUpload":
+                        raise
+
+    def _next_part(self) -> Any:
+        """The arguments that name the next part. The first one begins the upload."""
+        assert not self._has_ended, "the upload has ended"
+        if self._upload_id is None:
+            checksums: Any = {"ChecksumAlgorithm": "CRC32"} if self._has_checksums else {}
+            answer = self._client.create_multipart_upload(
+                Bucket=self._uri.bucket, Key=self._uri.key, **checksums
+            )
+            self._upload_id = answer["UploadId"]
+        return {**self._upload(), "PartNumber": len(self._parts) + 1}
+
+    def _upload(self) -> Any:
+        assert self._upload_id is not None, "the upload has no part"
+        return {"Bucket": self._uri.bucket, "Key": self._uri.key, "UploadId": self._upload_id}
+
+    def _keep(self, answer: Any) -> None:
+        part = {"ETag": answer["ETag"], "PartNumber": len(self._parts) + 1}
+        if answer.get(_CHECKSUM):
+            part[_CHECKSUM] = answer[_CHECKSUM]
+        self._parts.append(part)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Access to objects in S3, on AWS or any compatible store.
 
-The settings come from the standard AWS_* environment variables. Nothing hangs: 5 s to connect, 60 s
-for an answer, five attempts. Exceptions of boto3 become `StorageError`.
+Exceptions of boto3 become `StorageError`.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import builtins
 import io
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune_api.errors import FailureError
 from finetune_api.names import Reason
@@ -28,12 +26,11 @@ from finetune_storage.boto_errors import (
     size_missing,
     storage_error,
 )
-from finetune_storage.connections import plain_endpoint, shown_endpoint
-from finetune_storage.endpoints import guard_client, limit_redirects, process_policy, prove_store
+from finetune_storage.connections import plain_endpoint
+from finetune_storage.endpoints import prove_store
 from finetune_storage.errors import AlreadyExists, StorageError, changed_error
 from finetune_storage.messages import ProblemContext, StorageProblem, uploads_remain
-from finetune_storage.multipart import IsDead, UnfinishedUploads
-from finetune_storage.network import addressing_style
+from finetune_storage.multipart import IsDead, PartUpload, S3PartUpload, UnfinishedUploads
 from finetune_storage.progress import ProgressCallback, ProgressMeter
 from finetune_storage.reads import ObjectReads
 from finetune_storage.stream import ObjectStream
@@ -47,14 +44,10 @@ from finetune_storage.writes import (
 )
 
 if TYPE_CHECKING:
-    import boto3
     from mypy_boto3_s3 import S3Client
 
-CONNECT_SECONDS = 5
-READ_SECONDS = 60
 FOLDER_PAGES = 10  # of a listing, with 1,000 names each
 MOST_IN_MEMORY, BLOCK_BYTES = 2**27, 2**20  # bytes of an object that is read as a whole
-ATTEMPTS = 5  # AWS_MAX_ATTEMPTS overrides
 
 
 class Storage:
@@ -148,14 +141,23 @@ class Storage:
 
     def list(self, prefix: S3Uri) -> list[ObjectEntry]:
         """Every object below `prefix/`, sorted by key. The keys are untrusted."""
+        return [entry for page in self.pages(prefix) for entry in page]
+
+    def pages(self, prefix: S3Uri) -> Iterator[builtins.list[ObjectEntry]]:
+        """The same list in pages of at most 1,000 objects. Each is requested when it is needed."""
         start = f"{prefix.key}/" if prefix.key else ""
-        pages = self._client.get_paginator("list_objects_v2")
-        with self._errors(prefix):
-            return [
-                parse_entry(entry["Key"], entry, entry["Size"])
-                for page in pages.paginate(Bucket=prefix.bucket, Prefix=start)
-                for entry in page.get("Contents", [])
-            ]
+        paginator = self._client.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=prefix.bucket, Prefix=start))
+        while True:
+            with self._errors(prefix):
+                page = next(pages, None)
+                if page is None:
+                    return
+                found = [
+                    parse_entry(entry["Key"], entry, entry["Size"])
+                    for entry in page.get("Contents", [])
+                ]
+            yield found
 
     def folders(self, prefix: S3Uri, start: str) -> builtins.list[str]:
         """The names directly below `prefix/` that begin with `start` and have objects below them.
@@ -278,6 +280,11 @@ class Storage:
         with self._errors(uri):
             transfers.upload(self._client, path, uri, meter)
 
+    def upload_parts(self, uri: S3Uri) -> PartUpload:
+        """An upload of bytes that are not in a file. It begins with its first part."""
+        self.before_write()
+        return S3PartUpload(self._client, uri, errors=self._errors, exists=self.exists)
+
     def delete(self, uri: S3Uri) -> None:
         """Delete one object. A missing object is not an error."""
         with self._errors(uri):
@@ -336,56 +343,3 @@ def permit() -> None:
 
 def _already_exists(uri: S3Uri) -> AlreadyExists:
     return AlreadyExists.from_problem(StorageProblem.ALREADY_EXISTS, ProblemContext(str(uri)))
-
-
-def s3_client() -> S3Client:
-    """A client for AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS, with the AWS_* credentials.
-
-    Buckets of an own endpoint are addressed by path, unless AWS_S3_ADDRESSING_STYLE, the chart, or
-    the AWS configuration file says otherwise.
-
-    Raises StorageError (InvalidSpec) for a wrong setting, such as an endpoint without `https://`.
-    """
-    import boto3
-    from botocore.config import Config
-
-    environment = os.environ
-    style: Any = addressing_style(environment)
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    try:
-        session = boto3.session.Session()  # a new one: the default session remembers credentials
-        style = style or _configured_style(session, endpoint)
-        attempts = int(environment.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=transfers.CONNECTIONS,
-            # many S3-compatible stores refuse the default checksums of new SDKs
-            request_checksum_calculation="when_required" if endpoint else None,
-            response_checksum_validation="when_required" if endpoint else None,
-            s3={"addressing_style": style},
-        )
-        policy = process_policy()
-        if policy is not None and not environment.get("AWS_ENDPOINT_URL_STS"):
-            # the store that a user chooses must not receive the token of the workload identity
-            botocore_session = session._session
-            botocore_session.set_config_variable("ignore_configured_endpoint_urls", True)
-        client = session.client(
-            "s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config
-        )
-    except (ValueError, *CLIENT_ERRORS) as error:
-        context = ProblemContext("", code=type(error).__name__, detail=shown_endpoint(endpoint))
-        raise StorageError.from_problem(StorageProblem.SETTINGS_INVALID, context) from error
-    limit_redirects(client)
-    if policy is not None:
-        guard_client(client, policy)
-    return client
-
-
-def _configured_style(session: boto3.session.Session, endpoint: str | None) -> str:
-    """The style of the AWS configuration file of this machine, or the default of an endpoint."""
-    configured = session._session.get_scoped_config().get("s3")
-    style = configured.get("addressing_style") if isinstance(configured, dict) else None
-    return style or ("path" if endpoint else "auto")

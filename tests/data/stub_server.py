@@ -56,7 +56,7 @@ class StubServer:
                 if answer.cut is not None:
                     self.close_connection = True
 
-            do_GET = do_HEAD = do_PUT = do_POST = do
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
 
             def log_message(self, *_: object) -> None:
                 pass

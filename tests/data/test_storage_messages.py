@@ -13,10 +13,9 @@ from botocore.exceptions import (
 from finetune_api.errors import Audience
 from finetune_api.names import ENV_LOCAL_ROOT, Reason
 from finetune_api.uris import S3Uri
-from finetune_storage.audience import process_audience
 from finetune_storage.boto_errors import storage_error
 from finetune_storage.errors import StorageError
-from finetune_storage.messages import TEXTS, ProblemContext, StorageProblem
+from finetune_storage.messages import TEXTS, ProblemContext, StorageProblem, process_audience
 
 CONTEXT = ProblemContext("s3://acme/x", "https://s3.example", "SomeCode", "acme", "some detail")
 REASONS = {value for name, value in vars(Reason).items() if name.isupper()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_api.errors import FailureError
 from finetune_api.outcome import Failure
-from finetune_storage.audience import process_audience
+from finetune_storage.messages import process_audience
 from finetune_trainer import failures
 
 LOG_LINES = 10

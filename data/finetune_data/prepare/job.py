@@ -76,10 +76,9 @@ from finetune_data.tokenize.dataset import (
 )
 from finetune_data.tokenize.loading import load_tokenizer
 from finetune_data.tokenize.tokenizer import ExampleTokenizer
-from finetune_storage.audience import process_audience
 from finetune_storage.errors import StorageError
 from finetune_storage.manifests import file_entry
-from finetune_storage.messages import StorageProblem
+from finetune_storage.messages import StorageProblem, process_audience
 from finetune_storage.s3 import Storage
 
 STARTS = 3  # of a job whose files are replaced while it reads them

@@ -27,10 +27,10 @@ def main(descriptor: int, address: str) -> int:
     lower_priority()  # before the imports, which take more CPU time than most shards
     from finetune_api.names import EXIT_CRASH, EXIT_OK
     from finetune_api.uris import S3Uri
-    from finetune_storage.audience import process_audience
     from finetune_storage.connect import open_storage
     from finetune_storage.errors import StorageError
     from finetune_storage.manifests import FileEntry, sha256
+    from finetune_storage.messages import process_audience
 
     threading.Thread(target=_end_with_the_rank, args=(EXIT_CRASH,), daemon=True).start()
     uri, path = S3Uri.parse(address), Path(f"/dev/fd/{descriptor}")
