@@ -37,6 +37,8 @@ class Settings(Wire):
     deletes_files: bool = False
     # Seconds for which a rights check is remembered: a revoked right is gone after this time.
     review_seconds: float = Field(10, ge=0, le=10)
+    # Seconds for which the answer to a cancellation waits for the end of the FineTune.
+    cancel_seconds: float = Field(5, ge=0, le=60)
     request_timeout_seconds: float = Field(10, gt=0)  # of a request to the API server
     keep_alive_seconds: float = Field(15, gt=0)  # between the comments of a stream
 

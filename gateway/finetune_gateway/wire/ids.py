@@ -16,13 +16,21 @@ from typing import Literal
 
 from finetune_api.model_names import slug
 
+Form = Literal["fine-tune", "job"]  # of the fine-tunes API, and of the fine-tuning API
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # of a FineTune
 NAME_CHARACTERS = 63
 PREFIXES = ("ftjob-", "ft-")
+_PREFIX: dict[Form, str] = {"fine-tune": "ft-", "job": "ftjob-"}
+_LAST_MILLISECOND = 253_402_300_799_999  # of the year 9999; a ULID can be of a later one
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _ULID = re.compile(rf"file-[0-7][{_CROCKFORD}]{{25}}")
 _ARTIFACT = re.compile(r"file-(results|report)-(.+)")
 RANDOM_DIGITS = 6
+
+
+def shown_id(name: str, form: Form) -> str:
+    """The id of the FineTune with this name in one of the two APIs."""
+    return _PREFIX[form] + name
 
 
 def finetune_name(job_id: str) -> str | None:
@@ -45,9 +53,12 @@ def is_name(text: str) -> bool:
     return len(text) <= NAME_CHARACTERS and NAME.fullmatch(text) is not None
 
 
-def new_name(base: str, suffix: str | None) -> str:
-    """A name for a new FineTune: of its suffix or base model, with random digits."""
-    digits = secrets.token_hex(RANDOM_DIGITS // 2)
+def new_name(base: str, suffix: str | None, digits: str | None = None) -> str:
+    """A name for a new FineTune: of its suffix or base model, with six digits.
+
+    digits: hexadecimal; None: random ones.
+    """
+    digits = (digits or secrets.token_hex(RANDOM_DIGITS // 2))[:RANDOM_DIGITS]
     stem = slug(suffix or "") or slug(base) or "finetune"
     return f"{stem[: NAME_CHARACTERS - RANDOM_DIGITS - 1].strip('-')}-{digits}"
 
@@ -69,7 +80,7 @@ def file_time(file_id: str) -> datetime:
     number = 0
     for digit in file_id.removeprefix("file-"):
         number = number << 5 | _CROCKFORD.index(digit)
-    return datetime.fromtimestamp((number >> 80) / 1000, UTC)
+    return datetime.fromtimestamp(min(number >> 80, _LAST_MILLISECOND) / 1000, UTC)
 
 
 @dataclass(frozen=True)
