@@ -37,7 +37,7 @@ from finetune_operator.kube.release_models import release_models
 from finetune_operator.kube.store import Store
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
-from finetune_operator.telemetry.log_format import LogFormatter
+from finetune_api.text.log_format import LogFormatter
 from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")

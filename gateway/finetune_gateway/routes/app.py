@@ -9,30 +9,34 @@ from collections.abc import Awaitable, Callable, Iterable
 import orjson
 from aiohttp import web
 
-from finetune_gateway.kube.caller import Caller
 from finetune_gateway.problems import Problem, internal, invalid, unknown_url
-from finetune_gateway.routes.context import CALLER, REQUEST_ID, SERVICES, Services
+from finetune_gateway.routes import context
+from finetune_gateway.routes.context import (
+    AUTHENTICATE,
+    CALLER,
+    OPEN_STREAMS,
+    REQUEST_ID,
+    SERVICES,
+    Authenticate,
+    Services,
+)
+from finetune_gateway.routes.open_streams import OpenStreams
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# Returns the caller of an Authorization header, or raises Problem.
-Authenticate = Callable[[str], Caller]
 
 
 def build_app(
     parts: Services, routes: Iterable[web.RouteDef], authenticate: Authenticate
 ) -> web.Application:
     """The application with these routes. All of them need a caller."""
-
-    @web.middleware
-    async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[CALLER] = authenticate(request.headers.get("Authorization", ""))
-        return await handler(request)
-
-    app = web.Application(middlewares=[_envelope, identify], client_max_size=0)
+    app = web.Application(middlewares=[_envelope, _identify], client_max_size=0)
     app[SERVICES] = parts
+    app[AUTHENTICATE] = authenticate
+    app[OPEN_STREAMS] = OpenStreams()
     app.on_response_prepare.append(_add_headers)
+    app.on_shutdown.append(_close_streams)
     app.add_routes(routes)
     return app
 
@@ -55,6 +59,16 @@ async def _envelope(request: web.Request, handler: Handler) -> web.StreamRespons
         request_id = request[REQUEST_ID]
         logger.exception("request %s: %s %s", request_id, request.method, request.path[:200])
         return respond(internal(request_id))
+
+
+@web.middleware
+async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[CALLER] = context.authenticate(request)
+    return await handler(request)
+
+
+async def _close_streams(app: web.Application) -> None:
+    app[OPEN_STREAMS].close()
 
 
 def respond(problem: Problem) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,13 @@ from finetune_gateway.files.file_store import Files
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Cluster
 from finetune_gateway.problems import invalid
+from finetune_gateway.routes.open_streams import OpenStreams
 from finetune_gateway.settings import Settings
 
 BODY_BYTES = 2**20  # of a JSON body
+
+# Returns the caller of an Authorization header, or raises Problem.
+Authenticate = Callable[[str], Caller]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Services:
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+AUTHENTICATE: web.AppKey[Authenticate] = web.AppKey("authenticate")
+OPEN_STREAMS: web.AppKey[OpenStreams] = web.AppKey("open_streams", OpenStreams)
+AUTHORIZATION = "Authorization"
 CALLER = "caller"
 REQUEST_ID = "request_id"
 
@@ -40,6 +48,15 @@ def caller(request: web.Request) -> Caller:
     """The authenticated sender; `routes.app` has set it."""
     found: Caller = request[CALLER]
     return found
+
+
+def authenticate(request: web.Request) -> Caller:
+    """Find the caller again, in a request that lasts. Raises Problem once a key is revoked."""
+    return request.app[AUTHENTICATE](request.headers.get(AUTHORIZATION, ""))
+
+
+def open_streams(request: web.Request) -> OpenStreams:
+    return request.app[OPEN_STREAMS]
 
 
 async def read_object(request: web.Request) -> JsonObject:

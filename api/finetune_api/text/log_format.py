@@ -1,4 +1,4 @@
-"""The format of the operator's log: one line for each message, whatever others say in it."""
+"""The format of the logs: one line for each message, whatever others say in it."""
 
 import logging
 
