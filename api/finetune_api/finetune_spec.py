@@ -216,7 +216,7 @@ class FineTuneSpec(Spec):
     suffix: str | None = Field(
         None,
         min_length=1,
-        max_length=40,
+        max_length=64,
         description="Part of the fine-tuned model's name, which is "
         "{base}:ft-{organization}:{suffix}-{time}. Default: no such part.",
     )

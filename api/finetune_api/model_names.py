@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime
 
+# The name of a Kubernetes object. With a longer one, its Model would lose the time at the end.
+MODEL_NAME_CHARACTERS = 253
 FINE_TUNED_MARK = ":ft-"  # follows the base model in the name of every fine-tuned model
 
 _OTHER = re.compile(r"[^a-z0-9]+")
@@ -25,4 +27,4 @@ def fine_tuned_model_name(base: str, organization: str, suffix: str | None, at: 
 
 def resource_name(model_id: str) -> str:
     """The DNS-safe name of the Model resource."""
-    return slug(model_id)[:253].strip("-")
+    return slug(model_id)[:MODEL_NAME_CHARACTERS].strip("-")

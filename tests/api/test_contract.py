@@ -7,10 +7,17 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.hyperparameters import HyperparameterRules, ResolvedHyperparameters
 from finetune_api.layout import RunLayout, base_check_uri, dataset_uri
-from finetune_api.model_names import fine_tuned_model_name, resource_name, slug
+from finetune_api.model_names import (
+    MODEL_NAME_CHARACTERS,
+    fine_tuned_model_name,
+    resource_name,
+    slug,
+)
 from finetune_api.names import TERMINATION_MESSAGE_BYTES
 from finetune_api.outcome import (
     Adopted,
@@ -41,6 +48,16 @@ def test_model_names_have_the_format_of_openai(
     organization: str, suffix: str | None, name: str
 ) -> None:
     assert fine_tuned_model_name("ada", organization, suffix, TIME) == name
+
+
+def test_the_longest_suffix_fits_into_the_name_of_a_model() -> None:
+    """With the longest names of a base model and of a namespace."""
+    spec = FineTuneSpec(training_file="s3://acme/train.jsonl", suffix="s" * 64)
+    with pytest.raises(ValidationError, match="at most 64 characters"):
+        FineTuneSpec(training_file="s3://acme/train.jsonl", suffix="s" * 65)
+    name = fine_tuned_model_name("b" * 63, "n" * 63, spec.suffix, TIME)
+    assert len(name) <= MODEL_NAME_CHARACTERS
+    assert resource_name(name) == name.replace(":", "-")
 
 
 def test_model_names_contain_utc() -> None:

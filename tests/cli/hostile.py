@@ -76,7 +76,7 @@ def hostile_finetune(bucket: str, **more: Any) -> JsonObject:
         "apiVersion": names.API_VERSION,
         "kind": "FineTune",
         "metadata": metadata("tone"),
-        "spec": {**spec, "suffix": HOSTILE[:40]},
+        "spec": {**spec, "suffix": HOSTILE[:64]},
         "status": status,
     }
 

@@ -161,7 +161,7 @@ def test_no_value_breaks_the_check(spec: dict[str, Any]) -> None:
             "spec.hyperparameters.lrSchedule: 'cos' must be 'cosine', 'linear' or 'constant'",
         ),
         ({"suffix": False}, "spec.suffix: False must be a valid string"),
-        ({"suffix": "x" * 41}, "must have at most 40 characters"),
+        ({"suffix": "x" * 65}, "must have at most 64 characters"),
         (
             {"scheduling": {"tolerations": [{}, {"keyy": "a"}]}},
             "spec.scheduling.tolerations[1].keyy is an unknown field, did you mean key?",

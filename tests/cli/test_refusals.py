@@ -17,7 +17,7 @@ def answer(message: str, reason: str = "", **details: Any) -> bytes:
 
 
 CAUSES = [
-    {"field": "spec.suffix", "message": "Too long: may not be more than 40 bytes"},
+    {"field": "spec.suffix", "message": "Too long: may not be more than 64 bytes"},
     {"field": "<nil>", "message": "Invalid value: some rules were not checked"},
 ]
 
@@ -45,7 +45,7 @@ CAUSES = [
         (
             422,
             answer("is invalid", "Invalid", causes=CAUSES),
-            "spec.suffix: Too long: may not be more than 40 bytes; some rules were not checked",
+            "spec.suffix: Too long: may not be more than 64 bytes; some rules were not checked",
             "correct the field",
         ),
         (400, answer('strict decoding error: unknown field "x"'), 'unknown field "x"', ""),

@@ -271,7 +271,7 @@ def test_chats_train_an_adapter_with_zero_3_and_its_model_can_be_continued(
     ("change", "words"),
     [
         ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
-        ({"suffix": "x" * 41}, "may not be more than 40"),
+        ({"suffix": "x" * 65}, "may not be more than 64"),
     ],
 )
 def test_kubectl_apply_rejects_a_typo(team: Team, name: str, change: dict, words: str) -> None:  # type: ignore[type-arg]

@@ -28,7 +28,7 @@ def without_none(manifest: dict[str, Any]) -> dict[str, Any]:
     "spec",
     [
         {},
-        {"suffix": "x" * 40},
+        {"suffix": "x" * 64},
         {"output": f"s3://bucket/{'x' * 500}", "trainingFile": f"s3://bucket/{'语' * 337}"},
         several(ONE),
         several(ONE, OTHER),
@@ -68,7 +68,7 @@ def test_defaults_stand_in_the_object(team: Kubectl) -> None:
     ("spec", "words"),
     [
         ({"suffixx": "a"}, 'unknown field "spec.suffixx"'),
-        ({"suffix": "x" * 41}, "spec.suffix: Too long: may not be more than 40"),
+        ({"suffix": "x" * 65}, "spec.suffix: Too long: may not be more than 64"),
         ({"trainingFile": "train.jsonl"}, "spec.trainingFile"),
         ({"output": f"s3://bucket/{'x' * 501}"}, "spec.output may have at most 512 bytes"),
         ({"output": f"s3://bucket/{'语' * 167}"}, "spec.output may have at most 512 bytes"),

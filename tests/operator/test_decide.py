@@ -39,6 +39,20 @@ def test_a_default_output_that_is_too_long_for_results_is_refused() -> None:
     assert not world.jobs
 
 
+@pytest.mark.parametrize(("characters", "is_refused"), [(161, False), (162, True)])
+def test_a_model_name_that_no_object_can_have_is_refused_before_the_training(
+    characters: int, is_refused: bool
+) -> None:
+    """`ada:ft-` + 161 + `:` + 64 + `-2026-11-21-12-00-00`."""
+    world = World(a_finetune(suffix="x" * 64), a_settings(organization="o" * characters))
+    world.settle()
+    if is_refused:
+        error = world.status.error
+        assert (error.code, error.param) == (Reason.INVALID_SPEC, "suffix")
+        assert "254 characters; at most 253" in error.message
+    assert bool(world.jobs) != is_refused
+
+
 def test_the_happy_path_takes_four_status_writes_and_six_events() -> None:
     world = World().until_running()
     assert world.status.state == "running"

@@ -121,6 +121,7 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "pending_too_long": [(600, "1 of 2 pods cannot be scheduled: 0/3 nodes have cpu free")],
     "training_too_long": [(3600,)],
     "output_too_long": [(600, 512)],
+    "model_name_too_long": [(260, 253)],
     "job_took_too_long": [("prepare", 14400), ("lookup", None)],
     "stalled": [(31.4, 10, 30)],
     "job_was_deleted": [(1, "2026-11-21T12:00:00Z"), (1, None)],

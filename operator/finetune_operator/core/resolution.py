@@ -1,11 +1,13 @@
 """Resolves the names in the spec once; the start freezes the result in `status.resolved`."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import ErrorInfo, Resolved
 from finetune_api.model import Model
+from finetune_api.model_names import MODEL_NAME_CHARACTERS, fine_tuned_model_name
 from finetune_api.tasks import BaseModelRef, PrepareTask, RuntimeRef
 from finetune_api.uris import OUTPUT_BYTES
 from finetune_operator import messages
@@ -13,6 +15,8 @@ from finetune_operator.keys import find_broken_key, find_broken_value, is_allowe
 from finetune_operator.pod_fields import is_own_key
 from finetune_operator.runtimes import Runtime
 from finetune_operator.settings import Settings
+
+SOME_TIME = datetime(2026, 11, 21, tzinfo=UTC)  # all times in names have the same length
 
 
 def resolve(
@@ -40,6 +44,10 @@ def resolve(
     refused = find_refused_key(finetune, runtime, settings)
     if refused is not None:
         return refused
+    organization = settings.organization or finetune.metadata.namespace
+    size = len(fine_tuned_model_name(base.root, organization, spec.suffix, SOME_TIME))
+    if size > MODEL_NAME_CHARACTERS:  # the training would end with a Model that cannot be created
+        return messages.model_name_too_long(size, MODEL_NAME_CHARACTERS)
     return Resolved(
         base=base,
         runtime=RuntimeRef(
@@ -49,7 +57,7 @@ def resolve(
             accelerator="cpu" if runtime.accelerator == "cpu" else "nvidia",
             gpu_memory_gib=runtime.gpu_memory_gib,
         ),
-        organization=settings.organization or finetune.metadata.namespace,
+        organization=organization,
         output=(spec.output or settings.output).rstrip("/"),
         secret_name=(spec.storage and spec.storage.secret_name) or settings.secret_name,
         pending_deadline_seconds=_pending_deadline(finetune, settings),

@@ -47,6 +47,13 @@ def output_too_long(size: int, most: int) -> ErrorInfo:
     return _error(Reason.INVALID_SPEC, message, hint, "output")
 
 
+def model_name_too_long(size: int, most: int) -> ErrorInfo:
+    """size, most: characters of {base}:ft-{organization}:{suffix}-{time}."""
+    message = f"the name of the fine-tuned model would have {size} characters; at most {most} are "
+    hint = "shorten spec.suffix; an administrator can shorten the chart value `organization`"
+    return _error(Reason.INVALID_SPEC, message + "possible", hint, "suffix")
+
+
 def published_before(attempt: int) -> str:
     return f"attempt {attempt} had already published the model"
 

@@ -90,7 +90,7 @@ class CreateOptions:
     "model",
     help="Base model from the catalog, or a fine-tuned model to continue training.",
 )
-@click.option("--suffix", help="Part of the fine-tuned model's name; at most 40 characters.")
+@click.option("--suffix", help="Part of the fine-tuned model's name; at most 64 characters.")
 @field_flags
 @click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Set any field of the spec."
