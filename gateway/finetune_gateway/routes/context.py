@@ -36,8 +36,8 @@ SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 AUTHENTICATE: web.AppKey[Authenticate] = web.AppKey("authenticate")
 OPEN_STREAMS: web.AppKey[OpenStreams] = web.AppKey("open_streams", OpenStreams)
 AUTHORIZATION = "Authorization"
-CALLER = "caller"
-REQUEST_ID = "request_id"
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 
 def services(request: web.Request) -> Services:
@@ -46,8 +46,7 @@ def services(request: web.Request) -> Services:
 
 def caller(request: web.Request) -> Caller:
     """The authenticated sender; `routes.app` has set it."""
-    found: Caller = request[CALLER]
-    return found
+    return request[CALLER]
 
 
 def authenticate(request: web.Request) -> Caller:

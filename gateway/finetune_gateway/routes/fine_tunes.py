@@ -15,6 +15,7 @@ from finetune_gateway.routes.lookup import (
     parse_all,
 )
 from finetune_gateway.routes.steering import steer
+from finetune_gateway.routes.streams import stream_events, wants_stream
 from finetune_gateway.wire.events import fine_tune_events
 from finetune_gateway.wire.fine_tunes import OBJECT, fine_tune_object
 from finetune_gateway.wire.finetunes import parse_finetune
@@ -59,7 +60,9 @@ async def delete(request: web.Request) -> web.Response:
     return json_response(deleted_object(shown_id(name, "fine-tune"), OBJECT))
 
 
-async def list_events(request: web.Request) -> web.Response:
+async def list_events(request: web.Request) -> web.StreamResponse:
+    if wants_stream(request):
+        return await stream_events(request, request.match_info["id"], "fine-tune")
     finetune = await find_finetune(request, request.match_info["id"])
     return json_response(list_object(fine_tune_events(finetune)))
 

@@ -23,6 +23,7 @@ from finetune_gateway.routes.lookup import (
     require,
 )
 from finetune_gateway.routes.steering import Action, steer
+from finetune_gateway.routes.streams import stream_events, wants_stream
 from finetune_gateway.wire.events import job_events
 from finetune_gateway.wire.finetunes import annotations_of, name_of, parse_finetune
 from finetune_gateway.wire.ids import finetune_names
@@ -69,8 +70,13 @@ async def resume(request: web.Request) -> web.Response:
     return await _steer(request, "resume")
 
 
-async def list_events(request: web.Request) -> web.Response:
-    """A page of the events, the newest first: the messages, and a row of results.csv each."""
+async def list_events(request: web.Request) -> web.StreamResponse:
+    """A page of the events, the newest first: the messages, and a row of results.csv each.
+
+    With `stream=true`, as in the fine-tunes API: the messages, the oldest first.
+    """
+    if wants_stream(request):
+        return await stream_events(request, request.match_info["id"], "job")
     page = parse_page(request.query)
     finetune = await find_finetune(request, request.match_info["id"])
     content = await services(request).files.read_results(finetune)

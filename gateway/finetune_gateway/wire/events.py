@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from finetune_api.finetune import FineTune
@@ -65,6 +66,19 @@ def message_object(finetune: FineTune, message: Message, form: Form) -> JsonObje
     if form == "job":
         found |= {"type": "message", "data": {}}
     return found
+
+
+def status_object(finetune: FineTune, now: datetime, form: Form) -> JsonObject:
+    """An event with the message of the status, which is in a stream only and has no number."""
+    name, seconds = finetune.metadata.name, int(now.timestamp())
+    found: JsonObject = {
+        "id": f"ftevent-{name}-status-{seconds}",
+        "object": _OBJECT[form],
+        "created_at": seconds,
+        "level": "info",
+        "message": finetune.status.message or "",
+    }
+    return found | ({"type": "message", "data": {}} if form == "job" else {})
 
 
 def fine_tune_events(finetune: FineTune) -> list[JsonObject]:
