@@ -16,6 +16,8 @@ You set these values with `--set`, `--set-json`, or `-f` of `helm install` and `
 schema of the chart rejects unknown names and wrong types.
 
 """
+# Maps that are shown as a whole.
+WHOLE = {"gateway.ingress.annotations", "gateway.resources", "operator.resources"}
 KEY = re.compile(r"^(\s*)([A-Za-z][\w]*):")
 SHOWN = 70  # characters of a default; a longer one is in values.yaml only
 
@@ -40,7 +42,7 @@ def leaves(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         path = f"{before}{key}"
-        if isinstance(value, dict) and value and path not in {"operator.resources"}:
+        if isinstance(value, dict) and value and path not in WHOLE:
             found += leaves(value, f"{path}.")
         else:
             found.append((path, value))

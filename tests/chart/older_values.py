@@ -51,6 +51,9 @@ def everything(values: JsonObject) -> JsonObject:
     monitors = made.get("metrics", {})
     if "tokenReview" in monitors:  # which a PodMonitor cannot send
         monitors["podMonitor"]["enabled"] = False
+    if "gateway" in made:  # which needs a place for its files, and an Ingress a host
+        made["gateway"]["files"]["prefix"] = "s3://acme/uploads"
+        made["gateway"]["ingress"]["host"] = "finetune.example.com"
     return made
 
 

@@ -98,7 +98,7 @@ def test_the_record_has_every_values_file_of_the_history() -> None:
 def test_each_template_completes_the_values_first() -> None:
     first = '{{- include "finetune-operator.complete" . }}\n'
     for path in (CHART / "templates").iterdir():
-        assert path.name == "_helpers.tpl" or path.read_text().startswith(first), path.name
+        assert path.suffix == ".tpl" or path.read_text().startswith(first), path.name
 
 
 def test_helm_upgrades_a_release_with_the_oldest_values(

@@ -11,8 +11,8 @@ from finetune_cli.main import finetune
 
 HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
 KNOWN = frozenset(  # programs that a reader has or installs
-    "aws cat cd chmod chown cp curl date docker echo eksctl eval export finetune "  # noqa: SIM905
-    "git helm jq kubectl llama-server ls make mkdir pip printf python3 tail true vllm".split()
+    "aws cat cd chmod chown cp curl date docker echo eksctl eval export finetune git "  # noqa: SIM905
+    "helm jq kubectl llama-server ls make mkdir openai pip printf python3 tail true vllm".split()
 )
 
 

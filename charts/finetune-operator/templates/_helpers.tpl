@@ -51,8 +51,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "finetune-operator.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "finetune-operator.selectorLabels" . }}
+{{ include "finetune-operator.releaseLabels" . }}
+{{- end }}
+
+{{- define "finetune-operator.releaseLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: finetune-operator
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -83,6 +87,28 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $name = printf "%s/%s" (trimSuffix "/" $images.registry) $name }}
 {{- end }}
 {{- $name }}
+{{- end }}
+{{- end }}
+
+{{/* The base models, for the settings of the operator and of the gateway. */}}
+{{- define "finetune-operator.catalog" -}}
+models:
+{{- range .Values.models }}
+  - name: {{ .name | quote }}
+    uri: {{ .uri | quote }}
+    pretrainingLearningRate: {{ .pretrainingLearningRate | toJson }}
+    contextLength: {{ .contextLength | int64 }}
+{{- else }} []
+{{- end }}
+{{- end }}
+
+{{/* The limits of data files, for the same two. */}}
+{{- define "finetune-operator.dataLimits" -}}
+{{- with .Values.data -}}
+data:
+  maxFileBytes: {{ .maxFileBytes | int64 }}
+  maxLineBytes: {{ .maxLineBytes | int64 }}
+  maxNesting: {{ .maxNesting | int64 }}
 {{- end }}
 {{- end }}
 
@@ -117,14 +143,7 @@ imagePullSecrets:
   - {{ .name | quote }}
 {{- else }} []
 {{- end }}
-models:
-{{- range .models }}
-  - name: {{ .name | quote }}
-    uri: {{ .uri | quote }}
-    pretrainingLearningRate: {{ .pretrainingLearningRate | toJson }}
-    contextLength: {{ .contextLength | int64 }}
-{{- else }} []
-{{- end }}
+{{ include "finetune-operator.catalog" $root }}
 runtimes:
 {{- range .runtimes }}
   - name: {{ .name | quote }}
@@ -156,10 +175,7 @@ hyperparameters:
   {{- range .hyperparameters.learningRateMultipliers }}
     - {batchSizeFrom: {{ .batchSizeFrom | int64 }}, value: {{ .value | toJson }}}
   {{- end }}
-data:
-  maxFileBytes: {{ .data.maxFileBytes | int64 }}
-  maxLineBytes: {{ .data.maxLineBytes | int64 }}
-  maxNesting: {{ .data.maxNesting | int64 }}
+{{ include "finetune-operator.dataLimits" $root }}
 prepareResources:
   cpu: {{ .prepareResources.cpu | quote }}
   memory: {{ .prepareResources.memory | quote }}
