@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from types import ModuleType
 
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from docs.generator.markdown import code, sentence, table
 from docs.generator.source import ROOT
+from finetune_gateway import metrics as gateway_metrics
 from finetune_operator.telemetry import reconcile_metrics, request_metrics
 from finetune_operator.telemetry.state_collector import PROGRESS
 from finetune_trainer.progress import GAUGES, METRICS
@@ -21,7 +23,12 @@ def pages() -> dict[str, str]:
     return {
         "metrics.md": _renewed(
             "metrics.md",
-            {"finetunes": _finetunes(), "running": _running(), "operator": _operator()},
+            {
+                "finetunes": _finetunes(),
+                "running": _running(),
+                "operator": _operator(),
+                "gateway": _table(sorted(_kept(gateway_metrics))),
+            },
         ),
         "training.md": _renewed("training.md", {"gauges": _gauges()}),
     }
@@ -43,11 +50,11 @@ def _row(name: str, kind: str, labels: Iterable[str], words: str) -> list[str]:
     return [code(name + SINCE_START.get(kind, "")), kind, listed, sentence(words)]
 
 
-def _kept() -> list[list[str]]:
+def _kept(*modules: ModuleType) -> list[list[str]]:
     """Rows of the counters and histograms, which are module variables."""
     found = [
         item
-        for module in (reconcile_metrics, request_metrics)
+        for module in modules
         for item in vars(module).values()
         if isinstance(item, MetricWrapperBase)
     ]
@@ -69,7 +76,7 @@ def _made_at_scrapes() -> list[list[str]]:
 
 
 def _all() -> list[list[str]]:
-    return sorted([*_kept(), *_made_at_scrapes()])
+    return sorted([*_kept(reconcile_metrics, request_metrics), *_made_at_scrapes()])
 
 
 def _operator() -> str:

@@ -309,9 +309,7 @@ def test_it_gets_the_named_keys_of_its_secret_and_no_others(render: Render) -> N
         ('pods.proxy.http="http://proxy:3128"',),
     ],
 )
-def test_the_way_to_the_store_is_that_of_the_pods(
-    render: Render, values: tuple[str, ...]
-) -> None:
+def test_the_way_to_the_store_is_that_of_the_pods(render: Render, values: tuple[str, ...]) -> None:
     objects = render(*PLAIN, *values)
     operator = OperatorSettings.model_validate(settings(objects))
     wanted = {item["name"]: item["value"] for item in network_variables(operator, ())}
@@ -436,7 +434,7 @@ def test_the_monitors_find_its_pods(render: Render) -> None:
         ),
         (
             (*PLAIN, 'gateway.serviceAccount={"create":false,"name":"ft-finetune-operator"}'),
-            "gateway.serviceAccount.name is ft-finetune-operator, the ServiceAccount of the operator",
+            "is ft-finetune-operator, the ServiceAccount of the operator. Choose another name",
         ),
         (
             (*PLAIN, "gateway.serviceAccount.create=false"),

@@ -10,6 +10,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from finetune_api.wire import JsonObject
+from finetune_gateway import metrics as gateway_metrics
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
@@ -27,9 +28,9 @@ integration = pytest.mark.integration  # helm is built by devcluster
 
 
 def known_series() -> set[str]:
-    """Return every metric that the operator serves, with its name in Prometheus."""
+    """Return every metric that operator and gateway serve, with its name in Prometheus."""
     assert reconcile_metrics.HEALTH
-    text = generate_latest(REGISTRY).decode()
+    text = (generate_latest(REGISTRY) + generate_latest(gateway_metrics.REGISTRY)).decode()
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
 
