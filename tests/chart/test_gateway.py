@@ -10,6 +10,7 @@ import yaml
 
 from finetune_api.names import ENV_ALLOWED_ENDPOINTS
 from finetune_api.wire import JsonObject
+from finetune_gateway.main import CLOSE_SECONDS, parse_arguments
 from finetune_gateway.settings import Settings
 from finetune_operator.build.credentials import SECRET_KEYS
 from finetune_operator.build.pods import _allowed_endpoints
@@ -193,7 +194,9 @@ def test_two_pods_on_two_nodes_that_end_in_peace(render: Render) -> None:
     (spread,) = pod(objects)["topologySpreadConstraints"]
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     assert spread["labelSelector"] == spec["selector"]
-    assert pod(objects)["terminationGracePeriodSeconds"] == 60
+    hook = container(objects)["lifecycle"]["preStop"]["exec"]["command"]
+    lasts = int(hook[1]) + parsed(objects).shutdown_seconds + CLOSE_SECONDS
+    assert lasts < pod(objects)["terminationGracePeriodSeconds"] == 60
     assert one(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     assert not of_kind(render(*PLAIN, "gateway.replicas=1"), "PodDisruptionBudget")
 
@@ -226,6 +229,11 @@ def test_ports_and_probes_are_those_of_the_program(render: Render) -> None:
     found = container(render(*PLAIN))
     ports = {port["name"]: port["containerPort"] for port in found["ports"]}
     assert ports == {"api": 8000, "operations": 8001}
+    options = parse_arguments(found["args"])
+    assert (options.port, options.operations_port) == (ports["api"], ports["operations"])
+    assert options.tls_certificate is None
+    (mount,) = [it for it in found["volumeMounts"] if it["name"] == "settings"]
+    assert options.settings == Path(mount["mountPath"], "settings.yaml")
     assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "operations"}
     assert found["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "operations"}
 
@@ -250,6 +258,7 @@ def test_the_settings_are_what_the_gateway_parses(render: Render) -> None:
     assert found.shown_organization == "acme"
     assert found.backends[0].url == "http://vllm-curie:8000/v1"
     assert (found.hold_seconds, found.deletes_files) == (20.5, True)
+    assert (plain.allow_plain_http, found.allow_plain_http) == (True, False)
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_settings(render: Render) -> None:
@@ -327,6 +336,11 @@ def test_the_way_to_the_store_is_that_of_the_pods(render: Render, values: tuple[
 def test_tls_is_mounted_and_the_service_says_so(render: Render) -> None:
     objects = render(*PLAIN[:2], 'gateway.tls.secretName="gateway-tls"')
     assert sources(objects)["tls"]["secret"] == {"secretName": "gateway-tls"}
+    options = parse_arguments(container(objects)["args"])
+    (mount,) = [it for it in container(objects)["volumeMounts"] if it["name"] == "tls"]
+    assert options.tls_certificate == Path(mount["mountPath"], "tls.crt")
+    assert options.tls_key == Path(mount["mountPath"], "tls.key")
+    assert parsed(objects).allow_plain_http is False
     (port,) = one(objects, "Service", "-gateway")["spec"]["ports"]
     assert (port["name"], port["appProtocol"], port["targetPort"]) == ("https", "https", "api")
     (plain,) = one(render(*PLAIN), "Service", "-gateway")["spec"]["ports"]
