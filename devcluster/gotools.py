@@ -215,7 +215,7 @@ def _build_one(go: str, tool: Tool, label: str, stop: threading.Event) -> None:
             print(f"{label} ...", flush=True)
             try:
                 printed = started
-                while (code := process.poll()) is None:
+                while (ended := _ended(process)) is None:
                     if stop.wait(STEP_SECONDS):
                         raise BuildError(f"{tool.name}: stopped, because another build failed.")
                     if time.monotonic() - printed >= HEARTBEAT_SECONDS:
@@ -225,6 +225,7 @@ def _build_one(go: str, tool: Tool, label: str, stop: threading.Event) -> None:
                 process.kill()
                 process.wait()
                 raise
+        code, cpu_seconds = ended
         if code != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise BuildError(f"The build of {tool.name} failed (exit code {code} of go):\n{tail}")
@@ -236,7 +237,20 @@ def _build_one(go: str, tool: Tool, label: str, stop: threading.Event) -> None:
         _copy_module_folders(go, tool, output)
         shutil.rmtree(target, ignore_errors=True)
         output.rename(target)
-    print(f"{label} ... {time.monotonic() - started:.0f} s", flush=True)
+    seconds = time.monotonic() - started
+    print(f"{label} ... {seconds:.0f} s ({cpu_seconds:.0f} s of CPU time)", flush=True)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> tuple[int, float] | None:
+    """The exit code and the CPU seconds of a process and its children, once it has ended.
+
+    Tools that are built side by side wait for each other: only their CPU times add up.
+    """
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_utime + usage.ru_stime
 
 
 def _copy_module_folders(go: str, tool: Tool, output: Path) -> None:
