@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject, parse_json
-from finetune_gateway.files.file_store import Files
+from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Cluster
 from finetune_gateway.problems import invalid
@@ -29,7 +29,7 @@ class Services:
 
     settings: Settings
     cluster: Cluster
-    files: Files
+    files: BucketFiles
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -1,0 +1,140 @@
+"""Bodies of multipart/form-data, which are read as a stream and never as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+from aiohttp import BodyPartReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from finetune_gateway.problems import Problem, invalid
+
+FORM_BYTES = 2**16  # of a form without the content of its file
+BLOCK_BYTES = 2**16
+TEXT_BYTES = 1024  # of a field that is not a file
+MOST_FIELDS = 16
+SILENT_SECONDS = 60  # after which a client that sends nothing is gone
+# What is read of a body after a refusal, so that a client that sends it all sees the answer.
+DRAINED_BYTES, DRAIN_SECONDS, DRAIN_SILENT_SECONDS = 2**29, 60, 5
+
+_CONTINUED: web.RequestKey[bool] = web.RequestKey("continued", bool)
+_PLAIN = frozenset({"", "7bit", "8bit", "binary"})
+# What aiohttp raises for a body that is no form, or ends early.
+_FORM_ERRORS = (ValueError, LookupError, RuntimeError, HttpProcessingError)
+
+
+@dataclass(frozen=True)
+class FormField:
+    """A field whose value has not been read yet. Read it before the next one."""
+
+    name: str
+    filename: str | None
+    part: BodyPartReader
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The bytes of the value. Raises Problem."""
+        while not self.part.at_eof():
+            with _form_problems():
+                async with asyncio.timeout(SILENT_SECONDS):
+                    block = await self.part.read_chunk(BLOCK_BYTES)
+            if block:
+                yield bytes(block)
+
+    async def text(self) -> str:
+        """A short value. Raises Problem."""
+        data = bytearray()
+        async for block in self.blocks():
+            data += block
+            if len(data) > TEXT_BYTES:
+                raise invalid(
+                    f"The field {self.name} has more than {TEXT_BYTES:,} bytes.", self.name
+                )
+        return data.decode(errors="replace")
+
+
+async def form_fields(request: web.Request) -> AsyncIterator[FormField]:
+    """The fields in the order in which they arrive. Ends at the end of the form, else raises."""
+    if request.content_type != "multipart/form-data":
+        raise invalid(
+            "The body is not multipart/form-data. Send the file as a field of a form, as "
+            "`curl -F file=@train.jsonl` does.",
+            code="invalid_form",
+        )
+    await _continue(request)
+    with _form_problems():
+        reader = await request.multipart()
+    for _ in range(MOST_FIELDS + 1):
+        with _form_problems():
+            async with asyncio.timeout(SILENT_SECONDS):
+                part = await reader.next()
+            if part is None:
+                return
+            field = _field(part)
+        yield field
+    raise invalid(f"The form has more than {MOST_FIELDS} fields.", code="invalid_form")
+
+
+def _field(part: object) -> FormField:
+    if not isinstance(part, BodyPartReader) or not part.name:
+        raise ValueError("a part of the form has no name")
+    encoding = part.headers.get(hdrs.CONTENT_TRANSFER_ENCODING, "")
+    if encoding.strip().lower() not in _PLAIN:
+        raise ValueError(f"the field {part.name[:64]} has a transfer encoding; send plain bytes")
+    return FormField(part.name, part.filename, part)
+
+
+@contextmanager
+def _form_problems() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise invalid(
+            f"The upload has stopped: nothing has arrived for {SILENT_SECONDS} seconds.",
+            code="upload_stalled",
+        ) from error
+    except _FORM_ERRORS as error:
+        raise invalid(
+            "The form ends early, or is not multipart/form-data. Send it again, as "
+            "`curl -F file=@train.jsonl` does.",
+            code="invalid_form",
+        ) from error
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+async def expect_later(request: web.Request) -> None:
+    """The handler of `Expect: 100-continue`: a refused client needs to send nothing at all."""
+    request[_CONTINUED] = False
+
+
+async def _continue(request: web.Request) -> None:
+    if not request.get(_CONTINUED, True):
+        request[_CONTINUED] = True
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+@asynccontextmanager
+async def draining(request: web.Request) -> AsyncIterator[None]:
+    """Read the rest of the body when a Problem is raised within it.
+
+    A client that only sends until the connection breaks never sees an answer that comes early.
+    """
+    try:
+        yield
+    except Problem:
+        if request.get(_CONTINUED, True) and (request.content_length or 0) <= DRAINED_BYTES:
+            await _drain(request)
+        raise
+
+
+async def _drain(request: web.Request) -> None:
+    left = DRAINED_BYTES
+    with suppress(TimeoutError, ConnectionError, *_FORM_ERRORS):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0 and not request.content.at_eof():
+                async with asyncio.timeout(DRAIN_SILENT_SECONDS):
+                    left -= len(await request.content.readany())
