@@ -160,8 +160,7 @@ def _explain_invalid(error: KubeError, fields: RequestFields) -> Problem:
 def _explain_cause(path: str, text: str, fields: RequestFields) -> Problem:
     value, rule = _split_value(text)
     if path in _WHOLE:
-        sentence = fields.rewrite(rule)
-        return _invalid_value(sentence[:1].upper() + sentence[1:], fields.find_param(rule))
+        return _invalid_value(fields.rewrite(rule), fields.find_param(rule))
     param = fields.param(path.removeprefix("spec."))
     if rule.startswith(_REQUIRED):
         return _invalid_value(f"{param} is required", param)

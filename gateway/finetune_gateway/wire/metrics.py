@@ -11,12 +11,12 @@ from finetune_api.wire import JsonObject
 
 STEP = "step"
 _STEP = re.compile(r"[0-9]{1,12}")
-# The names of the present API for columns of OpenAI's fine-tunes API.
+# The names of OpenAI's fine-tuning API for columns; others keep their own.
 _NAMES = {
-    "train_loss": "training_loss",
-    "train_mean_token_accuracy": "training_token_accuracy",
-    "valid_loss": "validation_loss",
-    "valid_mean_token_accuracy": "validation_token_accuracy",
+    "training_loss": "train_loss",
+    "training_token_accuracy": "train_mean_token_accuracy",
+    "validation_loss": "valid_loss",
+    "validation_token_accuracy": "valid_mean_token_accuracy",
 }
 
 
@@ -30,13 +30,11 @@ class MetricsRow:
 
     @property
     def data(self) -> JsonObject:
-        """The numbers under the names of the API and of the columns, without the empty cells."""
+        """The numbers of the row by name, without the empty cells."""
         cells = zip(self.columns, self.line.split(","), strict=True)
-        numbers = {name: _number(text) for name, text in cells if name != STEP}
-        named = {name: numbers.get(column) for name, column in _NAMES.items()}
-        return {STEP: self.step} | {
-            name: number for name, number in (named | numbers).items() if number is not None
-        }
+        numbers = {_NAMES.get(name, name): _number(text) for name, text in cells if name != STEP}
+        known = {name: number for name, number in numbers.items() if number is not None}
+        return {STEP: self.step} | known
 
     def describe(self, steps: int | None) -> str:
         """One sentence. steps: of the whole training."""

@@ -13,7 +13,8 @@ from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.names import State
 from finetune_gateway.wire.timestamps import unix
 
-EPOCH_COMPLETED = "EpochCompleted"  # the reason of an Event whose key is the number of the epoch
+STARTED = "Started"  # reasons of Events
+EPOCH_COMPLETED = "EpochCompleted"  # its key is the number of the epoch
 
 
 def step_times(status: FineTuneStatus, created_at: int) -> Callable[[int], int]:
@@ -33,8 +34,11 @@ def step_times(status: FineTuneStatus, created_at: int) -> Callable[[int], int]:
 
 
 def _start(status: FineTuneStatus, created_at: int) -> int:
-    first = unix(status.attempts[0].started_at) if status.attempts else None
-    return created_at if first is None else first
+    """The start of the training; once its Event is dropped, that of the first attempt."""
+    started = [event.at for event in status.events if event.reason == STARTED]
+    first = [status.attempts[0].started_at] if status.attempts else []
+    times = (unix(text) for text in (*started, *first))
+    return next((time for time in times if time is not None), created_at)
 
 
 def _points(status: FineTuneStatus) -> Iterator[tuple[int, int]]:
