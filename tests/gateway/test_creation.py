@@ -256,6 +256,12 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("value", [5, [], "x", {"nEpochs": []}])
+def test_the_extension_is_for_the_api_server(value: Any) -> None:
+    found = manifest({"finetune": {"hyperparameters": value, "resources": value}})["spec"]
+    assert (found["hyperparameters"], found["resources"]) == (value, value)
+
+
 @given(body=st.dictionaries(FIELDS, JSON, max_size=5), form=st.sampled_from(get_args(Form)))
 def test_every_body_has_an_answer(body: JsonObject, form: Form) -> None:
     try:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from finetune_api.finetune import FineTune
 from finetune_api.layout import RunLayout
 from finetune_api.uris import S3Uri
+from finetune_api.wire import JsonObject
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.problems import unauthenticated
+from finetune_gateway.routes import fine_tunes, jobs, models
 from finetune_gateway.routes.app import build_app
 from finetune_gateway.routes.context import Services
 from finetune_gateway.settings import Settings
@@ -118,3 +124,54 @@ def gateway_app(parts: Services, *routes: Iterable[web.RouteDef]) -> web.Applica
         raise unauthenticated("You did not provide an API key.", "missing_api_key")
 
     return build_app(parts, [route for group in routes for route in group], authenticate)
+
+
+class Gateway:
+    """The endpoints of FineTunes and Models, and a client of them."""
+
+    def __init__(self, parts: Services, client: TestClient[Any, Any]) -> None:
+        self.client = client
+        self.settings = parts.settings
+        assert isinstance(parts.cluster, MemoryCluster)
+        assert isinstance(parts.files, MemoryFiles)
+        self.cluster = parts.cluster
+        self.files = parts.files
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, status: int = 200, **headers: str
+    ) -> JsonObject:
+        """The answer, which must have this status. An error: what is in its envelope."""
+        sent = {**AS_ANNA, **{key.replace("_", "-"): text for key, text in headers.items()}}
+        url = URL(path, encoded=True)
+        async with self.client.request(method, url, json=body, headers=sent) as response:
+            found: JsonObject = await response.json()
+            assert response.status == status, found
+            assert response.headers["OpenAI-Organization"] == self.settings.shown_organization
+            assert response.headers["x-request-id"].startswith("req-")
+            self.headers = response.headers
+        if status < 400:
+            return found
+        assert found.keys() == {"error"}
+        error: JsonObject = found["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        return error
+
+    async def get(self, path: str, status: int = 200, **headers: str) -> JsonObject:
+        return await self.ask("GET", path, status=status, **headers)
+
+    async def post(
+        self, path: str, body: Any = None, status: int = 200, **headers: str
+    ) -> JsonObject:
+        return await self.ask("POST", path, body, status, **headers)
+
+    async def delete(self, path: str, status: int = 200, **headers: str) -> JsonObject:
+        return await self.ask("DELETE", path, status=status, **headers)
+
+
+@asynccontextmanager
+async def running_gateway(**settings: Any) -> AsyncIterator[Gateway]:
+    """A gateway with these settings, for the block."""
+    parts = gateway_services(gateway_settings(**settings))
+    app = gateway_app(parts, fine_tunes.ROUTES, jobs.ROUTES, models.ROUTES)
+    async with asyncio.timeout(60), TestClient(TestServer(app)) as client:
+        yield Gateway(parts, client)

@@ -57,14 +57,14 @@ class MemoryCluster:
         self.refusals[verb, plural] = error or KubeError(403, message, reason="Forbidden")
 
     async def get(self, caller: Caller, plural: Plural, name: str) -> JsonObject:
-        self._ask(caller, "get", plural)
+        await self._ask(caller, "get", plural)
         return deepcopy(self._find(plural, name))
 
     async def list(
         self, caller: Caller, plural: Plural, *, label_selector: str = ""
     ) -> list[JsonObject]:
         """label_selector: one label and its value."""
-        self._ask(caller, "list", plural)
+        await self._ask(caller, "list", plural)
         found = list(self.objects[plural].values())
         if label_selector:
             key, value = label_selector.split("=")
@@ -72,7 +72,7 @@ class MemoryCluster:
         return deepcopy(found)
 
     async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject:
-        self._ask(caller, "create", plural)
+        await self._ask(caller, "create", plural)
         made = self._validated(plural, body)
         name = made["metadata"]["name"]
         if name in self.objects[plural]:
@@ -84,13 +84,13 @@ class MemoryCluster:
     async def patch(
         self, caller: Caller, plural: Plural, name: str, body: JsonObject
     ) -> JsonObject:
-        self._ask(caller, "patch", plural)
+        await self._ask(caller, "patch", plural)
         found = merge(self._find(plural, name), body)
         await self._store(plural, found)
         return deepcopy(found)
 
     async def delete(self, caller: Caller, plural: Plural, name: str) -> None:
-        self._ask(caller, "delete", plural)
+        await self._ask(caller, "delete", plural)
         self._find(plural, name)
         del self.objects[plural][name]
         async with self._changes:
@@ -99,7 +99,7 @@ class MemoryCluster:
     async def follow(
         self, caller: Caller, plural: Plural, name: str
     ) -> AsyncGenerator[JsonObject | None]:
-        self._ask(caller, "watch", plural)
+        await self._ask(caller, "watch", plural)
         self._find(plural, name)
         version = ""
         while (found := self.objects[plural].get(name)) is not None:
@@ -113,10 +113,11 @@ class MemoryCluster:
 
     async def may(self, caller: Caller, verb: Verb, plural: Plural) -> bool:
         self.callers.append(caller)
+        """Rights only: a quota and a policy refuse the request itself."""
         error = self.refusals.get((verb, plural))
-        if error is not None and error.status != 403:
+        if error is not None and error.status == 401:
             raise error
-        return error is None
+        return error is None or " cannot " not in error.message
 
     async def is_ready(self) -> bool:
         return True
@@ -142,9 +143,10 @@ class MemoryCluster:
         spec: JsonObject = self.objects["finetunes"][name]["spec"]
         return spec
 
-    def _ask(self, caller: Caller, verb: Verb, plural: Plural) -> None:
+    async def _ask(self, caller: Caller, verb: Verb, plural: Plural) -> None:
         self.requests.append((verb, plural))
         self.callers.append(caller)
+        await asyncio.sleep(0)  # other requests come in between
         if (verb, plural) in self.refusals:
             raise self.refusals[verb, plural]
 

@@ -80,7 +80,8 @@ def merge(base: JsonObject, patch: JsonObject) -> JsonObject:
 
 def _over(defaults: JsonObject, spec: JsonObject) -> JsonObject:
     """The administrator's part below the request's."""
-    chosen = {**spec, **(spec.get("hyperparameters") or {})}
+    requested = spec.get("hyperparameters")
+    chosen = {*spec, *(requested if isinstance(requested, dict) else {})}
 
     def without_replaced(part: JsonObject) -> JsonObject:
         return {key: value for key, value in part.items() if _ALTERNATIVES.get(key) not in chosen}
