@@ -85,7 +85,13 @@ def _bounded(seconds: int | None) -> int | None:
 
 
 def _text(value: object, characters: int) -> str:
-    return value[:characters] if isinstance(value, str) else ""
+    """A text of at most about so many characters; its middle can be a whole object."""
+    if not isinstance(value, str):
+        return ""
+    if len(value) <= characters:
+        return value
+    half = characters // 2
+    return f"{value[:half]} ... {value[-half:]}"
 
 
 async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -23,7 +23,8 @@ from finetune_gateway.problems import (
 )
 from finetune_gateway.wire.request_fields import RequestFields
 
-_IMPERSONATION = re.compile(r'is forbidden: User "[^"]*" cannot impersonate resource')
+# With a verb after it where the rights of impersonation can be constrained (Kubernetes 1.36)
+_IMPERSONATION = re.compile(r'is forbidden: User "[^"]*" cannot impersonate\b')
 _PERMISSION = re.compile(r'is forbidden: User "[^"]*" cannot ')
 _QUOTA = re.compile(r"is forbidden: (exceeded|failed) quota\b")
 _QUOTA_UNKNOWN = re.compile(r"is forbidden: status unknown for quota\b")
