@@ -137,6 +137,8 @@ async def test_a_job_is_paused_and_resumed(gateway: Gateway) -> None:
     assert (await gateway.post(f"{PATH}/ftjob-tone/resume"))["status"] == "running"
     error = await gateway.post(f"{PATH}/ftjob-tone/resume", status=400)
     assert "is not paused" in error["message"]
+    again = await gateway.post(f"{PATH}/ftjob-tone/resume", x_stainless_retry_count="1")
+    assert again["status"] == "running"
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])

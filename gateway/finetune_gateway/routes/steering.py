@@ -30,10 +30,9 @@ async def steer(request: web.Request, job_id: str, action: Action) -> FineTune:
     """The FineTune after the change. Raise Problem if it has ended, or cannot be changed."""
     finetune = await find_finetune(request, job_id)
     shown = job_id[:200]
+    if _is_done(finetune, action) and request.headers.get(RETRY_COUNT, "0") != "0":
+        return finetune  # the answer to the first request was lost
     if is_ended(finetune):
-        is_done = action == "cancel" and finetune.status.state == State.CANCELLED
-        if is_done and request.headers.get(RETRY_COUNT, "0") != "0":
-            return finetune  # the answer to the first request was lost
         raise invalid(f"The fine-tune {shown} has {describe_end(finetune)} already.", code="ended")
     if action != "cancel" and finetune.spec.cancel:
         raise invalid(f"The fine-tune {shown} is being cancelled, which is final.", code="ended")
@@ -46,6 +45,13 @@ async def steer(request: web.Request, job_id: str, action: Action) -> FineTune:
     if action == "cancel":
         changed = await _await_end(request, name, changed)
     return parse_finetune(changed)
+
+
+def _is_done(finetune: FineTune, action: Action) -> bool:
+    """Whether the FineTune is as the action leaves it."""
+    if action == "cancel":
+        return finetune.status.state == State.CANCELLED
+    return not is_ended(finetune) and finetune.spec.suspend == (action == "pause")
 
 
 async def _await_end(request: web.Request, name: str, last: JsonObject) -> JsonObject:
