@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-import types
-import typing
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.unknown_fields import find_unknown_fields
 from finetune_api.wire import JsonObject
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
@@ -23,7 +22,7 @@ from finetune_data.read.findings import shown
 
 def check(spec: JsonObject) -> None:
     """Raise CommandError with the field, value, and rule of every violation."""
-    problems = [*_unknown(spec, FineTuneSpec, "spec")]
+    problems = [*_unknown(spec)]
     try:
         FineTuneSpec.model_validate(spec, strict=True)
     except ValidationError as error:
@@ -36,31 +35,12 @@ def check(spec: JsonObject) -> None:
         )
 
 
-def _unknown(value: Any, model: type[BaseModel], path: str) -> Iterator[str]:
+def _unknown(spec: JsonObject) -> Iterator[str]:
     """Messages for unknown keys, with the most similar field."""
-    if not isinstance(value, dict):
-        return
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    for key, inner in value.items():
-        if key not in fields:
-            close = difflib.get_close_matches(_camel(str(key)), fields, 1, 0.6)
-            advice = f", did you mean {close[0]}?" if close else ""
-            yield f"{path}.{_plain(key)} is an unknown field{advice}"
-        elif (nested := nested_model(fields[key].annotation)) is not None:
-            items = inner if isinstance(inner, list) else [inner]
-            for index, item in enumerate(items):
-                inner_path = f"{path}.{key}" + (f"[{index}]" if isinstance(inner, list) else "")
-                yield from _unknown(item, nested, inner_path)
-
-
-def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model`, `Model | None`, or `list[Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in {typing.Union, types.UnionType, list, typing.Annotated}:
-        inner = (nested_model(part) for part in typing.get_args(annotation))
-        return next((found for found in inner if found is not None), None)
-    return None
+    for found in find_unknown_fields(spec, FineTuneSpec, "spec"):
+        close = difflib.get_close_matches(_camel(found.key), found.known, 1, 0.6)
+        advice = f", did you mean {close[0]}?" if close else ""
+        yield f"{found.path}.{_plain(found.key)} is an unknown field{advice}"
 
 
 def _message(found: dict[str, Any]) -> str:

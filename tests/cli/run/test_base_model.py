@@ -31,7 +31,7 @@ def models_file(folder: Path, uri: str) -> Path:
 
 def test_the_names_are_those_that_the_chart_ships() -> None:
     values = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
-    ours = [model.model_dump(by_alias=True) for model in CATALOG]
+    ours = [model.to_dict() for model in CATALOG]
     assert values["models"] == ours
 
 

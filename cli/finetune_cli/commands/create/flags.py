@@ -16,7 +16,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from finetune_api.finetune_spec import FineTuneSpec
-from finetune_cli.manifests.checking import nested_model
+from finetune_api.unknown_fields import nested_model
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

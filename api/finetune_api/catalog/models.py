@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from finetune_api.catalog.partial_spec import PartialSpec
 from finetune_api.tasks import BaseModelRef
 from finetune_api.uris import parse_model_uri
 from finetune_api.wire import Wire
@@ -26,6 +27,9 @@ class CatalogModel(Wire):
     # administrator measures it.
     pretraining_learning_rate: float = Field(gt=0, le=1)
     context_length: int = Field(ge=8)
+    # A partial spec, below the fields of a request to the gateway: OpenAI's API has no fields for
+    # GPUs, LoRA, or a queue. The operator ignores it.
+    fine_tune: PartialSpec | None = None
 
     @property
     def reference(self) -> BaseModelRef:
