@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from finetune_api.catalog import CATALOG, CatalogModel
+from finetune_api.catalog.partial_spec import REFUSED, allowed_fields, check_partial_spec
 from finetune_api.crd import finetune_crd
 from finetune_api.finetune_spec import FineTuneSpec
-from finetune_api.catalog.partial_spec import REFUSED, allowed_fields, check_partial_spec
 
 CHART = Path(__file__).parents[2] / "charts/finetune-operator"
 LORA = {
@@ -122,6 +122,5 @@ def test_the_schema_of_the_chart_has_the_same_fields_and_types() -> None:
 
 def test_the_example_in_the_readme_of_the_chart_is_valid() -> None:
     readme = (CHART / "README.md").read_text()
-    (block,) = re.findall(r"```yaml\n(models:.*?)```", readme, re.DOTALL)
-    (model,) = yaml.safe_load(block)["models"]
-    assert CatalogModel.model_validate(model).fine_tune == LORA
+    (block,) = re.findall(r"```yaml\n(fineTune:.*?)```", readme, re.DOTALL)
+    assert entry(yaml.safe_load(block)["fineTune"]).fine_tune == LORA

@@ -274,6 +274,25 @@ def test_the_catalog_is_the_operator_s(render: Render) -> None:
     assert yaml.safe_load(text)["models"] == settings(objects)["models"]
 
 
+def test_it_alone_gets_the_specs_of_the_base_models(render: Render) -> None:
+    spec = {
+        "method": {"type": "lora", "rank": 16, "dropout": 0.05},
+        "scheduling": {"nodeSelector": {"gpu": "true"}},
+        "ttlSecondsAfterFinished": 31536000,
+    }
+    (model, *_) = yaml.safe_load((CHART / "values.yaml").read_text())["models"]
+    models = [model | {"fineTune": spec}, model | {"name": "other", "fineTune": {}}]
+    objects = render(*PLAIN, f"models={json.dumps(models)}")
+    assert [entry.fine_tune for entry in parsed(objects).models] == [spec, None]
+    assert all("fineTune" not in entry for entry in settings(objects)["models"])
+
+
+def test_helm_refuses_a_spec_with_a_field_that_a_base_model_cannot_have(helm: Helm) -> None:
+    (model, *_) = yaml.safe_load((CHART / "values.yaml").read_text())["models"]
+    models = json.dumps([model | {"fineTune": {"trainingFile": "s3://acme/train.jsonl"}}])
+    assert "trainingFile" in refused(helm, f"models={models}")
+
+
 def test_with_cluster_wide_it_serves_the_namespace_of_the_release(render: Render) -> None:
     objects = render(*KEYS, "clusterWide=true")
     assert settings(objects)["namespace"] == ""

@@ -100,13 +100,6 @@ def test_numbers_stay_numbers(render: Render) -> None:
     assert all(isinstance(model["pretrainingLearningRate"], float) for model in found["models"])
 
 
-def test_the_operator_does_not_get_the_specs_of_the_gateway(render: Render) -> None:
-    """A change of them restarts no operator, and a mistake in them stops none."""
-    model = ENTRIES["models"][0]
-    rendered = render(f"models={json.dumps([model | {'fineTune': {'queueName': 'gpus'}}])}")
-    assert settings(rendered)["models"] == [model]
-
-
 TERM = {"topologyKey": "rack", "labelSelector": {}, "matchLabelKeys": ["finetune.dev/finetune-uid"]}
 
 

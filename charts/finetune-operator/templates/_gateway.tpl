@@ -77,7 +77,7 @@ output: {{ $root.Values.output | quote }}
 files: {{ include "finetune-operator.gatewayFiles" $root | quote }}
 filesQuotaBytes: {{ .files.quotaBytes | int64 }}
 {{ include "finetune-operator.dataLimits" $root }}
-{{ include "finetune-operator.catalog" $root }}
+{{ include "finetune-operator.catalog" (list $root "gateway") }}
 {{- if .keys.serviceAccounts }}
 keys: /etc/finetune-gateway-keys
 {{- end }}

@@ -90,14 +90,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The base models, for the settings of the operator and of the gateway. */}}
+{{/* The base models. Argument: (list $ "operator") or (list $ "gateway"), which alone gets fineTune. */}}
 {{- define "finetune-operator.catalog" -}}
+{{- $reader := index . 1 }}
 models:
-{{- range .Values.models }}
+{{- range (index . 0).Values.models }}
   - name: {{ .name | quote }}
     uri: {{ .uri | quote }}
     pretrainingLearningRate: {{ .pretrainingLearningRate | toJson }}
     contextLength: {{ .contextLength | int64 }}
+    {{- if and (eq $reader "gateway") .fineTune }}
+    fineTune: {{ toJson .fineTune }}
+    {{- end }}
 {{- else }} []
 {{- end }}
 {{- end }}
@@ -143,7 +147,7 @@ imagePullSecrets:
   - {{ .name | quote }}
 {{- else }} []
 {{- end }}
-{{ include "finetune-operator.catalog" $root }}
+{{ include "finetune-operator.catalog" (list $root "operator") }}
 runtimes:
 {{- range .runtimes }}
   - name: {{ .name | quote }}
