@@ -141,6 +141,11 @@ def test_what_may_pass_is_503_and_never_409(status: int) -> None:
     assert explain(KubeError(status, "later"), asked()).retry_after == 5
 
 
+def test_the_cause_of_no_answer_is_shown() -> None:
+    problem = explain(KubeError(0, "The namespace has more than 10,000 models."), asked())
+    assert problem.message == "The namespace has more than 10,000 models. Try again."
+
+
 def test_a_webhook_that_does_not_answer_may_do_so_later() -> None:
     said = 'Internal error occurred: failed calling webhook "x": connection refused'
     assert explain(KubeError(500, said), asked()).status == 503

@@ -40,14 +40,14 @@ async def list_all(request: web.Request) -> web.Response:
     """Every FineTune, oldest first and without events: the clients of this API have no pages."""
     page = parse_page(request.query, default=None, order="asc")
     parts = services(request)
-    found = parse_all(await list_finetunes(request), parse_finetune)
-    files = await described_files(parts, found)
-    organization = parts.settings.shown_organization
-    objects = [fine_tune_object(item, files, organization, has_events=False) for item in found]
+    finetunes = parse_all(await list_finetunes(request), parse_finetune)
     if page.order == "desc":
-        objects.reverse()
-    shown = cut(objects, page, lambda item: str(item["id"]))
-    return json_response(list_object(shown.items, shown.has_more))
+        finetunes.reverse()
+    found = cut(finetunes, page, lambda item: shown_id(item.metadata.name, "fine-tune"))
+    files = await described_files(parts, found.items)
+    organization = parts.settings.shown_organization
+    data = [fine_tune_object(item, files, organization, has_events=False) for item in found.items]
+    return json_response(list_object(data, found.has_more))
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from aiohttp import web
@@ -124,20 +124,23 @@ async def described_files(parts: Services, finetunes: Sequence[FineTune]) -> Kno
     """The same with the sizes of uploaded files. A store that does not answer has none."""
     try:
         if len(finetunes) > 1:
-            stored = {str(file.uri): file for file in await parts.files.list()}
+            stored = await parts.files.list()
         else:
-            addresses = {address for item in finetunes for address in _data_files(item)}
-            found = [await parts.files.find_by_address(S3Uri.parse(uri)) for uri in addresses]
-            stored = {str(file.uri): file for file in found if file is not None}
-    except (Problem, ValueError):
-        stored = {}
-    return KnownFiles(parts.settings.files_root, stored, _published(parts, finetunes))
+            uris = {uri for finetune in finetunes for uri in _data_files(finetune)}
+            found = [await parts.files.find_by_address(uri) for uri in uris]
+            stored = [file for file in found if file is not None]
+    except Problem:
+        stored = []
+    by_address = {str(file.uri): file for file in stored}
+    return KnownFiles(parts.settings.files_root, by_address, _published(parts, finetunes))
 
 
-def _data_files(finetune: FineTune) -> list[str]:
+def _data_files(finetune: FineTune) -> Iterator[S3Uri]:
+    """The addresses of the training and validation data, as far as they are valid."""
     spec = finetune.spec
-    validation = [spec.validation_file] if spec.validation_file else []
-    return [*(file.uri for file in spec.training_data), *validation]
+    for address in (*(file.uri for file in spec.training_data), spec.validation_file):
+        with suppress(ValueError):
+            yield S3Uri.parse(address or "")
 
 
 def _published(parts: Services, finetunes: Sequence[FineTune]) -> dict[str, Artifact]:

@@ -80,7 +80,7 @@ def explain(error: KubeError, asked: Asked) -> Problem:
         return invalid(f"The API server refuses the request: {_cut(said)}", code="refused")
     seconds = min(max(error.retry_after or 5, 1), MOST_SECONDS)
     if error.status == 0:
-        return unavailable("The Kubernetes API server does not answer. Try again.", seconds)
+        return unavailable(f"{_cut(said) or 'The API server does not answer'}. Try again.", seconds)
     what = "has too many requests" if error.status == 429 else f"answers {error.status}"
     return unavailable(f"The Kubernetes API server {what}. Try again.", seconds)
 
