@@ -11,14 +11,14 @@ import json
 from collections.abc import AsyncGenerator
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.model import ModelSpec
 from finetune_api.names import API_VERSION
+from finetune_api.unknown_fields import find_unknown_fields
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Plural, Verb
@@ -159,11 +159,11 @@ class MemoryCluster:
 
     def _validated(self, plural: Plural, body: JsonObject) -> JsonObject:
         spec, kind = body["spec"], SPECS[plural]
-        unknown = _find_unknown(kind, spec, "spec")
+        unknown = next(find_unknown_fields(spec, kind, "spec"), None)
         if unknown is not None:
             message = (
                 f'{KINDS[plural]} in version "v1alpha1" cannot be handled as a {KINDS[plural]}: '
-                f'strict decoding error: unknown field "{unknown}"'
+                f'strict decoding error: unknown field "{unknown.path}.{unknown.key}"'
             )
             raise KubeError(400, message, reason="BadRequest")
         try:
@@ -192,27 +192,6 @@ class MemoryCluster:
         self.objects[plural][obj["metadata"]["name"]] = obj
         async with self._changes:
             self._changes.notify_all()
-
-
-def _find_unknown(kind: object, value: object, path: str) -> str | None:
-    """The first key below `value` that the CRD does not have."""
-    if get_origin(kind) in {Union, UnionType}:
-        below = (_find_unknown(option, value, path) for option in get_args(kind))
-        return next((found for found in below if found), None)
-    if get_origin(kind) is list and isinstance(value, list):
-        (item,) = get_args(kind)
-        found = (_find_unknown(item, one, f"{path}[{n}]") for n, one in enumerate(value))
-        return next((one for one in found if one), None)
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict)):
-        return None
-    fields = {field.alias: field.annotation for field in kind.model_fields.values()}
-    for key, item in value.items():
-        if key not in fields:
-            return f"{path}.{key}"
-        deeper = _find_unknown(fields[key], item, f"{path}.{key}")
-        if deeper:
-            return deeper
-    return None
 
 
 def _invalid(kind: str, name: str, error: ValidationError) -> KubeError:

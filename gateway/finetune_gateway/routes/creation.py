@@ -119,8 +119,7 @@ async def _defaults(request: web.Request, model: str) -> JsonObject:
         entry = found
     else:
         entry = services(request).settings.model(found.spec.base)
-    defaults: JsonObject | None = getattr(entry, "fine_tune", None)
-    return defaults or {}
+    return (entry.fine_tune if entry else None) or {}
 
 
 async def _addresses(request: web.Request, body: CreationBody) -> dict[str, str]:
