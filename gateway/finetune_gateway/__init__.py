@@ -7,5 +7,6 @@ Models, so that any number of replicas can run, in any order of restarts.
 - `wire`: pure translations between OpenAI's objects and the custom resources.
 - `kube`: the callers, and the API server as they see it.
 - `files`: uploaded files in S3.
+- `backends`: the servers that complete prompts.
 - `routes`: the endpoints, and `routes.app`, which gives every answer OpenAI's envelope.
 """

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the gateway. Labels are from closed sets."""
+"""The Prometheus metrics of the gateway. Labels are from closed sets, but for those of TOKENS."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -38,5 +38,12 @@ UPLOAD_BYTES = Counter(
 LOADING_ANSWERS = Counter(
     "finetune_gateway_loading_answers",
     "Answers 409: the model of the request did not load in time.",
+    registry=REGISTRY,
+)
+TOKENS = Counter(
+    "finetune_gateway_tokens",
+    "Tokens of completions, as the servers of the models count them, by model, account of the API "
+    "key (empty for a token of Kubernetes), and kind (prompt, completion).",
+    ["model", "account", "kind"],
     registry=REGISTRY,
 )

@@ -1,8 +1,9 @@
 """The settings of the gateway: a YAML file that the chart writes, parsed once and frozen."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finetune_api.catalog import CatalogModel
 from finetune_api.limits import DataLimits
@@ -15,6 +16,23 @@ class Backend(Wire):
 
     base: str = Field(min_length=1, max_length=63)  # a name of the catalog
     url: str = Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")  # ends in /v1
+    # The name of the base model itself on the server. Empty: the same as here. Fine-tuned models
+    # have their own names there.
+    name: str = ""
+    # Fields of requests that this server does and others lack, such as best_of and suffix. A field
+    # that is not forwarded is refused: a server may ignore it in silence.
+    supports: list[str] = Field(default_factory=list)
+    key_file: Path | None = None  # a mounted file with the server's API key
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # `port` raises ValueError for an invalid one
+            raise ValueError("the URL has no valid host and port")
+        if "@" in parts.netloc:
+            raise ValueError("the URL has a password; use keyFile")
+        return url
 
 
 class Settings(Wire):

@@ -11,6 +11,7 @@ import openai
 from aiohttp import web
 
 from finetune_api.uris import S3Uri
+from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
 from finetune_gateway.routes import files, uploads
@@ -73,7 +74,7 @@ class FilesServer:
         return [upload.key for upload in found]
 
     async def _start(self) -> None:
-        parts = Services(self.settings, self.cluster, self.files)
+        parts = Services(self.settings, self.cluster, self.files, Backends(self.settings))
         app = gateway_app(parts, files.ROUTES, uploads.ROUTES)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()

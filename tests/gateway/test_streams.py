@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.test_utils import TestServer
 
+from finetune_gateway.backends.holding import Backends
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.problems import unauthenticated
@@ -65,7 +66,7 @@ async def gateway(keep_alive: float = 60, **cluster: Any) -> AsyncIterator[Gatew
     def authenticate(header: str) -> Caller:
         return Caller({"Authorization": header})
 
-    services = Services(settings, memory, MemoryFiles(settings))
+    services = Services(settings, memory, MemoryFiles(settings), Backends(settings))
     app = build_app(services, [*FINE_TUNES, *JOBS], authenticate)
     server = TestServer(app)
     async with asyncio.timeout(20), ClientSession() as session:

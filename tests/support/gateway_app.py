@@ -16,6 +16,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.layout import RunLayout
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
+from finetune_gateway.backends.holding import Backends
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.problems import unauthenticated
 from finetune_gateway.routes import fine_tunes, jobs, models
@@ -108,6 +109,7 @@ def gateway_services(settings: Settings | None = None, **parts: Any) -> Services
         settings,
         parts.get("cluster") or MemoryCluster(settings.namespace),
         parts.get("files") or MemoryFiles(settings),
+        parts.get("backends") or Backends(settings),
     )
 
 

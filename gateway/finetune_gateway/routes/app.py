@@ -37,6 +37,7 @@ def build_app(
     app[OPEN_STREAMS] = OpenStreams()
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_close_streams)
+    app.on_cleanup.append(_close_backends)
     app.add_routes(routes)
     return app
 
@@ -69,6 +70,10 @@ async def _identify(request: web.Request, handler: Handler) -> web.StreamRespons
 
 async def _close_streams(app: web.Application) -> None:
     app[OPEN_STREAMS].close()
+
+
+async def _close_backends(app: web.Application) -> None:
+    await app[SERVICES].backends.close()
 
 
 def respond(problem: Problem) -> web.Response:

@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject, parse_json
+from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Cluster
@@ -30,6 +31,7 @@ class Services:
     settings: Settings
     cluster: Cluster
     files: BucketFiles
+    backends: Backends
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -54,7 +54,11 @@ class ServerSentEvents:
 
     async def keep_alive(self) -> None:
         """A comment, which keeps proxies from closing the connection."""
-        await self._write(b": keep-alive\n\n")
+        await self.comment("keep-alive")
+
+    async def comment(self, text: str) -> None:
+        """A line that clients skip. text: on one line."""
+        await self._write(f": {text}\n\n".encode())
 
     async def fail(self, problem: Problem) -> None:
         """The error that ends the stream: clients report that it was interrupted."""

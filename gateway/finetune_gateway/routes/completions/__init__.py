@@ -1,0 +1,1 @@
+"""Completions: the endpoints, answers in one piece, and streams."""

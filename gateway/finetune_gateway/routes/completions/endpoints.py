@@ -1,0 +1,71 @@
+"""POST /v1/completions, /v1/engines/{model}/completions, and /v1/chat/completions."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from finetune_gateway.backends.target import Target
+from finetune_gateway.backends.upstream import read_answer
+from finetune_gateway.routes.completions.patience import while_heard
+from finetune_gateway.routes.completions.served_models import count_tokens, find_target
+from finetune_gateway.routes.completions.streaming import stream_completion
+from finetune_gateway.routes.context import (
+    REQUEST_ID,
+    caller,
+    json_response,
+    open_streams,
+    read_object,
+    services,
+)
+from finetune_gateway.wire.completions.answers import renamed
+from finetune_gateway.wire.completions.requests import (
+    CompletionRequest,
+    Endpoint,
+    parse_completion,
+)
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    return await _answer(request, Endpoint.COMPLETIONS)
+
+
+async def complete_by_engine(request: web.Request) -> web.StreamResponse:
+    return await _answer(request, Endpoint.COMPLETIONS, request.match_info["model"])
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    return await _answer(request, Endpoint.CHAT)
+
+
+ROUTES: list[web.RouteDef] = [
+    web.post("/v1/completions", complete),
+    web.post("/v1/engines/{model}/completions", complete_by_engine),
+    web.post("/v1/chat/completions", chat),
+]
+
+
+async def _answer(
+    request: web.Request, endpoint: Endpoint, engine: str | None = None
+) -> web.StreamResponse:
+    completion = parse_completion(await read_object(request), endpoint, engine)
+    target = await find_target(request, completion.model)
+    if completion.is_streamed:
+        with open_streams(request).opened():
+            return await stream_completion(request, completion, target)
+    with services(request).backends.admitted():
+        return await while_heard(request, _whole(request, completion, target))
+
+
+async def _whole(
+    request: web.Request, completion: CompletionRequest, target: Target
+) -> web.Response:
+    """The answer in one piece."""
+    response = await services(request).backends.open(
+        target, completion, request[REQUEST_ID], open_streams(request).closing
+    )
+    try:
+        answer = await read_answer(target, response)
+    finally:
+        response.close()
+    count_tokens(answer, completion.model, caller(request))
+    return json_response(renamed(answer, completion.model))

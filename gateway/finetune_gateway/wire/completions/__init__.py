@@ -1,0 +1,1 @@
+"""Completions: the bodies of requests, and the answers of the servers."""
