@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.finetune import Metadata
-from finetune_api.finetune_spec import DNS_SUBDOMAIN, Spec
+from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Spec
 from finetune_api.finetune_status import Condition
 from finetune_api.uris import S3Address
 from finetune_api.wire import JsonObject, Stored
@@ -40,6 +40,25 @@ class ModelMetrics(ValidationMetrics):
 
     training_loss: float | None = Field(
         None, description="Mean training loss of the last epoch in nats per token."
+    )
+
+
+class Serving(Spec):
+    """A server that runs the model. The gateway sends it the completions of the model."""
+
+    service: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=DNS_LABEL,
+        description="Name of a Service in this namespace that implements OpenAI's API over HTTP "
+        "below /v1.",
+    )
+    port: int = Field(ge=1, le=65535, description="Port of the Service.")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Name under which the server knows the model. Default: the id of the model.",
     )
 
 
@@ -109,6 +128,7 @@ class ModelSpec(Spec):
         description="Treatment of the files when this Model is deleted: Retain keeps them, Delete "
         "deletes them, too, unless they are not proven to be its own or its namespace is deleted.",
     )
+    serving: Serving | None = None
 
 
 class ModelStatus(Stored):

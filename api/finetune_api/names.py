@@ -22,6 +22,10 @@ ANNOTATION_MODEL = f"{GROUP}/model"  # the id of a Model is too long for a label
 ANNOTATION_QUEUE = f"{GROUP}/queue"  # of a Model: Kueue's queue of the Job that deletes its files
 ANNOTATION_ADOPTED_FROM = f"{GROUP}/adopted-from"  # on Models: the UID of the former FineTune
 FINALIZER_MODEL = f"{GROUP}/model-files"  # on Models whose deletionPolicy is Delete
+# On FineTunes of the gateway: a digest of the request, by which a repeated one finds its FineTune,
+# and the metadata of OpenAI's fine-tuning API as JSON.
+LABEL_REQUEST = f"{GROUP}/request"
+ANNOTATION_METADATA = f"{GROUP}/metadata"
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_KUEUE_JOB_UID = "kueue.x-k8s.io/job-uid"
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from docs.generator.markdown import HEADER, code, sentence, table
 from finetune_api.crd import Schema, finetune_crd, model_crd
-from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES
+from finetune_api.crd.rules import MUTABLE_FIELDS, MUTABLE_MODEL_FIELDS, NEW_RULES
 from finetune_api.hyperparameters import DEFAULT_MARK
 
 Row = Callable[[str, Schema, bool], list[str]]
@@ -51,7 +51,7 @@ def pages() -> dict[str, str]:
         "reference/model.md": (
             HEADER
             + MODEL_HEAD
-            + _spec(model["spec"], {"deletionPolicy"})
+            + _spec(model["spec"], MUTABLE_MODEL_FIELDS)
             + "\n## The status\n\n"
             + _status(model["status"])
         ),

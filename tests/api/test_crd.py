@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from finetune_api.crd import finetune_crd, model_crd, structural
-from finetune_api.crd.rules import MUTABLE_FIELDS
+from finetune_api.crd.rules import MUTABLE_FIELDS, MUTABLE_MODEL_FIELDS
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.hyperparameters import DEFAULT_MARK
 
@@ -72,7 +72,7 @@ def test_the_crd_leaves_room_for_the_annotation_of_kubectl_apply() -> None:
 
 def test_only_fields_that_control_a_run_may_change() -> None:
     check_fixed(finetune_crd(), MUTABLE_FIELDS)
-    check_fixed(model_crd(), {"deletionPolicy"})
+    check_fixed(model_crd(), MUTABLE_MODEL_FIELDS)
 
 
 def check_fixed(crd: dict[str, Any], mutable: Set[str]) -> None:

@@ -91,6 +91,7 @@ def hostile_model(uri: str) -> JsonObject:
         "pretrainingLearningRate": 0.001,
         "contextLength": 256,
         "fineTune": {"name": FIELD, "uid": TIME},
+        "serving": {"service": "tone", "port": 8000, "name": FIELD},
     }
     return {
         "apiVersion": names.API_VERSION,

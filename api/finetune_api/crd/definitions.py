@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.crd.rules import MUTABLE_FIELDS, NEW_RULES
+from finetune_api.crd.rules import MUTABLE_FIELDS, MUTABLE_MODEL_FIELDS, NEW_RULES
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
@@ -67,7 +67,7 @@ def finetune_crd() -> Schema:
 
 def model_crd() -> Schema:
     spec = structural(ModelSpec)
-    _fix(spec, frozenset({"deletionPolicy"}))
+    _fix(spec, MUTABLE_MODEL_FIELDS)
     columns = [
         ("ID", ".spec.id", "string", "Name of the model."),
         (

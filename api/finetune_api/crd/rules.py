@@ -21,6 +21,9 @@ MUTABLE_FIELDS = frozenset(
     }
 )
 
+# Those of a Model. All others describe what was trained.
+MUTABLE_MODEL_FIELDS = frozenset({"deletionPolicy", "serving"})
+
 # Pairs of a CEL rule on a FineTune and the message when it is broken.
 _WHOLE_RULES: tuple[tuple[str, str], ...] = (
     (

@@ -79,6 +79,7 @@ def get_model(*, model: str, output: str | None, target: ClusterTarget) -> None:
             *_metrics(spec),
             ("context length", f"{spec.context_length:,} tokens"),
             ("created", local_time(found.metadata.creation_timestamp)),
+            ("served by", _server(spec)),
             ("on deletion", _deletion_effect(spec.deletion_policy)),
         ],
         indent=2,
@@ -117,6 +118,13 @@ def _metrics(spec: ModelSpec) -> list[tuple[str, str]]:
         )
         for name, value in after.items()
     ]
+
+
+def _server(spec: ModelSpec) -> str:
+    if spec.serving is None:
+        return ""
+    name = f" as {spec.serving.name}" if spec.serving.name else ""
+    return f"Service {spec.serving.service}, port {spec.serving.port}{name}"
 
 
 def _deletion_effect(policy: str) -> str:
