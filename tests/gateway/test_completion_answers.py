@@ -93,6 +93,23 @@ def test_a_server_that_loads_differs_from_one_with_too_much_work(
 
 
 @pytest.mark.parametrize(
+    ("message", "has_none"),
+    [
+        ("As of v4.44, default chat template is no longer allowed", True),
+        ("Cannot use it because tokenizer.chat_template is not set", True),
+        ("this model does not have a chat template", True),
+        ("Error in the chat template: roles must alternate", False),
+        ("chat_template_kwargs must be a dictionary", False),
+    ],
+)
+def test_a_model_without_a_template_differs_from_an_error_of_one(
+    message: str, has_none: bool
+) -> None:
+    found = refused(400, Refusal(message), "The server")
+    assert ("Use /v1/completions" in found.message) is has_none
+
+
+@pytest.mark.parametrize(
     ("answer", "expected"),
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, Usage(3, 5)),

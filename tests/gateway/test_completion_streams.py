@@ -120,11 +120,12 @@ async def test_events_that_are_cut_anywhere_are_the_same_events() -> None:
         ((FIRST + b'data: {"choi',), "ended its stream too early"),
         ((FIRST + b'data: {"error":{"message":"boom","code":500}}\n\ndata: [DONE]\n\n',), "boom"),
         ((FIRST + b'data: {"object":"error","message":"old boom"}\n\n',), "old boom"),
+        ((FIRST + b'data: {"a":' + b"[" * 500 + b"]" * 500 + b"}\n\n",), "nested too deeply"),
         ((FIRST + b"data: oops\n\n",), "no JSON object"),
         ((FIRST + b"data: [1]\n\n",), "no JSON object"),
         ((FIRST + b"data: ", *[b"x" * 2**20] * 9), "too large"),
     ],
-    ids=["end", "cut", "error", "former error", "no JSON", "list", "huge"],
+    ids=["end", "cut", "error", "former error", "deep", "no JSON", "list", "huge"],
 )
 async def test_a_stream_that_fails_ends_with_an_error_and_without_done(
     blocks: tuple[bytes, ...], said: str

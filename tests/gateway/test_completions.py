@@ -253,6 +253,8 @@ async def test_a_model_without_a_server_is_a_503_that_says_what_to_set() -> None
         ),
         (web.Response(status=418, text="x" * 10**6), 502, "backend_error", "failed"),
         (web.Response(text="hello"), 502, "backend_error", "not valid JSON"),
+        (web.Response(text='{"a":' + "[" * 500 + "]" * 500 + "}"), 502, "backend_error", "nested"),
+        (web.Response(text='{"a":' + "[" * 5000 + "]" * 5000 + "}"), 502, "backend_error", "JSON"),
         (web.json_response([1]), 502, "backend_error", "not a JSON object"),
         (web.json_response({"error": {"message": "bad", "code": 400}}), 400, None, "bad"),
         (web.json_response({"object": "error", "message": "oh"}), 502, "backend_error", "oh"),

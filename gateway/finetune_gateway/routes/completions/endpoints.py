@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 from aiohttp import web
 
 from finetune_gateway.backends.target import Target
@@ -17,7 +18,7 @@ from finetune_gateway.routes.context import (
     read_object,
     services,
 )
-from finetune_gateway.wire.completions.answers import renamed
+from finetune_gateway.wire.completions.answers import broken, renamed
 from finetune_gateway.wire.completions.requests import (
     CompletionRequest,
     Endpoint,
@@ -68,4 +69,7 @@ async def _whole(
     finally:
         response.close()
     count_tokens(answer, completion.model, caller(request))
-    return json_response(renamed(answer, completion.model))
+    try:
+        return json_response(renamed(answer, completion.model))
+    except orjson.JSONEncodeError as error:  # it can be read with more levels than written
+        raise broken(f"{target.shown} sent an answer that is nested too deeply.") from error

@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 import aiohttp
+import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject
@@ -202,8 +203,12 @@ class _Passage:
             raise error_within(self._target, part)
         model = self._completion.model
         count_tokens(part, model, self._sender)
-        if self._completion.wants_usage or not is_usage_only(part):
+        if is_usage_only(part) and not self._completion.wants_usage:
+            return
+        try:
             await self._client.send(renamed(part, model))
+        except orjson.JSONEncodeError as error:  # it can be read with more levels than written
+            raise broken(f"{self._target.shown} sent a part that is nested too deeply.") from error
 
 
 async def _not_streamed(target: Target, upstream: aiohttp.ClientResponse) -> Problem:

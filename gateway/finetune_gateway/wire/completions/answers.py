@@ -19,10 +19,12 @@ LONGEST_RETRY_SECONDS = 120  # new clients do not wait longer
 LOADING = "model_loading"
 _LOADING = re.compile(r"\bloading\b|model_loading|is being loaded", re.IGNORECASE)
 _OVERLOADED = re.compile(r"overload|\bqueue|\bbusy\b|capacity|too many", re.IGNORECASE)
-_NO_TEMPLATE = re.compile(r"chat[ _]template", re.IGNORECASE)
-_TOO_LONG = re.compile(
-    r"maximum (context|model) length|context length|max_model_len", re.IGNORECASE
+_NO_TEMPLATE = re.compile(
+    r"default chat template|chat_template is not set"
+    r"|\b(no|any|have a|without a|provide a) chat template",
+    re.IGNORECASE,
 )
+_TOO_LONG = re.compile(r"context (length|size)|maximum model length|max_model_len", re.IGNORECASE)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MARKUP = re.compile(r"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 
