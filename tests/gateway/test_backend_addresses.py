@@ -7,12 +7,12 @@ import socket
 import pytest
 from aiohttp import web
 
+from finetune_api.model import Model
 from finetune_api.model_names import resource_name
 from finetune_api.wire import JsonObject
 from finetune_gateway.backends.addresses import refusal
 from finetune_gateway.backends.connections import CheckedResolver, ForbiddenAddressError
 from finetune_gateway.backends.target import base_target, model_target
-from finetune_gateway.problems import Problem
 from finetune_gateway.settings import Backend, Settings
 from tests.gateway.completion_gateway import TONE, Gateway, Names, gateway
 from tests.gateway.completion_server import CompletionServer, serving
@@ -221,8 +221,10 @@ def settings(*backends: Backend) -> Settings:
     return Settings(namespace="ml", files="s3://acme/files", backends=list(backends))
 
 
-def model(**spec: object) -> JsonObject:
-    return {"spec": {"id": TONE, "base": "curie", **spec}}
+def model(**spec: object) -> Model:
+    usual = {"uri": "s3://bucket/model", "pretrainingLearningRate": 0.001, "contextLength": 256}
+    metadata = {"name": resource_name(TONE), "namespace": "ml", "uid": "u"}
+    return Model.parse({"metadata": metadata, "spec": usual | {"id": TONE, "base": "curie"} | spec})
 
 
 @pytest.mark.parametrize(
@@ -231,42 +233,42 @@ def model(**spec: object) -> JsonObject:
         {"service": "tone.other", "port": 80},
         {"service": "tone.other.svc.cluster.local#", "port": 80},
         {"service": "127.0.0.1", "port": 80},
-        {"service": "1", "port": 80},
         {"service": "a@b", "port": 80},
         {"service": "a/b", "port": 80},
         {"service": "tone\n", "port": 80},
-        {"service": "", "port": 80},
-        {"service": "A", "port": 80},
-        {"service": "a" * 64, "port": 80},
+        {"service": "tone", "port": "80@evil.example.com"},
         {"service": "tone", "port": 0},
-        {"service": "tone", "port": 65536},
-        {"service": "tone", "port": "x"},
-        {"service": "tone"},
-        {"service": "tone", "port": 80, "name": ""},
         {},
     ],
 )
-def test_a_service_is_only_a_name_of_the_same_namespace(serving_: JsonObject) -> None:
-    with pytest.raises(Problem) as found:
-        model_target(model(serving=serving_), TONE, settings())
-    assert found.value.code == "model_not_served"
-    assert found.value.should_retry is False
+async def test_an_object_that_no_crd_allows_gets_no_request(serving_: JsonObject) -> None:
+    names = Names({})
+    async with gateway(resolver=names) as it:
+        serve(it, serving_)
+        status, answer = await it.post("completions", {"model": TONE, "prompt": "a"})
+    assert status >= 500
+    assert answer["error"]["code"] == "unreadable_object"
+    assert names.resolutions == []
 
 
 def test_the_service_of_a_model_comes_before_the_backend_of_its_base() -> None:
     backend = Backend(base="curie", url="http://vllm:8000/v1/", supports=["best_of"])
-    own = model_target(model(serving=SERVING), TONE, settings(backend))
-    assert own is not None
+    own = model_target(model(serving=SERVING), settings(backend))
     assert (own.url, own.model, own.is_trusted) == ("http://tone.ml.svc:8000/v1", TONE, False)
-    shared = model_target(model(), TONE, settings(backend))
-    assert shared is not None
+    shared = model_target(model(), settings(backend))
     assert (shared.url, shared.model, shared.is_trusted) == ("http://vllm:8000/v1", TONE, True)
     assert base_target("curie", settings(backend)).model == "curie"
 
 
-@pytest.mark.parametrize("obj", [{}, {"spec": None}, {"spec": {"id": 1}}, {"spec": {"id": TONE}}])
-def test_an_object_that_is_no_model_answers_for_no_id(obj: JsonObject) -> None:
-    assert model_target(obj, TONE, settings()) is None
+async def test_another_model_with_the_same_resource_name_is_not_asked() -> None:
+    names = Names({})
+    async with gateway(resolver=names) as it:
+        serve(it, SERVING)
+        other = TONE.replace(":", "-", 1)
+        assert resource_name(other) == resource_name(TONE)
+        status, answer = await it.post("completions", {"model": other, "prompt": "a"})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    assert names.resolutions == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from finetune_gateway.metrics import REGISTRY
 from tests.gateway.completion_gateway import (
     TONE,
     Gateway,
@@ -274,12 +275,30 @@ async def test_a_bug_within_a_stream_is_an_error_in_it(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("finetune_gateway.routes.completions.streaming.count_tokens", fail)
+    monkeypatch.setattr("finetune_gateway.routes.completions.streaming.renamed", fail)
     async with gateway_to(CompletionServer()) as it:
         lines = await it.events("completions", BODY)
     (error,) = parts(lines)
     assert error["error"]["code"] == "internal_error"
     assert "a bug" in caplog.text
+
+
+async def test_a_server_that_counts_in_each_part_is_counted_once() -> None:
+    def counted() -> float:
+        labels = {"model": TONE, "account": "anna", "kind": "completion"}
+        return REGISTRY.get_sample_value("finetune_gateway_tokens_total", labels) or 0
+
+    blocks = [
+        b'data: {"choices":[{"text":"a"}],"usage":{"completion_tokens":%d}}\n\n' % number
+        for number in (1, 2, 3)
+    ]
+    before = counted()
+    async with gateway_to(CompletionServer(override=raw(*blocks, b"data: [DONE]\n\n"))) as it:
+        await it.events("completions", BODY)
+        assert counted() - before == 3
+    async with gateway_to(CompletionServer(override=raw(*blocks))) as it:  # and breaks off
+        await it.events("completions", BODY)
+    assert counted() - before == 6
 
 
 async def test_two_servers_are_not_mixed_up() -> None:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
-
-from finetune_api.wire import JsonObject, Stored
-from finetune_gateway.problems import Problem
+from finetune_api.model import Model, Serving
 from finetune_gateway.settings import Backend, Settings
 from finetune_gateway.wire.completions.answers import not_served
-
-SERVICE = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"  # the name of a Service: a DNS label
 
 
 @dataclass(frozen=True)
@@ -27,45 +22,19 @@ class Target:
     key_file: Path | None = None
 
 
-class Serving(Stored):
-    """The Service in the namespace of a Model that answers for it."""
-
-    service: str = Field(pattern=SERVICE)
-    port: int = Field(ge=1, le=65535)
-    name: str | None = Field(None, min_length=1, max_length=256)  # of the model there
-
-
-class _Spec(Stored):
-    id: str
-    base: str
-    serving: JsonObject | None = None
-
-
-class _Model(Stored):
-    spec: _Spec
-
-
-def model_target(obj: JsonObject, model: str, settings: Settings) -> Target | None:
-    """The server of a Model; None if it is not the Model with the id `model`.
-
-    Raises Problem if no server answers for it. Different ids can have the same resource name.
-    """
-    try:
-        spec = _Model.model_validate({"spec": obj.get("spec")}).spec
-    except ValidationError:
-        return None
-    if spec.id != model:
-        return None
+def model_target(model: Model, settings: Settings) -> Target:
+    """The server of a fine-tuned model. Raises Problem if there is none."""
+    spec = model.spec
     if spec.serving is not None:
-        return _service(spec.serving, model, settings.namespace)
+        return _service(spec.serving, spec.id, settings.namespace)
     backend = _backend(spec.base, settings)
     if backend is None:
         raise not_served(
-            f"No server answers for the model '{model}'. Set spec.serving of its Model to a "
-            f"Service, or add a backend for the base model '{spec.base}' to the chart value "
-            "gateway.backends."
+            f"No server answers for the model '{spec.id}'. Set spec.serving of the Model "
+            f"{model.metadata.name} to a Service, or add a backend for the base model "
+            f"'{spec.base}' to the chart value gateway.backends."
         )
-    return _of_backend(backend, model)
+    return _of_backend(backend, spec.id)
 
 
 def base_target(base: str, settings: Settings) -> Target:
@@ -79,24 +48,14 @@ def base_target(base: str, settings: Settings) -> Target:
     return _of_backend(backend, backend.name or base)
 
 
-def _service(serving: JsonObject, model: str, namespace: str) -> Target:
-    try:
-        found = Serving.model_validate(serving)
-    except ValidationError as error:
-        raise _invalid_serving(model) from error
-    host = f"{found.service}.{namespace}.svc"
+def _service(serving: Serving, model: str, namespace: str) -> Target:
+    """A Service of the namespace, and of no other: the name of the host has this form only."""
+    host = f"{serving.service}.{namespace}.svc"
     return Target(
-        url=f"http://{host}:{found.port}/v1",
-        model=found.name or model,
-        shown=f"The Service {host}:{found.port}",
+        url=f"http://{host}:{serving.port}/v1",
+        model=serving.name or model,
+        shown=f"The Service {host}:{serving.port}",
         is_trusted=False,
-    )
-
-
-def _invalid_serving(model: str) -> Problem:
-    return not_served(
-        f"spec.serving of the Model of '{model}' is invalid. Set service to the name of a Service "
-        "in the same namespace, and port to a number from 1 to 65535."
     )
 
 

@@ -18,7 +18,7 @@ from finetune_gateway.routes.context import (
     read_object,
     services,
 )
-from finetune_gateway.wire.completions.answers import broken, renamed
+from finetune_gateway.wire.completions.answers import broken, renamed, usage_of
 from finetune_gateway.wire.completions.requests import (
     CompletionRequest,
     Endpoint,
@@ -68,7 +68,7 @@ async def _whole(
         answer = await read_answer(target, response)
     finally:
         response.close()
-    count_tokens(answer, completion.model, caller(request))
+    count_tokens(usage_of(answer), completion.model, caller(request))
     try:
         return json_response(renamed(answer, completion.model))
     except orjson.JSONEncodeError as error:  # it can be read with more levels than written

@@ -22,7 +22,14 @@ from finetune_gateway.routes.completions.patience import GLANCE_SECONDS, discard
 from finetune_gateway.routes.completions.served_models import count_tokens
 from finetune_gateway.routes.context import REQUEST_ID, caller, open_streams, services
 from finetune_gateway.routes.server_sent_events import ServerSentEvents
-from finetune_gateway.wire.completions.answers import broken, is_error, is_usage_only, renamed
+from finetune_gateway.wire.completions.answers import (
+    Usage,
+    broken,
+    is_error,
+    is_usage_only,
+    renamed,
+    usage_of,
+)
 from finetune_gateway.wire.completions.event_parts import DONE, EventReader
 from finetune_gateway.wire.completions.requests import CompletionRequest
 
@@ -42,7 +49,11 @@ async def stream_completion(
         try:
             if upstream.content_type != STREAM:
                 raise await _not_streamed(target, upstream)
-            await _Passage(client, completion, target, upstream).run()
+            passage = _Passage(client, completion, target, upstream)
+            try:
+                await passage.run()
+            finally:
+                count_tokens(passage.usage, completion.model, caller(request))
         finally:
             upstream.close()
     except ConnectionError:  # of the client
@@ -139,7 +150,7 @@ class _Passage:
         self._completion = completion
         self._target = target
         self._upstream = upstream
-        self._sender = caller(client.request)
+        self.usage: Usage | None = None  # the latest: some servers count in each part
         self._closing = open_streams(client.request).closing
         self._drain_seconds = services(client.request).backends.drain_seconds
         self._clock = asyncio.get_running_loop().time
@@ -202,7 +213,7 @@ class _Passage:
         if is_error(part):
             raise error_within(self._target, part)
         model = self._completion.model
-        count_tokens(part, model, self._sender)
+        self.usage = usage_of(part) or self.usage
         if is_usage_only(part) and not self._completion.wants_usage:
             return
         try:
