@@ -8,5 +8,6 @@ Models, so that any number of replicas can run, in any order of restarts.
 - `kube`: the callers, and the API server as they see it.
 - `files`: uploaded files in S3.
 - `backends`: the servers that complete prompts.
+- `process`: sockets, the certificate, probes, and metrics.
 - `routes`: the endpoints, and `routes.app`, which gives every answer OpenAI's envelope.
 """

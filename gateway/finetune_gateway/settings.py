@@ -59,6 +59,11 @@ class Settings(Wire):
     cancel_seconds: float = Field(5, ge=0, le=60)
     request_timeout_seconds: float = Field(10, gt=0)  # of a request to the API server
     keep_alive_seconds: float = Field(15, gt=0)  # between the comments of a stream
+    # Seconds for which requests in flight may continue after SIGTERM: below the 60 s after which
+    # Kubernetes kills the pod.
+    shutdown_seconds: float = Field(50, ge=0)
+    # Whether keys and tokens may travel without TLS. Only for a proxy with TLS in front of it.
+    allow_plain_http: bool = False
 
     @property
     def shown_organization(self) -> str:

@@ -1,8 +1,8 @@
 """One object and its changes, over any number of lists and watches.
 
 A watch that ends, expires, or loses its connection is opened again where it ended. The API server
-authenticates the caller each time, so a watch is short: whoever may no longer read the object is
-noticed within `WATCH_SECONDS`.
+authenticates the caller each time, so a watch is short: a caller who may no longer read the object
+is noticed within `WATCH_SECONDS`.
 """
 
 from __future__ import annotations

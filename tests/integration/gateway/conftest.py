@@ -32,8 +32,10 @@ class Team:
         self.namespace = kubectl.namespace
         self.folder = folder
         rendered = subprocess.run(
-            [str(helm), "template", "x", str(CHART), "-n", self.namespace]
-            + ["--set", "crds.install=false", "-s", "templates/user-roles.yaml"],
+            [
+                *(str(helm), "template", "x", str(CHART), "-n", self.namespace),
+                *("--set", "crds.install=false", "-s", "templates/user-roles.yaml"),
+            ],
             check=True,
             capture_output=True,
             text=True,
@@ -102,14 +104,13 @@ class Team:
 class Gateway:
     """The gateway's process on this machine, with a folder for its files."""
 
-    def __init__(self, team: Team, server: str = "") -> None:
-        """server: replaces the address of the API server."""
+    def __init__(self, team: Team) -> None:
         self.team = team
         self.port, self.operations_port = _free_port(), _free_port()
         self.keys = team.folder / "keys"
         self.keys.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
-        self._kubeconfig = team.kubeconfig(server)
+        self.kubeconfig = team.kubeconfig()
         self._log = team.folder / "gateway.log"
 
     def add_key(self, account: str, **fields: Any) -> str:
@@ -124,7 +125,8 @@ class Gateway:
     def remove_key(self, key: str) -> None:
         (self.keys / hash_key(key)[:16]).unlink()
 
-    def start(self, **settings: Any) -> None:
+    def start(self, *, waits: bool = True, **settings: Any) -> None:
+        """waits: until the process is ready; else, until it serves."""
         given = {
             "namespace": self.team.namespace,
             "organization": "acme",
@@ -147,15 +149,24 @@ class Gateway:
         store.mkdir(exist_ok=True)
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_gateway", "run"]
-                + ["--settings", str(path), "--kubeconfig", str(self._kubeconfig)]
-                + ["--address", "127.0.0.1", "--port", str(self.port)]
-                + ["--operations-port", str(self.operations_port)],
+                [
+                    *(sys.executable, "-m", "finetune_gateway", "run"),
+                    *("--settings", str(path), "--kubeconfig", str(self.kubeconfig)),
+                    *("--address", "127.0.0.1", "--port", str(self.port)),
+                    *("--operations-port", str(self.operations_port)),
+                ],
                 env={**os.environ, ENV_LOCAL_ROOT: str(store)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(lambda: self.probe("/readyz")[0] == 200, START_SECONDS, self.log)
+        probe = "/readyz" if waits else "/healthz"
+        process = self.process
+
+        def answers() -> bool:
+            assert process.poll() is None, self.log()
+            return self.probe(probe)[0] == 200
+
+        until(answers, START_SECONDS, self.log)
 
     def probe(self, path: str) -> tuple[int, str]:
         """The status and the text of a probe; 0: no answer."""

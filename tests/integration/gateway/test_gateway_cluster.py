@@ -46,7 +46,7 @@ def a_finetune(name: str, **spec: Any) -> dict[str, Any]:
 
 async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 40) -> None:
     async with asyncio.timeout(seconds):
-        while not await check():
+        while not await check():  # noqa: ASYNC110 - a state of the API server
             await asyncio.sleep(0.3)
 
 

@@ -1,0 +1,232 @@
+"""The gateway process: OpenAI's API on one port, probes and metrics on another."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+import yaml
+from aiohttp import web
+from pydantic import ValidationError
+
+from finetune_api.text.log_format import LogFormatter
+from finetune_gateway.files.bucket_files import BucketFiles
+from finetune_gateway.files.workers import Workers
+from finetune_gateway.kube.authentication import Authentication
+from finetune_gateway.kube.keys import KeyRing
+from finetune_gateway.kube.kube_cluster import KubeCluster
+from finetune_gateway.kube.server import is_loopback, server_of_kubeconfig, server_of_pod
+from finetune_gateway.process.certificate import Certificate
+from finetune_gateway.process.operations import Operations
+from finetune_gateway.process.sockets import listen
+from finetune_gateway.routes import files as file_routes
+from finetune_gateway.routes import fine_tunes, jobs, models, uploads
+from finetune_gateway.routes.access_log import AccessLog
+from finetune_gateway.routes.app import build_app
+from finetune_gateway.routes.context import Services
+from finetune_gateway.settings import Settings
+from finetune_storage.connect import open_storage
+from finetune_storage.errors import StorageError
+
+ROUTES = [
+    *fine_tunes.ROUTES,
+    *jobs.ROUTES,
+    *models.ROUTES,
+    *file_routes.ROUTES,
+    *uploads.ROUTES,
+]
+# A token of an identity provider can have a list of groups. aiohttp's own limit is 8 KiB, and its
+# answer beyond it is not in OpenAI's envelope.
+HEADER_BYTES = 64 * 2**10
+KEEP_ALIVE_SECONDS = 75.0  # above the 60 s of usual proxies, which would use a closed connection
+CLOSE_SECONDS = 2.0  # for the rest, after the requests in flight
+UNKNOWN = "the field is unknown: correct its name, or remove it"
+
+logger = logging.getLogger("finetune_gateway")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="finetune-gateway",
+        description="Serve OpenAI's fine-tuning API for the FineTunes of a namespace.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="Serve the API until stopped.")
+    run.add_argument(
+        "--settings",
+        type=Path,
+        default=Path("/etc/finetune-gateway/settings.yaml"),
+        help="Settings file that the chart writes (default: %(default)s).",
+    )
+    run.add_argument("--address", default="", help="Address to listen on (default: all addresses).")
+    run.add_argument(
+        "--port", type=int, default=8000, help="Port of the API (default: %(default)s)."
+    )
+    run.add_argument(
+        "--operations-port",
+        type=int,
+        default=8001,
+        help="Port of /healthz, /readyz, and /metrics (default: %(default)s).",
+    )
+    run.add_argument(
+        "--kubeconfig",
+        type=Path,
+        help="File with the address of the API server (default: the ServiceAccount of the pod).",
+    )
+    run.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="Certificate chain for HTTPS. The file is read again when it changes.",
+    )
+    run.add_argument("--tls-key", type=Path, metavar="FILE", help="Key of the certificate.")
+    run.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="Lowest level of log messages (default: %(default)s).",
+    )
+    return parser.parse_args(arguments)
+
+
+def load_settings(path: Path) -> Settings:
+    """Load the settings. Raise ValueError with the file and the invalid key."""
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"settings file {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
+        problem = problem.removeprefix("Value error, ")
+        raise ValueError(f"settings file {path}, {where}: {problem}") from error
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the process needs to serve, all of which has been checked."""
+
+    settings: Settings
+    cluster: KubeCluster
+    files: BucketFiles
+    certificate: Certificate | None
+    sockets: tuple[socket.socket, socket.socket]  # of the API and of operations
+
+
+def prepare(options: argparse.Namespace) -> Parts:
+    """Check the options and the settings.
+
+    Raise ValueError, OSError, or StorageError with one sentence.
+    """
+    settings = load_settings(options.settings)
+    certificate = _load_certificate(options, settings)
+    server = (
+        server_of_kubeconfig(options.kubeconfig)
+        if options.kubeconfig
+        else server_of_pod(os.environ)
+    )
+    if settings.keys is not None and server.token is None:
+        raise ValueError(
+            f"kubeconfig {options.kubeconfig}: the user of the current context has no token, which "
+            "the gateway needs to act for API keys. Set token or tokenFile, or remove keys from "
+            f"{options.settings}"
+        )
+    cluster = KubeCluster(
+        server,
+        settings.namespace,
+        timeout_seconds=settings.request_timeout_seconds,
+        review_seconds=settings.review_seconds,
+    )
+    files = BucketFiles(open_storage(), Workers(), settings)
+    api = listen(options.address, options.port)
+    operations = listen(options.address, options.operations_port)
+    return Parts(settings, cluster, files, certificate, (api, operations))
+
+
+def _load_certificate(options: argparse.Namespace, settings: Settings) -> Certificate | None:
+    """The certificate; None for plain HTTP, where that is allowed. Raises ValueError."""
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        raise ValueError("--tls-certificate and --tls-key need each other: give both")
+    if options.tls_certificate:
+        return Certificate(options.tls_certificate, options.tls_key)
+    if not settings.allow_plain_http and not is_loopback(options.address):
+        raise ValueError(
+            f"without TLS, everyone on the network between can read API keys on "
+            f"{options.address or 'all addresses'}. Give --tls-certificate and --tls-key; or, if a "
+            f"proxy with TLS is in front of the gateway, set allowPlainHttp in {options.settings}"
+        )
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=options.log_level, handlers=[handler])
+    try:
+        parts = prepare(options)
+    except (ValueError, OSError, StorageError) as error:
+        print(f"finetune-gateway: {error}", file=sys.stderr)
+        return 2
+    uvloop.run(serve(parts))
+    return 0
+
+
+async def serve(parts: Parts) -> None:
+    """Serve until a signal arrives. Streams get a message, and requests in flight may finish."""
+    settings, stop = parts.settings, asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(parts.cluster)
+        operations = Operations(cluster)
+        probes = web.AppRunner(operations.build_app(), access_log=None, shutdown_timeout=1)
+        stack.callback(parts.files.workers.close)
+        stack.push_async_callback(probes.cleanup)
+        await _start(probes, parts.sockets[1], None)
+        keys = KeyRing(settings.keys) if settings.keys is not None else None
+        app = build_app(
+            Services(settings, cluster, parts.files),
+            ROUTES,
+            Authentication(settings.namespace, keys),
+        )
+        runner = web.AppRunner(
+            app,
+            access_log_class=AccessLog,
+            shutdown_timeout=settings.shutdown_seconds,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+        )
+        await _start(runner, parts.sockets[0], parts.certificate)
+        watching = asyncio.create_task(
+            parts.certificate.watch() if parts.certificate else stop.wait()
+        )
+        scheme = "HTTPS" if parts.certificate else "HTTP"
+        logger.info("serving %s over %s", settings.namespace, scheme)
+        await stop.wait()
+        logger.info("a signal has arrived: requests in flight may finish")
+        operations.is_closing = True
+        watching.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.shutdown_seconds + CLOSE_SECONDS):
+                await runner.cleanup()
+    logger.info("the gateway has ended")
+
+
+async def _start(
+    runner: web.AppRunner, opened: socket.socket, certificate: Certificate | None
+) -> None:
+    await runner.setup()
+    context = certificate.context if certificate else None
+    await web.SockSite(runner, opened, ssl_context=context).start()

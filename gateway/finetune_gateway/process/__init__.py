@@ -1,0 +1,1 @@
+"""What the process has besides OpenAI's API: its sockets, its certificate, probes, and metrics."""

@@ -1,0 +1,129 @@
+"""The gateway's process: its start, its probes, its log, and its end with open streams."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway.conftest import OWNER, STRANGER, USER, Gateway
+from tests.support.kubectl import finetune, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+STREAMS = 20
+
+
+class Follower(threading.Thread):
+    """Reads a stream of events to its end."""
+
+    def __init__(self, gateway: Gateway, key: str, path: str) -> None:
+        super().__init__(daemon=True)
+        self.events: list[Any] = []
+        self._answer = gateway.ask("GET", path, key)
+        assert self._answer.status == 200
+
+    def run(self) -> None:
+        for line in self._answer:
+            if line.startswith(b"data: "):
+                text = line.removeprefix(b"data: ").strip().decode()
+                self.events.append(text if text == "[DONE]" else json.loads(text))
+
+
+def test_sigterm_ends_every_stream_with_a_message_and_the_process_with_0(gateway: Gateway) -> None:
+    key = gateway.add_key(USER)
+    gateway.start()
+    team = gateway.team.kubectl
+    team.apply(finetune("a", model="ada"))
+    event = {"at": "2026-11-21T12:00:00Z", "reason": "Created", "message": "Created.", "seq": 1}
+    team.patch_status("finetune", "a", {"state": "running", "events": [event]})
+    followers = [
+        Follower(gateway, key, f"/v1/fine-tunes/ft-a/events?stream=true&n={number}")
+        for number in range(STREAMS)
+    ]
+    for follower in followers:
+        follower.start()
+    until(lambda: all(follower.events for follower in followers), 20, gateway.log)
+    assert f"finetune_gateway_open_streams {STREAMS}.0" in gateway.probe("/metrics")[1]
+    gateway.terminate()
+    for follower in followers:
+        follower.join(15)
+        assert not follower.is_alive()
+        first, last = follower.events
+        assert first["message"] == "Created."
+        assert last["error"]["code"] == "service_unavailable"
+    assert gateway.process is not None
+    assert gateway.process.wait(15) == 0
+    assert "Traceback" not in gateway.log()
+
+
+def test_the_log_and_the_metrics_have_the_route_and_the_account_but_no_key(
+    gateway: Gateway,
+) -> None:
+    key = gateway.add_key(USER)
+    gateway.start()
+    token = gateway.team.token(OWNER)
+    assert gateway.json("GET", "/v1/fine-tunes", key)[0] == 200
+    assert gateway.json("GET", "/v1/fine-tunes/ft-secretname", token)[0] == 404
+    assert gateway.json("GET", "/v1/nothing/secretpath", key)[0] == 404
+    assert gateway.json("GET", "/v1/fine-tunes", "sk-openai-secretkey")[0] == 401
+    text = gateway.log()
+    assert "GET /v1/fine-tunes 200" in text
+    assert "GET /v1/fine-tunes/{id} 404" in text
+    assert "GET unknown 404" in text
+    assert f" {USER}\n" in text
+    for secret in (key, token, "secretname", "secretpath", "secretkey"):
+        assert secret not in text
+    metrics = gateway.probe("/metrics")[1]
+    labels = 'method="GET",route="/v1/fine-tunes",status="200"'
+    assert f"finetune_gateway_requests_total{{{labels}}} 1.0" in metrics
+
+
+def test_a_key_works_until_it_is_removed_and_never_for_a_foreign_account(gateway: Gateway) -> None:
+    gateway.start()
+    key, foreign = gateway.add_key(USER), gateway.add_key(STRANGER)
+    until(lambda: gateway.json("GET", "/v1/models", key)[0] == 200, 5, gateway.log)
+    status, body = gateway.json("GET", "/v1/models", foreign)
+    assert status == 403
+    assert "may not act as the account eve" in body["error"]["message"]
+    gateway.remove_key(key)
+    until(lambda: gateway.json("GET", "/v1/models", key)[0] == 401, 5, gateway.log)
+
+
+def test_a_revoked_key_ends_its_stream(gateway: Gateway) -> None:
+    key = gateway.add_key(USER)
+    gateway.start(keepAliveSeconds=0.5)
+    gateway.team.kubectl.apply(finetune("b", model="ada"))
+    gateway.team.kubectl.patch_status("finetune", "b", {"state": "running"})
+    follower = Follower(gateway, key, "/v1/fine_tuning/jobs/ftjob-b/events?stream=true")
+    follower.start()
+    gateway.remove_key(key)
+    follower.join(10)
+    assert [event["error"]["code"] for event in follower.events] == ["invalid_api_key"]
+
+
+def test_a_stream_ends_with_its_fine_tune(gateway: Gateway) -> None:
+    key = gateway.add_key(USER)
+    gateway.start()
+    team = gateway.team.kubectl
+    team.apply(finetune("c", model="ada"))
+    follower = Follower(gateway, key, "/v1/fine-tunes/ft-c/events?stream=true")
+    follower.start()
+    event = {"at": "2026-11-21T12:00:00Z", "reason": "Created", "message": "Created.", "seq": 1}
+    team.patch_status("finetune", "c", {"state": "pending", "message": "Waiting."})
+    until(lambda: follower.events, 10, gateway.log)
+    team.patch_status("finetune", "c", {"state": "cancelled", "events": [event]})
+    follower.join(10)
+    assert [e if isinstance(e, str) else e["message"] for e in follower.events] == [
+        "Waiting.", "Created.", "[DONE]",
+    ]  # fmt: skip
+
+
+def test_without_an_api_server_the_process_starts_and_is_not_ready(gateway: Gateway) -> None:
+    key = gateway.add_key(USER)
+    gateway.kubeconfig = gateway.team.kubeconfig("http://127.0.0.1:9")
+    gateway.start(waits=False)
+    assert gateway.probe("/readyz")[0] == 503
+    answer = gateway.ask("GET", "/v1/fine-tunes", key)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert json.loads(answer.read())["error"]["code"] == "service_unavailable"
