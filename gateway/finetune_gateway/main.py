@@ -19,6 +19,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from finetune_api.text.log_format import LogFormatter
+from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
 from finetune_gateway.kube.authentication import Authentication
@@ -32,6 +33,7 @@ from finetune_gateway.routes import files as file_routes
 from finetune_gateway.routes import fine_tunes, jobs, models, uploads
 from finetune_gateway.routes.access_log import AccessLog
 from finetune_gateway.routes.app import build_app
+from finetune_gateway.routes.completions import endpoints as completions
 from finetune_gateway.routes.context import Services
 from finetune_gateway.settings import Settings
 from finetune_storage.connect import open_storage
@@ -43,6 +45,7 @@ ROUTES = [
     *models.ROUTES,
     *file_routes.ROUTES,
     *uploads.ROUTES,
+    *completions.ROUTES,
 ]
 # A token of an identity provider can have a list of groups. aiohttp's own limit is 8 KiB, and its
 # answer beyond it is not in OpenAI's envelope.
@@ -118,6 +121,7 @@ class Parts:
 
     settings: Settings
     cluster: KubeCluster
+    api_server: str  # its host, to which no Model may send the gateway
     files: BucketFiles
     certificate: Certificate | None
     sockets: tuple[socket.socket, socket.socket]  # of the API and of operations
@@ -150,7 +154,7 @@ def prepare(options: argparse.Namespace) -> Parts:
     files = BucketFiles(open_storage(), Workers(), settings)
     api = listen(options.address, options.port)
     operations = listen(options.address, options.operations_port)
-    return Parts(settings, cluster, files, certificate, (api, operations))
+    return Parts(settings, cluster, server.host, files, certificate, (api, operations))
 
 
 def _load_certificate(options: argparse.Namespace, settings: Settings) -> Certificate | None:
@@ -195,8 +199,9 @@ async def serve(parts: Parts) -> None:
         stack.push_async_callback(probes.cleanup)
         await _start(probes, parts.sockets[1], None)
         keys = KeyRing(settings.keys) if settings.keys is not None else None
+        backends = Backends(settings, api_server=parts.api_server)
         app = build_app(
-            Services(settings, cluster, parts.files),
+            Services(settings, cluster, parts.files, backends),
             ROUTES,
             Authentication(settings.namespace, keys),
         )

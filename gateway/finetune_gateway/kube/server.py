@@ -41,6 +41,11 @@ class Server:
         if parts.scheme != "https" and not is_plain:
             raise ValueError(f"the API server {self.url} has no TLS; tokens need https://")
 
+    @property
+    def host(self) -> str:
+        """The name or the address, without brackets."""
+        return urlsplit(self.url).hostname or ""
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or an address is this machine only."""
