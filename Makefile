@@ -52,6 +52,9 @@ bench-operator: setup ## compare the operator with a script, on kwok and an idle
 bench-cli: setup ## measure how long the command line takes to print its help
 	@$(PYTHON) -m bench.cli
 
+bench-gateway: setup ## measure what the gateway adds to a completion, on an idle machine
+	@$(PYTHON) -m bench.gateway
+
 bench-trainer: setup ## compare the trainer with TRL and plain DeepSpeed, on an idle machine
 	@$(PYTHON) -m bench.trainer
 
@@ -127,6 +130,6 @@ clean: ## remove the Python environment and the caches of the tools
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site
 
 .PHONY: help demo check test test-fast test-slow test-integration test-cluster lint lint-code lint-types lint-imports \
-	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gpu \
+	lint-project lint-generated format generate fuzz bench-cli bench-data bench-gateway bench-gpu \
 	rehearse-gpu bench-operator bench-trainer measure-memory constraints \
 	docs images up kueue down setup clean sweep sweep-storage
