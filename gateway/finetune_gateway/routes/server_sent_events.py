@@ -72,7 +72,8 @@ class ServerSentEvents:
         if self.is_lost:
             raise ConnectionResetError("the client has closed the stream")
         try:
-            await asyncio.wait_for(self.response.write(data), WRITE_SECONDS)
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self.response.write(data)
         except TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()
