@@ -27,6 +27,7 @@ from finetune_gateway.kube.keys import KeyRing
 from finetune_gateway.kube.kube_cluster import KubeCluster
 from finetune_gateway.kube.server import is_loopback, server_of_kubeconfig, server_of_pod
 from finetune_gateway.process.certificate import Certificate
+from finetune_gateway.process.draining import Draining
 from finetune_gateway.process.operations import Operations
 from finetune_gateway.process.sockets import listen
 from finetune_gateway.routes import files as file_routes
@@ -34,7 +35,7 @@ from finetune_gateway.routes import fine_tunes, jobs, models, uploads
 from finetune_gateway.routes.access_log import AccessLog
 from finetune_gateway.routes.app import build_app
 from finetune_gateway.routes.completions import endpoints as completions
-from finetune_gateway.routes.context import Services
+from finetune_gateway.routes.context import OPEN_STREAMS, Services
 from finetune_gateway.settings import Settings
 from finetune_storage.connect import open_storage
 from finetune_storage.errors import StorageError
@@ -180,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         parts = prepare(options)
     except (ValueError, OSError, StorageError) as error:
-        print(f"finetune-gateway: {error}", file=sys.stderr)
+        sentence = " ".join(str(error).split())  # PyYAML writes several lines
+        print(f"finetune-gateway: {sentence}", file=sys.stderr)
         return 2
     uvloop.run(serve(parts))
     return 0
@@ -205,15 +207,17 @@ async def serve(parts: Parts) -> None:
             ROUTES,
             Authentication(settings.namespace, keys),
         )
+        draining = Draining()
+        draining.install(app)
         runner = web.AppRunner(
             app,
             access_log_class=AccessLog,
-            shutdown_timeout=settings.shutdown_seconds,
+            shutdown_timeout=CLOSE_SECONDS / 2,  # for two steps
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
         )
-        await _start(runner, parts.sockets[0], parts.certificate)
+        site = await _start(runner, parts.sockets[0], parts.certificate)
         watching = asyncio.create_task(
             parts.certificate.watch() if parts.certificate else stop.wait()
         )
@@ -223,15 +227,19 @@ async def serve(parts: Parts) -> None:
         logger.info("a signal has arrived: requests in flight may finish")
         operations.is_closing = True
         watching.cancel()
+        await site.stop()  # no further connections
+        app[OPEN_STREAMS].close()
+        await draining.finish(settings.shutdown_seconds)
         with suppress(TimeoutError):
-            async with asyncio.timeout(settings.shutdown_seconds + CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await runner.cleanup()
     logger.info("the gateway has ended")
 
 
 async def _start(
     runner: web.AppRunner, opened: socket.socket, certificate: Certificate | None
-) -> None:
+) -> web.SockSite:
     await runner.setup()
-    context = certificate.context if certificate else None
-    await web.SockSite(runner, opened, ssl_context=context).start()
+    site = web.SockSite(runner, opened, ssl_context=certificate.context if certificate else None)
+    await site.start()
+    return site

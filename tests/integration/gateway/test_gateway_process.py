@@ -1,7 +1,9 @@
 """The gateway's process: its start, its probes, its log, and its end with open streams."""
 
+import http.client
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +57,57 @@ def test_sigterm_ends_every_stream_with_a_message_and_the_process_with_0(gateway
     assert gateway.process is not None
     assert gateway.process.wait(15) == 0
     assert "Traceback" not in gateway.log()
+
+
+def test_a_request_in_flight_finishes_after_sigterm(gateway: Gateway) -> None:
+    key = gateway.add_key(USER)
+    gateway.start()
+    body = json.dumps({"training_file": "s3://bucket/train.jsonl", "model": "ada"}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection.putrequest("POST", "/v1/fine-tunes")
+    connection.putheader("Authorization", f"Bearer {key}")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:10])
+    idle = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    idle.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+    idle.getresponse().read()
+    gateway.terminate()
+    until(lambda: gateway.probe("/readyz") == (503, "the process ends"), 10, gateway.log)
+    with pytest.raises(OSError, match="refused"):
+        gateway.ask("GET", "/v1/models", key)
+    connection.send(body[10:])
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert json.loads(answer.read())["status"] == "pending"
+    assert gateway.process is not None
+    assert gateway.process.wait(15) == 0
+    assert len(gateway.team.kubectl.list("finetunes")) == 1
+
+
+def test_a_request_that_never_ends_is_cut_off_after_the_time_of_the_settings(
+    gateway: Gateway,
+) -> None:
+    key = gateway.add_key(USER)
+    gateway.start(shutdownSeconds=1)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection.putrequest("POST", "/v1/fine-tunes")
+    connection.putheader("Authorization", f"Bearer {key}")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    until(lambda: gateway.probe("/readyz")[0] == 200, 10, gateway.log)
+    started = time.monotonic()
+    gateway.terminate()
+    assert gateway.process is not None
+    assert gateway.process.wait(15) == 0
+    assert time.monotonic() - started < 8
+
+
+def test_a_long_credential_is_refused_in_the_envelope(gateway: Gateway) -> None:
+    gateway.start()
+    for length, code in ((12_000, "invalid_api_key"), (40_000, "invalid_api_key")):
+        token = "eyJ0." + "a" * length + ".c2ln"
+        status, body = gateway.json("GET", "/v1/fine-tunes", token)
+        assert (status, body["error"]["code"]) == (401, code)
 
 
 def test_the_log_and_the_metrics_have_the_route_and_the_account_but_no_key(
