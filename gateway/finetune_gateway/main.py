@@ -32,7 +32,7 @@ from finetune_gateway.process.operations import Operations
 from finetune_gateway.process.sockets import listen
 from finetune_gateway.routes import files as file_routes
 from finetune_gateway.routes import fine_tunes, jobs, models, uploads
-from finetune_gateway.routes.access_log import AccessLog
+from finetune_gateway.routes.access_log import AccessLog, ParsingErrors
 from finetune_gateway.routes.app import build_app
 from finetune_gateway.routes.completions import endpoints as completions
 from finetune_gateway.routes.context import OPEN_STREAMS, Services
@@ -178,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=options.log_level, handlers=[handler])
+    logging.getLogger("aiohttp.server").addFilter(ParsingErrors())
     try:
         parts = prepare(options)
     except (ValueError, OSError, StorageError) as error:

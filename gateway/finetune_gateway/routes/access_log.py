@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
 
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.metrics import LOADING_ANSWERS, REQUEST_SECONDS, REQUESTS
@@ -42,9 +44,10 @@ class AccessLog(AbstractAccessLogger):
 
 def _route(request: web.BaseRequest) -> str:
     """The template of the path, such as `/v1/files/{id}`."""
-    if not isinstance(request, web.Request):
-        return UNKNOWN
-    resource = request.match_info.route.resource
+    resource = None
+    if isinstance(request, web.Request):
+        with suppress(AssertionError):  # of aiohttp, for a request that it could not parse
+            resource = request.match_info.route.resource
     return resource.canonical if resource is not None else UNKNOWN
 
 
@@ -54,3 +57,11 @@ def _sender(request: web.BaseRequest) -> str:
     if not isinstance(found, Caller):
         return "-"
     return found.account or f"token-{found.fingerprint[:8]}"
+
+
+class ParsingErrors(logging.Filter):
+    """Drops aiohttp's tracebacks of requests that are not HTTP: AccessLog has a line for them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)

@@ -24,6 +24,8 @@ from finetune_gateway.routes.open_streams import OpenStreams
 
 logger = logging.getLogger(__name__)
 
+CLIENT_LEFT = 499  # as in the logs of nginx
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -54,8 +56,8 @@ async def _envelope(request: web.Request, handler: Handler) -> web.StreamRespons
         return respond(unknown_url(request.method, request.path[:200]))
     except web.HTTPException as error:
         return respond(invalid(f"{error.reason}.", code="bad_request"))
-    except ConnectionError:  # of the client
-        raise
+    except ConnectionError:  # the client has left, so that only the log shows this answer
+        return web.Response(status=CLIENT_LEFT)
     except Exception:
         request_id = request[REQUEST_ID]
         logger.exception("request %s: %s %s", request_id, request.method, request.path[:200])
@@ -89,5 +91,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     """The headers of OpenAI's API. The old clients print `request-id`, so it is not sent."""
     if REQUEST_ID in request:
         response.headers["x-request-id"] = request[REQUEST_ID]
+    response.headers["Server"] = "finetune-gateway"  # in place of the versions of libraries
     settings = request.app[SERVICES].settings
     response.headers["OpenAI-Organization"] = settings.shown_organization
