@@ -48,6 +48,10 @@ COMMANDS = {
         "finetune_cli.commands.models.command:command",
         "List, show, download, or delete fine-tuned models.",
     ),
+    "keys": (
+        "finetune_cli.commands.keys.command:command",
+        "Create, list, or revoke API keys of the gateway.",
+    ),
     "complete": (
         "finetune_cli.commands.complete.command:command",
         "Generate text with a fine-tuned model.",

@@ -120,6 +120,13 @@ def _one_name(name: str | None, old_name: str | None) -> str:
     return found
 
 
+def completion_target(ctx: click.Context) -> ClusterTarget:
+    """The cluster of a command line that is being completed: its flags, then the outer ones."""
+    found, outer = ctx.params, ctx.find_root().params
+    keys = ("kubeconfig", "context", "namespace")
+    return ClusterTarget(**{key: found.get(key) or outer.get(key) for key in keys})
+
+
 def complete_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -129,11 +136,8 @@ def complete_names(
     from finetune_cli.cluster.connection import connect
     from finetune_cli.terminal.errors import CommandError
 
-    found = {key: ctx.params.get(key) for key in ("kubeconfig", "context", "namespace")}
-    outer = ctx.parent.params if ctx.parent else {}
-    target = ClusterTarget(**{key: value or outer.get(key) for key, value in found.items()})
     try:
-        items = connect(target, timeout=2).finetunes.list()
+        items = connect(completion_target(ctx), timeout=2).finetunes.list()
     except CommandError:
         return []
     return [

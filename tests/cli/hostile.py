@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from finetune_api import names
+from finetune_api.api_keys import hash_key
 from finetune_api.wire import JsonObject
 from tests.cli.statuses import resolved
 
@@ -102,6 +104,25 @@ def hostile_model(uri: str) -> JsonObject:
     }
 
 
+KEY_ID = hash_key("sk-ft-" + "a" * 43)[:16]
+
+
+def hostile_secret() -> JsonObject:
+    """The Secret of API keys: a record with a hostile note, and entries that are none."""
+    record = {
+        "sha256": hash_key("sk-ft-" + "a" * 43),
+        "account": "tone",
+        "created": "2026-11-30T04:40:00Z",
+        "note": HOSTILE[:200],
+    }
+    entries = {KEY_ID: record, HOSTILE: HOSTILE, "fedcba9876543210": {**record, HOSTILE: HOSTILE}}
+    data = {
+        name: base64.b64encode(json.dumps(value).encode()).decode()
+        for name, value in entries.items()
+    }
+    return {"kind": "Secret", "metadata": metadata("keys"), "data": {**data, "0": HOSTILE}}
+
+
 class HostileCluster:
     """Answers each GET with a hostile object. failing: with a hostile Status instead."""
 
@@ -121,6 +142,12 @@ class HostileCluster:
             return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}
         if last == "version":
             return {"gitVersion": HOSTILE, "major": "1", "minor": "36"}
+        if "/secrets" in path:
+            return hostile_secret()
+        if "/serviceaccounts" in path:
+            return {"metadata": {"name": HOSTILE, "labels": {HOSTILE: HOSTILE}}}
+        if last == "roles":
+            return {"items": [{"rules": [{"verbs": [HOSTILE], "resources": [HOSTILE]}]}]}
         if "selfsubjectaccessreviews" in path:
             return {"status": {"allowed": True, "reason": HOSTILE}}
         if path == f"/apis/{names.API_VERSION}":

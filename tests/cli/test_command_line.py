@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from finetune_cli.commands.keys.command import COMMANDS as KEYS
 from finetune_cli.commands.models.command import COMMANDS as MODELS
 from finetune_cli.main import COMMANDS, finetune
 from finetune_cli.terminal.errors import CommandError, describe_error
@@ -18,7 +19,7 @@ from tests.cli.conftest import Run
 HEAVY = {"boto3", "kubernetes", "numpy", "pyarrow", "pydantic", "rich", "transformers", "yaml"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["models", "cancle"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "cancle"], ["keys", "cancle"]])
 def test_help_and_misspelt_commands_import_nothing_heavy(home: Path, arguments: list[str]) -> None:
     program = (
         "import sys\n"
@@ -37,7 +38,12 @@ def test_help_and_misspelt_commands_import_nothing_heavy(home: Path, arguments: 
 
 
 @pytest.mark.parametrize(
-    "words", [*([name] for name in COMMANDS), *(["models", name] for name in MODELS)]
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        *(["models", name] for name in MODELS),
+        *(["keys", name] for name in KEYS),
+    ],
 )
 def test_every_command_explains_itself(words: list[str]) -> None:
     result = CliRunner().invoke(finetune, [*words, "--help"])

@@ -26,7 +26,7 @@ from finetune_cli.main import COMMANDS
 from finetune_storage.s3 import Storage
 from tests.cli.conftest import Ran, Run
 from tests.cli.entry import PROGRAM
-from tests.cli.hostile import HOSTILE, UID, HostileCluster, served
+from tests.cli.hostile import HOSTILE, KEY_ID, UID, HostileCluster, served
 
 JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0e\ufe0f")
 OWN = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AGKJ]|\x1b\]8;;\x1b\\")
@@ -62,6 +62,13 @@ COMMAND_LINES = [
     ("models", "pull", "tone"),
     ("models", "delete", "tone"),
     ("models", "delete", "tone", "--yes"),
+    ("keys", "list"),
+    ("keys", "list", "-o", "json"),
+    ("keys", "list", "-o", "yaml"),
+    ("keys", "create", "--for", "tone"),
+    ("keys", "create", "--for", HOSTILE[:20]),
+    ("keys", "revoke", KEY_ID),
+    ("keys", "revoke", HOSTILE),
     ("complete", "tone", "-p", "hello"),
     ("tokenize", "-m", "tone", "hello"),
     ("doctor",),
@@ -153,7 +160,14 @@ def test_every_command_is_harmless_in_a_hostile_cluster(
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 500])
 def test_a_refusal_is_harmless(run: Run, cluster: HostileCluster, status: int) -> None:
     cluster.failing = status
-    for arguments in (("get", "tone"), ("doctor",), ("models", "list"), ("logs", "tone")):
+    for arguments in (
+        ("get", "tone"),
+        ("doctor",),
+        ("models", "list"),
+        ("keys", "list"),
+        ("keys", "create", "--for", "tone"),
+        ("logs", "tone"),
+    ):
         ran = run(*arguments)
         assert_no_bug(ran)
         assert_harmless(ran.stdout)
@@ -193,6 +207,9 @@ TYPED = [
     ("results", "tone", "--plot"),
     ("models", "get", "tone"),
     ("models", "delete", "tone"),
+    ("keys", "list"),
+    ("keys", "create", "--for", "tone"),
+    ("keys", "revoke", KEY_ID),
     ("prepare-data", "data.csv"),
     ("create", "-f", "manifest.yaml"),
     ("--context", "other\x1b]0;owned\x07\u202e", "list"),
