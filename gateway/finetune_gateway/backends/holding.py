@@ -26,7 +26,7 @@ from finetune_gateway.wire.completions.requests import CompletionRequest
 FIRST_PAUSE = 0.25  # seconds between the first two attempts; each further pause is twice as long
 LONGEST_PAUSE = 2.0
 STREAM_HOLD_SECONDS = 600.0  # a stream shows life, so that no proxy ends it
-DRAIN_SECONDS = 20.0  # for the streams that are open when the gateway ends
+END_SECONDS = 5.0  # of shutdown_seconds, for the message at the end of a stream
 MOST_REQUESTS = 1000  # at once that are not streamed, in this process
 MOST_PLACEMENTS = 10_000
 
@@ -41,13 +41,18 @@ class Backends:
         api_server: str = "",
         resolver: AbstractResolver | None = None,
         stream_hold_seconds: float = STREAM_HOLD_SECONDS,
-        drain_seconds: float = DRAIN_SECONDS,
+        drain_seconds: float | None = None,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
-        """api_server: the value of KUBERNETES_SERVICE_HOST. No Service may lead there."""
+        """api_server: its host, to which no Service may lead.
+
+        drain_seconds: for the streams that are open when the gateway ends.
+        """
         self.placements = Placements(settings.review_seconds)
         self._hold_seconds = settings.hold_seconds
         self._stream_hold_seconds = stream_hold_seconds
+        if drain_seconds is None:
+            drain_seconds = max(0.0, settings.shutdown_seconds - END_SECONDS)
         self.drain_seconds = drain_seconds
         self._most_requests = most_requests
         self._upstreams = Upstreams(resolver, api_server)
