@@ -7,6 +7,7 @@ pods do.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -191,12 +192,24 @@ class Gateway:
             self._process = None
 
 
-@pytest.fixture
-def gateway(team: Kubectl, tools: Path, tmp_path: Path, store: Tenant) -> Iterator[Gateway]:
-    made = Gateway(team, tools / "helm", tmp_path, store)
+@pytest.fixture(scope="module")
+def installed(
+    admin: Kubectl, tools: Path, tmp_path_factory: pytest.TempPathFactory, store: Tenant
+) -> Iterator[Gateway]:
+    """One gateway for the tests of a file, in a namespace of its own."""
+    name = f"clients-{secrets.token_hex(3)}"
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    made = Gateway(admin.within(name), tools / "helm", tmp_path_factory.mktemp("gateway"), store)
     made.start()
     yield made
     made.kill()
+
+
+@pytest.fixture
+def gateway(installed: Gateway) -> Iterator[Gateway]:
+    """The gateway, in a namespace without FineTunes and Models."""
+    yield installed
+    installed.team("delete", "finetunes,models,resourcequotas", "--all")
 
 
 @pytest.fixture

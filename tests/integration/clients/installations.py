@@ -14,7 +14,7 @@ from pathlib import Path
 
 PINS = Path(__file__).resolve().parent / "versions"
 UV = Path(sys.executable).with_name("uv")
-SECONDS = 180
+SECONDS = 90
 
 
 class Clients:

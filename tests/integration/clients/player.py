@@ -58,8 +58,8 @@ class Player:
         self._is_over.set()
         for thread in self._threads:
             thread.join(30)
-        if kind is None and self._errors:
-            raise self._errors[0]
+        for failed in self._errors:
+            raise failed from error
 
     def in_background(self, plays: Callable[[str], None], *, seen: int = 0) -> None:
         """Play the first FineTune that appears in addition to `seen` ones, in another thread."""
@@ -112,7 +112,7 @@ class Player:
                     "base": finetune.spec.model.split(":")[0],
                     "pretrainingLearningRate": 0.001,
                     "contextLength": 256,
-                    "source": {"name": name, "uid": finetune.metadata.uid},
+                    "fineTune": {"name": name, "uid": finetune.metadata.uid},
                 },
             }
         )
