@@ -50,7 +50,9 @@ def assigned(
     cluster.kubectl.apply(*refused, *given)
     time.sleep(POLICY_SECONDS)
     try:
-        made.install("--set", "crds.install=false", "--set", "clusterAssignsUserIds=true")
+        flags = ("crds.install=false", "clusterAssignsUserIds=true")
+        flags += ("gateway.enabled=true", "gateway.allowPlainHttp=true")
+        made.install(*(f"--set={flag}" for flag in flags))
         yield Assigned(made, number)
     finally:
         for policy in (*refused, *given):

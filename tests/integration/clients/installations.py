@@ -42,7 +42,14 @@ class Clients:
         return self._folder / "node_modules"
 
     def openai(
-        self, version: str, url: str, key: str, *arguments: str, stdin: str = "", cwd: Path
+        self,
+        version: str,
+        url: str,
+        key: str,
+        *arguments: str,
+        stdin: str = "",
+        cwd: Path,
+        seconds: float = SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run the command `openai` of a version, with the variables of that version."""
         name = "OPENAI_API_BASE" if version.startswith("0.") else "OPENAI_BASE_URL"
@@ -51,6 +58,7 @@ class Clients:
             {name: url, "OPENAI_API_KEY": key},
             stdin=stdin,
             cwd=cwd,
+            seconds=seconds,
         )
 
     def node(self, script: str, url: str, key: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +70,13 @@ class Clients:
         )
 
     def start(
-        self, command: list[str], variables: dict[str, str], *, stdin: str = "", cwd: Path
+        self,
+        command: list[str],
+        variables: dict[str, str],
+        *,
+        stdin: str = "",
+        cwd: Path,
+        seconds: float = SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         kept = {
             name: value
@@ -76,7 +90,7 @@ class Clients:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
 
