@@ -71,6 +71,15 @@ def test_several_files_are_uploaded_and_get_their_weights(
     assert (spec["trainingFile"], "trainingFiles" in spec) == (f"{folders[0]}/old.jsonl", False)
 
 
+def test_a_suffix_may_have_64_characters(at_team: Run, team: Kubectl) -> None:
+    flags = ("-t", "s3://acme/train.jsonl", "--no-follow")
+    made = at_team("create", "tone", *flags, "--suffix", "x" * 64)
+    assert made.returncode == 0, made.stderr
+    assert team.get("finetune", "tone")["spec"]["suffix"] == "x" * 64
+    refused = at_team("create", "other", *flags, "--suffix", "x" * 65)
+    assert (refused.returncode, "at most 64 characters" in refused.stderr) == (2, True)
+
+
 def test_what_the_server_refuses_is_said_before_anything_is_uploaded(
     at_team: Run, home: Path, storage: Storage, bucket: str
 ) -> None:

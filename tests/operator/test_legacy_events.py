@@ -215,7 +215,9 @@ def test_the_rest_of_the_life_repeats_no_event(life: str, is_pruned: bool) -> No
         for _ in range(5):
             world.step()
             if is_pruned:
-                without = [item.replace(attempt=None, key=None) for item in world.status.events]
+                without = [
+                    item.replace(attempt=None, key=None, seq=None) for item in world.status.events
+                ]
                 status = world.status.replace(events=without)
                 world.finetune = with_event_fields(world.finetune.replace(status=status))
 
