@@ -39,7 +39,8 @@ EVERYTHING = (
     'gateway.serviceAccount.annotations={"eks.amazonaws.com/role-arn":"arn"}',
     'gateway.secretName="gateway-s3"',
     'gateway.files={"prefix":"s3://acme/in","quotaBytes":1099511627776}',
-    'gateway.backends=[{"base":"curie","url":"http://vllm-curie:8000/v1"}]',
+    'gateway.backends=[{"base":"curie","url":"http://vllm-curie:8000/v1","name":"SmolLM3-3B",'
+    '"supports":["best_of"],"keySecret":{"name":"vllm","key":"api-key"}}]',
     "gateway.deletesFiles=true",
     "gateway.holdSeconds=20.5",
     "gateway.networkPolicy.enabled=true",
@@ -259,6 +260,24 @@ def test_the_settings_are_what_the_gateway_parses(render: Render) -> None:
     assert found.backends[0].url == "http://vllm-curie:8000/v1"
     assert (found.hold_seconds, found.deletes_files) == (20.5, True)
     assert (plain.allow_plain_http, found.allow_plain_http) == (True, False)
+
+
+def test_the_key_of_a_backend_is_a_mounted_file(render: Render) -> None:
+    objects = render(*EVERYTHING)
+    (backend,) = parsed(objects).backends
+    assert (backend.name, backend.supports) == ("SmolLM3-3B", ["best_of"])
+    (source,) = sources(objects)["backends"]["projected"]["sources"]
+    assert source["secret"] == {
+        "name": "vllm",
+        "items": [{"key": "api-key", "path": "curie"}],
+        "optional": True,
+    }
+    (mount,) = [it for it in container(objects)["volumeMounts"] if it["name"] == "backends"]
+    assert backend.key_file == Path(mount["mountPath"], "curie")
+    without = render(*PLAIN, 'gateway.backends=[{"base":"ada","url":"http://ada:8000/v1"}]')
+    assert "backends" not in sources(without)
+    (plain,) = parsed(without).backends
+    assert (plain.key_file, plain.name, plain.supports) == (None, "", [])
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_settings(render: Render) -> None:
@@ -505,6 +524,10 @@ def test_each_remedy_is_accepted(render: Render, values: tuple[str, ...]) -> Non
         ({"keys": {"serviceAccounts": ["system:masters"]}}, ["keys", "serviceAccounts", 0]),
         ({"keys": {"serviceAccounts": ["*"]}}, ["keys", "serviceAccounts", 0]),
         ({"backends": [{"base": "curie"}]}, ["backends", 0]),
+        (
+            {"backends": [{"base": "a", "url": "http://a", "keyFile": "/etc/passwd"}]},
+            ["backends", 0],
+        ),
         ({"backends": [{"base": "curie", "url": "vllm:8000"}]}, ["backends", 0, "url"]),
         ({"files": {"prefix": "/data"}}, ["files", "prefix"]),
         ({"files": {"quotaBytes": -1}}, ["files", "quotaBytes"]),

@@ -96,7 +96,7 @@ def test_its_pod_is_admitted_under_restricted(installed: Kubectl) -> None:
     )
     assert made["spec"]["serviceAccountName"] == NAME
     assert {volume["name"] for volume in made["spec"]["volumes"]} == {
-        *("settings", "cluster", "tmp", "keys", "tls", "finetune-certificates")
+        *("settings", "cluster", "tmp", "keys", "backends", "tls", "finetune-certificates")
     }  # admission has added no token
     pod["spec"] = {**template["spec"], "securityContext": {}}
     with pytest.raises(RefusedError, match="violates PodSecurity"):

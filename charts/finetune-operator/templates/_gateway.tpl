@@ -40,6 +40,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{/* The volume sources of the API keys of backends, in JSON: a file for each base model. */}}
+{{- define "finetune-operator.gatewayBackendKeys" -}}
+{{- $sources := list }}
+{{- range .Values.gateway.backends }}
+{{- if .keySecret }}
+{{- $item := dict "key" .keySecret.key "path" .base }}
+{{- $sources = append $sources (dict "secret" (dict "name" .keySecret.name "items" (list $item) "optional" true)) }}
+{{- end }}
+{{- end }}
+{{- if $sources }}
+{{- toJson $sources }}
+{{- end }}
+{{- end }}
+
 {{/* Refuses values that would give the gateway, or a holder of a key, more than intended. */}}
 {{- define "finetune-operator.gatewayCheck" -}}
 {{- $gateway := .Values.gateway }}
@@ -83,7 +97,17 @@ keys: /etc/finetune-gateway-keys
 {{- end }}
 backends:
 {{- range .backends }}
-  - {base: {{ .base | quote }}, url: {{ .url | quote }}}
+  - base: {{ .base | quote }}
+    url: {{ .url | quote }}
+    {{- with .name }}
+    name: {{ . | quote }}
+    {{- end }}
+    {{- with .supports }}
+    supports: {{ toJson . }}
+    {{- end }}
+    {{- if .keySecret }}
+    keyFile: /etc/finetune-gateway-backends/{{ .base }}
+    {{- end }}
 {{- else }} []
 {{- end }}
 holdSeconds: {{ .holdSeconds | toJson }}
