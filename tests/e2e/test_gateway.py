@@ -45,9 +45,9 @@ def key_of(team: Team, account: str) -> str:
     team.kubectl("create", "serviceaccount", account)
     subject = f"--serviceaccount={team.name}:{account}"
     team.kubectl("create", "rolebinding", account, f"--role={role}", subject)
+    command = (sys.executable, "-m", "finetune_cli", "keys", "create", "--for", account)
     done = subprocess.run(
-        [*(sys.executable, "-m", "finetune_cli", "keys", "create"), "--for", account]
-        + ["-n", team.name],
+        [*command, "-n", team.name],
         env={**os.environ, "KUBECONFIG": team.kubectl.kubeconfig},
         check=True,
         capture_output=True,
