@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
+from finetune_api.text.log_format import LogFormatter
 from finetune_operator.core.key import Key
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile import Reconciler
@@ -37,7 +38,6 @@ from finetune_operator.kube.release_models import release_models
 from finetune_operator.kube.store import Store
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
-from finetune_api.text.log_format import LogFormatter
 from finetune_operator.telemetry.request_metrics import REGISTRY
 
 logger = logging.getLogger("finetune_operator")

@@ -5,8 +5,8 @@ import logging
 from typing import Any
 
 from finetune_api.finetune_status import EventEntry
-from finetune_operator.build.kubernetes_event import build_event
 from finetune_api.text.log_format import LogFormatter
+from finetune_operator.build.kubernetes_event import build_event
 from tests.support.objects import a_finetune
 
 FOREIGN = "quota\n2026-11-29 00:00:00,000 INFO finetune_operator: forged\r\x1b[2J\x9b31m\u202e"
