@@ -92,7 +92,9 @@ def test_the_folder_is_checked_at_most_once_a_second(tmp_path: Path) -> None:
     assert ring.find(key)
 
 
-def test_a_mount_of_the_kubelet_is_read_again_after_each_change(tmp_path: Path) -> None:
+def test_a_mount_of_the_kubelet_is_read_again_after_each_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, first, second = Clock(), new_key(), new_key()
     mount(tmp_path, "..2026_a", first)
     ring = KeyRing(tmp_path, clock)
@@ -102,6 +104,7 @@ def test_a_mount_of_the_kubelet_is_read_again_after_each_change(tmp_path: Path) 
     clock.now += CHECK_SECONDS
     assert ring.find(first) is None
     assert ring.find(second)
+    assert caplog.text == ""  # nothing is ignored
 
 
 def test_a_folder_that_appears_later_is_read_and_one_that_disappears_has_no_keys(

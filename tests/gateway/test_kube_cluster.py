@@ -96,9 +96,12 @@ async def test_a_redirect_is_an_error_and_never_followed() -> None:
 
 
 async def test_no_cookie_travels_from_one_caller_to_the_next() -> None:
-    async with connect(reply(an_object(1), **{"Set-Cookie": "session=a"})) as (cluster, server):
-        await cluster.get(WITH_TOKEN, "finetunes", "a")
-        await cluster.get(WITH_TOKEN, "finetunes", "a")
+    async with serve(reply(an_object(1), **{"Set-Cookie": "session=a"})) as server:
+        named = server.url.replace("127.0.0.1", "localhost")  # an address has no cookies
+        async with KubeCluster(Server(named, None, None), "ml") as cluster:
+            await cluster.get(WITH_TOKEN, "finetunes", "a")
+            await cluster.get(WITH_TOKEN, "finetunes", "a")
+    assert len(server.requests) == 2
     assert "Cookie" not in server.requests[1].headers
 
 
@@ -114,23 +117,38 @@ async def test_an_answer_that_is_no_object_is_an_error(body: bytes) -> None:
             await cluster.list(WITH_TOKEN, "models")
 
 
-async def test_an_endless_answer_is_read_to_its_bound_only() -> None:
-    sent = 0
+class Flood:
+    """An answer without an end, and without a line break."""
 
-    async def flood(request: web.Request) -> web.StreamResponse:
-        nonlocal sent
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for _ in range(400):
+        while self.sent < 50 * 2**20:
             await response.write(b" " * 2**16)
-            sent += 2**16
+            self.sent += 2**16
         return response
 
+
+async def test_an_endless_answer_is_read_to_its_bound_only() -> None:
+    flood = Flood()
     async with connect(flood) as (cluster, _):
         with pytest.raises(KubeError, match="more than 8,388,608 bytes"):
             await cluster.get(WITH_TOKEN, "finetunes", "a")
         await asyncio.sleep(0.1)
-    assert sent < 20 * 2**20
+    assert flood.sent < 20 * 2**20
+
+
+async def test_an_endless_event_is_read_to_its_bound_only() -> None:
+    flood = Flood()
+    async with connect(a_list(1, an_object(1)), flood, refuse(403)) as (cluster, _):
+        changes = cluster.follow(WITH_TOKEN, "finetunes", "a")
+        await anext(changes)
+        with pytest.raises(KubeError, match="refused"):
+            await anext(changes)
+    assert flood.sent < 20 * 2**20
 
 
 async def test_a_silent_server_is_an_error_after_the_timeout() -> None:

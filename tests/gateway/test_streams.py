@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, ClientSession
-from aiohttp.test_utils import TestServer
+from aiohttp import ClientResponse, ClientSession, web
 
 from finetune_gateway.backends.holding import Backends
 from finetune_gateway.kube.caller import Caller
@@ -39,15 +38,16 @@ def an_entry(seq: int, message: str = "", level: str = "info") -> dict[str, Any]
 class Gateway:
     """The application over a cluster in memory, and a client."""
 
-    def __init__(self, server: TestServer, session: ClientSession, cluster: MemoryCluster) -> None:
-        self.app = server.app
+    def __init__(
+        self, app: web.Application, session: ClientSession, cluster: MemoryCluster
+    ) -> None:
+        self.app = app
         self.cluster = cluster
         self.caller = Caller({"Authorization": HEADERS["Authorization"]})
-        self._server = server
         self._session = session
 
     async def get(self, path: str = OLD, **headers: str) -> ClientResponse:
-        return await self._session.get(self._server.make_url(path), headers=HEADERS | headers)
+        return await self._session.get(path, headers=HEADERS | headers)
 
     async def set(self, *entries: dict[str, Any], state: str = "running", **status: Any) -> None:
         await self.cluster.set_status("a", events=list(entries), state=state, **status)
@@ -68,13 +68,15 @@ async def gateway(keep_alive: float = 60, **cluster: Any) -> AsyncIterator[Gatew
 
     services = Services(settings, memory, MemoryFiles(settings), Backends(settings))
     app = build_app(services, [*FINE_TUNES, *JOBS], authenticate)
-    server = TestServer(app)
-    async with asyncio.timeout(20), ClientSession() as session:
-        await server.start_server()
+    runner = web.AppRunner(app, shutdown_timeout=0.1)  # as the process; TestServer cancels more
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with asyncio.timeout(20), ClientSession(url) as session:
         try:
-            yield Gateway(server, session, memory)
+            yield Gateway(app, session, memory)
         finally:
-            await server.close()
+            await runner.cleanup()
 
 
 class Reader:
@@ -232,6 +234,14 @@ async def test_a_deleted_fine_tune_ends_the_stream_with_an_error() -> None:
         ((_, data),) = await reader.rest()
         assert data["error"]["code"] == "fine_tune_deleted"
         assert data["error"]["message"] == "The fine-tune ft-a was deleted."
+
+
+async def test_a_fine_tune_that_is_deleted_before_its_watch_begins_was_deleted() -> None:
+    async with gateway() as made:
+        await made.set(an_entry(1))
+        made.cluster.refuse("watch", "finetunes", KubeError(404, "not found"))
+        items = await Reader(await made.get()).rest()
+        assert items[-1][1]["error"]["code"] == "fine_tune_deleted"
 
 
 async def test_a_fine_tune_that_was_created_again_ends_the_stream_of_the_former_one() -> None:
