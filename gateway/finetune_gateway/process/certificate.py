@@ -37,9 +37,8 @@ class Certificate:
         if version == self._version:
             return False
         try:
-            self._load(
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            )  # a failure would break the live one
+            # In a context of its own first: a failure would break the one in use.
+            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             self._load(self.context)
         except ValueError as error:
             logger.error("the former certificate stays in use: %s", error)
