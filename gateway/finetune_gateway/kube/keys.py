@@ -52,7 +52,7 @@ class KeyRing:
         if version != self._version:
             self._records = self._read()
             self._version = version
-            logger.info("%d API keys in %s", len(self._records), self._folder)
+            logger.info("API keys in %s: %d", self._folder, len(self._records))
 
     def _read_version(self) -> object:
         """A value that differs after each change of the folder."""
