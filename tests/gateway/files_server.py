@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 import openai
+import uvloop
 from aiohttp import web
 
 from finetune_api.uris import S3Uri
@@ -41,7 +42,7 @@ class FilesServer:
         self.files = BucketFiles(storage, self.workers, self.settings)
         self.cluster = MemoryCluster("ml")
         self.url = ""
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -74,9 +75,10 @@ class FilesServer:
         return [upload.key for upload in found]
 
     async def _start(self) -> None:
+        """Without the seconds for which aiohttp reads on after an answer, which hide errors."""
         parts = Services(self.settings, self.cluster, self.files, Backends(self.settings))
         app = gateway_app(parts, files.ROUTES, uploads.ROUTES)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 PURPOSE = "fine-tune"  # of uploaded files
 MOST_OBJECTS = 50_000  # of a namespace, with those of unfinished uploads
-UPLOADS_AT_ONCE = 16  # each with two parts in memory at most; further ones wait
+UPLOADS_AT_ONCE = 12  # each with two parts in memory at most; further ones wait
 RESULTS_BYTES = 2**26  # of a results.csv that is read as a whole
 KNOWN_SECONDS, KNOWN_FILES = 30.0, 1024  # of the files that lists of FineTunes show
 
@@ -96,10 +96,13 @@ class BucketFiles:
         self._known[uri] = (time.monotonic(), found)
         return found
 
-    async def admit(self, least_bytes: int) -> None:
-        """Raise Problem if a file of this size has no room. Call it before `uploading`."""
+    async def admit(self, least_bytes: int, param: str = "file") -> None:
+        """Raise Problem if a file of this size has no room. Call it before `uploading`.
+
+        param: the field of the request that has the size.
+        """
         if least_bytes > self.limits.max_file_bytes:
-            raise too_large(self.limits.max_file_bytes)
+            raise too_large(self.limits.max_file_bytes, param)
         await self._sweep.run_if_due()
         await self.quota.admit(least_bytes)
 

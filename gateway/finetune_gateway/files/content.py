@@ -12,11 +12,11 @@ from finetune_storage.messages import StorageProblem
 from finetune_storage.s3 import Storage
 from finetune_storage.versions import ObjectEntry
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**19
 TRIES = 3  # of an object that is replaced between two requests, as results.csv is by a training
 
 
-@dataclass(frozen=True)
+@dataclass
 class Content:
     """An object that exists, with its first block.
 
@@ -35,10 +35,12 @@ class Content:
         return self.entry.size
 
     async def blocks(self, size: int = BLOCK_BYTES) -> AsyncIterator[bytes]:
-        """All bytes. Raises Problem if the object changes or disappears."""
-        if self.first:
-            yield self.first
-        for start in range(len(self.first), self.size, size):
+        """All bytes, once. Raises Problem if the object changes or disappears."""
+        length = len(self.first)
+        if length:
+            block, self.first = self.first, b""  # it is not kept
+            yield block
+        for start in range(length, self.size, size):
             with store_problems():
                 block = await self.workers.read(
                     self.storage.read_range, self.uri, start, size, self.entry

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from finetune_api.uris import S3Uri
 from finetune_gateway.files.content import Content
-from finetune_gateway.files.object_upload import PART_BYTES, ObjectUpload
+from finetune_gateway.files.object_upload import ObjectUpload
 from finetune_gateway.files.workers import Workers, store_problems
 from finetune_storage.errors import StorageError
 from finetune_storage.multipart import LEAST_PART_BYTES
@@ -15,6 +15,8 @@ from finetune_storage.s3 import Storage
 from finetune_storage.versions import ObjectEntry
 
 logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 2 * 2**20  # of a request, several copies of which are in memory for a moment
 
 
 class Joining:
@@ -67,5 +69,5 @@ class Joining:
         for entry in self._entries:
             uri = S3Uri(self._bucket, entry.key)
             content = Content(self._storage, self._workers, uri, entry, b"")
-            async for block in content.blocks(PART_BYTES):
+            async for block in content.blocks(BLOCK_BYTES):
                 yield block

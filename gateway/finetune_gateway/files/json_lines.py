@@ -52,10 +52,10 @@ class LineCheck:
 
     def _check(self, line: bytes) -> None:
         self._number += 1
-        if line.isspace():
-            return
         if len(line) > self._most and len(line.rstrip(b"\r\n")) > self._most:
             raise LineError(self._number, f"has more than {self._most:,} bytes")
+        if line.isspace():
+            return
         line = line.removeprefix(BOM)  # also of a file that was joined to another one
         if line and not line.isspace():
             self._check_object(line)

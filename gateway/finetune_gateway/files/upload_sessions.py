@@ -77,7 +77,7 @@ class UploadSessions:
         """Begin an upload of a file with a stored name."""
         if session.bytes > MOST_BYTES:
             raise too_large(MOST_BYTES, "bytes")
-        await self._files.admit(session.bytes)
+        await self._files.admit(session.bytes, "bytes")
         upload_id = new_upload_id(self._files.now())
         uri = self._folder(upload_id).child("upload.json")
         with store_problems():

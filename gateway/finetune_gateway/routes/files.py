@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 10_000
 SEND_SECONDS = 300  # in which a client must take a block
+SENT_BYTES = 2**16
 
 
 async def create(request: web.Request) -> web.Response:
@@ -145,7 +146,9 @@ async def content(request: web.Request) -> web.StreamResponse:
 async def _send(found: Content, response: web.StreamResponse) -> None:
     async for block in found.blocks():
         async with asyncio.timeout(SEND_SECONDS):
-            await response.write(block)
+            # What the connection does not take yet is copied, so it gets a little at a time.
+            for start in range(0, len(block), SENT_BYTES):
+                await response.write(block[start : start + SENT_BYTES])
     await response.write_eof()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -21,6 +23,12 @@ SILENT_SECONDS = 60  # after which a client that sends nothing is gone
 DRAINED_BYTES, DRAIN_SECONDS, DRAIN_SILENT_SECONDS = 2**29, 60, 5
 
 _CONTINUED: web.RequestKey[bool] = web.RequestKey("continued", bool)
+# A parameter of Content-Disposition, as browsers, curl, and Python's clients write it: a backslash
+# is a character of a path on Windows, except before a quotation mark.
+_PARAMETER = re.compile(
+    r""";\s*(?P<key>name|filename)(?P<star>\*?)\s*=\s*(?:"(?P<quoted>(?:\\"|[^"])*)"|(?P<plain>[^;\s"]+))""",
+    re.IGNORECASE,
+)
 _PLAIN = frozenset({"", "7bit", "8bit", "binary"})
 # What aiohttp raises for a body that is no form, or ends early.
 _FORM_ERRORS = (ValueError, LookupError, RuntimeError, HttpProcessingError)
@@ -78,12 +86,30 @@ async def form_fields(request: web.Request) -> AsyncIterator[FormField]:
 
 
 def _field(part: object) -> FormField:
-    if not isinstance(part, BodyPartReader) or not part.name:
+    if not isinstance(part, BodyPartReader):
+        raise ValueError("a part of the form is a form")
+    parameters = _parameters(part.headers.get(hdrs.CONTENT_DISPOSITION, ""))
+    name = parameters.get("name", "")
+    if not name:
         raise ValueError("a part of the form has no name")
     encoding = part.headers.get(hdrs.CONTENT_TRANSFER_ENCODING, "")
     if encoding.strip().lower() not in _PLAIN:
-        raise ValueError(f"the field {part.name[:64]} has a transfer encoding; send plain bytes")
-    return FormField(part.name, part.filename, part)
+        raise ValueError(f"the field {name[:64]} has a transfer encoding; send plain bytes")
+    return FormField(name, parameters.get("filename"), part)
+
+
+def _parameters(disposition: str) -> dict[str, str]:
+    """The name of a field, and the name of its file. An extended form (`*`) counts first."""
+    found: dict[str, str] = {}
+    if disposition.partition(";")[0].strip().lower() != "form-data":
+        return found
+    for match in _PARAMETER.finditer(disposition):
+        text = match["plain"] or (match["quoted"] or "").replace('\\"', '"')
+        if match["star"]:
+            found[match["key"].lower()] = unquote(text.rpartition("'")[2], errors="replace")
+        else:
+            found.setdefault(match["key"].lower(), text)
+    return found
 
 
 @contextmanager
