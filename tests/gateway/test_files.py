@@ -335,8 +335,13 @@ def test_only_owners_delete_files(served: FilesServer) -> None:
     assert len(served.keys) == 1
 
 
-def test_an_api_server_that_is_away_is_503(served: FilesServer) -> None:
-    served.cluster.refuse("list", "finetunes", KubeError(0, "away"))
+def test_an_api_server_that_is_away_is_503(
+    served: FilesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def may(*_: object) -> bool:
+        raise KubeError(0, "away")
+
+    monkeypatch.setattr(served.cluster, "may", may)
     answer = get(served, "/v1/files")
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
