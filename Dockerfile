@@ -134,4 +134,4 @@ print('ahead-of-time:', Builder().load().__file__)"
 USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_trainer"]
-COPY api storage data trainer /app/
+COPY api storage data trainer serving /app/

@@ -1,9 +1,10 @@
 """Inference with a published model: one sequence, with the key-value cache of transformers."""
 
+import gc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,18 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+Logits = npt.NDArray[np.float64]
+
+SCORED_AT_ONCE = 64  # tokens whose log probabilities, in 64 bits, are in memory
 CHECK_SECONDS, CHECK_BYTES = 40.0, 2 * GIB
 SECONDS_A_TENSOR = 0.002  # of a model on meta tensors, on a slow CPU
+
+
+class TokenScore(NamedTuple):
+    """The natural log probabilities of a token of a prompt, and of the likeliest tokens there."""
+
+    logprob: float
+    likeliest: dict[int, float]
 
 
 def check_loadable(folder: Path, name: str) -> None:
@@ -70,27 +81,68 @@ class CausalModel:
         if adapter_folder is not None:
             model = lora.merge(model, adapter_folder)
         self.device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-        self._model: Module = model.to(self.device).eval()
+        self._model: Module | None = model.to(self.device).eval()
         self._cache: Any = None
 
-    def begin(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+    def begin(self, tokens: Sequence[int]) -> Logits:
         """Start a new sequence with `tokens` and return the logits of the next token."""
         self._cache = None
         return self._logits(tokens)
 
-    def follow(self, token: int) -> npt.NDArray[np.float64]:
+    def score(self, tokens: Sequence[int], count: int) -> tuple[list[TokenScore], Logits]:
+        """Start a new sequence with `tokens`, and return the score of each token but the first.
+
+        count: of likeliest tokens. The second value is the logits of the next token.
+        """
+        import torch
+
+        self._cache = None
+        with torch.inference_mode():
+            logits = self._forward(tokens)[0]
+            scores: list[TokenScore] = []
+            for start in range(0, len(tokens) - 1, SCORED_AT_ONCE):
+                follower = torch.tensor([*tokens[start + 1 : start + 1 + SCORED_AT_ONCE]])
+                logs = logits[start : start + len(follower)].double().log_softmax(-1)
+                own = logs.gather(1, follower.to(self.device)[:, None])[:, 0].tolist()
+                top = logs.topk(min(count, logs.shape[1]), dim=-1)
+                scores += [
+                    TokenScore(logprob, dict(zip(names, values, strict=True)))
+                    for logprob, names, values in zip(
+                        own, top.indices.tolist(), top.values.tolist(), strict=True
+                    )
+                ]
+            last: Logits = logits[-1].double().cpu().numpy()
+        return scores, last
+
+    def follow(self, token: int) -> Logits:
         """Append a token and return the logits of the next one."""
         return self._logits([token])
 
-    def _logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+    def close(self) -> None:
+        """Release the memory of the model. It cannot be used any more."""
+        import torch
+
+        self._cache = self._model = None
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _logits(self, tokens: Sequence[int]) -> Logits:
         import torch
 
         with torch.inference_mode():
-            output = self._model(
-                input_ids=torch.tensor([list(tokens)], device=self.device),
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        self._cache = output.past_key_values
-        found: npt.NDArray[np.float64] = output.logits[0, -1].double().cpu().numpy()
+            found: Logits = self._forward(tokens)[0, -1].double().cpu().numpy()
         return found
+
+    def _forward(self, tokens: Sequence[int]) -> Any:
+        """The logits of all these tokens, which continue the cached ones."""
+        import torch
+
+        assert self._model is not None
+        output = self._model(
+            input_ids=torch.tensor([list(tokens)], device=self.device),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = output.past_key_values
+        return output.logits

@@ -1,1 +1,1 @@
-"""`finetune complete`: text generation on this machine. Sampling is pure and needs no torch."""
+"""`finetune complete`: text generation on this machine."""

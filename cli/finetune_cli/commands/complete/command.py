@@ -24,10 +24,10 @@ from finetune_cli.terminal.output import show_document
 from finetune_cli.terminal.program import EXIT_USAGE
 
 if TYPE_CHECKING:
-    from finetune_cli.commands.complete.generation import Choice, Request
-    from finetune_cli.commands.complete.prompts import Prompt
-    from finetune_cli.commands.complete.sources import Source
     from finetune_data.tokenize.tokenizer import Tokenizing
+    from finetune_serving.completion.generation import Choice, Part, Request
+    from finetune_serving.completion.local_model import LocalModel
+    from finetune_serving.completion.prompts import Prompt
 
 NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
 LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
@@ -94,8 +94,8 @@ def _complete(options: CompleteOptions, model: str, screen: Screen) -> None:
 
 
 def _request(options: CompleteOptions, encoded: Prompt, room: int | None) -> Request:
-    from finetune_cli.commands.complete.generation import Request
-    from finetune_cli.commands.complete.sampling import Sampling
+    from finetune_serving.completion.generation import Request
+    from finetune_serving.completion.sampling import Sampling
 
     return Request(
         prompt=encoded.tokens,
@@ -124,9 +124,9 @@ def _from_stdin(screen: Screen) -> str:
         raise CommandError(f"the prompt is not UTF-8: byte {error.start + 1}") from error
 
 
-def _separated(prompt: str, source: Source, screen: Screen) -> str:
+def _separated(prompt: str, source: LocalModel, screen: Screen) -> str:
     """The prompt followed by the separator of the training prompts."""
-    from finetune_cli.commands.complete.prompts import with_separator
+    from finetune_serving.completion.prompts import with_separator
 
     found = with_separator(prompt, source.separator)
     if found != prompt:
@@ -138,16 +138,22 @@ def _separated(prompt: str, source: Source, screen: Screen) -> str:
 
 
 def _encode(
-    source: Source, prompt: str | None, messages: Sequence[tuple[str, str]]
+    source: LocalModel, prompt: str | None, messages: Sequence[tuple[str, str]]
 ) -> tuple[Tokenizing, Prompt, int | None]:
     """The tokenizer, the encoded prompt, and the remaining context; None: unknown."""
-    from finetune_cli.commands.complete import prompts
     from finetune_data.models.base_models import model_positions
     from finetune_data.tokenize.confined_tokenizer import ConfinedTokenizer
+    from finetune_serving.completion import prompts
 
     tokenizer = ConfinedTokenizer(source.folder, source.name)
     if messages:
-        found = prompts.of_messages(tokenizer, messages, source)
+        written = [{"role": role, "content": text} for role, text in messages]
+        try:
+            found = prompts.of_messages(tokenizer, written, source)
+        except prompts.RefusedMessagesError as error:
+            raise CommandError(
+                str(error), "the chat template of the model rejects these messages"
+            ) from error
     else:
         found = prompts.of_text(tokenizer, prompt or "", source)
     context = model_positions(source.folder)
@@ -175,7 +181,7 @@ def _limit(requested: int | None, room: int | None, *, is_chat: bool) -> int:
 
 
 def _sample(
-    source: Source,
+    source: LocalModel,
     request: Request,
     decode: Callable[[Sequence[int]], str],
     options: CompleteOptions,
@@ -183,28 +189,29 @@ def _sample(
     """Sample the completions, each with its own generator, so that they do not depend on --n."""
     import numpy as np
 
-    from finetune_cli.commands.complete.generation import complete
+    from finetune_serving.completion.generation import complete
     from finetune_trainer.evaluation.inference import CausalModel, check_loadable
 
     def generator(index: int) -> np.random.Generator:
         return np.random.default_rng(None if options.seed is None else [options.seed, index])
 
-    on_text = _print if options.is_streamed else _ignore
+    on_part = _print if options.is_streamed else _ignore
     try:
         check_loadable(source.folder, source.name)
         model = CausalModel(source.folder, source.adapter, cpu=options.cpu)
         return [
-            complete(model, request, decode, generator(index), on_text)
+            complete(model, request, decode, generator(index), on_part)
             for index in range(options.sample_count)
         ]
     except KeyboardInterrupt:
-        on_text("\n")
+        if options.is_streamed:
+            show_document("\n", ends_line=False)
         raise
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise _model_error(source, error) from error
 
 
-def _model_error(source: Source, error: Exception) -> CommandError:
+def _model_error(source: LocalModel, error: Exception) -> CommandError:
     """An error of transformers or torch as a sentence."""
     what = " ".join(str(error).split())[:300]
     if "out of memory" in what:
@@ -213,7 +220,7 @@ def _model_error(source: Source, error: Exception) -> CommandError:
 
 
 def _as_object(
-    source: Source,
+    source: LocalModel,
     choices: Sequence[Choice],
     sampled: Sequence[Choice],
     request: Request,
@@ -221,18 +228,18 @@ def _as_object(
     *,
     is_chat: bool,
 ) -> dict[str, Any]:
-    from finetune_cli.commands.complete.answers import chat_completion, completion, usage
+    from finetune_serving.completion.answers import chat_completion, completion, usage
 
     make = chat_completion if is_chat else completion
     names = tokenizer.texts if request.logprobs is not None else None
     return make(source.name, choices, names) | {"usage": usage(len(request.prompt), sampled)}
 
 
-def _print(text: str) -> None:
-    show_document(text, ends_line=False)
+def _print(part: Part) -> None:
+    show_document(part.text, ends_line=False)
 
 
-def _ignore(text: str) -> None:
+def _ignore(part: Part) -> None:
     """Do not stream: the text is printed at the end."""
 
 

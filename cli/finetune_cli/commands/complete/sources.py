@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune_api.layout import MANIFEST
 from finetune_api.names import LOCAL_BUCKET
@@ -17,6 +16,7 @@ from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
+from finetune_serving.completion.local_model import LocalModel
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
@@ -24,57 +24,13 @@ if TYPE_CHECKING:
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 
-@dataclass(frozen=True)
-class Source:
-    """The files of a model on this machine.
-
-    name: the name in JSON output. adapter: LoRA weights to add to the model in `folder`.
-    """
-
-    name: str
-    folder: Path
-    adapter: Path | None = None
-
-    @property
-    def separator(self) -> str:
-        """The separator at the end of every training prompt; empty if the manifest has none."""
-        found = (manifest.get("separator") for manifest in self._manifests)
-        return next((text for text in found if isinstance(text, str)), "")
-
-    @property
-    def end_tokens(self) -> list[int]:
-        """The end tokens of an adapter, whose base model can have others; else empty.
-
-        A model has them in its own configuration.
-        """
-        if self.adapter is None:
-            return []
-        found = (manifest.get("endTokens") for manifest in self._manifests)
-        tokens = next((it for it in found if isinstance(it, list)), [])
-        return [token for token in tokens if isinstance(token, int)]
-
-    @property
-    def is_of_earlier_version(self) -> bool:
-        """Whether the model was published without the end tokens that it has learned."""
-        published = [it for it in self._manifests if it.get("kind") == "model"]
-        return bool(published) and "endTokens" not in published[0]
-
-    @property
-    def _manifests(self) -> list[dict[str, Any]]:
-        """The manifests of the adapter and the model, the most specific first."""
-        from finetune_data.models.base_models import read_json
-
-        folders = [*((self.adapter, self.adapter.parent) if self.adapter else ()), self.folder]
-        return [found for folder in folders if (found := read_json(folder / MANIFEST))]
-
-
-def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> Source:
+def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> LocalModel:
     """Find the model and download missing files. base: the base model of a separate adapter."""
     path = Path(model).expanduser()
     if path.is_dir():
         return _of_folder(path, base, screen)
     if model.startswith("s3://"):
-        return Source(model, _download_published(model, None, model, screen))
+        return LocalModel(model, _download_published(model, None, model, screen))
     if "/" in model:
         raise CommandError(f"there is no folder {model}", code=EXIT_USAGE)
     from finetune_cli.artifacts.model_lookup import find_model
@@ -83,7 +39,7 @@ def find_source(model: str, base: str | None, target: ClusterTarget, screen: Scr
 
     cluster = connect(target)
     spec = read_model(find_model(cluster, _model_of(cluster, model))).spec
-    return Source(spec.id, _download_published(spec.uri, spec.manifest_sha256, spec.id, screen))
+    return LocalModel(spec.id, _download_published(spec.uri, spec.manifest_sha256, spec.id, screen))
 
 
 def _model_of(cluster: Cluster, name: str) -> str:
@@ -110,15 +66,15 @@ def _download_published(address: str, digest: str | None, name: str, screen: Scr
     return folder
 
 
-def _of_folder(path: Path, base: str | None, screen: Screen) -> Source:
+def _of_folder(path: Path, base: str | None, screen: Screen) -> LocalModel:
     if (path / CONFIG).is_file() and base is None:
-        return Source(path.name or str(path), path)
+        return LocalModel(path.name or str(path), path)
     adapter = next((it for it in (path, path / ADAPTER) if (it / ADAPTER_CONFIG).is_file()), None)
     if adapter is None:
         kind = "adapter" if base else "model"
         missing = ADAPTER_CONFIG if base else CONFIG
         raise CommandError(f"{path} contains no {kind}: {missing} is missing", code=EXIT_USAGE)
-    return Source(path.name or str(path), _base(base or _recorded_base(path), screen), adapter)
+    return LocalModel(path.name or str(path), _base(base or _recorded_base(path), screen), adapter)
 
 
 def _recorded_base(path: Path) -> str:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from finetune_api.wire import JsonObject
-from finetune_cli.commands.complete.generation import Choice, SampledToken
+from finetune_serving.completion.generation import Choice, SampledToken
 
 Names = Callable[[Sequence[int]], Sequence[str]]
+
+
+class EchoedPrompt(NamedTuple):
+    """A prompt at the start of its completion.
+
+    first: the first token, which has no log probability. scored: the others; `start` is relative to
+    the prompt.
+    """
+
+    text: str
+    first: int
+    scored: Sequence[SampledToken]
 
 
 def completion(model: str, choices: Sequence[Choice], names: Names | None) -> JsonObject:
@@ -22,7 +35,7 @@ def completion(model: str, choices: Sequence[Choice], names: Names | None) -> Js
             {
                 "text": choice.text,
                 "index": index,
-                "logprobs": _logprobs(choice.sampled, names) if names else None,
+                "logprobs": logprobs(choice.sampled, names) if names else None,
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices)
@@ -40,7 +53,7 @@ def chat_completion(model: str, choices: Sequence[Choice], names: Names | None) 
             {
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text},
-                "logprobs": _chat_logprobs(choice.sampled, names) if names else None,
+                "logprobs": chat_logprobs(choice.sampled, names) if names else None,
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices)
@@ -68,13 +81,29 @@ def _answer(prefix: str, kind: str, model: str, choices: list[JsonObject]) -> Js
     }
 
 
-def _logprobs(sampled: Sequence[SampledToken], names: Names) -> JsonObject:
-    """Four lists with an entry for each token; `text_offset` is relative to the completion."""
+def logprobs(
+    sampled: Sequence[SampledToken],
+    names: Names,
+    echoed: EchoedPrompt | None = None,
+    start: int = 0,
+) -> JsonObject:
+    """Four lists with an entry for each token; `text_offset` is relative to the text.
+
+    start: of the completion in the text.
+    """
+    first = [] if echoed is None else [echoed.first]
+    scored = () if echoed is None else echoed.scored
+    tokens = [*scored, *sampled]
+    nothing = [None] * len(first)
     return {
-        "tokens": [*names([it.token for it in sampled])],
-        "token_logprobs": [it.logprob for it in sampled],
-        "top_logprobs": [_tops(it, names) for it in sampled],
-        "text_offset": [it.start for it in sampled],
+        "tokens": [*names([*first, *(it.token for it in tokens)])],
+        "token_logprobs": [*nothing, *(it.logprob for it in tokens)],
+        "top_logprobs": [*nothing, *(_tops(it, names) for it in tokens)],
+        "text_offset": [
+            *(0 for _ in first),
+            *(it.start for it in scored),
+            *(start + it.start for it in sampled),
+        ],
     }
 
 
@@ -86,7 +115,7 @@ def _tops(sampled: SampledToken, names: Names) -> dict[str, float]:
     return dict(sorted(named.items(), key=lambda item: -item[1]))
 
 
-def _chat_logprobs(sampled: Sequence[SampledToken], names: Names) -> JsonObject:
+def chat_logprobs(sampled: Sequence[SampledToken], names: Names) -> JsonObject:
     return {
         "content": [
             {

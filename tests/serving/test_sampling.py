@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from finetune_cli.commands.complete.sampling import (
+from finetune_serving.completion.sampling import (
     Sampling,
     likeliest,
     log_probabilities,
@@ -108,3 +108,11 @@ def test_draws_have_the_shares_that_temperature_and_top_p_give(
     shares = np.bincount(drawn, minlength=3) / 4000
     for share, wanted in zip(shares, expected, strict=True):
         assert abs(share - wanted) <= 4 * math.sqrt(wanted * (1 - wanted) / 4000) + 1e-4
+
+
+def test_a_bias_is_added_to_the_logit_of_its_token() -> None:
+    logits = np.array([1.0, 2.0, 3.0])
+    sampling = Sampling(frequency_penalty=1, logit_bias={0: 5.0, 2: -1.5})
+    assert penalized(logits, {}, sampling).tolist() == [6.0, 2.0, 1.5]
+    assert penalized(logits, {0: 2}, sampling).tolist() == [4.0, 2.0, 1.5]
+    assert logits.tolist() == [1.0, 2.0, 3.0]

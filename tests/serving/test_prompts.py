@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.commands.complete.command import _separated
-from finetune_cli.commands.complete.prompts import of_messages, of_text, with_separator
-from finetune_cli.commands.complete.sources import Source
-from finetune_cli.terminal.console import Screen
 from finetune_data.read.examples import COMPLETION, Row
 from finetune_data.tokenize.loading import load_tokenizer
+from finetune_serving.completion.local_model import LocalModel
+from finetune_serving.completion.prompts import of_messages, of_text, with_separator
 from tests.data.builders import encoded, write_json, write_tokenizer
 
 TEMPLATE = (
@@ -27,7 +25,7 @@ def test_a_prompt_has_the_tokens_that_it_had_in_training(
 ) -> None:
     folder = write_tokenizer(tmp_path, kind=kind, bos_token="<s>", has_start=True)
     tokenizer = load_tokenizer(folder, "m")
-    found = of_text(tokenizer, text, Source("m", folder))
+    found = of_text(tokenizer, text, LocalModel("m", folder))
     for completion in ("yes no", " maybe", "x"):
         [example] = encoded(tokenizer, Row(1, text, completion))
         start = example.roles.index(bytes([COMPLETION]))
@@ -44,9 +42,9 @@ def test_a_chat_is_given_as_an_inference_server_gives_it(tmp_path: Path) -> None
         chat_template=TEMPLATE,
         tokenizer_class="PreTrainedTokenizerFast",
     )
-    messages = [("system", "no fox"), ("user", "quick?"), ("assistant", "yes"), ("user", "lazy?")]
-    found = of_messages(load_tokenizer(folder, "m"), messages, Source("m", folder))
-    written = [{"role": role, "content": text} for role, text in messages]
+    talk = [("system", "no fox"), ("user", "quick?"), ("assistant", "yes"), ("user", "lazy?")]
+    written = [{"role": role, "content": text} for role, text in talk]
+    found = of_messages(load_tokenizer(folder, "m"), written, LocalModel("m", folder))
     theirs = AutoTokenizer.from_pretrained(folder)
     expected = theirs.apply_chat_template(written, add_generation_prompt=True, return_dict=False)
     assert found.tokens == expected
@@ -60,7 +58,7 @@ def test_the_models_own_end_tokens_end_it_too(
     folder = write_tokenizer(tmp_path)
     write_json(folder / "generation_config.json", {"eos_token_id": written})
     # 1 is </s>, with which every row of training ended
-    assert of_text(load_tokenizer(folder, "m"), "a", Source("m", folder)).end_tokens == ends
+    assert of_text(load_tokenizer(folder, "m"), "a", LocalModel("m", folder)).end_tokens == ends
 
 
 CHATML = (
@@ -84,7 +82,9 @@ def test_a_chat_ends_where_a_server_ends_it(
     folder = write_tokenizer(tmp_path, chat_template=CHATML)
     if manifest is not None:
         write_json(folder / "manifest.json", manifest)
-    found = of_messages(load_tokenizer(folder, "m"), [("user", "yes")], Source("m", folder))
+    found = of_messages(
+        load_tokenizer(folder, "m"), [{"role": "user", "content": "yes"}], LocalModel("m", folder)
+    )
     assert found.end_tokens == ends
 
 
@@ -94,8 +94,8 @@ def test_an_adapter_ends_where_its_own_model_does(tmp_path: Path) -> None:
     adapter = tmp_path / "model" / "adapter"
     adapter.mkdir(parents=True)
     write_json(adapter.parent / "manifest.json", {"kind": "model", "endTokens": [2, 1]})
-    source = Source("m", base, adapter)
-    found = of_messages(load_tokenizer(base, "m"), [("user", "yes")], source)
+    source = LocalModel("m", base, adapter)
+    found = of_messages(load_tokenizer(base, "m"), [{"role": "user", "content": "yes"}], source)
     assert found.end_tokens == {1, 2}
 
 
@@ -114,17 +114,3 @@ def test_an_adapter_ends_where_its_own_model_does(tmp_path: Path) -> None:
 )
 def test_a_prompt_ends_with_the_separator_once(text: str, separator: str, wanted: str) -> None:
     assert with_separator(text, separator) == wanted
-
-
-def test_an_appended_separator_is_reported_in_one_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    write_json(tmp_path / "manifest.json", {"separator": "\n\n###\n\n"})
-    source = Source("tiny", tmp_path)
-    assert _separated("a", source, Screen()) == "a\n\n###\n\n"
-    assert capsys.readouterr().err == (
-        r'Appended the separator "\n\n###\n\n", which ended all training prompts '
-        "(--as-is omits it).\n"
-    )
-    assert _separated("a\n\n###\n\n", source, Screen()) == "a\n\n###\n\n"
-    assert capsys.readouterr().err == ""

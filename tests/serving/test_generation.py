@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_cli.commands.complete.answers import chat_completion, completion, usage
-from finetune_cli.commands.complete.generation import Request, complete
-from finetune_cli.commands.complete.sampling import Numbers, Sampling
+from finetune_serving.completion.answers import chat_completion, completion, usage
+from finetune_serving.completion.generation import Request, complete
+from finetune_serving.completion.sampling import Numbers, Sampling
 
 LETTERS = "$abcd"  # $ ends
 GREEDY = Sampling(temperature=0)
@@ -51,7 +51,13 @@ def ask(prompt: str, **changes: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
     settings = {"end_tokens": {0}, "max_tokens": 8, "sampling": GREEDY, **changes}
     request = Request(prompt=[LETTERS.index(letter) for letter in prompt], **settings)
-    return complete(Table(**CYCLE), request, decode, np.random.default_rng(3), told.append), told
+    return complete(
+        Table(**CYCLE),
+        request,
+        decode,
+        np.random.default_rng(3),
+        lambda part: told.append(part.text),
+    ), told
 
 
 def test_it_continues_to_the_token_limit() -> None:
@@ -64,6 +70,27 @@ def test_an_end_token_ends_the_completion_and_is_not_in_the_text() -> None:
     choice, _ = ask("d", logprobs=1)
     assert (choice.text, choice.finish_reason, choice.tokens) == ("", "stop", [0])
     assert choice.sampled == []
+
+
+def test_the_end_token_counts_for_the_best_completion() -> None:
+    empty, _ = ask("d")
+    assert empty.mean_logprob == pytest.approx(0, abs=1e-6)  # its probability is 1
+    ended, _ = ask("b", sampling=Sampling(temperature=0, logit_bias={1: -100}))
+    assert ended.text == "c"
+    assert ended.mean_logprob == pytest.approx((math.log(1) + math.log(0.375)) / 2, abs=1e-6)
+
+
+def test_parts_have_the_tokens_that_begin_in_them() -> None:
+    parts: list[Any] = []
+    request = Request(
+        prompt=[1], end_tokens={0}, max_tokens=8, stops=["abc"], sampling=GREEDY, logprobs=1
+    )
+    random = np.random.default_rng(3)
+    choice = complete(Table(**CYCLE), request, decode, random, parts.append)
+    assert choice.text == "bc"
+    assert [it for part in parts for it in part.sampled] == choice.sampled
+    for part in parts:
+        assert len(part.sampled) == len(part.text)
 
 
 @pytest.mark.parametrize(

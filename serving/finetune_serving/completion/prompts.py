@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from finetune_cli.terminal.errors import CommandError
-
 if TYPE_CHECKING:
-    from finetune_cli.commands.complete.sources import Source
+    from finetune_data.read.examples import Message
     from finetune_data.tokenize.tokenizer import Tokenizing
+    from finetune_serving.completion.local_model import LocalModel
 
 PLACEHOLDER = "x"  # in place of the completion
+
+
+class RefusedMessagesError(ValueError):
+    """The chat template of the model rejects the messages."""
 
 
 class Prompt(NamedTuple):
@@ -32,7 +35,7 @@ def with_separator(text: str, separator: str) -> str:
     return text + separator
 
 
-def of_text(tokenizer: Tokenizing, text: str, source: Source) -> Prompt:
+def of_text(tokenizer: Tokenizing, text: str, model: LocalModel) -> Prompt:
     """Encode a text like the `prompt` of a training file."""
     from finetune_data.read.examples import COMPLETION, Row
     from finetune_data.read.findings import Finding
@@ -41,32 +44,32 @@ def of_text(tokenizer: Tokenizing, text: str, source: Source) -> Prompt:
     assert not isinstance(found, Finding)
     [example] = found
     start = example.roles.index(bytes([COMPLETION]))
-    return Prompt([*example.tokens[:start]], _end_tokens(tokenizer, source))
+    return Prompt([*example.tokens[:start]], end_tokens(tokenizer, model))
 
 
-def of_messages(
-    tokenizer: Tokenizing, messages: Sequence[tuple[str, str]], source: Source
-) -> Prompt:
-    """Encode (role, text) messages with the chat template of the model, as a server does."""
+def of_messages(tokenizer: Tokenizing, messages: Sequence[Message], model: LocalModel) -> Prompt:
+    """Encode messages with the chat template of the model, as in the training.
+
+    Raises RefusedMessagesError, and DataError for a model without a chat template.
+    """
     from finetune_data.read.examples import Conversation
     from finetune_data.read.findings import Finding
 
-    written = [{"role": role, "content": text} for role, text in messages]
-    prompt = tokenizer.prompt(Conversation(1, written))
+    prompt = tokenizer.prompt(Conversation(1, [*messages]))
     if isinstance(prompt, Finding):
-        raise CommandError(prompt.message, "the chat template of the model rejects these messages")
-    ends = _end_tokens(tokenizer, source)
-    if source.is_of_earlier_version:
+        raise RefusedMessagesError(prompt.message)
+    ends = end_tokens(tokenizer, model)
+    if model.is_of_earlier_version:
         answer = {"role": "assistant", "content": PLACEHOLDER}
-        [answered] = tokenizer.encode([Conversation(1, [*written, answer])])
+        [answered] = tokenizer.encode([Conversation(1, [*messages, answer])])
         if not isinstance(answered, Finding):
             ends |= {end.token for example in answered for end in example.endings}
     return Prompt(prompt, ends)
 
 
-def _end_tokens(tokenizer: Tokenizing, source: Source) -> frozenset[int]:
+def end_tokens(tokenizer: Tokenizing, model: LocalModel) -> frozenset[int]:
     """Where a server stops: at the tokens of the configurations and of the tokenizer."""
     from finetune_data.tokenize.end_tokens import configured_ends
 
-    found = source.end_tokens or configured_ends(source.folder)
+    found = model.end_tokens or configured_ends(model.folder)
     return frozenset([*found, tokenizer.eos])

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from finetune_cli.commands.complete.sampling import (
+from finetune_serving.completion.sampling import (
     Numbers,
     Sampling,
     likeliest,
     log_probabilities,
     next_token,
 )
-from finetune_cli.commands.complete.text import Decode, TextStream, final_length, find_stop
+from finetune_serving.completion.text import Decode, TextStream, final_length, find_stop
 
 
 class Model(Protocol):
@@ -59,10 +59,22 @@ class Choice:
     tokens: list[int]
     finish_reason: Literal["stop", "length"]
     sampled: list[SampledToken]  # the tokens whose text is in `text`
+    end_logprob: float | None = None  # of the end token
 
     @property
     def mean_logprob(self) -> float:
-        return sum(it.logprob for it in self.sampled) / max(1, len(self.sampled))
+        """The mean for each token, with the end token: an empty completion is not always best."""
+        found = [it.logprob for it in self.sampled]
+        if self.end_logprob is not None:
+            found.append(self.end_logprob)
+        return sum(found) / max(1, len(found))
+
+
+class Part(NamedTuple):
+    """A part of a completion that is final: no stop sequence can remove it any more."""
+
+    text: str
+    sampled: Sequence[SampledToken]  # the tokens that begin in this part
 
 
 def complete(
@@ -70,22 +82,26 @@ def complete(
     request: Request,
     decode: Decode,
     random: np.random.Generator,
-    on_text: Callable[[str], None] = lambda text: None,
+    on_part: Callable[[Part], None] = lambda part: None,
 ) -> Choice:
-    """Generate a completion. on_text: receives each part of the text as soon as it is final."""
+    """Generate a completion.
+
+    on_part: called after each token with what has become final, which can be nothing. An exception
+    that it raises ends the completion.
+    """
     stream = TextStream(decode, request.prompt)
     counts: Counter[int] = Counter()
     tokens: list[int] = []
     sampled: list[SampledToken] = []
-    emitted = 0
+    emitted, reported = 0, 0  # characters and tokens
     stop: int | None = None
-    has_ended = False
+    end_logprob: float | None = None
     logits = model.begin(request.prompt)
     while True:
         token = next_token(logits, counts, request.sampling, random)
         tokens.append(token)
         if token in request.end_tokens:
-            has_ended = True
+            end_logprob = float(log_probabilities(logits)[token])
             break
         counts[token] += 1
         sampled.append(_sampled(token, logits, len(stream.text), request.logprobs))
@@ -94,17 +110,20 @@ def complete(
         if stop is not None or len(tokens) >= request.max_tokens:
             break
         final = final_length(stream.text, request.stops)
-        on_text(stream.text[emitted:final])
-        emitted = max(emitted, final)
+        begun = sum(it.start < final for it in sampled[reported:])
+        on_part(Part(stream.text[emitted:final], sampled[reported : reported + begun]))
+        emitted, reported = max(emitted, final), reported + begun
         logits = model.follow(token)
     if stop is None:
         stream.end()
         stop = find_stop(stream.text, request.stops)
     text = stream.text[:stop]
-    on_text(text[emitted:])
     kept = [it for it in sampled if stop is None or it.start < stop]
-    reason: Literal["stop", "length"] = "stop" if has_ended or stop is not None else "length"
-    return Choice(text, tokens, reason, kept)
+    on_part(Part(text[emitted:], kept[reported:]))
+    reason: Literal["stop", "length"] = (
+        "stop" if end_logprob is not None or stop is not None else "length"
+    )
+    return Choice(text, tokens, reason, kept, end_logprob)
 
 
 def _sampled(token: int, logits: Numbers, start: int, count: int | None) -> SampledToken:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_cli.commands.complete.text import TextStream, final_length, find_stop
+from finetune_serving.completion.text import TextStream, final_length, find_stop
 
 WORDS = st.text("abc", max_size=12)
 STOPS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)

@@ -6,7 +6,7 @@ Logits have the shape (vocabulary size,) and the type float64.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,22 @@ class Sampling:
     top_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logit of a token
 
 
 def penalized(logits: Numbers, counts: Mapping[int, int], sampling: Sampling) -> Numbers:
-    """Apply the penalties: logit - count * frequency - (count > 0) * presence.
+    """Apply the penalties and biases: logit + bias - count * frequency - (count > 0) * presence.
 
     counts: occurrences of each token in the completion so far, without the prompt.
     """
-    if not counts or not (sampling.presence_penalty or sampling.frequency_penalty):
+    has_penalties = counts and (sampling.presence_penalty or sampling.frequency_penalty)
+    if not has_penalties and not sampling.logit_bias:
         return logits
     found = logits.copy()
+    for token, bias in sampling.logit_bias.items():
+        found[token] += bias
+    if not has_penalties:
+        return found
     tokens = np.fromiter(counts, dtype=np.int64)
     often = np.fromiter(counts.values(), dtype=np.float64)
     found[tokens] -= often * sampling.frequency_penalty + sampling.presence_penalty

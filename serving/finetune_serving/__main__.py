@@ -1,0 +1,7 @@
+"""`python -m finetune_serving`."""
+
+import sys
+
+from finetune_serving.main import main
+
+sys.exit(main())
