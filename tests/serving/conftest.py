@@ -9,8 +9,11 @@ from shutil import copytree
 import pytest
 from openai import OpenAI
 
+from tests.data.conftest import aws, bucket, s3_endpoint, storage
 from tests.serving.server import Server, serving, tiny_settings
 from tests.support.tiny_model import make_tiny_model
+
+__all__ = ["aws", "bucket", "s3_endpoint", "storage"]
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +33,7 @@ def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(
-    tiny: Path, plain: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(tiny: Path, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = tiny_settings(tmp_path_factory.mktemp("serving"), tiny=tiny, plain=plain)
     with serving(settings) as running:
         yield running

@@ -63,7 +63,7 @@ class Pool:
 
 async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not check():
+        while not check():  # noqa: ASYNC110 - a condition of threads
             await asyncio.sleep(0.005)
 
 
