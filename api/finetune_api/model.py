@@ -44,7 +44,7 @@ class ModelMetrics(ValidationMetrics):
 
 
 class Serving(Spec):
-    """A server that runs the model. The gateway sends it the completions of the model."""
+    """The server that runs the model and receives requests for its completions."""
 
     service: str = Field(
         min_length=1,
