@@ -7,8 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_api.finetune import FineTune
-from finetune_api.names import Reason
-from finetune_gateway.wire.object_marks import ANNOTATION_METADATA
+from finetune_api.names import ANNOTATION_METADATA, Reason
 from tests.support.objects import UID, World, failed, progress, trained
 
 UPLOADED = "s3://bucket/gateway/team/files/file-01m7yw6nw0jv8eb33q8pb9ssjv/fine-tune/train.jsonl"

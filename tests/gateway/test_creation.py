@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_spec import FineTuneSpec
+from finetune_api.names import ANNOTATION_METADATA, LABEL_REQUEST
 from finetune_api.wire import JsonObject
 from finetune_gateway.problems import Problem
 from finetune_gateway.wire.creation import build_finetune, named_files
 from finetune_gateway.wire.ids import Form
 from finetune_gateway.wire.object_marks import (
-    ANNOTATION_METADATA,
-    LABEL_REQUEST,
     is_metadata,
     read_metadata,
     request_label,

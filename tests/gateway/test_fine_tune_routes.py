@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from finetune_api.names import LABEL_REQUEST
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.problems import unavailable
-from finetune_gateway.wire.object_marks import LABEL_REQUEST
 from tests.support.gateway_app import OUTPUT, Gateway, running_gateway
 from tests.support.gateway_cluster import MemoryCluster
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 from openai.pagination import SyncCursorPage
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
+from finetune_api.names import ANNOTATION_METADATA
 from finetune_api.wire import JsonObject
 from finetune_gateway.problems import unavailable
-from finetune_gateway.wire.object_marks import ANNOTATION_METADATA
 from tests.gateway.fine_tune_lives import running
 from tests.support.gateway_app import Gateway, running_gateway
 

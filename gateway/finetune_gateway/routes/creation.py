@@ -14,6 +14,7 @@ from aiohttp import web
 
 from finetune_api.catalog import CatalogModel
 from finetune_api.finetune import FineTune
+from finetune_api.names import LABEL_REQUEST
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.problems import Problem, unavailable
@@ -22,7 +23,7 @@ from finetune_gateway.routes.lookup import asking, find_model, list_finetunes, r
 from finetune_gateway.wire.creation import build_finetune, named_files, unknown_model
 from finetune_gateway.wire.finetunes import parse_finetune
 from finetune_gateway.wire.ids import Form, is_file_id, new_name
-from finetune_gateway.wire.object_marks import LABEL_REQUEST, request_label
+from finetune_gateway.wire.object_marks import request_label
 from finetune_gateway.wire.request_bodies import CreationBody, parse_creation
 from finetune_gateway.wire.timestamps import parse_time
 

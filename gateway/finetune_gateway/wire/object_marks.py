@@ -7,11 +7,9 @@ from collections.abc import Mapping
 
 import orjson
 
-from finetune_api.names import GROUP
+from finetune_api.names import ANNOTATION_METADATA
 from finetune_api.wire import JsonObject
 
-LABEL_REQUEST = f"{GROUP}/request"  # by which a repeated request finds its FineTune
-ANNOTATION_METADATA = f"{GROUP}/metadata"  # JSON of the metadata of OpenAI's fine-tuning API
 MOST_PAIRS = 16
 KEY_CHARACTERS, VALUE_CHARACTERS = 64, 512
 LABEL_DIGITS = 32
