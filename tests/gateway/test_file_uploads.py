@@ -274,6 +274,15 @@ def test_a_form_that_ends_early_is_refused_at_every_byte(served: FilesServer) ->
     assert served.keys == []
 
 
+@pytest.mark.parametrize("name", [b'name="\xff"', b"name*=utf-8''%ff%ED%A0%80", b'name="\x01"'])
+def test_a_field_whose_name_is_no_text_is_refused(served: FilesServer, name: bytes) -> None:
+    body = form(ROW).replace(b'name="purpose"', name)
+    headers = HEADERS | {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = requests.post(f"{served.url}/v1/files", headers=headers, data=body, timeout=30)
+    assert answer.status_code == 400
+    error_of(answer)
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -321,6 +330,8 @@ PIECES = st.sampled_from(
         b'Content-Disposition: form-data; name="file"; filename="a.jsonl"',
         b'Content-Disposition: form-data; name="purpose"',
         b"Content-Disposition: form-data; name*=utf-9''x",
+        b'Content-Disposition: form-data; name="\xff"',
+        b"Content-Disposition: form-data; name*=utf-8''%ff%ED%A0%80",
         b"Content-Type: multipart/mixed; boundary=c",
         b'Content-Disposition: form-data; name="_charset_"',
         b"Content-Length: -1",
@@ -336,6 +347,35 @@ PIECES = st.sampled_from(
 def test_no_body_is_an_error_of_the_gateway(shared: FilesServer, body: bytes) -> None:
     headers = HEADERS | {"Content-Type": "multipart/form-data; boundary=b"}
     answer = requests.post(f"{shared.url}/v1/files", headers=headers, data=body, timeout=30)
+    assert answer.status_code in {200, 400}
+    if answer.status_code == 400:
+        error_of(answer)
+    assert_only_files(shared)
+
+
+BYTES = st.binary(max_size=20).filter(lambda data: b"\n" not in data and b"\r" not in data)
+DISPOSITIONS = st.one_of(
+    BYTES,
+    BYTES.map(lambda name: b'Content-Disposition: form-data; name="' + name + b'"'),
+    BYTES.map(lambda name: b"Content-Disposition: form-data; name*=" + name),
+    BYTES.map(
+        lambda name: b'Content-Disposition: form-data; name="file"; filename="' + name + b'"'
+    ),
+    st.just(b'Content-Disposition: form-data; name="purpose"'),
+)
+CONTENTS = st.sampled_from([b"fine-tune", ROW, b"", b"\r\n--b", b"\xff"])
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(DISPOSITIONS, CONTENTS), max_size=4))
+def test_no_form_is_an_error_of_the_gateway(
+    shared: FilesServer, parts: list[tuple[bytes, bytes]]
+) -> None:
+    body = b"".join(b"--b\r\n" + head + b"\r\n\r\n" + content + b"\r\n" for head, content in parts)
+    headers = HEADERS | {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = requests.post(
+        f"{shared.url}/v1/files", headers=headers, data=body + b"--b--\r\n", timeout=30
+    )
     assert answer.status_code in {200, 400}
     if answer.status_code == 400:
         error_of(answer)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 import openai
 import pytest
@@ -178,6 +179,25 @@ def test_an_id_that_no_file_has_is_404_in_the_envelope(
         assert error["message"].startswith("No such File object: ") or file_id in {".", ".."}
         assert error["param"] == "id" or file_id in {".", ".."}
     assert served.keys == []
+
+
+@pytest.mark.parametrize("path", ["%FF", "%ED%A0%80", "%C3", "a%00%FFb", "%", "%zz"])
+def test_an_id_that_is_no_text_is_404_in_the_envelope(served: FilesServer, path: str) -> None:
+    address = urlsplit(served.url).netloc
+    for end in ("", "/content"):
+        client = http.client.HTTPConnection(address, timeout=30)
+        client.putrequest("GET", f"/v1/files/{path}{end}")
+        for name, value in HEADERS.items():
+            client.putheader(name, value)
+        client.endheaders()
+        answer = client.getresponse()
+        assert answer.status == 404
+        assert set(json.loads(answer.read())) == {"error"}
+
+
+@pytest.mark.parametrize("query", ["after=%FF", "limit=%ED%A0%80", "order=%C3", "purpose=%FF"])
+def test_a_query_that_is_no_text_is_answered(served: FilesServer, query: str) -> None:
+    assert get(served, f"/v1/files?{query}").status_code in {200, 400}
 
 
 def test_the_store_is_not_asked_for_an_id_that_no_file_can_have(served: FilesServer) -> None:

@@ -71,7 +71,7 @@ class FileUpload:
         await self._target.complete(self._inspection.finish)
         file = replace(self._file, size=self._target.size)
         logger.info(
-            "uploaded %s: %d bytes, sha256 %s", file.uri, file.size, self._inspection.sha256
+            "uploaded %s: %d bytes, sha256 %s", file.uri, file.size, self._inspection.digest
         )
         return file
 

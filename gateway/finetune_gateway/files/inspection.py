@@ -1,30 +1,31 @@
-"""The digests of a file, and the first line with an error, while its bytes pass."""
+"""The digest of a file, and the first line with an error, while its bytes pass."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from finetune_api.limits import DataLimits
 from finetune_gateway.files.file_names import has_lines
 from finetune_gateway.files.json_lines import LineCheck, LineError
 from finetune_gateway.problems import Problem, invalid
 
+Digest = Literal["sha256", "md5"]
 EXAMPLE = '{"prompt": "...", "completion": "..."}'
 
 
 class Inspection:
     """One pass over a file. It takes CPU time, so it belongs into a thread."""
 
-    def __init__(self, name: str, limits: DataLimits) -> None:
+    def __init__(self, name: str, limits: DataLimits, digest: Digest = "sha256") -> None:
+        """digest: its algorithm. MD5 is for clients that send one, and proves nothing."""
         self._name = name
-        self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._digest = hashlib.new(digest, usedforsecurity=False)
         self._lines = LineCheck(limits.max_line_bytes) if has_lines(name) else None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Raises Problem for a line that is no JSON object."""
-        self._sha256.update(data)
-        self._md5.update(data)
+        self._digest.update(data)
         if self._lines is not None:
             try:
                 self._lines.feed(data)
@@ -43,12 +44,9 @@ class Inspection:
             raise empty_file(self._name)
 
     @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def md5(self) -> str:
-        return self._md5.hexdigest()
+    def digest(self) -> str:
+        """In hexadecimal, of all bytes until now."""
+        return self._digest.hexdigest()
 
     def _refusal(self, error: LineError) -> Problem:
         return invalid(

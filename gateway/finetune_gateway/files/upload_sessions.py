@@ -156,12 +156,12 @@ class UploadSessions:
             )
         if not has_lines(state.session.filename) and md5 is None:
             return
-        inspection = Inspection(state.session.filename, self._files.limits)
+        inspection = Inspection(state.session.filename, self._files.limits, "md5")
         await joining.read(inspection.feed)
         await self._workers.read(inspection.finish)
-        if md5 not in {None, inspection.md5}:
+        if md5 not in {None, inspection.digest}:
             raise invalid(
-                f"The parts have the MD5 digest {inspection.md5}, which is not the one of the "
+                f"The parts have the MD5 digest {inspection.digest}, which is not the one of the "
                 "request. Upload the file again.",
                 "md5",
                 "md5_mismatch",

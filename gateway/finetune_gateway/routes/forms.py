@@ -17,7 +17,6 @@ from finetune_gateway.problems import Problem, invalid
 FORM_BYTES = 2**16  # of a form without the content of its file
 BLOCK_BYTES = 2**16
 TEXT_BYTES = 1024  # of a field that is not a file
-MOST_FIELDS = 16
 SILENT_SECONDS = 60  # after which a client that sends nothing is gone
 # What is read of a body after a refusal, so that a client that sends it all sees the answer.
 DRAINED_BYTES, DRAIN_SECONDS, DRAIN_SILENT_SECONDS = 2**29, 60, 5
@@ -64,7 +63,10 @@ class FormField:
 
 
 async def form_fields(request: web.Request) -> AsyncIterator[FormField]:
-    """The fields in the order in which they arrive. Ends at the end of the form, else raises."""
+    """The fields in the order in which they arrive. Ends at the end of the form, or raises Problem.
+
+    The caller refuses the fields that it does not know, so that there are not many.
+    """
     if request.content_type != "multipart/form-data":
         raise invalid(
             "The body is not multipart/form-data. Send the file as a field of a form, as "
@@ -74,7 +76,7 @@ async def form_fields(request: web.Request) -> AsyncIterator[FormField]:
     await _continue(request)
     with _form_problems():
         reader = await request.multipart()
-    for _ in range(MOST_FIELDS + 1):
+    while True:
         with _form_problems():
             async with asyncio.timeout(SILENT_SECONDS):
                 part = await reader.next()
@@ -82,7 +84,6 @@ async def form_fields(request: web.Request) -> AsyncIterator[FormField]:
                 return
             field = _field(part)
         yield field
-    raise invalid(f"The form has more than {MOST_FIELDS} fields.", code="invalid_form")
 
 
 def _field(part: object) -> FormField:
@@ -103,7 +104,9 @@ def _parameters(disposition: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if disposition.partition(";")[0].strip().lower() != "form-data":
         return found
-    for match in _PARAMETER.finditer(disposition):
+    # aiohttp keeps bytes that are no text as half surrogate pairs, which no JSON can have.
+    text_of = disposition.encode(errors="surrogateescape").decode(errors="replace")
+    for match in _PARAMETER.finditer(text_of):
         text = match["plain"] or (match["quoted"] or "").replace('\\"', '"')
         if match["star"]:
             found[match["key"].lower()] = unquote(text.rpartition("'")[2], errors="replace")
