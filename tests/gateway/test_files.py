@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -14,6 +15,7 @@ from openai.types import FileDeleted, FileObject
 
 from finetune_api.uris import S3Uri
 from finetune_gateway.kube_errors import KubeError
+from finetune_gateway.metrics import REGISTRY
 from finetune_gateway.wire.ids import new_file_id
 from tests.gateway.files_server import HEADERS, ROW, FilesServer
 from tests.support.gateway_app import UPLOADED_AT
@@ -65,6 +67,22 @@ def test_the_objects_are_those_of_the_newest_client(served: FilesServer) -> None
 
 def test_bytes_without_a_name_are_a_file_of_lines(served: FilesServer) -> None:
     assert served.client().files.create(file=ROW, purpose="fine-tune").filename == "upload"
+
+
+def test_the_bytes_of_files_are_counted(served: FilesServer, tmp_path: Path) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("finetune_gateway_upload_bytes_total") or 0.0
+
+    before = count()
+    upload(served, rows=3)
+    requests.post(f"{served.url}/v1/files", headers=HEADERS, data=b"wrong", timeout=30)
+    assert count() - before == 3 * len(ROW)
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(ROW * 2)
+    served.client().uploads.upload_file_chunked(
+        file=path, mime_type="text/plain", purpose="fine-tune", part_size=len(ROW)
+    )
+    assert count() - before == 5 * len(ROW)
 
 
 def test_a_file_of_several_parts_is_stored_as_it_is(served: FilesServer) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from finetune_gateway.files.inspection import Inspection, empty_file
 from finetune_gateway.files.object_upload import ObjectUpload
 from finetune_gateway.files.quota import Quota
+from finetune_gateway.metrics import UPLOAD_BYTES
 from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.wire.file_objects import StoredFile
 
@@ -69,6 +70,7 @@ class FileUpload:
         if not self._target.size:
             raise empty_file(self._file.name)
         await self._target.complete(self._inspection.finish)
+        UPLOAD_BYTES.inc(self._target.size)
         file = replace(self._file, size=self._target.size)
         logger.info(
             "uploaded %s: %d bytes, sha256 %s", file.uri, file.size, self._inspection.digest

@@ -26,6 +26,7 @@ from finetune_gateway.files.file_upload import BoundedUpload, too_large
 from finetune_gateway.files.inspection import Inspection
 from finetune_gateway.files.joining import Joining
 from finetune_gateway.files.workers import store_problems
+from finetune_gateway.metrics import UPLOAD_BYTES
 from finetune_gateway.problems import Problem, invalid, unavailable
 from finetune_gateway.wire.file_objects import StoredFile
 from finetune_gateway.wire.uploads import (
@@ -180,6 +181,7 @@ class UploadSessions:
                 if file is None:
                     raise
             else:
+                UPLOAD_BYTES.inc(state.session.bytes)
                 file = await self._files.find(file_id_of(state.id))
         if file is None:
             raise unavailable("The store does not show the file yet. Try again.")
