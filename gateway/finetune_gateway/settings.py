@@ -1,9 +1,10 @@
 """The settings of the gateway: a YAML file that the chart writes, parsed once and frozen."""
 
 from pathlib import Path
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from finetune_api.catalog import CatalogModel
 from finetune_api.limits import DataLimits
@@ -11,11 +12,25 @@ from finetune_api.uris import S3Address, S3Uri
 from finetune_api.wire import Wire
 
 
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:  # `port` raises ValueError for an invalid one
+        raise ValueError("the URL has no valid host and port")
+    if "@" in parts.netloc:
+        raise ValueError("the URL has a password; use a mounted file")
+    return url
+
+
+ServerUrl = Annotated[
+    str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$"), AfterValidator(_check_url)
+]
+
+
 class Backend(Wire):
     """A server that completes prompts with the fine-tuned models of one base model."""
 
     base: str = Field(min_length=1, max_length=63)  # a name of the catalog
-    url: str = Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")  # ends in /v1
+    url: ServerUrl  # ends in /v1
     # The name of the base model itself on the server. Empty: the same as here. Fine-tuned models
     # have their own names there.
     name: str = ""
@@ -24,15 +39,12 @@ class Backend(Wire):
     supports: list[str] = Field(default_factory=list)
     key_file: Path | None = None  # a mounted file with the server's API key
 
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.port == 0:  # `port` raises ValueError for an invalid one
-            raise ValueError("the URL has no valid host and port")
-        if "@" in parts.netloc:
-            raise ValueError("the URL has a password; use keyFile")
-        return url
+
+class CompletionServer(Wire):
+    """The server of `finetune_serving`, which completes with any fine-tuned model below output."""
+
+    url: ServerUrl  # ends in /v1
+    secret_file: Path  # a mounted file with the secret that it shares with the gateway
 
 
 class Settings(Wire):
@@ -49,6 +61,8 @@ class Settings(Wire):
     # A folder with the mounted Secret of API keys. Without it, only Kubernetes tokens are accepted.
     keys: Path | None = None
     backends: list[Backend] = Field(default_factory=list)
+    # Answers for the fine-tuned models that have neither a Service nor a backend.
+    server: CompletionServer | None = None
     # Seconds for which a request waits for a model that loads: below the 60 s of usual proxies.
     hold_seconds: float = Field(50, ge=0)
     # Whether deleting a model deletes its files, too, as in OpenAI's API.
@@ -64,6 +78,12 @@ class Settings(Wire):
     shutdown_seconds: float = Field(50, ge=0)
     # Whether keys and tokens may travel without TLS. Only for a proxy with TLS in front of it.
     allow_plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _check_server(self) -> Self:
+        if self.server is not None and not self.output:
+            raise ValueError("server requires output, below which the files of its models are")
+        return self
 
     @property
     def shown_organization(self) -> str:

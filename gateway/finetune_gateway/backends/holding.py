@@ -91,8 +91,9 @@ class Backends:
         body = request.forwarded(target.model, target.supports)
         clock = asyncio.get_running_loop().time
         seconds = self._stream_hold_seconds if request.is_streamed else self._hold_seconds
-        end, pause, losses = clock() + seconds, FIRST_PAUSE, 0
+        start, pause, losses = clock(), FIRST_PAUSE, 0
         while True:
+            attempt = clock()
             try:
                 return await self._upstreams.post(target, request.endpoint, body, request_id)
             except LostError as error:
@@ -103,8 +104,11 @@ class Backends:
                 on_wait()
                 if closing.is_set():
                     raise restarting() from error
-                if (remaining := end - clock()) <= 0:
-                    raise _too_late(error, request.model, seconds) from error
+                now = clock()
+                remaining = start + seconds - now
+                # A server that holds requests itself would hold the next one for as long.
+                if remaining <= 0 or remaining < now - attempt:
+                    raise _too_late(error, request.model, now - start) from error
                 await _pause(min(pause, remaining), closing)
                 pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -1,4 +1,8 @@
-"""Which server answers for a model: the Model's own Service, or the backend of its base model."""
+"""Which server answers for a model.
+
+The first of these: the Service that the Model names, the backend of its base model, and the
+completion server.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.model import Model, Serving
-from finetune_gateway.settings import Backend, Settings
+from finetune_gateway.backends.published_model import headers_of
+from finetune_gateway.settings import Backend, CompletionServer, Settings
 from finetune_gateway.wire.completions.answers import not_served
+
+# Fields of requests that the completion server implements, and others may not.
+SERVER_SUPPORTS = frozenset({"best_of"})
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Target:
     is_trusted: bool  # an administrator has named it
     supports: frozenset[str] = frozenset()  # optional fields of requests
     key_file: Path | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # which tell the server where the model is
 
 
 def model_target(model: Model, settings: Settings) -> Target:
@@ -28,13 +37,15 @@ def model_target(model: Model, settings: Settings) -> Target:
     if spec.serving is not None:
         return _service(spec.serving, spec.id, settings.namespace)
     backend = _backend(spec.base, settings)
-    if backend is None:
-        raise not_served(
-            f"No server answers for the model '{spec.id}'. Set spec.serving of the Model "
-            f"{model.metadata.name} to a Service, or add a backend for the base model "
-            f"'{spec.base}' to the chart value gateway.backends."
-        )
-    return _of_backend(backend, spec.id)
+    if backend is not None:
+        return _of_backend(backend, spec.id)
+    if settings.server is not None:
+        return _of_server(settings.server, model, settings)
+    raise not_served(
+        f"No server answers for the model '{spec.id}'. Set spec.serving of the Model "
+        f"{model.metadata.name} to a Service, or add a backend for the base model "
+        f"'{spec.base}' to the chart value gateway.backends, or set gateway.server.enabled."
+    )
 
 
 def base_target(base: str, settings: Settings) -> Target:
@@ -67,6 +78,18 @@ def _of_backend(backend: Backend, model: str) -> Target:
         is_trusted=True,
         supports=frozenset(backend.supports),
         key_file=backend.key_file,
+    )
+
+
+def _of_server(server: CompletionServer, model: Model, settings: Settings) -> Target:
+    return Target(
+        url=server.url.rstrip("/"),
+        model=model.spec.id,
+        shown="The completion server",
+        is_trusted=True,
+        supports=SERVER_SUPPORTS,
+        key_file=server.secret_file,
+        headers=headers_of(model, settings),
     )
 
 

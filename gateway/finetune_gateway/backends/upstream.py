@@ -20,6 +20,7 @@ from finetune_gateway.backends.connections import (
 from finetune_gateway.backends.target import Target
 from finetune_gateway.problems import Problem, unavailable
 from finetune_gateway.wire.completions.answers import (
+    NOT_NOW,
     BackendLoads,
     broken,
     is_error,
@@ -113,6 +114,7 @@ class Upstreams:
             "Content-Type": "application/json",
             "Accept": STREAM if body.get("stream") else "application/json",
             "X-Request-Id": request_id,
+            **dict(target.headers),
             **_authorization(target),
         }
         check_literal(target.url, is_trusted=target.is_trusted)
@@ -129,7 +131,7 @@ def _authorization(target: Target) -> Mapping[str, str]:
     except (OSError, ValueError) as error:
         raise not_served(
             f"The key of {target.shown[:1].lower()}{target.shown[1:]} cannot be read. Mount a "
-            "Secret with the key at the path in keyFile."
+            "Secret with the key at the path in keyFile, or in secretFile of the server."
         ) from error
     return {"Authorization": f"Bearer {key}"}
 
@@ -188,7 +190,10 @@ def error_within(target: Target, answer: JsonObject) -> Problem:
     """The problem of an error that comes with status 200, also within a stream."""
     found = answer.get("error", answer)
     code = found.get("code") if isinstance(found, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    if isinstance(code, int) and 400 <= code < 600:
+        status = code
+    else:
+        status = 503 if code in NOT_NOW else 500
     try:
         return refused(status, refusal_of(answer), target.shown)
     except BackendLoads as error:

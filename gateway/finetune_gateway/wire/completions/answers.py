@@ -17,8 +17,12 @@ from finetune_gateway.problems import Kind, Problem, unavailable
 MESSAGE_CHARACTERS = 1000
 LONGEST_RETRY_SECONDS = 120  # new clients do not wait longer
 LOADING = "model_loading"
+UNUSABLE = "model_unusable"  # of the completion server: the files are damaged, or too large
+AWAY = "service_unavailable"  # of the same: its store does not answer, or it ends
 _LOADING = re.compile(r"\bloading\b|model_loading|is being loaded", re.IGNORECASE)
 _OVERLOADED = re.compile(r"overload|\bqueue|\bbusy\b|capacity|too many", re.IGNORECASE)
+NOT_NOW = frozenset({LOADING, UNUSABLE, AWAY})  # codes that a status 503 has
+_NOT_LOADING = frozenset({AWAY, "rate_limit_exceeded"})
 _NO_TEMPLATE = re.compile(
     r"default chat template|chat_template is not set"
     r"|\b(no|any|have a|without a|provide a) chat template",
@@ -123,7 +127,11 @@ def refused(status: int, refusal: Refusal, server: str, retry_after: str | None 
     message = refusal.message.rstrip(".")
     said = f": {message}." if message else f" with HTTP status {status}."
     match status:
+        case 503 if refusal.code == UNUSABLE:
+            return unusable(f"{server} cannot use the model{said}")
         case 503 | 429 if _loads(status, refusal):
+            raise BackendLoads(refusal.message)
+        case 409 if refusal.code == LOADING:
             raise BackendLoads(refusal.message)
         case 429:
             return Problem(
@@ -137,8 +145,8 @@ def refused(status: int, refusal: Refusal, server: str, retry_after: str | None 
             return _invalid(refusal, f"{server} refuses the request{said}")
         case 401 | 403:
             return not_served(
-                f"{server} refuses the key of the gateway{said} Set keyFile of the backend to a "
-                "file with a valid key."
+                f"{server} refuses the key of the gateway{said} Set keyFile of the backend, or "
+                "secretFile of the server, to a file with a valid key."
             )
         case 404 | 405:
             return not_served(
@@ -151,6 +159,8 @@ def refused(status: int, refusal: Refusal, server: str, retry_after: str | None 
 
 
 def _loads(status: int, refusal: Refusal) -> bool:
+    if refusal.code in _NOT_LOADING:  # whatever the message is, which has the name of the model
+        return False
     said = f"{refusal.code or ''} {refusal.message}"
     if status == 429:
         return _LOADING.search(said) is not None
@@ -178,6 +188,11 @@ def _seconds(retry_after: str | None, default: int) -> int:
 def not_served(message: str) -> Problem:
     """503: no server answers for the model until an administrator or an owner acts."""
     return Problem(503, message, kind=Kind.SERVER, code="model_not_served", should_retry=False)
+
+
+def unusable(message: str) -> Problem:
+    """503: the server answers for other models."""
+    return Problem(503, message, kind=Kind.SERVER, code=UNUSABLE, should_retry=False)
 
 
 def broken(message: str) -> Problem:
