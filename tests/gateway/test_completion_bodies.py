@@ -17,6 +17,8 @@ from tests.gateway.test_completion_requests import json_values
 from tests.gateway.threads import Background
 from tests.support.gateway_app import AS_ANNA
 
+pytestmark = pytest.mark.slow
+
 PATHS = ("completions", "chat/completions", f"engines/{TONE}/completions", "engines/x/completions")
 USUAL: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from([TONE, "curie", "nosuch"]),

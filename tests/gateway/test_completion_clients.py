@@ -16,6 +16,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.gateway.completion_gateway import TONE, Gateway, add_model, gateway_to
 from tests.gateway.completion_server import CompletionServer
 
+pytestmark = pytest.mark.slow
+
 
 def library(it: Gateway, **options: Any) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=it.url, api_key="sk-ft-anna", **options)

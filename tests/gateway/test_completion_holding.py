@@ -11,6 +11,8 @@ from aiohttp import web
 from tests.gateway.completion_gateway import TONE, free_port, gateway, gateway_to
 from tests.gateway.completion_server import CompletionServer, serving
 
+pytestmark = pytest.mark.slow
+
 BODY = {"model": TONE, "prompt": "a b"}
 
 

@@ -20,6 +20,8 @@ from tests.gateway.completion_gateway import (
 )
 from tests.gateway.completion_server import CompletionServer, serving, until
 
+pytestmark = pytest.mark.slow
+
 FIRST = b'data: {"choices":[{"text":"a"}]}\n\n'
 BODY = {"model": TONE, "prompt": "one two three", "stream": True}
 

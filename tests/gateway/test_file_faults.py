@@ -18,6 +18,8 @@ from tests.gateway.files_server import HEADERS, ROW, FilesServer
 from tests.gateway.test_files import error_of
 from tests.support.proxy import Answer, FaultyProxy, Rule, Seen, let_pass, s3_error
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["client", "proxy"]
 
 LARGE = ROW * (20_000_000 // len(ROW))

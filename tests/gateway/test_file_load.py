@@ -20,6 +20,8 @@ from finetune_storage.connect import open_storage
 from tests.gateway.files_process import FilesProcess, files_process
 from tests.gateway.files_server import HEADERS, ROW, FilesServer
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 LINE = b'{"prompt": "' + b"p" * 480 + b'", "completion": "c"}\n'
 

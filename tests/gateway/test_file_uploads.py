@@ -25,7 +25,7 @@ from tests.gateway.files_server import HEADERS, KEY, ROW, FilesServer
 from tests.gateway.test_files import error_of
 
 # aiohttp warns of forms that tests break on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::Warning:aiohttp")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::Warning:aiohttp")]
 PURPOSE = ("purpose", (None, "fine-tune"))
 
 

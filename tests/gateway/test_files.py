@@ -20,6 +20,8 @@ from finetune_gateway.wire.ids import new_file_id
 from tests.gateway.files_server import HEADERS, ROW, FilesServer
 from tests.support.gateway_app import UPLOADED_AT
 
+pytestmark = pytest.mark.slow
+
 SPEC = {"model": "ada", "trainingFile": "s3://elsewhere/train.jsonl"}
 
 

@@ -26,6 +26,8 @@ from finetune_storage.s3 import Storage
 from tests.gateway.files_server import HEADERS, ROW, FilesServer
 from tests.gateway.test_files import error_of
 
+pytestmark = pytest.mark.slow
+
 MEDIA = "application/jsonl"
 LARGE = ROW * (LEAST_PART_BYTES // len(ROW) + 1)  # a part that the store itself can join
 

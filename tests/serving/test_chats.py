@@ -10,6 +10,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.serving.server import Server
 
+pytestmark = pytest.mark.slow
+
 TALK: list[Any] = [
     {"role": "user", "content": "fox"},
     {"role": "assistant", "content": "yes"},

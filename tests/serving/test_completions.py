@@ -12,6 +12,8 @@ from openai.types import Completion
 from tests.serving.server import Server
 from tests.support.tiny_model import CONTEXT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reference(tiny: Path) -> tuple[Any, Any]:

@@ -25,6 +25,8 @@ from tests.data.builders import put_folder
 from tests.serving.server import serving
 from tests.support.tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 def publish(storage: Storage, folder: Path, uri: S3Uri) -> dict[str, str]:
     """Publish the folder with a manifest; returns the headers of the gateway."""

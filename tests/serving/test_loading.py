@@ -23,6 +23,8 @@ from finetune_serving.models.loaded import LoadedModel
 from finetune_serving.settings import Settings
 from tests.serving.server import Server, serving, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0
 LONG: dict[str, Any] = {"prompt": "abc", "max_tokens": 50, "logit_bias": {"1": -100}}
 
