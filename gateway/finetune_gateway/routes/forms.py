@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from aiohttp import BodyPartReader, hdrs, web
+from aiohttp import BodyPartReader, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from finetune_gateway.problems import Problem, invalid
@@ -141,9 +141,10 @@ async def expect_later(request: web.Request) -> None:
 
 
 async def _continue(request: web.Request) -> None:
-    if not request.get(_CONTINUED, True):
-        request[_CONTINUED] = True
+    if not request.get(_CONTINUED, True) and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer, which has not begun
+    request[_CONTINUED] = True
 
 
 @asynccontextmanager
