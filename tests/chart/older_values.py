@@ -54,6 +54,8 @@ def everything(values: JsonObject) -> JsonObject:
     if "gateway" in made:  # which needs a place for its files, and an Ingress a host
         made["gateway"]["files"]["prefix"] = "s3://acme/uploads"
         made["gateway"]["ingress"]["host"] = "finetune.example.com"
+        if "server" in made["gateway"]:  # which needs a place for its models
+            made["output"] = "s3://acme/finetunes"
     return made
 
 

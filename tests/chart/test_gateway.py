@@ -533,7 +533,7 @@ def test_each_remedy_is_accepted(render: Render, values: tuple[str, ...]) -> Non
         ({"files": {"prefix": "/data"}}, ["files", "prefix"]),
         ({"files": {"quotaBytes": -1}}, ["files", "quotaBytes"]),
         ({"service": {"type": "ExternalName"}}, ["service", "type"]),
-        ({"server": {"enabled": True}}, []),
+        ({"serving": {"enabled": True}}, []),
     ],
 )
 def test_the_schema_refuses_wrong_values(values: Any, field: list[Any]) -> None:

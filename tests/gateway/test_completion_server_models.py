@@ -12,6 +12,7 @@ from aiohttp import web
 
 from finetune_api.model import Model
 from finetune_api.model_names import resource_name
+from finetune_api.uris import S3Uri
 from finetune_gateway.backends.published_model import DIGEST_HEADER, URI_HEADER, headers_of
 from finetune_gateway.backends.target import base_target, model_target
 from finetune_gateway.problems import Problem
@@ -52,9 +53,7 @@ def test_the_headers_are_those_that_the_server_reads() -> None:
     settings = gateway_settings(server=SERVER)
     found = dict(headers_of(model(), settings))
     assert found == {URI_HEADER: URI, DIGEST_HEADER: DIGEST}
-    source = addresses.GatewayModels(
-        [addresses.S3Uri.parse(f"{OUTPUT}/ml")], addresses.FixedModels({})
-    )
+    source = addresses.GatewayModels([S3Uri.parse(f"{OUTPUT}/ml")], addresses.FixedModels({}))
     address = source.find(TONE, found)
     assert address is not None
     assert (str(address.location), address.manifest_sha256) == (URI, DIGEST)

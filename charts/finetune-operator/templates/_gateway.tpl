@@ -17,6 +17,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "finetune-operator.releaseLabels" . }}
 {{- end }}
 
+{{/* The name of the objects of the completion server. */}}
+{{- define "finetune-operator.completionsName" -}}
+{{- printf "%s-completions" (include "finetune-operator.fullname" . | trunc 51 | trimSuffix "-") }}
+{{- end }}
+
+{{- define "finetune-operator.completionsSelectorLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-completions" (include "finetune-operator.name" . | trunc 51 | trimSuffix "-") }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "finetune-operator.completionsLabels" -}}
+{{ include "finetune-operator.completionsSelectorLabels" . }}
+{{ include "finetune-operator.releaseLabels" . }}
+app.kubernetes.io/component: completions
+{{- end }}
+
+{{/* The Secret that the gateway and the completion server share. */}}
+{{- define "finetune-operator.completionsSecretName" -}}
+{{- default (include "finetune-operator.completionsName" .) .Values.gateway.server.secretName }}
+{{- end }}
+
 {{- define "finetune-operator.gatewayServiceAccountName" -}}
 {{- $account := .Values.gateway.serviceAccount }}
 {{- if $account.create }}
@@ -73,6 +94,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if not (or $gateway.tls.secretName $byIngress $gateway.allowPlainHttp) }}
 {{- fail "The gateway would receive API keys over plain HTTP, where they can be read on their way. Set gateway.tls.secretName, or gateway.ingress.enabled with gateway.ingress.tlsSecretName. On a network that you trust, set gateway.allowPlainHttp=true" }}
 {{- end }}
+{{- if and $gateway.server.enabled (not .Values.output) }}
+{{- fail "gateway.server.enabled requires output: the server completes with the models below it. Set output to s3://BUCKET/PREFIX" }}
+{{- end }}
 {{- if and $gateway.ingress.enabled (not $gateway.ingress.host) }}
 {{- fail "gateway.ingress.enabled requires gateway.ingress.host. Without a host, the Ingress would serve every name of the controller" }}
 {{- end }}
@@ -109,6 +133,11 @@ backends:
     keyFile: /etc/finetune-gateway-backends/{{ .base }}
     {{- end }}
 {{- else }} []
+{{- end }}
+{{- if .server.enabled }}
+server:
+  url: http://{{ include "finetune-operator.completionsName" $root }}.{{ $root.Release.Namespace }}.svc:8000/v1
+  secretFile: /etc/finetune-gateway-server/token
 {{- end }}
 holdSeconds: {{ .holdSeconds | toJson }}
 deletesFiles: {{ .deletesFiles }}

@@ -25,8 +25,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def headers_of(model: Model, settings: Settings) -> tuple[tuple[str, str], ...]:
     """The address of the model and the digest of its manifest. Raises Problem without them.
 
-    The Model is one that the API server returned for a request of the caller. Whoever may write it
-    can name any FineTune, but only of this namespace and below the output of the chart.
+    The Model is one that the API server returned for a request of the caller. A user who may
+    write Models can name any FineTune, but only of this namespace and below the chart's output.
     """
     spec = model.spec
     if spec.fine_tune is None:
