@@ -57,7 +57,7 @@ def key_of(team: Team, account: str) -> str:
 
 
 @pytest.mark.usefixtures("team")  # its release has the CRDs
-def test_openais_commands_train_a_model_on_the_cluster_and_only_an_owner_deletes_it(
+def test_openais_commands_train_complete_and_delete_a_model_on_the_cluster(
     cluster: Cluster, tiny_model: str, tmp_path: Path
 ) -> None:
     team = Team(cluster, f"{RUN}-gateway", tmp_path)
@@ -69,6 +69,8 @@ def test_openais_commands_train_a_model_on_the_cluster_and_only_an_owner_deletes
         *("--set", "gateway.enabled=true", "--set", "gateway.allowPlainHttp=true"),
         *("--set-json", f'gateway.keys.serviceAccounts=["{OWNER}","{USER}"]'),
         *("--set-json", 'models[0].fineTune={"resources":{"gpusPerNode":0}}'),
+        *("--set", "gateway.server.enabled=true"),
+        *("--set-json", 'gateway.server.resources={"requests":{"cpu":"100m","memory":"1Gi"}}'),
     )
     clients = Clients(tmp_path)
     (tmp_path / "train.jsonl").write_text(jsonl(32))
@@ -91,6 +93,13 @@ def test_openais_commands_train_a_model_on_the_cluster_and_only_an_owner_deletes
         assert model[1].startswith("tiny:ft-acme:custom-model-name-20")
         results = run("fine_tunes.results", "-i", job[1]).stdout
         assert [row["step"] for row in csv.DictReader(io.StringIO(results))] == ["1", "2", "3", "4"]
+        prompt = "the number 4 is"
+        asked = ("completions.create", "-m", model[1], "-p", prompt, "-M", "3", "-t", "0")
+        completed = run(*asked, account=USER)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert prompt in completed.stdout
+        assert len(completed.stdout.partition(prompt)[2].strip()) > 0
+        assert run(*asked, account=USER).stdout == completed.stdout
         refused = run("models.delete", "-i", model[1], account=USER)
         assert "finetune-owner" in refused.stdout + refused.stderr
         assert '"deleted": true' in run("models.delete", "-i", model[1]).stdout
