@@ -93,7 +93,7 @@ def test_openais_commands_train_complete_and_delete_a_model_on_the_cluster(
         assert model[1].startswith("tiny:ft-acme:custom-model-name-20")
         results = run("fine_tunes.results", "-i", job[1]).stdout
         assert [row["step"] for row in csv.DictReader(io.StringIO(results))] == ["1", "2", "3", "4"]
-        prompt = "the number 4 is"
+        prompt = "aaa 8 ->"
         asked = ("completions.create", "-m", model[1], "-p", prompt, "-M", "3", "-t", "0")
         completed = run(*asked, account=USER)
         assert completed.returncode == 0, completed.stdout + completed.stderr
