@@ -98,7 +98,7 @@ def test_openais_commands_train_complete_and_delete_a_model_on_the_cluster(
         completed = run(*asked, account=USER)
         assert completed.returncode == 0, completed.stdout + completed.stderr
         assert prompt in completed.stdout
-        assert len(completed.stdout.partition(prompt)[2].strip()) > 0
+        assert len(completed.stdout.partition(prompt)[2].rstrip("\n")) > 0
         assert run(*asked, account=USER).stdout == completed.stdout
         refused = run("models.delete", "-i", model[1], account=USER)
         assert "finetune-owner" in refused.stdout + refused.stderr
