@@ -50,7 +50,7 @@ USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_operator"]
 CMD ["run"]
-COPY api operator /app/
+COPY api web operator /app/
 
 # --- gateway ------------------------------------------------------------------------------------
 FROM base AS gateway
@@ -63,7 +63,7 @@ USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_gateway"]
 CMD ["run"]
-COPY api storage gateway /app/
+COPY api storage web gateway /app/
 
 # --- prepare ------------------------------------------------------------------------------------
 FROM base AS prepare
@@ -134,4 +134,4 @@ print('ahead-of-time:', Builder().load().__file__)"
 USER 65532:65532
 ENV LOGNAME=finetune
 ENTRYPOINT ["python", "-m", "finetune_trainer"]
-COPY api storage data trainer serving /app/
+COPY api storage data trainer web serving /app/

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-import yaml
 from aiohttp import web
-from pydantic import ValidationError
 
-from finetune_api.text.log_format import LogFormatter
 from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
@@ -29,7 +26,6 @@ from finetune_gateway.kube.server import is_loopback, server_of_kubeconfig, serv
 from finetune_gateway.process.certificate import Certificate
 from finetune_gateway.process.draining import Draining
 from finetune_gateway.process.operations import Operations
-from finetune_gateway.process.sockets import listen
 from finetune_gateway.routes import files as file_routes
 from finetune_gateway.routes import fine_tunes, jobs, models, uploads
 from finetune_gateway.routes.access_log import AccessLog, ParsingErrors
@@ -39,6 +35,9 @@ from finetune_gateway.routes.context import OPEN_STREAMS, Services
 from finetune_gateway.settings import Settings
 from finetune_storage.connect import open_storage
 from finetune_storage.errors import StorageError
+from finetune_web.log import add_log_level, configure_log
+from finetune_web.settings_file import load_settings
+from finetune_web.sockets import listen
 
 ROUTES = [
     *fine_tunes.ROUTES,
@@ -53,7 +52,6 @@ ROUTES = [
 HEADER_BYTES = 64 * 2**10
 KEEP_ALIVE_SECONDS = 75.0  # above the 60 s of usual proxies, which would use a closed connection
 CLOSE_SECONDS = 2.0  # for the rest, after the requests in flight
-UNKNOWN = "the field is unknown: correct its name, or remove it"
 
 logger = logging.getLogger("finetune_gateway")
 
@@ -93,27 +91,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="Certificate chain for HTTPS. The file is read again when it changes.",
     )
     run.add_argument("--tls-key", type=Path, metavar="FILE", help="Key of the certificate.")
-    run.add_argument(
-        "--log-level",
-        default="INFO",
-        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-        help="Lowest level of log messages (default: %(default)s).",
-    )
+    add_log_level(run)
     return parser.parse_args(arguments)
-
-
-def load_settings(path: Path) -> Settings:
-    """Load the settings. Raise ValueError with the file and the invalid key."""
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"settings file {path} cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        problem = UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
-        problem = problem.removeprefix("Value error, ")
-        raise ValueError(f"settings file {path}, {where}: {problem}") from error
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,7 @@ def prepare(options: argparse.Namespace) -> Parts:
 
     Raise ValueError, OSError, or StorageError with one sentence.
     """
-    settings = load_settings(options.settings)
+    settings = load_settings(options.settings, Settings)
     certificate = _load_certificate(options, settings)
     server = (
         server_of_kubeconfig(options.kubeconfig)
@@ -175,9 +154,7 @@ def _load_certificate(options: argparse.Namespace, settings: Settings) -> Certif
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
-    logging.basicConfig(level=options.log_level, handlers=[handler])
+    configure_log(options.log_level)
     logging.getLogger("aiohttp.server").addFilter(ParsingErrors())
     try:
         parts = prepare(options)

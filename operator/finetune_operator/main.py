@@ -3,19 +3,13 @@
 import argparse
 import asyncio
 import logging
-import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import kopf
 import uvloop
-import yaml
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 
-from finetune_api.text.log_format import LogFormatter
 from finetune_operator.core.key import Key
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile import Reconciler
@@ -39,10 +33,12 @@ from finetune_operator.kube.store import Store
 from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
+from finetune_web.answers import metrics_response
+from finetune_web.log import add_log_level, configure_log
+from finetune_web.settings_file import load_settings
+from finetune_web.sockets import listen
 
 logger = logging.getLogger("finetune_operator")
-
-UNKNOWN = "the field is unknown: correct its name, or remove it"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -67,37 +63,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     run.add_argument(
         "--metrics-port", type=int, default=8081, help="Port of /metrics (default: %(default)s)."
     )
-    run.add_argument(
-        "--log-level",
-        default="INFO",
-        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-        help="Lowest level of log messages (default: %(default)s).",
-    )
+    add_log_level(run)
     return parser.parse_args(arguments)
-
-
-def load_settings(path: Path) -> Settings:
-    """Load the settings. Raise ValueError with the file and the invalid key."""
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"settings file {path} cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        problem = UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
-        problem = problem.removeprefix("Value error, ")
-        raise ValueError(f"settings file {path}, {where}: {problem}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
-    logging.basicConfig(level=options.log_level, handlers=[handler])
+    configure_log(options.log_level)
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
-        settings = load_settings(options.settings)
+        settings = load_settings(options.settings, Settings)
     except ValueError as error:
         print(f"finetune-operator: {error}", file=sys.stderr)
         return 2
@@ -183,9 +158,7 @@ def _metrics(client: Client, settings: Settings) -> web.Application:
             status = await access.check(request.headers.get("Authorization", ""))
             if status != 200:
                 return web.Response(status=status)
-        return web.Response(
-            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return metrics_response(REGISTRY)
 
     app = web.Application()
     app.add_routes([web.get("/metrics", show)])
@@ -195,14 +168,5 @@ def _metrics(client: Client, settings: Settings) -> web.Application:
 async def _serve_http(port: int, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.SockSite(runner, _listen(port)).start()
+    await web.SockSite(runner, listen("", port)).start()
     return runner
-
-
-def _listen(port: int) -> socket.socket:
-    """Listen on all addresses, IPv6 and IPv4; on IPv4 only where the node has no IPv6."""
-    if socket.has_dualstack_ipv6():
-        with suppress(OSError):  # an address in use is an error of the next call, too
-            address = ("::", port)
-            return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))

@@ -6,15 +6,12 @@ import argparse
 import asyncio
 import logging
 import signal
-import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
-from finetune_api.text.log_format import LogFormatter
 from finetune_api.uris import S3Uri
 from finetune_serving.models.addresses import FixedModels, GatewayModels, ModelSource
 from finetune_serving.models.files import ModelFiles
@@ -25,6 +22,8 @@ from finetune_serving.routes.app import build_app
 from finetune_serving.routes.context import Services
 from finetune_serving.routes.status import build_status_app
 from finetune_serving.settings import Settings
+from finetune_web.log import add_log_level, configure_log
+from finetune_web.sockets import listen
 
 logger = logging.getLogger("finetune_serving")
 
@@ -121,12 +120,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=8081,
         help="Port of /healthz, /readyz, and /metrics (default: %(default)s).",
     )
-    add(
-        "--log-level",
-        default="INFO",
-        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-        help="Lowest level of log messages (default: %(default)s).",
-    )
+    add_log_level(serve)
     return parser.parse_args(arguments)
 
 
@@ -165,9 +159,7 @@ def build_settings(options: argparse.Namespace) -> Settings:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
-    logging.basicConfig(level=options.log_level, handlers=[handler])
+    configure_log(options.log_level)
     try:
         settings = build_settings(options)
     except ValueError as error:
@@ -216,20 +208,8 @@ async def _start(app: web.Application, host: str, port: int) -> web.AppRunner:
         app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS
     )
     await runner.setup()
-    await web.SockSite(runner, listen(host, port)).start()
+    await web.SockSite(runner, listen("" if host == ALL_ADDRESSES else host, port)).start()
     return runner
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address, or on all of IPv6 and IPv4; without IPv6, on all of IPv4."""
-    if host != ALL_ADDRESSES:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    if socket.has_dualstack_ipv6():
-        with suppress(OSError):  # an address in use is an error of the next call, too
-            address = ("::", port)
-            return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
 
 
 def _count(text: str) -> int:

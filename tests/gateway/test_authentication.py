@@ -11,7 +11,7 @@ from finetune_api.api_keys import KeyRecord, hash_key, new_key
 from finetune_gateway.kube.authentication import TOKEN_BYTES, Authentication
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.keys import KeyRing
-from finetune_gateway.problems import Kind, Problem
+from finetune_web.problems import Kind, Problem
 
 NOW = datetime(2026, 11, 30, 4, 40, tzinfo=UTC)
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl-_"

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.text.sanitizing import sanitize
-from finetune_gateway.problems import Problem
 from finetune_gateway.wire.completions.requests import (
     EXTENSIONS,
     FIELDS,
     Endpoint,
     parse_completion,
 )
+from finetune_web.problems import Problem
 
 NOTHING: frozenset[str] = frozenset()
 TEXT = {"model": "m", "prompt": "a"}

@@ -15,9 +15,9 @@ from finetune_api.model_names import resource_name
 from finetune_api.uris import S3Uri
 from finetune_gateway.backends.published_model import DIGEST_HEADER, URI_HEADER, headers_of
 from finetune_gateway.backends.target import base_target, model_target
-from finetune_gateway.problems import Problem
 from finetune_gateway.settings import Settings
 from finetune_serving.models import addresses
+from finetune_web.problems import Problem
 from tests.gateway.completion_gateway import TONE, Gateway, add_model, gateway
 from tests.gateway.completion_server import CompletionServer, serving
 from tests.support.gateway_app import OUTPUT, gateway_settings

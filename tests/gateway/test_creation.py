@@ -12,7 +12,6 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.names import ANNOTATION_METADATA, LABEL_REQUEST
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Problem
 from finetune_gateway.wire.creation import build_finetune, named_files
 from finetune_gateway.wire.ids import Form
 from finetune_gateway.wire.object_marks import (
@@ -22,6 +21,7 @@ from finetune_gateway.wire.object_marks import (
     write_metadata,
 )
 from finetune_gateway.wire.request_bodies import parse_creation
+from finetune_web.problems import Problem
 
 FILE = "file-01m7yw6nw0jv8eb33q8pb9ssjv"
 ADDRESS = "s3://bucket/gateway/ml/files/x/fine-tune/train.jsonl"

@@ -190,7 +190,7 @@ IDS = [
 def test_an_id_that_no_file_has_is_404_in_the_envelope(
     served: FilesServer, file_id: str, encode: Any
 ) -> None:
-    """The old command asks for the path of a local file first, and goes on only after a 404."""
+    """The old command asks for the path of a local file first, and continues only after a 404."""
     path = encode(file_id).replace(".", "%2E") if file_id in {".", ".."} else encode(file_id)
     for end in ("", "/content"):
         answer = get(served, f"/v1/files/{path}{end}")

@@ -14,7 +14,7 @@ import pytest_asyncio
 from finetune_api.names import LABEL_REQUEST
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import unavailable
+from finetune_web.problems import unavailable
 from tests.support.gateway_app import OUTPUT, Gateway, running_gateway
 from tests.support.gateway_cluster import MemoryCluster
 

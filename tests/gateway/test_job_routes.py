@@ -14,7 +14,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from finetune_api.names import ANNOTATION_METADATA
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import unavailable
+from finetune_web.problems import unavailable
 from tests.gateway.fine_tune_lives import running
 from tests.support.gateway_app import Gateway, running_gateway
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from finetune_api.crd.rules import NEW_RULES
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import Kind, Problem
 from finetune_gateway.wire.kube_answers import Asked, explain
 from finetune_gateway.wire.request_fields import (
     FINE_TUNE_HYPERPARAMETERS,
@@ -18,6 +17,7 @@ from finetune_gateway.wire.request_fields import (
     fine_tune_fields,
     job_fields,
 )
+from finetune_web.problems import Kind, Problem
 
 BERT = 'User "system:serviceaccount:ml:bert"'
 OLD = fine_tune_fields({"resources": {"nodes": 0}})

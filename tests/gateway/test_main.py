@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 from finetune_api.names import ENV_LOCAL_ROOT
-from finetune_gateway.main import ROUTES, load_settings, main, parse_arguments, prepare
+from finetune_gateway.main import ROUTES, main, parse_arguments, prepare
 from finetune_gateway.process import certificate as certificates
 from finetune_gateway.process.certificate import Certificate
-from finetune_gateway.process.sockets import listen
+from finetune_gateway.settings import Settings
+from finetune_web.settings_file import load_settings
+from finetune_web.sockets import listen
 from tests.support.certificates import Authority
 
 GOOD: dict[str, Any] = {"namespace": "ml", "files": "s3://finetune-local/gateway"}
@@ -105,7 +107,7 @@ def test_a_missing_settings_file_is_named(
 ) -> None:
     assert "/none cannot be read" in refusal(["run", "--settings", "/none"], capsys)
     with pytest.raises(ValueError, match="cannot be read"):
-        load_settings(tmp_path)
+        load_settings(tmp_path, Settings)
 
 
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "192.0.2.1"])

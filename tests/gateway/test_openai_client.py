@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, PermissionDeniedError
 
-from finetune_gateway.problems import unavailable
 from finetune_gateway.routes import fine_tunes, jobs, models
-from finetune_gateway.routes.app import respond
 from finetune_gateway.routes.context import Services
+from finetune_web.answers import problem_response
+from finetune_web.problems import unavailable
 from tests.gateway.fine_tune_lives import running
 from tests.support.gateway_app import gateway_app, gateway_services
 from tests.support.gateway_cluster import MemoryCluster
@@ -37,7 +37,7 @@ class LostAnswers:
                 if len(self.retries) <= self.count:
                     problem = unavailable("The answer was lost.")
                     problem.retry_after = None
-                    return respond(problem)
+                    return problem_response(problem)
             return answer
 
         app.middlewares.insert(0, lose)

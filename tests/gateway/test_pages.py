@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_gateway.problems import Problem
 from finetune_gateway.wire.pages import PageQuery, cut, list_object, parse_page
+from finetune_web.problems import Problem
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "", "-1", "1.5", "٣", "9" * 5000, " 1"])

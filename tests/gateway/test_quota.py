@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from finetune_gateway.files.quota import KEPT_SECONDS, Quota, Usage
-from finetune_gateway.problems import Problem
+from finetune_web.problems import Problem
 
 
 class Store:

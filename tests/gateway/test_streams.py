@@ -13,11 +13,12 @@ from finetune_gateway.backends.holding import Backends
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.problems import unauthenticated
-from finetune_gateway.routes import open_streams, server_sent_events
+from finetune_gateway.routes import open_streams
 from finetune_gateway.routes.app import build_app
 from finetune_gateway.routes.context import AUTHENTICATE, OPEN_STREAMS, Services
 from finetune_gateway.routes.fine_tunes import ROUTES as FINE_TUNES
 from finetune_gateway.routes.jobs import ROUTES as JOBS
+from finetune_web import server_sent_events
 from tests.support.gateway_app import MemoryFiles, gateway_settings
 from tests.support.gateway_cluster import MemoryCluster
 

@@ -188,7 +188,7 @@ def test_a_gateway_that_ends_after_its_decision_is_continued(
 
 
 async def failing(*_: object) -> None:
-    from finetune_gateway.problems import unavailable
+    from finetune_web.problems import unavailable
 
     raise unavailable("away")
 

@@ -188,9 +188,10 @@ def test_probes_and_metrics_answer(team: Kubectl, operator: Operator) -> None:
 
 
 def test_wrong_settings_are_named(tmp_path: Path) -> None:
-    from finetune_operator.main import load_settings
+    from finetune_operator.settings import Settings
+    from finetune_web.settings_file import load_settings
 
     path = tmp_path / "settings.yaml"
     path.write_text("prepareImage: x\nmodels: []\nruntimes: []\nmodel: x\n")
     with pytest.raises(ValueError, match=r"settings.yaml, runtimes"):
-        load_settings(path)
+        load_settings(path, Settings)

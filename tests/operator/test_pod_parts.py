@@ -13,9 +13,9 @@ from finetune_api.wire import JsonObject
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.build.lookup_job import build_lookup_job
 from finetune_operator.keys import is_allowed
-from finetune_operator.main import load_settings
 from finetune_operator.pod_fields import OWN_VOLUMES
 from finetune_operator.settings import Settings
+from finetune_web.settings_file import load_settings
 from tests.operator.test_deletion import a_model
 from tests.support.objects import World, a_finetune, a_settings
 
@@ -256,6 +256,6 @@ def test_the_operator_does_not_start_with_wrong_settings(
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(given | {"pods": wrong}))
     with pytest.raises(ValueError, match="settings file") as caught:
-        load_settings(path)
+        load_settings(path, Settings)
     assert f"settings file {path}, {where}" in str(caught.value)
     assert not isinstance(caught.value, ValidationError)

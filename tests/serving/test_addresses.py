@@ -18,7 +18,7 @@ from finetune_serving.models.addresses import (
     ModelAddress,
     is_below,
 )
-from finetune_serving.problems import Problem
+from finetune_web.problems import Problem
 
 ROOT = S3Uri.parse("s3://acme/finetunes/ml")
 FIXED = FixedModels({"local": "folder", "far": "s3://acme/far"})

@@ -13,8 +13,8 @@ import pytest
 from finetune_api.uris import S3Uri
 from finetune_serving.models.addresses import ModelAddress
 from finetune_serving.models.files import ModelFiles
-from finetune_serving.problems import Problem
 from finetune_storage.s3 import Storage
+from finetune_web.problems import Problem
 
 Publish = Callable[..., ModelAddress]
 

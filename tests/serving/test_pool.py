@@ -12,7 +12,8 @@ import pytest
 from finetune_serving.models.addresses import ModelAddress
 from finetune_serving.models.generating import BrokenModelError
 from finetune_serving.models.pool import ModelPool
-from finetune_serving.problems import Problem, invalid, unusable
+from finetune_serving.problems import unusable
+from finetune_web.problems import Problem, invalid
 
 SECONDS = 10.0  # for everything that happens soon
 

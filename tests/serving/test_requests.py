@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_serving.problems import Problem
 from finetune_serving.wire.requests import WITHOUT_EFFECT, Endpoint, parse_request
+from finetune_web.problems import Problem
 from tests.serving.server import Server
 
 NAMES = (

@@ -18,10 +18,10 @@ from finetune_gateway.backends.upstream import (
     UnknownHostError,
     Upstreams,
 )
-from finetune_gateway.problems import Kind, Problem, unavailable
 from finetune_gateway.settings import Settings
 from finetune_gateway.wire.completions.answers import loading, not_served
 from finetune_gateway.wire.completions.requests import CompletionRequest
+from finetune_web.problems import Kind, Problem, unavailable
 
 FIRST_PAUSE = 0.25  # seconds between the first two attempts; each further pause is twice as long
 LONGEST_PAUSE = 2.0

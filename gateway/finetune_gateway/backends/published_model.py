@@ -11,10 +11,10 @@ import re
 from finetune_api.layout import RunLayout
 from finetune_api.model import Model
 from finetune_api.uris import S3Uri
-from finetune_gateway.problems import Problem
 from finetune_gateway.settings import Settings
 from finetune_gateway.wire.completions.answers import not_served
 from finetune_gateway.wire.ids import NAME
+from finetune_web.problems import Problem
 
 URI_HEADER = "X-Finetune-Model-Uri"
 DIGEST_HEADER = "X-Finetune-Manifest-Sha256"

@@ -18,7 +18,6 @@ from finetune_gateway.backends.connections import (
     open_session,
 )
 from finetune_gateway.backends.target import Target
-from finetune_gateway.problems import Problem, unavailable
 from finetune_gateway.wire.completions.answers import (
     NOT_NOW,
     BackendLoads,
@@ -29,6 +28,7 @@ from finetune_gateway.wire.completions.answers import (
     refusal_of,
     refused,
 )
+from finetune_web.problems import Problem, unavailable
 
 ANSWER_BYTES = 32 * 2**20  # 16 choices of 4,096 tokens with five log probabilities have 16 MB
 ERROR_BYTES = 2**16

@@ -25,7 +25,6 @@ from finetune_gateway.files.object_upload import Inspect, ObjectUpload
 from finetune_gateway.files.quota import Quota, Usage
 from finetune_gateway.files.sweep import Sweep
 from finetune_gateway.files.workers import Workers, is_missing, store_problems
-from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.settings import Settings
 from finetune_gateway.wire.file_objects import ARTIFACT_NAMES, RESULTS, StoredFile, parse_key
 from finetune_gateway.wire.ids import Artifact, file_time, is_file_id, new_file_id
@@ -33,6 +32,7 @@ from finetune_gateway.wire.timestamps import parse_time
 from finetune_storage.errors import StorageError
 from finetune_storage.s3 import Storage
 from finetune_storage.versions import ObjectEntry
+from finetune_web.problems import Problem, invalid
 
 logger = logging.getLogger(__name__)
 

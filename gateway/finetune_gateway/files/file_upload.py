@@ -10,8 +10,8 @@ from finetune_gateway.files.inspection import Inspection, empty_file
 from finetune_gateway.files.object_upload import ObjectUpload
 from finetune_gateway.files.quota import Quota
 from finetune_gateway.metrics import UPLOAD_BYTES
-from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.wire.file_objects import StoredFile
+from finetune_web.problems import Problem, invalid
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Literal
 from finetune_api.limits import DataLimits
 from finetune_gateway.files.file_names import has_lines
 from finetune_gateway.files.json_lines import LineCheck, LineError
-from finetune_gateway.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 Digest = Literal["sha256", "md5"]
 EXAMPLE = '{"prompt": "...", "completion": "..."}'

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from finetune_gateway.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 KEPT_SECONDS = 30.0  # for which the bytes of the store count, plus those of this process
 

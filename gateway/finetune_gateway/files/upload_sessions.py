@@ -27,7 +27,6 @@ from finetune_gateway.files.inspection import Inspection
 from finetune_gateway.files.joining import Joining
 from finetune_gateway.files.workers import store_problems
 from finetune_gateway.metrics import UPLOAD_BYTES
-from finetune_gateway.problems import Problem, invalid, unavailable
 from finetune_gateway.wire.file_objects import StoredFile
 from finetune_gateway.wire.uploads import (
     UploadOutcome,
@@ -41,6 +40,7 @@ from finetune_gateway.wire.uploads import (
 )
 from finetune_storage.errors import AlreadyExists
 from finetune_storage.versions import ObjectEntry
+from finetune_web.problems import Problem, invalid, unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from finetune_api.names import Reason
-from finetune_gateway.problems import Problem, unavailable
 from finetune_storage.errors import StorageError
+from finetune_web.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from finetune_api.api_keys import PREFIX, is_key
 from finetune_gateway.kube.api_session import IMPERSONATE
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.keys import KeyRing
-from finetune_gateway.problems import Problem, unauthenticated
+from finetune_gateway.problems import unauthenticated
+from finetune_web.problems import Problem
 
 TOKEN_BYTES = 16 * 2**10
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750; a JWT has this form, too

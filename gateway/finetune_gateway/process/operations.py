@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from finetune_gateway.kube.cluster import Cluster
 from finetune_gateway.metrics import REGISTRY
+from finetune_web.answers import metrics_response
 
 
 class Operations:
@@ -38,6 +38,4 @@ class Operations:
         return web.Response(text="ok")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return metrics_response(REGISTRY)

@@ -6,10 +6,9 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 
-import orjson
 from aiohttp import web
 
-from finetune_gateway.problems import Problem, internal, invalid, unknown_url
+from finetune_gateway.problems import internal
 from finetune_gateway.routes import context
 from finetune_gateway.routes.context import (
     AUTHENTICATE,
@@ -21,6 +20,8 @@ from finetune_gateway.routes.context import (
     Services,
 )
 from finetune_gateway.routes.open_streams import OpenStreams
+from finetune_web.answers import problem_response
+from finetune_web.problems import Problem, invalid, unknown_url
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +52,17 @@ async def _envelope(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except Problem as problem:
-        return respond(problem)
+        return problem_response(problem)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        return respond(unknown_url(request.method, request.path[:200]))
+        return problem_response(unknown_url(request.method, request.path[:200]))
     except web.HTTPException as error:
-        return respond(invalid(f"{error.reason}.", code="bad_request"))
+        return problem_response(invalid(f"{error.reason}.", code="bad_request"))
     except ConnectionError:  # the client has left, so that only the log shows this answer
         return web.Response(status=CLIENT_LEFT)
     except Exception:
         request_id = request[REQUEST_ID]
         logger.exception("request %s: %s %s", request_id, request.method, request.path[:200])
-        return respond(internal(request_id))
+        return problem_response(internal(request_id))
 
 
 @web.middleware
@@ -76,15 +77,6 @@ async def _close_streams(app: web.Application) -> None:
 
 async def _close_backends(app: web.Application) -> None:
     await app[SERVICES].backends.close()
-
-
-def respond(problem: Problem) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(problem.envelope),
-        status=problem.status,
-        headers=problem.headers,
-        content_type="application/json",
-    )
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject, parse_json
@@ -14,9 +12,9 @@ from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Cluster
-from finetune_gateway.problems import invalid
 from finetune_gateway.routes.open_streams import OpenStreams
 from finetune_gateway.settings import Settings
+from finetune_web.problems import invalid
 
 BODY_BYTES = 2**20  # of a JSON body
 
@@ -79,7 +77,3 @@ async def read_object(request: web.Request) -> JsonObject:
     if not isinstance(found, dict):
         raise invalid("The body is valid JSON, but not a JSON object.", code="invalid_json")
     return found
-
-
-def json_response(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")

@@ -17,7 +17,6 @@ from finetune_api.finetune import FineTune
 from finetune_api.names import LABEL_REQUEST
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import Problem, unavailable
 from finetune_gateway.routes.context import caller, read_object, services
 from finetune_gateway.routes.lookup import asking, find_model, list_finetunes, require
 from finetune_gateway.wire.creation import build_finetune, named_files, unknown_model
@@ -26,6 +25,7 @@ from finetune_gateway.wire.ids import Form, is_file_id, new_name
 from finetune_gateway.wire.object_marks import request_label
 from finetune_gateway.wire.request_bodies import CreationBody, parse_creation
 from finetune_gateway.wire.timestamps import parse_time
+from finetune_web.problems import Problem, unavailable
 
 IDEMPOTENCY_KEY, RETRY_COUNT = "Idempotency-Key", "x-stainless-retry-count"
 KEY_SECONDS, RETRY_SECONDS = 24 * 3600, 600

@@ -6,10 +6,11 @@ from aiohttp import web
 
 from finetune_gateway.files.bucket_files import PURPOSE
 from finetune_gateway.kube.cluster import Verb
-from finetune_gateway.problems import Problem, forbidden, invalid
+from finetune_gateway.problems import forbidden
 from finetune_gateway.routes.context import caller, services
 from finetune_gateway.routes.lookup import asking
 from finetune_gateway.wire.kube_answers import OWNER, USER
+from finetune_web.problems import Problem, invalid
 
 EXPIRY = "expires_after"
 _DOES = {"create": "upload", "list": "read", "delete": "delete"}

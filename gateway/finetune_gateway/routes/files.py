@@ -11,8 +11,7 @@ from aiohttp import web
 
 from finetune_gateway.files.bucket_files import PURPOSE
 from finetune_gateway.files.content import Content
-from finetune_gateway.problems import Problem, invalid, missing
-from finetune_gateway.routes.context import caller, json_response, services
+from finetune_gateway.routes.context import caller, services
 from finetune_gateway.routes.file_requests import (
     EXPIRY,
     check_purpose,
@@ -27,6 +26,8 @@ from finetune_gateway.wire.finetunes import parse_finetune
 from finetune_gateway.wire.ids import Artifact, is_file_id, parse_artifact, shown_id
 from finetune_gateway.wire.models import deleted_object
 from finetune_gateway.wire.pages import cut, list_object, parse_page
+from finetune_web.answers import json_response
+from finetune_web.problems import Problem, invalid, missing
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from finetune_api.finetune import FineTune
-from finetune_gateway.routes.context import caller, json_response, services
+from finetune_gateway.routes.context import caller, services
 from finetune_gateway.routes.creation import create_finetune
 from finetune_gateway.routes.lookup import (
     asking,
@@ -22,6 +22,7 @@ from finetune_gateway.wire.finetunes import parse_finetune
 from finetune_gateway.wire.ids import shown_id
 from finetune_gateway.wire.models import deleted_object
 from finetune_gateway.wire.pages import cut, list_object, parse_page
+from finetune_web.answers import json_response
 
 
 async def create(request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from aiohttp import BodyPartReader, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from finetune_gateway.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 FORM_BYTES = 2**16  # of a form without the content of its file
 BLOCK_BYTES = 2**16

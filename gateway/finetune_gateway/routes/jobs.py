@@ -11,8 +11,7 @@ from aiohttp import web
 
 from finetune_api.finetune import FineTune
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import invalid
-from finetune_gateway.routes.context import json_response, services
+from finetune_gateway.routes.context import services
 from finetune_gateway.routes.creation import create_finetune
 from finetune_gateway.routes.lookup import (
     find_finetune,
@@ -31,6 +30,8 @@ from finetune_gateway.wire.jobs import job_object
 from finetune_gateway.wire.metrics import MetricsRow, read_rows
 from finetune_gateway.wire.object_marks import read_metadata
 from finetune_gateway.wire.pages import PageQuery, cut, list_object, parse_page
+from finetune_web.answers import json_response
+from finetune_web.problems import invalid
 
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 

@@ -17,13 +17,13 @@ from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube.cluster import Plural, Verb
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import Problem
 from finetune_gateway.routes.context import Services, caller, services
 from finetune_gateway.wire.file_objects import KnownFiles
 from finetune_gateway.wire.finetunes import name_of, parse_finetune, parse_model, sort_key
 from finetune_gateway.wire.ids import Artifact, finetune_names
 from finetune_gateway.wire.kube_answers import Asked, explain, lacks_permission, no_such
 from finetune_gateway.wire.request_fields import RequestFields
+from finetune_web.problems import Problem
 
 logger = logging.getLogger(__name__)
 

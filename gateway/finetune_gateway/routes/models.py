@@ -5,11 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from finetune_api.catalog import CatalogModel
-from finetune_gateway.problems import invalid
-from finetune_gateway.routes.context import caller, json_response, services
+from finetune_gateway.routes.context import caller, services
 from finetune_gateway.routes.lookup import asking, find_model, list_models, require
 from finetune_gateway.wire.models import OBJECT, catalog_object, deleted_object, model_object
 from finetune_gateway.wire.pages import list_object
+from finetune_web.answers import json_response
+from finetune_web.problems import invalid
 
 
 async def list_all(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_gateway import metrics
-from finetune_gateway.problems import Kind, Problem, unavailable
+from finetune_web.problems import Kind, Problem, unavailable
 
 MOST_STREAMS = 1000  # each of them has a connection to a client and one to the API server
 

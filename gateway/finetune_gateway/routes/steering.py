@@ -12,11 +12,11 @@ from finetune_api.finetune import FineTune
 from finetune_api.names import State
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.routes.context import caller, services
 from finetune_gateway.routes.creation import RETRY_COUNT
 from finetune_gateway.routes.lookup import asking, find_finetune
 from finetune_gateway.wire.finetunes import describe_end, is_ended, parse_finetune
+from finetune_web.problems import Problem, invalid
 
 Action = Literal["cancel", "pause", "resume"]
 _CHANGES: dict[Action, JsonObject] = {

@@ -19,7 +19,7 @@ from finetune_api.finetune import FineTune
 from finetune_api.names import State
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import Problem, internal, invalid, missing
+from finetune_gateway.problems import internal
 from finetune_gateway.routes.context import (
     REQUEST_ID,
     authenticate,
@@ -29,10 +29,11 @@ from finetune_gateway.routes.context import (
 )
 from finetune_gateway.routes.lookup import asking, find_finetune
 from finetune_gateway.routes.open_streams import closing
-from finetune_gateway.routes.server_sent_events import ServerSentEvents
 from finetune_gateway.wire.events import message_object, number_messages, status_object
 from finetune_gateway.wire.finetunes import is_ended, parse_finetune
 from finetune_gateway.wire.ids import Form, shown_id
+from finetune_web.problems import Problem, invalid, missing
+from finetune_web.server_sent_events import ServerSentEvents
 
 POLL_SECONDS = 1.0  # between checks of the connection, for whose end aiohttp has no event
 MOST_DIGITS = 18  # of Last-Event-ID

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from finetune_api.wire import JsonObject
 from finetune_gateway.files.file_names import safe_name
 from finetune_gateway.files.upload_sessions import MOST_PARTS, UploadSessions, UploadState
-from finetune_gateway.problems import invalid, missing
-from finetune_gateway.routes.context import json_response, read_object, services
+from finetune_gateway.routes.context import read_object, services
 from finetune_gateway.routes.file_requests import (
     EXPIRY,
     check_purpose,
@@ -20,6 +19,8 @@ from finetune_gateway.routes.file_requests import (
 )
 from finetune_gateway.routes.forms import draining, expect_later, form_fields
 from finetune_gateway.wire.uploads import UploadSession, part_object, upload_object
+from finetune_web.answers import json_response
+from finetune_web.problems import invalid, missing
 
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _CREATE = frozenset({"bytes", "filename", "mime_type", "purpose"})

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from finetune_api.names import ANNOTATION_METADATA, API_VERSION, LABEL_REQUEST
 from finetune_api.uris import S3Uri
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.wire.ids import parse_artifact
 from finetune_gateway.wire.object_marks import write_metadata
 from finetune_gateway.wire.request_bodies import CreationBody
 from finetune_gateway.wire.request_fields import EXTENSION
+from finetune_web.problems import Problem, invalid
 
 S3_SCHEME = "s3://"
 # The API server accepts one of each pair. The request's replaces the other one of the catalog.

@@ -10,8 +10,8 @@ from finetune_api.hyperparameters import ResolvedHyperparameters
 from finetune_api.model import Model
 from finetune_api.names import TERMINAL_STATES, State
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Kind, Problem
 from finetune_gateway.wire.timestamps import unix
+from finetune_web.problems import Kind, Problem
 
 _ENDS = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.CANCELLED: "been cancelled"}
 

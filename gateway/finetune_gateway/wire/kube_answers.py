@@ -12,16 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune_gateway.kube_errors import KubeError
-from finetune_gateway.problems import (
-    Kind,
-    Problem,
-    forbidden,
-    invalid,
-    missing,
-    unauthenticated,
-    unavailable,
-)
+from finetune_gateway.problems import forbidden, unauthenticated
 from finetune_gateway.wire.request_fields import RequestFields
+from finetune_web.problems import Kind, Problem, invalid, missing, unavailable
 
 # With a verb after it where the rights of impersonation can be constrained (Kubernetes 1.36)
 _IMPERSONATION = re.compile(r'is forbidden: User "[^"]*" cannot impersonate\b')

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import invalid
+from finetune_web.problems import invalid
 
 T = TypeVar("T")
 Order = Literal["asc", "desc"]

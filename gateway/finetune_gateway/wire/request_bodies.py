@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pydantic.alias_generators import to_camel
 
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Problem, invalid
 from finetune_gateway.wire.ids import Form
 from finetune_gateway.wire.object_marks import (
     KEY_CHARACTERS,
@@ -28,6 +27,7 @@ from finetune_gateway.wire.request_fields import (
     fine_tune_fields,
     job_fields,
 )
+from finetune_web.problems import Problem, invalid
 
 AUTO = "auto"
 DEFAULT_MODEL = "curie"  # of OpenAI's fine-tunes API

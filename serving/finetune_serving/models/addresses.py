@@ -10,7 +10,7 @@ from typing import Protocol
 
 from finetune_api.text.sanitizing import sanitize
 from finetune_api.uris import S3Uri
-from finetune_serving.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 URI_HEADER = "X-Finetune-Model-Uri"
 DIGEST_HEADER = "X-Finetune-Manifest-Sha256"

@@ -17,9 +17,10 @@ from finetune_api.layout import MANIFEST
 from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import CONFIG, find_problem
 from finetune_serving.models.addresses import ModelAddress
-from finetune_serving.problems import Problem, unusable
+from finetune_serving.problems import unusable
 from finetune_storage.manifests import FileEntry, Manifest, find_damage
 from finetune_storage.s3 import Storage
+from finetune_web.problems import Problem
 
 logger = logging.getLogger(__name__)
 

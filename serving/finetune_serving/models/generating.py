@@ -15,9 +15,10 @@ from finetune_serving.completion.answers import EchoedPrompt, chat_logprobs, log
 from finetune_serving.completion.generation import Choice, Part, Request, SampledToken, complete
 from finetune_serving.completion.text import TextStream
 from finetune_serving.models.loaded import LoadedModel, is_out_of_memory
-from finetune_serving.problems import Problem, invalid, too_long, unavailable
+from finetune_serving.problems import too_long
 from finetune_serving.wire.envelopes import Usage
 from finetune_serving.wire.requests import CompletionRequest
+from finetune_web.problems import Problem, invalid, unavailable
 
 DEFAULT_TOKENS = 16  # of OpenAI's completions API
 DEFAULT_CHAT_TOKENS = 1024

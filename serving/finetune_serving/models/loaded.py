@@ -16,8 +16,9 @@ from finetune_data.tokenize.end_tokens import vocabulary_size
 from finetune_serving.completion.local_model import LocalModel
 from finetune_serving.models.addresses import ModelAddress
 from finetune_serving.models.files import ModelFiles
-from finetune_serving.problems import Problem, unavailable, unusable
+from finetune_serving.problems import unusable
 from finetune_storage.errors import StorageError
+from finetune_web.problems import Problem, unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from finetune_serving import metrics
-from finetune_serving.problems import Problem, unavailable
+from finetune_web.problems import Problem, unavailable
 
 T = TypeVar("T")
 

@@ -12,23 +12,11 @@ from pathlib import Path
 from aiohttp import web
 
 from finetune_serving import metrics
-from finetune_serving.problems import (
-    Problem,
-    internal,
-    invalid,
-    unauthenticated,
-    unavailable,
-    unknown_url,
-)
+from finetune_serving.problems import internal, unauthenticated
 from finetune_serving.routes import completions, models
-from finetune_serving.routes.context import (
-    BODY_BYTES,
-    REQUEST_ID,
-    SERVICES,
-    Services,
-    refuse,
-    services,
-)
+from finetune_serving.routes.context import BODY_BYTES, REQUEST_ID, SERVICES, Services, services
+from finetune_web.answers import problem_response
+from finetune_web.problems import Problem, invalid, unavailable, unknown_url
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +49,19 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Problem as problem:
-        return refuse(problem)
+        return problem_response(problem)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        return refuse(unknown_url(request.method, request.path[:200]))
+        return problem_response(unknown_url(request.method, request.path[:200]))
     except web.HTTPException as error:
-        return refuse(Problem(error.status, f"{error.reason}.", code="bad_request"))
+        return problem_response(Problem(error.status, f"{error.reason}.", code="bad_request"))
     except web.RequestPayloadError:
-        return refuse(invalid("The body of the request cannot be decoded."))
+        return problem_response(invalid("The body of the request cannot be decoded."))
     except ConnectionError:  # of the client
         raise
     except Exception:
         request_id = request[REQUEST_ID]
         logger.exception("request %s: %s %s", request_id, request.method, request.path[:200])
-        return refuse(internal(request_id))
+        return problem_response(internal(request_id))
 
 
 @web.middleware

@@ -16,10 +16,11 @@ from finetune_serving.models.generating import Answer, Listener, generate
 from finetune_serving.models.loaded import LoadedModel
 from finetune_serving.models.pool import Place
 from finetune_serving.problems import unknown_model
-from finetune_serving.routes.context import Services, read_body, respond, services
+from finetune_serving.routes.context import Services, read_body, services
 from finetune_serving.routes.streaming import Begun, Events, stream_parts
 from finetune_serving.wire.envelopes import Envelope
 from finetune_serving.wire.requests import CompletionRequest, Endpoint, parse_request
+from finetune_web.answers import json_response
 
 
 def build_routes() -> list[web.RouteDef]:
@@ -39,7 +40,7 @@ async def _complete(endpoint: Endpoint, request: web.Request) -> web.StreamRespo
             _generate(parts, place, completion, parts.settings.hold_seconds)
         )
         answer = await parts.activity.result(work)
-        return respond(Envelope(completion).answer(answer.choices, answer.usage))
+        return json_response(Envelope(completion).answer(answer.choices, answer.usage))
 
 
 async def _stream(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject, parse_json
 from finetune_serving.models.addresses import ModelSource
 from finetune_serving.models.loaded import LoadedModel
 from finetune_serving.models.pool import ModelPool
-from finetune_serving.problems import Problem, invalid
 from finetune_serving.routes.activity import Activity
 from finetune_serving.settings import Settings
+from finetune_web.problems import invalid
 
 BODY_BYTES = 16 * 2**20
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -45,13 +44,3 @@ async def read_body(request: web.Request) -> JsonObject:
     if not isinstance(value, dict):
         raise invalid("The body must be a JSON object.")
     return value
-
-
-def respond(body: JsonObject, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
-
-
-def refuse(problem: Problem) -> web.Response:
-    response = respond(problem.envelope, problem.status)
-    response.headers.update(problem.headers)
-    return response

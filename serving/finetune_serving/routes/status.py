@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from finetune_serving.metrics import REGISTRY
 from finetune_serving.routes.activity import Activity
+from finetune_web.answers import metrics_response
 
 
 def build_status_app(activity: Activity) -> web.Application:
@@ -19,9 +19,7 @@ def build_status_app(activity: Activity) -> web.Application:
         return web.Response(text="ok")
 
     async def show(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return metrics_response(REGISTRY)
 
     app = web.Application()
     app.add_routes(

@@ -14,9 +14,10 @@ from aiohttp import web
 
 from finetune_api.wire import JsonObject
 from finetune_serving.models.generating import Answer
-from finetune_serving.problems import Problem, internal
+from finetune_serving.problems import internal
 from finetune_serving.routes.context import REQUEST_ID, services
-from finetune_serving.routes.server_sent_events import ServerSentEvents
+from finetune_web.problems import Problem
+from finetune_web.server_sent_events import ServerSentEvents
 
 logger = logging.getLogger(__name__)
 

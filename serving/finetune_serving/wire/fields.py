@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject
-from finetune_serving.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 SHOWN_CHARACTERS = 40
 MOST_STOPS = 4

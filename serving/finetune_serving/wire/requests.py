@@ -17,8 +17,9 @@ from finetune_data.read.chat_fields import ChatError
 from finetune_data.read.examples import Message
 from finetune_data.read.messages import MESSAGE_KEYS, read_message, read_role
 from finetune_serving.completion.sampling import Sampling
-from finetune_serving.problems import invalid, unknown_model, unsupported
+from finetune_serving.problems import unknown_model, unsupported
 from finetune_serving.wire.fields import Fields, reject
+from finetune_web.problems import invalid
 
 MODEL_CHARACTERS = 256  # of the id of a Model
 MOST_CHOICES, MOST_SAMPLES = 16, 20

@@ -10,20 +10,14 @@ from finetune_gateway.backends.upstream import read_answer
 from finetune_gateway.routes.completions.patience import while_heard
 from finetune_gateway.routes.completions.served_models import count_tokens, find_target
 from finetune_gateway.routes.completions.streaming import stream_completion
-from finetune_gateway.routes.context import (
-    REQUEST_ID,
-    caller,
-    json_response,
-    open_streams,
-    read_object,
-    services,
-)
+from finetune_gateway.routes.context import REQUEST_ID, caller, open_streams, read_object, services
 from finetune_gateway.wire.completions.answers import broken, renamed, usage_of
 from finetune_gateway.wire.completions.requests import (
     CompletionRequest,
     Endpoint,
     parse_completion,
 )
+from finetune_web.answers import json_response
 
 
 async def complete(request: web.Request) -> web.StreamResponse:

@@ -17,11 +17,10 @@ from finetune_api.wire import JsonObject
 from finetune_gateway.backends.holding import restarting
 from finetune_gateway.backends.target import Target
 from finetune_gateway.backends.upstream import STREAM, error_within, parse_part, read_answer
-from finetune_gateway.problems import Problem, internal, unavailable
+from finetune_gateway.problems import internal
 from finetune_gateway.routes.completions.patience import GLANCE_SECONDS, discard, has_left
 from finetune_gateway.routes.completions.served_models import count_tokens
 from finetune_gateway.routes.context import REQUEST_ID, caller, open_streams, services
-from finetune_gateway.routes.server_sent_events import ServerSentEvents
 from finetune_gateway.wire.completions.answers import (
     Usage,
     broken,
@@ -32,6 +31,8 @@ from finetune_gateway.wire.completions.answers import (
 )
 from finetune_gateway.wire.completions.event_parts import DONE, EventReader
 from finetune_gateway.wire.completions.requests import CompletionRequest
+from finetune_web.problems import Problem, unavailable
+from finetune_web.server_sent_events import ServerSentEvents
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject, parse_json
-from finetune_gateway.problems import Kind, Problem, unavailable
+from finetune_web.problems import Kind, Problem, unavailable
 
 MESSAGE_CHARACTERS = 1000
 LONGEST_RETRY_SECONDS = 120  # new clients do not wait longer

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from finetune_api.text.sanitizing import sanitize
-from finetune_gateway.problems import Problem, invalid
+from finetune_web.problems import Problem, invalid
 
 Check = Callable[[Any, str], None]  # of a value; the second argument is the name of the field
 SHOWN_CHARACTERS = 40

@@ -14,7 +14,6 @@ from typing import Any
 
 from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Problem, invalid, missing
 from finetune_gateway.wire.completions.json_fields import (
     Check,
     any_object,
@@ -27,6 +26,7 @@ from finetune_gateway.wire.completions.json_fields import (
     reject,
     text,
 )
+from finetune_web.problems import Problem, invalid, missing
 
 MODEL_CHARACTERS = 256  # of the id of a Model
 MOST_CHOICES = 16  # n

@@ -1,4 +1,4 @@
-"""The sockets on which the process listens."""
+"""The sockets on which a process listens."""
 
 from __future__ import annotations
 
@@ -23,4 +23,6 @@ def listen(address: str, port: int) -> socket.socket:
         return socket.create_server(("", port))
     except OSError as error:
         where = f"{address or 'all addresses'}, port {port}"
-        raise OSError(f"the gateway cannot listen on {where}: {error.strerror or error}") from error
+        described = OSError(f"cannot listen on {where}: {error.strerror or error}")
+        described.errno = error.errno
+        raise described from error

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from finetune_api.wire import JsonObject
-from finetune_gateway.problems import Problem
+from finetune_web.problems import Problem
 
 WRITE_SECONDS = 30.0  # for which a client may read nothing while its buffers are full
 HEADERS = {
