@@ -44,6 +44,10 @@ COMMANDS = {
         "finetune_cli.commands.run.command:command",
         "Train on this machine, without a cluster.",
     ),
+    "serve": (
+        "finetune_cli.commands.serve:command",
+        "Serve OpenAI's API on this machine, without a cluster.",
+    ),
     "models": (
         "finetune_cli.commands.models.command:command",
         "List, show, download, or delete fine-tuned models.",
