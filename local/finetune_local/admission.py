@@ -16,6 +16,7 @@ from finetune_api.wire import JsonObject
 from finetune_gateway.kube.cluster import Plural
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.wire.creation import merge
+from finetune_local.rules import broken_rules
 
 SHOWN_CHARACTERS = 80  # of a value in a message
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -36,9 +37,11 @@ def admit(body: JsonObject, gpus: int) -> JsonObject:
     resources = {**(spec.get("resources") or {}), "nodes": 1, "gpusPerNode": gpus}
     spec = {**spec, "resources": resources}
     try:
-        FineTuneSpec.model_validate(spec, strict=True)
+        parsed = FineTuneSpec.model_validate(spec, strict=True)
     except ValidationError as error:
         raise _invalid([_cause(dict(item)) for item in error.errors(include_url=False)]) from error
+    if broken := [("spec", message) for message in broken_rules(parsed)]:
+        raise _invalid(broken)
     return {**body, "spec": spec, "status": {}}
 
 

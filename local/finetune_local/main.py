@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reports:
-    """What the program that serves tells its user. Every function is called in the event loop."""
+    """What the program reports to its user. Every function is called in the event loop."""
 
     ready: Callable[[str, str], None]  # the URL and the key
     event: Callable[[str, EventEntry], None]  # the name of a FineTune, and its new Event

@@ -129,7 +129,7 @@ class Operator:
                 self._jobs.delete(job)
 
     def _create(self, manifest: JsonObject) -> None:
-        """Create a Job or a Model. One that exists is ours: nobody else writes the folder."""
+        """Create a Job or a Model. One that exists is ours: no one else writes the folder."""
         kind = manifest["kind"]
         try:
             if kind == "Job":

@@ -76,6 +76,7 @@ COMMAND_LINES = [
     ("create", "-f", "manifest.yaml"),
     ("create", "-f", "manifest.yaml", "-o", "yaml"),
     ("run", "-f", "manifest.yaml"),
+    ("serve", "--models", "manifest.yaml"),
     ("prepare-data", "data.csv", "--yes"),
     ("completion", "bash"),
     ("nonsense\x1b]0;owned\x07\u202e",),

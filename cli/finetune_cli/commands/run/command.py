@@ -13,6 +13,7 @@ import click
 
 from finetune_api.assignments import prepare_task, train_task, with_prepared
 from finetune_api.finetune import FineTune
+from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import Resolved
 from finetune_api.hyperparameters import HyperparameterRules
 from finetune_api.layout import MANIFEST, RunLayout
@@ -46,7 +47,12 @@ from finetune_cli.manifests.local_files import (
 from finetune_cli.manifests.training_files import training_file_texts
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
-from finetune_cli.terminal.program import EXIT_INTERRUPTED, EXIT_NOT_SUCCEEDED, program_name
+from finetune_cli.terminal.program import (
+    EXIT_INTERRUPTED,
+    EXIT_NOT_SUCCEEDED,
+    EXIT_USAGE,
+    program_name,
+)
 
 NAMESPACE = "local"
 FILES = "files"  # the folder in the output folder for data files, by content
@@ -81,7 +87,9 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
     screen = Screen()
     written = manifest.read(source)
     written = with_full_paths(written, Path(source).parent if source != "-" else Path())
-    check(spec_with_placeholders(written))
+    spec = spec_with_placeholders(written)
+    check(spec)
+    _check_rules(spec)
     require_trainer()
     root = output_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,14 @@ def command(source: str, output_folder: Path, models: Path | None, cpu: bool) ->
         raise _failure_error(outcome.failure, resolved)
     assert outcome.trained is not None
     _show(outcome.trained, layout, root, screen)
+
+
+def _check_rules(spec: JsonObject) -> None:
+    """The rules across fields, which the API server of a cluster checks."""
+    from finetune_local.rules import broken_rules
+
+    if broken := "; ".join(broken_rules(FineTuneSpec.model_validate(spec))):
+        raise CommandError(broken, "correct the manifest", code=EXIT_USAGE)
 
 
 def _on_this_machine(written: JsonObject, machine: Machine, screen: Screen) -> FineTune:

@@ -1,0 +1,170 @@
+"""`finetune serve` with real trainings: what OpenAI's newest client sees, and what survives."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from finetune_api import catalog
+from tests.local.serving import Server
+
+pytestmark = pytest.mark.slow
+
+CATALOG = {model.name for model in catalog.CATALOG} - {"ada"}
+LONG = 24  # epochs, which take longer than a test looks at
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Server]:
+    """A server that several tests share."""
+    found = Server(tmp_path_factory.mktemp("running"), base)
+    found.start()
+    yield found
+    found.close()
+
+
+def published(server: Server) -> list[Path]:
+    return sorted((server.folder / "out" / "local").glob("*/model/manifest.json"))
+
+
+def test_upload_train_complete_and_delete(server: Server) -> None:
+    server.start()
+    job = server.create(suffix="custom model name", epochs=2)
+    done = server.await_status(job, "succeeded", "failed")
+    assert done.status == "succeeded", done.error
+    assert "Completed epoch 2/2" in "".join(server.events(job))
+    client = server.client
+    (results,) = done.result_files
+    assert client.files.content(results).text.startswith("step,elapsed_tokens,")
+    completion = client.completions.create(
+        model=done.fine_tuned_model, prompt="the fox 1 ->", max_tokens=2, temperature=0, echo=True
+    )
+    assert completion.choices[0].text.startswith("the fox 1 ->")
+    assert done.fine_tuned_model in [model.id for model in client.models.list()]
+    continued = client.fine_tuning.jobs.create(
+        model=done.fine_tuned_model,
+        training_file=done.training_file,
+        hyperparameters={"n_epochs": 1},
+    )
+    second = server.await_status(continued.id, "succeeded", "failed")
+    assert second.status == "succeeded", second.error
+    client.models.delete(done.fine_tuned_model)
+    left = {"ada", second.fine_tuned_model}
+    server.until(lambda: left == {model.id for model in client.models.list()} - CATALOG)
+    assert len(published(server)) == 1
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(done.fine_tuned_model)
+    assert server.stop() == 0
+
+
+def test_data_with_an_error_fails_while_another_job_trains(server: Server) -> None:
+    server.start()
+    long = server.create(epochs=LONG)
+    server.await_status(long, "running")
+    wrong = server.upload('{"prompt": "no completion"}\n' * 12)
+    failed = server.await_status(server.create(training_file=wrong), "failed")
+    assert "completion" in failed.error.message
+    assert failed.error.param == "training_file"
+    waits = server.create()
+    server.until(lambda: "another fine-tune uses this machine" in message(server, waits))
+    assert server.client.fine_tuning.jobs.cancel(long).status == "cancelled"
+    assert server.await_status(waits, "succeeded", "failed").status == "succeeded"
+
+
+def message(server: Server, job: str) -> str:
+    path = server.folder / "out" / ".finetune" / "finetunes" / f"{job.removeprefix('ftjob-')}.json"
+    return path.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_continues_after_the_server_has_ended(server: Server, number: int) -> None:
+    server.start()
+    job = server.create(epochs=LONG)
+    server.until(lambda: any("Completed epoch 3/" in it for it in server.events(job)))
+    assert server.stop(number) == (0 if number == signal.SIGINT else -number)
+    server.start()
+    done = server.await_status(job, "succeeded", "failed")
+    assert done.status == "succeeded", done.error
+    found = server.events(job)
+    epochs = [it for it in found if it.startswith("Completed epoch ")]
+    assert len(epochs) == len({it.split()[2] for it in epochs}), "an epoch is told twice"
+    (restart,) = (it for it in found if it.startswith("Fine-tune restarted"))
+    assert "from step 0" not in restart
+    assert "finetune serve" in restart
+
+
+def test_a_paused_job_continues_from_its_checkpoint(running: Server) -> None:
+    server = running
+    job = server.create(epochs=LONG)
+    server.until(lambda: any("Completed epoch 2/" in it for it in server.events(job)))
+    server.client.fine_tuning.jobs.pause(job)
+    server.await_status(job, "paused")
+    server.client.fine_tuning.jobs.resume(job)
+    assert server.await_status(job, "succeeded", "failed").status == "succeeded"
+    assert "Fine-tune resumed" in server.events(job)
+
+
+def test_a_deleted_job_ends_its_processes(running: Server) -> None:
+    server = running
+    job = server.create(epochs=LONG)
+    server.await_status(job, "running")
+    name = job.removeprefix("ftjob-")
+    assert processes(server.folder)
+    request = urllib.request.Request(
+        f"{server.variables['OPENAI_BASE_URL']}/fine-tunes/ft-{name}",
+        headers={"Authorization": f"Bearer {server.variables['OPENAI_API_KEY']}"},
+        method="DELETE",
+    )
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 200
+    server.until(lambda: not processes(server.folder))
+
+
+def processes(folder: Path) -> list[str]:
+    """The trainings whose files are in the folder."""
+    found = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout
+    return [line for line in found.splitlines() if str(folder) in line and "trainer" in line]
+
+
+def test_web_pages_and_other_names_are_refused(running: Server) -> None:
+    server = running
+    url, key = server.variables["OPENAI_BASE_URL"], server.variables["OPENAI_API_KEY"]
+    port = url.split(":")[2].split("/")[0]
+
+    def status(**headers: str) -> int:
+        sent = {"Authorization": f"Bearer {key}"} | headers
+        request = urllib.request.Request(f"{url}/models", headers=sent)
+        try:
+            with urllib.request.urlopen(request) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            assert b'"error"' in error.read()
+            return error.code
+
+    assert status() == 200
+    assert status(Host=f"localhost:{port}", Origin=f"http://localhost:{port}") == 200
+    assert status(Host="evil.example") == 403
+    assert status(Origin="https://evil.example") == 403
+    assert status(Origin="http://localhost:3000") == 403
+    assert status(Origin="null") == 403
+    assert status(Authorization="Bearer sk-ft-other") == 401
+
+
+def test_a_second_server_on_the_folder_or_the_port_says_what_to_do(running: Server) -> None:
+    server = running
+    second = server.launch("--port", "0")
+    assert second.wait(60) == 2
+    assert "uses the folder" in server.messages
+    port = server.variables["OPENAI_BASE_URL"].split(":")[2].split("/")[0]
+    third = server.launch("--port", port, "-o", "elsewhere")
+    assert third.wait(60) == 1
+    assert "pass another --port" in server.messages
