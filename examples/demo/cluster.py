@@ -171,9 +171,12 @@ def namespace_objects(s3: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def chart_values(
-    images: Mapping[str, str], bucket: str, *, rate: float, context: int
+    images: Mapping[str, str], bucket: str, *, rate: float, context: int, accounts: list[str]
 ) -> dict[str, Any]:
-    """One base model and one runtime, with one thread per pod: the two pods share two CPUs."""
+    """One base model and one runtime, with one thread per pod: the two pods share two CPUs.
+
+    accounts: the ServiceAccounts of the users of the gateway.
+    """
     return {
         "images": dict(images),
         "output": f"s3://{bucket}/demo/finetunes",
@@ -185,8 +188,16 @@ def chart_values(
                 "uri": f"s3://{bucket}/demo/ada-init",
                 "pretrainingLearningRate": rate,
                 "contextLength": context,
+                "fineTune": {"resources": {"gpusPerNode": 0}},  # for requests to the gateway
             }
         ],
+        "gateway": {
+            "enabled": True,
+            "replicas": 1,
+            "allowPlainHttp": True,  # it is reached through kubectl port-forward
+            "keys": {"serviceAccounts": accounts},
+            "server": {"enabled": True, "resources": {"requests": {"cpu": "100m"}}},
+        },
         "runtimes": [{"name": "cpu", "accelerator": "cpu", "env": {"OMP_NUM_THREADS": "1"}}],
     }
 

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 import yaml
 
-from examples.demo import base_model, cluster, dataset, report, samples, tokenizer
+from examples.demo import (
+    base_model,
+    cluster,
+    dataset,
+    openai_client,
+    report,
+    samples,
+    tokenizer,
+)
 from examples.demo.bucket import Bucket
 from examples.demo.cluster import NAMESPACE, ROOT, Cluster
 from examples.demo.follow import follow
@@ -21,7 +29,7 @@ from finetune_api.finetune_status import FineTuneStatus
 
 HERE = Path(__file__).parent
 WORK = ROOT / ".demo"
-PARTS = 7
+PARTS = 8
 PROVIDERS = ("devcluster", "kind")
 PRETRAINING_RATE = 0.001  # of the base FineTune, and the base of later multipliers
 
@@ -91,7 +99,8 @@ def run_demo(terminal: Terminal, provider: Provider) -> None:
     with terminal.part(3, PARTS, "Upload the data and an untrained model to S3"):
         bucket = Bucket(place.bucket, place.s3_here)
         data = upload(terminal, place, bucket)
-    with terminal.part(4, PARTS, "Install the operator with helm"):
+    with terminal.part(4, PARTS, "Install the operator and the gateway with helm"):
+        accounts = openai_client.create_accounts(place)
         install(terminal, place, images)
     with terminal.part(5, PARTS, "FineTune base: train on documentation"):
         base = fine_tune(terminal, place, bucket, "base.yaml")
@@ -100,6 +109,8 @@ def run_demo(terminal: Terminal, provider: Provider) -> None:
         tuned = fine_tune(terminal, place, bucket, "classify.yaml", model)
     with terminal.part(7, PARTS, "Use the published model"):
         answers = use(terminal, bucket, tuned, data)
+    with terminal.part(8, PARTS, "OpenAI's own commands: train, complete, and delete"):
+        use_openai(terminal, place, accounts, data)
     conclude(terminal, place, (base, tuned), measure(base, tuned, data), answers)
 
 
@@ -141,7 +152,11 @@ def upload(terminal: Terminal, place: Cluster, bucket: Bucket) -> dataset.Datase
 def install(terminal: Terminal, place: Cluster, images: dict[str, str]) -> None:
     """Run helm upgrade --install and wait until the Deployment is ready."""
     values = cluster.chart_values(
-        images, place.bucket, rate=PRETRAINING_RATE, context=tokenizer.CONTEXT
+        images,
+        place.bucket,
+        rate=PRETRAINING_RATE,
+        context=tokenizer.CONTEXT,
+        accounts=[*openai_client.ROLES],
     )
     path = WORK / "values.json"
     path.write_text(json.dumps(values, indent=2) + "\n")
@@ -188,6 +203,20 @@ def use(
     size = bucket.download(tuned.status.model_uri, folder)
     terminal.say(f"    Downloaded {size / 1e6:.1f} MB from {tuned.status.model_uri}")
     return samples.ask(folder, data.validation)
+
+
+def use_openai(
+    terminal: Terminal,
+    place: Cluster,
+    accounts: dict[str, openai_client.Account],
+    data: dataset.Dataset,
+) -> None:
+    """Do the same through the gateway, with the commands of OpenAI's client."""
+    folder = WORK / "openai"
+    folder.mkdir(exist_ok=True)
+    (folder / "train.jsonl").write_text(dataset.jsonl(data.training), encoding="utf-8")
+    with openai_client.forwarded(place) as url:
+        openai_client.use_client(terminal, folder, url, accounts, data.validation[0].prompt)
 
 
 def measure(base: Finished, tuned: Finished, data: dataset.Dataset) -> report.Outcome:

@@ -27,7 +27,7 @@ from finetune_gateway.process.certificate import Certificate
 from finetune_gateway.process.draining import Draining
 from finetune_gateway.process.operations import Operations
 from finetune_gateway.routes import files as file_routes
-from finetune_gateway.routes import fine_tunes, jobs, models, uploads
+from finetune_gateway.routes import fine_tunes, jobs, models, openapi, uploads
 from finetune_gateway.routes.access_log import AccessLog, ParsingErrors
 from finetune_gateway.routes.app import build_app
 from finetune_gateway.routes.completions import endpoints as completions
@@ -46,6 +46,7 @@ ROUTES = [
     *file_routes.ROUTES,
     *uploads.ROUTES,
     *completions.ROUTES,
+    *openapi.ROUTES,
 ]
 # A token of an identity provider can have a list of groups. aiohttp's own limit is 8 KiB, and its
 # answer beyond it is not in OpenAI's envelope.

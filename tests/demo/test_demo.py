@@ -58,6 +58,7 @@ def test_the_schema_of_the_chart_accepts_the_values() -> None:
         "abc",
         rate=0.002,
         context=256,
+        accounts=["anna", "bert"],
     )
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(values, schema)

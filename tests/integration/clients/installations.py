@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 PINS = Path(__file__).resolve().parent / "versions"
+DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"  # has the version of the demo
 UV = Path(sys.executable).with_name("uv")
 SECONDS = 90
 
@@ -28,8 +29,9 @@ class Clients:
         environment = self._folder / f"openai-{version}"
         interpreter = environment / "bin" / "python"
         if not interpreter.exists():
+            name = f"openai-{version}.txt"
             _run(str(UV), "venv", "-q", "--python", sys.executable, str(environment))
-            listed = PINS / f"openai-{version}.txt"
+            listed = next(folder / name for folder in (PINS, DEMO) if (folder / name).exists())
             _run(str(UV), "pip", "install", "-q", "-p", str(interpreter), "-r", str(listed))
         return interpreter
 

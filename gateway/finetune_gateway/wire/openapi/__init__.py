@@ -1,0 +1,1 @@
+"""The OpenAPI document of the gateway: its endpoints, what they accept, and what they answer."""
