@@ -188,7 +188,11 @@ def chart_values(
                 "uri": f"s3://{bucket}/demo/ada-init",
                 "pretrainingLearningRate": rate,
                 "contextLength": context,
-                "fineTune": {"resources": {"gpusPerNode": 0}},  # for requests to the gateway
+                # For requests to the gateway, whose API knows neither GPUs nor this tiny model.
+                "fineTune": {
+                    "resources": {"gpusPerNode": 0},
+                    "hyperparameters": {"batchSize": 16},
+                },
             }
         ],
         "gateway": {

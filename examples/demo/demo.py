@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 WORK = ROOT / ".demo"
 PARTS = 8
 PROVIDERS = ("devcluster", "kind")
+OPENAI_ROWS = 400  # of the training data, so that this part takes a minute
 PRETRAINING_RATE = 0.001  # of the base FineTune, and the base of later multipliers
 
 
@@ -214,9 +215,11 @@ def use_openai(
     """Do the same through the gateway, with the commands of OpenAI's client."""
     folder = WORK / "openai"
     folder.mkdir(exist_ok=True)
-    (folder / "train.jsonl").write_text(dataset.jsonl(data.training), encoding="utf-8")
+    rows = data.training[:OPENAI_ROWS]
+    (folder / "train.jsonl").write_text(dataset.jsonl(rows), encoding="utf-8")
     with openai_client.forwarded(place) as url:
-        openai_client.use_client(terminal, folder, url, accounts, data.validation[0].prompt)
+        prompt = min((row.prompt for row in data.validation), key=len)
+        openai_client.use_client(terminal, folder, url, accounts, prompt)
 
 
 def measure(base: Finished, tuned: Finished, data: dataset.Dataset) -> report.Outcome:

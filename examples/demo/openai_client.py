@@ -5,13 +5,14 @@ The commands are those of OpenAI's documentation, unchanged: only two variables 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ PINS = Path(__file__).with_name(f"openai-{VERSION}.txt")
 OWNER, USER = "anna", "bert"
 ROLES = {OWNER: "finetune-owner", USER: "finetune-user"}
 SERVICE = f"service/{RELEASE}-finetune-operator-gateway"
-START_SECONDS, COMMAND_SECONDS = 30, 600
 SHOWN_LINES = 5  # at the begin and at the end of an output
 JOB = re.compile(r"^Created fine-tune: (ft-\S+)$", re.MULTILINE)
 FILE = re.compile(r"^Uploaded file from \S+: (file-\S+)$", re.MULTILINE)
 MODEL = re.compile(r"^openai api completions\.create -m (\S+) -p", re.MULTILINE)
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
+PROGRESS = "Upload progress:"  # a bar of the client
+PLAIN = re.compile(r"[\w .,>?'-]* [\w .,>?'-]*")  # needs no escapes in double quotes
 SUCCESS = "Job complete! Status: succeeded"
 
 
@@ -93,34 +96,48 @@ class Shell:
             "no_proxy": "127.0.0.1",
         }
 
-    def run(self, *command: str, fails: bool = False) -> str:
-        """Show a command and what it prints. Raises DemoError if it succeeds or fails wrongly."""
-        self._terminal.say(f"    $ {shlex.join(command)}")
-        done = subprocess.run(
+    def run(self, *command: str, fails: bool = False, is_live: bool = False) -> str:
+        """Show a command and what it prints. Raises DemoError if it succeeds or fails wrongly.
+
+        is_live: show each line at once; otherwise, the first and last lines at the end.
+        """
+        return self._run(command, shown(command), fails=fails, is_live=is_live)
+
+    def run_line(self, line: str) -> str:
+        """The same for a line of the shell."""
+        return self._run(("sh", "-c", line), line, fails=False, is_live=False)
+
+    def _run(self, command: Sequence[str], line: str, *, fails: bool, is_live: bool) -> str:
+        self._terminal.say(f"    $ {line}")
+        lines: list[str] = []
+        with subprocess.Popen(
             command,
             cwd=self._folder,
             env=self._env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        text = done.stdout + "".join(_without_progress(done.stderr))
-        for line in _shortened(text.splitlines()):
-            self._terminal.say(f"      {line}")
-        if (done.returncode != 0) != fails:
-            what = "succeeded" if fails else f"failed with exit code {done.returncode}"
-            raise DemoError(f"`{shlex.join(command)}` {what}.")
-        return text
+        ) as process:
+            assert process.stdout is not None
+            for text in process.stdout:
+                if PROGRESS in text:
+                    continue
+                lines.append(COLOR.sub("", text.rstrip("\n")))
+                if is_live:
+                    self._terminal.say(f"      {lines[-1]}")
+        for text in [] if is_live else _shortened(lines):
+            self._terminal.say(f"      {text}")
+        if (process.returncode != 0) != fails:
+            what = "succeeded" if fails else f"failed with exit code {process.returncode}"
+            raise DemoError(f"`{line}` {what}.")
+        return "\n".join(lines)
 
 
-def _without_progress(text: str) -> Iterator[str]:
-    """The lines without the progress bars of the client."""
-    for line in text.splitlines(keepends=True):
-        if "Upload progress:" not in line:
-            yield line
+def shown(command: Sequence[str]) -> str:
+    """A command as people write it, with double quotes around words with spaces."""
+    return " ".join(f'"{word}"' if PLAIN.fullmatch(word) else shlex.quote(word) for word in command)
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -172,7 +189,7 @@ def use_client(
     terminal.say(f"    export OPENAI_API_KEY={accounts[USER].key[:6]}...   # of {USER}")
     user = Shell(terminal, folder, url, accounts[USER])
     create = ("openai", "api", "fine_tunes.create", "-t", "train.jsonl", "-m", "ada")
-    shown = user.run(*create, "--suffix", "custom model name")
+    shown = user.run(*create, "--suffix", "custom model name", is_live=True)
     job, file, model = (pattern.search(shown) for pattern in (JOB, FILE, MODEL))
     if SUCCESS not in shown or job is None or file is None or model is None:
         raise DemoError("OpenAI's client did not report a fine-tuned model.")
@@ -205,14 +222,12 @@ def complete(shell: Shell, model: str, prompt: str) -> None:
     shell.run(
         "openai", "api", "completions.create", "-m", model, "-p", prompt, "-t", "0", "-M", "4"
     )
-    program = (
-        f"import openai; print(openai.Completion.create(model={model!r}, prompt={prompt!r}, "
-        "max_tokens=4, temperature=0).choices[0])"
-    )
-    shell.run("python", "-c", program)
+    fields = f"model='{model}', prompt='Hello ->', max_tokens=4, temperature=0"
+    shell.run_line(f'python -c "import openai; print(openai.Completion.create({fields}))"')
     if shutil.which("curl"):
-        body = f'{{"model": "{model}", "prompt": "Hello ->", "max_tokens": 4, "temperature": 0}}'
-        curl = 'curl -sS --fail-with-body "$OPENAI_API_BASE/completions" -d "$0" ' + (
-            '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json"'
+        body = {"model": model, "prompt": "Hello ->", "max_tokens": 4, "temperature": 0}
+        shell.run_line(
+            "curl -sS --fail-with-body $OPENAI_API_BASE/completions "
+            '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" '
+            f"-d '{json.dumps(body)}'"
         )
-        shell.run("sh", "-c", curl, body)

@@ -13,49 +13,73 @@ from tests.support.kubectl import finetune, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-STREAMS = 20
+STREAMS = 200
 
 
 class Follower(threading.Thread):
     """Reads a stream of events to its end."""
 
-    def __init__(self, gateway: Gateway, key: str, path: str) -> None:
+    def __init__(self, gateway: Gateway, key: str, path: str, after: str = "") -> None:
+        """after: the number of the last event of a former stream."""
         super().__init__(daemon=True)
         self.events: list[Any] = []
-        self._answer = gateway.ask("GET", path, key)
+        self.numbers: list[str] = []
+        headers = {"Last-Event-ID": after} if after else {}
+        self._answer = gateway.ask("GET", path, key, **headers)
         assert self._answer.status == 200
 
     def run(self) -> None:
         for line in self._answer:
+            if line.startswith(b"id: "):
+                self.numbers.append(line.removeprefix(b"id: ").strip().decode())
             if line.startswith(b"data: "):
                 text = line.removeprefix(b"data: ").strip().decode()
                 self.events.append(text if text == "[DONE]" else json.loads(text))
 
 
-def test_sigterm_ends_every_stream_with_a_message_and_the_process_with_0(gateway: Gateway) -> None:
+def test_each_of_200_streams_ends_with_a_message_and_continues_on_another_gateway(
+    gateway: Gateway,
+) -> None:
     key = gateway.add_key(USER)
     gateway.start()
     team = gateway.team.kubectl
     team.apply(finetune("a", model="ada"))
-    event = {"at": "2026-11-21T12:00:00Z", "reason": "Created", "message": "Created.", "seq": 1}
-    team.patch_status("finetune", "a", {"state": "running", "events": [event]})
-    followers = [
-        Follower(gateway, key, f"/v1/fine-tunes/ft-a/events?stream=true&n={number}")
-        for number in range(STREAMS)
+    events = [
+        {
+            "at": "2026-11-21T12:00:00Z",
+            "reason": f"R{number}",
+            "message": f"M{number}",
+            "seq": number,
+        }
+        for number in range(1, 6)
     ]
-    for follower in followers:
+    team.patch_status("finetune", "a", {"state": "running", "events": events[:2]})
+    path = "/v1/fine-tunes/ft-a/events?stream=true"
+    first = [Follower(gateway, key, path) for _ in range(STREAMS)]
+    for follower in first:
         follower.start()
-    until(lambda: all(follower.events for follower in followers), 20, gateway.log)
+    until(lambda: all(len(it.events) == 2 for it in first), 60, gateway.log)
     assert f"finetune_gateway_open_streams {STREAMS}.0" in gateway.probe("/metrics")[1]
     gateway.terminate()
-    for follower in followers:
+    for follower in first:
         follower.join(15)
         assert not follower.is_alive()
-        first, last = follower.events
-        assert first["message"] == "Created."
-        assert last["error"]["code"] == "service_unavailable"
+        assert [event["message"] for event in follower.events[:-1]] == ["M1", "M2"]
+        assert follower.events[-1]["error"]["code"] == "service_unavailable"
     assert gateway.process is not None
     assert gateway.process.wait(15) == 0
+    team.patch_status("finetune", "a", {"state": "running", "events": events[:4]})
+    gateway.start()
+    second = [Follower(gateway, key, path, it.numbers[-1]) for it in first]
+    for follower in second:
+        follower.start()
+    until(lambda: all(len(it.events) == 2 for it in second), 60, gateway.log)
+    team.patch_status("finetune", "a", {"state": "succeeded", "events": events})
+    for before, after in zip(first, second, strict=True):
+        after.join(30)
+        assert not after.is_alive()
+        assert before.numbers + after.numbers == ["1", "2", "3", "4", "5"]
+        assert after.events[-1] == "[DONE]"
     assert "Traceback" not in gateway.log()
 
 
