@@ -23,6 +23,7 @@ from finetune_local.pods import Pod
 from finetune_operator.core.observed import Job
 from finetune_operator.kube.progress import ProgressReader
 
+WORK = ".pod-"  # begins the names of the folders of pods
 POLL_SECONDS = 1.0  # of the progress of a training
 RETRY_SECONDS = 5.0  # before another pod of a Job that has retries
 GRACE_SECONDS = 60.0  # for a checkpoint after SIGTERM; the Job may say more
@@ -48,6 +49,8 @@ class Jobs:
 
         The operator starts another attempt of those, which continues from the last checkpoint.
         """
+        for rest in self._root.glob(f"{WORK}*"):  # of a process that was killed
+            shutil.rmtree(rest, ignore_errors=True)
         for job in self._objects.list("jobs"):
             if _has_ended(job):
                 continue
@@ -126,7 +129,7 @@ class Jobs:
         pod.started_at, pod.phase = timestamp(), "Running"
         self._objects.notify()
         log = self._logs / f"{pod.name}.log"
-        folder = Path(tempfile.mkdtemp(prefix=".work-", dir=self._root))
+        folder = Path(tempfile.mkdtemp(prefix=WORK, dir=self._root))
         ports = free_ports()
         watching = asyncio.create_task(self._watch(pod, ports[0]))
         code = 0

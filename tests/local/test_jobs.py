@@ -78,7 +78,7 @@ async def test_the_message_of_a_success_is_that_of_the_main_container(jobs: Jobs
     await until(lambda: now(jobs, "a").has_completed)
     (pod,) = now(jobs, "a").pods
     assert (pod.exit_code, pod.phase, pod.message) == (0, "Succeeded", "written")
-    assert not list(jobs._root.glob(".work-*")), "the folder of a pod remains"
+    assert not list(jobs._root.glob(".pod-*")), "the folder of a pod remains"
 
 
 async def test_a_failure_without_a_message_has_the_end_of_the_log(jobs: Jobs) -> None:
@@ -156,11 +156,13 @@ def is_alive(pid: int) -> bool:
 async def test_the_jobs_of_a_former_process_continue_but_a_training_is_lost(
     tmp_path: Path,
 ) -> None:
+    (tmp_path / ".pod-killed").mkdir()
     objects = Objects(tmp_path / "state")
     objects.add("jobs", manifest("check", WRITE))
     objects.add("jobs", manifest("train", WRITE, component=names.COMPONENT_TRAIN))
     jobs = Jobs(Objects(tmp_path / "state"), tmp_path, tmp_path / "logs")
     jobs.restore()
+    assert not (tmp_path / ".pod-killed").exists()
     await until(lambda: now(jobs, "check").has_completed)
     (lost,) = now(jobs, "train").pods
     assert now(jobs, "train").has_failed

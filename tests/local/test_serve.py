@@ -105,7 +105,8 @@ def test_a_paused_job_continues_from_its_checkpoint(running: Server) -> None:
     job = server.create(epochs=LONG)
     server.until(lambda: any("Completed epoch 2/" in it for it in server.events(job)))
     server.client.fine_tuning.jobs.pause(job)
-    server.await_status(job, "paused")
+    assert server.client.fine_tuning.jobs.retrieve(job).status == "paused"
+    server.until(lambda: "Fine-tune suspended" in server.events(job))
     server.client.fine_tuning.jobs.resume(job)
     assert server.await_status(job, "succeeded", "failed").status == "succeeded"
     assert "Fine-tune resumed" in server.events(job)

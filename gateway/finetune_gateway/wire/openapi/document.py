@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.names import VERSION
-from finetune_gateway.wire.openapi.schemas import SCHEMAS, Schema, boolean, integer, ref, text
+from finetune_gateway.wire.openapi.objects import OBJECTS
+from finetune_gateway.wire.openapi.parts import Schema, boolean, integer, ref, text
+from finetune_gateway.wire.openapi.requests import REQUESTS
 from finetune_gateway.wire.pages import MOST
 
 JSON, FORM, BYTES = "application/json", "multipart/form-data", "application/octet-stream"
@@ -38,7 +40,7 @@ def build_document() -> dict[str, Any]:
         "security": [{"key": []}],
         "paths": _paths(),
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": OBJECTS | REQUESTS,
             "securitySchemes": {
                 "key": {
                     "type": "http",

@@ -1,8 +1,6 @@
-"""The schemas of requests and answers. Limits come from the modules that check them."""
+"""The bodies of requests. Limits come from the modules that check them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from finetune_gateway.wire.completions.requests import (
     MODEL_CHARACTERS,
@@ -14,81 +12,18 @@ from finetune_gateway.wire.object_marks import (
     MOST_PAIRS,
     VALUE_CHARACTERS,
 )
+from finetune_gateway.wire.openapi.parts import (
+    FILE_ID,
+    Schema,
+    body,
+    boolean,
+    integer,
+    list_of,
+    nullable,
+    number,
+    text,
+)
 from finetune_gateway.wire.request_bodies import AUTO, FINE_TUNE_SUFFIX, JOB_SUFFIX
-
-Schema = dict[str, Any]
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def text(description: str, **more: Any) -> Schema:
-    return {"type": "string", "description": description, **more}
-
-
-def integer(description: str, **more: Any) -> Schema:
-    return {"type": "integer", "description": description, **more}
-
-
-def number(description: str, **more: Any) -> Schema:
-    return {"type": "number", "description": description, **more}
-
-
-def boolean(description: str) -> Schema:
-    return {"type": "boolean", "description": description}
-
-
-def nullable(schema: Schema) -> Schema:
-    """The same value, or null."""
-    if "$ref" in schema:
-        return {"anyOf": [schema, {"type": "null"}]}
-    if isinstance(schema["type"], list):
-        return schema
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def list_of(item: Schema, description: str = "", **more: Any) -> Schema:
-    found: Schema = {"type": "array", "items": item, **more}
-    return found | ({"description": description} if description else {})
-
-
-def record(properties: dict[str, Schema], *, required: list[str] | None = None) -> Schema:
-    """An object of an answer. required: all properties by default."""
-    names = [*properties] if required is None else required
-    return {"type": "object", "properties": properties, "required": names}
-
-
-def body(properties: dict[str, Schema], required: list[str]) -> Schema:
-    """A body of a request: every optional field may be null, and no other field is accepted."""
-    optional = {
-        name: found if name in required or "anyOf" in found or "type" not in found
-        else nullable(found)
-        for name, found in properties.items()
-    }  # fmt: skip
-    return {
-        "type": "object",
-        "properties": optional,
-        "required": required,
-        "additionalProperties": False,
-    }
-
-
-def page_of(item: str) -> Schema:
-    """A list object, with or without further pages."""
-    return record(
-        {
-            "object": {"const": "list"},
-            "data": list_of(ref(item)),
-            "has_more": boolean("Whether further pages follow."),
-            "first_id": nullable(text("Id of the first object.")),
-            "last_id": nullable(text("Id of the last object, for `after` of the next page.")),
-        }
-    )
-
-
-SECONDS = "Time in seconds since 1970."
-FILE_ID = "Id of an uploaded file, or an address s3://bucket/key."
 
 
 def _automatic(schema: Schema) -> Schema:
@@ -157,32 +92,7 @@ _SAMPLING: dict[str, Schema] = {
 _TOKENS: Schema = list_of({"type": "integer", "minimum": 0}, minItems=1)
 MODEL = text("Name of a model.", minLength=1, maxLength=MODEL_CHARACTERS)
 
-SCHEMAS: dict[str, Schema] = {
-    "Error": record(
-        {
-            "error": record(
-                {
-                    "message": text("What happened, where, and what to do."),
-                    "type": text("Kind of the error."),
-                    "param": nullable(text("Field of the request that the error is about.")),
-                    "code": nullable(text("Machine-readable cause.")),
-                }
-            )
-        }
-    ),
-    "Deleted": record({"id": text("Id."), "object": text("Kind."), "deleted": {"const": True}}),
-    "File": record(
-        {
-            "id": text("Id."),
-            "object": {"const": "file"},
-            "bytes": nullable(integer("Size; null if it is not known.")),
-            "created_at": nullable(integer(SECONDS)),
-            "filename": text("Name without folders."),
-            "purpose": {"enum": ["fine-tune", "fine-tune-results"]},
-            "status": {"const": "processed"},
-            "status_details": {"type": "null"},
-        }
-    ),
+REQUESTS: dict[str, Schema] = {
     "NewFile": {
         "type": "object",
         "properties": {
@@ -196,19 +106,6 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["purpose", "file"],
         "additionalProperties": False,
     },
-    "Upload": record(
-        {
-            "id": text("Id."),
-            "object": {"const": "upload"},
-            "bytes": integer("Size of the whole file."),
-            "created_at": integer(SECONDS),
-            "expires_at": integer(SECONDS),
-            "filename": text("Name without folders."),
-            "purpose": text("Purpose."),
-            "status": {"enum": ["pending", "completed", "cancelled"]},
-            "file": nullable(ref("File")),
-        }
-    ),
     "NewUpload": body(
         {
             "bytes": integer("Size of the whole file.", minimum=1),
@@ -224,14 +121,6 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["data"],
         "additionalProperties": False,
     },
-    "Part": record(
-        {
-            "id": text("Id."),
-            "object": {"const": "upload.part"},
-            "created_at": integer(SECONDS),
-            "upload_id": text("Id of the upload."),
-        }
-    ),
     "UploadEnd": body(
         {
             "part_ids": list_of({"type": "string"}, "The parts in their order."),
@@ -296,85 +185,6 @@ SCHEMAS: dict[str, Schema] = {
         },
         ["training_file", "model"],
     ),
-    "FineTune": record(
-        {
-            "id": text("Id, ft-NAME of the FineTune NAME."),
-            "object": {"const": "fine-tune"},
-            "created_at": integer(SECONDS),
-            "updated_at": integer(SECONDS),
-            "model": text("Name of the base model."),
-            "fine_tuned_model": nullable(text("Name of the new model.")),
-            "organization_id": text("Organization."),
-            "status": {"enum": ["pending", "running", "succeeded", "failed", "cancelled"]},
-            "hyperparams": {"type": "object"},
-            "training_files": list_of(ref("File")),
-            "validation_files": list_of(ref("File")),
-            "result_files": list_of(ref("File")),
-            "events": list_of(ref("FineTuneEvent"), "Not in lists."),
-        },
-        required=["id", "object", "status", "fine_tuned_model", "result_files"],
-    ),
-    "FineTuneEvent": record(
-        {
-            "id": text("Id."),
-            "object": {"const": "fine-tune-event"},
-            "created_at": integer(SECONDS),
-            "level": {"enum": ["info", "warn", "error"]},
-            "message": text("One sentence."),
-        }
-    ),
-    "Job": record(
-        {
-            "id": text("Id, ftjob-NAME of the FineTune NAME."),
-            "object": {"const": "fine_tuning.job"},
-            "created_at": integer(SECONDS),
-            "finished_at": nullable(integer(SECONDS)),
-            "estimated_finish": nullable(integer(SECONDS)),
-            "status": {
-                "enum": [
-                    "validating_files", "queued", "running", "paused", "succeeded", "failed",
-                    "cancelled",
-                ]
-            },
-            "error": nullable({"type": "object"}),
-            "model": text("Name of the base model."),
-            "fine_tuned_model": nullable(text("Name of the new model.")),
-            "organization_id": text("Organization."),
-            "training_file": text(FILE_ID),
-            "validation_file": nullable(text(FILE_ID)),
-            "result_files": list_of({"type": "string"}, "Ids."),
-            "trained_tokens": nullable(integer("Trained tokens.")),
-            "seed": integer("Seed."),
-            "hyperparameters": {"type": "object"},
-            "method": {"type": "object"},
-            "integrations": list_of({"type": "object"}),
-            "metadata": nullable({"type": "object"}),
-        }
-    ),
-    "JobEvent": record(
-        {
-            "id": text("Id."),
-            "object": {"const": "fine_tuning.job.event"},
-            "created_at": integer(SECONDS),
-            "level": {"enum": ["info", "warn", "error"]},
-            "message": text("One sentence."),
-            "type": {"enum": ["message", "metrics"]},
-            "data": {"type": "object", "description": "Of metrics: a row of results.csv."},
-        }
-    ),
-    "Checkpoint": {"type": "object"},
-    "Permission": {"type": "object"},
-    "Model": record(
-        {
-            "id": text("Name."),
-            "object": {"const": "model"},
-            "created": integer(SECONDS),
-            "owned_by": text("Organization."),
-            "permission": list_of({"type": "object"}),
-            "root": text("Name of the base model."),
-            "parent": nullable(text("Name of the model that it was trained from.")),
-        }
-    ),
     "NewCompletion": body(
         {
             "model": MODEL,
@@ -412,7 +222,9 @@ SCHEMAS: dict[str, Schema] = {
             "max_tokens": integer("Maximum number of new tokens.", minimum=1),
             "max_completion_tokens": integer("The newer name of max_tokens.", minimum=1),
             "logprobs": boolean("Return log probabilities."),
-            "top_logprobs": integer("Of the best tokens; with logprobs.", minimum=0, maximum=20),
+            "top_logprobs": integer(
+                "Number of best tokens; needs logprobs.", minimum=0, maximum=20
+            ),
             "tools": list_of({"type": "object"}),
             "tool_choice": {"type": ["string", "object", "null"]},
             "parallel_tool_calls": boolean("Whether several tools may be called."),
@@ -423,8 +235,4 @@ SCHEMAS: dict[str, Schema] = {
         },
         ["model", "messages"],
     ),
-    "Completion": {"type": "object", "required": ["choices"]},
-    **{f"{item}List": page_of(item) for item in (
-        "File", "FineTune", "FineTuneEvent", "Job", "JobEvent", "Checkpoint", "Permission", "Model"
-    )},
-}  # fmt: skip
+}
