@@ -1,4 +1,4 @@
-"""`python -m bench.gateway`: what the gateway adds to a completion, and its memory."""
+"""`python -m bench.gateway`: what the gateway adds to a completion, its memory, and its lists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import asdict
 
+from bench.gateway.installed import measure_installed
 from bench.gateway.load import Pair, at_once, completions, percentile, streams
 from bench.gateway.processes import Subject, running
 from bench.machine import median, refuse_when_loaded, save
@@ -28,6 +29,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with running() as subject:
         lines = measure(subject, options.rounds, options.requests)
+    lines += measure_installed()
     print(f"load {load:.2f} at the start; medians and ranges of {options.rounds} rounds")
     for line in lines:
         print(row(line))

@@ -35,8 +35,19 @@ class Subject:
 
     def resident_mb(self) -> float:
         """The resident memory of the gateway in 10^6 bytes."""
+        return self._status("VmRSS")
+
+    def peak_mb(self) -> float:
+        """The highest resident memory since its start, or since the peak was reset."""
+        return self._status("VmHWM")
+
+    def reset_peak(self) -> None:
+        """Let the peak begin again at the present value."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def _status(self, name: str) -> float:
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        kibibytes = next(line for line in lines if line.startswith("VmRSS")).split()[1]
+        kibibytes = next(line for line in lines if line.startswith(name)).split()[1]
         return int(kibibytes) * 1024 / 1e6
 
 
@@ -57,14 +68,14 @@ def running() -> Iterator[Subject]:
         ports = json.loads(peers.stdout.readline())
         with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
             files = _write_files(Path(folder), ports)
-            port, probes = _free_port(), _free_port()
+            port, probes = free_port(), free_port()
             command = [sys.executable, "-m", "finetune_gateway", "run", *files]
             command += ["--address", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
             gateway = subprocess.Popen(
                 [*command, "--operations-port", str(probes)], env=environment
             )
             try:
-                _wait(gateway, f"http://127.0.0.1:{probes}/readyz")
+                wait_until_ready(gateway, f"http://127.0.0.1:{probes}/readyz")
                 direct = f"http://127.0.0.1:{ports['completions']}/v1"
                 yield Subject(f"http://127.0.0.1:{port}/v1", direct, gateway.pid)
             finally:
@@ -102,13 +113,13 @@ def _write_files(folder: Path, ports: dict[str, int]) -> list[str]:
     return ["--settings", str(settings), "--kubeconfig", str(kubeconfig)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
-def _wait(gateway: subprocess.Popen[bytes], url: str) -> None:
+def wait_until_ready(gateway: subprocess.Popen[bytes], url: str) -> None:
     """Wait for the readiness probe."""
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:

@@ -95,8 +95,9 @@ class Operator:
 
     def _observe(self, finetune: FineTune) -> Observed:
         jobs = self._jobs_of(finetune.metadata.uid)
-        models = tuple(self._objects.list("models"))
-        going = (going_files(model) for model in models)
+        is_resolved = finetune.status.resolved is not None  # no Model is needed after that
+        models = () if is_resolved else tuple(self._objects.list("models"))
+        going = (going_files(model) for model in self._objects.list("models"))
         return Observed(
             finetune,
             jobs=jobs,

@@ -166,3 +166,33 @@ def test_the_old_library_reads_a_model_that_loads_without_a_loop(
     choice = json.loads(done.stdout)["choices"][0]
     assert choice["text"].startswith(PROMPT)
     assert choice["logprobs"]["token_logprobs"][0] is None
+
+
+def test_the_logger_of_weights_and_biases_reads_our_results(
+    server: Server, clients: Clients, model: str
+) -> None:
+    """`openai wandb sync` itself refuses to start without a login, which needs the internet."""
+    (job,) = (it for it in server.client.fine_tuning.jobs.list() if it.fine_tuned_model == model)
+    results = server.client.files.content(job.result_files[0]).text
+    last = [*csv.DictReader(io.StringIO(results))][-1]
+    program = (
+        "from openai.wandb_logger import WandbLogger\n"
+        "WandbLogger._logged_in = True\n"
+        f"print(WandbLogger.sync(id={job.id!r}))\n"
+    )
+    done = clients.start(
+        [str(clients.python("0.28.1-wandb")), "-c", program],
+        {
+            "OPENAI_API_BASE": server.variables["OPENAI_API_BASE"],
+            "OPENAI_API_KEY": server.variables["OPENAI_API_KEY"],
+            "WANDB_MODE": "offline",
+            "WANDB_API_KEY": "0" * 40,
+        },
+        cwd=server.folder,
+        seconds=240,
+    )
+    told = done.stdout + done.stderr
+    assert "wandb sync completed successfully" in told, told
+    *_, loss = re.findall(r" training_loss ([0-9.]+)$", told, re.MULTILINE)
+    assert float(loss) == pytest.approx(float(last["training_loss"]), rel=1e-4)
+    assert [*(server.folder / "wandb").glob(f"offline-run-*-{job.id}")]
