@@ -74,7 +74,8 @@ def test_its_objects_are_these(render: Render) -> None:
         return sorted(obj["kind"] for obj in of_server(render(*values)))
 
     assert kinds(*SERVED) == ["Deployment", "Secret", "Service"]
-    assert kinds(*ALL) == ["Deployment", "NetworkPolicy", "Service"]
+    monitors = ["PodMonitor", "ServiceMonitor", "Service"]
+    assert kinds(*ALL) == sorted(["Deployment", "NetworkPolicy", "Service", *monitors])
     assert {
         obj["metadata"]["namespace"] for obj in of_server(render(*ALL, "clusterWide=true"))
     } == {"ml"}
@@ -222,7 +223,8 @@ def test_only_the_gateway_reaches_it(render: Render) -> None:
     assert not of_kind(of_server(render(*SERVED)), "NetworkPolicy")
     objects = render(*ALL)
     policy = one(objects, "NetworkPolicy", "-completions")["spec"]
-    (rule,) = policy["ingress"]
+    rule, operations = policy["ingress"]
+    assert [port["port"] for port in operations["ports"]] == ["operations"]
     (peer,) = rule["from"]
     template = one(objects, "Deployment", "-gateway")["spec"]["template"]["metadata"]
     own = deployment(objects)["template"]["metadata"]["labels"]
@@ -251,6 +253,41 @@ def test_no_other_object_selects_its_pods(render: Render) -> None:
         wanted = selector.get("matchLabels", selector)
         if obj["kind"] in {"Deployment", "Service", "PodMonitor", "NetworkPolicy"}:
             assert has(labels, wanted) == ("completions" in name(obj)), name(obj)
+
+
+def test_the_monitors_find_its_pods(render: Render) -> None:
+    objects = render(*ALL)
+    template = deployment(objects)["template"]
+    labels, ports = template["metadata"]["labels"], template["spec"]["containers"][0]["ports"]
+    by_number = {port["name"]: port["containerPort"] for port in ports}
+    by_pod = one(objects, "PodMonitor", "-completions")["spec"]
+    assert has(labels, by_pod["selector"]["matchLabels"])
+    assert by_pod["podMetricsEndpoints"][0]["port"] in by_number
+    service = one(objects, "Service", "-completions-metrics")
+    assert has(labels, service["spec"]["selector"])
+    (port,) = service["spec"]["ports"]
+    assert by_number[port["targetPort"]] == port["port"]
+    by_service = one(objects, "ServiceMonitor", "-completions")["spec"]
+    wanted = by_service["selector"]["matchLabels"]
+    assert has(service["metadata"]["labels"], wanted)
+    assert not has(one(objects, "Service", "-completions")["metadata"]["labels"], wanted)
+    assert by_service["endpoints"][0]["port"] == port["name"]
+
+
+def test_the_peers_of_metrics_reach_its_port_of_metrics_only(render: Render) -> None:
+    enabled = "gateway.networkPolicy.enabled=true"
+
+    def rules(*values: str) -> Any:
+        found = one(render(*SERVED, enabled, *values), "NetworkPolicy", "-completions")
+        return found["spec"]["ingress"][1:]
+
+    assert rules() == [{"ports": [{"port": "operations"}]}]
+    peers = [{"podSelector": {}}]
+    given = f"metrics.networkPolicy.from={json.dumps(peers)}"
+    assert rules("metrics.networkPolicy.enabled=true", given) == [
+        {"from": peers, "ports": [{"port": "operations"}]}
+    ]
+    assert rules("metrics.networkPolicy.enabled=true") == []
 
 
 def test_names_and_labels_keep_to_their_length(render: Render) -> None:

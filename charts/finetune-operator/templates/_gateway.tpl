@@ -33,6 +33,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: completions
 {{- end }}
 
+{{/* The rule of a NetworkPolicy for the port of metrics and probes; empty if no peer may use it. */}}
+{{- define "finetune-operator.operationsIngress" -}}
+{{- $metrics := .Values.metrics.networkPolicy }}
+{{- if not $metrics.enabled }}
+- ports:
+    - port: operations
+{{- else if $metrics.from }}
+- from:
+    {{- toYaml $metrics.from | nindent 4 }}
+  ports:
+    - port: operations
+{{- end }}
+{{- end }}
+
 {{/* The Secret that the gateway and the completion server share. */}}
 {{- define "finetune-operator.completionsSecretName" -}}
 {{- default (include "finetune-operator.completionsName" .) .Values.gateway.server.secretName }}
