@@ -68,7 +68,10 @@ class Objects:
         written = {**obj, "metadata": metadata}
         path = self._path(plural, metadata["name"])
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(written, indent=1), encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(written, indent=1))
+            file.flush()
+            os.fsync(file.fileno())  # a machine that loses power keeps this version or the last one
         part.replace(path)
         self._found[plural][metadata["name"]] = written
         self._notify()

@@ -187,6 +187,21 @@ async def test_a_status_becomes_an_error_with_its_reason_causes_and_wait() -> No
     assert error.message == "refused: Invalid"
 
 
+async def test_a_server_with_too_many_requests_is_asked_again() -> None:
+    busy = reply({"kind": "Status", "code": 429, "message": "busy"}, 429, **{"Retry-After": "0"})
+    async with connect(busy, busy, reply(an_object(1))) as (cluster, server):
+        assert (await cluster.create(WITH_TOKEN, "finetunes", {}))["metadata"]["name"] == "a"
+        assert len(server.requests) == 3
+
+
+async def test_a_server_that_stays_busy_is_an_error_within_the_time_of_a_request() -> None:
+    async with connect(refuse(429), timeout_seconds=1.5) as (cluster, server):
+        with pytest.raises(KubeError) as caught:
+            await asyncio.wait_for(cluster.get(WITH_TOKEN, "finetunes", "a"), 4)
+        assert caught.value.status == 429
+        assert len(server.requests) == 2
+
+
 async def test_an_error_of_another_server_keeps_its_status_but_not_its_text() -> None:
     async with connect(reply(b"<html>secret page", 502, **{"Retry-After": "9"})) as (cluster, _):
         with pytest.raises(KubeError) as caught:

@@ -22,6 +22,8 @@ OBJECT_BYTES = 8 * 2**20  # etcd stores at most 1.5 MiB; JSON with managed field
 BODY_BYTES = 2 * 2**20  # of a request
 CONNECTIONS = 2048  # each follower has one
 IMPERSONATE = "Impersonate-User"
+TOO_MANY = 429  # of priority and fairness, and of a kind whose cache is not filled yet
+BUSY_SECONDS = 1
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +69,28 @@ class ApiSession:
         content_type: str = "application/json",
         most_bytes: int = OBJECT_BYTES,
     ) -> JsonObject:
-        """The answer to one request. Raises KubeError."""
+        """The answer to one request. Raises KubeError.
+
+        An API server that has too many requests is asked again, as long as the time of one request
+        has not passed: it has not carried the request out, and old clients end at an error.
+        """
         data, headers = None, {}
         if body is not None:
             data, headers = _to_json(body), {"Content-Type": content_type}
-        timeout = aiohttp.ClientTimeout(total=self._seconds)
-        async with self._open(
-            caller, method, path, headers, params=params, data=data, timeout=timeout
-        ) as response:
-            return await read_object(response, most_bytes)
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._seconds
+        while True:
+            timeout = aiohttp.ClientTimeout(total=self._seconds)
+            try:
+                async with self._open(
+                    caller, method, path, headers, params=params, data=data, timeout=timeout
+                ) as response:
+                    return await read_object(response, most_bytes)
+            except KubeError as error:
+                wait = error.retry_after or BUSY_SECONDS
+                if error.status != TOO_MANY or clock() + wait > end:
+                    raise
+            await asyncio.sleep(wait)
 
     async def stream(
         self, caller: Caller, path: str, params: dict[str, str], silent_seconds: float

@@ -6,10 +6,12 @@ import threading
 import time
 from typing import Any
 
+import openai
 import pytest
 
 from tests.integration.gateway.conftest import OWNER, STRANGER, USER, Gateway
 from tests.support.kubectl import finetune, until
+from tests.support.proxy import Answer, Cut, Fault, FaultyProxy, Seen
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -204,3 +206,26 @@ def test_without_an_api_server_the_process_starts_and_is_not_ready(gateway: Gate
     answer = gateway.ask("GET", "/v1/fine-tunes", key)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
     assert json.loads(answer.read())["error"]["code"] == "service_unavailable"
+
+
+@pytest.mark.parametrize("fault", [Answer(503), Cut()], ids=["refused", "lost"])
+def test_a_create_that_fails_twice_makes_one_fine_tune(
+    gateway: Gateway, proxy: FaultyProxy, fault: Fault
+) -> None:
+    """The newest client repeats it: after an error, and after a lost answer to a request."""
+    failures = [fault, fault]
+
+    def fail(seen: Seen) -> Fault | None:
+        is_create = seen.method == "POST" and seen.resource == "finetunes"
+        return failures.pop() if is_create and failures else None
+
+    key = gateway.add_key(USER)
+    gateway.kubeconfig = gateway.team.kubeconfig(proxy.url)
+    gateway.start()
+    proxy.rule = fail
+    url = f"http://127.0.0.1:{gateway.port}/v1"
+    client = openai.OpenAI(base_url=url, api_key=key, max_retries=2)
+    job = client.fine_tuning.jobs.create(model="ada", training_file="s3://bucket/train.jsonl")
+    made = [item["metadata"]["name"] for item in gateway.team.kubectl.list("finetunes")]
+    assert [f"ftjob-{name}" for name in made] == [job.id]
+    assert len(failures) == (0 if isinstance(fault, Answer) else 1)  # a lost answer was found
