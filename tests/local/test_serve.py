@@ -1,4 +1,7 @@
-"""`finetune serve` with real trainings: what OpenAI's newest client sees, and what survives."""
+"""`finetune serve` with real trainings: what survives, and who is refused.
+
+A whole life, from the upload to the deleted model, is in tests/integration/clients.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
 
-from finetune_api import catalog
 from tests.local.serving import Server
 
 pytestmark = pytest.mark.slow
 
-CATALOG = {model.name for model in catalog.CATALOG} - {"ada"}
-LONG = 24  # epochs, which take longer than a test looks at
+LONG = 16  # epochs of a training that is interrupted
+MOST = 50  # epochs of a training that a test ends
 
 
 @pytest.fixture(scope="module")
@@ -30,43 +31,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Se
     found.close()
 
 
-def published(server: Server) -> list[Path]:
-    return sorted((server.folder / "out" / "local").glob("*/model/manifest.json"))
-
-
-def test_upload_train_complete_and_delete(server: Server) -> None:
-    server.start()
-    job = server.create(suffix="custom model name", epochs=2)
-    done = server.await_status(job, "succeeded", "failed")
-    assert done.status == "succeeded", done.error
-    assert "Completed epoch 2/2" in "".join(server.events(job))
-    client = server.client
-    (results,) = done.result_files
-    assert client.files.content(results).text.startswith("step,elapsed_tokens,")
-    completion = client.completions.create(
-        model=done.fine_tuned_model, prompt="the fox 1 ->", max_tokens=2, temperature=0, echo=True
-    )
-    assert completion.choices[0].text.startswith("the fox 1 ->")
-    assert done.fine_tuned_model in [model.id for model in client.models.list()]
-    continued = client.fine_tuning.jobs.create(
-        model=done.fine_tuned_model,
-        training_file=done.training_file,
-        hyperparameters={"n_epochs": 1},
-    )
-    second = server.await_status(continued.id, "succeeded", "failed")
-    assert second.status == "succeeded", second.error
-    client.models.delete(done.fine_tuned_model)
-    left = {"ada", second.fine_tuned_model}
-    server.until(lambda: left == {model.id for model in client.models.list()} - CATALOG)
-    assert len(published(server)) == 1
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve(done.fine_tuned_model)
-    assert server.stop() == 0
-
-
-def test_data_with_an_error_fails_while_another_job_trains(server: Server) -> None:
-    server.start()
-    long = server.create(epochs=LONG)
+def test_data_with_an_error_fails_while_another_job_trains(running: Server) -> None:
+    server = running
+    long = server.create(epochs=MOST)
     server.await_status(long, "running")
     wrong = server.upload('{"prompt": "no completion"}\n' * 12)
     failed = server.await_status(server.create(training_file=wrong), "failed")
@@ -114,7 +81,7 @@ def test_a_paused_job_continues_from_its_checkpoint(running: Server) -> None:
 
 def test_a_deleted_job_ends_its_processes(running: Server) -> None:
     server = running
-    job = server.create(epochs=LONG)
+    job = server.create(epochs=MOST)
     server.await_status(job, "running")
     name = job.removeprefix("ftjob-")
     assert processes(server.folder)

@@ -91,8 +91,8 @@ def test_the_commands_of_openai_work_without_a_cluster(server: Server, clients: 
     assert followed.count("Completed epoch 2/2") == 1
     rows = [*csv.DictReader(io.StringIO(succeed("fine_tunes.results", "-i", job[1])))]
     assert [int(row["step"]) for row in rows] == [*range(1, len(rows) + 1)]
-    again = succeed("fine_tunes.create", "-t", file[1], "-m", "ada", "--no_follow")
-    second = re.search(r'"id": "(ft-[^"]+)"', again)
+    again = succeed("fine_tunes.create", "-t", file[1], "-m", model[1], "--no_follow")
+    second = re.search(r'"id": "(ft-[^"]+)"', again)  # it continues from the model
     assert second
     assert '"status": "cancelled"' in succeed("fine_tunes.cancel", "-i", second[1])
     asked = ("completions.create", "-m", model[1], "-p", PROMPT, "-M", "3", "-t", "0")
@@ -103,6 +103,9 @@ def test_the_commands_of_openai_work_without_a_cluster(server: Server, clients: 
     assert model[1] in succeed("models.list")
     assert '"deleted": true' in succeed("models.delete", "-i", model[1])
     server.until(lambda: "does not exist" in run("models.get", "-i", model[1]).stderr)
+    name = job[1].removeprefix("ft-")
+    assert not [*server.folder.glob(f"out/local/{name}-*/model/manifest.json")]
+    assert [*server.folder.glob(f"out/local/{name}-*/results.csv")]
     missing = run("fine_tunes.create", "-t", "nosuch.jsonl", "-m", "ada")
     assert missing.returncode == 1
     assert "nosuch.jsonl" in missing.stdout + missing.stderr
