@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## run two fine-tunes on a real one-node cluster (20 minutes the first time, then 2; CLUSTER=kind: in Docker)
+demo: setup ## run two fine-tunes on a real one-node cluster (25 minutes the first time, then 4; CLUSTER=kind: in Docker)
 	@$(PYTHON) -m examples.demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 check: lint test-fast ## lint and the fast tests, before each commit
