@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -47,6 +48,29 @@ def cluster_flags(function: Function) -> Function:
         return function(*arguments, target=target, **settings)
 
     return wrapper  # type: ignore[return-value]
+
+
+def output_folder_flag(content: str) -> Callable[[Function], Function]:
+    """Add -o/--output-folder of the commands that train on this machine. content: its help."""
+    return click.option(
+        "-o",
+        "--output-folder",
+        default="finetune-output",
+        show_default=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help=content,
+    )
+
+
+def models_flag(function: Function) -> Function:
+    """Add --models: base models of the user in addition to the catalog."""
+    option = click.option(
+        "--models",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="YAML list of additional base models: name, uri (may be a folder), "
+        "pretrainingLearningRate, contextLength.",
+    )
+    return option(function)
 
 
 def output_flag(function: Function) -> Function:

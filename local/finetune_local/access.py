@@ -67,11 +67,16 @@ def load_key(path: Path) -> str:
             return found
     except (FileNotFoundError, UnicodeDecodeError):
         pass
-    path.unlink(missing_ok=True)
     key = new_key()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{key}\n")
+    write_private(path, f"{key}\n")
     return key
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only the user can read, in place of a former one."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _hostname(url: str) -> str | None:

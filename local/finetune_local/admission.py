@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,13 +13,12 @@ from finetune_api.names import FINALIZER_MODEL
 from finetune_api.unknown_fields import find_unknown_fields
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube.cluster import Plural
+from finetune_gateway.kube.kube_cluster import OBJECT_NAME
 from finetune_gateway.kube_errors import KubeError
 from finetune_gateway.wire.creation import merge
 from finetune_local.rules import broken_rules
 
 SHOWN_CHARACTERS = 80  # of a value in a message
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 
 
 def admit(body: JsonObject, gpus: int) -> JsonObject:
@@ -29,7 +27,7 @@ def admit(body: JsonObject, gpus: int) -> JsonObject:
     gpus: of the machine; 0: it trains on the CPU. Raises KubeError.
     """
     name = body.get("metadata", {}).get("name", "")
-    if _NAME.fullmatch(name) is None:
+    if OBJECT_NAME.fullmatch(name) is None:
         raise _invalid([("metadata.name", f"{name!r:.80} is not the name of an object")])
     spec = body.get("spec", {})
     for unknown in find_unknown_fields(spec, FineTuneSpec, "spec"):

@@ -7,10 +7,10 @@ import logging
 import os
 import secrets
 import sys
-from pathlib import Path
 
 from finetune_api.names import ENV_LOCAL_ROOT
 from finetune_gateway.settings import CompletionServer
+from finetune_local.access import write_private
 from finetune_local.containers import run_program
 from finetune_local.jobs import free_ports
 from finetune_local.machine import OUTPUT, Machine
@@ -29,9 +29,7 @@ class Completions:
         self._machine = machine
         self._ports = free_ports()
         self._secret = machine.state / "completions-secret"
-        descriptor = os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
+        write_private(self._secret, secrets.token_urlsafe(32))
 
     @property
     def server(self) -> CompletionServer:
@@ -40,24 +38,24 @@ class Completions:
         return CompletionServer(url=url, secret_file=self._secret)
 
     async def run(self) -> None:
+        log = self._machine.state / "logs" / "completions.log"
         while True:
             code = await run_program(
                 self._command(),
                 {**os.environ, ENV_LOCAL_ROOT: str(self._machine.root)},
-                self._machine.state / "logs" / "completions.log",
+                log,
                 grace_seconds=GRACE_SECONDS,
             )
             logger.warning(
                 "the completion server ended with exit code %d and starts again; see %s",
-                *(code, self._machine.state / "logs" / "completions.log"),
+                *(code, log),
             )
             await asyncio.sleep(RESTART_SECONDS)
 
     def _command(self) -> list[str]:
         port, status_port = self._ports
-        cache: Path = self._machine.state / "completions"
         command = [sys.executable, "-m", "finetune_serving", "serve", "--trust-gateway"]
         command += ["--gateway-secret-file", str(self._secret), "--models-below", OUTPUT]
-        command += ["--cache", str(cache), "--host", LOCALHOST]
+        command += ["--cache", str(self._machine.state / "completions"), "--host", LOCALHOST]
         command += ["--port", str(port), "--status-port", str(status_port)]
         return command if self._machine.gpus else [*command, "--cpu"]

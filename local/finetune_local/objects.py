@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from uuid import uuid4
 
 from finetune_api.wire import JsonObject, parse_json
+from finetune_operator.core.plan import stamp
 
 Plural = Literal["finetunes", "models", "jobs"]
 PLURALS: tuple[Plural, ...] = get_args(Plural)
@@ -74,18 +75,19 @@ class Objects:
             os.fsync(file.fileno())  # a machine that loses power keeps this version or the last one
         part.replace(path)
         self._found[plural][metadata["name"]] = written
-        self._notify()
+        self.notify()
         return written
 
     def remove(self, plural: Plural, name: str) -> None:
         """Remove an object. One that is gone is not an error."""
         if self._found[plural].pop(name, None) is not None:
             self._path(plural, name).unlink(missing_ok=True)
-            self._notify()
+            self.notify()
 
     def notify(self) -> None:
-        """Wake those that wait for a change, of something that is not an object."""
-        self._notify()
+        """Wake those that wait for a change, also of something that is not an object."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def change(self) -> None:
         """Wait for the next change."""
@@ -94,24 +96,14 @@ class Objects:
     def _path(self, plural: Plural, name: str) -> Path:
         return self._folder / plural / f"{name}.json"
 
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
 
 def version_of(obj: JsonObject) -> int:
     return int(obj["metadata"].get("resourceVersion", 0))
 
 
-def owner_of(obj: JsonObject) -> str | None:
-    """The UID of the object to which this one belongs."""
-    owners = obj["metadata"].get("ownerReferences", [])
-    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), None)
-
-
 def timestamp() -> str:
     """Now, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return stamp(datetime.now(UTC))
 
 
 def _read(path: Path) -> JsonObject | None:

@@ -15,7 +15,7 @@ from finetune_api.model import Model
 from finetune_api.outcome import ProgressReport
 from finetune_api.wire import JsonObject
 from finetune_local.jobs import Jobs
-from finetune_local.objects import Objects, owner_of
+from finetune_local.objects import Objects
 from finetune_operator.core.decide import decide
 from finetune_operator.core.deletion import ObservedModel, decide_model, has_files_to_delete
 from finetune_operator.core.model_files import (
@@ -24,7 +24,7 @@ from finetune_operator.core.model_files import (
     may_adopt,
     shares_files,
 )
-from finetune_operator.core.observed import Job, Observed
+from finetune_operator.core.observed import Job, Observed, controller_of
 from finetune_operator.core.plan import Action, Create, CreateService
 from finetune_operator.settings import Settings
 
@@ -50,6 +50,7 @@ class Operator:
         self._settings = settings
         self._tell = tell
         self._services: set[str] = set()
+        self._owned: dict[str | None, list[JsonObject]] = {}
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -65,6 +66,7 @@ class Operator:
     def decide_all(self, now: datetime) -> float:
         """One round; returns the seconds until the next one without a change."""
         waits = [IDLE_SECONDS]
+        self._owned = self._group_jobs()
         for obj in self._objects.list("finetunes"):
             waits.append(self._guarded(self._decide, obj, now))
         for obj in self._objects.list("models"):
@@ -94,7 +96,7 @@ class Operator:
         return IDLE_SECONDS if plan.requeue_after is None else plan.requeue_after
 
     def _observe(self, finetune: FineTune) -> Observed:
-        jobs = self._jobs_of(finetune.metadata.uid)
+        jobs = tuple(map(self._jobs.parsed, self._owned.get(finetune.metadata.uid, ())))
         is_resolved = finetune.status.resolved is not None  # no Model is needed after that
         models = () if is_resolved else tuple(self._objects.list("models"))
         going = (going_files(model) for model in self._objects.list("models"))
@@ -108,10 +110,12 @@ class Operator:
             is_live=True,
         )
 
-    def _jobs_of(self, uid: str) -> tuple[Job, ...]:
-        return tuple(
-            self._jobs.parsed(job) for job in self._objects.list("jobs") if owner_of(job) == uid
-        )
+    def _group_jobs(self) -> dict[str | None, list[JsonObject]]:
+        """The Jobs by the UID of their owner. Only the decision on a FineTune changes its Jobs."""
+        found: dict[str | None, list[JsonObject]] = {}
+        for job in self._objects.list("jobs"):
+            found.setdefault(controller_of(job), []).append(job)
+        return found
 
     def _report(self, jobs: tuple[Job, ...]) -> ProgressReport | None:
         attempts = [job for job in jobs if job.component == names.COMPONENT_TRAIN]
@@ -197,7 +201,7 @@ class Operator:
     def _remove_orphans(self) -> None:
         """End the Jobs of FineTunes that were deleted, as the garbage collector does."""
         kept = {obj["metadata"]["uid"] for obj in self._objects.list("finetunes")}
-        for job in self._objects.list("jobs"):
-            owner = owner_of(job)
+        for owner, jobs in self._group_jobs().items():
             if owner is not None and owner not in kept:
-                self._jobs.delete(job)
+                for job in jobs:
+                    self._jobs.delete(job)

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import validate
 
 from finetune_gateway.main import ROUTES
@@ -44,9 +45,7 @@ def test_a_request_has_the_fields_that_its_parser_accepts(schema: str, accepted:
     assert fields(schema) == set(accepted)
 
 
-async def test_the_gateway_serves_the_document(aiohttp_client: Any = None) -> None:
-    from aiohttp.test_utils import TestClient, TestServer
-
+async def test_the_gateway_serves_the_document() -> None:
     app = gateway_app(gateway_services(), ROUTES)
     async with TestClient(TestServer(app)) as client:
         async with client.get("/v1/openapi.json") as response:

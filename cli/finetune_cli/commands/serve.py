@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finetune_api.catalog import CATALOG
 from finetune_cli.machine import find_machine, require_trainer
-from finetune_cli.manifests.models_file import read_models
+from finetune_cli.manifests.models_file import known_models
+from finetune_cli.options import models_flag, output_folder_flag
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE, program_name
@@ -23,14 +23,7 @@ COLORS = {"warning": "yellow", "error": "red"}
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output-folder",
-    default="finetune-output",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for uploaded files, fine-tunes, models, and logs.",
-)
+@output_folder_flag("Folder for uploaded files, fine-tunes, models, and logs.")
 @click.option(
     "--port",
     default=8000,
@@ -38,12 +31,7 @@ COLORS = {"warning": "yellow", "error": "red"}
     type=click.IntRange(0, 65535),
     help="Port on 127.0.0.1; 0 for a free one.",
 )
-@click.option(
-    "--models",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML list of additional base models: name, uri (may be a folder), "
-    "pretrainingLearningRate, contextLength.",
-)
+@models_flag
 @click.option("--cpu", is_flag=True, help="Train and complete on the CPU even if there are GPUs.")
 def command(output_folder: Path, port: int, models: Path | None, cpu: bool) -> None:
     """Serve OpenAI's API on this machine, without a cluster.
@@ -59,11 +47,9 @@ def command(output_folder: Path, port: int, models: Path | None, cpu: bool) -> N
 
     root = output_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    catalog = {model.name: model for model in CATALOG}
-    if models is not None:
-        catalog |= {model.name: model for model in read_models(models, root)}
+    catalog = [*known_models(models, root).values()]
     found = find_machine(cpu=cpu)
-    machine = Machine(root, [*catalog.values()], port, found.gpus, found.memory_gib)
+    machine = Machine(root, catalog, port, found.gpus, found.memory_gib)
 
     def ready(url: str, key: str) -> None:
         hardware = f"{found.gpus} GPUs" if found.gpus else "the CPU"

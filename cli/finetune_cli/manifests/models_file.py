@@ -7,13 +7,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.catalog import CatalogModel
+from finetune_api.catalog import CATALOG, CatalogModel
 from finetune_api.names import LOCAL_BUCKET
 from finetune_cli.manifests.uploads import is_local
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 
 MODELS = "models"  # the folder in the output folder with links to local base models
+
+
+def known_models(path: Path | None, root: Path) -> dict[str, CatalogModel]:
+    """The base models by name: the catalog, and those of the --models file, if there is one."""
+    own = read_models(path, root) if path is not None else []
+    return {model.name: model for model in (*CATALOG, *own)}
 
 
 def read_models(path: Path, root: Path) -> list[CatalogModel]:

@@ -26,7 +26,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAMESPACE = re.compile(_LABEL)
-_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+OBJECT_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 
 
 class KubeCluster:
@@ -137,7 +137,7 @@ class KubeCluster:
         collection = f"/apis/{names.API_VERSION}/namespaces/{self._namespace}/{plural}"
         if name is None:
             return collection
-        if _NAME.fullmatch(name) is None:
+        if OBJECT_NAME.fullmatch(name) is None:
             raise KubeError(404, f"No object has the name {name[:63]!r}.", reason="NotFound")
         return f"{collection}/{name}"
 

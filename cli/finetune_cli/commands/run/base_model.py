@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune_api.catalog import CATALOG, CatalogModel
+from finetune_api.catalog import CatalogModel
 from finetune_api.layout import MANIFEST, RunLayout
 from finetune_api.names import LOCAL_BUCKET
 from finetune_api.outcome import Failure
 from finetune_api.tasks import BaseModelRef
-from finetune_cli.manifests.models_file import read_models
+from finetune_cli.manifests.models_file import known_models
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_USAGE
 
@@ -23,9 +23,7 @@ OWN_MODELS = (
 
 def find_base(name: str, models_file: Path | None, root: Path) -> BaseModelRef:
     """The base model for spec.model. Raises CommandError that lists the known models."""
-    known = {model.name: model for model in CATALOG}
-    if models_file is not None:
-        known |= {model.name: model for model in read_models(models_file, root)}
+    known = known_models(models_file, root)
     if name in known:
         return known[name].reference
     trained = _trained_here(root)

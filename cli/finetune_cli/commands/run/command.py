@@ -45,6 +45,7 @@ from finetune_cli.manifests.local_files import (
     with_full_paths,
 )
 from finetune_cli.manifests.training_files import training_file_texts
+from finetune_cli.options import models_flag, output_folder_flag
 from finetune_cli.terminal.console import Screen
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import (
@@ -62,20 +63,8 @@ FILES = "files"  # the folder in the output folder for data files, by content
 @click.option(
     "-f", "--file", "source", required=True, metavar="FILE", help="FineTune manifest in YAML."
 )
-@click.option(
-    "-o",
-    "--output-folder",
-    default="finetune-output",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for models, results, and checkpoints.",
-)
-@click.option(
-    "--models",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML list of additional base models: name, uri (may be a folder), "
-    "pretrainingLearningRate, contextLength.",
-)
+@output_folder_flag("Folder for models, results, and checkpoints.")
+@models_flag
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there are GPUs.")
 def command(source: str, output_folder: Path, models: Path | None, cpu: bool) -> None:
     """Train a FineTune on this machine, without a cluster.
