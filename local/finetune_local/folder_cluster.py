@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from finetune_api import names
 from finetune_api.wire import JsonObject
@@ -37,6 +37,9 @@ class FolderCluster:
             for obj in self._objects.list(plural)
             if not key or obj["metadata"].get("labels", {}).get(key) == value
         ]
+
+    async def list_metadata(self, caller: Caller, plural: Plural) -> Sequence[JsonObject]:
+        return [{"metadata": obj["metadata"]} for obj in self._objects.list(plural)]
 
     async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject:
         if plural != "finetunes":

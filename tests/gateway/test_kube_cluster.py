@@ -246,6 +246,16 @@ async def test_a_list_has_the_objects_of_all_pages() -> None:
     assert server.requests[0].path == "/apis/finetune.dev/v1alpha1/namespaces/ml/finetunes"
 
 
+async def test_a_list_of_metadata_asks_for_nothing_else() -> None:
+    pages = (a_list(5, an_object(1), token="next"), a_list(5, an_object(2)))
+    async with connect(*pages) as (cluster, server):
+        found = await cluster.list_metadata(WITH_TOKEN, "finetunes")
+    assert [item["metadata"]["resourceVersion"] for item in found] == ["1", "2"]
+    assert [request.headers["Accept"] for request in server.requests] == [
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    ] * 2
+
+
 async def test_a_list_without_an_end_is_an_error() -> None:
     async with connect(a_list(5, an_object(1), token="next")) as (cluster, server):
         with pytest.raises(KubeError, match="more than 10,000 finetunes"):

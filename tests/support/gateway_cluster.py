@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,6 +70,10 @@ class MemoryCluster:
             key, value = label_selector.split("=")
             found = [obj for obj in found if obj["metadata"].get("labels", {}).get(key) == value]
         return deepcopy(found)
+
+    async def list_metadata(self, caller: Caller, plural: Plural) -> Sequence[JsonObject]:
+        found = await self.list(caller, plural)
+        return [{"metadata": obj["metadata"]} for obj in found]
 
     async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject:
         await self._ask(caller, "create", plural)

@@ -66,24 +66,27 @@ class ApiSession:
         *,
         params: dict[str, str] | None = None,
         body: JsonObject | None = None,
-        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
         most_bytes: int = OBJECT_BYTES,
     ) -> JsonObject:
         """The answer to one request. Raises KubeError.
 
+        headers: in addition to the credential. A body is JSON unless they say otherwise.
+
         An API server that has too many requests is asked again, as long as the time of one request
         has not passed: it has not carried the request out, and old clients end at an error.
         """
-        data, headers = None, {}
+        sent, data = dict(headers or {}), None
         if body is not None:
-            data, headers = _to_json(body), {"Content-Type": content_type}
+            data = _to_json(body)
+            sent.setdefault("Content-Type", "application/json")
         clock = asyncio.get_running_loop().time
         end = clock() + self._seconds
         while True:
             timeout = aiohttp.ClientTimeout(total=self._seconds)
             try:
                 async with self._open(
-                    caller, method, path, headers, params=params, data=data, timeout=timeout
+                    caller, method, path, sent, params=params, data=data, timeout=timeout
                 ) as response:
                     return await read_object(response, most_bytes)
             except KubeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol
 
 from finetune_api.wire import JsonObject
@@ -21,6 +21,10 @@ class Cluster(Protocol):
         self, caller: Caller, plural: Plural, *, label_selector: str = ""
     ) -> list[JsonObject]:
         """All objects, in no particular order."""
+        ...
+
+    async def list_metadata(self, caller: Caller, plural: Plural) -> Sequence[JsonObject]:
+        """The same with nothing but the metadata of each object."""
         ...
 
     async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +21,8 @@ PAGE, PAGE_BYTES = 250, 64 * 2**20  # objects in one answer to a list, and its s
 PAGES_AT_MOST = 40
 SILENT_SECONDS = 15  # after the end of a watch, after which its connection is lost
 STRICT = {"fieldValidation": "Strict"}  # an unknown field is an error, and never dropped
-MERGE_PATCH = "application/merge-patch+json"
+MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -65,21 +66,34 @@ class KubeCluster:
     async def list(
         self, caller: Caller, plural: Plural, *, label_selector: str = ""
     ) -> list[JsonObject]:
-        params = {"limit": str(PAGE)}
-        if label_selector:
-            params["labelSelector"] = label_selector
-        found: list[JsonObject] = []
+        selector = {"labelSelector": label_selector} if label_selector else {}
+        return [item async for item in self._items(caller, plural, selector, {})]
+
+    async def list_metadata(self, caller: Caller, plural: Plural) -> Sequence[JsonObject]:
+        return [item async for item in self._items(caller, plural, {}, METADATA_ONLY)]
+
+    async def _items(
+        self, caller: Caller, plural: Plural, selector: dict[str, str], headers: dict[str, str]
+    ) -> AsyncGenerator[JsonObject]:
+        params = {"limit": str(PAGE), **selector}
         for _ in range(PAGES_AT_MOST):
             page = await self._session.request(
-                caller, "GET", self._path(plural), params=params, most_bytes=PAGE_BYTES
+                caller,
+                "GET",
+                self._path(plural),
+                headers=headers,
+                params=params,
+                most_bytes=PAGE_BYTES,
             )
             items, metadata = page.get("items"), page.get("metadata")
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise KubeError(0, "An answer of the API server is not a list.")
-            found += [item for item in items if isinstance(item, dict)]
+            for item in items:
+                if isinstance(item, dict):
+                    yield item
             params["continue"] = str(metadata.get("continue") or "")
             if not params["continue"]:
-                return found
+                return
         raise KubeError(0, f"The namespace has more than {PAGE * PAGES_AT_MOST:,} {plural}.")
 
     async def create(self, caller: Caller, plural: Plural, body: JsonObject) -> JsonObject:
@@ -96,7 +110,7 @@ class KubeCluster:
             self._path(plural, name),
             params=STRICT,
             body=body,
-            content_type=MERGE_PATCH,
+            headers=MERGE_PATCH,
         )
 
     async def delete(self, caller: Caller, plural: Plural, name: str) -> None:

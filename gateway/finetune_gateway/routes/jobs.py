@@ -17,8 +17,9 @@ from finetune_gateway.routes.lookup import (
     find_finetune,
     find_model,
     known_files,
-    list_finetunes,
+    list_metadata,
     parse_all,
+    read_objects,
     require,
 )
 from finetune_gateway.routes.steering import Action, steer
@@ -48,12 +49,12 @@ async def list_jobs(request: web.Request) -> web.Response:
     """A page, the newest first. Only the FineTunes of the page are read in full."""
     page = parse_page(request.query)
     wanted = _parse_filter(request)
-    objects = [obj for obj in await list_finetunes(request) if _has_metadata(obj, wanted)]
+    listed = [obj for obj in await list_metadata(request) if _has_metadata(obj, wanted)]
     if page.order == "desc":
-        objects.reverse()
-    found = cut(objects, _with_name(page, objects), name_of)
+        listed.reverse()
+    found = cut(listed, _with_name(page, listed), name_of)
     parts = services(request)
-    finetunes = parse_all(found.items, parse_finetune)
+    finetunes = parse_all(await read_objects(request, found.items), parse_finetune)
     files, organization = known_files(parts, finetunes), parts.settings.shown_organization
     data = [job_object(finetune, files, organization) for finetune in finetunes]
     return json_response(list_object(data, found.has_more))

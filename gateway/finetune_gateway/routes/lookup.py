@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -78,6 +79,30 @@ async def list_finetunes(request: web.Request, selector: str = "") -> list[JsonO
         cluster = services(request).cluster
         found = await cluster.list(caller(request), "finetunes", label_selector=selector)
     return sorted(found, key=sort_key)
+
+
+async def list_metadata(request: web.Request) -> list[JsonObject]:
+    """The metadata of all FineTunes, oldest first."""
+    with asking(request, "list", "finetunes"):
+        found = await services(request).cluster.list_metadata(caller(request), "finetunes")
+    return sorted(found, key=sort_key)
+
+
+async def read_objects(request: web.Request, listed: Sequence[JsonObject]) -> list[JsonObject]:
+    """The FineTunes with this metadata, in the same order, without those deleted since."""
+    cluster = services(request).cluster
+
+    async def read(name: str) -> JsonObject | None:
+        try:
+            return await cluster.get(caller(request), "finetunes", name)
+        except KubeError as error:
+            if error.status == web.HTTPNotFound.status_code:
+                return None
+            raise
+
+    with asking(request, "get", "finetunes"):
+        found = await asyncio.gather(*(read(name_of(obj)) for obj in listed))
+    return [obj for obj in found if obj is not None]
 
 
 async def list_models(request: web.Request) -> list[Model]:
