@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import gc
+import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +28,9 @@ APART = {
 }
 
 
+MODULE_MARKS = re.compile(r"^pytestmark = (?:\[[^\]]*\]|.*)", re.MULTILINE)
+
+
 class Groups(LoadScopeScheduling):
     """`--dist loadgroup`: each group runs in one process, and the longest group begins first.
 
@@ -47,6 +52,32 @@ def group_of(nodeid: str) -> str:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups | None:
     return Groups(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file that has no test of the marks in `-m`: all imports take half a minute."""
+    if not (collection_path.is_file() and collection_path.name.startswith("test_")):
+        return None
+    wanted, unwanted = marks_of(config.getoption("markexpr"))
+    text = collection_path.read_text()
+    whole = set(re.findall(r"mark\.(\w+)", "".join(MODULE_MARKS.findall(text))))
+    is_out = whole & unwanted or any(f"mark.{name}" not in text for name in wanted)
+    return True if is_out else None
+
+
+def marks_of(expression: str) -> tuple[set[str], set[str]]:
+    """The marks that every test needs, and those that none may have; `or` means anything."""
+    if " or " in expression or "(" in expression:
+        return set(), set()
+    parts = [part.split() for part in expression.split(" and ") if part.strip()]
+    unwanted = {part[1] for part in parts if part[0] == "not"}
+    return {part[0] for part in parts if part[0] != "not"}, unwanted
+
+
+def pytest_collection_finish() -> None:
+    """The tests and the libraries stay: no collection of garbage needs to scan them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,11 +1,14 @@
-"""How the tests with API servers are divided among processes."""
+"""Which files a run imports, and how the tests with API servers are divided among processes."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+
+from tests.conftest import marks_of, pytest_ignore_collect
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST = """
@@ -42,3 +45,45 @@ def test_the_tests_that_share_an_api_server_run_in_one_process(tmp_path: Path) -
     assert len(ran) == len(files), ran
     process = dict(name.split("-") for name in ran)
     assert process["crd"] == process["rbac"] != process["lives"] == process["crash_sweep"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "wanted", "unwanted"),
+    [
+        ("", set(), set()),
+        ("slow", {"slow"}, set()),
+        ("slow and not integration and not cluster", {"slow"}, {"integration", "cluster"}),
+        ("slow or cluster", set(), set()),
+        ("not (slow or cluster)", set(), set()),
+    ],
+)
+def test_the_marks_of_an_expression(expression: str, wanted: set[str], unwanted: set[str]) -> None:
+    assert marks_of(expression) == (wanted, unwanted)
+
+
+SOME = "import pytest\n\n\n@pytest.mark.slow\ndef test(): ...\n"
+ALL = "import pytest\n\npytestmark = [pytest.mark.timeout(9), pytest.mark.slow]\n"
+ALONE = "import pytest\n\npytestmark = pytest.mark.slow  # it starts processes\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expression", "is_imported"),
+    [
+        (SOME, "slow", True),
+        (SOME, "not slow", True),
+        (ALL, "slow", True),
+        (ALL, "not slow", False),
+        (ALONE, "not integration and not slow", False),
+        (ALL, "slow and not integration", True),
+        (ALL, "integration", False),
+        (ALL, "", True),
+        ("def test(): ...\n", "not slow", True),
+        ("def test(): ...\n", "slow", False),
+    ],
+)
+def test_a_file_without_a_test_of_the_marks_is_not_imported(
+    text: str, expression: str, is_imported: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "test_it.py").write_text(text)
+    config = Mock(getoption=Mock(return_value=expression))
+    assert pytest_ignore_collect(tmp_path / "test_it.py", config) is (None if is_imported else True)

@@ -18,7 +18,7 @@ from tests.local.serving import Server
 
 pytestmark = pytest.mark.slow
 
-LONG = 16  # epochs of a training that is interrupted
+LONG = 10  # epochs of a training that is interrupted
 MOST = 50  # epochs of a training that a test ends
 
 

@@ -18,7 +18,7 @@ from finetune_trainer.checkpoint.snapshot import state_of
 from finetune_trainer.engine import loading
 from finetune_trainer.engine.compute_path import choose_compute_path
 from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries, load_for_training, load_model
+from finetune_trainer.engine.loading import load_for_training, load_model
 from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.step import stepper
@@ -270,7 +270,7 @@ def check_memory(folder: Path, coordinates: RankCoordinates) -> dict[str, int]:
 
 
 def main(out: Path) -> None:
-    import_libraries()
+    support.import_libraries()
     coordinates = RankCoordinates.from_environment()
     connect("cpu")
     models = out / "models"

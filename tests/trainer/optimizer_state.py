@@ -12,7 +12,6 @@ from typing import Any
 
 from finetune_trainer.engine import fragments
 from finetune_trainer.engine.deepspeed import MOMENTS, Engine, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries
 from tests.trainer import support
 from tests.trainer.reduction import MODES, own_batches
 
@@ -90,7 +89,7 @@ def check(coordinates: RankCoordinates, stage: int, offload: str) -> dict[str, A
 
 
 def main(out: Path) -> None:
-    import_libraries()
+    support.import_libraries()
     coordinates = RankCoordinates.from_environment()
     connect("cpu")
     found = {f"{stage}-{offload}": check(coordinates, stage, offload) for stage, offload in MODES}

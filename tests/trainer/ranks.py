@@ -3,6 +3,7 @@
 All ranks run everything with DeepSpeed over gloo; rank 0 writes the results.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -19,13 +20,13 @@ from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import Engine, Precision, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.lora import add_adapter, is_adapted
 from finetune_trainer.engine.lr_schedule import learning_rate
 from finetune_trainer.engine.objective import ComputePath
 from finetune_trainer.publishing.weights import write_model
 from finetune_trainer.step import stepper
 from finetune_trainer.step.stepper import Stepper, target_counts
+from tests.support.cases import every_nth
 from tests.trainer import support
 
 STEPS = 20
@@ -106,21 +107,34 @@ COMPUTE_PATHS = {
 }
 
 
+BATCHES = {"even": EXAMPLES[:8], "skewed": SKEWED}
+CUTS = (8, 4, 1)  # rows of a micro-batch: 1x8, 2x4, 8x1
+MANY = 4  # ranks, for gradients only
+
+
+def exact_cases(precision: Precision, ranks: int) -> list[tuple[str, int, str]]:
+    """The batches, cuts, and compute paths whose gradients are compared."""
+    cuts = CUTS if precision == "fp32" else (4,)
+    return every_nth(itertools.product(BATCHES, cuts, COMPUTE_PATHS), 5 if ranks == MANY else 1)
+
+
 def gradients(engine: Engine, folder: Path) -> None:
     """The gradient of one step for each compute path and cut, and of a mean of means."""
     from safetensors.torch import save_file
 
-    exact = [
-        (path, rows)
-        for path in COMPUTE_PATHS
-        for rows in ((8, 4, 1) if engine.precision == "fp32" else (4,))
-    ]
-    wrong = [("mean-of-means", rows) for rows in (4, 1) if engine.precision == "fp32"]
-    for name, examples in {"even": EXAMPLES[:8], "skewed": SKEWED}.items():
+    ranks = engine.coordinates.ranks
+    wrong = ranks != MANY and engine.precision == "fp32"
+    for name, examples in BATCHES.items():
         split = support.split_of(examples)
         prompts, completions = target_counts(split).sum(0)
         weight = total_weight(prompts, completions, PROMPT_WEIGHT)
-        for kind, rows_each in [*exact, *wrong]:
+        cases = [
+            (path, rows)
+            for batch, rows, path in exact_cases(engine.precision, ranks)
+            if batch == name
+        ]
+        cases += [("mean-of-means", rows) for rows in (4, 1) if wrong]
+        for kind, rows_each in cases:
             engine.objective.choose(COMPUTE_PATHS.get(kind, ComputePath()))
             mine = [
                 assemble(split, part, packed=engine.compute_path.is_packed, prompts=True)
@@ -133,7 +147,7 @@ def gradients(engine: Engine, folder: Path) -> None:
             whole = {n: engine.gradient(p).float().clone() for n, p in engine.parameters()}
             engine.step(0.0)  # changes no weight, and clears the gradients
             if engine.coordinates.rank == 0:
-                where = f"{engine.precision}-{engine.zero_stage}-{engine.coordinates.ranks}"
+                where = f"{engine.precision}-{engine.zero_stage}-{ranks}"
                 save_file(whole, folder / f"{where}-{name}-{rows_each}-{kind}.safetensors")
     engine.start_at(0)
 
@@ -182,7 +196,7 @@ def publish(engine: Engine, folder: Path) -> None:
 
 
 def main(out: Path, *, has_curves: bool) -> None:
-    import_libraries()
+    support.import_libraries()
     attention.register()
     coordinates = RankCoordinates.from_environment()
     connect("cpu")

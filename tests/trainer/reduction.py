@@ -14,7 +14,6 @@ from typing import Any
 from finetune_trainer.batching.microbatch import MicroBatch, assemble
 from finetune_trainer.engine import deepspeed as engine_module
 from finetune_trainer.engine.deepspeed import Engine, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.objective import Objective, arguments
 from tests.trainer import support
 
@@ -84,7 +83,7 @@ def distances(
 
 
 def main(out: Path) -> None:
-    import_libraries()
+    support.import_libraries()
     coordinates = RankCoordinates.from_environment()
     connect("cpu")
     found = {}

@@ -21,7 +21,6 @@ from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.checkpoint.store import Checkpoints
 from finetune_trainer.engine import deepspeed as engine_module
 from finetune_trainer.engine.deepspeed import MOMENTS, Engine, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries
 from tests.trainer import support
 from tests.trainer.reduction import own_batches
 
@@ -167,7 +166,7 @@ def main(out: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    import_libraries()
+    support.import_libraries()
     whole = RankCoordinates.from_environment()
     connect("cpu")
     engine_module.configuration = configuration

@@ -1,5 +1,6 @@
 """Builders of a tiny Llama, a small dataset, a task, and its pods, in an S3 server."""
 
+import gc
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ from finetune_data.tokenize.dataset import (
 )
 from finetune_storage.manifests import file_entry
 from finetune_storage.s3 import Storage
+from finetune_trainer.engine import loading
 from tests.data.builders import put_folder
 from tests.support import objects
 
@@ -153,6 +155,19 @@ def train_task(uid: str, **changes: Any) -> TrainTask:
         master_port=free_port(),
         progress_port=free_port(),
     ).replace(**changes)
+
+
+def import_libraries() -> None:
+    """In a process of ranks: import what engines and `tiny_llama` need.
+
+    DeepSpeed collects garbage several times for each engine. No collection scans the libraries.
+    """
+    loading.import_libraries()
+    import transformers
+
+    assert transformers.LlamaForCausalLM
+    gc.collect()
+    gc.freeze()
 
 
 def pod_environment(**added: str) -> dict[str, str]:

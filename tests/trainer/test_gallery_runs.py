@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.data.gallery.families import CALLS, FAMILIES
-from tests.trainer.gallery_runs import WEIGHTS
+from tests.trainer.gallery_runs import RUNS
 from tests.trainer.support import ROOT, pod_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -34,8 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, float],
     return {(found["family"], found["weight"]): found for found in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize("weight", WEIGHTS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "weight"), RUNS)
 def test_a_model_writes_the_turns_that_it_learned_and_stops(
     results: dict[tuple[str, float], Any], name: str, weight: float
 ) -> None:

@@ -77,8 +77,9 @@ def check_places(phases: dict[str, dict[str, int]], ranks: int) -> None:
 @pytest.mark.parametrize("ranks", CONFIG_OF)
 def test_the_estimate_is_never_below_and_at_most_12_percent_above(ranks: int) -> None:
     found_by_key = measured(ranks)
-    offloaded = Combination(CONFIG_OF[ranks], 1, "optimizer", MethodRef())
-    check_places(found_by_key[offloaded.key], ranks)
+    offloaded = Combination(CONFIG_OF[ranks], 1, "optimizer", MethodRef()).key
+    if ranks == max(CONFIG_OF) or offloaded in found_by_key:
+        check_places(found_by_key[offloaded], ranks)
     for combination in combinations(ranks):
         phases = found_by_key[combination.key]
         estimate = estimated(combination, ranks)

@@ -10,16 +10,13 @@ import pytest
 
 from finetune_storage.s3 import Storage
 from tests.trainer import support
+from tests.trainer.ranks import BATCHES, MANY, exact_cases
 from tests.trainer.support import Example
 
 pytestmark = pytest.mark.slow
 
 STAGES = (0, 1, 2, 3)
 RANKS = (1, 2)
-MANY = 4  # ranks, for gradients only
-COMPUTE_PATHS = ("whole-padded", "chunked-padded", "chunked-packed")
-CUTS = (8, 4, 1)  # rows of a micro-batch: 1x8, 2x4, 8x1
-BATCHES = ("even", "skewed")
 TOLERANCE = 1e-5
 
 
@@ -39,10 +36,10 @@ def expected() -> Callable[[str], dict[str, Any]]:
     import torch
     from torch.nn import functional
 
-    from tests.trainer.ranks import EXAMPLES, PROMPT_WEIGHT, SKEWED
+    from tests.trainer.ranks import PROMPT_WEIGHT
 
     def compute(name: str) -> dict[str, Any]:
-        examples: list[Example] = {"even": EXAMPLES[:8], "skewed": SKEWED}[name]
+        examples: list[Example] = BATCHES[name]
         model = support.tiny_llama().double()
         numerator, denominator = torch.zeros((), dtype=torch.float64), 0.0
         for prompt, completion in examples:
@@ -71,13 +68,12 @@ def distance(computed: Path, file: str, expected: dict[str, Any]) -> float:
 
 
 def test_the_gradient_is_exact(computed: Path, expected: Callable[[str], dict[str, Any]]) -> None:
+    right = {name: expected(name) for name in BATCHES}
     distances = {}
-    for name in BATCHES:
-        right = expected(name)
-        for stage in STAGES:
-            for ranks, rows, path in itertools.product((*RANKS, MANY), CUTS, COMPUTE_PATHS):
-                file = f"fp32-{stage}-{ranks}-{name}-{rows}-{path}"
-                distances[file] = distance(computed, file, right)
+    for stage, ranks in itertools.product(STAGES, (*RANKS, MANY)):
+        for name, rows, path in exact_cases("fp32", ranks):
+            file = f"fp32-{stage}-{ranks}-{name}-{rows}-{path}"
+            distances[file] = distance(computed, file, right[name])
     print("largest relative distance of a gradient:", max(distances.values()))
     assert max(distances.values()) < TOLERANCE, distances
 
@@ -96,10 +92,11 @@ def test_a_mean_of_means_is_not_exact(
 def test_in_bf16_the_gradient_is_exact_up_to_rounding(
     computed: Path, expected: Callable[[str], dict[str, Any]]
 ) -> None:
-    for name in BATCHES:
-        right = expected(name)
-        for stage, ranks, path in itertools.product((1, 2, 3), (*RANKS, MANY), COMPUTE_PATHS):
-            assert distance(computed, f"bf16-{stage}-{ranks}-{name}-4-{path}", right) < 0.05
+    right = {name: expected(name) for name in BATCHES}
+    for stage, ranks in itertools.product((1, 2, 3), (*RANKS, MANY)):
+        for name, rows, path in exact_cases("bf16", ranks):
+            file = f"bf16-{stage}-{ranks}-{name}-{rows}-{path}"
+            assert distance(computed, file, right[name]) < 0.05
 
 
 def curves(computed: Path, ranks: int) -> dict[str, dict[str, list[list[float]]]]:

@@ -34,8 +34,8 @@ from tests.support.objects import progress
 Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
 FEW = ("success", "retry", "cancel-running", "suspend-and-resume")  # for AtWriteOfFew
 LONG = (*FEW, "preemption", "model-deletion")  # for busy and slow
-TENTHS = 10
-TENTH = "SWEEP_TENTH"  # environment variable: the tenth to run instead of the commit's
+PARTS = 40
+PART = "SWEEP_PART"  # environment variable: the part to run instead of the commit's
 LIVES = "SWEEP_LIVES"  # environment variable: the number of lives at the same time
 TELL_SECONDS = 10.0
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -70,9 +70,9 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def chosen_tenth() -> int:
-    """The tenth of the cells that the tests run: it depends on the commit."""
-    return int(os.environ.get(TENTH) or int(commit()[:8] or "0", 16)) % TENTHS
+def chosen_part() -> int:
+    """The part of the cells that the tests run: it depends on the commit."""
+    return int(os.environ.get(PART) or int(commit()[:8] or "0", 16)) % PARTS
 
 
 class Sweep:
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.sweep.sweep")
     parser.description = "Run all cells, or some, and write the result file and its page."
     parser.add_argument("lifecycles", nargs="*", help="Lifecycles to run (default: all).")
-    parser.add_argument("--tenth", type=int, help="Run only this tenth of the cells, from 0 to 9.")
+    parser.add_argument("--part", type=int, help="Run only this fortieth of the cells (0 to 39).")
     parser.add_argument("--minutes", type=float, help="Start no life later than this.")
     parser.add_argument("--dry", action="store_true", help="Write no files.")
     options = parser.parse_args(arguments)
@@ -206,8 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
         sweep.run_calm(chosen)
         slow = [cell for cell in SLOW_CELLS if cell.lifecycle in chosen]
         cells = sweep.all_cells()
-        if options.tenth is not None:
-            cells = cells[options.tenth :: TENTHS]
+        if options.part is not None:
+            cells = cells[options.part :: PARTS]
         if options.minutes is not None:
             sweep.ends = time.monotonic() + 60 * options.minutes
         sweep.run_cells([*slow, *cells])

@@ -90,14 +90,10 @@ def measure_all(out: Path, missing: list[Cell]) -> None:
     """Measure cells with the same number of ranks: a process has one process group."""
     ranks = missing[0].mode.ranks
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
-    from finetune_trainer.engine.loading import import_libraries
-    from tests.trainer.virtual_gpu import measure as program
+    from tests.trainer import support
     from tests.trainer.virtual_gpu.device import virtual_gpu
 
-    import_libraries()
-    assert program  # imported, so that no collection needs to scan its libraries
-    gc.collect()
-    gc.freeze()
+    support.import_libraries()
     with virtual_gpu(ranks) as live:
         for cell in missing:
             found = measure(cell, live)

@@ -6,6 +6,7 @@ any number.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from finetune_data.memory.node import GIB
 from finetune_data.memory.shape import ModelShape
 from finetune_trainer.engine.memory_budget import GPU_SLOTS, USABLE, choose_micro_batch
 from finetune_trainer.engine.objective import ComputePath
+from tests.support.cases import every_nth
 from tests.trainer.memory.catalog import OTHERS, PUBLISHED, config
 from tests.trainer.memory.fake_objective import LENGTH, count, gpu_kernels
 
@@ -76,8 +78,7 @@ def check(found: float, estimate: float) -> None:
     assert found <= estimate <= MOST * found
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(("name", "case"), every_nth(itertools.product(PUBLISHED, CASES), 3))
 def test_published_models_need_at_most_the_estimate(name: str, case: str) -> None:
     method, is_checkpointed, tokens = CASES[case]
     shape = shape_of(name)
@@ -93,8 +94,10 @@ def test_published_models_need_at_most_the_estimate(name: str, case: str) -> Non
     check(found, model.peak(tokens, checkpointed))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["Llama-3.1-8B", "OLMo-2-7B", "Qwen3-8B"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    every_nth(itertools.product(["Llama-3.1-8B", "OLMo-2-7B", "Qwen3-8B"], CASES), 5),
+)
 def test_fused_norms_need_less_than_others_and_at_most_the_estimate(name: str, case: str) -> None:
     method, is_checkpointed, tokens = CASES[case]
     model = estimated(name, method)
@@ -105,8 +108,17 @@ def test_fused_norms_need_less_than_others_and_at_most_the_estimate(name: str, c
     assert fused < model.peak(tokens, checkpointed)
 
 
-@pytest.mark.parametrize("method", [FULL, LORA], ids=["full", "LoRA"])
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    every_nth(
+        (
+            pytest.param(name, method, id=f"{name}, {kind}")
+            for name in OTHERS
+            for method, kind in ((FULL, "full"), (LORA, "LoRA"))
+        ),
+        3,
+    ),
+)
 def test_every_other_known_type_needs_at_most_the_estimate(name: str, method: MethodRef) -> None:
     model = estimated(name, method)
     path = UNCHUNKED if name == "phi" else None

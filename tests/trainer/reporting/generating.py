@@ -13,7 +13,6 @@ from typing import Any
 from finetune_trainer.checkpoint.state import TrainingState
 from finetune_trainer.engine import attention
 from finetune_trainer.engine.deepspeed import Engine, RankCoordinates, connect
-from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.objective import ComputePath
 from finetune_trainer.publishing.comparison import choose_rows, compare, compute_reference
 from finetune_trainer.publishing.weights import write_model
@@ -32,7 +31,7 @@ COMPUTE_PATHS = {
 
 
 def main(out: Path) -> None:
-    import_libraries()
+    support.import_libraries()
     attention.register()
     coordinates = RankCoordinates.from_environment()
     connect("cpu")

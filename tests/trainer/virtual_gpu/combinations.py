@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.tasks import MethodRef, Offload
+from tests.support.cases import every_nth
 
 CONFIG_OF = {1: "wide", 8: "wide", 16: "narrow"}  # by the number of ranks
 MODES: tuple[tuple[int, Offload], ...] = (
@@ -53,9 +54,16 @@ class Combination:
 
 
 def combinations(ranks: int) -> list[Combination]:
-    """All stages, offload modes, and methods, for one of the models."""
-    return [
-        Combination(CONFIG_OF[ranks], stage, offload, method)
-        for method in METHODS
-        for stage, offload in MODES
-    ]
+    """Stages, offload modes, and methods, for one of the models.
+
+    Each is measured with one of the numbers of ranks; all of them with all, with `ALL_CASES=1`.
+    """
+    return every_nth(
+        (
+            Combination(CONFIG_OF[ranks], stage, offload, method)
+            for stage, offload in MODES
+            for method in METHODS
+        ),
+        len(CONFIG_OF),
+        first=[16, 1, 8].index(ranks),
+    )

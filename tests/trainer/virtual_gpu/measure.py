@@ -17,10 +17,10 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from finetune_data.read.examples import COMPLETION
 from finetune_trainer.batching.microbatch import arrange
 from finetune_trainer.engine.deepspeed import Engine, RankCoordinates
-from finetune_trainer.engine.loading import import_libraries
 from finetune_trainer.engine.lora import add_adapter
 from finetune_trainer.engine.memory_budget import enable_checkpointing
 from finetune_trainer.engine.objective import ComputePath
+from tests.trainer import support
 from tests.trainer.virtual_gpu.combinations import CONFIGS, Combination, combinations
 from tests.trainer.virtual_gpu.device import GPU, virtual_gpu
 from tests.trainer.virtual_gpu.live_bytes import LiveBytes
@@ -86,9 +86,7 @@ def build(combination: Combination) -> Any:
 
 def main(ranks: int) -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
-    import_libraries()
-    gc.collect()
-    gc.freeze()  # the objects of the libraries stay: no collection needs to scan them
+    support.import_libraries()
     with virtual_gpu(ranks) as live:
         for combination in combinations(ranks):
             print(json.dumps({combination.key: measure(combination, ranks, live)}), flush=True)

@@ -41,11 +41,28 @@ def import_libraries() -> None:
     import deepspeed
     import transformers
 
+    _import_muon()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     deepspeed.logger.setLevel("WARNING")
     # torch warns about DeepSpeed's calls, once for each kind of call
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+
+def _import_muon() -> None:
+    """Import the optimizer Muon, which DeepSpeed imports with each engine, without a compiler.
+
+    It is not used. Its functions are compiled at their first call, but torch would already import
+    its compiler, inductor, for 3 to 4 s of CPU time, when they are defined.
+    """
+    from deepspeed.runtime import compiler
+
+    original = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        pass
+    finally:
+        compiler.compile = original
 
 
 def load_model(folder: Path, precision: Precision) -> "Module":
