@@ -1,4 +1,8 @@
-"""kubectl for tests, with objects as input and output."""
+"""kubectl for tests, with objects as input and output.
+
+What tests repeat until something holds is sent without a process of kubectl: a second of such
+processes costs as much CPU time as the API server and the operator together.
+"""
 
 import json
 import subprocess
@@ -10,10 +14,9 @@ from typing import Any
 import yaml
 
 from finetune_api.wire import JsonObject
+from tests.support.api_reader import ApiReader, RefusedError, reader
 
-
-class RefusedError(Exception):
-    """An error of kubectl, with its message."""
+__all__ = ["Kubectl", "RefusedError", "finetune", "until"]
 
 
 class Kubectl:
@@ -37,6 +40,10 @@ class Kubectl:
             raise RefusedError(done.stderr.strip())
         return done.stdout
 
+    @property
+    def _api(self) -> ApiReader:
+        return reader(self.kubeconfig)
+
     def within(self, namespace: str) -> "Kubectl":
         return Kubectl(self.binary, self.kubeconfig, namespace)
 
@@ -52,17 +59,13 @@ class Kubectl:
         return self("apply", "-f", str(path))
 
     def get(self, kind: str, name: str) -> JsonObject:
-        found: JsonObject = json.loads(self("get", kind, name, "-o", "json"))
-        return found
+        return self._api.get(kind, name, self.namespace)
 
     def list(self, kind: str, selector: str = "") -> list[JsonObject]:
-        chosen = ["-l", selector] if selector else []
-        items: list[JsonObject] = json.loads(self("get", kind, *chosen, "-o", "json"))["items"]
-        return items
+        return self._api.list(kind, selector, self.namespace)
 
     def patch_status(self, kind: str, name: str, status: JsonObject) -> None:
-        patch = json.dumps({"status": status})
-        self("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
+        self._api.patch_status(kind, name, status, self.namespace)
 
     def status(self, name: str) -> JsonObject:
         """The status of a FineTune."""
