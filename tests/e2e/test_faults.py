@@ -55,16 +55,16 @@ def test_after_killed_ranks_all_pods_restart_from_the_last_epoch(
 
 def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(team: Team, name: str) -> None:
     # More than the data check refuses, and less than the imported libraries take.
-    resources = {"nodes": 1, "gpusPerNode": 0, "memory": "540Mi"}
+    resources = {"nodes": 1, "gpusPerNode": 0, "memory": "420Mi"}
     training = Training(team, name, resources=resources)
     status = team.kubectl.wait_state(name, "failed", seconds=300)
     print(training.summary())
-    assert any(message.startswith("resources.memory is 0.5 GiB") for message in training.messages())
+    assert any(message.startswith("resources.memory is 0.4 GiB") for message in training.messages())
     assert {each["reason"] for each in status["attempts"]} == {"OutOfMemory"}
     assert not any(each["counted"] for each in status["attempts"])
     assert {each["exhaustedMemory"] for each in status["attempts"]} == {"host"}
     assert status["error"]["code"] == "OutOfMemory"
-    assert "raise resources.memory: it is 540Mi" in status["error"]["hint"]
+    assert "raise resources.memory: it is 420Mi" in status["error"]["hint"]
 
 
 def test_memory_that_is_certainly_too_small_is_refused_with_both_numbers(

@@ -93,6 +93,7 @@ def main(out: Path) -> None:
             found[f"{stage}-{offload}-{bucket}"] = distances(coordinates, stage, offload)
     # CPUs have no streams: this shows that DeepSpeed takes the setting, not that GPUs are right
     found["3-overlap"] = distances(coordinates, 3, "none", overlaps=True)
+    assert "torch._inductor.compile_fx" not in sys.modules, "an engine imported torch's compiler"
     if coordinates.rank == 0:
         (out / f"{coordinates.ranks}.json").write_text(json.dumps(found))
 

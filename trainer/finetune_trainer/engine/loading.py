@@ -7,6 +7,7 @@ of the model in private host memory than the weights of one conversion.
 """
 
 import gc
+import importlib
 import os
 import re
 import warnings
@@ -60,7 +61,7 @@ def _import_muon() -> None:
     original = compiler.compile
     compiler.compile = lambda: lambda function: function
     try:
-        pass
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     finally:
         compiler.compile = original
 
