@@ -29,7 +29,7 @@ test-slow: setup ## the tests that start several processes each, with real DeepS
 
 test-integration: setup ## the tests with a real kube-apiserver and etcd, without root
 	@python3 -m devcluster build
-	@$(PYTHON) -m pytest -q -n 2 --dist loadgroup $(SLOWEST) -m integration
+	@$(PYTHON) -m pytest -q -n 3 --dist loadgroup $(SLOWEST) -m integration
 
 test-cluster: setup ## the tests with real pods of the real images, as root
 	@$(PYTHON) -m pytest -q $(SLOWEST) -m cluster

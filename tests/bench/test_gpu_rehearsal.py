@@ -11,8 +11,10 @@ import pytest
 
 from bench.gpu.parts import NAMES
 from bench.machine import ROOT
+from tests.support.cases import LONG
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # seconds; a minute on an idle machine
+# seconds; a minute on an idle machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), LONG]
 
 
 def test_a_rehearsal_runs_every_part(tmp_path: Path) -> None:

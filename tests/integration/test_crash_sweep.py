@@ -1,6 +1,6 @@
 """Faults at each write of the operator, in all lifecycles. Numbers: the reliability table.
 
-`make sweep` runs all cells. Here are those of the success, and the fortieth of the others that the
+`make sweep` runs all cells. Here are most of those of the success, and the fortieth of the others that the
 commit or the environment variable SWEEP_PART chooses.
 """
 
@@ -12,6 +12,7 @@ import pytest
 from tests.integration.sweep.faults import AtEvent, AtWrite, AtWriteOfFew, Cell
 from tests.integration.sweep.lifecycles import LIFECYCLES
 from tests.integration.sweep.sweep import PARTS, SLOW_CELLS, Sweep, chosen_part, place
+from tests.support.cases import every_nth
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -42,13 +43,13 @@ def test_t01_t14_a_success_is_the_same_with_a_fault_at_any_of_its_writes(sweep: 
 def test_t05_t12_t34_rivals_old_lists_and_polite_ends_do_not_matter_at_any_write(
     sweep: Sweep,
 ) -> None:
-    check(sweep, sweep.cells("success", *get_args(AtWriteOfFew)))
+    check(sweep, every_nth(sweep.cells("success", *get_args(AtWriteOfFew)), 3))
 
 
 def test_t11_any_one_event_of_a_life_may_get_lost_or_come_late_or_in_another_order(
     sweep: Sweep,
 ) -> None:
-    check(sweep, sweep.cells("success", *get_args(AtEvent)))
+    check(sweep, every_nth(sweep.cells("success", *get_args(AtEvent)), 3))
 
 
 def test_t09_a_busy_and_a_slow_api_server_cost_only_time(sweep: Sweep) -> None:
@@ -57,7 +58,8 @@ def test_t09_a_busy_and_a_slow_api_server_cost_only_time(sweep: Sweep) -> None:
 
 
 def test_t02_t22_whatever_happens_while_the_operator_is_away_is_caught_up(sweep: Sweep) -> None:
-    check(sweep, [cell for name in LIFECYCLES for cell in sweep.cells(name, "away")])
+    cells = [cell for name in LIFECYCLES for cell in sweep.cells(name, "away")]
+    check(sweep, every_nth(cells, 3))
 
 
 def test_a_part_of_the_other_lives_is_the_same_with_a_fault(sweep: Sweep) -> None:

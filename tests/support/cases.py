@@ -6,9 +6,15 @@ import os
 from collections.abc import Iterable
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
 
 ALL_CASES = os.environ.get("ALL_CASES", "") not in {"", "0"}
+
+
+# For a test that repeats, at length, what shorter tests show.
+LONG = pytest.mark.skipif(not ALL_CASES, reason="it takes long, and runs with ALL_CASES=1")
 
 
 def every_nth(cases: Iterable[T], n: int, first: int = 0) -> list[T]:

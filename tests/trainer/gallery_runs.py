@@ -32,7 +32,7 @@ from tests.data.gallery.oracle import Oracle
 from tests.support.cases import every_nth
 
 WEIGHTS = (0, 0.1)  # promptLossWeight
-RUNS = every_nth(itertools.product(FAMILIES, WEIGHTS), 5)
+RUNS = every_nth(itertools.product(FAMILIES, WEIGHTS), 7)
 REPEATED = 36  # copies of each conversation in the training file
 CONTEXT = 1024
 TOOL = {
