@@ -1,7 +1,7 @@
 """Faults at each write of the operator, in all lifecycles. Numbers: the reliability table.
 
-`make sweep` runs all cells. Here are most of those of the success, and the fortieth of the others that the
-commit or the environment variable SWEEP_PART chooses.
+`make sweep` runs all cells. Here are most of those of the success, and the fortieth of the others
+that the commit or the environment variable SWEEP_PART chooses.
 """
 
 from collections.abc import Iterator

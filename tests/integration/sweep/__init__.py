@@ -7,5 +7,6 @@
 - `cells`: one life with one fault, and the comparison with an undisturbed life
 - `sweep`: many cells in parallel, and their result file
 
-`make sweep` runs all cells. The tests run most of those of the success and a fortieth of the others.
+`make sweep` runs all cells. The tests run most of those of the success, and a fortieth of the
+others.
 """
