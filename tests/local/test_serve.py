@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.serving import Server
+from tests.support.cases import every_nth
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def message(server: Server, job: str) -> str:
     return path.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", every_nth([signal.SIGKILL, signal.SIGINT], 2))
 def test_a_training_continues_after_the_server_has_ended(server: Server, number: int) -> None:
     server.start()
     job = server.create(epochs=LONG)

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_storage.s3 import Storage
 from tests.trainer import support
-from tests.trainer.ranks import BATCHES, MANY, exact_cases
+from tests.trainer.ranks import BATCHES, BF16_STAGES, LORA_STAGES, MANY, exact_cases
 from tests.trainer.support import Example
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def test_in_bf16_the_gradient_is_exact_up_to_rounding(
     computed: Path, expected: Callable[[str], dict[str, Any]]
 ) -> None:
     right = {name: expected(name) for name in BATCHES}
-    for stage, ranks in itertools.product((1, 2, 3), (*RANKS, MANY)):
+    for stage, ranks in itertools.product(BF16_STAGES, (*RANKS, MANY)):
         for name, rows, path in exact_cases("bf16", ranks):
             file = f"bf16-{stage}-{ranks}-{name}-{rows}-{path}"
             assert distance(computed, file, right[name]) < 0.05
@@ -119,7 +119,7 @@ def test_two_ranks_have_the_losses_of_one_in_twenty_steps(computed: Path) -> Non
         print(f"ZeRO {stage}: largest difference of a loss {found:.1e}")
         assert found < TOLERANCE
         assert difference(one["fp32 0"]["straight"], two[kind]["straight"]) < TOLERANCE
-    for stage in (1, 2, 3):  # bf16 rounds differently in another order
+    for stage in BF16_STAGES:  # bf16 rounds differently in another order
         kind = f"bf16 {stage}"
         assert difference(one[kind]["straight"], two[kind]["straight"]) < 5e-3
 
@@ -143,7 +143,7 @@ def test_one_rank_continues_from_the_checkpoint_of_two(computed: Path) -> None:
 
 
 def test_the_published_files_are_those_of_the_gathered_weights(computed: Path) -> None:
-    kinds = [("fp32", stage) for stage in STAGES] + [("bf16", stage) for stage in (1, 2, 3)]
+    kinds = [("fp32", stage) for stage in STAGES] + [("bf16", stage) for stage in BF16_STAGES]
     for (precision, stage), ranks in itertools.product(kinds, RANKS):
         folder = computed / f"full-{precision}-{stage}-{ranks}"
         names = sorted(path.name for path in (folder / "right").iterdir())
@@ -156,7 +156,7 @@ def test_the_published_files_are_those_of_the_gathered_weights(computed: Path) -
 
 def test_an_adapter_has_the_same_losses_for_all_ranks_and_stages(computed: Path) -> None:
     one, two = curves(computed, 1), curves(computed, 2)
-    for stage in (0, 2, 3):
+    for stage in LORA_STAGES:
         for found in (one, two):
             straight = found[f"lora {stage}"]["straight"]
             assert difference(one["lora 0"]["straight"], straight) < TOLERANCE
@@ -171,7 +171,7 @@ def test_the_merged_model_has_the_logits_of_base_and_adapter(computed: Path) -> 
 
     wanted = load_file(computed / "lora-logits-1.safetensors")
     inputs = wanted["tokens"][:, :-1]
-    for stage in (0, 2, 3):
+    for stage in LORA_STAGES:
         for ranks in RANKS:
             folder = computed / f"lora-{stage}-{ranks}"
             merged = AutoModelForCausalLM.from_pretrained(folder)

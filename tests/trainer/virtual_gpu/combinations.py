@@ -56,7 +56,7 @@ class Combination:
 def combinations(ranks: int) -> list[Combination]:
     """Stages, offload modes, and methods, for one of the models.
 
-    Each is measured with one of the numbers of ranks; all of them with all, with `ALL_CASES=1`.
+    A third for each number of ranks, another one each time; all of them with `ALL_CASES=1`.
     """
     return every_nth(
         (
