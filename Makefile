@@ -8,6 +8,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 SLOWEST := --durations=15
+# Files in the order of tests/conftest.py: those that take longest run first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # Hundreds of test processes import torch: keep its bytecode, even if the environment says otherwise.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -25,11 +27,11 @@ test-fast: setup ## the tests that need no cluster
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile -m 'not integration and not cluster and not slow'
 
 test-slow: setup ## the tests that start several processes each, with real DeepSpeed ranks
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile $(SLOWEST) -m 'slow and not integration and not cluster'
+	@$(PYTHON) -m pytest -q -n 2 $(BY_FILE) $(SLOWEST) -m 'slow and not integration and not cluster'
 
 test-integration: setup ## the tests with a real kube-apiserver and etcd, without root
 	@python3 -m devcluster build
-	@$(PYTHON) -m pytest -q -n 3 --dist loadgroup $(SLOWEST) -m integration
+	@$(PYTHON) -m pytest -q -n 3 $(BY_FILE) $(SLOWEST) -m integration
 
 test-cluster: setup ## the tests with real pods of the real images, as root
 	@$(PYTHON) -m pytest -q $(SLOWEST) -m cluster

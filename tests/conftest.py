@@ -1,57 +1,33 @@
-"""Options of the whole suite, and how two processes share its real API servers."""
+"""Options of the whole suite, which files a run imports, and their order."""
 
 from __future__ import annotations
 
 import gc
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 # The machine is noisy: no property depends on the time that an example takes.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# One API server for all of this folder: its last test counts the rights that the others used.
-TOGETHER = "integration"
-# These have API servers of their own, or use no further right. They balance the two processes.
-APART = {
-    "test_versions.py": "versions",
-    "test_lives.py": "lives",
-    "test_crash_sweep.py": "lives",
-    "test_scheduling.py": "scheduling",
-    "test_gangs.py": "gangs",
-    "test_kueue.py": "kueue",
-}
-
-
+# The files that take longest run first, so that no process is left with one of them at the end.
+LONGEST = (
+    *("test_crash_sweep.py", "test_watches.py", "test_faults.py", "test_scheduling.py"),
+    *("test_one_machine.py", "test_gangs.py", "test_moves.py", "test_namespace_deletion.py"),
+    *("test_ranks.py", "test_run.py", "test_serve.py", "test_pods.py", "test_memory_states.py"),
+    *("test_storage_faults.py", "test_file_load.py", "test_loading_ranks.py", "test_kills.py"),
+    *("test_hostile_files.py", "test_restoring.py", "test_activations.py", "test_gallery_runs.py"),
+)
 MODULE_MARKS = re.compile(r"^pytestmark = (?:\[[^\]]*\]|.*)", re.MULTILINE)
 
 
-class Groups(LoadScopeScheduling):
-    """`--dist loadgroup`: each group runs in one process, and the longest group begins first.
-
-    The marker `xdist_group` does not do it: pytest 9.2 ignores what pytest-xdist 3.8 adds to the
-    id of a test.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid)
-
-
-def group_of(nodeid: str) -> str:
-    """The group of the test: its file, outside of the folder."""
-    path = PurePosixPath(nodeid.split("::", maxsplit=1)[0])
-    if path.parent.name != TOGETHER:
-        return str(path)
-    return APART.get(path.name, TOGETHER)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups | None:
-    return Groups(config, log) if config.getvalue("dist") == "loadgroup" else None
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order of LONGEST, for `--dist loadfile --no-loadscope-reorder`."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

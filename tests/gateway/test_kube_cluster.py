@@ -256,6 +256,12 @@ async def test_a_list_of_metadata_asks_for_nothing_else() -> None:
     ] * 2
 
 
+async def test_a_list_of_metadata_may_have_null_in_place_of_objects() -> None:
+    empty = {"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "5"}}
+    async with connect(reply(empty | {"items": None})) as (cluster, _):
+        assert await cluster.list_metadata(WITH_TOKEN, "finetunes") == []
+
+
 async def test_a_list_without_an_end_is_an_error() -> None:
     async with connect(a_list(5, an_object(1), token="next")) as (cluster, server):
         with pytest.raises(KubeError, match="more than 10,000 finetunes"):

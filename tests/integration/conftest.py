@@ -25,6 +25,7 @@ import yaml
 from devcluster import gotools
 from devcluster.controlplane import ControlPlane
 from finetune_api import names
+from tests.support.audit import BY_OPTION, rights_of, rights_used
 from tests.support.kubectl import Kubectl, until
 from tests.support.objects import a_settings, addressed
 from tests.support.proxy import FaultyProxy
@@ -34,11 +35,8 @@ ROOT = HERE.parents[1]
 CHART = ROOT / "charts" / "finetune-operator"
 START_SECONDS = 90  # of an operator, on a machine that does much else
 _numbers = itertools.count(1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count the used permissions after all other tests of this folder."""
-    items.sort(key=lambda item: item.path.parent == HERE and item.path.stem == "test_rbac")
+GRANTED: set[str] = set()  # rights of the chart's Role
+AUDITED: set[str] = set()  # users of operators that have it, and nothing else
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +47,11 @@ def tools() -> Path:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
+    """An API server for all tests of this process; no operator asks it for more than it may."""
     with ControlPlane() as plane:
         yield plane
+        used = rights_used(Path(plane.audit_log), *AUDITED)
+        assert used <= GRANTED | BY_OPTION, sorted(used - GRANTED - BY_OPTION)
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +124,7 @@ class Operator:
         wanted = {"Role", "RoleBinding", "ServiceAccount"}
         objects = [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in wanted]
         assert {item["kind"] for item in objects} == wanted
+        GRANTED.update(*(rights_of(item) for item in objects if item["kind"] == "Role"))
         self.team.apply(*objects)
 
     def _write_settings(self, changes: dict[str, Any]) -> None:
@@ -133,6 +135,7 @@ class Operator:
 
     def allow(self, *rules: dict[str, Any]) -> None:
         """Grant permissions in addition to the chart's."""
+        AUDITED.discard(self.user)
         name = "finetune-operator-more"
         group = "rbac.authorization.k8s.io"
         account = {"kind": "ServiceAccount", "name": "finetune-operator"}
@@ -238,6 +241,7 @@ def start_deleter(team: Kubectl, helm: Path, folder: Path) -> Operator:
 @pytest.fixture
 def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     made = Operator(team, tools / "helm", tmp_path)
+    AUDITED.add(made.user)
     made.start()
     yield made
     made.stop()
@@ -247,6 +251,7 @@ def operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
 def killed_operator(team: Kubectl, tools: Path, tmp_path: Path) -> Iterator[Operator]:
     """An operator that is killed at the end, which takes no time. Its last Events are lost."""
     made = Operator(team, tools / "helm", tmp_path)
+    AUDITED.add(made.user)
     made.start()
     yield made
     made.kill()

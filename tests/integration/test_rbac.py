@@ -1,6 +1,6 @@
 """The permissions that the chart grants are exactly those in the audit log.
 
-This file runs last in the folder (conftest.py), so that it counts the requests of all tests.
+`control_plane` (conftest.py) compares them for the operators of all other tests.
 """
 
 from pathlib import Path
@@ -12,33 +12,11 @@ from devcluster.controlplane import ControlPlane
 from tests.integration.conftest import Kubelet, Operator
 from tests.integration.test_model_deletion import conditions_of, deny
 from tests.integration.test_operator import TWO_NODES, prepare
-from tests.support.audit import rights_used
+from tests.support.audit import rights_of, rights_used
 from tests.support.kubectl import Kubectl, finetune, until
 from tests.support.objects import prepared, trained
 
 pytestmark = pytest.mark.integration
-
-# What the chart grants with an option, such as kueue.enabled; other tests use these.
-BY_OPTION = {
-    "create authentication.k8s.io/tokenreviews",
-    "create authorization.k8s.io/subjectaccessreviews",
-    "list kueue.x-k8s.io/workloads",
-    "create networking.k8s.io/networkpolicies",
-    "get networking.k8s.io/networkpolicies",
-    "get visibility.kueue.x-k8s.io/localqueues/pendingworkloads",
-}
-
-
-def granted(team: Kubectl) -> set[str]:
-    """ "verb group/resource" of the Role in the operator's namespace."""
-    role = team.get("role", "finetune-operator")
-    return {
-        f"{verb} {group}/{resource}"
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 def foreign(team: Kubectl, kind: str, version: str, name: str, spec: dict) -> None:  # type: ignore[type-arg]
@@ -118,14 +96,10 @@ def test_the_rights_granted_are_the_rights_used(
     # Its controller has looked at it and made no pods: why, ask Events.
     team.patch_status("job", job, {"startTime": "2026-11-21T12:00:00Z"})
     log = Path(control_plane.audit_log)
-    role = granted(team)
+    role = rights_of(team.get("role", "finetune-operator"))
 
     def unused() -> set[str]:
         return role - rights_used(log, operator.user)
 
     until(lambda: not unused(), 60, lambda: f"granted and never used: {sorted(unused())}")
     assert rights_used(log, operator.user) == role
-
-    # And so it was with every operator that this API server has seen, in the whole suite.
-    everybody = "system:serviceaccount:*:finetune-operator"
-    assert rights_used(log, everybody) - role <= BY_OPTION

@@ -22,7 +22,7 @@ class RefusedError(Exception):
 
 
 class Resource:
-    """A kind that the API server serves, in its preferred version."""
+    """A kind that the API server serves in one version."""
 
     def __init__(self, group: str, version: str, found: JsonObject) -> None:
         self.api_version = f"{group}/{version}" if group else version
@@ -32,6 +32,7 @@ class Resource:
         self._is_namespaced = found["scope"] == "Namespaced"
         known = {self._plural, found.get("singularResource", ""), *found.get("shortNames", [])}
         self.names = {name for name in known if name} | {f"{self._plural}.{group}"}
+        self.full_name = f"{self._plural}.{version}.{group}"
 
     def path(self, namespace: str) -> str:
         within = f"/namespaces/{namespace}" if self._is_namespaced else ""
@@ -46,14 +47,14 @@ class ApiReader:
         self._resources: dict[str, Resource] = {}
 
     def get(self, kind: str, name: str, namespace: str) -> JsonObject:
-        return self._request("GET", f"{self._resource(kind).path(namespace)}/{name}")
+        return _shown(self._request("GET", f"{self._resource(kind).path(namespace)}/{name}"))
 
     def list(self, kind: str, selector: str, namespace: str) -> list[JsonObject]:
         resource = self._resource(kind)
         query = [("labelSelector", selector)] if selector else []
         items = self._request("GET", resource.path(namespace), query)["items"]
         known = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return [known | item for item in items]
+        return [known | _shown(item) for item in items]
 
     def patch_status(self, kind: str, name: str, status: JsonObject, namespace: str) -> None:
         path = f"{self._resource(kind).path(namespace)}/{name}/status"
@@ -72,10 +73,12 @@ class ApiReader:
         for folder in ("/api", "/apis"):
             for group in self._request("GET", folder, accept=DISCOVERY)["items"]:
                 name = group["metadata"].get("name", "")
-                for served in group["versions"][:1]:
+                for place, served in enumerate(group["versions"]):
                     for item in served.get("resources", []):
                         resource = Resource(name, served["version"], item)
-                        found = dict.fromkeys(resource.names, resource) | found
+                        found[resource.full_name] = resource
+                        if place == 0:
+                            found = dict.fromkeys(resource.names, resource) | found
         return found
 
     def _request(
@@ -102,6 +105,12 @@ class ApiReader:
         if answer.status >= 300:
             raise RefusedError(_message(data))
         return json.loads(data)
+
+
+def _shown(obj: JsonObject) -> JsonObject:
+    """Without the managed fields, as kubectl prints it."""
+    obj["metadata"].pop("managedFields", None)
+    return obj
 
 
 def _message(data: bytes) -> str:

@@ -3,9 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+# What the chart grants with an option, such as kueue.enabled; other tests use these.
+BY_OPTION = {
+    "create authentication.k8s.io/tokenreviews",
+    "create authorization.k8s.io/subjectaccessreviews",
+    "list kueue.x-k8s.io/workloads",
+    "create networking.k8s.io/networkpolicies",
+    "get networking.k8s.io/networkpolicies",
+    "get visibility.kueue.x-k8s.io/localqueues/pendingworkloads",
+}
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
@@ -42,13 +51,24 @@ def reads_by(audit_log: Path, user: str, namespace: str, start: int = 0) -> Coun
     return found
 
 
-def rights_used(audit_log: Path, user: str) -> set[str]:
-    """The "verb group/resource" of all requests of users whose name matches the pattern."""
+def rights_used(audit_log: Path, *users: str) -> set[str]:
+    """The "verb group/resource" of all requests of the users, granted or refused."""
     return {
         f"{event['verb']} {what.get('apiGroup', '')}/{resource_of(what)}"
         for event in events(audit_log, 0)
         if "resource" in (what := event.get("objectRef", {}))
-        and fnmatchcase(event["user"].get("username", ""), user)
+        and event["user"].get("username") in users
+    }
+
+
+def rights_of(role: dict[str, Any]) -> set[str]:
+    """The "verb group/resource" that a Role grants."""
+    return {
+        f"{verb} {group}/{resource}"
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
     }
 
 

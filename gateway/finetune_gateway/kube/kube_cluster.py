@@ -85,7 +85,8 @@ class KubeCluster:
                 params=params,
                 most_bytes=PAGE_BYTES,
             )
-            items, metadata = page.get("items"), page.get("metadata")
+            items, metadata = page.get("items", ""), page.get("metadata")
+            items = [] if items is None else items  # as in a list of the metadata of no object
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise KubeError(0, "An answer of the API server is not a list.")
             for item in items:

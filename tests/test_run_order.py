@@ -1,18 +1,18 @@
-"""Which files a run imports, and how the tests with API servers are divided among processes."""
+"""Which files a run imports, and with which of them it begins."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from tests.conftest import marks_of, pytest_ignore_collect
+from tests.conftest import LONGEST, marks_of, pytest_ignore_collect
 
 ROOT = Path(__file__).resolve().parents[1]
-TEST = """
-import os, pathlib, time, pytest
+
+
+def test_the_files_that_begin_exist() -> None:
+    assert {*LONGEST} <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
 
 @pytest.mark.parametrize("number", range({number}))
 def test(number):
