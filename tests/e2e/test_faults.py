@@ -14,6 +14,7 @@ from finetune_data.memory.node import GIB, LEAST_RANK_BYTES
 from tests.e2e import training as trainings
 from tests.e2e.conftest import ROOT, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
+from tests.support.cases import LONG
 from tests.support.kubectl import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -146,6 +147,7 @@ def test_a_cancelled_training_keeps_its_rows_and_a_checkpoint_but_no_pod(
     assert undisturbed.rows.startswith(rows)
 
 
+@LONG
 def test_training_survives_a_killed_operator_and_a_minute_without_s3(
     team: Team, undisturbed: Results, name: str
 ) -> None:

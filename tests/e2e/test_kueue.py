@@ -15,6 +15,7 @@ from devcluster.kueue import VARIANTS
 from finetune_api.wire import JsonObject
 from tests.e2e.conftest import ROOT, RUN, Cluster, Team
 from tests.e2e.training import EPOCH_STEPS, Results, Training
+from tests.support.cases import LONG
 from tests.support.kubectl import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # it may build Kueue first
@@ -112,6 +113,7 @@ def test_a_fine_tune_waits_for_quota_is_preempted_and_has_the_results_of_an_undi
     until(lambda: all_finished(kubectl.list("workloads")), 30)
 
 
+@LONG
 def test_of_two_fine_tunes_with_room_for_one_and_a_half_both_end(queueing: Team) -> None:
     """The queue admits all pods of an attempt or none, so that none is released."""
     trainings = [Training(queueing, name, queueName=QUEUE) for name in ("older", "younger")]

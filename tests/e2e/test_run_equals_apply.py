@@ -21,8 +21,9 @@ import yaml
 
 from examples.demo import base_model, dataset, tokenizer
 from tests.e2e.conftest import Cluster, Team
+from tests.support.cases import LONG
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), LONG]
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 TOLERANCE = 1e-5  # of every measured cell
