@@ -17,10 +17,11 @@ from examples.demo.demo import PRETRAINING_RATE
 from tests.docs.blocks import ROOT, blocks_for, pages_with
 from tests.docs.sessions import environment, run_page
 from tests.e2e.conftest import CHART, RUN, Cluster, Team, cluster
+from tests.support.cases import LONG
 
 __all__ = ["cluster"]
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), LONG]
 
 TUTORIALS = [
     "tutorials/first-model.md",
