@@ -1,7 +1,7 @@
 """kubectl for tests, with objects as input and output.
 
-What tests repeat until something holds is sent without a process of kubectl: a second of such
-processes costs as much CPU time as the API server and the operator together.
+What tests repeat until something holds is sent without a process of kubectl: together, those
+processes cost more CPU time than the API servers.
 """
 
 import json

@@ -91,5 +91,5 @@ def test_killed_at_random_steps_it_ends_with_the_same_rows_and_weights(
     assert process.exitcode == 0, (tmp_path / "work-last.log").read_text()
     print(f"checkpoints after the kills: {resumed}; {during_upload} kills during an upload")
     assert during_upload >= KILLS // 6
-    assert resumed[-1] > STEPS // 2
+    assert resumed[-1] > STEPS * (3 if ALL_CASES else 2) // 4
     assert results_and_weights(storage, task) == undisturbed
