@@ -21,12 +21,15 @@ LONGEST = (
     *("test_storage_faults.py", "test_file_load.py", "test_loading_ranks.py", "test_kills.py"),
     *("test_hostile_files.py", "test_restoring.py", "test_activations.py", "test_gallery_runs.py"),
 )
+# It takes the cluster down, in which the fixtures of other files keep namespaces and models.
+BEFORE_OTHERS = ("test_cluster.py",)
 MODULE_MARKS = re.compile(r"^pytestmark = (?:\[[^\]]*\]|.*)", re.MULTILINE)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the order of LONGEST, for `--dist loadfile --no-loadscope-reorder`."""
-    order = {name: place for place, name in enumerate(LONGEST)}
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the order of LONGEST, for `--dist loadfile --no-loadscope-reorder`, if processes share."""
+    first = LONGEST if hasattr(config, "workerinput") else BEFORE_OTHERS
+    order = {name: place for place, name in enumerate(first)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 

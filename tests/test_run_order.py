@@ -5,13 +5,39 @@ from unittest.mock import Mock
 
 import pytest
 
-from tests.conftest import LONGEST, marks_of, pytest_ignore_collect
+from tests.conftest import (
+    BEFORE_OTHERS,
+    LONGEST,
+    marks_of,
+    pytest_collection_modifyitems,
+    pytest_ignore_collect,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_files_that_begin_exist() -> None:
-    assert {*LONGEST} <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    found = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {*LONGEST, *BEFORE_OTHERS} <= found
+
+
+@pytest.mark.parametrize(
+    ("config", "order"),
+    [
+        # One process runs the tests of the cluster: none may lose the cluster of its fixtures.
+        (Mock(spec=[]), ["test_cluster.py", "test_api.py", "test_faults.py", "test_kueue.py"]),
+        (
+            Mock(workerinput={}),
+            ["test_faults.py", "test_api.py", "test_cluster.py", "test_kueue.py"],
+        ),
+    ],
+    ids=["one process", "several"],
+)
+def test_the_order_of_the_files(config: Mock, order: list[str]) -> None:
+    names = ["test_api.py", "test_cluster.py", "test_faults.py", "test_kueue.py"]
+    items = [Mock(path=Path(name)) for name in names]
+    pytest_collection_modifyitems(config, items)
+    assert [item.path.name for item in items] == order
 
 
 @pytest.mark.parametrize(
