@@ -35,7 +35,7 @@ def test_the_files_that_begin_exist() -> None:
 )
 def test_the_order_of_the_files(config: Mock, order: list[str]) -> None:
     names = ["test_api.py", "test_cluster.py", "test_faults.py", "test_kueue.py"]
-    items = [Mock(path=Path(name)) for name in names]
+    items: list[pytest.Item] = [Mock(path=Path(name)) for name in names]
     pytest_collection_modifyitems(config, items)
     assert [item.path.name for item in items] == order
 
