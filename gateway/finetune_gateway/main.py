@@ -28,13 +28,14 @@ from finetune_gateway.process.draining import Draining
 from finetune_gateway.process.operations import Operations
 from finetune_gateway.routes import files as file_routes
 from finetune_gateway.routes import fine_tunes, jobs, models, openapi, uploads
-from finetune_gateway.routes.access_log import AccessLog, ParsingErrors
-from finetune_gateway.routes.app import build_app
+from finetune_gateway.routes.access_log import AccessLog
+from finetune_gateway.routes.app import SERVER, build_app
 from finetune_gateway.routes.completions import endpoints as completions
 from finetune_gateway.routes.context import OPEN_STREAMS, Services
 from finetune_gateway.settings import Settings
 from finetune_storage.connect import open_storage
 from finetune_storage.errors import StorageError
+from finetune_web.app_runner import EnvelopeRunner
 from finetune_web.log import add_log_level, configure_log
 from finetune_web.settings_file import load_settings
 from finetune_web.sockets import listen
@@ -48,9 +49,6 @@ ROUTES = [
     *completions.ROUTES,
     *openapi.ROUTES,
 ]
-# A token of an identity provider can have a list of groups. aiohttp's own limit is 8 KiB, and its
-# answer beyond it is not in OpenAI's envelope.
-HEADER_BYTES = 64 * 2**10
 KEEP_ALIVE_SECONDS = 75.0  # above the 60 s of usual proxies, which would use a closed connection
 CLOSE_SECONDS = 2.0  # for the rest, after the requests in flight
 
@@ -156,7 +154,6 @@ def _load_certificate(options: argparse.Namespace, settings: Settings) -> Certif
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     configure_log(options.log_level)
-    logging.getLogger("aiohttp.server").addFilter(ParsingErrors())
     try:
         parts = prepare(options)
     except (ValueError, OSError, StorageError) as error:
@@ -188,13 +185,12 @@ async def serve(parts: Parts) -> None:
         )
         draining = Draining()
         draining.install(app)
-        runner = web.AppRunner(
+        runner = EnvelopeRunner(
             app,
+            server=SERVER,
             access_log_class=AccessLog,
             shutdown_timeout=CLOSE_SECONDS / 2,  # for two steps
             keepalive_timeout=KEEP_ALIVE_SECONDS,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
         )
         site = await _start(runner, parts.sockets[0], parts.certificate)
         watching = asyncio.create_task(

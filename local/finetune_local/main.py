@@ -20,8 +20,8 @@ from finetune_api.names import ENV_LOCAL_ROOT
 from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
-from finetune_gateway.main import HEADER_BYTES, ROUTES
-from finetune_gateway.routes.app import build_app
+from finetune_gateway.main import ROUTES
+from finetune_gateway.routes.app import SERVER, build_app
 from finetune_gateway.routes.context import OPEN_STREAMS, Services
 from finetune_local.access import OwnKey, load_key, refuse_pages
 from finetune_local.completions import Completions
@@ -32,6 +32,7 @@ from finetune_local.objects import Objects
 from finetune_local.operating import Operator
 from finetune_local.pods import LOCALHOST
 from finetune_storage.connect import open_storage
+from finetune_web.app_runner import EnvelopeRunner
 from finetune_web.sockets import listen
 
 CLOSE_SECONDS = 2.0
@@ -85,13 +86,7 @@ async def _serve(machine: Machine, reports: Reports) -> None:
             OwnKey(key),
         )
         app.middlewares.insert(1, refuse_pages)  # inside of the envelope, before the key
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=CLOSE_SECONDS,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-        )
+        runner = EnvelopeRunner(app, server=SERVER, access_log=None, shutdown_timeout=CLOSE_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, opened).start()

@@ -18,10 +18,11 @@ from finetune_serving.models.files import ModelFiles
 from finetune_serving.models.loaded import LoadedModel, loader
 from finetune_serving.models.pool import ModelPool
 from finetune_serving.routes.activity import Activity
-from finetune_serving.routes.app import build_app
+from finetune_serving.routes.app import SERVER, build_app
 from finetune_serving.routes.context import Services
 from finetune_serving.routes.status import build_status_app
 from finetune_serving.settings import Settings
+from finetune_web.app_runner import EnvelopeRunner
 from finetune_web.log import add_log_level, configure_log
 from finetune_web.sockets import listen
 
@@ -204,8 +205,12 @@ async def serve(settings: Settings, host: str, port: int, status_port: int) -> N
 
 
 async def _start(app: web.Application, host: str, port: int) -> web.AppRunner:
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS
+    runner = EnvelopeRunner(
+        app,
+        server=SERVER,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=CLOSE_SECONDS,
     )
     await runner.setup()
     await web.SockSite(runner, listen("" if host == ALL_ADDRESSES else host, port)).start()

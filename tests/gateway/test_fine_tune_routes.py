@@ -371,6 +371,21 @@ async def test_equal_keys_at_the_same_time_make_one_fine_tune(gateway: Gateway) 
     assert len(await names(gateway)) == 1
 
 
+async def test_repetitions_at_the_same_time_make_one_fine_tune(gateway: Gateway) -> None:
+    counts = ["1", "1", "2", "3"]
+    answers = await asyncio.gather(
+        *(gateway.post(PATH, BODY, x_stainless_retry_count=count) for count in counts)
+    )
+    assert gateway.cluster.requests.count(("create", "finetunes")) > 1
+    assert len({answer["id"] for answer in answers}) == 1
+    assert len(await names(gateway)) == 1
+
+
+async def test_equal_requests_at_the_same_time_are_as_many_fine_tunes(gateway: Gateway) -> None:
+    await asyncio.gather(*(gateway.post(PATH, BODY, x_stainless_retry_count="0") for _ in range(3)))
+    assert len(await names(gateway)) == 3
+
+
 @pytest.mark.parametrize("count", ["x", "-1", "", "9" * 5000])
 async def test_a_count_that_is_no_number_is_no_repetition(gateway: Gateway, count: str) -> None:
     await gateway.post(PATH, BODY)

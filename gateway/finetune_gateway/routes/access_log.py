@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http_exceptions import HttpProcessingError
 
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.metrics import LOADING_ANSWERS, REQUEST_SECONDS, REQUESTS
@@ -57,11 +56,3 @@ def _sender(request: web.BaseRequest) -> str:
     if not isinstance(found, Caller):
         return "-"
     return found.account or f"token-{found.fingerprint[:8]}"
-
-
-class ParsingErrors(logging.Filter):
-    """Drops aiohttp's tracebacks of requests that are not HTTP: AccessLog has a line for them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)

@@ -25,6 +25,7 @@ from finetune_web.problems import Problem, invalid, unknown_url
 
 logger = logging.getLogger(__name__)
 
+SERVER = "finetune-gateway"  # in answers, in place of the versions of libraries
 CLIENT_LEFT = 499  # as in the logs of nginx
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -83,6 +84,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     """The headers of OpenAI's API. The old clients print `request-id`, so it is not sent."""
     if REQUEST_ID in request:
         response.headers["x-request-id"] = request[REQUEST_ID]
-    response.headers["Server"] = "finetune-gateway"  # in place of the versions of libraries
+    response.headers["Server"] = SERVER
     settings = request.app[SERVICES].settings
     response.headers["OpenAI-Organization"] = settings.shown_organization

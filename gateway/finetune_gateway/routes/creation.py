@@ -1,7 +1,8 @@
 """The creation of a FineTune by either API.
 
 The new clients repeat a POST whose answer they did not get. A repeated request is answered with
-the FineTune that the first one has made: its label has a digest of the caller and the request.
+the FineTune that the first one has made: its label has a digest of the caller and the request, and
+so does its name, for the case that both arrive at the same time.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Repetition(NamedTuple):
 
     label: str
     seconds: int  # for which the FineTune of an earlier request is the answer; 0: it is not
-    has_key: bool  # the client has chosen a key for this request
+    digits: str | None  # of the name, which only one of several equal requests gets
 
 
 async def create_finetune(request: web.Request, form: Form) -> FineTune:
@@ -54,8 +55,7 @@ async def create_finetune(request: web.Request, form: Form) -> FineTune:
             return found
     defaults = await _defaults(request, body.model)
     addresses = await _addresses(request, body)
-    # A key makes the name, so that two equal requests at the same time make one FineTune.
-    digits = repetition.label if repetition.has_key else None
+    digits = repetition.digits
     for _ in range(NAMES_AT_MOST):
         name = new_name(body.model, body.suffix, digits)
         manifest = build_finetune(
@@ -65,9 +65,10 @@ async def create_finetune(request: web.Request, form: Form) -> FineTune:
             with asking(request, "create", "finetunes", fields=body.fields):
                 return parse_finetune(await _create(request, manifest))
         except _NameTakenError:
-            found = await _find_earlier(request, repetition) if digits else None
-            if found is not None:
-                return found
+            if repetition.seconds and digits:
+                found = await _find_earlier(request, repetition)
+                if found is not None:
+                    return found
             digits = None
     raise unavailable("No name for the fine-tune is free. Try again.")
 
@@ -89,10 +90,11 @@ def _repetition(request: web.Request, content: JsonObject) -> Repetition:
     key = request.headers.get(IDEMPOTENCY_KEY, "")
     label = request_label(caller(request).fingerprint, request.path, key or content)
     if key:
-        return Repetition(label, KEY_SECONDS, has_key=True)
+        return Repetition(label, KEY_SECONDS, digits=label)
     count = request.headers.get(RETRY_COUNT, "")
-    is_retry = _COUNT.fullmatch(count) is not None and int(count) > 0
-    return Repetition(label, RETRY_SECONDS if is_retry else 0, has_key=False)
+    if _COUNT.fullmatch(count) is None:
+        return Repetition(label, 0, digits=None)
+    return Repetition(label, RETRY_SECONDS if int(count) > 0 else 0, digits=label)
 
 
 async def _find_earlier(request: web.Request, repetition: Repetition) -> FineTune | None:

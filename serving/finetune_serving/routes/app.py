@@ -18,6 +18,8 @@ from finetune_serving.routes.context import BODY_BYTES, REQUEST_ID, SERVICES, Se
 from finetune_web.answers import problem_response
 from finetune_web.problems import Problem, invalid, unavailable, unknown_url
 
+SERVER = "finetune-serving"  # in answers, in place of the versions of libraries
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,3 +91,4 @@ def _secret(file: Path) -> bytes:
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     if REQUEST_ID in request:
         response.headers["x-request-id"] = request[REQUEST_ID]
+    response.headers["Server"] = SERVER
