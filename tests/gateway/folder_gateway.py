@@ -14,12 +14,13 @@ from finetune_gateway.backends.holding import Backends
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
 from finetune_gateway.main import ROUTES
-from finetune_gateway.routes.app import build_app
+from finetune_gateway.routes.app import SERVER, build_app
 from finetune_gateway.routes.context import Services
 from finetune_local.access import OwnKey
 from finetune_local.folder_cluster import FolderCluster
 from finetune_local.objects import Objects
 from finetune_storage.local import LocalStorage
+from finetune_web.app_runner import EnvelopeRunner
 from finetune_web.sockets import listen
 from tests.support.gateway_app import gateway_settings
 
@@ -62,7 +63,7 @@ def served(folder: Path) -> Iterator[str]:
 
     async def serve() -> None:
         workers = Workers()
-        runner = web.AppRunner(build(folder, workers), shutdown_timeout=1)
+        runner = EnvelopeRunner(build(folder, workers), server=SERVER, shutdown_timeout=1)
         await runner.setup()
         await web.SockSite(runner, opened).start()
         started.set()

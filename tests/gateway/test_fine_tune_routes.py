@@ -14,8 +14,9 @@ import pytest_asyncio
 from finetune_api.names import LABEL_REQUEST
 from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube_errors import KubeError
+from finetune_gateway.routes import context
 from finetune_web.problems import unavailable
-from tests.support.gateway_app import OUTPUT, Gateway, running_gateway
+from tests.support.gateway_app import AS_ANNA, OUTPUT, Gateway, running_gateway
 from tests.support.gateway_cluster import MemoryCluster
 
 OPERATOR = Caller({}, "operator")
@@ -322,6 +323,32 @@ async def test_a_full_quota_is_not_repeated(gateway: Gateway) -> None:
 
 
 # Repeated requests
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "BODY_SECONDS", 0.1)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"model": '
+        await asyncio.sleep(60)
+
+    async with gateway.client.post(PATH, data=slow(), headers=AS_ANNA) as response:
+        assert response.status == 408
+        assert (await response.json())["error"]["code"] == "request_timeout"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_cannot_be_decoded_is_no_error_of_the_gateway(
+    gateway: Gateway, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {**AS_ANNA, "Content-Encoding": encoding}
+    async with gateway.client.post(
+        PATH, data=b"hello", headers=headers, skip_auto_headers=["Content-Encoding"]
+    ) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["code"] == "invalid_encoding"
 
 
 async def names(gateway: Gateway) -> set[str]:

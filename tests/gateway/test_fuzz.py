@@ -6,7 +6,9 @@ such as a file that does not exist. One that it does not allow is refused.
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from finetune_gateway.routes import context
 from finetune_gateway.wire.openapi.document import build_document
 from tests.gateway.folder_gateway import KEY, served
 
@@ -127,6 +130,38 @@ def test_every_operation_answers_every_request(case: Any, url: str, known: Known
         response,
         checks=[content_type_conformance, response_schema_conformance, status_code_conformance],
     )
+
+
+OPERATIONS = [
+    (method.upper(), re.sub(r"\{\w+\}", "ada:ft-acme:one", path))
+    for path, found in build_document()["paths"].items()
+    for method in found
+]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"hello", gzip.compress(b"{")[:-9], b"\x1f\x8b" * 9])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "compress", "x"])
+def test_every_operation_answers_a_body_that_cannot_be_decoded(
+    url: str, encoding: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # aiohttp does not tell a handler that waits for a body that its last part cannot be decoded.
+    monkeypatch.setattr(context, "BODY_SECONDS", 0.5)
+    headers = {
+        "Authorization": f"Bearer {KEY}",
+        "Content-Encoding": encoding,
+        "Content-Type": "application/json",
+        "Connection": "close",
+    }
+    for method, path in OPERATIONS:
+        answer = requests.request(
+            method, f"{url}{path}", headers=headers, data=body, timeout=SECONDS, stream=True
+        )
+        text = "" if answer.status_code == 200 else answer.text
+        shown = {name.lower(): [value] for name, value in answer.headers.items()}
+        check_answer(
+            SimpleNamespace(status_code=answer.status_code, text=text, headers=shown), None
+        )
+        answer.close()
 
 
 def test_the_checks_of_answers_can_fail() -> None:

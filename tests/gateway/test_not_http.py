@@ -10,6 +10,7 @@ from aiohttp import web
 from finetune_web.app_runner import HEADER_BYTES, EnvelopeRunner
 
 HOST = "Host: x\r\n"
+FIVE = "Content-Length: 5\r\n\r\nhello"
 CHUNKED = f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n"
 SECRET = "sk-ft-private"
 
@@ -61,6 +62,7 @@ async def answer_of(text: bytes) -> tuple[bytes, dict[str, str], bytes]:
         (f"GET / HTTP/1.1\r\n{HOST}X: {'a' * (HEADER_BYTES + 1)}\r\n\r\n", "headers_too_large"),
         (f"GET /{'a' * HEADER_BYTES} HTTP/1.1\r\n{HOST}\r\n", "headers_too_large"),
         (f"GET / HTTP/1.1\r\n{HOST}{'a' * HEADER_BYTES * 2}: b\r\n\r\n", "headers_too_large"),
+        (f"POST / HTTP/1.1\r\n{HOST}Content-Encoding: br\r\n{FIVE}", "invalid_encoding"),
         (f"GET / HTTP/1.1\r\n{HOST}\r\nGET / {SECRET}\r\n\r\n", "bad_request"),  # the second one
     ],
 )
@@ -71,6 +73,7 @@ async def test_what_is_not_http_gets_the_envelope(
         status, headers, body = await answer_of(text.encode("latin-1"))
     assert status == b"400 Bad Request"
     assert headers["Server"] == "finetune-test"
+    assert headers["x-request-id"].startswith("req-")
     assert headers["Content-Type"] == "application/json"
     error = json.loads(body)["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", code)

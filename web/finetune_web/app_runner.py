@@ -11,11 +11,11 @@ import secrets
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from finetune_web.answers import problem_response
-from finetune_web.problems import Problem, internal, invalid
+from finetune_web.problems import Problem, internal, invalid, undecodable
 
 # A token of an identity provider can have a list of groups; aiohttp's own limit is 8 KiB.
 HEADER_BYTES = 64 * 2**10
@@ -50,7 +50,7 @@ class _Server(web.Server):
 
 
 class _Handler(RequestHandler):
-    """Of one connection."""
+    """Serves one connection."""
 
     __slots__ = ("server",)
     server: str
@@ -65,27 +65,29 @@ class _Handler(RequestHandler):
         """aiohttp calls it for a request that it cannot parse, and for an error of a middleware."""
         if request.writer.output_size > 0:
             raise ConnectionError("A part of another answer has been sent.")
-        if isinstance(exc, HttpProcessingError):
-            logger.debug("not HTTP: %s", exc)
-            problem = _not_http(exc)
-        else:
-            problem = _own_error(exc)
-        response = problem_response(problem)
+        request_id = f"req-{secrets.token_hex(12)}"
+        self.log_exception("request %s", request_id, exc_info=exc)
+        is_theirs = isinstance(exc, HttpProcessingError)
+        response = problem_response(_not_http(exc) if is_theirs else internal("server", request_id))
         response.headers["Server"] = self.server
+        response.headers["x-request-id"] = request_id
         response.force_close()
         return response
 
+    def log_exception(
+        self, *words: Any, exc_info: BaseException | None = None, **more: Any
+    ) -> None:
+        """aiohttp also calls it for the rest of a body that no one has read."""
+        is_theirs = isinstance(exc_info, (HttpProcessingError, web.RequestPayloadError))
+        logger.log(logging.DEBUG if is_theirs else logging.ERROR, *words, exc_info=exc_info)
 
-def _not_http(error: HttpProcessingError) -> Problem:
+
+def _not_http(error: BaseException | None) -> Problem:
     if isinstance(error, LineTooLong):
         return invalid(
             f"The request line or a header is longer than {HEADER_BYTES // 2**10} KiB.",
             code="headers_too_large",
         )
+    if isinstance(error, ContentEncodingError):
+        return undecodable()
     return invalid("The request is not valid HTTP.", code="bad_request")
-
-
-def _own_error(error: BaseException | None) -> Problem:
-    request_id = f"req-{secrets.token_hex(12)}"
-    logger.error("request %s", request_id, exc_info=error)
-    return internal("server", request_id)

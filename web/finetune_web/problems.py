@@ -86,6 +86,13 @@ def unknown_url(method: str, path: str) -> Problem:
     return missing(f"Unknown request URL: {method} {path}", code="unknown_url")
 
 
+def undecodable() -> Problem:
+    return invalid(
+        "The body of the request cannot be decoded. Send it without Content-Encoding, or in gzip.",
+        code="invalid_encoding",
+    )
+
+
 def unavailable(message: str, seconds: int = 5) -> Problem:
     """503: a later request can succeed."""
     return Problem(503, message, kind=Kind.SERVER, code="service_unavailable", retry_after=seconds)

@@ -21,7 +21,7 @@ from finetune_gateway.routes.context import (
 )
 from finetune_gateway.routes.open_streams import OpenStreams
 from finetune_web.answers import problem_response
-from finetune_web.problems import Problem, invalid, unknown_url
+from finetune_web.problems import Problem, invalid, undecodable, unknown_url
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ async def _envelope(request: web.Request, handler: Handler) -> web.StreamRespons
         return problem_response(unknown_url(request.method, request.path[:200]))
     except web.HTTPException as error:
         return problem_response(invalid(f"{error.reason}.", code="bad_request"))
+    except web.RequestPayloadError:
+        return problem_response(undecodable())
     except ConnectionError:  # the client has left, so that only the log shows this answer
         return web.Response(status=CLIENT_LEFT)
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ from finetune_gateway.kube.caller import Caller
 from finetune_gateway.kube.cluster import Cluster
 from finetune_gateway.routes.open_streams import OpenStreams
 from finetune_gateway.settings import Settings
-from finetune_web.problems import invalid
+from finetune_web.problems import Problem, invalid
 
-BODY_BYTES = 2**20  # of a JSON body
+BODY_BYTES, BODY_SECONDS = 2**20, 60  # of a JSON body, and for it to arrive
 
 # Returns the caller of an Authorization header, or raises Problem.
 Authenticate = Callable[[str], Caller]
@@ -60,15 +61,17 @@ def open_streams(request: web.Request) -> OpenStreams:
 
 async def read_object(request: web.Request) -> JsonObject:
     """The body, which must be a JSON object. Raises Problem."""
-    if (request.content_length or 0) > BODY_BYTES:
-        raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
-    data = bytearray()
-    async for block in request.content.iter_chunked(2**16):
-        data += block
-        if len(data) > BODY_BYTES:
-            raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
     try:
-        found = parse_json(bytes(data))
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await _read_body(request)
+    except TimeoutError as error:
+        raise Problem(
+            web.HTTPRequestTimeout.status_code,
+            f"The body has not arrived within {BODY_SECONDS} seconds.",
+            code="request_timeout",
+        ) from error
+    try:
+        found = parse_json(data)
     except ValueError as error:
         raise invalid(
             "The body is not valid JSON. Send a JSON object, with Content-Type: application/json.",
@@ -77,3 +80,14 @@ async def read_object(request: web.Request) -> JsonObject:
     if not isinstance(found, dict):
         raise invalid("The body is valid JSON, but not a JSON object.", code="invalid_json")
     return found
+
+
+async def _read_body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > BODY_BYTES:
+        raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
+    data = bytearray()
+    async for block in request.content.iter_chunked(2**16):
+        data += block
+        if len(data) > BODY_BYTES:
+            raise invalid(f"The body has more than {BODY_BYTES:,} bytes.", code="body_too_large")
+    return bytes(data)

@@ -16,7 +16,7 @@ from finetune_serving.problems import internal, unauthenticated
 from finetune_serving.routes import completions, models
 from finetune_serving.routes.context import BODY_BYTES, REQUEST_ID, SERVICES, Services, services
 from finetune_web.answers import problem_response
-from finetune_web.problems import Problem, invalid, unavailable, unknown_url
+from finetune_web.problems import Problem, unavailable, undecodable, unknown_url
 
 SERVER = "finetune-serving"  # in answers, in place of the versions of libraries
 
@@ -57,7 +57,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return problem_response(Problem(error.status, f"{error.reason}.", code="bad_request"))
     except web.RequestPayloadError:
-        return problem_response(invalid("The body of the request cannot be decoded."))
+        return problem_response(undecodable())
     except ConnectionError:  # of the client
         raise
     except Exception:
