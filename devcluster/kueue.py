@@ -19,6 +19,7 @@ from devcluster.probes import wait_until
 
 NAMESPACE = "kueue-system"
 DEPLOYMENT = "deployment/kueue-controller-manager"
+CERTIFICATES = "secret/kueue-webhook-server-cert"
 READY_SECONDS = 120
 REMOVE_SECONDS = 60
 # The controller removes its finalizer from these only while no Job uses them.
@@ -131,6 +132,7 @@ def install(name: str = USUAL) -> None:
     _note().write_text(name)
     _kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_manifests(variant))
     patience = f"--timeout={READY_SECONDS}s"
+    _mount_certificates(patience)
     _kubectl("rollout", "status", DEPLOYMENT, "-n", NAMESPACE, patience)
     for service in variant.visibility:
         _kubectl("wait", "--for=condition=Available", f"apiservice/{service}", patience)
@@ -172,6 +174,17 @@ def _installed() -> str | None:
 
 def _manifests(variant: Variant) -> str:
     return render(variant, paths.STATE / "kueue", for_this_node(image(variant)))
+
+
+def _mount_certificates(patience: str) -> None:
+    """Let the kubelet mount the certificates that the pod has made, instead of minutes later.
+
+    The pod looks for them in its volume at times that double, up to four minutes. The kubelet
+    refreshes the volume when the pod changes, or else once in more than a minute.
+    """
+    _kubectl("wait", "-n", NAMESPACE, "--for=jsonpath={.data.ca\\.crt}", CERTIFICATES, patience)
+    pods = ("pods", "-n", NAMESPACE, "-l", "control-plane=controller-manager")
+    _kubectl("annotate", *pods, "--overwrite", f"{paths.NAME}/certificates=made")
 
 
 def _is_responding(variant: Variant) -> bool:
