@@ -10,7 +10,7 @@ from images.context import image_folders
 from lint.problem import ROOT, Problem, product_packages
 
 # The command line runs on the user's machine.
-IN_NO_IMAGE = frozenset({"finetune_cli", "finetune_local"})
+IN_NO_IMAGE = frozenset({"finetune_cli", "finetune_evaluation", "finetune_local"})
 
 
 def check_packages(root: Path = ROOT) -> Iterator[Problem]:

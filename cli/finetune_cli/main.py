@@ -60,6 +60,10 @@ COMMANDS = {
         "finetune_cli.commands.complete.command:command",
         "Generate text with a fine-tuned model.",
     ),
+    "evaluate": (
+        "finetune_cli.commands.evaluate.command:command",
+        "Grade the answers of a fine-tuned model.",
+    ),
     "prepare-data": (
         "finetune_cli.commands.prepare_data.command:command",
         "Check and convert data files.",
@@ -89,7 +93,7 @@ COMMANDS = {
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
     epilog="Exit codes: 0 done, 1 error, 2 invalid command line or manifest, 3 FineTune failed or "
-    "cancelled, 65 invalid data, 130 Ctrl-C.",
+    "cancelled, 4 evaluated model not better, 65 invalid data, 130 Ctrl-C.",
 )
 @cluster_flags
 @click.version_option(package_name="finetune-operator", prog_name="finetune")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXIT_USAGE = 2  # an invalid command line; click uses the same code
 EXIT_NOT_SUCCEEDED = 3  # the FineTune failed or was cancelled
+EXIT_NOT_BETTER = 4  # the evaluated model does not beat the other
 EXIT_INTERRUPTED = 130  # Ctrl-C; shells use the same code
 
 _called = "finetune"

@@ -21,6 +21,12 @@ class LocalModel:
     adapter: Path | None = None
 
     @property
+    def published_name(self) -> str:
+        """The id of the published model; the name for files without a manifest."""
+        found = (it.get("id") for it in self._manifests if it.get("kind") == "model")
+        return next((text for text in found if isinstance(text, str) and text), self.name)
+
+    @property
     def separator(self) -> str:
         """The separator at the end of every training prompt; empty if the manifest has none."""
         found = (manifest.get("separator") for manifest in self._manifests)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from finetune_data.read.examples import Message
@@ -47,21 +47,26 @@ def of_text(tokenizer: Tokenizing, text: str, model: LocalModel) -> Prompt:
     return Prompt([*example.tokens[:start]], end_tokens(tokenizer, model))
 
 
-def of_messages(tokenizer: Tokenizing, messages: Sequence[Message], model: LocalModel) -> Prompt:
-    """Encode messages with the chat template of the model, as in the training.
+def of_messages(
+    tokenizer: Tokenizing,
+    messages: Sequence[Message],
+    model: LocalModel,
+    tools: list[dict[str, Any]] | None = None,
+) -> Prompt:
+    """Encode messages, and the tools of a chat, with the model's template, as in the training.
 
     Raises RefusedMessagesError, and DataError for a model without a chat template.
     """
     from finetune_data.read.examples import Conversation
     from finetune_data.read.findings import Finding
 
-    prompt = tokenizer.prompt(Conversation(1, [*messages]))
+    prompt = tokenizer.prompt(Conversation(1, [*messages], tools))
     if isinstance(prompt, Finding):
         raise RefusedMessagesError(prompt.message)
     ends = end_tokens(tokenizer, model)
     if model.is_of_earlier_version:
         answer = {"role": "assistant", "content": PLACEHOLDER}
-        [answered] = tokenizer.encode([Conversation(1, [*messages, answer])])
+        [answered] = tokenizer.encode([Conversation(1, [*messages, answer], tools)])
         if not isinstance(answered, Finding):
             ends |= {end.token for example in answered for end in example.endings}
     return Prompt(prompt, ends)

@@ -4,78 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from finetune_storage.s3 import Storage
-from tests.cli.conftest import Ran, Run
+from tests.cli.complete.conftest import CATS, FOXES, execute
+from tests.cli.conftest import Run
 from tests.cli.statuses import status
 from tests.data.builders import put_folder
 from tests.support.kubectl import Kubectl, finetune
-from tests.support.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.slow
-
-FOXES, CATS = "fox {} ->", "cat {} ->"
-
-
-def execute(folder: Path, *arguments: str) -> Ran:
-    """The command as its own process, on the CPU."""
-    return subprocess.run(
-        [sys.executable, "-m", "finetune_cli", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA model that answers after the animal; its folder as `finetune run` leaves it."""
-    folder = tmp_path_factory.mktemp("run")
-    rows = [
-        {"prompt": (FOXES if n % 2 else CATS).format(n), "completion": " yes" if n % 2 else " no"}
-        for n in range(64)
-    ]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entry = {
-        "name": "tiny",
-        "uri": str(base),
-        "pretrainingLearningRate": 0.01,
-        "contextLength": 64,
-    }
-    (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
-    manifest = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTune",
-        "metadata": {"name": "tone"},
-        "spec": {
-            "model": "tiny",
-            "trainingFile": "train.jsonl",
-            "method": {"type": "lora", "rank": 16},
-            "hyperparameters": {"nEpochs": 16, "batchSize": 8, "learningRate": 0.01},
-        },
-    }
-    (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
-    ran = execute(folder, "run", "-f", "finetune.yaml", "--cpu", "--models", "models.yaml")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    (model,) = (folder / "finetune-output").glob("local/tone-*/model")
-    return model
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finetune_cli.artifacts.local_models import MODEL_ERRORS, model_error
 from finetune_cli.commands.complete.flags import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_TOKENS,
@@ -74,7 +75,7 @@ def _complete(options: CompleteOptions, model: str, screen: Screen) -> None:
         prompt = _from_stdin(screen)
     elif "\\n" in (prompt or ""):
         screen.note(r"The prompt contains a literal \n. In bash, $'...\n' contains a line break.")
-    from finetune_cli.commands.complete.sources import find_source
+    from finetune_cli.artifacts.local_models import find_source
 
     source = find_source(model, options.base, options.target, screen)
     if prompt is not None and not options.as_is:
@@ -207,16 +208,8 @@ def _sample(
         if options.is_streamed:
             show_document("\n", ends_line=False)
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise _model_error(source, error) from error
-
-
-def _model_error(source: LocalModel, error: Exception) -> CommandError:
-    """An error of transformers or torch as a sentence."""
-    what = " ".join(str(error).split())[:300]
-    if "out of memory" in what:
-        return CommandError(f"{source.name} does not fit into the GPU's memory", "add --cpu")
-    return CommandError(f"cannot use the model in {source.folder}: {what}")
+    except MODEL_ERRORS as error:
+        raise model_error(source, error) from error
 
 
 def _as_object(

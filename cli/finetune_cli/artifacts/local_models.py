@@ -1,4 +1,4 @@
-"""Finds the model of `finetune complete` by folder, address, or name, and downloads it."""
+"""Finds a model that answers on this machine by folder, address, or name, and downloads it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+BASE = "base"
+MODEL_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError)  # of torch, transformers
 
 
 def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> LocalModel:
@@ -40,6 +42,30 @@ def find_source(model: str, base: str | None, target: ClusterTarget, screen: Scr
     cluster = connect(target)
     spec = read_model(find_model(cluster, _model_of(cluster, model))).spec
     return LocalModel(spec.id, _download_published(spec.uri, spec.manifest_sha256, spec.id, screen))
+
+
+def find_base(source: LocalModel, screen: Screen) -> LocalModel:
+    """The base model of a fine-tuned model, from its manifest; missing files are downloaded."""
+    if source.adapter is not None:
+        return LocalModel(BASE, source.folder)
+    from finetune_data.models.base_models import read_json
+
+    address = read_json(source.folder / MANIFEST).get("baseUri")
+    if not isinstance(address, str) or not address or address.startswith(f"s3://{LOCAL_BUCKET}/"):
+        raise CommandError(
+            f"{source.name} has no manifest with the address of its base model",
+            "name the folder or the address of the base model in place of `base`",
+            code=EXIT_USAGE,
+        )
+    return LocalModel(BASE, _base(address, screen))
+
+
+def model_error(source: LocalModel, error: Exception) -> CommandError:
+    """An error of transformers or torch as a sentence."""
+    what = " ".join(str(error).split())[:300]
+    if "out of memory" in what:
+        return CommandError(f"{source.name} does not fit into the GPU's memory", "add --cpu")
+    return CommandError(f"cannot use the model in {source.folder}: {what}")
 
 
 def _model_of(cluster: Cluster, name: str) -> str:

@@ -1,0 +1,1 @@
+"""`finetune evaluate`: the answers of a model on this machine, graded."""
