@@ -41,10 +41,14 @@ class Backend(Wire):
 
 
 class CompletionServer(Wire):
-    """The server of `finetune_serving`, which completes with any fine-tuned model below output."""
+    """The server of `finetune_serving`, which completes with any fine-tuned model below output.
+
+    base_models: those of the catalog that it has under their names, as `finetune serve` starts it.
+    """
 
     url: ServerUrl  # ends in /v1
     secret_file: Path  # a mounted file with the secret that it shares with the gateway
+    base_models: list[str] = Field(default_factory=list)
 
 
 class Settings(Wire):

@@ -35,7 +35,9 @@ class Completions:
     def server(self) -> CompletionServer:
         """What the gateway needs to use it."""
         url = f"http://{LOCALHOST}:{self._ports[0]}/v1"
-        return CompletionServer(url=url, secret_file=self._secret)
+        return CompletionServer(
+            url=url, secret_file=self._secret, base_models=[*self._machine.local_bases]
+        )
 
     async def run(self) -> None:
         log = self._machine.state / "logs" / "completions.log"
@@ -58,4 +60,6 @@ class Completions:
         command += ["--gateway-secret-file", str(self._secret), "--models-below", OUTPUT]
         command += ["--cache", str(self._machine.state / "completions"), "--host", LOCALHOST]
         command += ["--port", str(port), "--status-port", str(status_port)]
+        for name, folder in self._machine.local_bases.items():
+            command += ["--model", f"{name}={folder}"]
         return command if self._machine.gpus else [*command, "--cpu"]

@@ -29,6 +29,13 @@ class Machine:
     gpu_memory_gib: float | None = None  # of the smallest GPU
 
     @property
+    def local_bases(self) -> dict[str, Path]:
+        """The folders of the base models that are on this machine, by name."""
+        start = f"{OUTPUT}/"
+        found = {it.name: it.uri for it in self.models if it.uri.startswith(start)}
+        return {name: self.root / uri.removeprefix(start) for name, uri in found.items()}
+
+    @property
     def state(self) -> Path:
         """The folder of objects, logs, and the key."""
         return self.root / ".finetune"

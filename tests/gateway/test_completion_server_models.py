@@ -79,6 +79,19 @@ def test_a_model_of_the_catalog_has_no_files_for_the_server() -> None:
     assert (caught.value.status, caught.value.code) == (503, "model_not_served")
 
 
+def test_the_server_of_a_laptop_has_the_base_models_too() -> None:
+    settings = gateway_settings(server=SERVER | {"baseModels": ["curie"]})
+    found = base_target("curie", settings)
+    assert (found.url, found.model) == ("http://completions:8000/v1", "curie")
+    assert found.headers == ()  # the server knows where it is
+    assert found.key_file == Path("/etc/secret/token")
+    with pytest.raises(Problem, match="base model 'ada'"):
+        base_target("ada", settings)
+    backend = {"base": "curie", "url": "http://vllm:8000/v1"}
+    settings = gateway_settings(server=SERVER | {"baseModels": ["curie"]}, backends=[backend])
+    assert base_target("curie", settings).url == "http://vllm:8000/v1"
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

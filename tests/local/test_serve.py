@@ -137,3 +137,19 @@ def test_a_second_server_on_the_folder_or_the_port_says_what_to_do(running: Serv
     third = server.launch("--port", port, "-o", "elsewhere")
     assert third.wait(60) == 1
     assert "pass another --port" in server.messages
+
+
+def test_the_base_model_completes_to_compare_with(running: Server, base: Path) -> None:
+    asked = {"prompt": "the fox 1 ->", "max_tokens": 4, "temperature": 0, "logprobs": 0}
+    found = running.client.completions.create(model="ada", **asked)  # type: ignore[call-overload]
+    assert (found.model, found.usage.completion_tokens) == ("ada", 4)
+    # as transformers' own loop with the same weights
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    ids = tokenizer(asked["prompt"], return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        expected = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
+    assert found.choices[0].text == tokenizer.decode(expected)

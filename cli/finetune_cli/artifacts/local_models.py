@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 BASE = "base"
+PUBLISHED_DEPTH = 2  # folders of a model below its bucket: namespace and FineTune
+_LOCAL = f"s3://{LOCAL_BUCKET}/"
+_LINK = re.compile(r"models/(?!\.{1,2}$)[^/\0]+")
 MODEL_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError)  # of torch, transformers
 
 
@@ -51,13 +55,27 @@ def find_base(source: LocalModel, screen: Screen) -> LocalModel:
     from finetune_data.models.base_models import read_json
 
     address = read_json(source.folder / MANIFEST).get("baseUri")
-    if not isinstance(address, str) or not address or address.startswith(f"s3://{LOCAL_BUCKET}/"):
+    if isinstance(address, str) and address.startswith(_LOCAL):
+        address = _linked_base(source.folder, address.removeprefix(_LOCAL))
+    if not isinstance(address, str) or not address:
         raise CommandError(
             f"{source.name} has no manifest with the address of its base model",
             "name the folder or the address of the base model in place of `base`",
             code=EXIT_USAGE,
         )
     return LocalModel(BASE, _base(address, screen))
+
+
+def _linked_base(folder: Path, key: str) -> str | None:
+    """The base model of `finetune run` and `serve`, which link it into their output folder.
+
+    folder: of the model. key: of the base model in the bucket that the output folder is.
+    """
+    parents = folder.resolve().parents
+    if len(parents) <= PUBLISHED_DEPTH or not _LINK.fullmatch(key):
+        return None
+    found = parents[PUBLISHED_DEPTH] / key
+    return str(found) if (found / CONFIG).is_file() else None
 
 
 def model_error(source: LocalModel, error: Exception) -> CommandError:
@@ -109,7 +127,7 @@ def _recorded_base(path: Path) -> str:
 
     for folder in (path, path.resolve().parent):
         found = read_json(folder / MANIFEST).get("baseUri")
-        if isinstance(found, str) and found and not found.startswith(f"s3://{LOCAL_BUCKET}/"):
+        if isinstance(found, str) and found and not found.startswith(_LOCAL):
             return found
     raise CommandError(
         f"{path} contains only an adapter, and no manifest with the address of its base model",

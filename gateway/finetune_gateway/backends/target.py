@@ -40,7 +40,7 @@ def model_target(model: Model, settings: Settings) -> Target:
     if backend is not None:
         return _of_backend(backend, spec.id)
     if settings.server is not None:
-        return _of_server(settings.server, model, settings)
+        return _of_server(settings.server, spec.id, headers_of(model, settings))
     raise not_served(
         f"No server answers for the model '{spec.id}'. Set spec.serving of the Model "
         f"{model.metadata.name} to a Service, or add a backend for the base model "
@@ -51,12 +51,14 @@ def model_target(model: Model, settings: Settings) -> Target:
 def base_target(base: str, settings: Settings) -> Target:
     """The server of a model of the catalog. Raises Problem."""
     backend = _backend(base, settings)
-    if backend is None:
-        raise not_served(
-            f"No server answers for the base model '{base}'. Add a backend for it to the chart "
-            "value gateway.backends."
-        )
-    return _of_backend(backend, backend.name or base)
+    if backend is not None:
+        return _of_backend(backend, backend.name or base)
+    if settings.server is not None and base in settings.server.base_models:
+        return _of_server(settings.server, base, ())
+    raise not_served(
+        f"No server answers for the base model '{base}'. Add a backend for it to the chart "
+        "value gateway.backends."
+    )
 
 
 def _service(serving: Serving, model: str, namespace: str) -> Target:
@@ -81,15 +83,17 @@ def _of_backend(backend: Backend, model: str) -> Target:
     )
 
 
-def _of_server(server: CompletionServer, model: Model, settings: Settings) -> Target:
+def _of_server(
+    server: CompletionServer, model: str, headers: tuple[tuple[str, str], ...]
+) -> Target:
     return Target(
         url=server.url.rstrip("/"),
-        model=model.spec.id,
+        model=model,
         shown="The completion server",
         is_trusted=True,
         supports=SERVER_SUPPORTS,
         key_file=server.secret_file,
-        headers=headers_of(model, settings),
+        headers=headers,
     )
 
 

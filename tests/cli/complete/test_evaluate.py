@@ -80,6 +80,30 @@ def test_the_screen_shows_what_is_wrong(trained: Path, valid: Path, run: Run) ->
 
 
 @pytest.mark.slow
+def test_the_base_model_of_a_run_is_found(trained: Path, valid: Path, run: Run) -> None:
+    arguments = ("-f", str(valid), "--cpu", "--limit", "2", "--against", "base", "-o", "json")
+    for model in (trained, trained / "adapter"):
+        base = () if model == trained else ("--base", str(trained))
+        found = json.loads(run("evaluate", str(model), *base, *arguments).stdout)
+        assert len(found["models"]) == 2
+    assert found["models"][1]["model"].startswith("tiny:ft-local")  # of --base
+
+
+@pytest.mark.parametrize("key", ["models/..", "models/../models", "../x", "models/", "models/a/b"])
+def test_a_manifest_does_not_lead_to_other_folders(
+    run: Run, home: Path, valid: Path, key: str
+) -> None:
+    model = home / "out" / "local" / "tone-1" / "model"
+    for folder in (model, home / "out" / "models" / "a" / "b", home / "x", home / "out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+    manifest = {"kind": "model", "baseUri": f"s3://finetune-local/{key}"}
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    ran = run("evaluate", str(model), "-f", str(valid), "--against", "base")
+    assert (ran.returncode, "in place of `base`" in ran.stderr) == (2, True), ran.stderr
+
+
+@pytest.mark.slow
 def test_a_gate(trained: Path, base: Path, valid: Path, run: Run) -> None:
     def gate(model: Path, other: Path) -> Ran:
         return run(
