@@ -15,12 +15,11 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 
 from finetune_api.wire import parse_json
+from finetune_evaluation.names import EXACT_MATCH, PATTERN, SCHEMA, TOKEN_F1
 
 # Grades an answer by its reference, both as they are.
 Grade = Callable[[str, str], float]
 
-EXACT_MATCH, TOKEN_F1 = "exact match", "token F1"
-PATTERN, SCHEMA = "matches the pattern", "conforms to the schema"
 PATTERN_SECONDS = 1.0
 _WORD = re.compile(r"\w+")
 

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune_evaluation.grading import EXACT_MATCH
+from finetune_evaluation.names import (
+    BRIER,
+    CALIBRATION_ERROR,
+    CLASS_METRICS,
+    ENDED,
+    EXACT_MATCH,
+    LOWER_IS_BETTER,
+    MACRO_F1,
+    WEIGHTED_F1,
+)
 
 Numbers = npt.NDArray[np.float64]
 
-WEIGHTED_F1, MACRO_F1 = "weighted F1", "macro F1"
-CALIBRATION_ERROR, BRIER = "calibration error", "Brier score"
-ENDED = "answers that end"
-ORDER = (WEIGHTED_F1, MACRO_F1, CALIBRATION_ERROR, BRIER, ENDED)  # after the grades
-LOWER_IS_BETTER = frozenset({CALIBRATION_ERROR, BRIER})
 BINS = 10  # of the calibration error
 MOST_CLASSES = 200
 CONFIDENCE_FACTOR = 1.96  # standard errors on both sides, for 95 %
@@ -80,7 +84,8 @@ def measure(answers: Sequence[Graded], classes: Sequence[str]) -> Measured:
         others = _class_scores(answers, classes)
         others[CALIBRATION_ERROR] = calibration_error(confidence, right)
     found = others | {name: float(values.mean()) for name, values in rows.items()}
-    return Measured({name: found[name] for name in (*names, *ORDER) if name in found}, rows)
+    order = (*names, *CLASS_METRICS, ENDED)
+    return Measured({name: found[name] for name in order if name in found}, rows)
 
 
 def _class_scores(answers: Sequence[Graded], classes: Sequence[str]) -> dict[str, float]:

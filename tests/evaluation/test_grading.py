@@ -11,16 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_evaluation.grading import (
-    EXACT_MATCH,
-    PATTERN,
-    SCHEMA,
-    TOKEN_F1,
     exact_match,
     grades_of,
     pattern_grade,
     schema_grade,
     token_f1,
 )
+from finetune_evaluation.names import EXACT_MATCH, PATTERN, SCHEMA, TOKEN_F1
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,10 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score
 
-from finetune_evaluation.grading import EXACT_MATCH, TOKEN_F1, exact_match, token_f1
+from finetune_evaluation.grading import exact_match, token_f1
 from finetune_evaluation.metrics import (
     BINS,
-    BRIER,
-    CALIBRATION_ERROR,
-    ENDED,
-    MACRO_F1,
     MOST_CLASSES,
-    WEIGHTED_F1,
     Graded,
     calibration_error,
     classes_of,
@@ -28,6 +23,15 @@ from finetune_evaluation.metrics import (
     confusions,
     is_better,
     measure,
+)
+from finetune_evaluation.names import (
+    BRIER,
+    CALIBRATION_ERROR,
+    ENDED,
+    EXACT_MATCH,
+    MACRO_F1,
+    TOKEN_F1,
+    WEIGHTED_F1,
 )
 
 

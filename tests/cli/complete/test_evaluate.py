@@ -138,6 +138,7 @@ def test_a_gate(trained: Path, base: Path, valid: Path, run: Run) -> None:
         (("m", "-f", "valid.jsonl", "--pattern", "a("), 2, "the pattern is not a regular"),
         (("m", "-f", "valid.jsonl", "--schema", "valid.jsonl"), 2, "valid.jsonl is not JSON"),
         (("m", "-f", "valid.jsonl", "--schema", "list.json"), 2, "a JSON Schema is an object"),
+        (("m", "-f", "valid.jsonl", "--answers", "no/a.jsonl"), 2, "there is no folder no"),
         (("m", "-f", "broken.jsonl"), 65, "broken.jsonl, line 2"),
         (("m", "-f", "calls.jsonl"), 65, "calls.jsonl has no row with an answer to compare"),
         (("no/folder", "-f", "valid.jsonl"), 2, "there is no folder no/folder"),

@@ -30,6 +30,7 @@ from finetune_cli.options import cluster_flags, output_flag, reading_flags
 from finetune_cli.terminal.console import show_objects
 from finetune_cli.terminal.errors import CommandError
 from finetune_cli.terminal.program import EXIT_NOT_BETTER, EXIT_USAGE
+from finetune_evaluation.names import CLASS_METRICS, COMPARABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
     from finetune_serving.completion.local_model import LocalModel
 
 NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
-METRICS = click.Choice(
-    [
-        *("exact match", "token F1", "matches the pattern", "conforms to the schema"),
-        *("weighted F1", "macro F1", "calibration error", "Brier score"),
-    ]
-)
 EPILOG = """
 \b
 Examples:
@@ -129,9 +124,10 @@ class Evaluated:
 )
 @click.option(
     "--must-beat",
-    type=METRICS,
+    type=click.Choice(COMPARABLE),
     metavar="METRIC",
-    help=f"Exit with code {EXIT_NOT_BETTER} unless MODEL is better than --against in this metric.",
+    help=f"Exit with code {EXIT_NOT_BETTER} unless MODEL is better than --against in this metric: "
+    f"{', '.join(COMPARABLE[:-1])}, or {COMPARABLE[-1]}.",
 )
 @click.option(
     "--pattern", metavar="REGEX", help="Also measure how many answers contain this expression."
@@ -186,6 +182,8 @@ def command(**given: Any) -> None:
     options = EvaluateOptions(**given)
     if options.must_beat and not options.against:
         raise click.UsageError("--must-beat requires --against: the model to beat")
+    if options.answers is not None and not options.answers.parent.is_dir():
+        raise click.UsageError(f"--answers: there is no folder {options.answers.parent}")
     require_packages(NEEDED, "evaluating a model on this machine")
     with tempfile.TemporaryDirectory(prefix="finetune-") as name:
         _evaluate(options, EvaluationScreen(), Path(name))
@@ -228,11 +226,10 @@ def _evaluate(options: EvaluateOptions, screen: EvaluationScreen, folder: Path) 
 
 def _check_metric(name: str | None, task: Task) -> None:
     """Raise CommandError, before a model is loaded, for a metric that is not measured."""
-    from finetune_evaluation.metrics import ORDER
-
-    if name is None or name in task.grades or (task.classes and name in ORDER):
+    if name is None or name in task.grades or (task.classes and name in CLASS_METRICS):
         return
-    why = "the references are no classes" if name in ORDER else "it needs --pattern or --schema"
+    is_of_classes = name in CLASS_METRICS
+    why = "the references are no classes" if is_of_classes else "it needs --pattern or --schema"
     raise CommandError(f"--must-beat: {name} is not measured: {why}", code=EXIT_USAGE)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finetune_cli.terminal.console import Screen
 from finetune_data.read.findings import counted, shown
+from finetune_evaluation.names import BRIER, EXACT_MATCH
 
 if TYPE_CHECKING:
     from finetune_cli.commands.evaluate.questions import Questions
@@ -58,7 +59,6 @@ class EvaluationScreen(Screen):
         is_classes: bool,
     ) -> None:
         """The most frequent confusions of classes, and the first wrong answers."""
-        from finetune_evaluation.grading import EXACT_MATCH
         from finetune_evaluation.metrics import confusions
 
         wrong = [
@@ -96,15 +96,11 @@ def _text(text: str) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    from finetune_evaluation.metrics import BRIER
-
     return f"{value:.3f}" if name == BRIER else f"{100 * value:.1f} %"
 
 
 def _difference(name: str, found: Difference) -> str:
     """In percentage points; a Brier score is no share."""
-    from finetune_evaluation.metrics import BRIER
-
     factor, digits = (1, 3) if name == BRIER else (100, 1)
     margin = "" if found.margin is None else f" ± {factor * found.margin:.{digits}f}"
     return f"{factor * found.value:+.{digits}f}{margin}"
