@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
-import yaml
 
 from tests.cli.entry import PROGRAM
+from tests.support.local_files import write_models, write_rows
 
 START_SECONDS, END_SECONDS, WAIT_SECONDS = 120, 60, 120
 VARIABLE = re.compile(r"^export (\w+)=(\S+)$", re.MULTILINE)
@@ -33,14 +33,8 @@ class Server:
             {"prompt": f"the fox {n} ->", "completion": " yes" if n % 2 else " no"}
             for n in range(40)
         ]
-        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        entry = {
-            "name": "ada",
-            "uri": str(base),
-            "pretrainingLearningRate": 0.01,
-            "contextLength": 64,
-        }
-        (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
+        write_rows(folder / "train.jsonl", rows)
+        write_models(folder, base, "ada")
         self._process: subprocess.Popen[bytes] | None = None
         self.variables: dict[str, str] = {}
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cli.conftest import Ran
+from tests.support.local_files import write_finetune, write_models, write_rows
 from tests.support.tiny_model import make_tiny_model
 
 FOXES, CATS = "fox {} ->", "cat {} ->"
@@ -43,26 +42,13 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"prompt": (FOXES if n % 2 else CATS).format(n), "completion": " yes" if n % 2 else " no"}
         for n in range(64)
     ]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entry = {
-        "name": "tiny",
-        "uri": str(base),
-        "pretrainingLearningRate": 0.01,
-        "contextLength": 64,
-    }
-    (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
-    manifest = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTune",
-        "metadata": {"name": "tone"},
-        "spec": {
-            "model": "tiny",
-            "trainingFile": "train.jsonl",
-            "method": {"type": "lora", "rank": 16},
-            "hyperparameters": {"nEpochs": 16, "batchSize": 8, "learningRate": 0.01},
-        },
-    }
-    (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
+    write_rows(folder / "train.jsonl", rows)
+    write_models(folder, base)
+    write_finetune(
+        folder,
+        method={"type": "lora", "rank": 16},
+        hyperparameters={"nEpochs": 16, "batchSize": 8, "learningRate": 0.01},
+    )
     ran = execute(folder, "run", "-f", "finetune.yaml", "--cpu", "--models", "models.yaml")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (model,) = (folder / "finetune-output").glob("local/tone-*/model")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sklearn.metrics import f1_score
 
 from tests.cli.complete.conftest import CATS, FOXES
 from tests.cli.conftest import Ran, Run
+from tests.support.local_files import write_rows
 
 EXACT, WEIGHTED = "exact match", "weighted F1"
 TALK = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
@@ -27,14 +27,9 @@ def rows(count: int, wrong: int) -> list[dict[str, str]]:
     return made
 
 
-def write(path: Path, found: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in found))
-    return path
-
-
 @pytest.fixture
 def valid(home: Path) -> Path:
-    return write(home / "valid.jsonl", rows(12, wrong=2))
+    return write_rows(home / "valid.jsonl", rows(12, wrong=2))
 
 
 @pytest.mark.slow
@@ -148,11 +143,13 @@ def test_a_gate(trained: Path, base: Path, valid: Path, run: Run) -> None:
 def test_every_error_is_a_sentence_before_a_model_is_loaded(
     run: Run, home: Path, valid: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    write(home / "texts.jsonl", [{"prompt": f"a {n}", "completion": f" {n}"} for n in range(9)])
+    write_rows(
+        home / "texts.jsonl", [{"prompt": f"a {n}", "completion": f" {n}"} for n in range(9)]
+    )
     (home / "broken.jsonl").write_text('{"prompt": "a", "completion": " b"}\n{"prompt": \n')
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     answer = {"role": "assistant", "content": None, "tool_calls": [call]}
-    write(home / "calls.jsonl", [{"messages": [TALK[0], answer]}])
+    write_rows(home / "calls.jsonl", [{"messages": [TALK[0], answer]}])
     (home / "list.json").write_text("[1]")
     (home / "plain").mkdir()
     (home / "plain" / "config.json").write_text("{}")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.cli.entry import ENTRY
+from tests.support.local_files import write_finetune, write_models, write_rows
 from tests.support.tiny_model import make_word_model
 
 pytestmark = pytest.mark.slow
@@ -28,31 +28,11 @@ def write(folder: Path, base: Path, **spec: Any) -> None:
     rows = [
         {"prompt": f"the fox {n} ->", "completion": " yes" if n % 2 else " no"} for n in range(48)
     ]
-    lines = [json.dumps(row) + "\n" for row in rows]
-    (folder / "train.jsonl").write_text("".join(lines[:40]))
-    (folder / "valid.jsonl").write_text("".join(lines[40:]))
-    entry = {
-        "name": "tiny",
-        "uri": str(base),
-        "pretrainingLearningRate": 0.01,
-        "contextLength": 64,
-    }
-    (folder / "models.yaml").write_text(yaml.safe_dump([entry]))
-    manifest = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTune",
-        "metadata": {"name": "tone"},
-        "spec": {
-            "model": "tiny",
-            "trainingFile": "train.jsonl",
-            "validationFile": "valid.jsonl",
-            "hyperparameters": {"nEpochs": 8, "batchSize": 4, "learningRate": 0.003},
-            **spec,
-        },
-    }
-    given = {key: value for key, value in manifest["spec"].items() if value is not None}
-    manifest["spec"] = given
-    (folder / "finetune.yaml").write_text(yaml.safe_dump(manifest))
+    write_rows(folder / "train.jsonl", rows[:40])
+    write_rows(folder / "valid.jsonl", rows[40:])
+    write_models(folder, base)
+    usual = {"nEpochs": 8, "batchSize": 4, "learningRate": 0.003}
+    write_finetune(folder, **{"validationFile": "valid.jsonl", "hyperparameters": usual, **spec})
 
 
 def start(folder: Path, output: str = "out") -> "subprocess.Popen[str]":
