@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.local.serving import Server
-from tests.support.cases import every_nth
+from tests.support.cases import LONG, every_nth
 
 pytestmark = pytest.mark.slow
 
-LONG = 10  # epochs of a training that is interrupted
+EPOCHS = 10  # epochs of a training that is interrupted
 MOST = 50  # epochs of a training that a test ends
 
 
@@ -54,7 +54,7 @@ def message(server: Server, job: str) -> str:
 @pytest.mark.parametrize("number", every_nth([signal.SIGKILL, signal.SIGINT], 2))
 def test_a_training_continues_after_the_server_has_ended(server: Server, number: int) -> None:
     server.start()
-    job = server.create(epochs=LONG)
+    job = server.create(epochs=EPOCHS)
     server.until(lambda: any("Completed epoch 3/" in it for it in server.events(job)))
     assert server.stop(number) == (0 if number == signal.SIGINT else -number)
     server.start()
@@ -68,9 +68,10 @@ def test_a_training_continues_after_the_server_has_ended(server: Server, number:
     assert "finetune serve" in restart
 
 
+@LONG
 def test_a_paused_job_continues_from_its_checkpoint(running: Server) -> None:
     server = running
-    job = server.create(epochs=LONG)
+    job = server.create(epochs=EPOCHS)
     server.until(lambda: any("Completed epoch 2/" in it for it in server.events(job)))
     server.client.fine_tuning.jobs.pause(job)
     assert server.client.fine_tuning.jobs.retrieve(job).status == "paused"
