@@ -109,7 +109,7 @@ def test_a_gate(trained: Path, base: Path, valid: Path, run: Run) -> None:
     assert gate(trained, base).returncode == 0
     ran = gate(base, trained)
     assert ran.returncode == 4
-    assert "error: base0 does not beat tiny:ft-local" in ran.stderr
+    assert f"error: {base.name} does not beat tiny:ft-local" in ran.stderr
     assert "METRIC" in ran.stdout
     assert gate(trained, trained).returncode == 4
 
