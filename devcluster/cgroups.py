@@ -4,6 +4,7 @@ The cluster owns `<hierarchy>/finetune-devcluster` and nothing else.
 """
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -50,18 +51,22 @@ def create() -> None:
 
 def processes(folder: Path) -> set[int]:
     found: set[int] = set()
-    for listing in folder.rglob("cgroup.procs"):
+    for place in _tree(folder):
         with contextlib.suppress(OSError):
-            found.update(int(line) for line in listing.read_text().split())
+            found.update(int(line) for line in (place / "cgroup.procs").read_text().split())
     return found
+
+
+def _tree(folder: Path) -> list[Path]:
+    """The folder and all below it, also while the kubelet removes some of them."""
+    return [Path(place) for place, _, _ in os.walk(folder)]
 
 
 def remove(folder: Path, patience: float = 5.0) -> bool:
     """Remove a tree of empty cgroups, deepest first; returns False if one is still in use."""
     deadline = time.monotonic() + patience
     while folder.exists():
-        children = [path for path in folder.rglob("*") if path.is_dir()]
-        for path in sorted(children, key=lambda path: len(path.parts), reverse=True):
+        for path in sorted(_tree(folder)[1:], key=lambda path: len(path.parts), reverse=True):
             with contextlib.suppress(OSError):
                 path.rmdir()
         with contextlib.suppress(OSError):
