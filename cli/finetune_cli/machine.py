@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from finetune_cli.terminal.errors import CommandError
 
 NEEDED = ("torch", "deepspeed", "transformers", "finetune_trainer")
+INFERENCE = ("torch", "transformers", "peft", "finetune_trainer")  # what answers a prompt needs
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ async def test_a_request_has_one_line_with_its_route_and_its_account(
     [
         "garbage\r\n\r\n",
         f"GET /v1/models HTTP/1.1\r\nX: {'a' * 2**17}\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
         "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     ],
 )

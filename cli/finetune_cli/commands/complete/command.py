@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune_cli.artifacts.local_models import MODEL_ERRORS, model_error
+from finetune_cli.artifacts.local_models import MODEL_ERRORS, find_source, model_error
 from finetune_cli.commands.complete.flags import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_TOKENS,
     CompleteOptions,
     completion_flags,
 )
-from finetune_cli.machine import require_packages
+from finetune_cli.machine import INFERENCE, require_packages
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, show_objects
 from finetune_cli.terminal.errors import CommandError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from finetune_serving.completion.local_model import LocalModel
     from finetune_serving.completion.prompts import Prompt
 
-NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
 LARGEST_PROMPT = 16 * 1024 * 1024  # bytes of stdin
 
 
@@ -49,7 +48,7 @@ def command(**given: Any) -> None:
     """
     options = CompleteOptions(**given)
     model = _checked_model(options)
-    require_packages(NEEDED, "generating text on this machine")
+    require_packages(INFERENCE, "generating text on this machine")
     _complete(options, model, Screen())
 
 
@@ -75,8 +74,6 @@ def _complete(options: CompleteOptions, model: str, screen: Screen) -> None:
         prompt = _from_stdin(screen)
     elif "\\n" in (prompt or ""):
         screen.note(r"The prompt contains a literal \n. In bash, $'...\n' contains a line break.")
-    from finetune_cli.artifacts.local_models import find_source
-
     source = find_source(model, options.base, options.target, screen)
     if prompt is not None and not options.as_is:
         prompt = _separated(prompt, source, screen)

@@ -25,7 +25,7 @@ from finetune_cli.commands.evaluate.questions import (
     write_answers,
 )
 from finetune_cli.commands.evaluate.screen import EvaluationScreen
-from finetune_cli.machine import require_packages
+from finetune_cli.machine import INFERENCE, require_packages
 from finetune_cli.options import cluster_flags, output_flag, reading_flags
 from finetune_cli.terminal.console import show_objects
 from finetune_cli.terminal.errors import CommandError
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from finetune_evaluation.metrics import Difference, Graded, Measured
     from finetune_serving.completion.local_model import LocalModel
 
-NEEDED = ("torch", "transformers", "peft", "finetune_trainer")
 EPILOG = """
 \b
 Examples:
@@ -184,7 +183,7 @@ def command(**given: Any) -> None:
         raise click.UsageError("--must-beat requires --against: the model to beat")
     if options.answers is not None and not options.answers.parent.is_dir():
         raise click.UsageError(f"--answers: there is no folder {options.answers.parent}")
-    require_packages(NEEDED, "evaluating a model on this machine")
+    require_packages(INFERENCE, "evaluating a model on this machine")
     with tempfile.TemporaryDirectory(prefix="finetune-") as name:
         _evaluate(options, EvaluationScreen(), Path(name))
 
