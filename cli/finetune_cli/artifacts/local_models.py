@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +23,14 @@ from finetune_serving.completion.local_model import LocalModel
 
 if TYPE_CHECKING:
     from finetune_cli.cluster.connection import Cluster
+    from finetune_trainer.evaluation.inference import CausalModel
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 BASE = "base"
 PUBLISHED_DEPTH = 2  # folders of a model below its bucket: namespace and FineTune
 _LOCAL = f"s3://{LOCAL_BUCKET}/"
 _LINK = re.compile(r"models/(?!\.{1,2}$)[^/\0]+")
-MODEL_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError)  # of torch, transformers
+_MODEL_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError)  # of torch, transformers
 
 
 def find_source(model: str, base: str | None, target: ClusterTarget, screen: Screen) -> LocalModel:
@@ -78,8 +81,21 @@ def _linked_base(folder: Path, key: str) -> str | None:
     return str(found) if (found / CONFIG).is_file() else None
 
 
-def model_error(source: LocalModel, error: Exception) -> CommandError:
-    """An error of transformers or torch as a sentence."""
+@contextmanager
+def loaded(source: LocalModel, *, cpu: bool) -> Iterator[CausalModel]:
+    """The model in memory, for the block. An error of torch or transformers becomes a sentence."""
+    from finetune_trainer.evaluation.inference import CausalModel, check_loadable
+
+    try:
+        check_loadable(source.folder, source.name)
+        model = CausalModel(source.folder, source.adapter, cpu=cpu)
+        yield model
+        model.close()
+    except _MODEL_ERRORS as error:
+        raise _model_error(source, error) from error
+
+
+def _model_error(source: LocalModel, error: Exception) -> CommandError:
     what = " ".join(str(error).split())[:300]
     if "out of memory" in what:
         return CommandError(f"{source.name} does not fit into the GPU's memory", "add --cpu")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune_cli.artifacts.local_models import MODEL_ERRORS, find_source, model_error
+from finetune_cli.artifacts.local_models import find_source, loaded
 from finetune_cli.commands.complete.flags import (
     DEFAULT_CHAT_TOKENS,
     DEFAULT_TOKENS,
@@ -188,25 +188,21 @@ def _sample(
     import numpy as np
 
     from finetune_serving.completion.generation import complete
-    from finetune_trainer.evaluation.inference import CausalModel, check_loadable
 
     def generator(index: int) -> np.random.Generator:
         return np.random.default_rng(None if options.seed is None else [options.seed, index])
 
     on_part = _print if options.is_streamed else _ignore
     try:
-        check_loadable(source.folder, source.name)
-        model = CausalModel(source.folder, source.adapter, cpu=options.cpu)
-        return [
-            complete(model, request, decode, generator(index), on_part)
-            for index in range(options.sample_count)
-        ]
+        with loaded(source, cpu=options.cpu) as model:
+            return [
+                complete(model, request, decode, generator(index), on_part)
+                for index in range(options.sample_count)
+            ]
     except KeyboardInterrupt:
         if options.is_streamed:
             show_document("\n", ends_line=False)
         raise
-    except MODEL_ERRORS as error:
-        raise model_error(source, error) from error
 
 
 def _as_object(

@@ -12,10 +12,9 @@ import click
 
 from finetune_cli.artifacts.local_models import (
     BASE,
-    MODEL_ERRORS,
     find_base,
     find_source,
-    model_error,
+    loaded,
 )
 from finetune_cli.cluster.target import ClusterTarget
 from finetune_cli.commands.evaluate.questions import (
@@ -240,14 +239,14 @@ def _ask(
     from finetune_evaluation.answering import answers, default_tokens
     from finetune_evaluation.metrics import measure
     from finetune_serving.completion.prompts import RefusedMessagesError
-    from finetune_trainer.evaluation.inference import CausalModel, check_loadable
 
     questions = task.questions.found
     tokenizer = ConfinedTokenizer(source.folder, source.name)
-    try:
-        check_loadable(source.folder, source.name)
-        model = CausalModel(source.folder, source.adapter, cpu=options.cpu)
-        with screen.progress(f"asking {source.published_name}") as progress:
+    with (
+        loaded(source, cpu=options.cpu) as model,
+        screen.progress(f"asking {source.published_name}") as progress,
+    ):
+        try:
             graded = list(
                 answers(
                     model,
@@ -260,13 +259,10 @@ def _ask(
                     progress=progress,
                 )
             )
-        model.close()
-    except RefusedMessagesError as error:
-        raise CommandError(
-            str(error), f"the chat template of {source.name} rejects these messages"
-        ) from error
-    except MODEL_ERRORS as error:
-        raise model_error(source, error) from error
+        except RefusedMessagesError as error:
+            raise CommandError(
+                str(error), f"the chat template of {source.name} rejects these messages"
+            ) from error
     return Evaluated(source.published_name, graded, measure(graded, task.classes))
 
 
