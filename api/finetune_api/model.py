@@ -7,6 +7,7 @@ from pydantic import Field
 from finetune_api.finetune import Metadata
 from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Spec
 from finetune_api.finetune_status import Condition
+from finetune_api.model_serving import Serve, ServingStatus
 from finetune_api.uris import S3Address
 from finetune_api.wire import JsonObject, Stored
 
@@ -129,10 +130,11 @@ class ModelSpec(Spec):
         "deletes them, too, unless they are not proven to be its own or its namespace is deleted.",
     )
     serving: Serving | None = None
+    serve: Serve | None = None
 
 
 class ModelStatus(Stored):
-    """Observed state of the Model. It is empty until the Model and its files are deleted."""
+    """Observed state of the Model. It is empty unless the Model is served or deleted."""
 
     conditions: list[Condition] = Field(
         default_factory=list,
@@ -140,6 +142,7 @@ class ModelStatus(Stored):
         description="Condition FilesDeleted while the files of a Model with deletionPolicy Delete "
         "are deleted. Its reason and message explain a delay, or why the files remain.",
     )
+    serving: ServingStatus | None = None
 
 
 class Model(Stored):

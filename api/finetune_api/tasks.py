@@ -180,6 +180,15 @@ class DeletionTask(Stored):
     fine_tune_uid: str | None = None
 
 
+class FetchTask(Stored):
+    """Download the files of a model that a server then loads, and verify their digests."""
+
+    model: str  # the id, for messages
+    uri: str
+    manifest_sha256: str | None = None  # that the manifest must have; None: any
+    folder: str  # of the pod, in which config.json and the weights are afterwards
+
+
 class LookupTask(Stored):
     """Find the model of a FineTune, which a Job that was deleted may have published."""
 

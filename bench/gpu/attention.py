@@ -119,11 +119,11 @@ def attention_pass(device: Device) -> tuple[float, float]:
         shape = (1, heads, length * count, size)
         return torch.randn(shape, device=device.kind, dtype=torch.bfloat16, requires_grad=True)
 
-    leaves = [random() for _ in range(3)]
+    leaves = query, key, value = random(), random(), random()
     upward = torch.ones(1, length * count, heads, size, device=device.kind, dtype=torch.bfloat16)
 
     def both() -> None:
-        found = packed_attention(None, *leaves, None, bounds=bounds, starts=starts)[0]
+        found = packed_attention(None, query, key, value, None, bounds=bounds, starts=starts)[0]
         torch.autograd.grad(found, leaves, upward)
 
     forward = 2 * FORWARD_FLOPS * heads * size * count * length * (length + 1) / 2

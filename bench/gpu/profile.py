@@ -44,12 +44,13 @@ def measure(device: Device) -> Iterator[Measurement]:
     if not intervals:
         raise RuntimeError("the profiler recorded no kernels")
     whole = max(end for _, end in intervals) - min(begin for begin, _ in intervals)
-    details = {"kernels": longest(events), "count": len(events)}
+    kernels = longest(events)
+    details = {"kernels": kernels, "count": len(events)}
     share = busy(intervals) / whole
     yield Measurement("share of the time in kernels", share, "", details=details)
     gaps = (whole - busy(intervals)) / STEPS / 1e3
     yield Measurement("time without a kernel, per step", gaps, "ms")
-    for name, calls, milliseconds in details["kernels"][:5]:
+    for name, calls, milliseconds in kernels[:5]:
         print(f"  {milliseconds:9.1f} ms  {calls:6} calls  {name[:90]}")
 
 

@@ -31,8 +31,8 @@ from finetune_operator.core.resolution import resolve
 from finetune_operator.handlers.reconcile import WORKERS
 from finetune_operator.kube import paths
 from finetune_operator.kube.client import Client
-from finetune_operator.main import load_settings
 from finetune_operator.settings import Settings
+from finetune_web.settings_file import load_settings
 from tests.support.objects import prepared, trained
 
 
@@ -116,7 +116,7 @@ def _finetune(namespace: str, number: int) -> FineTune:
 async def main(settings: Path, count: int) -> None:
     client = WatchingClient()
     async with client:
-        seconds = await Script(client, load_settings(settings), count).run()
+        seconds = await Script(client, load_settings(settings, Settings), count).run()
     report(seconds=seconds, pid=os.getpid())
 
 

@@ -326,4 +326,4 @@ def _poison(team: Kubectl, operator: OperatorProcess) -> None:
     team.patch_status("finetune", "poison", POISON)
     deadline = '{"spec": {"pendingDeadlineSeconds": 9}}'
     team("patch", "finetune", "poison", "--type=merge", "-p", deadline)
-    wait(lambda: POISON["startedAt"] in operator.logs(), operator, team)
+    wait(lambda: str(POISON["startedAt"]) in operator.logs(), operator, team)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-MODES = {
+MODES: dict[str, dict[str, object]] = {
     "padded": {},
     "group_by_length": {"train_sampling_strategy": "group_by_length"},
     "padding_free": {"padding_free": True, "max_length": None},
@@ -53,7 +53,7 @@ def main(
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     tokens, roles, offsets = (np.load(folder / f"{n}.npy") for n in ("tokens", "roles", "offsets"))
-    rows = {"input_ids": [], "labels": []}
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     for begin, end in pairwise(offsets):
         ids, marks = tokens[begin:end], roles[begin:end]
         rows["input_ids"].append(ids.tolist())

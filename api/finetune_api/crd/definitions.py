@@ -9,7 +9,12 @@ from collections.abc import Sequence, Set
 from pydantic import BaseModel
 
 from finetune_api import names
-from finetune_api.crd.rules import MUTABLE_FIELDS, MUTABLE_MODEL_FIELDS, NEW_RULES
+from finetune_api.crd.rules import (
+    MODEL_RULES,
+    MUTABLE_FIELDS,
+    MUTABLE_MODEL_FIELDS,
+    NEW_RULES,
+)
 from finetune_api.finetune_spec import FineTuneSpec
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_api.model import ModelSpec, ModelStatus
@@ -77,6 +82,7 @@ def model_crd() -> Schema:
             "Catalog model at the start of the chain.",
         ),
         ("TOKENS", ".spec.trainedTokens", "integer", "Number of tokens trained on."),
+        ("SERVING", ".status.serving.state", "string", "State of the pods that serve the model."),
         ("AGE", ".metadata.creationTimestamp", "date", ""),
     ]
     schema = _root("Model", "A fine-tuned model. It outlives the FineTune that trained it.", spec)
@@ -183,6 +189,8 @@ def _root(kind: str, description: str, spec: Schema) -> Schema:
             {"rule": rule, "message": message},
             *({"rule": rule, "message": message} for rule, message in NEW_RULES),
         ]
+    if kind == "Model":
+        rules = [{"rule": rule, "message": message} for rule, message in MODEL_RULES]
     return {
         "type": "object",
         "description": description,

@@ -22,7 +22,7 @@ MUTABLE_FIELDS = frozenset(
 )
 
 # Those of a Model. All others describe what was trained.
-MUTABLE_MODEL_FIELDS = frozenset({"deletionPolicy", "serving"})
+MUTABLE_MODEL_FIELDS = frozenset({"deletionPolicy", "serving", "serve"})
 
 # Pairs of a CEL rule on a FineTune and the message when it is broken.
 _WHOLE_RULES: tuple[tuple[str, str], ...] = (
@@ -119,4 +119,18 @@ NEW_RULES: tuple[tuple[str, str], ...] = tuple(
             f"the address of a training file may have at most {ADDRESS_BYTES} bytes",
         ),
     )
+)
+
+# On a Model. They read only fields that may change.
+MODEL_RULES: tuple[tuple[str, str], ...] = (
+    (
+        "!has(self.spec.serve) || !has(self.spec.serving)",
+        "set spec.serve, for a server of the operator, or spec.serving, for one of your own, not "
+        "both",
+    ),
+    (
+        "!has(self.spec.serve) || !has(self.spec.serve.minReplicas) "
+        "|| self.spec.serve.minReplicas <= self.spec.serve.replicas",
+        "serve.minReplicas may be at most serve.replicas",
+    ),
 )
