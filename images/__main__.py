@@ -14,7 +14,10 @@ from images.advisories import ENVIRONMENT, NotCheckedError, find_advisories
 from images.base import base_reference, build_base
 from images.build import build_image
 from images.context import IMAGES, content_tag, copy_context
+from images.pins import FILE, base_for_build, dockerfile_base, pin
 from images.progress import CommandError, run, say
+from images.provenance import docker_arguments
+from images.references import BaseImageError
 from images.registry import push_image
 from images.sbom import bill, mounted, packages_below
 from images.tools import buildah_environment, image_id, require
@@ -24,12 +27,13 @@ examples:
   python3 -m images build                                   build all four into buildah's storage
   python3 -m images build --only operator                   build one of them
   python3 -m images build --push 127.0.0.1:5000 --out f.json  push, and write references to f.json
+  python3 -m images pin docker.io/library/python:3.12-slim  pin a base image to its current digest
   python3 -m images build --base docker.io/library/python:3.12-slim --push registry.example.com/team
 
 The tag is a hash of the sources, dependency lists, Dockerfile, and base. An image that exists under
 its tag is neither built nor pushed again. A code change rebuilds only the last layer. Progress goes
-to stderr and references to stdout. With docker or podman, you do not need this command:
-docker build --target operator|gateway|prepare|trainer .
+to stderr and references to stdout. With docker or podman, you do not need `build`:
+docker build --target operator|gateway|prepare|trainer . $(python3 -m images docker-arguments)
 """
 
 
@@ -58,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--tag", help="use this tag instead of the content hash")
     build.add_argument(
         "--base", metavar="IMAGE",
-        help="use any Debian with Python 3.11 or later (default: built from Debian packages)",
+        help="use any Debian with Python 3.11 or later, by its digest if it is pinned (default: "
+        "built from Debian packages)",
     )  # fmt: skip
     build.add_argument(
         "--again",
@@ -94,8 +99,32 @@ def parser() -> argparse.ArgumentParser:
         "not checked, and the exit code is 1",
     )  # fmt: skip
 
-    commands.add_parser("tags", help="print the references that a build would produce")
+    tags = commands.add_parser("tags", help="print the references that a build would produce")
+    tags.add_argument(
+        "--base", metavar="IMAGE", help="base of the build (default: built from Debian packages)"
+    )
+    _add_pin_commands(commands)
     return top
+
+
+def _add_pin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    pinning = commands.add_parser(
+        "pin", help="ask the registry for the digest of a base image, for all later builds",
+        description=f"Ask the registry for the current digest of a base image and write it to "
+        f"images/{FILE.name}, which builds read. Commit this file.",
+    )  # fmt: skip
+    pinning.add_argument(
+        "image", metavar="IMAGE", nargs="?",
+        help="[REGISTRY/]NAME:TAG (default: the base in the Dockerfile)",
+    )  # fmt: skip
+    arguments = commands.add_parser(
+        "docker-arguments", help="print the arguments of `docker build` for the base image",
+        description="Print the arguments of `docker build` for the base image: its reference, by "
+        "its digest if it is pinned, and its labels.",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--base", metavar="IMAGE", help="use this base (default: the base in the Dockerfile)"
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -111,7 +140,7 @@ def build(options: argparse.Namespace) -> dict[str, str]:
     """Build the chosen images, push them if requested, and return the references by image."""
     require("buildah")
     environment = buildah_environment()
-    base = options.base or build_base(environment)
+    base = base_for_build(options.base) if options.base else build_base(environment)
     references: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="finetune-images-") as folder:
         context = Path(folder)
@@ -134,7 +163,7 @@ def list_and_check(options: argparse.Namespace) -> int:
     environment = buildah_environment()
     options.folder.mkdir(parents=True, exist_ok=True)
     code = 0
-    for image, name in tags(options.base).items():
+    for image, name in tags(options.base and base_for_build(options.base)).items():
         if image not in options.only:
             continue
         reference = f"localhost/{name}"
@@ -178,10 +207,17 @@ def main() -> int:
             case "sbom":
                 return list_and_check(options)
             case "tags":
-                references = tags()
+                references = tags(options.base and base_for_build(options.base))
+            case "pin":
+                name = options.image or dockerfile_base()
+                references = {name: pin(name)}
+            case "docker-arguments":
+                base = base_for_build(options.base or dockerfile_base())
+                print(*docker_arguments(base))
+                return 0
             case _:
                 references = build(options)
-    except (CommandError, OSError, urllib.error.URLError) as error:
+    except (BaseImageError, CommandError, OSError, urllib.error.URLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if getattr(options, "out", None):

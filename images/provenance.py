@@ -6,22 +6,40 @@ from datetime import UTC, datetime
 
 from images.context import ROOT
 from images.progress import CommandError, run
+from images.references import split_digest
 
 OCI = "org.opencontainers.image"
 CONTENT = "dev.finetune.content"  # the hash of the sources, the dependency lists, and the base
 
 
 def provenance(image: str, content: str, base: str, environment: dict[str, str]) -> dict[str, str]:
-    """The annotations of OCI. content: the tag of the image, a hash of everything it is made of."""
+    """The annotations of OCI. content: the tag of the image, a hash of everything it is made of.
+
+    base: the reference of the base image, with its digest if it is pinned.
+    """
     labels = {
         f"{OCI}.title": f"finetune-{image}",
         f"{OCI}.created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         f"{OCI}.revision": _revision(),
-        f"{OCI}.base.name": base,
-        f"{OCI}.base.digest": _digest(base, environment),
+        **base_labels(base),
         CONTENT: content,
     }
+    if f"{OCI}.base.digest" not in labels:
+        labels[f"{OCI}.base.digest"] = _digest(base, environment)
     return {name: value for name, value in labels.items() if value}
+
+
+def base_labels(base: str) -> dict[str, str]:
+    """The name of the base image, and its digest if the reference has one."""
+    name, digest = split_digest(base)
+    labels = {f"{OCI}.base.name": name}
+    return labels | ({f"{OCI}.base.digest": digest} if digest else {})
+
+
+def docker_arguments(base: str) -> list[str]:
+    """Return the arguments of `docker build` that set the base image and its labels."""
+    labels = [f"--label={name}={value}" for name, value in base_labels(base).items()]
+    return [f"--build-arg=BASE={base}", *labels]
 
 
 def _revision() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from images.progress import run, say
@@ -17,7 +18,10 @@ MANIFESTS = (
 def is_loopback(registry: str) -> bool:
     """Whether the registry is on this machine, and therefore uses plain HTTP."""
     host = urlsplit(f"//{registry}").hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # another name, such as 127.example.com
+        return False
 
 
 def has_image(registry: str, reference: str) -> bool:

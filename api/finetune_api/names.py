@@ -123,6 +123,7 @@ class Reason:
     BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
     BASE_MODEL_INVALID = "BaseModelInvalid"
     BASE_MODEL_CHANGED = "BaseModelChanged"
+    MODEL_CHANGED = "ModelChanged"
     S3_ACCESS_DENIED = "S3AccessDenied"
     BUCKET_NOT_FOUND = "BucketNotFound"
     NAN_LOSS = "NaNLoss"
@@ -145,6 +146,16 @@ class Reason:
     JOB_DELETED = "JobDeleted"
     FOREIGN_OBJECT = "ForeignObject"
     INTERNAL = "InternalError"
+
+
+class ServingReason:
+    """Reasons of a Model's status.serving and of its Events, in addition to those of pods."""
+
+    LOADING = "Loading"
+    READY = "Ready"
+    ASLEEP = "Asleep"
+    STOPPED = "Stopped"  # spec.serve was removed
+    SERVER_CRASHED = "ServerCrashed"
 
 
 class FilesReason:
@@ -181,6 +192,7 @@ USER_REASONS = frozenset(
         Reason.BASE_MODEL_NOT_FOUND,
         Reason.BASE_MODEL_INVALID,
         Reason.BASE_MODEL_CHANGED,
+        Reason.MODEL_CHANGED,
         Reason.S3_ACCESS_DENIED,
         Reason.BUCKET_NOT_FOUND,
         Reason.NAN_LOSS,

@@ -206,7 +206,10 @@ def _cut(text: str, limit: int) -> str:
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _size(text[:middle]) + 3 <= limit else (low, middle - 1)
-    split = next((it.start() for it in _ADDRESS.finditer(text) if it.start() < low < it.end()), low)
+    # at the end of an address, too: the ellipsis would look like a part of it
+    split = next(
+        (it.start() for it in _ADDRESS.finditer(text) if it.start() < low <= it.end()), low
+    )
     return text[:split] + "…"
 
 

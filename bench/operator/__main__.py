@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 
 from bench import machine
 from bench.machine import refuse_when_loaded
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="run on a busy machine as well")
     options = parser.parse_args()
     refuse_when_loaded(is_forced=options.force)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process remains
     os.environ["PYTHONPATH"] = machine.python_path()  # inherited by the operator's process
     load = os.getloadavg()[0]
     settings = sections.Settings(

@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "models": (
         "finetune_cli.commands.models.command:command",
-        "List, show, download, or delete fine-tuned models.",
+        "List, show, download, serve, or delete fine-tuned models.",
     ),
     "keys": (
         "finetune_cli.commands.keys.command:command",

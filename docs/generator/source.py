@@ -19,7 +19,7 @@ from finetune_data import failures
 from finetune_storage.messages import TEXTS, ProblemContext, render
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("trainer",)
+PACKAGES = ("serving", "trainer")
 NAMES = {value: key for key, value in vars(Reason).items() if key.isupper()}
 GAP = catalog.GAP
 

@@ -22,6 +22,9 @@ from typing import Any
 from examples.demo.bucket import Bucket
 from examples.demo.cluster import ROOT, S3_NAMES, Cluster, restricted_namespace, without_proxies
 from examples.demo.terminal import DemoError, Terminal, output
+from images.pins import dockerfile_base, pinned, read_pins, unpinned_note
+from images.provenance import docker_arguments
+from images.references import BaseImageError
 
 NAME = "finetune-demo"  # of the cluster
 STOP = f"kind delete cluster --name {NAME}"
@@ -53,20 +56,27 @@ class Kind:
 
     def build_command(self) -> list[str]:
         """Build each target of the Dockerfile, tagged with the hash of its inputs."""
-        listed = self._output(sys.executable, "-m", "images", "tags")
+        try:
+            base = pinned(dockerfile_base(), read_pins())
+        except BaseImageError as error:
+            raise DemoError(str(error)) from error
+        listed = self._output(sys.executable, "-m", "images", "tags", "--base", base)
         self._images = {
             image: f"localhost/{reference}"
             for image, reference in (line.split("\t") for line in listed.splitlines())
         }
+        note = unpinned_note(base)
+        begin = [shlex.join(["echo", note])] if note else []
         builds = [
             shlex.join(command)
             for image, tag in self._images.items()
             for command in (
                 ["echo", f"{image}: building {tag}"],
-                ["docker", "build", "--quiet", f"--target={image}", f"--tag={tag}", "."],
+                ["docker", "build", "--quiet", f"--target={image}", f"--tag={tag}",
+                 *docker_arguments(base), "."],
             )
-        ]
-        return ["sh", "-c", " && ".join(builds)]
+        ]  # fmt: skip
+        return ["sh", "-c", " && ".join([*begin, *builds])]
 
     def start(self, terminal: Terminal) -> Cluster:
         """Create the cluster and S3 unless they exist."""

@@ -17,12 +17,19 @@ import uvloop
 from aiohttp import web
 
 from finetune_gateway.backends.holding import Backends
+from finetune_gateway.backends.waking import Waking
 from finetune_gateway.files.bucket_files import BucketFiles
 from finetune_gateway.files.workers import Workers
 from finetune_gateway.kube.authentication import Authentication
 from finetune_gateway.kube.keys import KeyRing
 from finetune_gateway.kube.kube_cluster import KubeCluster
-from finetune_gateway.kube.server import is_loopback, server_of_kubeconfig, server_of_pod
+from finetune_gateway.kube.leases import HOLDER, Leases
+from finetune_gateway.kube.server import (
+    Server,
+    is_loopback,
+    server_of_kubeconfig,
+    server_of_pod,
+)
 from finetune_gateway.process.certificate import Certificate
 from finetune_gateway.process.draining import Draining
 from finetune_gateway.process.operations import Operations
@@ -100,6 +107,7 @@ class Parts:
 
     settings: Settings
     cluster: KubeCluster
+    leases: Leases | None  # None: the operator serves no models
     api_server: str  # its host, to which no Model may send the gateway
     files: BucketFiles
     certificate: Certificate | None
@@ -118,12 +126,8 @@ def prepare(options: argparse.Namespace) -> Parts:
         if options.kubeconfig
         else server_of_pod(os.environ)
     )
-    if settings.keys is not None and server.token is None:
-        raise ValueError(
-            f"kubeconfig {options.kubeconfig}: the user of the current context has no token, which "
-            "the gateway needs to act for API keys. Set token or tokenFile, or remove keys from "
-            f"{options.settings}"
-        )
+    if server.token is None:
+        _check_tokenless(options, settings)
     cluster = KubeCluster(
         server,
         settings.namespace,
@@ -133,7 +137,35 @@ def prepare(options: argparse.Namespace) -> Parts:
     files = BucketFiles(open_storage(), Workers(), settings)
     api = listen(options.address, options.port)
     operations = listen(options.address, options.operations_port)
-    return Parts(settings, cluster, server.host, files, certificate, (api, operations))
+    leases = _leases(options, settings, server)
+    return Parts(settings, cluster, leases, server.host, files, certificate, (api, operations))
+
+
+def _check_tokenless(options: argparse.Namespace, settings: Settings) -> None:
+    """Raises ValueError if something needs a token of the gateway."""
+    for field, purpose, is_set in (
+        ("keys", "to act for API keys", settings.keys is not None),
+        ("servesModels", "to wake models", settings.serves_models),
+    ):
+        if is_set:
+            raise ValueError(
+                f"kubeconfig {options.kubeconfig}: the user of the current context has no token, "
+                f"which the gateway needs {purpose}. Set token or tokenFile, or remove {field} "
+                f"from {options.settings}"
+            )
+
+
+def _leases(options: argparse.Namespace, settings: Settings, server: Server) -> Leases | None:
+    if not settings.serves_models:
+        return None
+    # Kubernetes sets HOSTNAME to the name of the pod.
+    holder = "" if options.kubeconfig else os.environ.get("HOSTNAME", "")
+    return Leases(
+        server,
+        settings.namespace,
+        holder=holder or HOLDER,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
 
 
 def _load_certificate(options: argparse.Namespace, settings: Settings) -> Certificate | None:
@@ -177,7 +209,8 @@ async def serve(parts: Parts) -> None:
         stack.push_async_callback(probes.cleanup)
         await _start(probes, parts.sockets[1], None)
         keys = KeyRing(settings.keys) if settings.keys is not None else None
-        backends = Backends(settings, api_server=parts.api_server)
+        waking = await _start_waking(stack, parts.leases)
+        backends = Backends(settings, api_server=parts.api_server, waking=waking)
         app = build_app(
             Services(settings, cluster, parts.files, backends),
             ROUTES,
@@ -209,6 +242,15 @@ async def serve(parts: Parts) -> None:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await runner.cleanup()
     logger.info("the gateway has ended")
+
+
+async def _start_waking(stack: AsyncExitStack, leases: Leases | None) -> Waking | None:
+    """What renews Leases, until the end of the stack."""
+    if leases is None:
+        return None
+    waking = Waking((await stack.enter_async_context(leases)).renew)
+    stack.push_async_callback(waking.close)
+    return waking
 
 
 async def _start(

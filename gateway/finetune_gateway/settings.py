@@ -67,6 +67,8 @@ class Settings(Wire):
     backends: list[Backend] = Field(default_factory=list)
     # Answers for the fine-tuned models that have neither a Service nor a backend.
     server: CompletionServer | None = None
+    # Whether the operator serves the Models that have spec.serve (chart value serving.enabled).
+    serves_models: bool = False
     # Seconds for which a request waits for a model that loads: below the 60 s of usual proxies.
     hold_seconds: float = Field(50, ge=0)
     # Whether deleting a model deletes its files, too, as in OpenAI's API.

@@ -14,12 +14,11 @@ from finetune_operator.core.key import Key
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile import Reconciler
 from finetune_operator.handlers.watches import (
-    WATCHED,
-    WATCHED_WITH_MODELS,
     build_kopf_settings,
     build_registry,
     dead_watches,
     sweep,
+    watched_by,
 )
 from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.access_review import AccessReviewer
@@ -84,7 +83,7 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
     """Run until a signal arrives, or until a watch ends that only a restart can reopen."""
     queue: WorkQueue[Key] = WorkQueue()
     store = Store()
-    watched = WATCHED_WITH_MODELS if settings.deletes_models else WATCHED
+    watched = watched_by(settings)
     ready = asyncio.Event()
     reconcile_metrics.HEALTH.follow(queue.__len__, lambda: dead_watches(watched), watched)
     async with Client(settings.request_timeout_seconds) as client, ProgressReader() as progress:
@@ -101,15 +100,12 @@ async def serve(settings: Settings, probe_port: int, metrics_port: int) -> None:
         await kueue.discover()
         reconciling = asyncio.create_task(reconciler.run(), name="reconciler")
         recording = asyncio.create_task(event_recorder.run(), name="event-recorder")
-        sweeping = asyncio.create_task(
-            sweep(client, queue, store, settings, watches_models=settings.deletes_models),
-            name="sweep",
-        )
+        sweeping = asyncio.create_task(sweep(client, queue, store, settings), name="sweep")
         where = settings.namespace or "all namespaces"
         logger.info("watching FineTunes in %s", where)
         try:
             await kopf.operator(
-                registry=build_registry(queue, store, watches_models=settings.deletes_models),
+                registry=build_registry(queue, store, settings),
                 settings=build_kopf_settings(bool(settings.namespace)),
                 namespaces=[settings.namespace] if settings.namespace else [],
                 clusterwide=not settings.namespace,

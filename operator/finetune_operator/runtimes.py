@@ -1,10 +1,10 @@
-"""Runtimes: what an administrator allows the training pods of a cluster to be."""
+"""Runtimes: what an administrator allows the training and serving pods of a cluster to be."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Quantity
+from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Quantity, Toleration
 from finetune_api.wire import Wire
 from finetune_operator.placement import Affinity, TopologySpreadConstraint
 from finetune_operator.pod_fields import (
@@ -13,6 +13,7 @@ from finetune_operator.pod_fields import (
     ContainerSecurity,
     Environment,
     GroupLabels,
+    Labels,
     ResourceClaim,
     Volume,
     VolumeMount,
@@ -66,17 +67,14 @@ class ModelCache(Wire):
         return self.empty_dir is None
 
 
-class Runtime(Wire):
-    """A trainer image, its accelerator, and its pods. A FineTune refers to it by name.
+class PodRuntime(Wire):
+    """What an administrator sets of pods that run on accelerators. Users choose it by name.
 
     Only an administrator sets these fields: a user who could set annotations, capabilities, or a
     RuntimeClass could leave the restrictions of the namespace.
     """
 
-    name: str = Field(pattern=DNS_LABEL)
-    trainer_image: str
-    accelerator: str = Field(pattern="^(nvidia|cpu)$")
-    gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
+    name: str = Field(max_length=63, pattern=DNS_LABEL)
     env: Environment = Field(default_factory=dict)
     # Class of the container runtime, where that of GPUs is not the default, as on k3s and Talos.
     runtime_class_name: str | None = Field(None, pattern=DNS_SUBDOMAIN)
@@ -84,16 +82,31 @@ class Runtime(Wire):
     scheduler_name: str | None = Field(None, max_length=253, pattern=DNS_SUBDOMAIN)
     affinity: Affinity | None = None
     topology_spread_constraints: list[TopologySpreadConstraint] = Field(default_factory=list)
-    # Requests and limits of each training pod that the spec does not set: cpu, memory,
+    # Requests and limits of each pod that the spec does not set: cpu, memory,
     # ephemeral-storage, and further ones, such as RDMA devices, or huge pages for EFA.
     resources: Amounts = Field(default_factory=dict)
     resource_claims: list[ResourceClaim] = Field(default_factory=list)  # devices through DRA
     volumes: list[Volume] = Field(default_factory=list)
     volume_mounts: list[VolumeMount] = Field(default_factory=list)
     pod_annotations: Annotations = Field(default_factory=dict)
-    pod_labels: GroupLabels = Field(default_factory=dict)
-    # Replaces fields of the training container's securityContext, which satisfies `restricted`.
+    pod_labels: Labels = Field(default_factory=dict)
+    # Replaces fields of the main container's securityContext, which satisfies `restricted`.
     security_context: ContainerSecurity = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_distinct_names(self) -> Self:
+        check_mounts(self.volumes, self.volume_mounts)
+        check_claims(self.resource_claims)
+        return self
+
+
+class Runtime(PodRuntime):
+    """A trainer image, its accelerator, and its pods. A FineTune refers to it by name."""
+
+    trainer_image: str
+    accelerator: str = Field(pattern="^(nvidia|cpu)$")
+    gpu_memory_gib: float | None = Field(None, alias="gpuMemoryGiB", gt=0)
+    pod_labels: GroupLabels = Field(default_factory=dict)
     model_cache: ModelCache | None = None  # None: base models are in the pod's own volume
 
     def of_group(self, group: str, pods: int) -> Self:
@@ -103,8 +116,43 @@ class Runtime(Wire):
             pod_annotations=fill_group(self.pod_annotations, group, pods),
         )
 
+
+Engine = Literal["finetune", "vllm"]
+FETCH = {"cpu": "1", "memory": "1Gi"}
+
+
+class ServingRuntime(PodRuntime):
+    """A server for fine-tuned models and its pods. spec.serve of a Model refers to it by name."""
+
+    engine: Engine = "finetune"
+    image: str = Field(min_length=1, max_length=1024)
+    args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=64)
+    gpu_resource: str = "nvidia.com/gpu"  # that spec.serve.resources.gpus requests
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[Toleration] = Field(default_factory=list)
+    priority_class_name: str | None = Field(None, max_length=253, pattern=DNS_SUBDOMAIN)
+    # For which a pod may load the model before it is started again.
+    start_seconds: int = Field(1800, ge=10, le=86400)
+
+
+class ServingRuntimes(Wire):
+    """The runtimes of served models, and the container that downloads a model before the server."""
+
+    runtimes: list[ServingRuntime] = Field(min_length=1)
+    fetch_image: str = Field(min_length=1, max_length=1024)
+    fetch_resources: Amounts = Field(default_factory=lambda: dict[str, str | int](FETCH))
+    # How long a pod may fail to start before its Model is reported as failed.
+    patience_seconds: float = Field(120, ge=0)
+
+    def find(self, name: str | None) -> ServingRuntime | None:
+        """The runtime of that name; the first one if there is no name."""
+        if name is None:
+            return self.runtimes[0]
+        return next((runtime for runtime in self.runtimes if runtime.name == name), None)
+
     @model_validator(mode="after")
-    def _has_distinct_names(self) -> Self:
-        check_mounts(self.volumes, self.volume_mounts)
-        check_claims(self.resource_claims)
+    def _has_distinct_runtimes(self) -> Self:
+        names = [runtime.name for runtime in self.runtimes]
+        if len(set(names)) < len(names):
+            raise ValueError("serving.runtimes: a name is used twice")
         return self

@@ -12,7 +12,7 @@ from finetune_api.limits import DataLimits
 from finetune_api.uris import EndpointPattern
 from finetune_api.wire import Wire
 from finetune_operator.pod_fields import Annotations, Environment, Labels
-from finetune_operator.runtimes import Runtime
+from finetune_operator.runtimes import Runtime, ServingRuntimes
 
 MEMORY: Literal["memory"] = "memory"
 EPHEMERAL_STORAGE: Literal["ephemeral-storage"] = "ephemeral-storage"
@@ -163,6 +163,7 @@ class Settings(Wire):
     pod_network: PodNetwork | None = None  # None: no NetworkPolicy
     # Whether Models are watched, as deletionPolicy Delete requires. Needs further permissions.
     deletes_models: bool = False
+    serving: ServingRuntimes | None = None  # None: spec.serve of Models is ignored
     # One progress write in ten seconds is enough for `kubectl get -w` and cheap for etcd.
     progress_seconds: float = 10
     poll_seconds: float = 5

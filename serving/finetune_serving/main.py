@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import re
 import signal
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ logger = logging.getLogger("finetune_serving")
 
 ALL_ADDRESSES = "*"
 CLOSE_SECONDS = 5.0  # for handlers that write their last answer
+ABSOLUTE = re.compile(r"(?P<id>.+)=(?P<location>(?:/|s3://).*)", re.DOTALL)  # of --model
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -129,8 +131,8 @@ def build_settings(options: argparse.Namespace) -> Settings:
     """The settings of the flags. Raises ValueError with the flag."""
     models = {}
     for text in options.model:
-        name, separator, location = text.partition("=")
-        if not name or not separator or not location:
+        name, location = split_model(text)
+        if not name or not location:
             raise ValueError(f"--model {text}: expected ID=FOLDER or ID=s3://bucket/key")
         if name in models:
             raise ValueError(f"--model {text}: the name {name} is there twice")
@@ -156,6 +158,18 @@ def build_settings(options: argparse.Namespace) -> Settings:
         drain_seconds=options.drain_seconds,
         cpu=options.cpu,
     )
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """The id and the location of ID=LOCATION. A part that is missing is empty.
+
+    The id of a model can contain "=", so the last one in front of an absolute path or of s3:// is
+    the separator. For a relative folder, it is the first one.
+    """
+    if found := ABSOLUTE.fullmatch(text):
+        return found["id"], found["location"]
+    name, _, location = text.partition("=")
+    return name, location
 
 
 def main(arguments: list[str] | None = None) -> int:

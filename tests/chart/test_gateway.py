@@ -137,6 +137,17 @@ def test_its_only_permission_is_to_be_the_accounts_of_keys(render: Render) -> No
     assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
 
 
+def test_it_renews_leases_with_its_own_token_only_where_models_are_served(render: Render) -> None:
+    objects = of_gateway(render(*PLAIN, "serving.enabled=true"))
+    lease = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["patch"]}
+    assert one(objects, "Role")["rules"] == [lease]
+    whole = render(*PLAIN, "serving.enabled=true")
+    assert "serviceAccountToken" in json.dumps(sources(whole)["cluster"])
+    assert parsed(whole).serves_models
+    assert one(of_gateway(render(*KEYS, "serving.enabled=true")), "Role")["rules"][1:] == [lease]
+    assert not parsed(render(*PLAIN)).serves_models
+
+
 def test_no_other_binding_names_its_account(render: Render) -> None:
     for values in (KEYS, (*KEYS, "clusterWide=true")):
         bindings = of_kind(render(*values), "RoleBinding", "ClusterRoleBinding")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune_api.wire import JsonObject
-from finetune_operator.runtimes import Runtime
+from finetune_operator.runtimes import Runtime, ServingRuntimes
 from finetune_operator.settings import Settings
 from tests.chart.conftest import CHART, Render
 
@@ -256,3 +256,32 @@ def test_a_wrong_way_to_the_store_is_refused_by_the_chart(
     done = helm("template", "ft", CHART, "--namespace", "ml", "--set-json", value)
     assert done.returncode != 0
     assert field in done.stderr
+
+
+def test_served_models_have_runtimes_only_if_they_are_enabled(render: Render) -> None:
+    assert "serving" not in settings(render())
+    found = settings(
+        render(
+            "serving.enabled=true",
+            'images.trainer="r/trainer@1"',
+            'serving.runtimes=[{"name":"small","engine":"finetune","env":{"A":"1"}},'
+            '{"name":"vllm","engine":"vllm","image":"v","startSeconds":86400,"args":["--x=1"],'
+            '"tolerations":[{"key":"gpu","operator":"Exists"}],"resources":{"nvidia.com/gpu":8}}]',
+        )
+    )
+    small, vllm = ServingRuntimes.model_validate(found["serving"]).runtimes
+    assert (small.image, small.env, small.start_seconds) == ("r/trainer@1", {"A": "1"}, 1800)
+    assert (vllm.image, vllm.args, vllm.start_seconds) == ("v", ["--x=1"], 86400)
+    assert vllm.resources == {"nvidia.com/gpu": 8}
+    assert vllm.tolerations[0].operator == "Exists"
+    defaults = settings(render("serving.enabled=true"))["serving"]
+    assert [it.engine for it in ServingRuntimes.model_validate(defaults).runtimes] == [
+        "vllm",
+        "finetune",
+    ]
+
+
+def test_a_server_of_others_needs_an_image(render: Render) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        render("serving.enabled=true", 'serving.runtimes=[{"name":"v","engine":"vllm"}]')
+    assert "the runtime v has no image" in str(error.value.stderr)

@@ -104,6 +104,13 @@ def hostile_model(uri: str) -> JsonObject:
     }
 
 
+def hostile_serving(state: str) -> JsonObject:
+    """A status.serving whose texts are hostile."""
+    words = {"reason": WORD, "message": HOSTILE, "log": [HOSTILE, HOSTILE]}
+    names_of = {"since": TIME, "runtime": TIME, "engine": TIME, "service": TIME}
+    return {"state": state, "replicas": 1, **words, **names_of}
+
+
 KEY_ID = hash_key("sk-ft-" + "a" * 43)[:16]
 
 

@@ -1,4 +1,4 @@
-"""The server of a Model: `spec.serving` on a real API server, and in `models get`."""
+"""The server of a Model: `spec.serving` and `spec.serve` on a real API server."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def test_no_other_server_and_no_other_field(team: Kubectl, spec: Any, words: str
     with pytest.raises(RefusedError) as refused:
         patch(team, **spec)
     assert words in str(refused.value)
+
+
+def test_the_operator_is_asked_to_serve_a_model_and_to_stop(at_team: Run, team: Kubectl) -> None:
+    team.apply(MODEL)
+    assert at_team("models", "serve", NAME, "--no-wait").returncode == 0
+    assert team.get("model", NAME)["spec"]["serve"] == {"replicas": 1, "idleSeconds": 900}
+    changed = at_team("models", "serve", NAME, "--gpus", "2", "--idle", "1h", "--no-wait")
+    assert changed.returncode == 0, changed.stderr
+    expected = {"replicas": 1, "idleSeconds": 3600, "resources": {"gpus": 2}}
+    assert team.get("model", NAME)["spec"]["serve"] == expected
+    refused = at_team("models", "serve", NAME, "--min-replicas", "2", "--no-wait")
+    assert (refused.returncode, "may be at most serve.replicas" in refused.stderr) == (1, True)
+    assert at_team("models", "stop", NAME).returncode == 0
+    assert "serve" not in team.get("model", NAME)["spec"]

@@ -26,7 +26,7 @@ from finetune_cli.main import COMMANDS
 from finetune_storage.s3 import Storage
 from tests.cli.conftest import Ran, Run
 from tests.cli.entry import PROGRAM
-from tests.cli.hostile import HOSTILE, KEY_ID, UID, HostileCluster, served
+from tests.cli.hostile import HOSTILE, KEY_ID, UID, HostileCluster, hostile_serving, served
 
 JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0e\ufe0f")
 OWN = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AGKJ]|\x1b\]8;;\x1b\\")
@@ -61,6 +61,9 @@ COMMAND_LINES = [
     ("models", "get", "tone", "-o", "yaml"),
     ("models", "pull", "tone"),
     ("models", "delete", "tone"),
+    ("models", "serve", "tone"),
+    ("models", "serve", "tone", "--runtime", HOSTILE[:20]),
+    ("models", "stop", "tone"),
     ("models", "delete", "tone", "--yes"),
     ("keys", "list"),
     ("keys", "list", "-o", "json"),
@@ -184,6 +187,42 @@ def test_the_log_lines_in_a_status_are_harmless(run: Run, cluster: HostileCluste
     ran = run("logs", "tone")
     assert ran.stdout.startswith("begin \\x1b]0;owned")
     assert_harmless(ran.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["ready", "asleep", "failed"])
+def test_a_served_model_is_harmless(run: Run, cluster: HostileCluster, state: str) -> None:
+    serve_in(cluster, state)
+    for arguments, word in (
+        (("models", "serve", "tone"), state),
+        (("models", "serve", "tone", "--no-wait"), "already served"),
+        (("models", "get", "tone"), f"{state} since begin"),
+        (("models", "list"), "SERVING"),
+        (("doctor",), "served models"),
+    ):
+        ran = run(*arguments)
+        assert word in ran.stdout
+        assert_no_bug(ran)
+        assert_harmless(ran.stdout)
+        assert_harmless(ran.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["ready", "failed"])
+def test_a_served_model_is_harmless_on_a_terminal(cluster: HostileCluster, state: str) -> None:
+    serve_in(cluster, state)
+    for arguments in (("models", "serve", "tone"), ("models", "get", "tone")):
+        seen = OWN.sub("", on_terminal(*arguments)).replace("\r", "")
+        assert state in seen
+        assert "Traceback" not in seen
+        assert_harmless(seen)
+
+
+def serve_in(cluster: HostileCluster, state: str) -> None:
+    """The Model has spec.serve, and a hostile status."""
+    del cluster.model["spec"]["serving"]
+    cluster.model["spec"]["serve"] = {"runtime": "small", "replicas": 1, "idleSeconds": 900}
+    cluster.model["status"] = {"serving": hostile_serving(state)}
 
 
 @pytest.mark.slow

@@ -143,3 +143,13 @@ def test_it_ends_when_the_object_is_gone_or_another_has_its_name(
 def test_an_error_that_retries_cannot_resolve_is_raised(error: ApiError) -> None:
     with pytest.raises(ApiError):
         play(Script([error], []), 1)
+
+
+def test_who_has_a_deadline_reads_now_and_then_and_sees_a_deletion() -> None:
+    script = Script([an_object(1), LOST, an_object(2), MISSING], [])
+    pauses: list[float] = []
+    watched = watch_object(script, "a", may_watch=False, pause=pauses.append)  # type: ignore[arg-type]
+    kinds = [type(update) for update in watched]
+    assert kinds == [Current, Disconnected, Current, Deleted]
+    assert (pauses[0], pauses[2]) == (POLL_SECONDS, POLL_SECONDS)
+    assert script.asked == ["get"] * 4

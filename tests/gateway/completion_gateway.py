@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -128,3 +130,13 @@ async def free_port() -> int:
     """A port on which nothing listens."""
     async with serving(web.Application()) as port:
         return port
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback, as a pod would have it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect(("198.51.100.1", 9))  # a datagram socket sends nothing
+        except OSError:
+            pytest.skip("this machine has only a loopback address")
+        return str(one.getsockname()[0])

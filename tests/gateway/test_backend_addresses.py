@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from aiohttp import web
 
@@ -14,7 +12,7 @@ from finetune_gateway.backends.addresses import refusal
 from finetune_gateway.backends.connections import CheckedResolver, ForbiddenAddressError
 from finetune_gateway.backends.target import base_target, model_target
 from finetune_gateway.settings import Backend, Settings
-from tests.gateway.completion_gateway import TONE, Gateway, Names, gateway
+from tests.gateway.completion_gateway import TONE, Gateway, Names, gateway, own_address
 from tests.gateway.completion_server import CompletionServer, serving
 
 API_SERVER = "10.96.0.1"
@@ -25,16 +23,6 @@ SERVING = {"service": "tone", "port": 8000}
 def serve(it: Gateway, serving_: JsonObject) -> None:
     """Set the Service of the Model, as its owner does."""
     it.cluster.objects["models"][resource_name(TONE)]["spec"]["serving"] = serving_
-
-
-def own_address() -> str:
-    """An address of this machine that is not loopback, as a pod would have it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        try:
-            one.connect(("198.51.100.1", 9))  # a datagram socket sends nothing
-        except OSError:
-            pytest.skip("this machine has only a loopback address")
-        return str(one.getsockname()[0])
 
 
 @pytest.mark.parametrize(

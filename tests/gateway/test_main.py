@@ -143,6 +143,27 @@ def test_keys_need_a_token_of_the_gateway(
         opened.close()
 
 
+def test_waking_models_needs_a_token_of_the_gateway(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(tmp_path, *LOOPBACK, user={}, servesModels=True)
+    text = refusal(given, capsys)
+    assert "the user of the current context has no token" in text
+    assert "to wake models" in text
+    assert "remove servesModels from" in text
+
+
+@pytest.mark.parametrize("serves_models", [False, True])
+def test_leases_are_renewed_only_if_the_operator_serves_models(
+    tmp_path: Path, serves_models: bool
+) -> None:
+    given = arguments(tmp_path, *LOOPBACK, servesModels=serves_models)
+    parts = prepare(parse_arguments(given))
+    assert (parts.leases is not None) is serves_models
+    for opened in parts.sockets:
+        opened.close()
+
+
 def test_outside_a_pod_a_kubeconfig_is_needed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from images.registry import is_loopback
         ("127.0.0.1:5000", True),
         ("localhost:5000/team", True),
         ("[::1]:5000", True),
+        ("127.1.2.3", True),
+        ("127.example.com", False),
         ("registry.example.com", False),
         ("registry.example.com:5000/127.0.0.1", False),
     ],

@@ -40,6 +40,16 @@ def test_the_labels_name_the_commit_the_base_and_the_content(
     assert labels["dev.finetune.content"] == "abc"
 
 
+def test_the_digest_of_a_pinned_base_is_the_pinned_one(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", environment["PATH"])
+    digest = f"sha256:{'7' * 64}"
+    labels = provenance.provenance("operator", "abc", f"localhost/known:1@{digest}", environment)
+    assert labels["org.opencontainers.image.base.digest"] == digest  # buildah has another answer
+    assert labels["org.opencontainers.image.base.name"] == "localhost/known:1"
+
+
 def test_what_no_command_has_answered_is_not_in_them(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

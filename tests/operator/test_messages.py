@@ -33,6 +33,17 @@ DELETION = messages.job_was_deleted(1, None)
 LOST = messages.result_lost(messages.PREPARE_JOB, messages.PODS_REMOVED)
 GANG = messages.gang_released(1, 2, "other")
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {
+    "pods_answer": [(2, 2, None), (1, 2, "1 of 2 pods cannot be scheduled: no GPU is free")],
+    "pods_load": [(1,), (2,)],
+    "sleeps": [(900, None), (7200, "no image"), (61, None)],
+    "download_failed": [(ERROR,), (ERROR.replace(hint="check the key"),)],
+    "download_crashed": [(1, ""), (1, "no route to host")],
+    "server_crashed": [(1, ""), (134, "CUDA error: no kernel image")],
+    "server_out_of_memory": [(None,), ("16Gi",)],
+    "waits_in_vain": [("ImagePull", "1 of 1 pod cannot pull the image: no such tag")],
+    "unknown_serving_runtime": [("tpu", "cpu, vllm")],
+    "serving_name_taken": [("Service mdl-ada-11111111-serve",)],
+    "serving_refused": [("QuotaExceeded", "Deployment x cannot be created: no quota")],
     "created": [("tone",)],
     "advice": [("22 examples are duplicates of others",)],
     "enqueued": [("gpus",)],

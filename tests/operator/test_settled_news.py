@@ -13,6 +13,7 @@ from finetune_operator.handlers.workqueue import WorkQueue
 from finetune_operator.kube.store import Store
 from finetune_operator.telemetry import reconcile_metrics
 from tests.operator.test_store import a_finetune, a_job, ended
+from tests.support.objects import a_settings
 
 IsNews = Callable[[str, JsonObject, str | None], bool]
 
@@ -29,7 +30,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Key, str | None]]:
 def is_news(monkeypatch: pytest.MonkeyPatch) -> IsNews:
     installed: list[Any] = []
     monkeypatch.setattr(watch_streams, "install", lambda _, found: installed.append(found))
-    watches.build_registry(WorkQueue(), Store(), watches_models=False)
+    watches.build_registry(WorkQueue(), Store(), a_settings())
     (found,) = installed
     is_news: IsNews = found
     return is_news

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.uris import S3Uri
-from finetune_serving.main import build_settings, main, parse_arguments
+from finetune_serving.main import build_settings, main, parse_arguments, split_model
 
 GATEWAY = ("--trust-gateway", "--gateway-secret-file", "f", "--models-below", "s3://acme/ml")
 
@@ -22,11 +22,38 @@ def test_the_flags_become_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "location"),
+    [
+        ("a=/models/a", "a", "/models/a"),
+        ("a=b=/models/x", "a=b", "/models/x"),
+        ("a=b=s3://acme/x", "a=b", "s3://acme/x"),
+        ("a==/x", "a=", "/x"),
+        ("a=/x=/y", "a=/x", "/y"),
+        ("a=s3://x=s3://acme/y", "a=s3://x", "s3://acme/y"),
+        ("a=/models/day=1", "a", "/models/day=1"),
+        ("a=s3://acme/day=1/x", "a", "s3://acme/day=1/x"),
+        ("a=folder", "a", "folder"),
+        ("a=folder=b", "a", "folder=b"),
+        ("a=./folder=b", "a", "./folder=b"),
+        ("ada:ft-acme:a=b-2026=/model", "ada:ft-acme:a=b-2026", "/model"),
+        ("a\nb=/x", "a\nb", "/x"),
+        ("a", "a", ""),
+        ("=/x", "", "/x"),
+    ],
+)
+def test_an_id_may_contain_the_separator(text: str, name: str, location: str) -> None:
+    assert split_model(text) == (name, location)
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
         ((), "there is no model"),
         (("--model", "a"), "expected ID=FOLDER"),
         (("--model", "=x"), "expected ID=FOLDER"),
+        (("--model", "=/x"), "expected ID=FOLDER"),
+        (("--model", "a="), "expected ID=FOLDER"),
+        (("--model", "a=b=/x", "--model", "a=b=/y"), "is there twice"),
         (("--model", "a=x", "--model", "a=y"), "is there twice"),
         (("--model", "a=s3://B/../x"), "is not an S3 address"),
         (("--trust-gateway",), "requires --gateway-secret-file"),

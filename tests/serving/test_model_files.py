@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.errors import FailureError
 from finetune_api.uris import S3Uri
 from finetune_serving.models.addresses import ModelAddress
 from finetune_serving.models.files import ModelFiles
+from finetune_serving.models.loaded import load
 from finetune_storage.s3 import Storage
 from finetune_web.problems import Problem
 
@@ -81,15 +83,50 @@ def test_changed_files_are_refused_and_leave_nothing(
     assert isinstance(address.location, S3Uri)
     files = cache(tmp_path, storage)
     other = ModelAddress("tone", address.location, "0" * 64)
-    with pytest.raises(Problem, match="differs from the published one"):
+    with pytest.raises(FailureError, match="differs from the published one"):
         files.provide(other)
-    storage.write_bytes(address.location.child("model.safetensors"), b"other")
-    with pytest.raises(Problem, match="is damaged"):
-        files.provide(address)
+    weights = storage.read_bytes(address.location.child("model.safetensors"))
+    for changed, words in ((b"other", "has 5 bytes instead of"), (bytes(len(weights)), "SHA-256")):
+        storage.write_bytes(address.location.child("model.safetensors"), changed)
+        with pytest.raises(FailureError, match=f"is damaged: model.safetensors .*{words}"):
+            files.provide(address)
     storage.write_bytes(address.location.child("manifest.json"), b"[]")
-    with pytest.raises(Problem, match="contains no published model"):
+    with pytest.raises(FailureError, match="contains no published model"):
         files.provide(ModelAddress("tone", address.location))
     assert [*(tmp_path / "cache").iterdir()] == []
+
+
+@pytest.mark.parametrize("size", [10**15, 10**400], ids=["large", "absurd"])
+def test_a_size_that_only_the_manifest_has_deletes_no_other_model(
+    tmp_path: Path, storage: Storage, publish: Publish, size: int
+) -> None:
+    files = cache(tmp_path, storage, 3500)
+    kept = files.provide(publish("one"))
+    files.release(kept)
+    address = publish("two")
+    assert isinstance(address.location, S3Uri)
+    manifest = json.loads(storage.read_bytes(address.location.child("manifest.json")))
+    manifest["files"][1]["size"] = size
+    storage.write_bytes(address.location.child("manifest.json"), json.dumps(manifest).encode())
+    with pytest.raises(FailureError, match=r"restore the files|contains no published model"):
+        files.provide(ModelAddress("two", address.location))
+    assert [*(tmp_path / "cache").iterdir()] == [kept]
+
+
+def test_files_that_cannot_be_served_are_a_problem_that_no_retry_solves(
+    tmp_path: Path, storage: Storage, publish: Publish
+) -> None:
+    address = publish("tone")
+    assert isinstance(address.location, S3Uri)
+    storage.delete(address.location.child("manifest.json"))
+    with pytest.raises(Problem) as caught:
+        load(address, cache(tmp_path, storage), cpu=True)
+    assert (caught.value.status, caught.value.code) == (503, "model_unusable")
+    assert caught.value.message == (
+        f"The model 'tone' cannot be used: there is no model at {address.location} (endpoint "
+        f"{storage.endpoint}): its files were deleted, or the address is wrong; restore the files, "
+        "correct the address, or train the model again."
+    )
 
 
 def test_the_least_recently_used_unused_model_makes_room(

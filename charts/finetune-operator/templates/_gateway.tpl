@@ -153,6 +153,9 @@ server:
   url: http://{{ include "finetune-operator.completionsName" $root }}.{{ $root.Release.Namespace }}.svc:8000/v1
   secretFile: /etc/finetune-gateway-server/token
 {{- end }}
+{{- if dig "enabled" false (default dict $root.Values.serving) }}
+servesModels: true
+{{- end }}
 holdSeconds: {{ .holdSeconds | toJson }}
 deletesFiles: {{ .deletesFiles }}
 allowPlainHttp: {{ empty .tls.secretName }}

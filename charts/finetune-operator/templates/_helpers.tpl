@@ -249,6 +249,35 @@ podNetwork:
   {{- end }}
 {{- end }}
 {{- end }}
+{{- if dig "enabled" false (default dict .serving) }}
+serving:
+  fetchImage: {{ include "finetune-operator.image" (list $root "trainer") | quote }}
+  fetchResources: {{ .serving.fetchResources | toJson }}
+  patienceSeconds: {{ .serving.patienceSeconds | toJson }}
+  runtimes:
+  {{- range .serving.runtimes }}
+    - name: {{ .name | quote }}
+      engine: {{ .engine }}
+      {{- if and (ne .engine "finetune") (not .image) }}
+      {{- fail (printf "serving.runtimes: the runtime %s has no image" .name) }}
+      {{- end }}
+      image: {{ default (include "finetune-operator.image" (list $root "trainer")) .image | quote }}
+      env:
+      {{- range $name, $value := .env }}
+        {{ $name }}: {{ $value | quote }}
+      {{- else }} {}
+      {{- end }}
+      {{- with .startSeconds }}
+      startSeconds: {{ . | int64 }}
+      {{- end }}
+      {{- $runtime := . }}
+      {{- range $key := list "args" "gpuResource" "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" "schedulerName" "affinity" "topologySpreadConstraints" "resources" "resourceClaims" "volumes" "volumeMounts" "podAnnotations" "podLabels" "securityContext" }}
+      {{- with index $runtime $key }}
+      {{ $key }}: {{ . | toJson }}
+      {{- end }}
+      {{- end }}
+  {{- end }}
+{{- end }}
 requestTimeoutSeconds: {{ .operator.requestTimeoutSeconds | toJson }}
 deletesModels: {{ .modelDeletion.enabled }}
 metricsTokenReview: {{ .metrics.tokenReview }}

@@ -1,4 +1,4 @@
-"""A watch on one FineTune that reconnects until the object is deleted.
+"""A watch on one object that reconnects until the object is deleted.
 
 Some interruptions are normal: the server ends or restarts the watch, forgets the resource version
 (410), the network fails, or the user may read but not watch. Only an error that retries cannot
@@ -48,14 +48,19 @@ Update = Current | Disconnected | Deleted
 
 
 def watch_object(
-    resource: Resource, name: str, *, pause: Callable[[float], None] = time.sleep
+    resource: Resource,
+    name: str,
+    *,
+    may_watch: bool = True,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Update]:
     """Every state of the object from now on; ends only after Deleted.
 
+    may_watch: if false, the object is read every POLL_SECONDS, for a caller that has a deadline.
     Raises ApiError for an error that retries cannot resolve, such as a missing object at the start
     or missing permission to read it.
     """
-    watcher = _Watcher(resource, name)
+    watcher = _Watcher(resource, name, may_watch=may_watch)
     delay = FIRST_DELAY
     while True:
         try:
@@ -80,12 +85,12 @@ def watch_object(
 class _Watcher:
     """Reads the object, then watches from the resource version it read."""
 
-    def __init__(self, resource: Resource, name: str) -> None:
+    def __init__(self, resource: Resource, name: str, *, may_watch: bool = True) -> None:
         self._resource = resource
         self._name = name
         self._uid = ""
         self._version = ""
-        self.may_watch = True
+        self.may_watch = may_watch
 
     def updates(self) -> Iterator[Update]:
         """One read, then one watch after the other until one of them fails."""

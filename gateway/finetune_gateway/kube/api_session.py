@@ -1,4 +1,4 @@
-"""Requests to the API server, each with the credential of one caller and of no other."""
+"""Requests to the API server, each with the credential of one sender and of no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 
 from finetune_api.wire import JsonObject
 from finetune_gateway.kube.answers import parse_object, read_error, read_object
-from finetune_gateway.kube.caller import Caller
+from finetune_gateway.kube.caller import Caller, Itself
 from finetune_gateway.kube.server import Server
 from finetune_gateway.kube_errors import KubeError
 
@@ -60,7 +60,7 @@ class ApiSession:
 
     async def request(
         self,
-        caller: Caller,
+        caller: Caller | Itself,
         method: str,
         path: str,
         *,
@@ -121,7 +121,12 @@ class ApiSession:
 
     @asynccontextmanager
     async def _open(
-        self, caller: Caller, method: str, path: str, headers: dict[str, str], **request: Any
+        self,
+        caller: Caller | Itself,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        **request: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer of 2xx to one request. Every other answer, and none, raises KubeError."""
         assert self._session is not None
@@ -137,26 +142,31 @@ class ApiSession:
                 )
             async with response:
                 if response.status >= 300:
-                    raise _blame(await read_error(response), credential)
+                    raise _blame(await read_error(response), caller)
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             cause = type(error).__name__
             logger.warning("%s %s: no answer of the API server (%s)", method, path, cause)
             raise KubeError(0, f"The API server does not answer ({cause}).") from error
 
-    def _credential(self, caller: Caller) -> dict[str, str]:
+    def _credential(self, caller: Caller | Itself) -> dict[str, str]:
         """The headers of a caller: its own token only, or the gateway's and an impersonation."""
+        if isinstance(caller, Itself):
+            return self._own_credential("which it needs to wake models")
         user = caller.headers.get(IMPERSONATE)
         if user is None:
             return {"Authorization": caller.headers["Authorization"]}
+        return {**self._own_credential("which API keys need"), IMPERSONATE: user}
+
+    def _own_credential(self, purpose: str) -> dict[str, str]:
         if self._server.token is None:
-            raise KubeError(0, "The gateway has no token of its own, which API keys need.")
-        return {"Authorization": f"Bearer {self._server.token.read()}", IMPERSONATE: user}
+            raise KubeError(0, f"The gateway has no token of its own, {purpose}.")
+        return {"Authorization": f"Bearer {self._server.token.read()}"}
 
 
-def _blame(error: KubeError, credential: dict[str, str]) -> KubeError:
+def _blame(error: KubeError, caller: Caller | Itself) -> KubeError:
     """The error of a request. A refused token of the gateway is no error of the caller."""
-    if error.status == 401 and IMPERSONATE in credential:
+    if error.status == 401 and (isinstance(caller, Itself) or IMPERSONATE in caller.headers):
         logger.error("the API server does not accept the gateway's own token")
         return KubeError(0, "The API server does not accept the gateway's own token.")
     return error

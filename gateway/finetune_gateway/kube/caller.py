@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Itself:
+    """The gateway as the sender of a request, with its own token: only for Leases.
+
+    It is no `Caller`, so that nothing that is done for a caller can be done as the gateway.
+    """
+
+
+@dataclass(frozen=True)
 class Caller:
     """The sender of a request, as which the gateway asks the API server.
 

@@ -1,14 +1,14 @@
-"""Where the training pods run: the placement of the runtime, and nodes that an attempt avoids."""
+"""Where pods on accelerators run: the runtime's placement, and nodes that an attempt avoids."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_operator.runtimes import Runtime
+from finetune_operator.runtimes import PodRuntime
 
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
-def placement(runtime: Runtime | None, avoided: Sequence[str]) -> dict[str, Any]:
+def placement(runtime: PodRuntime | None, avoided: Sequence[str]) -> dict[str, Any]:
     """The fields of the pod spec. avoided: nodes to which the scheduler prefers all others."""
     found: dict[str, Any] = {}
     affinity = runtime.affinity.to_dict() if runtime and runtime.affinity else {}

@@ -6,7 +6,7 @@ from typing import Any
 from finetune_api.finetune import FineTune
 from finetune_operator.keys import is_allowed
 from finetune_operator.pod_fields import is_own_key
-from finetune_operator.runtimes import Runtime
+from finetune_operator.runtimes import PodRuntime
 from finetune_operator.settings import Settings
 
 Texts = dict[str, str]
@@ -18,11 +18,11 @@ def pod_metadata(
     annotations: Texts | None = None,
     *,
     finetune: FineTune | None = None,
-    runtime: Runtime | None = None,
+    runtime: PodRuntime | None = None,
 ) -> dict[str, Any]:
     """The metadata of a pod template. labels and annotations: the operator's own, which prevail.
 
-    finetune: with the labels and annotations of the user. runtime: of training pods.
+    finetune: with the labels and annotations of the user. runtime: of training and serving pods.
     """
     spec, pods = finetune.spec if finetune else None, settings.pods
     all_labels = {

@@ -33,20 +33,23 @@ def pod_spec(
     *,
     before: Sequence[dict[str, Any]] = (),
     room: str | None = ROOM,
+    main_reads_secret: bool = True,
 ) -> dict[str, Any]:
     """Build a pod spec around one container.
 
     source: the Secret with the S3 credentials. container: image, env, resources, mounts.
     before: containers that must end first, with their names. room: most that the pod may write to
-    /tmp; None: the requests and limits of the container count it.
+    /tmp; None: the requests and limits of the container count it. main_reads_secret: whether the
+    main container gets the Secret as well, and not only those before it.
     """
+    main_source = source if main_reads_secret else None
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "serviceAccountName": settings.service_account_name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _security(settings),
-        "containers": [_container(settings, source, container)],
+        "containers": [_container(settings, main_source, container)],
         "volumes": [
             {"name": WORK, "emptyDir": {"sizeLimit": room} if room else {}},
             *volumes,
@@ -71,7 +74,7 @@ def _security(settings: Settings) -> dict[str, Any]:
 
 
 def _environment(
-    settings: Settings, source: SecretSource, own: Sequence[dict[str, Any]]
+    settings: Settings, source: SecretSource | None, own: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The container's variables, then those of the chart, then those of the Secret: each once."""
     found = [*own, _allowed_endpoints(settings)]
@@ -81,14 +84,17 @@ def _environment(
         if name not in _names(own)
     ]
     found += network_variables(settings, _names(found))
-    return [*found, *source.variables(settings, _names(found))]
+    secret = source.variables(settings, _names(found)) if source else []
+    return [*found, *secret]
 
 
 def _names(variables: Sequence[dict[str, Any]]) -> set[str]:
     return {variable["name"] for variable in variables}
 
 
-def _container(settings: Settings, source: SecretSource, fields: dict[str, Any]) -> dict[str, Any]:
+def _container(
+    settings: Settings, source: SecretSource | None, fields: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "name": names.CONTAINER,
         "imagePullPolicy": settings.image_pull_policy,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from finetune_api import names
 from finetune_api.wire import JsonObject
 
-BEFORE_MAIN = (names.CONTAINER_BASE_CHECK,)  # init containers of ours, in their order
+# init containers of ours, in their order
+BEFORE_MAIN = (names.CONTAINER_BASE_CHECK, names.CONTAINER_FETCH)
 OURS = frozenset({*BEFORE_MAIN, names.CONTAINER})
 # A container that has not started yet, without a cause.
 QUIET_WAITS = frozenset({"ContainerCreating", "PodInitializing"})

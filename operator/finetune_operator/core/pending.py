@@ -1,7 +1,7 @@
 """Why the pods of a Job are not ready yet, in one sentence."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from finetune_api import names
 from finetune_operator import messages
@@ -38,9 +38,17 @@ def explain(job: Job, wanted: int) -> StatusMessage:
     """Explain why fewer than `wanted` pods of a Job are ready."""
     if job.is_suspended:
         return _explain_suspension(job)
-    pods = [pod for pod in job.pods if not pod.is_going]
-    if job.refused and job.lacks_pods:
-        cause = REFUSED.sub("", job.refused)
+    return explain_pods(job.pods, wanted, job.refused if job.lacks_pods else None)
+
+
+def explain_pods(found: Iterable[Pod], wanted: int, refused: str | None) -> StatusMessage:
+    """Explain why fewer than `wanted` of these pods are ready.
+
+    refused: why their controller cannot create the others, if it cannot.
+    """
+    pods = [pod for pod in found if not pod.is_going]
+    if refused:
+        cause = REFUSED.sub("", refused)
         is_quota = "exceeded quota" in cause
         return messages.pods_refused(wanted - len(pods), wanted, cause, is_quota=is_quota)
     unscheduled = [pod for pod in pods if pod.unscheduled_message]

@@ -12,13 +12,14 @@ from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import FineTuneStatus
 from finetune_operator.core.decide import decide
 from finetune_operator.core.events.legacy import with_event_fields
-from finetune_operator.core.key import Key
+from finetune_operator.core.key import SERVING, Key
 from finetune_operator.core.observed import ForeignObject, Observed
 from finetune_operator.core.plan import Plan
 from finetune_operator.core.refusals import Refusal
 from finetune_operator.core.refused_plan import refused_plan, unread_plan
 from finetune_operator.handlers.event_recorder import EventRecorder
 from finetune_operator.handlers.reconcile_model import ModelReconciler
+from finetune_operator.handlers.reconcile_serving import ServingReconciler
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import (
@@ -71,6 +72,7 @@ class Reconciler:
         self._store = observer.store
         self.settings = settings
         self._models = ModelReconciler(observer.client, settings, observer.kueue, observer.rare)
+        self._serving = ServingReconciler(observer.client, settings)
         self.queue = queue
         self._since: dict[Key, float] = {}
 
@@ -114,6 +116,8 @@ class Reconciler:
         """Return the seconds until the next reconcile; None: wait for a trigger."""
         if key.kind == "Model":
             return await self._models.reconcile(key)
+        if key.kind == SERVING:
+            return await self._serving.reconcile(key)
         if self._store.is_settled(key):
             return None
         try:

@@ -12,7 +12,7 @@ import kopf
 
 from finetune_api import names
 from finetune_api.wire import JsonObject
-from finetune_operator.core.key import Key
+from finetune_operator.core.key import SERVING, Key
 from finetune_operator.handlers import watch_streams
 from finetune_operator.handlers.workqueue import COMPLETION, CREATION, WorkQueue
 from finetune_operator.kube import paths
@@ -22,7 +22,6 @@ from finetune_operator.settings import Settings
 from finetune_operator.telemetry import reconcile_metrics
 
 WATCHED = ("finetunes", "jobs", "pods")
-WATCHED_WITH_MODELS = (*WATCHED, "models")
 
 OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_UID}"
 SWEEP_INTERVAL = 0.05  # seconds between two FineTunes: 2,000 of them cost 80 reads/s for 100 s
@@ -30,11 +29,19 @@ SWEEP_INTERVAL = 0.05  # seconds between two FineTunes: 2,000 of them cost 80 re
 logger = logging.getLogger(__name__)
 
 
+def watched_by(settings: Settings) -> tuple[str, ...]:
+    """The plurals of the watches."""
+    serves = settings.serving is not None
+    models = ["models"] if settings.deletes_models or serves else []
+    return (*WATCHED, *models, *(["leases"] if serves else []))
+
+
 def build_registry(
-    queue: WorkQueue[Key], store: Store, *, watches_models: bool
+    queue: WorkQueue[Key], store: Store, settings: Settings
 ) -> kopf.OperatorRegistry:
     """Register handlers that add a key to the queue, behind a filter that fills the store."""
     registry = kopf.OperatorRegistry()
+    deletes_models, serves = settings.deletes_models, settings.serving is not None
 
     def is_news(plural: str, raw: JsonObject, type: str | None) -> bool:
         reconcile_metrics.HEALTH.saw_event(plural)
@@ -62,31 +69,54 @@ def build_registry(
 
     async def child_changed(event: Any, **_: Any) -> None:
         meta = event["object"]["metadata"]
-        name = meta.get("labels", {}).get(names.LABEL_FINETUNE)
+        labels = meta.get("labels", {})
+        name = labels.get(names.LABEL_FINETUNE)
         model = meta.get("annotations", {}).get(names.ANNOTATION_MODEL)
+        is_serving = labels.get(names.LABEL_COMPONENT) == names.COMPONENT_SERVING
         if name:
             queue.add(Key(meta["namespace"], name), COMPLETION)
-        elif model and watches_models:
+        elif model and is_serving and serves:
+            queue.add(Key(meta["namespace"], model, SERVING), COMPLETION)
+        elif model and not is_serving and deletes_models:
             queue.add(Key(meta["namespace"], model, "Model"), COMPLETION)
 
-    async def model_changed(
-        namespace: str | None, name: str, spec: Any, meta: Any, type: str | None, **_: Any
-    ) -> None:
-        reconcile_metrics.HEALTH.saw_event("models")
-        wants = spec.get("deletionPolicy") == "Delete"
-        is_held = names.FINALIZER_MODEL in meta.get("finalizers", [])
-        is_going = is_held and "deletionTimestamp" in meta
-        if type != "DELETED" and (wants != is_held or is_going):
-            queue.add(Key(namespace or "", name, "Model"), CREATION)
+    async def lease_changed(event: Any, **options: Any) -> None:
+        reconcile_metrics.HEALTH.saw_event("leases")
+        await child_changed(event, **options)
 
     watch_streams.install(frozenset(WATCHED), is_news)
     kopf.on.login(registry=registry)(login)
     kopf.on.event(names.GROUP, names.VERSION, "finetunes", registry=registry)(finetune_changed)
     kopf.on.event("batch", "v1", "jobs", registry=registry)(child_changed)
     kopf.on.event("", "v1", "pods", registry=registry)(child_changed)
-    if watches_models:
-        kopf.on.event(names.GROUP, names.VERSION, "models", registry=registry)(model_changed)
+    if serves:
+        kopf.on.event("coordination.k8s.io", "v1", "leases", registry=registry)(lease_changed)
+    if deletes_models or serves:
+        watch_models(registry, queue, settings)
     return registry
+
+
+def watch_models(
+    registry: kopf.OperatorRegistry, queue: WorkQueue[Key], settings: Settings
+) -> None:
+    """Register the handler of Models: they are served, or deleted with their files."""
+
+    async def model_changed(event: Any, type: str | None, **_: Any) -> None:
+        reconcile_metrics.HEALTH.saw_event("models")
+        raw: JsonObject = event["object"]
+        meta, spec, status = raw["metadata"], raw.get("spec", {}), raw.get("status", {})
+        if type == "DELETED":
+            return
+        namespace, name = meta["namespace"], meta["name"]
+        if settings.serving is not None and ("serve" in spec or "serving" in status):
+            queue.add(Key(namespace, name, SERVING), CREATION)
+        wants = spec.get("deletionPolicy") == "Delete"
+        is_held = names.FINALIZER_MODEL in meta.get("finalizers", [])
+        is_going = is_held and "deletionTimestamp" in meta
+        if settings.deletes_models and (wants != is_held or is_going):
+            queue.add(Key(namespace, name, "Model"), CREATION)
+
+    kopf.on.event(names.GROUP, names.VERSION, "models", registry=registry)(model_changed)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
@@ -112,6 +142,7 @@ def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
     )
     settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
     settings.watching.label_selectors["", "v1", "pods"] = OURS
+    settings.watching.label_selectors["coordination.k8s.io", "v1", "leases"] = OURS
     settings.watching.chunk_size = (
         250  # a list of 5,000 objects takes 330 MB at once and 100 MB in chunks
     )
@@ -122,14 +153,7 @@ def build_kopf_settings(is_namespaced: bool) -> kopf.OperatorSettings:
     return settings
 
 
-async def sweep(
-    client: Client,
-    queue: WorkQueue[Key],
-    store: Store,
-    settings: Settings,
-    *,
-    watches_models: bool,
-) -> None:
+async def sweep(client: Client, queue: WorkQueue[Key], store: Store, settings: Settings) -> None:
     """Observe every unsettled FineTune live from time to time, in case an event was lost.
 
     A watch that is opened again does not report what was deleted in the meantime.
@@ -138,7 +162,7 @@ async def sweep(
         await asyncio.sleep(settings.sweep_seconds)
         try:
             keys = await _list_unfinished(client, store, settings.namespace)
-            if watches_models:
+            if settings.deletes_models:
                 await _queue_deleted_models(client, queue, settings.namespace)
         except ApiError as error:
             logger.warning("the sweep could not list all objects: %s", error)

@@ -55,6 +55,10 @@ def of_kind(kind: str, namespace: str, version: str = "") -> str:
         return jobs(namespace)
     if kind == "Model":
         return models(namespace)
+    if kind == "Deployment":
+        return f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    if kind == "Lease":
+        return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
     if kind == "NetworkPolicy":
         return f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     return core(namespace, {"Service": "services", "Event": "events"}[kind])

@@ -9,4 +9,5 @@ colon or into a table.
 from finetune_operator.messages.errors import *
 from finetune_operator.messages.events import *
 from finetune_operator.messages.refusals import *
+from finetune_operator.messages.serving import *
 from finetune_operator.messages.status import *

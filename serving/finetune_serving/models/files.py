@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import glob
-import hashlib
 import logging
 import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finetune_api.layout import MANIFEST
 from finetune_api.uris import S3Uri
 from finetune_data.models.base_models import CONFIG, find_problem
 from finetune_serving.models.addresses import ModelAddress
+from finetune_serving.models.download import (
+    PublishedModel,
+    download,
+    find_model,
+    list_objects,
+)
 from finetune_serving.problems import unusable
-from finetune_storage.manifests import FileEntry, Manifest, find_damage
+from finetune_storage.manifests import find_damage
 from finetune_storage.s3 import Storage
+from finetune_storage.versions import ObjectEntry
 from finetune_web.problems import Problem
 
 logger = logging.getLogger(__name__)
 
-ADAPTER = "adapter/"  # the weights of the model contain it
 _PART = ".part-"
 
 
@@ -45,7 +49,7 @@ class ModelFiles:
         self.is_closing = threading.Event()
 
     def provide(self, address: ModelAddress) -> Path:
-        """The folder of a model, until `release`. Raises Problem or StorageError."""
+        """The folder of a model, until `release`. Raises Problem or FailureError."""
         if isinstance(address.location, Path):
             return self._local(address, address.location)
         with self._lock:
@@ -68,26 +72,17 @@ class ModelFiles:
         if self._storage is None:
             self._prepare()
             self._storage = self._open_storage()
-        data = self._storage.read_bytes(uri.child(MANIFEST))
-        digest = hashlib.sha256(data).hexdigest()
-        if address.manifest_sha256 not in {None, digest}:
-            raise unusable(
-                f"The manifest in {uri} differs from the published one of the model "
-                f"'{address.name}'. Restore the files, or train the model again."
-            )
-        manifest = Manifest.parse_files(data)
-        if manifest is None:
-            raise unusable(f"{uri} contains no published model: {MANIFEST} has an unknown format.")
-        files = [entry for entry in manifest.files if not entry.path.startswith(ADAPTER)]
-        folder = self._folder / digest
+        model = find_model(self._storage, uri, self._folder, address.manifest_sha256)
+        folder = self._folder / model.digest
         if folder in self._verified:
             folder.touch()
             return folder
-        if folder.is_dir() and find_damage(folder, files):  # of a process that lost its disk
+        if folder.is_dir() and find_damage(folder, model.files):  # of a process that lost its disk
             shutil.rmtree(folder)
         if not folder.is_dir():
-            self._make_room(address, sum(entry.size for entry in files))
-            self._download(self._storage, uri, data, files, folder)
+            objects = list_objects(self._storage, model)
+            self._make_room(address, model.size)
+            self._download(self._storage, model, objects, folder)
         self._verified.add(folder)
         return folder
 
@@ -97,16 +92,18 @@ class ModelFiles:
             shutil.rmtree(rest, ignore_errors=True)
 
     def _download(
-        self, storage: Storage, uri: S3Uri, manifest: bytes, files: list[FileEntry], folder: Path
+        self,
+        storage: Storage,
+        model: PublishedModel,
+        objects: Mapping[str, ObjectEntry],
+        folder: Path,
     ) -> None:
-        logger.info("downloading %s", uri)
+        logger.info("downloading %s", model.uri)
         with tempfile.TemporaryDirectory(prefix=_PART, dir=self._folder) as name:
             part = Path(name) / "model"
-            patterns = [glob.escape(entry.path) for entry in files]
-            storage.download_prefix(uri, part, patterns, self._check_end)
-            if damage := find_damage(part, files):
-                raise unusable(f"The download from {uri} is damaged: {damage}.")
-            (part / MANIFEST).write_bytes(manifest)
+            part.mkdir()
+            download(storage, model, objects, part, self._check_end)
+            (part / MANIFEST).write_bytes(model.manifest)
             part.rename(folder)
 
     def _check_end(self, done: int, total: int) -> None:

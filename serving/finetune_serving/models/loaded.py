@@ -69,7 +69,7 @@ def load(address: ModelAddress, files: ModelFiles, *, cpu: bool) -> LoadedModel:
     except ConnectionAbortedError as error:
         raise unavailable("The server restarts. Repeat the request.", 1) from error
     except FailureError as error:
-        raise unusable(f"The model '{address.name}' cannot be used: {error}") from error
+        raise unusable(f"The model '{address.name}' cannot be used: {error}.") from error
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, MemoryError) as error:
         logger.warning("the model %s cannot be loaded", address.name, exc_info=error)
         raise unusable(_explained(address, error)) from error

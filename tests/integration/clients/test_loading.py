@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.gateway.completion_gateway import TONE, gateway_to
 from tests.gateway.completion_server import CompletionServer, error
+from tests.gateway.served_gateway import LEASE, Operator, Service, served_gateway, status
 from tests.integration.clients.installations import Clients
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -59,3 +60,20 @@ async def test_a_model_without_a_server_ends_the_old_client_at_once(
     assert done.returncode == 1
     assert "does not exist" in done.stdout + done.stderr
     assert server.paths == []
+
+
+async def test_a_model_whose_pods_do_not_start_ends_the_old_client_after_one_request(
+    clients: Clients, tmp_path: Path
+) -> None:
+    operator = Operator()
+    failed = status("failed", message="The image does not exist.")
+    clients.python("0.28.1")
+    async with served_gateway(operator, Service({}), failed) as it:
+        asked = ("api", "completions.create", "-m", TONE, "-p", "a")
+        done = await asyncio.to_thread(
+            clients.openai, "0.28.1", it.url, "sk-ft-anna", *asked, cwd=tmp_path
+        )
+    assert done.returncode == 1
+    assert "HTTP status code: 503" in done.stdout + done.stderr  # it shows its own text for 503
+    assert operator.renewals == [LEASE]
+    assert it.cluster.requests == [("get", "models")] * 2  # the second one at the end of the wait

@@ -20,6 +20,7 @@ from finetune_cli.commands.doctor.operator_checks import (
     operator,
     requests,
 )
+from finetune_cli.commands.doctor.serving_checks import serving_findings
 from finetune_cli.commands.doctor.training_logs import log_findings, read_logs
 
 SECRET = "finetune-s3"  # noqa: S105 - a name; the chart's default
@@ -60,6 +61,7 @@ def cluster_findings(cluster: Cluster) -> Iterator[Finding]:
         _if_permitted(lambda: refused_statuses(cluster)) or {},
     )
     yield from requests(finetunes, cluster.namespace)
+    yield from serving_findings(_models(cluster), cluster.namespace)
     yield secret(_if_permitted(lambda: _has_object(cluster, "secrets", SECRET)), cluster.namespace)
     nodes = _if_permitted(lambda: _items(cluster, "/api/v1/nodes"))
     classes = _if_permitted(lambda: _items(cluster, "/apis/node.k8s.io/v1/runtimeclasses"))
@@ -202,6 +204,13 @@ def _operators(cluster: Cluster) -> list[JsonObject]:
 def _finetunes(cluster: Cluster) -> list[JsonObject]:
     try:
         return cluster.finetunes.list()
+    except ApiError:
+        return []
+
+
+def _models(cluster: Cluster) -> list[JsonObject]:
+    try:
+        return cluster.models.list()
     except ApiError:
         return []
 

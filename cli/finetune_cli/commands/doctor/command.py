@@ -27,10 +27,10 @@ COLORS = {"ok": "green", "unknown": "dim", "warning": "yellow", "error": "bold r
 def command(*, upload_to: str | None, output: str | None, target: ClusterTarget) -> None:
     """Diagnose setup problems and suggest fixes.
 
-    The command checks the cluster, CRDs, your permissions, the operator, the S3 credentials of the
-    pods, GPUs and their drivers, and S3 access from this machine: certificates, proxy, names, and
-    credentials. It warns about an S3 store
-    without ETags, conditional requests, or a list of unfinished uploads. It reports the hardware
+    The command checks the cluster, CRDs, your permissions, the operator, the Models that it serves,
+    the S3 credentials of the pods, GPUs and their drivers, and S3 access from this machine:
+    certificates, proxy, names, and credentials. It warns about an S3 store without ETags,
+    conditional requests, or a list of unfinished uploads. It reports the hardware
     and the network in the log of the newest training on GPUs. It changes nothing, except that it
     writes a small object to S3 and deletes it. The exit code is 1 if a requirement is missing.
     """

@@ -11,14 +11,20 @@ COMMANDS = {
     ),
     "get": ("finetune_cli.commands.models.listing:get_model", "Show a model in detail."),
     "pull": ("finetune_cli.commands.models.pull:pull", "Download the files of a model."),
+    "serve": (
+        "finetune_cli.commands.models.serve:serve_model",
+        "Serve a model in the cluster, and wait until it is ready.",
+    ),
+    "stop": ("finetune_cli.commands.models.stop:stop_model", "Stop serving a model."),
     "delete": ("finetune_cli.commands.models.listing:delete_model", "Delete a model."),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def command() -> None:
-    """List, show, download, or delete fine-tuned models.
+    """List, show, download, serve, or delete fine-tuned models.
 
     MODEL is the full name of a model, or the name of its Kubernetes object. `finetune create -m
-    MODEL` continues its training, and `finetune complete MODEL` generates text with it.
+    MODEL` continues its training, and `finetune complete MODEL` generates text with it on this
+    machine.
     """

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import click
 
-from finetune_api.model import ModelSpec
+from finetune_api.model import Model, ModelSpec
 from finetune_cli.artifacts.model_lookup import find_model
 from finetune_cli.cluster.connection import connect
 from finetune_cli.cluster.objects import read_model
 from finetune_cli.cluster.target import ClusterTarget
+from finetune_cli.commands.models.serving_text import serving_cell, serving_rows
 from finetune_cli.options import cluster_flags, output_flag
 from finetune_cli.terminal.console import Screen, as_list, show_objects
 from finetune_cli.terminal.errors import CommandError
@@ -19,7 +20,8 @@ from finetune_cli.terminal.format import local_time, loss_text, number, parse_ti
 from finetune_cli.terminal.output import confirm
 from finetune_cli.terminal.program import program_name
 
-HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "AGE")
+HEADINGS = ("MODEL", "FROM", "LOSS", "TOKENS", "SERVING", "AGE")
+SERVING = HEADINGS.index("SERVING")  # this column is hidden if no model is served
 
 
 @click.command("list")
@@ -49,10 +51,14 @@ def list_models(*, output: str | None, target: ClusterTarget) -> None:
                 str(spec.get("parent") or spec.get("base", "")),
                 loss_text(loss) if isinstance(loss, int | float) else "",
                 f"{tokens:,}" if isinstance(tokens, int) else "",
+                serving_cell(item),
                 short_age((now - created).total_seconds()) if created else "",
             )
         )
-    screen.table(HEADINGS, rows, elastic="FROM")
+    table: list[tuple[str, ...]] = [HEADINGS, *rows]
+    if not any(row[SERVING] for row in rows):
+        table = [(*row[:SERVING], *row[SERVING + 1 :]) for row in table]
+    screen.table(table[0], table[1:], elastic="FROM")
 
 
 @click.command("get")
@@ -84,6 +90,7 @@ def get_model(*, model: str, output: str | None, target: ClusterTarget) -> None:
         ],
         indent=2,
     )
+    _show_serving(screen, found, target.flags)
     run = f"{program_name()} complete {spec.id} -p PROMPT{target.flags}"
     screen.say(f"Continue: {program_name()} create -m {spec.id} -t FILE{target.flags}", "dim")
     screen.say(f"Generate: {run}", "dim")
@@ -104,6 +111,17 @@ def delete_model(*, model: str, yes: bool, target: ClusterTarget) -> None:
         confirm(f"Delete {found.spec.id}? ({effect})", aborts=True)
     cluster.models.delete(found.metadata.name, found.metadata.uid)
     Screen().say(f"Deleted {found.spec.id}: {effect}.")
+
+
+def _show_serving(screen: Screen, model: Model, flags: str) -> None:
+    """The state of the server of a Model with spec.serve, and the log of its last failure."""
+    rows, serving = serving_rows(model, program_name(), flags), model.status.serving
+    if not rows:
+        return
+    screen.say("Serving", "bold")
+    screen.pairs(rows, indent=2)
+    for line in (serving.log if serving else None) or []:
+        screen.hanging("  | ", line, "")
 
 
 def _metrics(spec: ModelSpec) -> list[tuple[str, str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import orjson
 from aiohttp import web
 
 from finetune_gateway.backends.target import Target
 from finetune_gateway.backends.upstream import read_answer
 from finetune_gateway.routes.completions.patience import while_heard
-from finetune_gateway.routes.completions.served_models import count_tokens, find_target
+from finetune_gateway.routes.completions.served_models import count_tokens, find_target, read_target
 from finetune_gateway.routes.completions.streaming import stream_completion
 from finetune_gateway.routes.context import REQUEST_ID, caller, open_streams, read_object, services
 from finetune_gateway.wire.completions.answers import broken, renamed, usage_of
@@ -44,10 +46,11 @@ async def _answer(
 ) -> web.StreamResponse:
     completion = parse_completion(await read_object(request), endpoint, engine)
     target = await find_target(request, completion.model)
+    backends = services(request).backends
     if completion.is_streamed:
-        with open_streams(request).opened():
+        with open_streams(request).opened(), backends.in_use(target):
             return await stream_completion(request, completion, target)
-    with services(request).backends.admitted():
+    with backends.admitted(), backends.in_use(target):
         return await while_heard(request, _whole(request, completion, target))
 
 
@@ -56,7 +59,11 @@ async def _whole(
 ) -> web.Response:
     """The answer in one piece."""
     response = await services(request).backends.open(
-        target, completion, request[REQUEST_ID], open_streams(request).closing
+        target,
+        completion,
+        request[REQUEST_ID],
+        closing=open_streams(request).closing,
+        reread=partial(read_target, request, completion.model),
     )
     try:
         answer = await read_answer(target, response)

@@ -19,17 +19,19 @@ async def find_target(request: web.Request, model: str) -> Target:
     The API server decides: a caller uses the Models that it may get, and the models of the catalog
     if it may get Models.
     """
-    parts, sender = services(request), caller(request)
-    placements = parts.backends.placements
-    known = placements.find(sender.fingerprint, model)
-    if known is not None:
-        return known
+    known = services(request).backends.placements.find(caller(request).fingerprint, model)
+    return known if known is not None else await read_target(request, model)
+
+
+async def read_target(request: web.Request, model: str) -> Target:
+    """The same, read again even if it is remembered. Raises Problem."""
+    parts = services(request)
     served = await find_model(request, model)
     if isinstance(served, CatalogModel):
         found = base_target(served.name, parts.settings)
     else:
         found = model_target(served, parts.settings)
-    placements.add(sender.fingerprint, model, found)
+    parts.backends.placements.add(caller(request).fingerprint, model, found)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import aiohttp
 import orjson
@@ -19,7 +20,7 @@ from finetune_gateway.backends.target import Target
 from finetune_gateway.backends.upstream import STREAM, error_within, parse_part, read_answer
 from finetune_gateway.problems import internal
 from finetune_gateway.routes.completions.patience import GLANCE_SECONDS, discard, has_left
-from finetune_gateway.routes.completions.served_models import count_tokens
+from finetune_gateway.routes.completions.served_models import count_tokens, read_target
 from finetune_gateway.routes.context import REQUEST_ID, caller, open_streams, services
 from finetune_gateway.wire.completions.answers import (
     Usage,
@@ -113,8 +114,9 @@ async def _open(
             target,
             completion,
             client.request[REQUEST_ID],
-            open_streams(client.request).closing,
-            loads.set,
+            closing=open_streams(client.request).closing,
+            reread=partial(read_target, client.request, completion.model),
+            on_wait=loads.set,
         )
     )
     first_wait = asyncio.ensure_future(loads.wait())

@@ -190,6 +190,12 @@ def not_served(message: str) -> Problem:
     return Problem(503, message, kind=Kind.SERVER, code="model_not_served", should_retry=False)
 
 
+def not_started(model: str, said: str) -> Problem:
+    """503: the pods of the model do not start. said: the cause, in the operator's words."""
+    cause = _bounded(said).rstrip(".") or "its pods do not start"
+    return not_served(f"The operator cannot serve the model '{model}': {cause}.")
+
+
 def unusable(message: str) -> Problem:
     """503: the server answers for other models."""
     return Problem(503, message, kind=Kind.SERVER, code=UNUSABLE, should_retry=False)
