@@ -7,7 +7,7 @@ from pydantic import Field
 from finetune_api.finetune import Metadata
 from finetune_api.finetune_spec import DNS_LABEL, DNS_SUBDOMAIN, Spec
 from finetune_api.finetune_status import Condition
-from finetune_api.model_serving import Serve, ServingStatus
+from finetune_api.serving import Serve, ServingStatus
 from finetune_api.uris import S3Address
 from finetune_api.wire import JsonObject, Stored
 

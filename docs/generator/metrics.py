@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from docs.generator.markdown import code, sentence, table
 from docs.generator.source import ROOT
 from finetune_gateway import metrics as gateway_metrics
-from finetune_operator.telemetry import reconcile_metrics, request_metrics
+from finetune_operator.telemetry import reconcile_metrics, request_metrics, serving_metrics
 from finetune_operator.telemetry.state_collector import PROGRESS
 from finetune_trainer.progress import GAUGES, METRICS
 
@@ -26,6 +26,7 @@ def pages() -> dict[str, str]:
             {
                 "finetunes": _finetunes(),
                 "running": _running(),
+                "served": _served(),
                 "operator": _operator(),
                 "gateway": _table(sorted(_kept(gateway_metrics))),
             },
@@ -73,6 +74,13 @@ def _made_at_scrapes() -> list[list[str]]:
         _row(item.name, item.type, getattr(item, "_labelnames", ()), item.documentation)
         for item in families
     ]
+
+
+def _served() -> str:
+    (gauge,) = serving_metrics.SERVED.collect()
+    labels = getattr(gauge, "_labelnames", ())
+    row = _row(gauge.name, gauge.type, labels, gauge.documentation)
+    return _table(sorted([*_kept(serving_metrics), row]))
 
 
 def _all() -> list[list[str]]:

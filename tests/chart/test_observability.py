@@ -13,7 +13,7 @@ from finetune_api.wire import JsonObject
 from finetune_gateway import metrics as gateway_metrics
 from finetune_operator.build.deletion_job import build_deletion_job
 from finetune_operator.settings import Settings
-from finetune_operator.telemetry import reconcile_metrics
+from finetune_operator.telemetry import reconcile_metrics, serving_metrics
 from finetune_operator.telemetry.request_metrics import REGISTRY
 from finetune_operator.telemetry.state_collector import PROGRESS
 from tests.chart.conftest import CHART, ROOT, Render
@@ -29,7 +29,7 @@ integration = pytest.mark.integration  # helm is built by devcluster
 
 def known_series() -> set[str]:
     """Return every metric that operator and gateway serve, with its name in Prometheus."""
-    assert reconcile_metrics.HEALTH
+    assert reconcile_metrics.HEALTH and serving_metrics.SERVED
     text = (generate_latest(REGISTRY) + generate_latest(gateway_metrics.REGISTRY)).decode()
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.model_serving import serving_name
+from finetune_api.serving import serving_name
 from finetune_api.wire import JsonObject
 from tests.e2e.conftest import RUN, Cluster, Team, jsonl
 from tests.e2e.test_gateway import OWNER, forwarded, key_of

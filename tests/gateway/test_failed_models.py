@@ -100,6 +100,22 @@ async def test_a_model_that_no_longer_fails_is_held_as_long_as_others(
             assert (await asked)[0] == 200
 
 
+async def test_a_stream_that_waits_hears_of_a_failure_before_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert holding.REVIEW_SECONDS == 30
+    monkeypatch.setattr(holding, "REVIEW_SECONDS", 0.3)
+    operator = Operator()
+    async with served_gateway(operator, await without_pods(), status("loading")) as it:
+        asked = asyncio.ensure_future(it.events("completions", STREAM))
+        await until(lambda: len(it.cluster.requests) == 3)  # it still loads
+        serve(it, BROKEN)
+        async with asyncio.timeout(60):  # far below the ten minutes of a stream
+            error = error_in(await asked)
+    assert error["code"] == "model_not_served"
+    assert "the image does not exist" in error["message"]
+
+
 async def test_a_failed_model_that_answers_is_no_failure() -> None:
     server, operator, address = CompletionServer(models={TONE}), Operator(), own_address()
     async with serving(server.app(), address) as port:

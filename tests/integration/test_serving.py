@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.model_serving import serving_name
+from finetune_api.serving import serving_name
 from finetune_api.wire import JsonObject
 from finetune_operator.build.serving import ANNOTATION_TEMPLATE
 from tests.integration.conftest import AUDITED, READY, Operator

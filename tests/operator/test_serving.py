@@ -11,8 +11,8 @@ import yaml
 
 from finetune_api import names
 from finetune_api.model import Model
-from finetune_api.model_serving import Serve, ServingStatus, serving_name
 from finetune_api.outcome import Failure, Outcome
+from finetune_api.serving import Serve, ServingStatus, serving_name
 from finetune_api.wire import JsonObject
 from finetune_operator.build.serving import PROBE, build_deployment, build_policy
 from finetune_operator.core.serving.decide import (

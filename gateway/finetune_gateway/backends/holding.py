@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +29,7 @@ FIRST_PAUSE = 0.25  # seconds between the first two attempts; each further pause
 LONGEST_PAUSE = 2.0
 STREAM_HOLD_SECONDS = 600.0  # a stream shows life, so that no proxy ends it
 FAILED_HOLD_SECONDS = 5.0  # for a model whose pods do not start: the cause is known
+REVIEW_SECONDS = 30.0  # of a model that loads: it may fail while a stream waits
 READ_SECONDS = 3.0  # to read the Model again, within the 60 s of proxies
 END_SECONDS = 5.0  # of shutdown_seconds, for the message at the end of a stream
 MOST_REQUESTS = 1000  # at once that are not streamed, in this process
@@ -167,7 +169,7 @@ class _Hold:
         self._clock = asyncio.get_running_loop().time
         self._start = self._attempt = self._clock()
         self._longest = longest
-        self._seconds = _hold_seconds(target, longest)
+        self._seconds = min(_hold_seconds(target, longest), _review_seconds(target))
         self._pause = FIRST_PAUSE
 
     @property
@@ -177,8 +179,12 @@ class _Hold:
 
     @property
     def is_over(self) -> bool:
-        """Whether the attempt that has just failed was the last one."""
-        remaining = self._seconds - self.waited
+        """Whether the attempt that has just failed was the last one, until `extend`."""
+        return self._ends_at(self._seconds)
+
+    def _ends_at(self, seconds: float) -> bool:
+        """Whether no further attempt fits into so many seconds since the request arrived."""
+        remaining = seconds - self.waited
         # A server that holds requests itself would hold the next one for as long.
         return remaining <= 0 or remaining < self._clock() - self._attempt
 
@@ -186,11 +192,11 @@ class _Hold:
         self._attempt = self._clock()
 
     def extend(self, target: Target, current: Target) -> bool:
-        """Whether the request waits longer, because its model had failed and now has not."""
-        longer = _hold_seconds(current, self._longest)
-        if current.url != target.url or longer <= self._seconds:
+        """Whether the request waits longer: its model has not failed, and there is time left."""
+        most = _hold_seconds(current, self._longest)
+        if current.url != target.url or self._ends_at(most):
             return False
-        self._seconds = longer
+        self._seconds = min(most, self.waited + _review_seconds(current))
         return True
 
     async def pause(self, closing: asyncio.Event) -> None:
@@ -199,6 +205,11 @@ class _Hold:
             async with asyncio.timeout(min(self._pause, self._seconds - self.waited)):
                 await closing.wait()
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def _review_seconds(target: Target) -> float:
+    """Seconds until a state that the operator writes is read again."""
+    return math.inf if target.served is None else REVIEW_SECONDS
 
 
 def _hold_seconds(target: Target, longest: float) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune_api.finetune_spec import DNS_LABEL
 from finetune_api.model import Model, Serving
-from finetune_api.model_serving import PORT_COMPLETIONS, ServingState, serving_name
+from finetune_api.serving import PORT_COMPLETIONS, ServingState, serving_name
 from finetune_gateway.backends.published_model import headers_of
 from finetune_gateway.settings import Backend, CompletionServer, Settings
 from finetune_gateway.wire.completions.answers import not_served

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_api import names
 from finetune_api.model import Model
-from finetune_api.model_serving import PORT_COMPLETIONS, Serve, serving_name
+from finetune_api.serving import PORT_COMPLETIONS, Serve, serving_name
 from finetune_api.tasks import FetchTask
 from finetune_operator.build.credentials import SecretSource
 from finetune_operator.build.placement import placement

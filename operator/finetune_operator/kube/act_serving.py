@@ -7,7 +7,12 @@ from finetune_api import names
 from finetune_api.finetune import Metadata
 from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject
-from finetune_operator.core.serving.decide import ChangeChild, CreateChild, DeleteChild, ServingAction
+from finetune_operator.core.serving.decide import (
+    ChangeChild,
+    CreateChild,
+    DeleteChild,
+    ServingAction,
+)
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import CONFLICT, NOT_FOUND, RefusedError, create_ours, to_refusal
 from finetune_operator.kube.client import ApiError, Client

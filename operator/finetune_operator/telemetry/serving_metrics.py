@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from finetune_api.model_serving import ServingState, ServingStatus
+from finetune_api.serving import ServingState, ServingStatus
 from finetune_operator.core.key import Key
 from finetune_operator.telemetry.request_metrics import REGISTRY
 
@@ -46,13 +46,13 @@ class ServedModels(Collector):
         yield family
 
 
-_served = ServedModels()
-REGISTRY.register(_served)
+SERVED = ServedModels()
+REGISTRY.register(SERVED)
 
 
 def observe(key: Key, before: ServingStatus | None, after: ServingStatus) -> None:
     """Count a reconcile whose status is written."""
-    _served.states[key] = after.state
+    SERVED.states[key] = after.state
     if before is None or before.state == after.state:
         return
     if before.state == "asleep":
@@ -64,4 +64,4 @@ def observe(key: Key, before: ServingStatus | None, after: ServingStatus) -> Non
 
 def forget(key: Key) -> None:
     """Forget a Model that is gone, or not served any more."""
-    _served.states.pop(key, None)
+    SERVED.states.pop(key, None)

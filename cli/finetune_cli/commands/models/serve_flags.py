@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from finetune_api.finetune_spec import DNS_LABEL, Spec
-from finetune_api.model_serving import Serve, ServeResources
 from finetune_api.quantities import parse_quantity
+from finetune_api.serving import Serve, ServeResources
 from finetune_api.wire import JsonObject
 from finetune_cli.terminal.format import duration
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from finetune_api.model import Model
-from finetune_api.model_serving import Serve, ServeResources, ServingState
+from finetune_api.serving import Serve, ServeResources, ServingState
 from finetune_cli.terminal.format import duration
 
 PATIENCE_SECONDS = 20.0  # a healthy operator needs one second, and its pods a few more to end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from finetune_api.model import Model
-from finetune_api.model_serving import PORT_COMPLETIONS, ServingStatus, serving_name
+from finetune_api.serving import PORT_COMPLETIONS, ServingStatus, serving_name
 from finetune_api.wire import JsonObject
 from finetune_cli.commands.models.serving_change import describe_serve, sleep_text
 from finetune_cli.terminal.format import local_time

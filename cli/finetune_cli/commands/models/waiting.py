@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from finetune_api.model import Model
-from finetune_api.model_serving import ServingStatus
+from finetune_api.serving import ServingStatus
 from finetune_cli.cluster.objects import read_model
 from finetune_cli.cluster.resources import Resource
 from finetune_cli.cluster.watching import Deleted, Disconnected, watch_object

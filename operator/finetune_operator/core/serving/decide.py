@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from finetune_api.model import Model
-from finetune_api.model_serving import Serve, ServingState, ServingStatus
+from finetune_api.serving import Serve, ServingState, ServingStatus
 from finetune_api.wire import JsonObject
 from finetune_operator import messages
 from finetune_operator.build.serving import (
