@@ -14,7 +14,13 @@ from finetune_api.model import Model
 from finetune_api.outcome import Failure, Outcome
 from finetune_api.serving import Serve, ServingStatus, serving_name
 from finetune_api.wire import JsonObject
-from finetune_operator.build.serving import PROBE, build_deployment, build_policy
+from finetune_operator.build.serving import (
+    PROBE,
+    build_deployment,
+    build_lease,
+    build_policy,
+    build_service,
+)
 from finetune_operator.core.serving.decide import (
     GRACE_SECONDS,
     ChangeChild,
@@ -42,7 +48,7 @@ SERVING = {
         {
             "name": "vllm",
             "engine": "vllm",
-            "image": "vllm/vllm-openai:v0.11.0",
+            "image": "vllm/vllm-openai:v0.32.0",
             "args": ["--max-model-len=8192"],
             "resources": {"nvidia.com/gpu": 1, "memory": "32Gi"},
             "nodeSelector": {"gpu": "h100"},
@@ -74,7 +80,8 @@ def served(
 
 
 def child(kind: str, **changes: Any) -> Child:
-    found = Child(kind, serving_name(NAME, UID), f"uid-{kind}", "1", UID)
+    owner = UID if kind == "Deployment" else "uid-Deployment"
+    found = Child(kind, serving_name(NAME, UID), f"uid-{kind}", "1", owner, UID)
     return replace(found, **changes)
 
 
@@ -372,10 +379,10 @@ def test_an_unknown_runtime_and_a_taken_name_are_failures_without_actions() -> N
     assert "'tpu' is unknown" in server.status.message
     assert server.status.message.endswith("serving.runtimes: cpu, vllm")
     assert server.children == {}
-    taken = ObservedServing(served({}), (child("Service", owner_uid="other"),))
-    plan = decide_serving(taken, settings(), NOW)
-    assert plan.status is not None
-    assert (plan.status.reason, plan.actions) == ("ForeignObject", ())
+    for theirs in (child("Service", model_uid=None), child("Deployment", owner_uid="other")):
+        plan = decide_serving(ObservedServing(served({}), (theirs,)), settings(), NOW)
+        assert plan.status is not None
+        assert (plan.status.reason, plan.actions) == ("ForeignObject", ())
 
 
 def test_a_refusal_of_the_api_server_is_the_state() -> None:
@@ -395,18 +402,41 @@ def test_pods_that_cannot_be_created_are_explained() -> None:
 
 
 @pytest.mark.parametrize("going", [False, True])
-def test_without_serve_and_while_it_is_deleted_everything_goes(going: bool) -> None:
+def test_without_serve_and_while_it_is_deleted_the_deployment_goes_with_what_it_owns(
+    going: bool,
+) -> None:
     kinds = ("Deployment", "Service", "Lease")
     status = Server({}).settle().status
     model = served({} if going else None, status, going=going)
-    theirs = child("Deployment", owner_uid="other")
-    plan = decide_serving(ObservedServing(model, tuple(map(child, kinds))), settings(), NOW)
-    assert [type(action) for action in plan.actions] == [DeleteChild] * 3
-    assert plan.status is None
-    assert decide_serving(ObservedServing(model, (theirs,)), settings(), NOW).actions == ()
+
+    def plan_with(*children: Child) -> ServingPlan:
+        return decide_serving(ObservedServing(model, children), settings(), NOW)
+
+    plan = plan_with(*map(child, kinds))
+    assert plan == ServingPlan(None, (DeleteChild(child("Deployment")),))
+    for harmless in (
+        child("Service"),  # the garbage collector removes it
+        child("Deployment", is_going=True),
+        child("Deployment", owner_uid="other"),
+    ):
+        assert plan_with(harmless).actions == ()
     assert event_of(status, None) == StatusMessage(
         "Stopped", "spec.serve was removed, and the server with it"
     )
+
+
+def test_what_a_new_deployment_owns_is_created_again() -> None:
+    server = Server({}).settle()
+    assert server.children["Lease"].owner_uid == "uid-Deployment"
+    server.children["Deployment"] = replace(server.children["Deployment"], uid="another")
+    observed = ObservedServing(server.model, tuple(server.children.values()))
+    plan = decide_serving(observed, settings(), NOW)
+    made = [action.manifest for action in plan.actions if isinstance(action, CreateChild)]
+    assert {item["kind"] for item in made} == {"Service", "Lease"}
+    assert {item["metadata"]["ownerReferences"][0]["uid"] for item in made} == {"another"}
+    going = replace(server.children["Deployment"], is_going=True)
+    children = (going, *(it for it in server.children.values() if it.kind != "Deployment"))
+    assert decide_serving(ObservedServing(server.model, children), settings(), NOW).actions == ()
 
 
 def test_another_runtime_replaces_the_pods_and_another_download_image_does_not() -> None:
@@ -486,9 +516,13 @@ def deployment_of(serve: JsonObject, model: Model | None = None) -> JsonObject:
 
 @pytest.mark.parametrize("runtime", ["cpu", "vllm"])
 def test_the_manifests_are_the_golden_ones(runtime: str, request: pytest.FixtureRequest) -> None:
-    plan = decide_serving(ObservedServing(served({"runtime": runtime})), settings(), NOW)
-    made = [action.manifest for action in plan.actions if isinstance(action, CreateChild)]
-    made.append(build_policy(served({}), PodNetwork(egress=[{"to": []}])))
+    model = served({"runtime": runtime})
+    made = [
+        deployment_of({"runtime": runtime}, model),
+        build_service(model, "uid-of-the-deployment"),
+        build_lease(model, "uid-of-the-deployment", NOW),
+        build_policy(model, PodNetwork(egress=[{"to": []}])),
+    ]
     text = yaml.safe_dump_all(made, sort_keys=False, width=1000)
     path = GOLDEN / f"serving-{runtime}.yaml"
     if request.config.getoption("--update-golden"):

@@ -12,6 +12,8 @@ from finetune_api.finetune import FineTune
 from finetune_operator.build.identity import child_metadata, child_name
 from finetune_operator.settings import PodNetwork
 
+DNS = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+
 
 def build_network_policy(finetune: FineTune, network: PodNetwork) -> dict[str, Any]:
     own = {"podSelector": {"matchLabels": {names.LABEL_UID: finetune.metadata.uid}}}
@@ -22,7 +24,7 @@ def build_network_policy(finetune: FineTune, network: PodNetwork) -> dict[str, A
     spec = {**own, "policyTypes": ["Ingress"], "ingress": ingress}
     if network.egress:
         spec["policyTypes"] = ["Ingress", "Egress"]
-        spec["egress"] = [{"to": [own]}, {"ports": _DNS}, *network.egress]
+        spec["egress"] = [{"to": [own]}, {"ports": DNS}, *network.egress]
     metadata = child_metadata(finetune, child_name(finetune, "network"), names.COMPONENT_NETWORK)
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -30,6 +32,3 @@ def build_network_policy(finetune: FineTune, network: PodNetwork) -> dict[str, A
         "metadata": metadata,
         "spec": spec,
     }
-
-
-_DNS = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]

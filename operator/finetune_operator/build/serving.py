@@ -1,7 +1,9 @@
-"""The objects of a served Model, which owns them: Deployment, Service, Lease, NetworkPolicy.
+"""The objects of a served Model: Deployment, Service, Lease, and NetworkPolicy.
 
-The init container downloads and verifies the model with the credentials of the namespace. The
-server has no credentials, and its pod is ready once it has completed a prompt.
+The Model owns the Deployment and the policy. The Deployment owns the Service and the Lease, so that
+one deletion removes all, also what a late request creates. The init container downloads and
+verifies the model with the credentials of the namespace. The server has no credentials, and its pod
+is ready once it has completed a prompt.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from finetune_api.model import Model
 from finetune_api.serving import PORT_COMPLETIONS, Serve, serving_name
 from finetune_api.tasks import FetchTask
 from finetune_operator.build.credentials import SecretSource
+from finetune_operator.build.network_policy import DNS
 from finetune_operator.build.placement import placement
 from finetune_operator.build.pod_metadata import pod_metadata
 from finetune_operator.build.pods import CONTAINER_SECURITY, pod_spec
@@ -28,7 +31,8 @@ ANNOTATION_TEMPLATE = f"{names.GROUP}/template"  # a digest of the pod template
 API, OPERATIONS = "api", "operations"
 PORT_OPERATIONS = 8081
 PROBE_SECONDS = 10
-GRACE_SECONDS = 60  # for running completions after SIGTERM
+GRACE_SECONDS = 60  # between the end of a pod and SIGKILL
+DRAIN_SECONDS = 45  # of it for running completions; the rest is for the Service and the end
 # One token of a real completion: a server that listens has not loaded its model yet. It bypasses
 # the proxy of the environment.
 PROBE = f"""\
@@ -59,7 +63,7 @@ def build_deployment(
 ) -> dict[str, Any]:
     """The Deployment. A pod is replaced before the next one: GPUs for one more may not be free."""
     template = _template(model, serve, runtime, settings)
-    metadata = _metadata(model)
+    metadata = _metadata(model, _model_reference(model))
     metadata["annotations"][ANNOTATION_TEMPLATE] = template_digest(template)
     return {
         "apiVersion": "apps/v1",
@@ -88,7 +92,7 @@ def template_digest(template: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build_service(model: Model) -> dict[str, Any]:
+def build_service(model: Model, deployment_uid: str) -> dict[str, Any]:
     """The Service, under whose name the gateway and clients of the namespace find the pods."""
     port = {
         "name": "http",
@@ -100,7 +104,7 @@ def build_service(model: Model) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(model),
+        "metadata": _metadata(model, _deployment_reference(model, deployment_uid)),
         "spec": {
             "type": "ClusterIP",
             "ipFamilyPolicy": "PreferDualStack",
@@ -110,12 +114,12 @@ def build_service(model: Model) -> dict[str, Any]:
     }
 
 
-def build_lease(model: Model, now: datetime) -> dict[str, Any]:
+def build_lease(model: Model, deployment_uid: str, now: datetime) -> dict[str, Any]:
     """The Lease, whose renewTime is the last use. It is new, and the model is thus awake."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": _metadata(model),
+        "metadata": _metadata(model, _deployment_reference(model, deployment_uid)),
         "spec": {
             "holderIdentity": names.MANAGED_BY,
             "renewTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -133,13 +137,12 @@ def build_policy(model: Model, network: PodNetwork) -> dict[str, Any]:
         "ingress": ingress,
     }
     if network.egress:
-        dns = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
         spec["policyTypes"] = ["Ingress", "Egress"]
-        spec["egress"] = [{"ports": dns}, *network.egress]
+        spec["egress"] = [{"ports": DNS}, *network.egress]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(model),
+        "metadata": _metadata(model, _model_reference(model)),
         "spec": spec,
     }
 
@@ -155,24 +158,23 @@ def _labels(model: Model) -> dict[str, str]:
     return {names.LABEL_MANAGED_BY: names.MANAGED_BY, **_selector(model)}
 
 
-def _metadata(model: Model) -> dict[str, Any]:
-    meta = model.metadata
+def _metadata(model: Model, owner: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": serving_of(model),
-        "namespace": meta.namespace,
+        "namespace": model.metadata.namespace,
         "labels": _labels(model),
-        "annotations": {names.ANNOTATION_MODEL: meta.name},
-        "ownerReferences": [
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": "Model",
-                "name": meta.name,
-                "uid": meta.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
+        "annotations": {names.ANNOTATION_MODEL: model.metadata.name},
+        "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
     }
+
+
+def _model_reference(model: Model) -> dict[str, Any]:
+    meta = model.metadata
+    return {"apiVersion": names.API_VERSION, "kind": "Model", "name": meta.name, "uid": meta.uid}
+
+
+def _deployment_reference(model: Model, uid: str) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "name": serving_of(model), "uid": uid}
 
 
 def _template(
@@ -285,7 +287,10 @@ def _command(model: Model, runtime: ServingRuntime) -> list[str]:
     """The command line. Kubernetes replaces $(NAME) in it, and an id may be anything."""
     if runtime.engine == "vllm":
         command = ["vllm", "serve", FOLDER, f"--served-model-name={_literal(model.spec.id)}"]
-        return [*command, f"--port={PORT_COMPLETIONS}", *runtime.args]
+        # Without this flag, of version 0.18 and later, vLLM drops running completions at SIGTERM,
+        # and their clients wait in vain.
+        drain = f"--shutdown-timeout={DRAIN_SECONDS}"
+        return [*command, f"--port={PORT_COMPLETIONS}", drain, *runtime.args]
     program = ["python", "-m", "finetune_serving", "serve", "--host=*"]
     model_flag = f"--model={_literal(model.spec.id)}={FOLDER}"
     return [*program, model_flag, "--keep=1", "--cache=/tmp/models", *runtime.args]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from finetune_api.model import Model
 from finetune_operator import messages
+from finetune_operator.build.kubernetes_event import build_model_event
 from finetune_operator.core.key import Key
 from finetune_operator.core.plan import stamp
 from finetune_operator.core.refusals import explain_refusal
@@ -19,7 +20,7 @@ from finetune_operator.core.serving.decide import (
 )
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import CONFLICT, ForeignObjectError, RefusedError
-from finetune_operator.kube.act_serving import act_serving, build_model_event
+from finetune_operator.kube.act_serving import act_serving
 from finetune_operator.kube.client import ApiError, Client
 from finetune_operator.kube.observe_model import UnreadableModelError, read_model
 from finetune_operator.kube.observe_serving import observe_serving
@@ -98,7 +99,9 @@ class ServingReconciler:
             return
         logger.info("%s is %s: %s", key, after.state if after else "not served", message.message)
         at = after.since if after else stamp(datetime.now(UTC))
-        event = build_model_event(model.metadata, message, at, is_warning=is_warning(after))
+        event = build_model_event(
+            *(model.metadata, message.reason, message.message, at), is_warning=is_warning(after)
+        )
         try:
             await self._client.create(paths.core(key.namespace, "events"), event)
         except ApiError as error:

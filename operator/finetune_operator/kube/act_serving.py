@@ -1,11 +1,6 @@
 """Carries out the plan of a served Model: creations, changes, and deletions of its objects."""
 
-import hashlib
-from typing import Any
-
-from finetune_api import names
 from finetune_api.finetune import Metadata
-from finetune_api.text.sanitizing import sanitize
 from finetune_api.wire import JsonObject
 from finetune_operator.core.serving.decide import (
     ChangeChild,
@@ -16,7 +11,6 @@ from finetune_operator.core.serving.decide import (
 from finetune_operator.kube import paths
 from finetune_operator.kube.act import CONFLICT, NOT_FOUND, RefusedError, create_ours, to_refusal
 from finetune_operator.kube.client import ApiError, Client
-from finetune_operator.messages import StatusMessage
 
 
 async def act_serving(client: Client, meta: Metadata, action: ServingAction) -> None:
@@ -51,31 +45,3 @@ def _patch(action: ChangeChild) -> list[JsonObject]:
         {"op": "test", "path": "/metadata/resourceVersion", "value": child.version},
         *({"op": "add", "path": path, "value": value} for path, value in action.values.items()),
     ]
-
-
-def build_model_event(
-    meta: Metadata, message: StatusMessage, at: str, *, is_warning: bool
-) -> dict[str, Any]:
-    """An Event about a Model. at: of the change, so that a second POST of it has the same name."""
-    digest = hashlib.sha256(f"{meta.uid} {at} {message.message}".encode()).hexdigest()[:16]
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{meta.name[:200]}.{digest}", "namespace": meta.namespace},
-        "involvedObject": {
-            "apiVersion": names.API_VERSION,
-            "kind": "Model",
-            "name": meta.name,
-            "namespace": meta.namespace,
-            "uid": meta.uid,
-        },
-        "type": "Warning" if is_warning else "Normal",
-        "reason": message.reason,
-        "message": sanitize(message.message)[:1024],
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-        "count": 1,
-        "source": {"component": names.MANAGED_BY},
-        "reportingComponent": f"{names.GROUP}/operator",
-        "reportingInstance": names.MANAGED_BY,
-    }

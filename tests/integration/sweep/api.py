@@ -18,6 +18,8 @@ GROUPS = {
     "events": "/api/v1",
     "serviceaccounts": "/api/v1",
     "jobs": "/apis/batch/v1",
+    "deployments": "/apis/apps/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
     "finetunes": f"/apis/{names.API_VERSION}",
     "models": f"/apis/{names.API_VERSION}",
     "roles": "/apis/rbac.authorization.k8s.io/v1",

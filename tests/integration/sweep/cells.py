@@ -21,7 +21,7 @@ from tests.integration.sweep.api import PLURALS, Api
 from tests.integration.sweep.faults import SWEEP_SECONDS, Cell, inject
 from tests.integration.sweep.forked import ForkedOperator
 from tests.integration.sweep.life import Life, is_working
-from tests.integration.sweep.lifecycles import LIFECYCLES
+from tests.integration.sweep.lifecycles import LIFECYCLES, SERVING, SERVING_LIFECYCLES
 from tests.support.objects import a_settings
 from tests.support.proxy import FaultyProxy, Seen
 
@@ -57,7 +57,7 @@ class Place:
     def _render_roles(self) -> list[JsonObject]:
         """The ServiceAccounts, Role, and RoleBinding of the chart, for the namespace NAMESPACE."""
         command = [str(self._helm), "template", "finetune-operator", str(CHART)]
-        command += ["-n", "NAMESPACE", "--set", "crds.install=false,modelDeletion.enabled=true"]
+        command += ["-n", "NAMESPACE", "--set", "crds.install=false,serving.enabled=true"]
         rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in PLURALS]
 
@@ -91,6 +91,7 @@ def _write_settings(folder: Path, namespace: str, cell: Cell) -> None:
         requestTimeoutSeconds=cell.timeout_seconds,
         sweepSeconds=SWEEP_SECONDS if cell.moment == "lost" else 300,
         deletesModels=cell.lifecycle == "model-deletion",
+        **({"serving": SERVING} if cell.lifecycle in SERVING_LIFECYCLES else {}),
     )
     given = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
     (folder / "settings.yaml").write_text(yaml.safe_dump(given))
@@ -177,6 +178,18 @@ def _outcome(life: Life) -> JsonObject:
         "jobs": _endings(life, "jobs"),
         "services": _endings(life, "services"),
         "models": len(life.api.list("models")),
+        **(_served(life) if life.serves else {}),
+    }
+
+
+def _served(life: Life) -> JsonObject:
+    """The state of the server, and its objects."""
+    serving = life.serving()
+    return {
+        "serving": [serving.get(key) for key in ("state", "reason", "readyReplicas", "runtime")],
+        "deployments": [item["spec"]["replicas"] for item in life.api.list("deployments")],
+        "leases": _endings(life, "leases"),
+        "pods": len(life.serving_pods()),
     }
 
 

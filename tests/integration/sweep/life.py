@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from finetune_api import names
 from finetune_api.outcome import Outcome
 from finetune_api.wire import JsonObject
 from tests.integration.conftest import READY, ended
@@ -42,6 +43,7 @@ class Life:
         self.rule_after_crash: Rule = let_pass
         self.exit_codes: list[int | None] = []  # of the operators that ended
         self.is_queued = False
+        self.serves = False  # a Model with spec.serve instead of a FineTune
         self._is_unseen = False
         self.is_away = False  # the operator is killed before each act, and started after it
         self._frozen: ForkedOperator | None = None
@@ -265,6 +267,79 @@ class Life:
         with self.unseen():
             self.api.delete("jobs", _name(job))
 
+    # --- a served Model ---------------------------------------------------------------------------
+
+    def create_model(self) -> None:
+        self.serves = True
+        spec = {
+            "id": f"ada:ft-{self.api.namespace}:{NAME}",
+            "uri": f"s3://bucket/out/{self.api.namespace}/{NAME}-11111111/model",
+            "base": "ada",
+            "pretrainingLearningRate": 0.001,
+            "contextLength": 256,
+        }
+        model = {"apiVersion": names.API_VERSION, "kind": "Model", "metadata": {"name": NAME}}
+        self.api.create("models", {**model, "spec": spec})
+
+    def serve(self, fields: JsonObject | None) -> None:
+        """Change spec.serve of the Model. None: remove it."""
+        with self.unseen():
+            self.api.patch("models", NAME, {"spec": {"serve": fields}})
+
+    def serving(self) -> JsonObject:
+        found = self.api.get("models", NAME)
+        serving: JsonObject | None = found.get("status", {}).get("serving") if found else None
+        return serving or {}
+
+    def serving_pods(self) -> list[JsonObject]:
+        """The pods of the server that are not being deleted."""
+        return [
+            pod
+            for pod in self.api.list("pods")
+            if pod["metadata"].get("labels", {}).get(names.LABEL_COMPONENT)
+            == names.COMPONENT_SERVING
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def renew(self, at: datetime) -> None:
+        """Renew the Lease, as the gateway does for a request."""
+
+        def lease() -> str | None:
+            return next((_name(item) for item in self.api.list("leases")), None)
+
+        name = self.until(lease, "the Lease")
+        assert name is not None
+        renewed = {"renewTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+        with self.unseen():
+            self.api.patch("leases", name, {"spec": renewed})
+
+    def wait_serving(self, state: str, pods: int, runtime: str = "small") -> None:
+        """Make the pods ready if the state is ready, until the operator knows it."""
+
+        def is_there() -> bool:
+            found = self.serving_pods()
+            for pod in found if state == "ready" else []:
+                if not is_ready(pod):
+                    self._make_ready(_name(pod), None)
+            serving = self.serving()
+            is_new = serving.get("runtime") == runtime and serving.get("replicas") == pods
+            is_enough = state != "ready" or (
+                serving.get("readyReplicas") == pods and self._is_rolled_out(pods)
+            )
+            return serving.get("state") == state and is_new and is_enough and len(found) == pods
+
+        self.until(is_there, lambda: f"{state} with {pods} pods: {self.serving()}")
+
+    def _is_rolled_out(self, pods: int) -> bool:
+        """Whether all pods have the newest template and are ready."""
+        for deployment in self.api.list("deployments"):
+            status = deployment.get("status", {})
+            is_seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+            counts = [status.get(f"{which}eplicas") for which in ("r", "updatedR", "readyR")]
+            if is_seen and counts == [pods] * 3:
+                return True
+        return False
+
     # --- what the queue does ----------------------------------------------------------------------
 
     def admit(self, ending: str) -> None:
@@ -301,6 +376,11 @@ def is_complete(job: JsonObject) -> bool:
     """Whether all pods of a Job have ended well."""
     conditions = job.get("status", {}).get("conditions", [])
     return any(item["type"] == "Complete" and item["status"] == "True" for item in conditions)
+
+
+def is_ready(pod: JsonObject) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def is_owned(thing: JsonObject, uid: str) -> bool:

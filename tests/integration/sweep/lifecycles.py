@@ -1,6 +1,7 @@
 """The lifecycles: short scripts of what a user, the pods, and a queue do. They end settled."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from finetune_api import names
 from finetune_api.names import Reason
@@ -293,6 +294,36 @@ def preemption(life: Life) -> None:
     life.wait("succeeded")
 
 
+def serving(life: Life) -> None:
+    """A Model is served, sleeps, is woken, and gets another runtime and a second pod."""
+    life.create_model()
+    life.serve({"minReplicas": 0, "idleSeconds": 60})
+    life.wait_serving("loading", 1)
+    life.renew(datetime.now(UTC) - timedelta(hours=1))
+    life.wait_serving("asleep", 0)
+    life.renew(datetime.now(UTC))
+    life.wait_serving("ready", 1)
+    life.serve({"replicas": 2, "minReplicas": 2, "runtime": "other"})
+    life.wait_serving("ready", 2, "other")
+
+
+def serving_stopped(life: Life) -> None:
+    life.create_model()
+    life.serve({})
+    life.wait_serving("ready", 1)
+    life.serve(None)
+    life.until(lambda: life.serving() == {}, "the end of the server")
+
+
+SERVING = {
+    "fetchImage": "registry/trainer:1",
+    "runtimes": [
+        {"name": "small", "image": "registry/trainer:1", "startSeconds": 10},
+        {"name": "other", "image": "registry/trainer:2", "startSeconds": 10},
+    ],
+}
+SERVING_LIFECYCLES = ("serving", "serving-stopped")
+
 LIFECYCLES: dict[str, Script] = {
     script.__name__.replace("_", "-"): script
     for script in (
@@ -327,5 +358,7 @@ LIFECYCLES: dict[str, Script] = {
         lost_result,
         lost_job,
         deleted_job,
+        serving,
+        serving_stopped,
     )
 }

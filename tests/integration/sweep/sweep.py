@@ -32,7 +32,7 @@ from tests.integration.sweep.lifecycles import LIFECYCLES, PUBLISHING
 from tests.support.objects import progress
 
 Moment = AtWrite | AtWriteOfFew | AtEvent | AllTheTime
-FEW = ("success", "retry", "cancel-running", "suspend-and-resume")  # for AtWriteOfFew
+FEW = ("success", "retry", "cancel-running", "suspend-and-resume", "serving")  # for AtWriteOfFew
 LONG = (*FEW, "preemption", "model-deletion")  # for busy and slow
 PARTS = 40
 PART = "SWEEP_PART"  # environment variable: the part to run instead of the commit's

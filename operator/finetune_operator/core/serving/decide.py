@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from finetune_api import names
 from finetune_api.model import Model
 from finetune_api.serving import Serve, ServingState, ServingStatus
 from finetune_api.wire import JsonObject
@@ -31,7 +32,6 @@ from finetune_operator.settings import Settings
 GRACE_SECONDS = 60.0  # the gateway renews the Lease at most twice a minute
 RECHECK_SECONDS = 10.0  # while pods start: not each change of theirs is an event
 SWEEP_SECONDS = 300.0  # a watch may have lost an event
-KINDS = ("Deployment", "Service", "Lease")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Child:
     uid: str
     version: str
     owner_uid: str | None
+    model_uid: str | None  # the label that each object of ours has
     is_going: bool = False
     replicas: int = 0
     template: str | None = None  # the digest that the operator wrote
@@ -60,6 +61,7 @@ class Child:
             uid=meta["uid"],
             version=meta["resourceVersion"],
             owner_uid=controller_of(raw),
+            model_uid=meta.get("labels", {}).get(names.LABEL_UID),
             is_going="deletionTimestamp" in meta,
             replicas=spec.get("replicas", 0) if kind == "Deployment" else 0,
             template=meta.get("annotations", {}).get(ANNOTATION_TEMPLATE),
@@ -84,7 +86,18 @@ class ObservedServing:
     def foreign(self) -> Child | None:
         """An object of another owner with a name of ours."""
         uid = self.model.metadata.uid
-        return next((child for child in self.children if child.owner_uid != uid), None)
+
+        def is_foreign(child: Child) -> bool:
+            is_stolen = child.kind == "Deployment" and child.owner_uid != uid
+            return is_stolen or child.model_uid != uid
+
+        return next(filter(is_foreign, self.children), None)
+
+    def has(self, manifest: JsonObject) -> bool:
+        """Whether the object exists with its owner, and not with that of a former Deployment."""
+        found = self.child(manifest["kind"])
+        (owner,) = manifest["metadata"]["ownerReferences"]
+        return found is not None and found.owner_uid == owner["uid"]
 
 
 @dataclass(frozen=True)
@@ -147,23 +160,23 @@ def decide_serving(observed: ObservedServing, settings: Settings, now: datetime)
         message = messages.serving_refused(observed.refused.reason, observed.refused.message)
         return ServingPlan(status.failed(message), requeue_after=RECHECK_SECONDS)
     replicas, left = _replicas(observed, serve, runtime, now)
-    others = [build_service(model), build_lease(model, now)]
-    if settings.pod_network is not None:
-        others.append(build_policy(model, settings.pod_network))
     made = build_deployment(model, serve, runtime, settings, replicas)
-    actions = _actions(observed, others, made)
+    others = [build_policy(model, settings.pod_network)] if settings.pod_network else []
+    actions = _actions(observed, others, made, now)
     found = _state(observed, settings.serving.patience_seconds, status, replicas)
-    waits = found.state in {"loading", "failed"} or bool(actions)
-    most = RECHECK_SECONDS if waits else SWEEP_SECONDS
+    most = RECHECK_SECONDS if found.state in {"loading", "failed"} else SWEEP_SECONDS
+    if actions:
+        most = 0.0
     return ServingPlan(found, actions, most if left is None else min(left, most))
 
 
 def _removed(observed: ObservedServing) -> ServingPlan:
     """Without spec.serve, and while the Model is deleted."""
-    uid = observed.model.metadata.uid
-    ours = [child for child in observed.children if child.owner_uid == uid and not child.is_going]
-    actions = tuple(DeleteChild(child) for child in ours if child.kind in KINDS)
-    return ServingPlan(None, actions)
+    found = observed.child("Deployment")
+    is_ours = found is not None and found.owner_uid == observed.model.metadata.uid
+    if found is None or not is_ours or found.is_going:
+        return ServingPlan(None)
+    return ServingPlan(None, (DeleteChild(found),))
 
 
 def _replicas(
@@ -187,17 +200,20 @@ def _replicas(
 
 
 def _actions(
-    observed: ObservedServing, others: list[JsonObject], made: JsonObject
+    observed: ObservedServing, others: list[JsonObject], made: JsonObject, now: datetime
 ) -> tuple[ServingAction, ...]:
-    """made: the Deployment, which is the last one, so that its pods find what they need."""
-    actions: list[ServingAction] = [
-        CreateChild(manifest) for manifest in others if observed.child(manifest["kind"]) is None
-    ]
+    """made: the Deployment. What it owns is created at the next look, which follows at once."""
     found = observed.child("Deployment")
+    if found is not None and found.is_going:
+        return ()
+    if found is not None:
+        model = observed.model
+        others = [*others, build_service(model, found.uid), build_lease(model, found.uid, now)]
+    actions: list[ServingAction] = [
+        CreateChild(manifest) for manifest in others if not observed.has(manifest)
+    ]
     if found is None:
         return (*actions, CreateChild(made))
-    if found.is_going:
-        return tuple(actions)
     digest = made["metadata"]["annotations"][ANNOTATION_TEMPLATE]
     values: dict[str, Any] = {}
     if found.template != digest:
