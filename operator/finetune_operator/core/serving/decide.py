@@ -202,7 +202,7 @@ def _replicas(
 def _actions(
     observed: ObservedServing, others: list[JsonObject], made: JsonObject, now: datetime
 ) -> tuple[ServingAction, ...]:
-    """made: the Deployment. What it owns is created at the next look, which follows at once."""
+    """made: the Deployment. The next reconcile creates what it owns, and follows at once."""
     found = observed.child("Deployment")
     if found is not None and found.is_going:
         return ()
