@@ -11,6 +11,7 @@ import pytest
 from finetune_api.names import LABEL_COMPONENT
 from tests.e2e.conftest import RUN, Cluster, Team, jsonl
 from tests.e2e.test_finetune import TWO_NODES, delete_with_files
+from tests.e2e.test_serving import SERVING, Served
 from tests.support.kubectl import finetune
 from tests.support.user_ids import assign_ids, refuse_fixed_ids
 
@@ -52,7 +53,8 @@ def assigned(
     try:
         flags = ("crds.install=false", "clusterAssignsUserIds=true")
         flags += ("gateway.enabled=true", "gateway.allowPlainHttp=true")
-        made.install(*(f"--set={flag}" for flag in flags))
+        serving = f"serving={json.dumps(SERVING)}"
+        made.install(*(f"--set={flag}" for flag in flags), "--set-json", serving)
         yield Assigned(made, number)
     finally:
         for policy in (*refused, *given):
@@ -74,8 +76,12 @@ def test_every_pod_runs_as_the_user_that_the_cluster_assigns(assigned: Assigned,
     )
     status = kubectl.wait_state(name, "succeeded", "failed", seconds=240)
     assert status["state"] == "succeeded", json.dumps(status, indent=1)
+    (model,) = kubectl.list("models")
+    served = Served(team, model["metadata"]["name"])
+    served.serve()
+    served.until_state("ready")
     own = {assigned.number}
-    assert assigned.components() == {"": own, "prepare": own, "train": own}
+    assert assigned.components() == {"": own, "prepare": own, "train": own, "serving": own}
     program = "import os; print(os.getuid(), os.getgid())"
     inside = kubectl("exec", "deployment/finetune-operator", "--", "python", "-c", program)
     assert inside.split() == [str(assigned.number), "0"]

@@ -56,7 +56,11 @@ class Served:
         return serving_name(self.name, self.team.kubectl.get("model", self.name)["metadata"]["uid"])
 
     def serve(self, **fields: Any) -> None:
-        patch = json.dumps({"spec": {"serve": fields or None}})
+        patch = json.dumps({"spec": {"serve": fields}})
+        self.team.kubectl("patch", "model", self.name, "--type=merge", "-p", patch)
+
+    def stop(self) -> None:
+        patch = '{"spec":{"serve":null}}'
         self.team.kubectl("patch", "model", self.name, "--type=merge", "-p", patch)
 
     def until(self, is_so: Callable[[], Any], seconds: float = 120) -> None:
@@ -226,7 +230,7 @@ def test_lost_pods_and_a_drained_node_are_told_and_made_good(served: Served) -> 
 def test_without_spec_serve_nothing_remains(served: Served) -> None:
     kubectl = served.team.kubectl
     server = served.server
-    served.serve()
+    served.stop()
     served.until(lambda: served.status == {})
     served.until(lambda: not kubectl.list("deployments", "finetune.dev/component=serving"))
     served.until(lambda: served.team.kubectl.list("pods", "finetune.dev/component=serving") == [])

@@ -101,11 +101,12 @@ class Operator:
         self.python_path: str | None = None  # of another version's sources
         self.port = _free_port()
         self.metrics_port = _free_port()
-        self._install_role(helm, serves="serving" in settings)
+        self.serves = "serving" in settings
+        self._install_role(helm)
         self._write_settings(settings)
         self._write_kubeconfig(server)
 
-    def _install_role(self, helm: Path, *, serves: bool) -> None:
+    def _install_role(self, helm: Path) -> None:
         rendered = subprocess.run(
             [
                 str(helm),
@@ -116,7 +117,7 @@ class Operator:
                 self.team.namespace,
                 "--set",
                 "crds.install=false",
-                *(["--set", "serving.enabled=true"] if serves else []),
+                *(["--set", "serving.enabled=true"] if self.serves else []),
             ],
             check=True,
             capture_output=True,
