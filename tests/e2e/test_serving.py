@@ -177,7 +177,7 @@ def test_it_serves_sleeps_and_twenty_requests_wake_it_once(served: Served) -> No
         status = changed.until_state("failed")
         assert status["reason"] == "ModelChanged", status
         assert "restore the files" in status["message"]
-        faults["no-image"][0].serve(runtime="small")  # the user mends it
+        faults["no-image"][0].serve(runtime="small")  # the user corrects the runtime
         faults["no-image"][0].until_state("ready")
         for fault in (*(it for it, _, _ in faults.values()), changed):
             team.kubectl("delete", "model", fault.name)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_operator import messages
+from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.core.status_builder import to_entry
 from finetune_operator.kube.act import find_new_events, post_event
 from finetune_operator.kube.client import Client
@@ -62,7 +63,7 @@ class EventRecorder:
         while True:
             finetune, entry = await self._waiting.get()
             try:
-                await post_event(self._client, finetune, entry)
+                await post_event(self._client, build_event(finetune, entry))
             except Exception:
                 logger.exception("an Event of %s is not posted", finetune.metadata.name)
             finally:

@@ -18,10 +18,9 @@ from finetune_operator.core.serving.decide import (
     event_of,
     is_warning,
 )
-from finetune_operator.kube import paths
-from finetune_operator.kube.act import CONFLICT, ForeignObjectError, RefusedError
+from finetune_operator.kube.act import ForeignObjectError, RefusedError, post_event
 from finetune_operator.kube.act_serving import act_serving
-from finetune_operator.kube.client import ApiError, Client
+from finetune_operator.kube.client import Client
 from finetune_operator.kube.observe_model import UnreadableModelError, read_model
 from finetune_operator.kube.observe_serving import observe_serving
 from finetune_operator.kube.write_model import write_model_status
@@ -102,8 +101,4 @@ class ServingReconciler:
         event = build_model_event(
             *(model.metadata, message.reason, message.message, at), is_warning=is_warning(after)
         )
-        try:
-            await self._client.create(paths.core(key.namespace, "events"), event)
-        except ApiError as error:
-            if error.status != CONFLICT:
-                logger.warning("an Event of %s was refused: %s", key, error)
+        await post_event(self._client, event)

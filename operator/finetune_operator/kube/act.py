@@ -6,7 +6,6 @@ from finetune_api import names
 from finetune_api.finetune import FineTune
 from finetune_api.finetune_status import EventEntry, FineTuneStatus
 from finetune_api.wire import JsonObject
-from finetune_operator.build.kubernetes_event import build_event
 from finetune_operator.build.pod_group import build_pod_group
 from finetune_operator.build.train_job import build_service, job_reference
 from finetune_operator.core.model_files import describes_same_files
@@ -267,11 +266,10 @@ def _identity(entry: EventEntry) -> tuple[str, str, int | None, str | None]:
     return entry.at, entry.reason, entry.attempt, entry.key
 
 
-async def post_event(client: Client, finetune: FineTune, entry: EventEntry) -> None:
+async def post_event(client: Client, event: JsonObject) -> None:
     """Post a Kubernetes Event once. An ApiError is only logged."""
-    namespace = finetune.metadata.namespace
     try:
-        await client.create(paths.core(namespace, "events"), build_event(finetune, entry))
+        await client.create(paths.core(event["metadata"]["namespace"], "events"), event)
     except ApiError as error:
         if error.status != CONFLICT:
-            logger.warning("an Event of %s was refused: %s", finetune.metadata.name, error)
+            logger.warning("an Event of %s was refused: %s", event["involvedObject"]["name"], error)

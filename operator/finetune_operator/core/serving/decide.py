@@ -134,24 +134,18 @@ class ServingPlan:
     requeue_after: float | None = None
 
 
-def is_served(model: Model) -> bool:
-    """Whether pods should serve the Model."""
-    return model.spec.serve is not None and model.metadata.deletion_timestamp is None
-
-
 def decide_serving(observed: ObservedServing, settings: Settings, now: datetime) -> ServingPlan:
     """Decide on the server of a Model at any point of its life."""
     model, serve = observed.model, observed.model.spec.serve
     assert settings.serving is not None
-    if serve is None or not is_served(model):
+    if serve is None or model.metadata.deletion_timestamp is not None:
         return _removed(observed)
-    status = _Status(model, serve, now)
     runtime = settings.serving.find(serve.runtime)
+    status = _Status(model, serve, runtime, now)
     if runtime is None:
         known = ", ".join(item.name for item in settings.serving.runtimes)
         message = messages.unknown_serving_runtime(serve.runtime or "", known)
         return ServingPlan(status.failed(message), requeue_after=SWEEP_SECONDS)
-    status.runtime = runtime
     if observed.foreign is not None:
         taken = f"{observed.foreign.kind} {observed.foreign.name}"
         message = messages.serving_name_taken(taken)
@@ -188,13 +182,11 @@ def _replicas(
     if least >= serve.replicas or lease is None:
         return serve.replicas, None
     used = min(lease.renewed_at or now, now)
-    seconds = float(serve.idle_seconds)
+    seconds = serve.idle_seconds
     if known is not None and known.state == "ready":
         used = max(used, _time(known.since) or used)  # loading is no idleness
-    else:
+    elif known is None or known.state != "asleep":
         seconds = max(seconds, runtime.start_seconds)
-    if known is not None and known.state == "asleep":
-        seconds = float(serve.idle_seconds)
     left = (used + timedelta(seconds=seconds + GRACE_SECONDS) - now).total_seconds()
     return (serve.replicas, left + 1) if left > 0 else (least, None)
 
@@ -249,12 +241,15 @@ def _state(
 class _Status:
     """Makes the next status of one Model from the one before."""
 
-    def __init__(self, model: Model, serve: Serve, now: datetime) -> None:
+    def __init__(
+        self, model: Model, serve: Serve, runtime: ServingRuntime | None, now: datetime
+    ) -> None:
+        """runtime: None if the chart has none of that name."""
         self._model = model
         self._serve = serve
+        self._runtime = runtime
         self._now = now
         self._before = model.status.serving
-        self.runtime: ServingRuntime | None = None
 
     def make(
         self,
@@ -272,8 +267,8 @@ class _Status:
             reason=message.reason,
             message=message.message,
             since=before.since if before is not None and is_same else stamp(self._now),
-            runtime=self.runtime.name if self.runtime else None,
-            engine=self.runtime.engine if self.runtime else None,
+            runtime=self._runtime.name if self._runtime else None,
+            engine=self._runtime.engine if self._runtime else None,
             service=serving_of(self._model),
             replicas=replicas,
             ready_replicas=ready,
